@@ -1,0 +1,136 @@
+"""
+Start a server, put a load on it, measure it, leave nothing running.
+
+Knows processes, cores and /proc; must not know which servers there are.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CORES = sorted(os.sched_getaffinity(0))
+SERVER_CORE, LOAD_CORE = CORES[0], CORES[min(1, len(CORES) - 1)]
+CONNECTIONS = 64
+MESSAGE_BYTES = 64
+WARM_UP_SECONDS = 0.3
+GRACE_SECONDS = 30  # what a step may take beyond the time it measures
+IDLE_CONNECTIONS = 10_000
+CONNECT_BATCH = 32  # below Twisted's backlog of 50, so no SYN is dropped and sent again
+CONNECTIONS_PER_SOURCE = 1_000  # a loopback address for each thousand: ports never run out
+SETTLE_SECONDS = 0.25
+ERROR_CHARACTERS = 500  # of a failed server's standard error, its last
+
+
+class Failed(Exception):
+    """A server could not be measured; the text says why."""
+
+
+def build_pingpong(directory):
+    program = Path(directory, "pingpong")
+    compiler = os.environ.get("CC", "cc")
+    subprocess.run([compiler, "-O2", "-o", program, HERE / "pingpong.c"], check=True)
+    return program
+
+
+@contextlib.contextmanager
+def running(core, *command):
+    """Run a command; what it printed on standard error is the reason when it fails."""
+    words = [str(word) for word in command]
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            words, cwd=HERE.parent, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+        os.sched_setaffinity(process.pid, {core})
+        try:
+            yield process
+        except (Failed, OSError, ValueError, subprocess.TimeoutExpired) as error:
+            errors.seek(0)
+            raise Failed(f"{error}\n{errors.read()[-ERROR_CHARACTERS:]}") from error
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def output(core, seconds, *command):
+    with running(core, *command) as process:
+        printed = process.communicate(timeout=seconds + GRACE_SECONDS)[0]
+        if process.returncode:
+            raise Failed(f"exit status {process.returncode} {printed.strip()}")
+    return printed
+
+
+@contextlib.contextmanager
+def serving(name, seconds):
+    """Run a server: its process id and its port."""
+    limit = int(seconds + 3 * GRACE_SECONDS)
+    with running(SERVER_CORE, sys.executable, "-m", "benchmarks.servers", name, limit) as process:
+        port = process.stdout.readline()  # empty when the server ends
+        if not port.strip().isdigit():
+            process.wait(GRACE_SECONDS)
+            raise Failed(f"no port: {port!r}")
+        yield process.pid, int(port)
+
+
+def echo(pingpong, transport, seconds, name):
+    """Round trips a second, and latencies, of a server that is warm."""
+    with serving(name, seconds) as (_, port):
+        for duration in (WARM_UP_SECONDS, seconds):
+            load = [pingpong, transport, "127.0.0.1", port, CONNECTIONS, duration, MESSAGE_BYTES]
+            result = json.loads(output(LOAD_CORE, duration, *load))
+    if not result["round_trips_per_s"] or result["lost"]:
+        raise Failed(f"messages without an answer: {result}")
+    return result
+
+
+def settled_kib(pid):
+    """Resident memory after a garbage collection, once it has stopped changing."""
+    os.kill(pid, signal.SIGUSR1)
+    before, now, deadline = None, -1, time.monotonic() + GRACE_SECONDS
+    while now != before and time.monotonic() < deadline:
+        time.sleep(SETTLE_SECONDS)
+        status = Path(f"/proc/{pid}/status").read_text()
+        before, now = now, int(status.split("VmRSS:")[1].split()[0])
+    return now
+
+
+def exchange(sock):
+    line = b"x" * (MESSAGE_BYTES - 1) + b"\n"
+    sock.sendall(line)
+    if sock.recv(MESSAGE_BYTES, socket.MSG_WAITALL) != line:
+        raise Failed("a connection was closed")
+
+
+def memory(name):
+    """Resident KiB for each connection: that has sent nothing yet, then after a line."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with serving(name, 3 * GRACE_SECONDS) as (pid, port), contextlib.ExitStack() as stack:
+        sockets, kib = [], []
+        for number in range(IDLE_CONNECTIONS + 1):
+            source = (f"127.0.0.{2 + number // CONNECTIONS_PER_SOURCE}", 0)
+            sock = socket.create_connection(("127.0.0.1", port), GRACE_SECONDS, source)
+            sockets.append(stack.enter_context(sock))
+            if number % CONNECT_BATCH == 0 or number == IDLE_CONNECTIONS:
+                exchange(sock)  # accepted in order: those before it are, too
+            if number == 0:  # it paid for what is made only once
+                kib.append(settled_kib(pid))
+        kib.append(settled_kib(pid))
+        for sock in sockets:
+            exchange(sock)
+        kib.append(settled_kib(pid))
+    silent, used = ((after - kib[0]) / IDLE_CONNECTIONS for after in kib[1:])
+    return {"silent": silent, "used": used}
+
+
+def timers(name):
+    command = [sys.executable, "-m", "benchmarks.timers", name]
+    return {"us": float(output(SERVER_CORE, GRACE_SECONDS, *command))}

@@ -1,0 +1,23 @@
+"""
+Request handlers on Twisted: write a class with C{setup}, C{handle} and C{finish}; the
+server makes one instance of it for each request.
+"""
+
+from sockserve.deadlines import Deadlines
+from sockserve.handlers import (
+    BaseRequestHandler,
+    DatagramRequestHandler,
+    StreamRequestHandler,
+)
+from sockserve.interfaces import ConfigurationError, DeadlineExpired, Phase, SockserveError
+
+__all__ = [
+    "BaseRequestHandler",
+    "ConfigurationError",
+    "DatagramRequestHandler",
+    "DeadlineExpired",
+    "Deadlines",
+    "Phase",
+    "SockserveError",
+    "StreamRequestHandler",
+]

@@ -1,0 +1,339 @@
+"""
+Concurrency: the places where blocking handlers run: threads or child processes.
+
+This room owns how many run at once, who waits, and starting and ending workers.  It
+must not know what a job serves.  (Coroutine handlers need no place: they run where
+the reactor runs.)
+
+All bookkeeping happens on the reactor thread, so there is no lock on it: a job is
+handed to a worker only when there is a free one, and the worker's last act is a call
+back to the reactor, which hands out the next.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import queue
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from sockserve.interfaces import ConfigurationError, IConcurrency, IJob, Outcome
+
+__all__ = [
+    "DEFAULT_MAX_CHILDREN",
+    "DEFAULT_THREADS",
+    "ForkConcurrency",
+    "ThreadConcurrency",
+    "make_concurrency",
+]
+
+#: A blocking stream handler keeps its thread as long as its connection lasts, so a
+#: few hundred: what fits comfortably in memory (8 MiB of address space each, some
+#: tens of KiB resident).
+DEFAULT_THREADS = 256
+
+#: C{socketserver.ForkingMixIn.max_children}.
+DEFAULT_MAX_CHILDREN = 40
+
+#: How long an idle worker thread is kept.  10 s: long enough to bridge the pauses of a
+#: busy server, short enough that a burst's threads do not stay.
+THREAD_IDLE_SECONDS = 10.0
+
+_log = Logger()
+
+
+class _Places:
+    """Jobs waiting for one of a limited number of places.  Reactor thread only."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.running = 0
+        self._waiting: deque[IJob] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait for a place."""
+        return len(self._waiting)
+
+    def run(self, job: IJob) -> None:
+        """Start the job, or queue it until there is a place."""
+        if self.running < self.limit:
+            self._begin(job)
+        else:
+            self._waiting.append(job)
+
+    def withdraw(self, job: IJob) -> bool:
+        """Take a job back that still waits."""
+        try:
+            self._waiting.remove(job)
+        except ValueError:
+            return False
+        return True
+
+    def _begin(self, job: IJob) -> None:
+        self.running += 1
+        job.started()
+        try:
+            self._start(job)
+        except OSError as error:  # no process or thread to be had
+            self.running -= 1
+            job.failed(error)
+
+    def _ended(self, job: IJob, outcome: Outcome) -> None:
+        self.running -= 1
+        job.ended(outcome)
+        while self._waiting and self.running < self.limit:
+            self._begin(self._waiting.popleft())
+
+    def _start(self, job: IJob) -> None:
+        raise NotImplementedError
+
+
+@implementer(IConcurrency)
+class ThreadConcurrency(_Places):
+    """
+    A private pool of daemon threads that grows on demand and shrinks when idle.
+
+    (The reactor's own pool is shared with DNS look-ups and C{deferToThread}; blocking
+    handlers that keep their thread for hours would starve those.)
+
+    @param reactor: for C{callFromThread}.
+    @param limit: the most threads there are; 1 is C{serial}.
+    """
+
+    def __init__(self, reactor: Any, limit: int = DEFAULT_THREADS) -> None:
+        super().__init__(limit)
+        self._reactor = reactor
+        self._idle: list[_Worker] = []
+        self._jobs = itertools.count(1)
+
+    def kill(self, job: IJob) -> bool:
+        """A thread cannot be killed."""
+        return False
+
+    def stop(self) -> Deferred[Any]:
+        """Let go of idle threads; fires when they are gone."""
+        leaving, self._idle = self._idle, []
+        for worker in leaving:
+            worker.inbox.put(None)
+        return DeferredList([worker.gone for worker in leaving])
+
+    def _start(self, job: IJob) -> None:
+        # The last that became idle first, so that those a burst left behind retire.
+        if self._idle:
+            worker = self._idle.pop()
+        else:
+            worker = _Worker(self, self._reactor)
+            try:
+                worker.thread.start()
+            except RuntimeError as error:
+                raise OSError(f"no thread to be had: {error}") from error
+        worker.inbox.put((job, f"sockserve-{next(self._jobs)}"))
+
+    def _returned(self, worker: _Worker, job: IJob, outcome: Outcome) -> None:
+        self._idle.append(worker)
+        self._ended(job, outcome)
+
+    def _bored(self, worker: _Worker) -> None:
+        """A worker has had nothing to do for a while; it may have got a job since."""
+        if worker in self._idle:
+            self._idle.remove(worker)
+            worker.inbox.put(None)
+
+
+class _Worker:
+    """One thread of a pool."""
+
+    def __init__(self, pool: ThreadConcurrency, reactor: Any) -> None:
+        self._pool = pool
+        self._reactor = reactor
+        self.inbox: queue.SimpleQueue[tuple[IJob, str] | None] = queue.SimpleQueue()
+        self.gone: Deferred[None] = Deferred()
+        self.thread = threading.Thread(target=self._work, daemon=True)
+
+    def _work(self) -> None:
+        """The thread."""
+        tell = self._reactor.callFromThread
+        while True:
+            try:
+                task = self.inbox.get(timeout=THREAD_IDLE_SECONDS)
+            except queue.Empty:
+                tell(self._pool._bored, self)
+                task = self.inbox.get()
+            if task is None:
+                tell(self._left)
+                return
+            job, name = task
+            # Programs tell connections apart by the name of their thread.
+            self.thread.name = name
+            tell(self._pool._returned, self, job, _serve_guarded(job))
+            del task, job
+
+    def _left(self) -> None:
+        self.thread.join()
+        self.gone.callback(None)
+
+
+def _serve_guarded(job: IJob) -> Outcome:
+    """Runs in a worker thread, which must outlive whatever a handler raises."""
+    try:
+        return job.serve()
+    except SystemExit:  # as threading: a thread may end itself silently
+        return Outcome.OK
+    except BaseException:
+        _log.failure("serving a request raised past its server's handle_error")
+        return Outcome.ERROR
+
+
+@implementer(IConcurrency)
+class ForkConcurrency(_Places):
+    """
+    A child process for each request.
+
+    The child gets a copy of everything but touches nothing of the reactor's: it
+    closes the descriptors the reactor watches, restores the signal handlers, serves,
+    and leaves by C{os._exit}.  The parent learns of its end through a pidfd, so it
+    works on any thread and leaves SIGCHLD alone.
+
+    @param reactor: watches the pidfds.
+    @param limit: the most children there are.
+    @raise ConfigurationError: the system has no C{pidfd_open} (Linux 5.3).
+    """
+
+    def __init__(self, reactor: Any, limit: int = DEFAULT_MAX_CHILDREN) -> None:
+        if not hasattr(os, "pidfd_open"):
+            raise ConfigurationError(
+                "concurrency fork: this system has no pidfd_open (Linux 5.3); use threads"
+            )
+        super().__init__(limit)
+        self._reactor = reactor
+        self._children: dict[IJob, _Child] = {}
+
+    def kill(self, job: IJob) -> bool:
+        """Kill the child that serves the job."""
+        child = self._children.get(job)
+        if child is None:
+            return False
+        child.kill()
+        return True
+
+    def stop(self) -> Deferred[Any]:
+        """There are no idle children."""
+        return DeferredList([])
+
+    def _start(self, job: IJob) -> None:
+        # What is buffered would otherwise be written twice.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            _be_the_child(job, self._reactor)
+        self._children[job] = child = _Child(pid, lambda outcome: self._reaped(job, outcome))
+        self._reactor.addReader(child)
+        job.forked()
+
+    def _reaped(self, job: IJob, outcome: Outcome) -> None:
+        self._reactor.removeReader(self._children[job])
+        self._children.pop(job).close()
+        self._ended(job, outcome)
+
+
+#: The exit statuses of children.  0 and 1 are those of C{socketserver.ForkingMixIn}'s.
+_STATUS = {Outcome.OK: 0, Outcome.ERROR: 1, Outcome.LOST: 2}
+_OUTCOME = {status: outcome for outcome, status in _STATUS.items()}
+
+
+class _Child:
+    """One child, as the reactor watches it: readable when it has ended."""
+
+    def __init__(self, pid: int, ended: Callable[[Outcome], None]) -> None:
+        self._pid = pid
+        self._descriptor = os.pidfd_open(pid)
+        self._ended = ended
+        self._killed = False
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def logPrefix(self) -> str:
+        return f"child {self._pid}"
+
+    def doRead(self) -> None:
+        _, status = os.waitpid(self._pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        if code not in _OUTCOME and not self._killed:
+            _log.error("child {pid} ended with {code}", pid=self._pid, code=code)
+        self._ended(_OUTCOME.get(code, Outcome.ERROR))
+
+    def connectionLost(self, reason: Any) -> None:
+        """The reactor lets go of us at its own end."""
+
+    def kill(self) -> None:
+        self._killed = True
+        os.kill(self._pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def _be_the_child(job: IJob, reactor: Any) -> None:
+    """Serve in a fresh child.  Does not return."""
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        _close_descriptors_of(reactor)
+        status = _STATUS[job.serve()]
+    except BaseException:
+        _log.failure("serving a request raised past its server's handle_error")
+    finally:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(status)
+
+
+def _close_descriptors_of(reactor: Any) -> None:
+    """
+    Other connections end when the parent ends them, so the child must not hold them
+    open.  The reactor's own table is left alone: the kernel side of it is shared.
+    """
+    standard = {0, 1, 2}
+    for selectable in {*reactor.getReaders(), *reactor.getWriters()}:
+        descriptor = selectable.fileno()
+        if descriptor not in standard and descriptor >= 0:
+            try:
+                os.close(descriptor)
+            except OSError:
+                pass
+
+
+def make_concurrency(
+    reactor: Any, name: str, *, threads: int | None = None, max_children: int | None = None
+) -> IConcurrency:
+    """
+    The place called C{name}.
+
+    @param name: C{serial}, C{threads} or C{fork}.
+    @raise ConfigurationError: there is none of that name.
+    """
+    if name == "serial":
+        return ThreadConcurrency(reactor, 1)
+    if name == "threads":
+        return ThreadConcurrency(reactor, DEFAULT_THREADS if threads is None else threads)
+    if name == "fork":
+        return ForkConcurrency(
+            reactor, DEFAULT_MAX_CHILDREN if max_children is None else max_children
+        )
+    raise ConfigurationError(f"concurrency {name!r}: choose serial, threads or fork")

@@ -1,0 +1,411 @@
+"""
+Configuration: what a user asked for, checked, and the services it comes to.
+
+This room owns the words (option names and TOML keys are the same), their checks, and
+the messages about what cannot be.  It must not know where the words came from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import http.server
+import importlib
+import os
+import re
+import socketserver
+import sys
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import attrs
+from twisted.application.service import IService, MultiService
+
+from sockserve.admission import Admission, parse_network
+from sockserve.concurrency import make_concurrency
+from sockserve.connections import StreamFactory
+from sockserve.datagrams import DatagramServer
+from sockserve.deadlines import Deadlines
+from sockserve.handlers import DatagramRequestHandler, StreamRequestHandler
+from sockserve.interfaces import ConfigurationError, Phase
+from sockserve.lifecycle import handler_class, is_coroutine_handler
+from sockserve.observe.access import LOG_FORMATS, AccessLog
+from sockserve.service import (
+    DatagramRequestService,
+    RequestService,
+    is_datagram_description,
+    service_from_description,
+)
+
+__all__ = [
+    "DEFAULT_LISTEN",
+    "ServerConfig",
+    "load_handler",
+    "nearest",
+    "read_toml",
+    "server_config",
+]
+
+DEFAULT_LISTEN = "tcp:8000:interface=127.0.0.1"
+
+_CONCURRENCIES = ("serial", "threads", "fork")
+
+
+@attrs.frozen(kw_only=True)
+class ServerConfig:
+    """
+    One server: a handler, where it listens, and under which terms.
+
+    @ivar listen: descriptions, at least one.
+    @ivar handler: a handler class, or any callable that makes a handler.
+    @ivar concurrency: C{serial}, C{threads} or C{fork}; None for what the handler needs.
+    @ivar allow: networks, as L{Admission}'s.
+    """
+
+    listen: tuple[str, ...] = (DEFAULT_LISTEN,)
+    handler: Callable[..., Any]
+    concurrency: str | None = None
+    threads: int | None = None
+    max_children: int | None = None
+    deadlines: Deadlines = Deadlines()
+    max_connections: int | None = None
+    max_connections_per_peer: int | None = None
+    allow: tuple[Any, ...] = ()
+    deny: tuple[Any, ...] = ()
+    proxy_from: tuple[Any, ...] = ()
+    access_log: str | None = None
+    log_format: str = "combined"
+
+    def build(self, reactor: Any) -> MultiService:
+        """
+        The services this comes to, not started: one for each description, sharing the
+        workers and the caps.
+
+        @raise ConfigurationError: a description or a file cannot be.
+        """
+        parent = MultiService()
+        concurrency = None
+        if not is_coroutine_handler(self.handler):
+            concurrency = make_concurrency(
+                reactor,
+                self.concurrency or "threads",
+                threads=self.threads,
+                max_children=self.max_children,
+            )
+        admission = Admission(
+            max_connections=self.max_connections,
+            max_connections_per_peer=self.max_connections_per_peer,
+            allow=self.allow,
+            deny=self.deny,
+        )
+        log = None
+        if self.access_log is not None:
+            log = AccessLog(self.access_log, self.log_format)
+            log.setServiceParent(parent)
+        for description in self.listen:
+            options: dict[str, Any] = {
+                "deadlines": self.deadlines,
+                "concurrency": concurrency,
+                "admission": admission,
+            }
+            if not is_datagram_description(description):
+                options["proxy_from"] = self.proxy_from
+            service = service_from_description(reactor, description, self.handler, **options)
+            if log is not None:
+                service.server.observers.append(log.observer(description))
+            service.setServiceParent(parent)
+        return parent
+
+    def summary(self) -> list[str]:
+        """What would run, a line each, for people."""
+        place = (
+            "the reactor"
+            if is_coroutine_handler(self.handler)
+            else {
+                None: "threads",
+                "threads": "threads",
+                "serial": "one thread",
+                "fork": "child processes",
+            }[self.concurrency]
+        )
+        name = getattr(handler_class(self.handler), "__qualname__", repr(self.handler))
+        deadlines = " ".join(
+            f"{phase}={'none' if value is None else f'{value:g}'}"
+            for phase in Phase
+            if (value := getattr(self.deadlines, phase)) or True
+        )
+        return [
+            *(f"listen {description}: {name} on {place}" for description in self.listen),
+            f"deadlines {deadlines}",
+        ]
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """A hint at the valid word nearest to C{word}, or an empty string."""
+    found = difflib.get_close_matches(word, list(words), n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def server_config(words: Mapping[str, Any]) -> ServerConfig:
+    """
+    Check one server's words.
+
+    @param words: by option name, C{max-connections} and so on; the values as strings
+        or, from TOML, of their own types.
+    @raise ConfigurationError: one is unknown or cannot be.
+    """
+    for word in words:
+        if word not in _WORDS:
+            raise ConfigurationError(f"unknown word {word!r}{nearest(word, _WORDS)}")
+    settings = {
+        _WORDS[word][0]: _WORDS[word][1](word, value)
+        for word, value in words.items()
+        if word not in ("handler", "path")
+    }
+    config = ServerConfig(handler=_handler(words), **settings)
+    _check(config)
+    return config
+
+
+def _handler(words: Mapping[str, Any]) -> Callable[..., Any]:
+    if "handler" in words and "path" in words:
+        raise ConfigurationError("handler and path: give one of them")
+    if "handler" in words:
+        return load_handler(_text("handler", words["handler"]))
+    directory = os.path.abspath(_text("path", words.get("path", ".")))
+    if not os.path.isdir(directory):
+        raise ConfigurationError(f"path {directory!r}: not a directory")
+    return functools.partial(http.server.SimpleHTTPRequestHandler, directory=directory)
+
+
+def _check(config: ServerConfig) -> None:
+    """What only several words together show."""
+    cls = handler_class(config.handler)
+    name = getattr(cls, "__qualname__", repr(cls))
+    if is_coroutine_handler(config.handler):
+        for word, value in (
+            ("concurrency", config.concurrency),
+            ("threads", config.threads),
+            ("max-children", config.max_children),
+        ):
+            if value is not None:
+                raise ConfigurationError(
+                    f"{word}: handler {name} is async def and runs on the reactor; leave"
+                    f" {word} out, or write handle without async"
+                )
+    if config.threads is not None and config.concurrency not in (None, "threads"):
+        raise ConfigurationError(f"threads: goes with concurrency threads, not {config.concurrency}")
+    if config.max_children is not None and config.concurrency != "fork":
+        raise ConfigurationError("max-children: goes with concurrency fork")
+    for description in config.listen:
+        datagrams = is_datagram_description(description)
+        if datagrams and _derives(
+            cls, StreamRequestHandler, socketserver.StreamRequestHandler
+        ):
+            raise ConfigurationError(
+                f"listen {description!r}: handler {name} serves streams; listen on tcp:,"
+                " tls: or unix:"
+            )
+        if not datagrams and _derives(
+            cls, DatagramRequestHandler, socketserver.DatagramRequestHandler
+        ):
+            raise ConfigurationError(
+                f"listen {description!r}: handler {name} serves datagrams; listen on udp:,"
+                " udp6: or unixgram:"
+            )
+
+
+def _derives(cls: Any, *bases: type) -> bool:
+    return isinstance(cls, type) and issubclass(cls, bases)
+
+
+def load_handler(name: str) -> Callable[..., Any]:
+    """
+    Import C{MODULE:CLASS} or C{MODULE.CLASS}; the current folder is looked in, too.
+
+    @raise ConfigurationError: there is no such module or name in it, or importing it
+        fails.
+    """
+    module_name, colon, attribute = name.partition(":")
+    if not colon:
+        module_name, _, attribute = name.rpartition(".")
+    if not module_name or not attribute:
+        raise ConfigurationError(f"handler {name!r}: write MODULE:CLASS")
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module_name + ".").startswith(error.name + "."):
+            raise ConfigurationError(f"handler {name!r}: no module {error.name!r}") from None
+        raise ConfigurationError(f"handler {name!r}: importing it: {error}") from error
+    except Exception as error:
+        detail = " ".join(str(error).split())
+        raise ConfigurationError(
+            f"handler {name!r}: importing it raised {type(error).__name__}: {detail}"
+        ) from error
+    found: Any = module
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            hint = nearest(part, [word for word in dir(found) if not word.startswith("_")])
+            raise ConfigurationError(
+                f"handler {name!r}: no {part!r} in {module_name}{hint}"
+            ) from None
+    if not callable(found):
+        raise ConfigurationError(f"handler {name!r}: {found!r} is not a class or callable")
+    is_coroutine_handler(found)
+    return found  # type: ignore[no-any-return]
+
+
+# The kinds of values
+
+
+def _text(word: str, value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"{word}: {value!r} is not a text")
+    return value
+
+
+def _texts(word: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, (list, tuple)):
+        return tuple(_text(word, item) for item in value)
+    return (_text(word, value),)
+
+
+def _number(word: str, value: object) -> int:
+    try:
+        if isinstance(value, (bool, float)):
+            raise ValueError
+        number = int(value)  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        raise ConfigurationError(f"{word}: {value!r} is not a whole number") from None
+    if number < 1:
+        raise ConfigurationError(f"{word}: {number} is less than 1")
+    return int(number)
+
+
+def _choice(*choices: str) -> Callable[[str, object], str]:
+    def choose(word: str, value: object) -> str:
+        if value not in choices:
+            hint = nearest(str(value), choices)
+            raise ConfigurationError(f"{word}: {value!r} is not one of {', '.join(choices)}{hint}")
+        return str(value)
+
+    return choose
+
+
+def _networks(word: str, value: object) -> tuple[Any, ...]:
+    try:
+        return tuple(parse_network(text) for text in _texts(word, value))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{word}: {error}") from None
+
+
+def _deadlines(word: str, value: object) -> Deadlines:
+    """From C{["idle=60", …]} or, in TOML, C{{idle = 60, …}}."""
+    if isinstance(value, Mapping):
+        pairs = list(value.items())
+    else:
+        pairs = []
+        for text in _texts(word, value):
+            phase, equals, seconds = text.partition("=")
+            if not equals:
+                raise ConfigurationError(f"{word} {text!r}: write PHASE=SECONDS")
+            pairs.append((phase, seconds))
+    phases = [str(phase) for phase in Phase]
+    settings: dict[str, float | None] = {}
+    for phase, seconds in pairs:
+        if phase not in phases:
+            raise ConfigurationError(
+                f"{word}: {phase!r} is not one of {', '.join(phases)}{nearest(phase, phases)}"
+            )
+        if seconds == "none":
+            settings[phase] = None
+            continue
+        try:
+            settings[phase] = float(seconds)
+            Deadlines(**{phase: settings[phase]})
+        except (TypeError, ValueError, ConfigurationError):
+            raise ConfigurationError(
+                f"{word} {phase}: {seconds!r} is not a number of seconds above 0, nor none"
+            ) from None
+    return Deadlines(**settings)
+
+
+_WORDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
+    "listen": ("listen", _texts),
+    "handler": ("handler", _text),
+    "path": ("path", _text),
+    "concurrency": ("concurrency", _choice(*_CONCURRENCIES)),
+    "threads": ("threads", _number),
+    "max-children": ("max_children", _number),
+    "timeout": ("deadlines", _deadlines),
+    "max-connections": ("max_connections", _number),
+    "max-connections-per-peer": ("max_connections_per_peer", _number),
+    "allow": ("allow", _networks),
+    "deny": ("deny", _networks),
+    "proxy-from": ("proxy_from", _networks),
+    "access-log": ("access_log", _text),
+    "log-format": ("log_format", _choice(*LOG_FORMATS)),
+}
+
+
+# TOML
+
+
+def read_toml(path: str) -> list[ServerConfig]:
+    """
+    The C{[[server]]} tables of a file.
+
+    @raise ConfigurationError: naming the file and, where one is at fault, the line.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        tables = tomllib.loads(text)
+    except OSError as error:
+        raise ConfigurationError(f"config {path!r}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+    for name in tables:
+        if name != "server":
+            line = _line_of(text, name, 0)
+            raise ConfigurationError(
+                f"{path}:{line}: unknown table or word {name!r}{nearest(name, ['server'])}"
+            )
+    servers = tables.get("server")
+    if not isinstance(servers, list) or not servers:
+        raise ConfigurationError(f"{path}: write at least one [[server]] table")
+    configs = []
+    for number, words in enumerate(servers):
+        try:
+            configs.append(server_config(words))
+        except ConfigurationError as error:
+            message = str(error)
+            word = next((word for word in words if _names(message, word)), None)
+            line = _line_of(text, word, number) if word else _line_of(text, None, number)
+            raise ConfigurationError(f"{path}:{line}: {message}") from None
+    return configs
+
+
+def _names(message: str, word: str) -> bool:
+    return re.match(rf"(unknown word ')?{re.escape(word)}\b", message) is not None
+
+
+def _line_of(text: str, word: str | None, table: int) -> int:
+    """The line of C{word} in the C{table}th server table, or of that table."""
+    seen = -1
+    start = 1
+    for number, line in enumerate(text.splitlines(), 1):
+        if re.match(r"\s*\[\[\s*server\s*\]\]", line):
+            seen += 1
+            if seen == table:
+                start = number
+        if word is not None and (seen == table or word not in _WORDS):
+            if re.match(rf"\s*(\[+\s*(server\.)?)?[\"']?{re.escape(word)}[\"']?\s*[=.\]]", line):
+                return number
+    return start

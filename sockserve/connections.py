@@ -1,0 +1,322 @@
+"""
+Connections: stream connections from accept to their end.
+
+This room owns the server object of stream listeners (L{StreamFactory}) and what
+happens to a connection before and after its request is served (L{StreamProtocol}).  It
+must not know options or endpoints.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    ISSLTransport,
+)
+from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
+from twisted.logger import Logger
+from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from sockserve.admission import Admission, Network
+from sockserve.deadlines import DeadlineTimer
+from sockserve.interfaces import Outcome, Phase
+from sockserve.lending import is_lendable
+from sockserve.lifecycle import offer
+from sockserve.proxying import IProxyHeaderListener
+from sockserve.servers import ABANDON_SECONDS, RequestServer
+from sockserve.serving import CoroutineServing, LentServing, PumpedServing, Serving
+from sockserve.stats import RequestRecord
+
+__all__ = ["StreamFactory", "StreamProtocol", "socket_address"]
+
+_log = Logger()
+
+
+def socket_address(address: Any) -> Any:
+    """A Twisted address as a socket gives it."""
+    if isinstance(address, IPv4Address):
+        return (address.host, address.port)
+    if isinstance(address, IPv6Address):
+        return (address.host, address.port, address.flowInfo, address.scopeID)
+    name = getattr(address, "name", None)
+    if name is None:
+        return ""
+    if name.startswith(b"\0"):  # Linux's abstract names are bytes there, too
+        return name
+    return os.fsdecode(name)
+
+
+class StreamFactory(RequestServer, ServerFactory):
+    """
+    The server object of stream listeners, and Twisted's factory for them: give it to
+    any server endpoint.
+
+    @ivar admission: who may connect; may be shared.
+    @ivar connections: those that are open.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        RequestHandlerClass: Callable[..., Any],
+        *,
+        admission: Admission | None = None,
+        proxy_from: Iterable[Network] = (),
+        **options: Any,
+    ) -> None:
+        """
+        @param admission: caps and networks; by default none.
+        @param proxy_from: the networks of proxies whose PROXY header is believed, when
+            the endpoint asks for one; by default all.
+        @param options: as L{RequestServer.__init__}.
+        """
+        super().__init__(RequestHandlerClass, **options)
+        self.admission = Admission() if admission is None else admission
+        self._proxies = Admission(allow=proxy_from)
+        self.connections: set[StreamProtocol] = set()
+        self._servings: dict[Any, Serving] = {}
+
+    def buildProtocol(self, addr: Any) -> StreamProtocol:
+        protocol = StreamProtocol()
+        protocol.factory = self
+        return protocol
+
+    def startFactory(self) -> None:
+        self._watch_silence()
+
+    def stopFactory(self) -> None:
+        self._unwatch_silence()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Start serving the request; returns before it is served.  Reactor thread."""
+        self._servings[request].process()
+
+    def close_request(self, request: Any) -> None:
+        """Close the request.  Where the handler ran; with C{fork} in the parent too."""
+        serving = self._servings.get(request)
+        if serving is not None:
+            serving.closing()
+        super().close_request(request)
+
+    def trusts_proxy(self, address: Any) -> bool:
+        """Whether a PROXY header from C{address} is believed; if not, that is counted."""
+        trusted = self._proxies.refusal(address) is None
+        if not trusted:
+            self.count_refusal("proxy")
+        return trusted
+
+    def drain(self) -> Deferred[None]:
+        """
+        Let requests come to their end within the C{drain} deadline, then abort them.
+        Fires when all are gone.
+        """
+        for protocol in list(self.connections):
+            protocol.drain()
+        return self.drained()
+
+    def abort(self) -> None:
+        """Abort all connections now."""
+        for protocol in list(self.connections):
+            protocol.abort()
+
+    def _peer_is_gone(self, request: Any) -> bool:
+        serving = self._servings.get(request)
+        if serving is not None and serving.protocol.is_gone():
+            return True
+        return super()._peer_is_gone(request)
+
+
+@implementer(IHalfCloseableProtocol, IHandshakeListener, IProxyHeaderListener)
+class StreamProtocol(Protocol):
+    """
+    One connection.  Everything runs on the reactor thread.
+
+    @ivar record: what the connection will leave behind.
+    @ivar client_address: whom it is from, once that is sure (PROXY) and admitted.
+    @ivar settled: whether it is over for the server, with nothing left but perhaps a
+        handler that was abandoned.
+    """
+
+    factory: StreamFactory
+    client_address: Any = None
+    settled = False
+    _serving: Serving | None = None
+    _expired_phase: Phase | None = None
+    _handled_at: float | None = None
+
+    # From accept to the offer
+
+    def connectionMade(self) -> None:
+        factory = self.factory
+        transport: Any = self.transport
+        factory.connections.add(self)
+        factory.statistics.active += 1
+        factory.admission.opened()
+        factory._arrived()
+        self.timer = timer = DeadlineTimer(factory.reactor, self._passed)
+        self._opened_at = timer.seconds()
+        timer.arm(Phase.LIFETIME, factory.deadlines.lifetime)
+        peer = transport.getPeer()
+        self.record = RequestRecord(socket_address(peer), factory.handler_name)
+        if isinstance(peer, (IPv4Address, IPv6Address)):
+            transport.setTcpNoDelay(True)
+        if ISSLTransport.providedBy(transport) or isinstance(transport, HAProxyProtocolWrapper):
+            timer.arm(Phase.HANDSHAKE, factory.deadlines.handshake)
+        else:
+            self._offer()
+
+    def handshakeCompleted(self) -> None:
+        if isinstance(self._serving, CoroutineServing):
+            self._serving.handshake_completed()
+        else:
+            self._opened()
+
+    def proxyHeaderReceived(self) -> None:
+        self._opened()
+
+    def _opened(self) -> None:
+        self.timer.disarm(Phase.HANDSHAKE)
+        self.record.phases["handshake"] = self.timer.seconds() - self._opened_at
+        self._offer()
+
+    def _offer(self) -> None:
+        """The client's address is known: offer its request to the server."""
+        factory = self.factory
+        transport: Any = self.transport
+        addresses = (socket_address(transport.getPeer()), socket_address(transport.getHost()))
+        self.record.peer = addresses[0]
+        refusal = factory.admission.refusal(addresses[0])
+        if refusal is not None:
+            self._refuse(refusal)
+            return
+        factory.admission.enter(addresses[0])
+        self.client_address = addresses[0]
+        try:
+            serving = self._serving = self._serve(addresses)
+        except OSError as error:
+            _log.error(
+                "cannot serve {peer}: {error}; raise the limit of open files (ulimit -n)",
+                peer=addresses[0],
+                error=error,
+            )
+            self._refuse("descriptors")
+            return
+        factory._servings[serving.request] = serving
+        if not offer(factory, serving.request, addresses[0]):
+            factory.statistics.refused["verify"] += 1
+            self.record.outcome = "refused: verify"
+
+    def _serve(self, addresses: tuple[Any, Any]) -> Serving:
+        if self.factory.coroutine:
+            serving = CoroutineServing(self, addresses)
+        elif is_lendable(self.transport):
+            return LentServing(self)
+        else:
+            serving = PumpedServing(self, addresses)
+        # One call less for every piece of data that arrives.
+        self.dataReceived = serving.feed  # type: ignore[method-assign]
+        return serving
+
+    def _refuse(self, reason: str) -> None:
+        self.factory.statistics.refused[reason] += 1
+        self.record.outcome = f"refused: {reason}"
+        self.abort()
+
+    # While it is served
+
+    def dataReceived(self, data: bytes) -> None:
+        # Only a wrapper that does not say when it is through (Twisted's own PROXY
+        # endpoint) delivers data before the offer.
+        if self._serving is None and not self.transport.disconnecting:
+            self._opened()
+            self.dataReceived(data)
+
+    def readConnectionLost(self) -> None:
+        if self._serving is None:
+            self.transport.loseConnection()
+        else:
+            self._serving.read_ended()
+
+    def writeConnectionLost(self) -> None:
+        """This side's own doing."""
+
+    def _passed(self, phase: Phase) -> None:
+        """The timer says that a deadline has passed."""
+        serving = self._serving
+        if self._expired_phase is not None:
+            if serving is not None:
+                serving.abandon()
+        elif serving is None or serving.passed(phase):
+            self._expired_phase = phase
+            self.factory.statistics.expiries[phase] += 1
+            self.record.outcome = f"expired: {phase}"
+            _log.info("{peer}: the {phase} deadline expired", peer=self.record.peer, phase=phase)
+            self.timer.arm(phase, ABANDON_SECONDS)
+            if serving is None:
+                self.abort()
+            else:
+                serving.expire(phase)
+
+    def drain(self) -> None:
+        """The service stops."""
+        self.timer.arm(Phase.DRAIN, self.factory.deadlines.drain)
+        if self._serving is None:
+            self.abort()
+        else:
+            self._serving.drain()
+
+    def abort(self) -> None:
+        """End the connection now."""
+        if self._serving is None:
+            self.transport.abortConnection()
+        else:
+            self._serving.abort()
+
+    # The end
+
+    def is_gone(self) -> bool:
+        """Whether the client, or a deadline, has ended the connection."""
+        return self._expired_phase is not None or (
+            self.transport is not None and not self.transport.connected
+        )
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._serving is None:
+            self.settle()
+        else:
+            self._serving.lost(reason)
+
+    def handled(self, seconds: float, outcome: Outcome) -> None:
+        """The handler has come to its end."""
+        self._handled_at = self.timer.seconds()
+        self.record.phases["handle"] = seconds
+        if self.record.outcome == "ok":
+            self.record.outcome = outcome
+        self.factory.count_request(outcome)
+
+    def settle(self) -> None:
+        """The connection is over: account for it."""
+        if self.settled:
+            return
+        self.settled = True
+        self.timer.stop()
+        factory = self.factory
+        if self._serving is not None:
+            factory._servings.pop(self._serving.request, None)
+        if self._handled_at is not None:
+            self.record.phases["write"] = self.timer.seconds() - self._handled_at
+        if self.client_address is not None:
+            factory.admission.leave(self.client_address)
+        factory.connections.discard(self)
+        factory.statistics.active -= 1
+        factory.admission.closed()
+        factory._finished(self.record)

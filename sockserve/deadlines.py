@@ -1,0 +1,141 @@
+"""
+Deadlines: how long each phase of a connection may last, and the one timer a
+connection needs to keep them.
+
+This room owns the defaults and the arithmetic.  It must not know which protocol
+or handler a deadline is for, nor what is done on expiry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+
+import attrs
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from sockserve.interfaces import ConfigurationError, Phase
+
+__all__ = ["BODY_GRACE_SECONDS", "DeadlineTimer", "Deadlines"]
+
+#: Kestrel's C{MinRequestBodyDataRate} grace period: a body's least rate is not
+#: asked for before this many seconds.
+BODY_GRACE_SECONDS = 5.0
+
+
+def _seconds(instance: object, attribute: attrs.Attribute[float | None], value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < inf:
+        raise ConfigurationError(
+            f"deadline {attribute.name}: {value!r} is not a number of seconds above 0 (None: never)"
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Deadlines:
+    """
+    Seconds each phase may last; C{None} for never.
+
+    @ivar handshake: from accept until TLS and the PROXY header are through.  10:
+        Kestrel's C{HandshakeTimeout}.
+    @ivar idle: no byte while the handler waits for a new message.  300: what
+        RFC 5321 section 4.5.3.2.7 asks of a server that awaits a command.  On a
+        blocking handler's TCP connection: no byte either way.
+    @ivar header: from the first byte of a line (or of anything that ends with a
+        separator) to its end; not re-armed by a trickle.  30: Kestrel's
+        C{RequestHeadersTimeout}.
+    @ivar body: from the first byte of a counted read (C{readexactly}) to its end.
+        None: the least rate guards it.
+    @ivar body_rate: the least rate of such a read in bytes per second, asked for
+        after L{BODY_GRACE_SECONDS}.  240: Kestrel's C{MinRequestBodyDataRate}.
+    @ivar handle: from the start of C{setup}.  None: a stream handler may live as
+        long as its connection.
+    @ivar write: a batch of at most 64 KiB waits to leave and has not left.  60:
+        nginx's C{send_timeout}.
+    @ivar lifetime: from accept, whatever happens.
+    @ivar drain: from the moment the service stops.  10: what container runtimes
+        grant before they kill.
+    """
+
+    handshake: float | None = attrs.field(default=10.0, validator=_seconds)
+    idle: float | None = attrs.field(default=300.0, validator=_seconds)
+    header: float | None = attrs.field(default=30.0, validator=_seconds)
+    body: float | None = attrs.field(default=None, validator=_seconds)
+    body_rate: float | None = attrs.field(default=240.0, validator=_seconds)
+    handle: float | None = attrs.field(default=None, validator=_seconds)
+    write: float | None = attrs.field(default=60.0, validator=_seconds)
+    lifetime: float | None = attrs.field(default=None, validator=_seconds)
+    drain: float | None = attrs.field(default=10.0, validator=_seconds)
+
+
+class DeadlineTimer:
+    """
+    The deadlines of one connection, on one delayed call.
+
+    Arming writes a time into a table.  The delayed call is touched only when the
+    new time is earlier than the one it waits for; a deadline that was disarmed or
+    moved later costs one early wake-up, after which the call is set anew.  So a
+    connection that re-arms C{idle} for every message never touches the reactor's
+    heap (whose C{reset} to an earlier time is a linear search).
+
+    @param clock: where time comes from.
+    @param expired: called with the phase, on the reactor thread.
+    """
+
+    __slots__ = ("_call", "_clock", "_due", "_expired", "_wake_at")
+
+    def __init__(self, clock: IReactorTime, expired: Callable[[Phase], object]) -> None:
+        self._clock = clock
+        self._expired = expired
+        self._due: dict[Phase, float] = {}
+        self._call: IDelayedCall | None = None
+        self._wake_at = inf
+
+    def arm(self, phase: Phase, seconds: float | None) -> None:
+        """Let C{phase} expire in C{seconds} from now; C{None} disarms it."""
+        if seconds is None:
+            self._due.pop(phase, None)
+            return
+        due = self._clock.seconds() + seconds
+        self._due[phase] = due
+        if due < self._wake_at:
+            self._wake(due)
+
+    def disarm(self, phase: Phase) -> None:
+        """C{phase} is over."""
+        self._due.pop(phase, None)
+
+    def seconds(self) -> float:
+        """What the clock says."""
+        return self._clock.seconds()
+
+    def stop(self) -> None:
+        """Disarm everything, for good."""
+        self._due.clear()
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+        self._wake_at = inf
+
+    def _wake(self, at: float) -> None:
+        # Cancelling and calling anew is O(log n); IDelayedCall.reset to an earlier
+        # time searches the reactor's whole heap.
+        if self._call is not None:
+            self._call.cancel()
+        self._wake_at = at
+        self._call = self._clock.callLater(max(0.0, at - self._clock.seconds()), self._look)
+
+    def _look(self) -> None:
+        self._call = None
+        self._wake_at = inf
+        now = self._clock.seconds()
+        for phase in [phase for phase, due in self._due.items() if due <= now]:
+            # An earlier expiry may have disarmed this one.
+            if self._due.get(phase, inf) <= now:
+                del self._due[phase]
+                self._expired(phase)
+        if self._due:
+            earliest = min(self._due.values())
+            if earliest < self._wake_at:
+                self._wake(earliest)

@@ -1,0 +1,401 @@
+"""
+Lending: how a blocking handler gets a real socket for a connection the reactor owns.
+
+This room owns the two ways.  A plain TCP or UNIX connection's own descriptor is
+I{lent}: the reactor stops reading and writing it and keeps only its timers.  Any
+wrapped transport (TLS, PROXY) is I{pumped}: the handler gets one end of a
+socketpair, and the reactor moves bytes between the other end and the transport,
+each side slowing the other down.  It also owns what the kernel can tell about a
+lent connection.  It must not know handlers or servers.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import sys
+from errno import EAGAIN, EWOULDBLOCK
+from typing import Any, NamedTuple
+
+from twisted.internet import abstract, tcp
+from twisted.internet.interfaces import IReactorFDSet, ISSLTransport
+from twisted.internet.main import CONNECTION_DONE
+from twisted.python.failure import Failure
+
+from sockserve.deadlines import Deadlines, DeadlineTimer
+from sockserve.interfaces import Phase
+
+__all__ = [
+    "Pump",
+    "PumpedSocket",
+    "SocketIdentity",
+    "TransferCounts",
+    "is_lendable",
+    "lend",
+    "peer_is_gone",
+    "transfer_counts",
+]
+
+
+def is_lendable(transport: Any) -> bool:
+    """Whether the transport is nothing but a socket, so that the socket can be lent."""
+    return isinstance(transport, tcp.Connection) and not transport.TLS
+
+
+def lend(transport: tcp.Connection) -> socket.socket:
+    """
+    Take the socket away from the reactor for good and make it blocking, as the
+    stdlib's C{accept} returns it.  Runs on the reactor thread.
+
+    The transport must have nothing to write.  It is not told of the connection's
+    end: once its descriptor is closed by someone else, asking the reactor to forget
+    it would search all descriptors, and what it would do besides is close the socket.
+    """
+    transport.stopReading()
+    transport.stopWriting()
+    lent: socket.socket = transport.socket
+    lent.settimeout(socket.getdefaulttimeout())
+    return lent
+
+
+class SocketIdentity:
+    """
+    Finds a socket again by its descriptor, whatever a handler has done with its
+    socket object: closed it, or moved the descriptor elsewhere (C{detach},
+    C{ssl.wrap_socket}).
+
+    The descriptor's inode is what makes it safe: a number that was closed may belong
+    to a stranger by now.
+    """
+
+    __slots__ = ("_descriptor", "_inode")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._descriptor = sock.fileno()
+        self._inode = os.fstat(self._descriptor).st_ino
+
+    def shutdown(self, how: int) -> None:
+        """
+        End one direction or both, which wakes whoever is blocked in C{recv}, C{send}
+        or C{select} on it.  Any thread.
+
+        @param how: as for C{socket.shutdown}.
+        """
+        try:
+            # A duplicate cannot be closed under us between the look and the act.
+            duplicate = socket.socket(fileno=os.dup(self._descriptor))
+        except OSError:
+            return
+        with duplicate:
+            if os.fstat(duplicate.fileno()).st_ino == self._inode:
+                try:
+                    duplicate.shutdown(how)
+                except OSError:
+                    pass
+
+
+class TransferCounts(NamedTuple):
+    """
+    What the kernel knows about a TCP connection's traffic.
+
+    @ivar received: bytes from the peer.
+    @ivar sent: bytes to the peer, acknowledged or on their way.
+    @ivar unsent: of these, bytes the peer has not acknowledged.
+    @ivar since_received: seconds since a byte last came; at first, since accept.
+    @ivar since_sent: seconds since a byte last went; likewise.
+    """
+
+    received: int
+    sent: int
+    unsent: int
+    since_received: float
+    since_sent: float
+
+
+#: Offsets in Linux's C{struct tcp_info} (include/uapi/linux/tcp.h): the milliseconds
+#: since data was last sent and last received, and the byte counters of Linux 4.1.
+_LAST_DATA_SENT = 44
+_LAST_DATA_RECEIVED = 52
+_BYTES_ACKED = 120
+_BYTES_RECEIVED = 128
+_TCP_INFO_BYTES = 136
+_SIOCOUTQ = 0x5411
+
+#: By C{tcpi_state}: whether we have sent, and have received, a FIN (include/net/
+#: tcp_states.h).
+_FIN_COUNTED = {4: (1, 0), 5: (1, 0), 6: (1, 1), 8: (0, 1), 9: (1, 1), 11: (1, 1)}
+
+
+def transfer_counts(sock: socket.socket) -> TransferCounts | None:
+    """
+    Ask the kernel about a lent connection; None where it does not say: UNIX
+    sockets, other systems than Linux, a closed or detached socket.  Any thread.
+    """
+    if sys.platform != "linux" or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    import fcntl
+
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        queued = struct.unpack("i", fcntl.ioctl(sock.fileno(), _SIOCOUTQ, b"\0\0\0\0"))[0]
+    except (OSError, ValueError):
+        return None
+    if len(info) < _TCP_INFO_BYTES:
+        return None
+    # A FIN takes a number of its own and is counted with the bytes.
+    sent_fin, received_fin = _FIN_COUNTED.get(info[0], (0, 0))
+    (last_sent,) = struct.unpack_from("I", info, _LAST_DATA_SENT)
+    (last_received,) = struct.unpack_from("I", info, _LAST_DATA_RECEIVED)
+    acked, received = struct.unpack_from("QQ", info, _BYTES_ACKED)
+    return TransferCounts(
+        received - received_fin,
+        acked + queued - sent_fin,
+        queued,
+        last_received / 1000,
+        last_sent / 1000,
+    )
+
+
+def peer_is_gone(request: object) -> bool:
+    """
+    Whether the peer has ended or broken a handler's connection, so that an error of
+    that handler's is the peer's doing.  Never blocks, takes no bytes.  Any thread.
+    """
+    if not isinstance(request, socket.socket):
+        return False
+    try:
+        return not request.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except (OSError, ValueError):
+        return True
+
+
+class PumpedSocket(socket.socket):
+    """
+    The handler's end of a pump.  A real socket in all respects, but it answers for
+    the connection it stands for: both addresses are that connection's, and TCP's own
+    options are accepted and read back from there.
+    """
+
+    __slots__ = ("_addresses", "_certificate", "_outer")
+
+    def __init__(
+        self,
+        family: int = -1,
+        type: int = -1,
+        proto: int = -1,
+        fileno: int | None = None,
+    ) -> None:
+        super().__init__(family, type, proto, fileno)
+        self._addresses: tuple[Any, Any] | None = None
+        self._outer: socket.socket | None = None
+        self._certificate: bytes | None = None
+
+    def getpeername(self) -> Any:
+        return super().getpeername() if self._addresses is None else self._addresses[0]
+
+    def getsockname(self) -> Any:
+        return super().getsockname() if self._addresses is None else self._addresses[1]
+
+    def setsockopt(self, level: int, optname: int, *value: Any) -> None:
+        if level in (socket.IPPROTO_TCP, socket.IPPROTO_IP, socket.IPPROTO_IPV6):
+            if self._outer is not None:
+                self._outer.setsockopt(level, optname, *value)
+        else:
+            super().setsockopt(level, optname, *value)
+
+    def getsockopt(self, level: int, optname: int, *buflen: int) -> Any:
+        if self._outer is not None and level in (
+            socket.IPPROTO_TCP,
+            socket.IPPROTO_IP,
+            socket.IPPROTO_IPV6,
+        ):
+            return self._outer.getsockopt(level, optname, *buflen)
+        return super().getsockopt(level, optname, *buflen)
+
+    def getpeercert(self, binary_form: bool = True) -> bytes | None:
+        """
+        The client's certificate in DER, or None: it sent none, or this is not TLS.
+
+        @raise ValueError: C{binary_form} is false; decode the DER yourself, for
+            example with C{cryptography.x509}.
+        """
+        if not binary_form:
+            raise ValueError("only the binary form (DER) of the certificate is at hand")
+        return self._certificate
+
+
+class Pump(abstract.FileDescriptor):
+    """
+    The reactor's end of a socketpair, and the traffic between it and a transport.
+    Everything runs on the reactor thread.
+
+    @ivar request: the handler's end.
+    @ivar received: bytes moved to the handler.
+    @ivar sent: bytes moved from the handler.
+    @ivar drained: whether the handler has ended its output and all of it was moved.
+    """
+
+    #: How much one C{recv} takes: as C{tcp.Connection.bufferSize}.
+    bufferSize = 2**16
+
+    def __init__(
+        self,
+        reactor: IReactorFDSet,
+        transport: Any,
+        addresses: tuple[Any, Any],
+        deadlines: Deadlines,
+        timer: DeadlineTimer,
+    ) -> None:
+        """
+        @param addresses: (peer, own) of the connection, as a socket gives them.
+        @param timer: C{idle} is kept re-armed by traffic either way, C{write} is armed
+            while the peer does not take what waits for it.
+        @raise OSError: there is no descriptor to be had.
+        """
+        super().__init__(reactor)
+        inner, self._socket = socket.socketpair()
+        self._socket.setblocking(False)
+        self._transport = transport
+        self.request = PumpedSocket(fileno=inner.detach())
+        self.request.settimeout(socket.getdefaulttimeout())
+        self.request._addresses = addresses
+        self.request._outer = _socket_below(transport)
+        if ISSLTransport.providedBy(transport):
+            certificate = transport.getPeerCertificate()
+            if certificate is not None:
+                from OpenSSL.crypto import FILETYPE_ASN1, dump_certificate
+
+                self.request._certificate = dump_certificate(FILETYPE_ASN1, certificate)
+        self._deadlines = deadlines
+        self._timer = timer
+        self.received = 0
+        self.sent = 0
+        self.drained = False
+        self.connected = 1
+        transport.registerProducer(self, True)
+        self.registerProducer(transport, True)
+        self.startReading()
+        self._moved()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    # From the peer to the handler
+
+    def feed(self, data: bytes) -> None:
+        """Bytes came from the peer."""
+        self.received += len(data)
+        self._moved()
+        self.write(data)
+
+    def feed_eof(self) -> None:
+        """The peer ended its side: so does the handler's input, after what is queued."""
+        self.unregisterProducer()
+        self.loseWriteConnection()
+
+    def writeSomeData(self, data: bytes) -> int | BaseException:
+        try:
+            return self._socket.send(data)
+        except OSError as error:
+            if error.errno in (EAGAIN, EWOULDBLOCK):
+                return 0
+            # The handler reads no more, but what it wrote may still be on its way to
+            # us: what the peer sends is dropped, and reading goes on to its end.
+            if self.drained:
+                return CONNECTION_DONE
+            return len(data)
+
+    def _closeWriteConnection(self) -> None:
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    # From the handler to the peer
+
+    def doRead(self) -> BaseException | None:
+        try:
+            data = self._socket.recv(self.bufferSize)
+        except OSError as error:
+            if error.errno in (EAGAIN, EWOULDBLOCK):
+                return None
+            # Linux: the handler closed its end without reading all that was queued.
+            return CONNECTION_DONE
+        if not data:
+            return CONNECTION_DONE
+        self.sent += len(data)
+        self._moved()
+        self._transport.write(data)
+        return None
+
+    def readConnectionLost(self, reason: Failure) -> None:
+        """
+        The handler ended its output, by C{shutdown} or by closing: so does the
+        connection's, if it can end one side.
+        """
+        self.drained = True
+        self._transport.unregisterProducer()
+        if ISSLTransport.providedBy(self._transport):
+            self.connectionLost(reason)
+        else:
+            self._transport.loseWriteConnection()
+
+    def pauseProducing(self) -> None:
+        """The transport is full."""
+        self._timer.arm(Phase.WRITE, self._deadlines.write)
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """The transport has room again."""
+        self._timer.disarm(Phase.WRITE)
+        super().resumeProducing()
+
+    def quiet(self) -> float:
+        """Seconds since a byte last moved, either way."""
+        return self._timer.seconds() - self._moved_at
+
+    def _moved(self) -> None:
+        self._moved_at = self._timer.seconds()
+        self._timer.arm(Phase.IDLE, self._deadlines.idle)
+
+    # Ends
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The handler's end is gone: close the connection after what is on its way."""
+        if self.disconnected:
+            return
+        self.unregisterProducer()
+        super().connectionLost(reason)
+        self._socket.close()
+        self._transport.unregisterProducer()
+        self._transport.loseConnection()
+
+    def served(self) -> None:
+        """
+        The handler has returned.  A descriptor it kept open (C{detach}) is pumped on
+        until it is closed.
+        """
+        if self.drained:
+            self.connectionLost(_DONE)
+
+    def interrupt(self) -> None:
+        """End both directions of the handler's socket, which wakes it wherever it is blocked."""
+        if not self.disconnected:
+            try:
+                self._socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+
+_DONE = Failure(CONNECTION_DONE)
+
+
+def _socket_below(transport: Any) -> socket.socket | None:
+    while not isinstance(transport, tcp.Connection):
+        transport = getattr(transport, "transport", None)
+        if transport is None:
+            return None
+    return transport.socket

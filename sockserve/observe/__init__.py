@@ -1,0 +1,1 @@
+"""What is shown of a server's work.  Rooms here watch; they never take part."""

@@ -1,0 +1,154 @@
+"""
+Access log: a line for each request that has ended.
+
+This room owns the line's two forms and the file it goes to.  It must not know how
+requests are served.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import IO, Any
+
+from twisted.application.service import Service
+from twisted.logger import FileLogObserver, LogEvent, Logger, LogLevel
+
+from sockserve.interfaces import ConfigurationError
+from sockserve.stats import RequestRecord
+
+__all__ = ["LOG_FORMATS", "AccessLog", "format_combined", "format_json"]
+
+
+def format_combined(event: LogEvent) -> str:
+    """
+    In the manner of the combined log format: client, two dashes, time, handler, how it
+    ended, bytes received and sent, and the seconds of each phase.
+    """
+    record: RequestRecord = event["record"]
+    when = datetime.fromtimestamp(event["log_time"], timezone.utc)
+    phases = " ".join(f"{name}={seconds:.6f}" for name, seconds in record.phases.items())
+    return (
+        f"{_peer(record.peer)} - - [{when:%d/%b/%Y:%H:%M:%S %z}] {record.handler}"
+        f' "{record.outcome}" {_count(record.received)} {_count(record.sent)} {phases}'.rstrip()
+        + "\n"
+    )
+
+
+def format_json(event: LogEvent) -> str:
+    """One JSON object; C{null} where the system does not tell a number of bytes."""
+    record: RequestRecord = event["record"]
+    when = datetime.fromtimestamp(event["log_time"], timezone.utc)
+    return (
+        json.dumps(
+            {
+                "time": when.isoformat(),
+                "listener": event["listener"],
+                "peer": _peer(record.peer),
+                "handler": record.handler,
+                "outcome": record.outcome,
+                "received": record.received,
+                "sent": record.sent,
+                "phases": {name: round(seconds, 6) for name, seconds in record.phases.items()},
+            }
+        )
+        + "\n"
+    )
+
+
+LOG_FORMATS: dict[str, Callable[[LogEvent], str]] = {
+    "combined": format_combined,
+    "json": format_json,
+}
+
+
+def _peer(address: Any) -> str:
+    if isinstance(address, tuple):
+        host, port = address[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return (address if isinstance(address, str) else repr(address)) or "-" if address else "-"
+
+
+def _count(size: int | None) -> str:
+    return "-" if size is None else str(size)
+
+
+class AccessLog(Service):
+    """
+    Writes to a file or to standard output while it runs; reopens the file on SIGUSR1, so
+    that it can be rotated.
+
+    @param path: the file's name, or C{-} for standard output.
+    @param log_format: a name in L{LOG_FORMATS}.
+    @raise ConfigurationError: the file cannot be written.
+    """
+
+    def __init__(self, path: str, log_format: str = "combined") -> None:
+        self._path = path
+        self._format = LOG_FORMATS[log_format]
+        self._file: IO[str] | None = None
+        self._previous: Any = None
+        self._log = Logger(namespace="sockserve.access", observer=self._write)
+        if path != "-":
+            self._open().close()
+
+    def observer(self, listener: str) -> Callable[[RequestRecord], None]:
+        """What to add to a server's C{observers}."""
+
+        def observe(record: RequestRecord) -> None:
+            self._log.emit(LogLevel.info, "{record}", record=record, listener=listener)
+
+        return observe
+
+    def privilegedStartService(self) -> None:
+        """Open the file while there are still the privileges for it."""
+        self._start_writing()
+
+    def startService(self) -> None:
+        """Open the file, and reopen it on SIGUSR1 from now on."""
+        super().startService()
+        self._start_writing()
+        self._previous = signal.getsignal(signal.SIGUSR1)
+        signal.signal(signal.SIGUSR1, self._signalled)
+
+    def stopService(self) -> None:
+        """Close the file."""
+        super().stopService()
+        signal.signal(signal.SIGUSR1, self._previous or signal.SIG_DFL)
+        self._stop_writing()
+
+    def reopen(self) -> None:
+        """Close the file and open one of the same name, which may be a new one."""
+        if self._file is not None and self._path != "-":
+            self._stop_writing()
+            self._start_writing()
+
+    def _signalled(self, number: int, frame: Any) -> None:
+        self.reopen()
+        if callable(self._previous):
+            self._previous(number, frame)
+
+    def _open(self) -> IO[str]:
+        try:
+            return open(self._path, "a", encoding="utf-8", buffering=1)
+        except OSError as error:
+            raise ConfigurationError(f"access-log {self._path!r}: {error.strerror}") from None
+
+    def _start_writing(self) -> None:
+        if self._file is None:
+            self._file = sys.__stdout__ if self._path == "-" else self._open()
+            self._observer = FileLogObserver(self._file, self._format)
+
+    def _stop_writing(self) -> None:
+        if self._file is not None and self._path != "-":
+            self._file.close()
+        self._file = None
+
+    def _write(self, event: LogEvent) -> None:
+        if self._file is not None:
+            self._observer(event)
+            if self._path == "-":
+                self._file.flush()

@@ -1,0 +1,113 @@
+"""
+Proxying: stream connections that begin with a PROXY header.
+
+This room owns one difference from Twisted's wrapper: it says when the header is
+through, so that a server may speak first, and passes half-closes on.  It must not
+know handlers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import (
+    IAddress,
+    IHalfCloseableProtocol,
+    IStreamServerEndpoint,
+)
+from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper, HAProxyWrappingFactory
+from twisted.python.failure import Failure
+from zope.interface import Interface, implementer
+
+__all__ = ["IProxyHeaderListener", "ProxyEndpoint", "ProxyProtocol"]
+
+
+class IProxyHeaderListener(Interface):
+    """A protocol that wants to know when the PROXY header before it is through."""
+
+    def proxyHeaderReceived() -> None:
+        """The transport's C{getPeer} and C{getHost} tell the truth from now on."""
+
+
+@implementer(IHalfCloseableProtocol)
+class ProxyProtocol(HAProxyProtocolWrapper):
+    """
+    Twisted's public C{proxyEndpoint} makes wrappers that pass a header on silently;
+    theirs is the parser, from a module that has had this name since 17.1.
+    """
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._proxyInfo is not None:
+            self.wrappedProtocol.dataReceived(data)
+            return
+        protocol: Any = self.wrappedProtocol
+        # The header's last bytes and the first of the content may come together; the
+        # listener must hear of the header first.
+        self.wrappedProtocol = behind = _Behind()  # type: ignore[assignment]
+        try:
+            super().dataReceived(data)
+        finally:
+            self.wrappedProtocol = protocol
+        if self._proxyInfo is not None:
+            if IProxyHeaderListener.providedBy(protocol):
+                protocol.proxyHeaderReceived()
+            if behind.data:
+                protocol.dataReceived(behind.data)
+
+    def readConnectionLost(self) -> None:
+        half_closeable = IHalfCloseableProtocol(self.wrappedProtocol, None)
+        if half_closeable is not None and self._proxyInfo is not None:
+            half_closeable.readConnectionLost()
+        else:
+            self.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        half_closeable = IHalfCloseableProtocol(self.wrappedProtocol, None)
+        if half_closeable is not None:
+            half_closeable.writeConnectionLost()
+
+
+class _Behind:
+    """What came behind the header in the same piece."""
+
+    data = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.data = data
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Cannot come while data is being received."""
+
+
+class _ProxyFactory(HAProxyWrappingFactory):
+    """Drops clients that are not trusted proxies."""
+
+    noisy = False
+    protocol = ProxyProtocol
+
+    def __init__(self, wrappedFactory: Any, trusted: Callable[[IAddress], bool]) -> None:
+        super().__init__(wrappedFactory)
+        self._trusted = trusted
+
+    def buildProtocol(self, addr: IAddress) -> Any:
+        if not self._trusted(addr):
+            return None
+        return super().buildProtocol(addr)
+
+
+@implementer(IStreamServerEndpoint)
+class ProxyEndpoint:
+    """
+    An endpoint whose clients all begin with a PROXY header.
+
+    @param trusted: whether a header from that address is believed; whoever is not is
+        dropped, for without the header nothing it says makes sense.
+    """
+
+    def __init__(self, endpoint: Any, trusted: Callable[[IAddress], bool]) -> None:
+        self._endpoint = endpoint
+        self._trusted = trusted
+
+    def listen(self, protocolFactory: Any) -> Any:
+        return self._endpoint.listen(_ProxyFactory(protocolFactory, self._trusted))

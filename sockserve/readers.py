@@ -1,0 +1,315 @@
+"""
+Reading: the awaitable C{rfile} of a coroutine handler.
+
+This room owns the input buffer, its watermarks, the meaning of each read, and which
+deadline guards it.  It must not know handlers, servers or how a connection came about.
+Everything here runs on the reactor thread.
+"""
+
+from __future__ import annotations
+
+from asyncio import IncompleteReadError, LimitOverrunError
+from typing import TYPE_CHECKING, Any
+
+from sockserve.deadlines import BODY_GRACE_SECONDS, Deadlines, DeadlineTimer
+from sockserve.interfaces import Phase
+from sockserve.tasks import Wakeup
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from _typeshed import ReadableBuffer
+
+__all__ = ["HIGH_WATER_BYTES", "LOW_WATER_BYTES", "StreamReader"]
+
+#: Above this many buffered bytes the other side is made to wait.  64 KiB: asyncio's
+#: and Twisted's (C{FileDescriptor.bufferSize}) default.
+HIGH_WATER_BYTES = 64 * 1024
+
+#: At or below this many it may go on.  A quarter of the high one, as asyncio's.
+LOW_WATER_BYTES = 16 * 1024
+
+
+class _Sink(bytearray):
+    """A buffer that keeps nothing."""
+
+    def __iadd__(self, data: ReadableBuffer) -> Self:
+        return self
+
+
+class StreamReader:
+    """
+    What a coroutine handler reads from: C{self.rfile}.
+
+    The names and results are those of L{asyncio.StreamReader} and of the file
+    objects C{socket.makefile} makes; end of file is C{b""}.  One read at a time.
+
+    Every method that waits raises L{DeadlineExpired} when a deadline of the
+    connection passes and L{ConnectionError} when the connection broke.
+
+    @ivar limit: the longest line or separated piece in bytes that is gathered when
+        the caller names no limit.
+    """
+
+    __slots__ = (
+        "_base",
+        "_began",
+        "_buffer",
+        "_deadlines",
+        "_draining",
+        "_eof",
+        "_error",
+        "_paused",
+        "_phase",
+        "_timer",
+        "_transport",
+        "_waiter",
+        "idle",
+        "limit",
+        "received",
+    )
+
+    def __init__(self, transport: Any, deadlines: Deadlines, timer: DeadlineTimer) -> None:
+        self._transport = transport
+        self._deadlines = deadlines
+        self._timer = timer
+        self._buffer = bytearray()
+        self._eof = False
+        self._draining = False
+        self._error: BaseException | None = None
+        self._paused = False
+        self._waiter: Wakeup | None = None
+        #: The deadline that guards the message being read, once it has begun.
+        self._phase: Phase | None = None
+        self._began = 0.0
+        self._base = 0
+        self.idle = deadlines.idle
+        self.limit = HIGH_WATER_BYTES
+        self.received = 0
+
+    def __repr__(self) -> str:
+        return f"<StreamReader buffered={len(self._buffer)} eof={self._eof}>"
+
+    # What handlers call
+
+    async def read(self, n: int = -1) -> bytes:
+        """
+        Up to C{n} bytes, as soon as there are any; with C{n} negative everything up
+        to end of file.
+        """
+        if n < 0:
+            parts = []
+            while part := await self.read(HIGH_WATER_BYTES):
+                parts.append(part)
+            return b"".join(parts)
+        if n == 0:
+            return b""
+        while not self._buffer and not self._eof:
+            await self._arrival(None)
+        return self._take(min(n, len(self._buffer)))
+
+    async def readline(self, limit: int = -1) -> bytes:
+        """
+        A line with its newline, or what there is before end of file.
+
+        @param limit: as C{io.IOBase.readline}'s C{size}: return at most so many
+            bytes.
+        @raise LimitOverrunError: no C{limit} was named and the line is longer than
+            L{limit}.
+        """
+        if limit == 0:
+            return b""
+        buffer = self._buffer
+        searched = 0
+        while True:
+            end = buffer.find(b"\n", searched) + 1
+            if limit > 0 and (end > limit or (not end and len(buffer) >= limit)):
+                end = limit
+            if end:
+                return self._take(end)
+            searched = len(buffer)
+            if self._eof:
+                return self._take(searched)
+            if limit < 0 and searched >= self.limit:
+                raise LimitOverrunError(f"a line is longer than {self.limit} bytes", searched)
+            await self._arrival(Phase.HEADER)
+
+    async def readuntil(self, separator: bytes = b"\n") -> bytes:
+        """
+        Everything up to and with C{separator}.
+
+        @raise IncompleteReadError: end of file came first; C{partial} has the rest.
+        @raise LimitOverrunError: more than L{limit} bytes came without it.
+        """
+        if not separator:
+            raise ValueError("the separator is at least one byte long")
+        buffer = self._buffer
+        searched = 0
+        while True:
+            start = buffer.find(separator, searched)
+            if start >= 0:
+                return self._take(start + len(separator))
+            searched = max(0, len(buffer) + 1 - len(separator))
+            if self._eof:
+                raise IncompleteReadError(self._take(len(buffer)), None)
+            if len(buffer) >= self.limit:
+                raise LimitOverrunError(
+                    f"no {separator!r} within {self.limit} bytes", len(buffer)
+                )
+            await self._arrival(Phase.HEADER)
+
+    async def readexactly(self, n: int) -> bytes:
+        """
+        Exactly C{n} bytes.
+
+        @raise IncompleteReadError: end of file came first; C{partial} has what came.
+        """
+        if n < 0:
+            raise ValueError("readexactly needs a number of bytes of 0 or more")
+        while len(self._buffer) < n:
+            if self._eof:
+                raise IncompleteReadError(self._take(len(self._buffer)), n)
+            await self._arrival(Phase.BODY)
+        return self._take(n)
+
+    def at_eof(self) -> bool:
+        """Whether everything that will ever come has been read."""
+        return self._eof and not self._buffer
+
+    def __aiter__(self) -> StreamReader:
+        return self
+
+    async def __anext__(self) -> bytes:
+        line = await self.readline()
+        if line:
+            return line
+        raise StopAsyncIteration
+
+    # What the connection calls
+
+    def feed(self, data: bytes) -> None:
+        """Bytes have arrived."""
+        self._buffer += data
+        self.received += len(data)
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            waiter.wake()
+        if len(self._buffer) > HIGH_WATER_BYTES and self._waiter is None and not self._paused:
+            self._paused = True
+            self._transport.pauseProducing()
+
+    def feed_eof(self) -> None:
+        """No more bytes will come."""
+        self._eof = True
+        self._wake()
+
+    def fail(self, error: BaseException) -> None:
+        """Whoever reads now or later gets C{error} instead, except for what is buffered."""
+        if self._error is None:
+            self._error = error
+        self._wake()
+
+    def unread(self) -> bool:
+        """Whether bytes have arrived that nobody took."""
+        return bool(self._buffer) or self._paused
+
+    def discard(self) -> bool:
+        """
+        Nobody reads any more: forget what is buffered and what comes.
+
+        @return: whether there was or may be anything to forget, before end of file.
+        """
+        unread = self.unread() and not self._eof
+        self._buffer = _Sink()
+        if self._paused:
+            self._paused = False
+            self._transport.resumeProducing()
+        return unread
+
+    def end_between_messages(self) -> None:
+        """End of file for a handler that waits for a message, now or later, of which
+        nothing has come."""
+        self._draining = True
+        if self._waiter is not None and not self._buffer:
+            self.feed_eof()
+
+    # Inside
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.wake()
+
+    def _take(self, n: int) -> bytes:
+        buffer = self._buffer
+        if n == len(buffer):
+            data = bytes(buffer)
+            buffer.clear()
+        else:
+            data = bytes(buffer[:n])
+            del buffer[:n]
+        if self._phase is not None:
+            self._timer.disarm(self._phase)
+            self._phase = None
+        if self._paused and len(buffer) <= LOW_WATER_BYTES:
+            self._paused = False
+            self._transport.resumeProducing()
+        return data
+
+    async def _arrival(self, phase: Phase | None) -> None:
+        """
+        Wait for bytes, end of file or an error.
+
+        @param phase: the deadline for the rest of a message that has begun.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._waiter is not None:
+            raise RuntimeError("another read is already waiting on this stream")
+        if self._draining and not self._buffer:
+            self._eof = True
+            return
+        if self._paused:  # the message is larger than the watermark
+            self._paused = False
+            self._transport.resumeProducing()
+        timer = self._timer
+        if phase is None or not self._buffer:
+            timer.arm(Phase.IDLE, self.idle)
+        else:
+            self._guard(phase)
+        self._waiter = waiter = Wakeup()
+        try:
+            await waiter
+        finally:
+            if self._waiter is waiter:  # cancelled
+                self._waiter = None
+            timer.disarm(Phase.IDLE)
+        if self._error is not None:
+            raise self._error
+
+    def _guard(self, phase: Phase) -> None:
+        """Arm the deadline of a message of which a part is here."""
+        deadlines, timer = self._deadlines, self._timer
+        if self._phase is None:
+            self._phase = phase
+            self._began = timer.seconds()
+            self._base = self.received - len(self._buffer)
+            if phase is Phase.HEADER:
+                timer.arm(phase, deadlines.header)
+        if phase is Phase.BODY:
+            timer.arm(phase, self._body_seconds())
+
+    def _body_seconds(self) -> float | None:
+        """How long from now a counted read may go on without another byte."""
+        deadlines = self._deadlines
+        elapsed = self._timer.seconds() - self._began
+        limits = []
+        if deadlines.body is not None:
+            limits.append(deadlines.body - elapsed)
+        if deadlines.body_rate is not None:
+            earned = (self.received - self._base) / deadlines.body_rate
+            limits.append(max(BODY_GRACE_SECONDS, earned) - elapsed)
+        if self.idle is not None:  # what was earned in a burst is no leave to stall
+            limits.append(self.idle)
+        return max(0.0, min(limits)) if limits else None

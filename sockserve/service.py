@@ -1,0 +1,504 @@
+"""
+Services: listeners as parts of a Twisted application.
+
+This room owns listening, suspending, draining and stopping: one machine for stream and
+datagram listeners, and the descriptions that name them.  It must not know option
+strings.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+from typing import Protocol as TypingProtocol
+
+import attrs
+from automat import TypeMachineBuilder
+from twisted.application.service import Service
+from twisted.internet import endpoints
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
+from twisted.internet.error import CannotListenError, InvalidAddressError
+from twisted.internet.interfaces import IAddress
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from sockserve.admission import Admission, Gate
+from sockserve.connections import StreamFactory, socket_address
+from sockserve.datagrams import DatagramServer
+from sockserve.interfaces import ConfigurationError
+from sockserve.ports import UDPPort, UNIXDatagramPort, WildcardUDPPort
+from sockserve.proxying import ProxyEndpoint
+
+__all__ = [
+    "DEFAULT_REQUEST_QUEUE_SIZE",
+    "DatagramRequestService",
+    "ListenError",
+    "RequestService",
+    "is_datagram_description",
+    "service_from_description",
+]
+
+#: How many accepted connections the kernel keeps for us, where a description does not
+#: say.  Twisted's 50 makes a burst of clients wait a second for their SYN's second try.
+DEFAULT_REQUEST_QUEUE_SIZE = 1024
+
+_DATAGRAM_KINDS = ("udp", "udp6", "unixgram")
+
+
+_log = Logger()
+
+
+class ListenError(ConfigurationError):
+    """What was to be listened on cannot be; the message names it and says why."""
+
+
+# Descriptions
+
+
+def is_datagram_description(description: str) -> bool:
+    """Whether a description names a datagram listener."""
+    return description.partition(":")[0] in _DATAGRAM_KINDS
+
+
+def service_from_description(
+    reactor: Any, description: str, RequestHandlerClass: Callable[..., Any], **options: Any
+) -> RequestService | DatagramRequestService:
+    """
+    The service that listens as C{description} says.
+
+    @param options: as L{RequestService.from_description} or
+        L{DatagramRequestService.from_description}, whichever the description is for.
+    """
+    if is_datagram_description(description):
+        return DatagramRequestService.from_description(
+            reactor, description, RequestHandlerClass, **options
+        )
+    return RequestService.from_description(reactor, description, RequestHandlerClass, **options)
+
+
+def _parsed(description: str) -> tuple[list[str], dict[str, str]]:
+    # Twisted's own quoting rules; the function has had this name since 10.2.
+    return endpoints._parse(description)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _endpoint(reactor: Any, description: str, trusted: Callable[[IAddress], bool]) -> Any:
+    """
+    A stream server endpoint: any of Twisted's descriptions, C{fd:NUMBER} for a listening
+    socket this process was started with, and C{haproxy:} before any of them.
+
+    @raise ConfigurationError: it is none of these.
+    """
+    kind, _, rest = description.partition(":")
+    if kind == "haproxy":
+        return ProxyEndpoint(_endpoint(reactor, rest, trusted), trusted)
+    if kind == "fd":
+        return _adopted(reactor, description, rest)
+    if kind == "tls":
+        description = _tls_description(description)
+    try:
+        return endpoints.serverFromString(reactor, description)
+    except Exception as error:  # each kind's parser raises what it likes
+        raise ConfigurationError(f"listen {description!r}: {_reason(error)}") from error
+
+
+def _tls_description(description: str) -> str:
+    """
+    C{tls:PORT:DIRECTORY} or Twisted's C{tls:DIRECTORY:PORT}, where the directory has
+    PEM files with certificates and keys; checked, because Twisted looks at them only
+    when a client comes.
+    """
+    (_, *arguments), words = _parsed(description)
+    if len(arguments) == 2 and arguments[0].isdigit():
+        arguments.reverse()
+    directory = words.get("path") or (arguments[0] if arguments else "")
+    try:
+        pems = [name for name in os.listdir(directory) if name.endswith(".pem")]
+        for name in pems:
+            with open(os.path.join(directory, name), "rb") as pem:
+                content = pem.read()
+            if b"-----BEGIN" not in content:
+                raise ConfigurationError(
+                    f"listen {description!r}: {os.path.join(directory, name)} is not a PEM file"
+                )
+    except OSError as error:
+        raise ConfigurationError(
+            f"listen {description!r}: certificates in {directory!r}: {error.strerror}"
+        ) from None
+    if not pems:
+        raise ConfigurationError(f"listen {description!r}: no *.pem file in {directory!r}")
+    quoted = [endpoints.quoteStringArgument(argument) for argument in arguments]
+    quoted += [f"{name}={endpoints.quoteStringArgument(value)}" for name, value in words.items()]
+    return ":".join(["tls", *quoted])
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _adopted(reactor: Any, description: str, number: str) -> endpoints.AdoptedStreamServerEndpoint:
+    try:
+        with socket.socket(fileno=os.dup(int(number))) as duplicate:
+            if not duplicate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                raise ConfigurationError(f"listen {description!r}: that socket does not listen")
+            duplicate.setblocking(False)
+            family = duplicate.family
+    except ValueError:
+        raise ConfigurationError(
+            f"listen {description!r}: write fd:NUMBER, the number of a descriptor"
+        ) from None
+    except OSError as error:
+        raise ConfigurationError(f"listen {description!r}: {error.strerror}") from None
+    return endpoints.AdoptedStreamServerEndpoint(reactor, int(number), family)
+
+
+def _datagram_port(reactor: Any, description: str, server: DatagramServer) -> Any:
+    """
+    The port C{udp:PORT[:interface=…]}, C{udp6:PORT[:interface=…]} or
+    C{unixgram:PATH[:mode=…]} names, not listening yet.
+
+    @raise ConfigurationError: the description is none of these.
+    """
+    forms = {
+        "udp": "udp:PORT[:interface=ADDRESS]",
+        "udp6": "udp6:PORT[:interface=ADDRESS]",
+        "unixgram": "unixgram:PATH[:mode=OCTAL]",
+    }
+    (kind, *arguments), words = _parsed(description)
+    form = forms[kind]
+    try:
+        (address,) = arguments
+        size = server.max_packet_size
+        if kind == "unixgram":
+            mode = int(words.pop("mode", "666"), 8)
+            port: Any = UNIXDatagramPort(address, server, size, mode, reactor)
+        else:
+            anywhere = "" if kind == "udp" else "::"
+            interface = words.pop("interface", anywhere)
+            number = int(address)
+            if not 0 <= number <= 65535:
+                raise ValueError(f"port {number} is not within 0 to 65535")
+            port_class = WildcardUDPPort if interface in ("", "0.0.0.0", "::") else UDPPort
+            port = port_class(number, server, interface, size, reactor)
+        if words:
+            raise ValueError(f"unknown word {next(iter(words))!r}")
+    except (ValueError, InvalidAddressError) as error:
+        raise ConfigurationError(f"listen {description!r}: {_reason(error)}; write {form}") from None
+    return port
+
+
+# The machine
+
+
+class _Inputs(TypingProtocol):
+    """What happens to a listener."""
+
+    def opened(self, port: Any) -> None:
+        """It listens."""
+
+    def suspend(self) -> None:
+        """Take no more requests; keep the socket, where new ones wait."""
+
+    def resume(self) -> None:
+        """Take requests again."""
+
+    def stop(self) -> Deferred[None]:
+        """Close the socket, let requests finish; fires when all is gone."""
+
+    def _gone(self) -> None:
+        """All is gone."""
+
+
+@attrs.define
+class _Core:
+    """
+    The listener's data.
+
+    @ivar doors: opens, suspends, resumes and closes one kind of port.
+    """
+
+    doors: _StreamDoors | _DatagramDoors
+    stopped: list[Deferred[None]] = attrs.Factory(list)
+
+
+def _make_machine() -> Callable[[_Core], _Inputs]:
+    builder = TypeMachineBuilder(_Inputs, _Core)
+    stopped = builder.state("stopped")
+    listening = builder.state("listening")
+    suspended = builder.state("suspended")
+    draining = builder.state("draining")
+
+    @stopped.upon(_Inputs.opened).to(listening)
+    def opened(inputs: _Inputs, core: _Core, port: Any) -> None:
+        core.doors.opened(port)
+
+    @listening.upon(_Inputs.suspend).to(suspended)
+    def suspend(inputs: _Inputs, core: _Core) -> None:
+        core.doors.suspend()
+
+    @suspended.upon(_Inputs.resume).to(listening)
+    def resume(inputs: _Inputs, core: _Core) -> None:
+        core.doors.resume()
+
+    listening.upon(_Inputs.resume).loop().returns(None)
+    suspended.upon(_Inputs.suspend).loop().returns(None)
+    for state in (stopped, draining):
+        state.upon(_Inputs.suspend).loop().returns(None)
+        state.upon(_Inputs.resume).loop().returns(None)
+
+    @listening.upon(_Inputs.stop).to(draining)
+    @suspended.upon(_Inputs.stop).to(draining)
+    def stop(inputs: _Inputs, core: _Core) -> Deferred[None]:
+        core.doors.close().addErrback(_log_failure).addCallback(lambda _: inputs._gone())
+        return wait(inputs, core)
+
+    @draining.upon(_Inputs.stop).loop()
+    def wait(inputs: _Inputs, core: _Core) -> Deferred[None]:
+        gone: Deferred[None] = Deferred()
+        core.stopped.append(gone)
+        return gone
+
+    @stopped.upon(_Inputs.stop).loop()
+    def nothing(inputs: _Inputs, core: _Core) -> Deferred[None]:
+        return succeed(None)
+
+    @draining.upon(_Inputs._gone).to(stopped)
+    def gone(inputs: _Inputs, core: _Core) -> None:
+        stopped, core.stopped = core.stopped, []
+        for deferred in stopped:
+            deferred.callback(None)
+
+    return builder.build()
+
+
+_Machine = _make_machine()
+
+
+class _StreamDoors:
+    """Opens and closes a stream listener."""
+
+    def __init__(self, server: StreamFactory) -> None:
+        self.server = server
+        self._port: Any = None
+        self._gate: Gate | None = None
+
+    def opened(self, port: Any) -> None:
+        server = self.server
+        self._port = port
+        self._gate = Gate(
+            port, server.admission, server.reactor, server.count_refusal
+        )
+        sock = port.socket
+        server.server_address = sock.getsockname()
+        server.address_family = sock.family
+        if server.request_queue_size is not None:
+            sock.listen(server.request_queue_size)
+
+    def suspend(self) -> None:
+        assert self._gate is not None
+        self._gate.suspend()
+
+    def resume(self) -> None:
+        assert self._gate is not None
+        self._gate.resume()
+
+    def close(self) -> Deferred[Any]:
+        assert self._gate is not None
+        self._gate.close()
+        closed = maybeDeferred(self._port.stopListening)
+        return gatherResults([closed, self.server.drain()], consumeErrors=True)
+
+
+class _DatagramDoors:
+    """Opens and closes a datagram listener."""
+
+    def __init__(self, server: DatagramServer) -> None:
+        self.server = server
+        self._port: Any = None
+
+    def opened(self, port: Any) -> None:
+        self._port = port
+        self.server.server_address = port.socket.getsockname()
+        self.server.address_family = port.socket.family
+
+    def suspend(self) -> None:
+        self.server.suspend()
+
+    def resume(self) -> None:
+        self.server.resume()
+
+    def close(self) -> Deferred[Any]:
+        # Answers leave through the socket that listens, so that goes last.
+        self.server.suspend()
+        return self.server.drain().addCallback(lambda _: self._port.stopListening())
+
+
+class _ListenerService(Service):
+    """What both kinds of service share."""
+
+    server: StreamFactory | DatagramServer
+
+    def __init__(self, doors: _StreamDoors | _DatagramDoors, description: str) -> None:
+        self._machine = _Machine(_Core(doors))
+        self._opening: Deferred[None] | None = None
+        self.description = description
+
+    def privilegedStartService(self) -> None:
+        """
+        Listen, while there are still the privileges for it.
+
+        @raise ListenError: the address is taken, forbidden or not there.
+        """
+        self._open()
+
+    def startService(self) -> None:
+        """
+        Listen, unless L{privilegedStartService} did.
+
+        @raise ListenError: the address is taken, forbidden or not there.
+        """
+        super().startService()
+        self._open()
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Stop listening, let requests come to their end within the C{drain} deadline,
+        then abort them.  Fires when all is gone; a thread that does not end is counted
+        as abandoned and not waited for.
+        """
+        super().stopService()
+        self._opening = None
+        return self._machine.stop().addCallback(lambda _: self._release_workers())
+
+    def suspend(self) -> None:
+        """Take no more requests, but keep listening: clients wait in the kernel's queue."""
+        self._machine.suspend()
+
+    def resume(self) -> None:
+        """Undo L{suspend}."""
+        self._machine.resume()
+
+    def _open(self) -> None:
+        if self._opening is not None:
+            return
+        failures: list[Failure] = []
+        self._opening = maybeDeferred(self._listen)
+        self._opening.addCallback(self._machine.opened)
+        self._opening.addErrback(failures.append)
+        if failures:
+            self._opening = None
+            raise ListenError(f"listen {self.description!r}: {_why_not(failures[0].value)}")
+        # What fails later (no endpoint of Twisted's does) has nobody to tell but the log.
+        self._opening.addErrback(_log_failure)
+
+    def _listen(self) -> Any:
+        raise NotImplementedError
+
+    def _release_workers(self) -> Any:
+        concurrency = self.server.concurrency
+        return None if concurrency is None else concurrency.stop()
+
+
+class RequestService(_ListenerService):
+    """
+    A stream listener as a service of a Twisted application.
+
+    @ivar server: the server object.
+    """
+
+    server: StreamFactory
+
+    def __init__(self, endpoint: Any, server: StreamFactory, description: str = "") -> None:
+        """
+        @param endpoint: any C{IStreamServerEndpoint}.
+        @param server: what serves its connections.
+        @param description: names the listener in messages and statistics.
+        """
+        super().__init__(_StreamDoors(server), description or repr(endpoint))
+        self.endpoint = endpoint
+        self.server = server
+        server.statistics.listener = self.description
+
+    @classmethod
+    def from_description(
+        cls,
+        reactor: Any,
+        description: str,
+        RequestHandlerClass: Callable[..., Any],
+        *,
+        factory: Callable[..., StreamFactory] = StreamFactory,
+        **options: Any,
+    ) -> RequestService:
+        """
+        @param description: a server endpoint description of Twisted's, or C{fd:NUMBER}.
+        @param factory: the server object's class.
+        @param options: as L{StreamFactory.__init__}.
+        @raise ConfigurationError: one of these cannot be.
+        """
+        server = factory(RequestHandlerClass, reactor=reactor, **options)
+
+        def trusted(address: IAddress) -> bool:
+            return server.trusts_proxy(socket_address(address))
+
+        endpoint = _endpoint(reactor, description, trusted)
+        if server.request_queue_size is None and "backlog=" not in description:
+            server.request_queue_size = DEFAULT_REQUEST_QUEUE_SIZE
+        return cls(endpoint, server, description)
+
+    def _listen(self) -> Any:
+        return self.endpoint.listen(self.server)
+
+
+class DatagramRequestService(_ListenerService):
+    """
+    A datagram listener as a service of a Twisted application.
+
+    @ivar server: the server object.
+    """
+
+    server: DatagramServer
+
+    def __init__(self, port: Any, server: DatagramServer, description: str) -> None:
+        """Use L{from_description}."""
+        super().__init__(_DatagramDoors(server), description)
+        self._port = port
+        self.server = server
+        server.statistics.listener = description
+
+    @classmethod
+    def from_description(
+        cls,
+        reactor: Any,
+        description: str,
+        RequestHandlerClass: Callable[..., Any],
+        *,
+        factory: Callable[..., DatagramServer] = DatagramServer,
+        **options: Any,
+    ) -> DatagramRequestService:
+        """
+        @param description: C{udp:PORT[:interface=ADDRESS]}, C{udp6:} likewise, or
+            C{unixgram:PATH[:mode=OCTAL]}, with Twisted's quoting rules.
+        @param factory: the server object's class.
+        @param options: as L{DatagramServer.__init__}.
+        @raise ConfigurationError: one of these cannot be.
+        """
+        server = factory(RequestHandlerClass, reactor=reactor, **options)
+        return cls(_datagram_port(reactor, description, server), server, description)
+
+    def _listen(self) -> Any:
+        self._port.startListening()
+        return self._port
+
+
+def _why_not(error: BaseException) -> str:
+    if isinstance(error, CannotListenError):
+        cause = error.socketError
+        return getattr(cause, "strerror", None) or str(cause)
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return _reason(error)
+
+
+def _log_failure(failure: Failure) -> None:
+    _log.failure("a listener failed", failure)

@@ -1,0 +1,147 @@
+"""
+Statistics: what a listener counts and what one request leaves behind.
+
+This room owns numbers.  It must not know clocks, sockets or where the numbers are
+shown.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from typing import Any
+
+import attrs
+
+from sockserve.interfaces import Phase
+
+__all__ = ["DURATION_BUCKETS_SECONDS", "Histogram", "ListenerStatistics", "RequestRecord"]
+
+#: Upper bounds of the buckets of phase durations: a decade in three steps, from half a
+#: millisecond to five minutes, in the way of Prometheus's default buckets.
+DURATION_BUCKETS_SECONDS = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    10.0, 30.0, 60.0, 300.0,
+)  # fmt: skip
+
+
+class Histogram:
+    """
+    Counts of durations, by upper bound.
+
+    @ivar counts: one more than the bounds: the last is for what is longer than all.
+    @ivar total: the sum of all durations in seconds.
+    """
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(DURATION_BUCKETS_SECONDS) + 1)
+        self.total = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one duration."""
+        self.counts[bisect_left(DURATION_BUCKETS_SECONDS, seconds)] += 1
+        self.total += seconds
+
+    @property
+    def count(self) -> int:
+        """How many durations were counted."""
+        return sum(self.counts)
+
+
+@attrs.define(slots=True)
+class RequestRecord:
+    """
+    What one request left behind.
+
+    @ivar peer: the client's address.
+    @ivar handler: the handler class's name.
+    @ivar phases: seconds spent, by name: C{handshake}, C{queue} (waiting for a worker),
+        C{handle} (setup to finish), C{write} (from there until all had left).
+    @ivar received: bytes from the peer; None where the system does not tell.
+    @ivar sent: bytes to the peer; likewise.
+    @ivar outcome: C{ok}, C{error}, C{refused: REASON}, C{expired: PHASE} or C{lost}.
+    """
+
+    peer: Any
+    handler: str
+    phases: dict[str, float] = attrs.Factory(dict)
+    received: int | None = 0
+    sent: int | None = 0
+    outcome: str = "ok"
+
+
+class ListenerStatistics:
+    """
+    The counters of one listener, since it was made.
+
+    @ivar listener: its description.
+    @ivar accepted: connections accepted (datagrams received).
+    @ivar active: connections open (datagram requests being served) now.
+    @ivar refused: by reason: C{network}, C{peer}, C{verify}, C{descriptors},
+        C{truncated}.
+    @ivar requests: requests whose handler ran to an end.
+    @ivar errors: of these, how many raised.
+    @ivar expiries: by phase.
+    @ivar received: bytes from peers, of requests that have ended.
+    @ivar sent: bytes to peers, likewise.
+    @ivar abandoned: handlers that still run now though their deadline passed long ago.
+    @ivar durations: a histogram per phase name.
+    """
+
+    __slots__ = (
+        "abandoned",
+        "accepted",
+        "active",
+        "durations",
+        "errors",
+        "expiries",
+        "listener",
+        "received",
+        "refused",
+        "requests",
+        "sent",
+    )
+
+    def __init__(self, listener: str = "") -> None:
+        self.listener = listener
+        self.accepted = 0
+        self.active = 0
+        self.refused: Counter[str] = Counter()
+        self.requests = 0
+        self.errors = 0
+        self.expiries: Counter[Phase] = Counter()
+        self.received = 0
+        self.sent = 0
+        self.abandoned = 0
+        self.durations: dict[str, Histogram] = {}
+
+    def record(self, record: RequestRecord) -> None:
+        """Count a request that has ended."""
+        self.received += record.received or 0
+        self.sent += record.sent or 0
+        for phase, seconds in record.phases.items():
+            histogram = self.durations.get(phase)
+            if histogram is None:
+                histogram = self.durations[phase] = Histogram()
+            histogram.add(seconds)
+
+    def snapshot(self) -> dict[str, Any]:
+        """All of it as plain data, for pages and logs."""
+        return {
+            "listener": self.listener,
+            "accepted": self.accepted,
+            "active": self.active,
+            "refused": dict(self.refused),
+            "requests": self.requests,
+            "errors": self.errors,
+            "expiries": {str(phase): count for phase, count in self.expiries.items()},
+            "received": self.received,
+            "sent": self.sent,
+            "abandoned": self.abandoned,
+            "durations": {
+                phase: {"count": histogram.count, "total": histogram.total}
+                for phase, histogram in self.durations.items()
+            },
+        }

@@ -1,0 +1,224 @@
+"""
+C{twistd sockserve}: the command line.
+
+This room owns the options and how errors reach the user: one line on standard error
+and exit status 1.  It must not know how anything is served.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from typing import Any, NoReturn
+
+from twisted.application.service import IService, MultiService
+from twisted.logger import Logger
+from twisted.python import usage
+
+from sockserve.config import ServerConfig, nearest, read_toml, server_config
+from sockserve.interfaces import ConfigurationError
+from sockserve.lifecycle import handler_class
+from sockserve.service import DatagramRequestService, RequestService
+
+__all__ = ["Options", "makeService"]
+
+_log = Logger()
+
+
+class Options(usage.Options):
+    """The options of C{twistd sockserve}."""
+
+    synopsis = "[options]"
+    longdesc = (
+        "Serve requests with a request handler class over TCP, TLS, UNIX sockets, UDP or"
+        " UNIX datagrams. Without options: the files of the current folder over HTTP on"
+        " 127.0.0.1:8000."
+    )
+
+    optFlags = [["check", None, "check the options, say what would run, and exit"]]
+
+    optParameters = [
+        ["handler", "H", None, "the handler class, MODULE:CLASS, sockserve's or the stdlib's"],
+        ["path", "p", None, "serve the files of this folder instead of a handler"],
+        ["concurrency", None, None, "where blocking handlers run: serial, threads or fork"],
+        ["threads", None, None, "the most threads [default: 256]"],
+        ["max-children", None, None, "the most children with --concurrency fork [default: 40]"],
+        ["max-connections", None, None, "the most connections at once"],
+        ["max-connections-per-peer", None, None, "the most connections at once from one address"],
+        ["access-log", None, None, "write a line for each request to this file, or - for stdout"],
+        ["log-format", None, None, "combined or json"],
+        ["config", "c", None, "read [[server]] tables with these same words from a TOML file"],
+    ]
+
+    compData = usage.Completions()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lists: dict[str, list[str]] = {}
+        #: What was asked for, checked; set by L{postOptions}.
+        self.servers: list[ServerConfig] = []
+
+    def opt_listen(self, description: str) -> None:
+        """
+        listen here: a Twisted server endpoint description, fd:NUMBER, udp:PORT,
+        udp6:PORT or unixgram:PATH; repeatable [default: tcp:8000:interface=127.0.0.1]
+        """
+        self._add("listen", description)
+
+    opt_l = opt_listen
+
+    def opt_timeout(self, deadline: str) -> None:
+        """
+        PHASE=SECONDS, or none for never; repeatable. Phases: handshake, idle, header,
+        body, handle, write, lifetime, drain
+        """
+        self._add("timeout", deadline)
+
+    def opt_allow(self, network: str) -> None:
+        """serve clients from this network only; repeatable"""
+        self._add("allow", network)
+
+    def opt_deny(self, network: str) -> None:
+        """do not serve clients from this network; repeatable"""
+        self._add("deny", network)
+
+    def opt_proxy_from(self, network: str) -> None:
+        """believe a PROXY header (haproxy: endpoints) from this network only; repeatable"""
+        self._add("proxy-from", network)
+
+    def _add(self, word: str, value: str) -> None:
+        self._lists.setdefault(word, []).append(value)
+
+    def parseOptions(self, options: Any = None) -> None:
+        """Parse, or say in one line why not, and exit."""
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            _die(self._explain(str(error)))
+        except ConfigurationError as error:
+            _die(str(error))
+
+    def postOptions(self) -> None:
+        """
+        Check what was given.
+
+        @raise ConfigurationError: it cannot be.
+        """
+        words: dict[str, Any] = {
+            name: self[name]
+            for name, *_ in self.optParameters
+            if name != "config" and self[name] is not None
+        }
+        words.update(self._lists)
+        if self["config"] is not None:
+            if words:
+                raise ConfigurationError(
+                    f"config: {next(iter(words))} goes into the file when there is one"
+                )
+            self.servers = read_toml(self["config"])
+        else:
+            self.servers = [server_config(words)]
+        if self["check"]:
+            self._check()
+
+    def _check(self) -> NoReturn:
+        makeService(self)
+        for server in self.servers:
+            print("\n".join(server.summary()))
+        sys.exit(0)
+
+    def _explain(self, message: str) -> str:
+        """Getopt's words, with the nearest valid option."""
+        for word in message.split():
+            if word.startswith("--"):
+                known = [f"--{name}" for name in self.longOpt_names()]
+                return message + nearest(word.partition("=")[0], known)
+        return message
+
+    def longOpt_names(self) -> list[str]:
+        """All long options."""
+        return [name.rstrip("=") for name in self.longOpt]
+
+
+class _Commands(MultiService):
+    """
+    What C{twistd sockserve} runs: a failure to listen ends the program with one line.
+
+    @param pidfile: to be removed then, as nobody else would; None when this process is
+        not C{twistd -n}.
+    """
+
+    def __init__(self, nodaemon: bool, pidfile: str | None) -> None:
+        super().__init__()
+        self._nodaemon = nodaemon
+        self._pidfile = pidfile
+
+    def privilegedStartService(self) -> None:
+        try:
+            super().privilegedStartService()
+        except ConfigurationError as error:
+            for service in self:
+                service.stopService()
+            if not self._nodaemon:
+                # twistd hands it to the process that waits in the foreground.
+                raise
+            if self._pidfile:
+                try:
+                    os.unlink(self._pidfile)
+                except OSError:
+                    pass
+            _die(str(error))
+
+
+    def startService(self) -> None:
+        super().startService()
+        for service in _listeners(self):
+            _log.info(
+                "{handler}: serving {where}",
+                handler=service.server.handler_name,
+                where=_where(service),
+            )
+
+
+def _listeners(service: Any) -> Iterator[RequestService | DatagramRequestService]:
+    if isinstance(service, (RequestService, DatagramRequestService)):
+        yield service
+    elif isinstance(service, MultiService):
+        for child in service:
+            yield from _listeners(child)
+
+
+def _where(service: RequestService | DatagramRequestService) -> str:
+    """Where clients find it: a URL for what a browser can open."""
+    server = service.server
+    cls = handler_class(server.RequestHandlerClass)
+    address = server.server_address
+    kind = service.description.partition(":")[0]
+    scheme = {"tcp": "http", "tcp6": "http", "tls": "https", "ssl": "https"}.get(kind)
+    speaks_http = isinstance(cls, type) and issubclass(cls, BaseHTTPRequestHandler)
+    if speaks_http and scheme is not None and isinstance(address, tuple):
+        host, port = address[:2]
+        return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
+    return service.description
+
+
+def _die(message: str) -> NoReturn:
+    print(f"sockserve: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+def makeService(options: Options) -> IService:
+    """
+    The service that runs what the options say.
+
+    @raise ConfigurationError: it cannot be, seen only when it is put together.
+    """
+    from twisted.internet import reactor
+
+    twistd = options.parent or {}
+    parent = _Commands(bool(twistd.get("nodaemon")), twistd.get("pidfile"))
+    for server in options.servers:
+        server.build(reactor).setServiceParent(parent)
+    return parent

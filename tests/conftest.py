@@ -1,0 +1,93 @@
+"""What all tests share: coroutine tests, and the check that a test leaves nothing behind."""
+
+import gc
+import inspect
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+
+#: How long what a test started may take to end after it: a worker thread on its way out, a
+#: connection whose close is in a socket's buffer.
+_SETTLE_SECONDS = 5.0
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Run C{async def} tests on the reactor; undecorated, they would pass without being run."""
+    if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.function):
+        pytest_twisted.ensureDeferred(item.function)
+
+
+@pytest.fixture(scope="session")
+def _warm_reactor() -> None:
+    """Have what a process opens once, for good: the reactor's wakers, the fd kept for EMFILE."""
+    from twisted.internet import reactor
+    from twisted.internet.protocol import Factory
+
+    def listen() -> object:
+        return reactor.listenTCP(0, Factory(), interface="127.0.0.1").stopListening()
+
+    _in_reactor(listen)
+
+
+@pytest.fixture
+def no_leaks(_warm_reactor: None) -> Iterator[None]:
+    """
+    Fail a test that leaves a descriptor, a thread, a child or a delayed call behind.
+
+    It looks at what is new since its own start, so ask for it before the fixtures that it
+    is to watch, or for a whole module: C{pytestmark = pytest.mark.usefixtures("no_leaks")}.
+    """
+    before = _held()
+
+    async def left_behind() -> set[str]:
+        from twisted.internet import reactor
+        from twisted.internet.task import deferLater
+
+        deadline = reactor.seconds() + _SETTLE_SECONDS
+        while (new := _held() - before) and reactor.seconds() < deadline:
+            await deferLater(reactor, 0.01)
+        return {str(thing) for thing in new}
+
+    yield
+    gc.collect()
+    left = _in_reactor(left_behind)
+    if left:
+        pytest.fail("left behind:\n  " + "\n  ".join(sorted(left)), pytrace=False)
+
+
+def _in_reactor(function):
+    """Wait for what C{function}, called by the reactor, returns (not by what suspends it)."""
+    from twisted.internet import reactor
+    from twisted.internet.defer import maybeDeferred
+    from twisted.internet.task import deferLater
+
+    return pytest_twisted.blockon(deferLater(reactor, 0, maybeDeferred, function))
+
+
+def _held() -> set[object]:
+    from twisted.internet import reactor
+
+    pool = reactor.getThreadPool().threads  # the reactor keeps its own until it stops
+    return {
+        *_descriptors(),
+        *(f"child {pid}" for pid in _children()),
+        *(thread for thread in threading.enumerate() if thread not in pool),
+        *reactor.getDelayedCalls(),
+    }
+
+
+def _descriptors() -> Iterator[str]:
+    for link in Path("/proc/self/fd").glob("*"):
+        try:
+            yield f"descriptor {link.name} {os.readlink(link)}"
+        except FileNotFoundError:
+            pass  # the one that listed the folder
+
+
+def _children() -> Iterator[str]:
+    for task in Path("/proc/self/task").glob("*/children"):
+        yield from task.read_text().split()

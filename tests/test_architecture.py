@@ -1,0 +1,140 @@
+"""The order of the house: which room may know which, and what each shows."""
+
+import ast
+import importlib
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+HOUSE = Path(__file__).parents[1] / "sockserve"
+LONGEST_ROOM_LINES = 470
+DOORS = 6
+
+#: The ring of each room; a package's stands for all in it. Imports point to the same ring or
+#: a lower one. The front page, sockserve/__init__.py, has no ring: it shows what others own.
+RINGS = {
+    "interfaces": 0,
+    "stats": 1,
+    "admission": 2,
+    "concurrency": 2,
+    "deadlines": 2,
+    "lending": 2,
+    "lifecycle": 2,
+    "proxying": 2,
+    "streams": 2,
+    "tasks": 2,
+    "handlers": 3,
+    "connections": 4,
+    "datagrams": 4,
+    "servers": 4,
+    "config": 5,
+    "observe": 5,
+    "service": 5,
+    "tap": DOORS,
+    "testing": DOORS,
+}
+
+FRONT_PAGE = "sockserve"
+
+
+def _dotted(path: Path) -> str:
+    return ".".join(path.relative_to(HOUSE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+ROOMS = {_dotted(path): path for path in sorted(HOUSE.rglob("*.py"))}
+TREES = {room: ast.parse(path.read_text(), str(path)) for room, path in ROOMS.items()}
+every_room = pytest.mark.parametrize("room", ROOMS)
+
+
+def _imports(room: str, tree: ast.AST) -> Iterator[str]:
+    """All that is imported anywhere in C{tree}, dotted and absolute, with the names taken."""
+    package = room.split(".") if ROOMS[room].stem == "__init__" else room.split(".")[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*start, *filter(None, [node.module])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def _room_of(name: str) -> str | None:
+    """The room that an imported name is, or is in; C{None} for what is not of the house."""
+    while name and name not in ROOMS:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def _known_to(room: str) -> set[str]:
+    known = {_room_of(name) for name in _imports(room, TREES[room])}
+    return {other for other in known if other not in (None, room)}
+
+
+def _ring(room: str) -> int | None:
+    return RINGS.get(room.split(".")[1])
+
+
+def test_every_room_has_a_ring() -> None:
+    assert ROOMS
+    assert [room for room in ROOMS if room != FRONT_PAGE and _ring(room) is None] == []
+
+
+@every_room
+def test_imports_point_up(room: str) -> None:
+    if room == FRONT_PAGE:
+        return
+    for other in _known_to(room) - {FRONT_PAGE}:
+        assert _ring(other) <= _ring(room), f"{room} may not know {other}"
+        inside = room.split(".")[1] == other.split(".")[1]
+        if _ring(room) < 2 or _ring(room) == DOORS:
+            assert _ring(other) < _ring(room) or inside, f"{room} may not know {other}"
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    try:
+        TopologicalSorter({room: _known_to(room) for room in ROOMS}).prepare()
+    except CycleError as circle:
+        pytest.fail(" imports ".join(reversed(circle.args[1])), pytrace=False)
+
+
+@every_room
+def test_pure_rooms_know_no_twisted_socket_or_clock(room: str) -> None:
+    if room == FRONT_PAGE or _ring(room) != 1:
+        return
+    outside = {name.partition(".")[0] for name in _imports(room, TREES[room])}
+    assert outside.isdisjoint({"twisted", "socket", "time"})
+
+
+@every_room
+def test_the_reactor_is_an_argument(room: str) -> None:
+    """Only the door that C{twistd} opens, whose caller has installed it, may fetch it."""
+    tree = TREES[room]
+    if room == "sockserve.tap":
+        tree = ast.Module(
+            [node for node in tree.body if getattr(node, "name", None) != "makeService"], []
+        )
+    assert "twisted.internet.reactor" not in set(_imports(room, tree))
+
+
+@every_room
+def test_all_is_what_is_public(room: str) -> None:
+    if room.rpartition(".")[2].startswith("_"):
+        return
+    module = importlib.import_module(room)
+    defined = {
+        node.name
+        for node in TREES[room].body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and not node.name.startswith("_")
+    }
+    assert defined - set(module.__all__) == set(), "public, but not in __all__"
+    assert [name for name in module.__all__ if not hasattr(module, name)] == []
+    assert len(set(module.__all__)) == len(module.__all__)
+
+
+@every_room
+def test_a_room_is_not_too_long(room: str) -> None:
+    lines = len(ROOMS[room].read_text().splitlines())
+    assert lines <= LONGEST_ROOM_LINES
