@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextvars import Context, copy_context
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -68,11 +69,12 @@ class DatagramServer(RequestServer, DatagramProtocol):
             raise ConfigurationError(f"max_requests: {max_requests} is less than 1")
         self.max_requests = max_requests
         self.admission = Admission() if admission is None else admission
-        self._servings: dict[int, _DatagramServing] = {}
-        self._draining = False
+        #: Requests whose handlers take a while.
+        self.servings: set[_Serving] = set()
+        self._arrivals: dict[int, Any] = {}
+        self._suspended = False
 
     def startProtocol(self) -> None:
-        self._answer = DatagramAnswer(self.transport.answer, None)
         self._watch_silence()
 
     def stopProtocol(self) -> None:
@@ -82,7 +84,26 @@ class DatagramServer(RequestServer, DatagramProtocol):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start serving the request; returns before it is served.  Reactor thread."""
-        self._servings[id(request)].process()
+        if self.concurrency is not None:
+            _BlockingServing(self, request, client_address).process()
+            return
+        # A coroutine that does not wait is driven to its end right here, and nothing is
+        # made for it that only a waiting one needs.
+        statistics = self.statistics
+        statistics.active += 1
+        began = self.reactor.seconds()
+        coroutine = serve_coroutine(self, request, client_address)
+        context = copy_context()
+        try:
+            awaited = context.run(coroutine.send, None)
+        except StopIteration as end:
+            self._account(request, client_address, began, end.value, end.value)
+        except BaseException:
+            _log.failure("serving a request raised past its server's handle_error")
+            self._account(request, client_address, began, Outcome.ERROR, Outcome.ERROR)
+        else:
+            serving = _CoroutineServing(self, request, client_address, began)
+            serving.go_on(coroutine, context, awaited)
 
     def shutdown_request(self, request: Any) -> None:
         """A packet has no output to end: L{close_request}.  Where the handler ran."""
@@ -109,16 +130,18 @@ class DatagramServer(RequestServer, DatagramProtocol):
         if refusal is not None:
             statistics.refused[refusal] += 1
             return True
-        statistics.active += 1
-        serving = _DatagramServing(self, data, address, arrived_at)
-        request = serving.request
-        self._servings[id(request)] = serving
+        if self.coroutine:
+            request: Any = (data, DatagramAnswer(self.transport.answer, arrived_at))
+        elif arrived_at is None:
+            request = (data, self.transport.socket)
+        else:
+            request = (data, self.transport.socket)
+            self._arrivals[id(request)] = arrived_at
         if not offer(self, request, address):
             statistics.refused["verify"] += 1
-            serving.outcome = "refused: verify"
-        if not serving.under_way:
-            serving.settle()
-        elif statistics.active >= self.max_requests:
+        if arrived_at is not None:
+            self._arrivals.pop(id(request), None)
+        if statistics.active >= self.max_requests:
             self.transport.stopReading()
             return False
         return True
@@ -127,12 +150,12 @@ class DatagramServer(RequestServer, DatagramProtocol):
 
     def suspend(self) -> None:
         """Read no more packets."""
-        self._draining = True
+        self._suspended = True
         self.transport.stopReading()
 
     def resume(self) -> None:
         """Read packets again."""
-        self._draining = False
+        self._suspended = False
         if self.statistics.active < self.max_requests:
             self.transport.startReading()
 
@@ -141,22 +164,47 @@ class DatagramServer(RequestServer, DatagramProtocol):
         Let requests come to their end within the C{drain} deadline, then give them up.
         Fires when all are gone.
         """
-        for serving in list(self._servings.values()):
+        for serving in list(self.servings):
             serving.drain()
         return self.drained()
 
     def abort(self) -> None:
         """Give all requests up now."""
-        for serving in list(self._servings.values()):
+        for serving in list(self.servings):
             serving.abandon()
 
-    def _settled(self, serving: _DatagramServing) -> None:
-        del self._servings[id(serving.request)]
+    def _account(
+        self, request: Any, client_address: Any, began: float, ended: Outcome, outcome: str
+    ) -> None:
+        """
+        A request is over.
+
+        @param ended: how its handler ended.
+        @param outcome: how the request did: that, or that a deadline expired.
+        """
         statistics = self.statistics
-        if statistics.active == self.max_requests and not self._draining:
+        if statistics.active >= self.max_requests and not self._suspended:
             self.transport.startReading()
         statistics.active -= 1
-        self._finished(serving.record())
+        self.count_request(ended)
+        seconds = self.reactor.seconds() - began
+        received = len(request[0])
+        sent = request[1].sent if self.coroutine else None
+        statistics.received += received
+        statistics.sent += sent or 0
+        statistics.lasted("handle", seconds)
+        if self.observers:
+            self._observe(
+                RequestRecord(
+                    client_address,
+                    self.handler_name,
+                    {"handle": seconds},
+                    received,
+                    sent,
+                    outcome,
+                )
+            )
+        self._check_drained()
 
 
 class DatagramAnswer:
@@ -186,92 +234,132 @@ class DatagramAnswer:
         return size
 
 
-@implementer(IJob)
-class _DatagramServing:
+class _Serving:
     """
-    One packet being served.
+    One packet whose handler takes a while.
 
-    @ivar under_way: whether it was begun and is not over.
+    @ivar began: when its handler began.
     """
-
-    __slots__ = (
-        "_began",
-        "_expired",
-        "_handled",
-        "_queued",
-        "_queued_at",
-        "_server",
-        "_settled",
-        "_task",
-        "_timer",
-        "answer",
-        "arrived_at",
-        "client_address",
-        "outcome",
-        "request",
-        "under_way",
-    )
 
     def __init__(
-        self, server: DatagramServer, data: bytes, client_address: Any, arrived_at: Any
+        self, server: DatagramServer, request: Any, client_address: Any, began: float
     ) -> None:
         self._server = server
+        self.request = request
         self.client_address = client_address
-        self.arrived_at = arrived_at
-        self.outcome = "ok"
-        self.under_way = False
-        self._settled = False
-        self._task: Task | None = None
+        self.began = began
         self._timer: DeadlineTimer | None = None
-        self._expired = False
-        self._began: float | None = None
-        self._queued: float | None = None
-        self._handled: float | None = None
-        if server.coroutine:
-            self.answer = DatagramAnswer(server.transport.answer, arrived_at)
-            self.request: Any = (data, self.answer)
+        self._expired_phase: Phase | None = None
+        self._settled = False
+        server.servings.add(self)
+
+    def drain(self) -> None:
+        """The service stops."""
+        self._timer_made().arm(Phase.DRAIN, self._server.deadlines.drain)
+
+    def abandon(self) -> None:
+        """Wait for the handler no longer."""
+        if not self._settled:
+            self._server.statistics.abandoned += 1
+            self._settle(Outcome.ERROR)
+
+    def expire(self, phase: Phase) -> None:
+        """A deadline has passed: bring the request to an end."""
+        raise NotImplementedError
+
+    def _guard(self) -> None:
+        """The handler waits, or runs elsewhere: keep its deadlines."""
+        deadlines = self._server.deadlines
+        if deadlines.handle is not None or deadlines.lifetime is not None:
+            timer = self._timer_made()
+            timer.arm(Phase.HANDLE, deadlines.handle)
+            timer.arm(Phase.LIFETIME, deadlines.lifetime)
+
+    def _timer_made(self) -> DeadlineTimer:
+        if self._timer is None:
+            self._timer = DeadlineTimer(self._server.reactor, self._passed)
+        return self._timer
+
+    def _passed(self, phase: Phase) -> None:
+        """The timer says that a deadline has passed."""
+        if self._expired_phase is not None:
+            self.abandon()
+            return
+        self._expired_phase = phase
+        self._server.statistics.expiries[phase] += 1
+        _log.info(
+            "{peer}: the {phase} deadline expired", peer=self.client_address, phase=phase
+        )
+        self._timer_made().arm(phase, ABANDON_SECONDS)
+        self.expire(phase)
+
+    def _over(self, outcome: Outcome) -> None:
+        """The handler has come to its end."""
+        if self._settled:
+            self._server.statistics.abandoned -= 1
         else:
-            self.request = (data, server.transport.socket)
+            self._settle(outcome)
+
+    def _settle(self, ended: Outcome) -> None:
+        self._settled = True
+        if self._timer is not None:
+            self._timer.stop()
+        self._server.servings.discard(self)
+        phase = self._expired_phase
+        self._server._account(
+            self.request,
+            self.client_address,
+            self.began,
+            ended,
+            ended if phase is None else f"expired: {phase}",
+        )
+
+
+class _CoroutineServing(_Serving):
+    """A coroutine that waits."""
+
+    def go_on(self, coroutine: Any, context: Context, awaited: Any) -> None:
+        """It waits for C{awaited} now."""
+        self._guard()
+        self._task = Task(coroutine, self._ended, context=context)
+        self._task.go_on(awaited)
+
+    def expire(self, phase: Phase) -> None:
+        self._task.cancel(DeadlineExpired(phase))
+
+    def abandon(self) -> None:
+        super().abandon()
+        self._task.abandon()
+
+    def _ended(self, result: Any, error: BaseException | None) -> None:
+        if error is not None:
+            _log.failure("serving a request raised past its server's handle_error", Failure(error))
+        self._over(result if error is None else Outcome.ERROR)
+
+
+@implementer(IJob)
+class _BlockingServing(_Serving):
+    """A blocking handler on a thread or in a child."""
+
+    def __init__(self, server: DatagramServer, request: Any, client_address: Any) -> None:
+        super().__init__(server, request, client_address, server.reactor.seconds())
+        self._arrived_at = server._arrivals.pop(id(request), None)
 
     def process(self) -> None:
-        """Start serving."""
-        server = self._server
-        self.under_way = True
-        if server.concurrency is None:
-            self._began = server.reactor.seconds()
-            self._task = task = Task(
-                serve_coroutine(server, self.request, self.client_address), self._task_ended
-            )
-            task.start()
-            if self.under_way:
-                self._guard()
-        else:
-            self._queued_at = server.reactor.seconds()
-            server.concurrency.run(self)
-
-    def record(self) -> RequestRecord:
-        """What it leaves behind."""
-        record = RequestRecord(self.client_address, self._server.handler_name)
-        record.received = len(self.request[0])
-        record.sent = self.answer.sent if self._server.coroutine else None
-        record.outcome = self.outcome
-        if self._queued is not None:
-            record.phases["queue"] = self._queued
-        if self._handled is not None:
-            record.phases["handle"] = self._handled
-        return record
-
-    # The job of a blocking handler
+        """Start serving, or wait for a worker."""
+        self._server.statistics.active += 1
+        concurrency = self._server.concurrency
+        assert concurrency is not None
+        concurrency.run(self)
 
     def started(self) -> None:
-        self._began = self._server.reactor.seconds()
-        self._queued = self._began - self._queued_at
+        self.began = self._server.reactor.seconds()
         self._guard()
 
     def serve(self) -> Outcome:
         """Runs on the worker thread or in the child."""
         serving = self.request[1].serving
-        serving.arrived_at = self.arrived_at
+        serving.arrived_at = self._arrived_at
         try:
             return serve(self._server, self.request, self.client_address)
         finally:
@@ -291,80 +379,12 @@ class _DatagramServing:
         self._server.shutdown_request(self.request)
         self._over(Outcome.ERROR)
 
-    # Ends
-
-    def _task_ended(self, result: Any, error: BaseException | None) -> None:
-        if error is not None:
-            _log.failure("serving a request raised past its server's handle_error", Failure(error))
-        self._over(result if error is None else Outcome.ERROR)
-
-    def _over(self, outcome: Outcome) -> None:
-        server = self._server
-        self.under_way = False
-        self._task = None
-        if self._began is not None:
-            self._handled = server.reactor.seconds() - self._began
-        if self.outcome == "ok":
-            self.outcome = outcome
-        server.count_request(outcome)
-        if self._settled:
-            server.statistics.abandoned -= 1
+    def expire(self, phase: Phase) -> None:
+        concurrency = self._server.concurrency
+        assert concurrency is not None
+        if concurrency.withdraw(self):
+            self._server.shutdown_request(self.request)
+            self._settle(Outcome.LOST)
         else:
-            self.settle()
-
-    def _guard(self) -> None:
-        """The handler waits, or runs elsewhere: keep its deadlines."""
-        deadlines = self._server.deadlines
-        if deadlines.handle is not None or deadlines.lifetime is not None:
-            timer = self._timer_made()
-            timer.arm(Phase.HANDLE, deadlines.handle)
-            timer.arm(Phase.LIFETIME, deadlines.lifetime)
-
-    def _timer_made(self) -> DeadlineTimer:
-        if self._timer is None:
-            self._timer = DeadlineTimer(self._server.reactor, self._passed)
-        return self._timer
-
-    def drain(self) -> None:
-        """The service stops."""
-        self._timer_made().arm(Phase.DRAIN, self._server.deadlines.drain)
-
-    def _passed(self, phase: Phase) -> None:
-        """The timer says that a deadline has passed."""
-        if self._expired:
-            self.abandon()
-            return
-        self._expired = True
-        server = self._server
-        server.statistics.expiries[phase] += 1
-        self.outcome = f"expired: {phase}"
-        _log.info(
-            "{peer}: the {phase} deadline expired", peer=self.client_address, phase=phase
-        )
-        self._timer_made().arm(phase, ABANDON_SECONDS)
-        if self._task is not None:
-            self._task.cancel(DeadlineExpired(phase))
-        elif server.concurrency is not None:
-            if server.concurrency.withdraw(self):
-                server.shutdown_request(self.request)
-                self.under_way = False
-                self.settle()
-            else:
-                server.concurrency.kill(self)
-
-    def abandon(self) -> None:
-        """Wait for the handler no longer."""
-        if self.under_way and not self._settled:
-            self._server.statistics.abandoned += 1
-            self.settle()
-            task, self._task = self._task, None
-            if task is not None:
-                task.abandon()
-
-    def settle(self) -> None:
-        """The request is over: account for it."""
-        if not self._settled:
-            self._settled = True
-            if self._timer is not None:
-                self._timer.stop()
-            self._server._settled(self)
+            # A thread shares its socket with all others, so nothing can wake it.
+            concurrency.kill(self)

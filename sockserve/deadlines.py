@@ -116,7 +116,7 @@ class DeadlineTimer:
         if self._call is not None:
             self._call.cancel()
             self._call = None
-        self._wake_at = inf
+        self._wake_at = -inf  # no time is earlier
 
     def _wake(self, at: float) -> None:
         # Cancelling and calling anew is O(log n); IDelayedCall.reset to an earlier

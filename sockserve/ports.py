@@ -30,6 +30,9 @@ _IN_PKTINFO = struct.Struct("I4s4s")  # struct in_pktinfo: interface, source, de
 _IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)
 
 
+_sendto = socket.socket.sendto
+
+
 class AnsweringSocket(socket.socket):
     """
     The listening socket, as handlers get it: while a thread serves a request, what it
@@ -88,7 +91,8 @@ class _PortMixin:
         """Send from the reactor; a full buffer loses the packet, as networks do."""
         try:
             if arrived_at is None:
-                self.socket.sendto(data, socket.MSG_DONTWAIT, address)
+                # The socket's own sendto looks for the request its thread serves.
+                _sendto(self.socket, data, socket.MSG_DONTWAIT, address)
             else:
                 self.socket.sendmsg([data], arrived_at, socket.MSG_DONTWAIT, address)
         except OSError as error:

@@ -88,6 +88,8 @@ class RequestServer:
         @raise ConfigurationError: the handler cannot be served so.
         """
         self.RequestHandlerClass = RequestHandlerClass
+        cls = handler_class(RequestHandlerClass)
+        self._handler_name: str = getattr(cls, "__qualname__", None) or repr(cls)
         self.coroutine = is_coroutine_handler(RequestHandlerClass)
         if self.coroutine and concurrency is not None:
             raise ConfigurationError(
@@ -108,8 +110,7 @@ class RequestServer:
     @property
     def handler_name(self) -> str:
         """The handler's name, for people."""
-        cls = handler_class(self.RequestHandlerClass)
-        return getattr(cls, "__qualname__", None) or repr(cls)
+        return self._handler_name
 
     # Override points
 
@@ -216,8 +217,14 @@ class RequestServer:
     def _finished(self, record: RequestRecord) -> None:
         """A request is over, and nothing of it is left."""
         self.statistics.record(record)
+        self._observe(record)
+        self._check_drained()
+
+    def _observe(self, record: RequestRecord) -> None:
         for observer in self.observers:
             observer(record)
+
+    def _check_drained(self) -> None:
         if self._drained is not None and self.idle():
             drained, self._drained = self._drained, None
             drained.callback(None)

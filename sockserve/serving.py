@@ -10,7 +10,7 @@ about.  Everything runs on the reactor thread but what says otherwise.
 from __future__ import annotations
 
 import socket
-from enum import Enum
+from enum import Enum, Flag, auto
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -46,11 +46,12 @@ QUIET_SECONDS = 1.0
 _log = Logger()
 
 
-class _Part(Enum):
+class _Part(Flag):
     """What a request in service consists of; it is over when no part is left."""
 
-    CONNECTION = "connection"
-    HANDLER = "handler"
+    NONE = 0
+    CONNECTION = auto()
+    HANDLER = auto()
 
 
 class Serving:
@@ -69,7 +70,7 @@ class Serving:
         self.timer = protocol.timer
         self.deadlines = protocol.factory.deadlines
         self.transport: Any = protocol.transport
-        self.parts = {_Part.CONNECTION}
+        self.parts = _Part.CONNECTION
         self._began: float | None = None
 
     # What the protocol calls
@@ -118,7 +119,7 @@ class Serving:
     # Inside
 
     def _handler_began(self) -> None:
-        self.parts.add(_Part.HANDLER)
+        self.parts |= _Part.HANDLER
         self._began = self.timer.seconds()
         self.timer.arm(Phase.HANDLE, self.deadlines.handle)
 
@@ -129,8 +130,8 @@ class Serving:
         if self.protocol.settled:
             self.factory.statistics.abandoned -= 1
 
-    def _over(self, *parts: _Part) -> None:
-        self.parts.difference_update(parts)
+    def _over(self, part: _Part) -> None:
+        self.parts &= ~part
         if not self.parts:
             self.protocol.settle()
 
@@ -193,7 +194,8 @@ class CoroutineServing(Serving):
         if phase is Phase.WRITE and self._output is _Output.LINGERING:
             self.transport.loseConnection()
             return False
-        return True
+        # The reader only ever arms this one.
+        return phase is not Phase.IDLE or self._reader.between_messages()
 
     def expire(self, phase: Phase) -> None:
         error = DeadlineExpired(phase)
@@ -286,7 +288,7 @@ class _BlockingServing(Serving):
         self._over(_Part.HANDLER)
 
     def failed(self, error: OSError) -> None:
-        self.parts.discard(_Part.HANDLER)
+        self.parts &= ~_Part.HANDLER
         try:
             raise error
         except OSError:
@@ -327,7 +329,7 @@ class LentServing(_BlockingServing):
         self.timer.arm(Phase.WRITE, self.deadlines.write)
 
     def ended(self, outcome: Outcome) -> None:
-        self.parts.discard(_Part.CONNECTION)
+        self.parts &= ~_Part.CONNECTION
         super().ended(outcome)
 
     def forked(self) -> None:

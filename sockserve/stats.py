@@ -122,10 +122,15 @@ class ListenerStatistics:
         self.received += record.received or 0
         self.sent += record.sent or 0
         for phase, seconds in record.phases.items():
-            histogram = self.durations.get(phase)
-            if histogram is None:
-                histogram = self.durations[phase] = Histogram()
-            histogram.add(seconds)
+            self.lasted(phase, seconds)
+
+    def lasted(self, phase: str, seconds: float) -> None:
+        """Count how long a phase of a request lasted."""
+        histogram = self.durations.get(phase)
+        if histogram is None:
+            histogram = self.durations[phase] = Histogram()
+        histogram.counts[bisect_left(DURATION_BUCKETS_SECONDS, seconds)] += 1
+        histogram.total += seconds
 
     def snapshot(self) -> dict[str, Any]:
         """All of it as plain data, for pages and logs."""

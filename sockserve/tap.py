@@ -205,20 +205,27 @@ def _where(service: RequestService | DatagramRequestService) -> str:
 
 
 def _die(message: str) -> NoReturn:
-    print(f"sockserve: {message}", file=sys.stderr)
+    # twistd has made sys.stderr a part of its log by the time it listens.
+    print(f"sockserve: {message}", file=sys.__stderr__)
     sys.exit(1)
 
 
 def makeService(options: Options) -> IService:
     """
-    The service that runs what the options say.
+    The service that runs what the options say.  Called by C{twistd}, or with options of
+    your own to make it part of an application.
 
-    @raise ConfigurationError: it cannot be, seen only when it is put together.
+    @raise ConfigurationError: it cannot be.  (Under C{twistd} that ends the program.)
     """
     from twisted.internet import reactor
 
     twistd = options.parent or {}
     parent = _Commands(bool(twistd.get("nodaemon")), twistd.get("pidfile"))
-    for server in options.servers:
-        server.build(reactor).setServiceParent(parent)
+    try:
+        for server in options.servers:
+            server.build(reactor).setServiceParent(parent)
+    except ConfigurationError as error:
+        if options.parent is None:
+            raise
+        _die(str(error))
     return parent

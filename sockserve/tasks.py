@@ -14,8 +14,8 @@ coroutine that Twisted drives.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
-from contextvars import copy_context
+from collections.abc import Callable, Coroutine, Iterator
+from contextvars import Context, copy_context
 from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -28,24 +28,45 @@ def _drop(failure: Failure) -> None:
     """The outcome of what nobody waits for any more."""
 
 
+def _not_awaitable(awaited: object) -> TypeError:
+    return TypeError(
+        f"a handler can await Deferreds and coroutines, not {awaited!r}"
+        " (for an asyncio future: Deferred.fromFuture)"
+    )
+
+
 class Wakeup(Deferred[None]):
-    """What a stream method awaits.  Fired at most once, by the stream."""
+    """
+    What a stream method awaits.  A task leaves it as it found it, so that the next wait
+    can use it again, until something else has (L{used}).
+    """
+
+    def __init__(self) -> None:
+        # As Deferred's, which has no canceller and no debugging to set up here.
+        self._callbacks = []
+
+    _canceller = None
 
     #: The task that waits, when it is a L{Task} and not some other driver.
     task: Task | None = None
+
+    def used(self) -> bool:
+        """Whether this was waited for as a Deferred, or given up, and is done with."""
+        return self.called or bool(self._callbacks)
 
     def wake(self) -> None:
         """What was waited for has happened; the stream's state says what."""
         task = self.task
         if task is not None:
             self.task = None
-            task.resume(None)
+            task.resume()
         elif not self.called:
             self.callback(None)
 
-    def __await__(self) -> Generator[Deferred[None], None, None]:
-        # One suspension and no result.  Whoever drives resumes with send or throw.
-        yield self
+    def __await__(self) -> Iterator[Deferred[None]]:  # type: ignore[override]
+        # One suspension and no result; whoever drives resumes with send or throw.  A
+        # tuple's iterator is a generator's equal here and costs half.
+        return iter((self,))
 
     __iter__ = __await__
 
@@ -67,6 +88,8 @@ class Task:
     @param done: called once with what the coroutine returned and what it raised; one of
         them is None.
     @param cork: corked while the coroutine runs, uncorked whenever it waits.
+    @param context: what the coroutine's context variables live in; by default a copy of
+        the current one.
     """
 
     __slots__ = ("_context", "_cork", "_coroutine", "_done", "_interrupt", "_waiting")
@@ -76,24 +99,32 @@ class Task:
         coroutine: Coroutine[Any, Any, Any],
         done: Callable[[Any, BaseException | None], object],
         cork: Cork | None = None,
+        context: Context | None = None,
     ) -> None:
         self._coroutine = coroutine
         self._done = done
         self._cork = cork
-        self._context = copy_context()
+        self._context = copy_context() if context is None else context
         #: What the coroutine awaits; None while it runs and when it is over.
         self._waiting: Deferred[Any] | None = None
         #: What to throw into the coroutine as soon as it waits.
         self._interrupt: BaseException | None = None
 
+    def go_on(self, awaited: Any) -> None:
+        """Drive a coroutine, not L{start}ed here, that already waits for C{awaited}."""
+        if type(awaited) is Wakeup or isinstance(awaited, Deferred):
+            self._wait(awaited)
+        else:
+            self._step(self._coroutine.throw, _not_awaitable(awaited))
+
     def start(self) -> None:
         """Run the coroutine until it waits for the first time, or to its end."""
         self._step(self._coroutine.send, None)
 
-    def resume(self, result: None) -> None:
+    def resume(self) -> None:
         """The L{Wakeup} that is awaited has happened."""
         self._waiting = None
-        self._step(self._coroutine.send, result)
+        self._step(self._coroutine.send, None)
 
     def cancel(self, reason: BaseException) -> None:
         """
@@ -105,6 +136,7 @@ class Task:
             self._interrupt = reason
         elif type(waiting) is Wakeup:
             waiting.task = self._waiting = None
+            waiting.called = True
             self._step(self._coroutine.throw, reason)
         else:
             self._interrupt = reason
@@ -118,6 +150,7 @@ class Task:
         waiting, self._waiting = self._waiting, None
         if type(waiting) is Wakeup:
             waiting.task = None
+            waiting.called = True
         try:
             self._coroutine.close()
         except RuntimeError:
@@ -150,23 +183,23 @@ class Task:
                 elif isinstance(awaited, Deferred):
                     break
                 else:
-                    reason = TypeError(
-                        f"a handler can await Deferreds and coroutines, not {awaited!r}"
-                        " (for an asyncio future: Deferred.fromFuture)"
-                    )
+                    reason = _not_awaitable(awaited)
                 awaited = self._context.run(self._coroutine.throw, reason)
         except StopIteration as end:
             self._end(end.value, None)
         except BaseException as error:
             self._end(None, error)
         else:
-            self._waiting = awaited
-            if type(awaited) is Wakeup:
-                awaited.task = self
-            else:
-                awaited.addBoth(self._fired)
+            self._wait(awaited)
             if cork is not None:  # last: sending may be what is waited for
                 cork.uncork()
+
+    def _wait(self, awaited: Deferred[Any]) -> None:
+        self._waiting = awaited
+        if type(awaited) is Wakeup:
+            awaited.task = self
+        else:
+            awaited.addBoth(self._fired)
 
     def _end(self, result: Any, error: BaseException | None) -> None:
         if self._cork is not None:

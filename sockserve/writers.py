@@ -8,7 +8,6 @@ thread.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +51,7 @@ class StreamWriter:
         "_error",
         "_pending",
         "_size",
+        "_socket",
         "_timer",
         "_transport",
         "_waiters",
@@ -66,7 +66,7 @@ class StreamWriter:
         self._direct = direct
         self._deadlines = deadlines
         self._timer = timer
-        self._pending: deque[bytes | memoryview] = deque()
+        self._pending: list[bytes | memoryview] = []
         self._size = 0
         self._congested = False
         self._waiters: list[Wakeup] = []
@@ -74,7 +74,9 @@ class StreamWriter:
         self._closed = False
         self.corked = False
         self.sent = 0
-        if not direct:
+        if direct:
+            self._socket = transport.getHandle()
+        else:
             transport.registerProducer(self, True)
 
     def __repr__(self) -> str:
@@ -140,7 +142,10 @@ class StreamWriter:
         """The handler waits: send what was held back."""
         self.corked = False
         if self._pending and not self._congested:
-            self.flush()
+            if self._direct:
+                self._send()
+            else:
+                self._hand_over()
 
     # What the connection calls
 
@@ -206,16 +211,30 @@ class StreamWriter:
 
     def _send(self) -> None:
         """Straight to the kernel; what it does not take waits for the reactor."""
-        data = self._batch()
-        taken = self._transport.writeSomeData(data)
-        if not isinstance(taken, int):
+        pending = self._pending
+        data = pending[0]
+        size = len(data)
+        if len(pending) == 1 and type(data) is bytes and size <= HIGH_WATER_BYTES:
+            pending.clear()
+            self._size = 0
+            self.sent += size
+        else:
+            data = self._batch()
+            size = len(data)
+        try:
+            # What transport.writeSomeData does, without its memoryview and its retry on
+            # EINTR (PEP 475 has that): a twentieth of a small request.
+            taken = self._socket.send(data)
+        except BlockingIOError:
+            taken = 0
+        except OSError:
             self.fail(BrokenPipeError("the peer has closed the connection"))
             self._transport.abortConnection()
             return
-        self.sent += taken - len(data)
-        if taken < len(data):
+        if taken < size:
+            self.sent -= size - taken
             rest = memoryview(data)[taken:]
-            self._pending.appendleft(rest)
+            self._pending.insert(0, rest)
             self._size += len(rest)
         if self._pending:
             self._congested = True
@@ -236,10 +255,10 @@ class StreamWriter:
     def _batch(self) -> bytes:
         """Take what leaves next, at most about the high watermark."""
         pending = self._pending
-        first = pending.popleft()
+        first = pending.pop(0)
         if len(first) > HIGH_WATER_BYTES:
             view = memoryview(first)
-            pending.appendleft(view[HIGH_WATER_BYTES:])
+            pending.insert(0, view[HIGH_WATER_BYTES:])
             batch = bytes(view[:HIGH_WATER_BYTES])
         elif not pending:
             batch = first if type(first) is bytes else bytes(first)
@@ -247,7 +266,7 @@ class StreamWriter:
             parts = [first]
             size = len(first)
             while pending and size + len(pending[0]) <= HIGH_WATER_BYTES:
-                part = pending.popleft()
+                part = pending.pop(0)
                 size += len(part)
                 parts.append(part)
             batch = b"".join(parts)
