@@ -81,6 +81,8 @@ class Admission:
         self.max_connections_per_peer = max_connections_per_peer
         self.allow = tuple(allow)
         self.deny = tuple(deny)
+        #: Whether there is anybody L{refusal} could refuse.
+        self.restricts = bool(self.allow or self.deny or max_connections_per_peer is not None)
         self.active = 0
         self._peers: Counter[str] = Counter()
         self._gates: set[Gate] = set()

@@ -20,20 +20,16 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import attrs
-from twisted.application.service import IService, MultiService
+from twisted.application.service import MultiService
 
 from sockserve.admission import Admission, parse_network
 from sockserve.concurrency import make_concurrency
-from sockserve.connections import StreamFactory
-from sockserve.datagrams import DatagramServer
 from sockserve.deadlines import Deadlines
 from sockserve.handlers import DatagramRequestHandler, StreamRequestHandler
 from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.lifecycle import handler_class, is_coroutine_handler
 from sockserve.observe.access import LOG_FORMATS, AccessLog
 from sockserve.service import (
-    DatagramRequestService,
-    RequestService,
     is_datagram_description,
     service_from_description,
 )
@@ -68,7 +64,7 @@ class ServerConfig:
     concurrency: str | None = None
     threads: int | None = None
     max_children: int | None = None
-    deadlines: Deadlines = Deadlines()
+    deadlines: Deadlines = attrs.Factory(Deadlines)
     max_connections: int | None = None
     max_connections_per_peer: int | None = None
     allow: tuple[Any, ...] = ()
@@ -194,15 +190,17 @@ def _check(config: ServerConfig) -> None:
                     f"{word}: handler {name} is async def and runs on the reactor; leave"
                     f" {word} out, or write handle without async"
                 )
+    if not config.listen:
+        raise ConfigurationError("listen: give at least one description")
     if config.threads is not None and config.concurrency not in (None, "threads"):
-        raise ConfigurationError(f"threads: goes with concurrency threads, not {config.concurrency}")
+        raise ConfigurationError(
+            f"threads: goes with concurrency threads, not {config.concurrency}"
+        )
     if config.max_children is not None and config.concurrency != "fork":
         raise ConfigurationError("max-children: goes with concurrency fork")
     for description in config.listen:
         datagrams = is_datagram_description(description)
-        if datagrams and _derives(
-            cls, StreamRequestHandler, socketserver.StreamRequestHandler
-        ):
+        if datagrams and _derives(cls, StreamRequestHandler, socketserver.StreamRequestHandler):
             raise ConfigurationError(
                 f"listen {description!r}: handler {name} serves streams; listen on tcp:,"
                 " tls: or unix:"
@@ -241,7 +239,7 @@ def load_handler(name: str) -> Callable[..., Any]:
         if error.name is not None and (module_name + ".").startswith(error.name + "."):
             raise ConfigurationError(f"handler {name!r}: no module {error.name!r}") from None
         raise ConfigurationError(f"handler {name!r}: importing it: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a main guard ends itself
         detail = " ".join(str(error).split())
         raise ConfigurationError(
             f"handler {name!r}: importing it raised {type(error).__name__}: {detail}"
@@ -327,6 +325,8 @@ def _deadlines(word: str, value: object) -> Deadlines:
             settings[phase] = None
             continue
         try:
+            if isinstance(seconds, bool):
+                raise ValueError
             settings[phase] = float(seconds)
             Deadlines(**{phase: settings[phase]})
         except (TypeError, ValueError, ConfigurationError):
@@ -373,12 +373,12 @@ def read_toml(path: str) -> list[ServerConfig]:
         raise ConfigurationError(f"{path}: {error}") from None
     for name in tables:
         if name != "server":
-            line = _line_of(text, name, 0)
+            line = _line_of(text, name, -1)
             raise ConfigurationError(
                 f"{path}:{line}: unknown table or word {name!r}{nearest(name, ['server'])}"
             )
     servers = tables.get("server")
-    if not isinstance(servers, list) or not servers:
+    if not servers or not isinstance(servers, list) or not isinstance(servers[0], dict):
         raise ConfigurationError(f"{path}: write at least one [[server]] table")
     configs = []
     for number, words in enumerate(servers):
@@ -397,7 +397,7 @@ def _names(message: str, word: str) -> bool:
 
 
 def _line_of(text: str, word: str | None, table: int) -> int:
-    """The line of C{word} in the C{table}th server table, or of that table."""
+    """The line of C{word} in the C{table}th server table (-1: before them), or of that table."""
     seen = -1
     start = 1
     for number, line in enumerate(text.splitlines(), 1):
@@ -405,7 +405,10 @@ def _line_of(text: str, word: str | None, table: int) -> int:
             seen += 1
             if seen == table:
                 start = number
-        if word is not None and (seen == table or word not in _WORDS):
-            if re.match(rf"\s*(\[+\s*(server\.)?)?[\"']?{re.escape(word)}[\"']?\s*[=.\]]", line):
-                return number
+        if (
+            word is not None
+            and (seen == table or word not in _WORDS)
+            and re.match(rf"\s*(\[+\s*(server\.)?)?[\"']?{re.escape(word)}[\"']?\s*[=.\]]", line)
+        ):
+            return number
     return start

@@ -23,6 +23,7 @@ from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
 from twisted.python.failure import Failure
+from typing_extensions import override
 from zope.interface import implementer
 
 from sockserve.admission import Admission, Network
@@ -85,14 +86,17 @@ class StreamFactory(RequestServer, ServerFactory):
         self.connections: set[StreamProtocol] = set()
         self._servings: dict[Any, Serving] = {}
 
-    def buildProtocol(self, addr: Any) -> StreamProtocol:
+    @override
+    def buildProtocol(self, addr: Any) -> Any:
         protocol = StreamProtocol()
         protocol.factory = self
         return protocol
 
+    @override
     def startFactory(self) -> None:
         self._watch_silence()
 
+    @override
     def stopFactory(self) -> None:
         self._unwatch_silence()
 
@@ -147,6 +151,7 @@ class StreamProtocol(Protocol):
     """
 
     factory: StreamFactory
+    transport: Any
     client_address: Any = None
     settled = False
     _serving: Serving | None = None
@@ -155,9 +160,10 @@ class StreamProtocol(Protocol):
 
     # From accept to the offer
 
+    @override
     def connectionMade(self) -> None:
         factory = self.factory
-        transport: Any = self.transport
+        transport = self.transport
         factory.connections.add(self)
         factory.statistics.active += 1
         factory.admission.opened()
@@ -175,12 +181,14 @@ class StreamProtocol(Protocol):
             self._offer()
 
     def handshakeCompleted(self) -> None:
+        """TLS is through, at the start or after C{start_tls}."""
         if isinstance(self._serving, CoroutineServing):
             self._serving.handshake_completed()
         else:
             self._opened()
 
-    def proxyHeaderReceived(self) -> None:
+    def proxy_header_received(self) -> None:
+        """The PROXY header is through."""
         self._opened()
 
     def _opened(self) -> None:
@@ -191,7 +199,7 @@ class StreamProtocol(Protocol):
     def _offer(self) -> None:
         """The client's address is known: offer its request to the server."""
         factory = self.factory
-        transport: Any = self.transport
+        transport = self.transport
         addresses = (socket_address(transport.getPeer()), socket_address(transport.getHost()))
         self.record.peer = addresses[0]
         refusal = factory.admission.refusal(addresses[0])
@@ -216,6 +224,7 @@ class StreamProtocol(Protocol):
             self.record.outcome = "refused: verify"
 
     def _serve(self, addresses: tuple[Any, Any]) -> Serving:
+        serving: CoroutineServing | PumpedServing
         if self.factory.coroutine:
             serving = CoroutineServing(self, addresses)
         elif is_lendable(self.transport):
@@ -233,6 +242,7 @@ class StreamProtocol(Protocol):
 
     # While it is served
 
+    @override
     def dataReceived(self, data: bytes) -> None:
         # Only a wrapper that does not say when it is through (Twisted's own PROXY
         # endpoint) delivers data before the offer.
@@ -241,6 +251,7 @@ class StreamProtocol(Protocol):
             self.dataReceived(data)
 
     def readConnectionLost(self) -> None:
+        """The client has ended its side."""
         if self._serving is None:
             self.transport.loseConnection()
         else:
@@ -289,6 +300,7 @@ class StreamProtocol(Protocol):
             self.transport is not None and not self.transport.connected
         )
 
+    @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._serving is None:
             self.settle()

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from typing_extensions import override
 from zope.interface import implementer
 
 from sockserve.admission import Admission
@@ -74,9 +75,12 @@ class DatagramServer(RequestServer, DatagramProtocol):
         self._arrivals: dict[int, Any] = {}
         self._suspended = False
 
+    @override
     def startProtocol(self) -> None:
+        self._suspended = False
         self._watch_silence()
 
+    @override
     def stopProtocol(self) -> None:
         self._unwatch_silence()
 
@@ -126,10 +130,11 @@ class DatagramServer(RequestServer, DatagramProtocol):
         if len(data) > self.max_packet_size:
             statistics.refused["truncated"] += 1
             return True
-        refusal = self.admission.refusal(address)
-        if refusal is not None:
-            statistics.refused[refusal] += 1
-            return True
+        if self.admission.restricts:
+            refusal = self.admission.refusal(address)
+            if refusal is not None:
+                statistics.refused[refusal] += 1
+                return True
         if self.coroutine:
             request: Any = (data, DatagramAnswer(self.transport.answer, arrived_at))
         elif arrived_at is None:
@@ -287,9 +292,7 @@ class _Serving:
             return
         self._expired_phase = phase
         self._server.statistics.expiries[phase] += 1
-        _log.info(
-            "{peer}: the {phase} deadline expired", peer=self.client_address, phase=phase
-        )
+        _log.info("{peer}: the {phase} deadline expired", peer=self.client_address, phase=phase)
         self._timer_made().arm(phase, ABANDON_SECONDS)
         self.expire(phase)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
+from typing import Any
 
 import attrs
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -23,7 +24,7 @@ __all__ = ["BODY_GRACE_SECONDS", "DeadlineTimer", "Deadlines"]
 BODY_GRACE_SECONDS = 5.0
 
 
-def _seconds(instance: object, attribute: attrs.Attribute[float | None], value: object) -> None:
+def _seconds(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < inf:

@@ -22,6 +22,7 @@ from twisted.internet import abstract, tcp
 from twisted.internet.interfaces import IReactorFDSet, ISSLTransport
 from twisted.internet.main import CONNECTION_DONE
 from twisted.python.failure import Failure
+from typing_extensions import override
 
 from sockserve.deadlines import Deadlines, DeadlineTimer
 from sockserve.interfaces import Phase
@@ -193,12 +194,15 @@ class PumpedSocket(socket.socket):
         self._outer: socket.socket | None = None
         self._certificate: bytes | None = None
 
+    @override
     def getpeername(self) -> Any:
         return super().getpeername() if self._addresses is None else self._addresses[0]
 
+    @override
     def getsockname(self) -> Any:
         return super().getsockname() if self._addresses is None else self._addresses[1]
 
+    @override
     def setsockopt(self, level: int, optname: int, *value: Any) -> None:
         if level in (socket.IPPROTO_TCP, socket.IPPROTO_IP, socket.IPPROTO_IPV6):
             if self._outer is not None:
@@ -206,6 +210,7 @@ class PumpedSocket(socket.socket):
         else:
             super().setsockopt(level, optname, *value)
 
+    @override
     def getsockopt(self, level: int, optname: int, *buflen: int) -> Any:
         if self._outer is not None and level in (
             socket.IPPROTO_TCP,
@@ -264,7 +269,7 @@ class Pump(abstract.FileDescriptor):
         self.request._addresses = addresses
         self.request._outer = _socket_below(transport)
         if ISSLTransport.providedBy(transport):
-            certificate = transport.getPeerCertificate()
+            certificate: Any = transport.getPeerCertificate()
             if certificate is not None:
                 from OpenSSL.crypto import FILETYPE_ASN1, dump_certificate
 
@@ -280,6 +285,7 @@ class Pump(abstract.FileDescriptor):
         self.startReading()
         self._moved()
 
+    @override
     def fileno(self) -> int:
         return self._socket.fileno()
 
@@ -296,6 +302,7 @@ class Pump(abstract.FileDescriptor):
         self.unregisterProducer()
         self.loseWriteConnection()
 
+    @override
     def writeSomeData(self, data: bytes) -> int | BaseException:
         try:
             return self._socket.send(data)
@@ -308,6 +315,7 @@ class Pump(abstract.FileDescriptor):
                 return CONNECTION_DONE
             return len(data)
 
+    @override
     def _closeWriteConnection(self) -> None:
         try:
             self._socket.shutdown(socket.SHUT_WR)
@@ -316,6 +324,7 @@ class Pump(abstract.FileDescriptor):
 
     # From the handler to the peer
 
+    @override
     def doRead(self) -> BaseException | None:
         try:
             data = self._socket.recv(self.bufferSize)
@@ -363,6 +372,7 @@ class Pump(abstract.FileDescriptor):
 
     # Ends
 
+    @override
     def connectionLost(self, reason: Failure) -> None:
         """The handler's end is gone: close the connection after what is on its way."""
         if self.disconnected:

@@ -20,6 +20,7 @@ from errno import EAGAIN, ECONNREFUSED, EWOULDBLOCK
 from typing import Any
 
 from twisted.internet import udp, unix
+from typing_extensions import override
 
 __all__ = ["AnsweringSocket", "UDPPort", "UNIXDatagramPort", "WildcardUDPPort"]
 
@@ -45,7 +46,8 @@ class AnsweringSocket(socket.socket):
         super().__init__(*args, **kwargs)
         self.serving = threading.local()
 
-    def sendto(self, data: Any, *rest: Any) -> int:  # type: ignore[override]
+    @override
+    def sendto(self, data: Any, *rest: Any) -> int:
         arrived_at = getattr(self.serving, "arrived_at", None)
         if arrived_at is None or len(rest) != 1:
             return super().sendto(data, *rest)
@@ -59,11 +61,12 @@ class _PortMixin:
     """
 
     protocol: Any
-    socket: AnsweringSocket
-    addressFamily: int
+    socket: Any
+    addressFamily: Any
     maxPacketSize: int
 
-    def createInternetSocket(self) -> socket.socket:
+    def createInternetSocket(self) -> AnsweringSocket:
+        """The socket, not bound yet."""
         sock = AnsweringSocket(self.addressFamily, socket.SOCK_DGRAM)
         if self.addressFamily == socket.AF_INET6:
             # udp6:5300 beside udp:5300
@@ -107,7 +110,8 @@ class UDPPort(_PortMixin, udp.Port):
 class WildcardUDPPort(UDPPort):
     """A UDP port bound to all addresses: it notes which one each packet came to."""
 
-    def createInternetSocket(self) -> socket.socket:
+    @override
+    def createInternetSocket(self) -> AnsweringSocket:
         sock = super().createInternetSocket()
         if self.addressFamily == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
@@ -115,6 +119,7 @@ class WildcardUDPPort(UDPPort):
             sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
         return sock
 
+    @override
     def doRead(self) -> None:
         receive = self.socket.recvmsg
         size = self.maxPacketSize + 1
@@ -146,11 +151,13 @@ def _arrival(ancillary: Any) -> Any:
 class UNIXDatagramPort(_PortMixin, unix.DatagramPort):
     """A UNIX datagram socket; its name goes when it does."""
 
+    @override
     def _bindSocket(self) -> None:
         _remove_stale(self.port)
         super()._bindSocket()
         self.socket.setblocking(True)
 
+    @override
     def connectionLost(self, reason: Any = None) -> None:
         super().connectionLost(reason)
         if not _is_abstract(self.port):

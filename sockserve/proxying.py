@@ -18,6 +18,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper, HAProxyWrappingFactory
 from twisted.python.failure import Failure
+from typing_extensions import override
 from zope.interface import Interface, implementer
 
 __all__ = ["IProxyHeaderListener", "ProxyEndpoint", "ProxyProtocol"]
@@ -26,7 +27,7 @@ __all__ = ["IProxyHeaderListener", "ProxyEndpoint", "ProxyProtocol"]
 class IProxyHeaderListener(Interface):
     """A protocol that wants to know when the PROXY header before it is through."""
 
-    def proxyHeaderReceived() -> None:
+    def proxy_header_received() -> None:
         """The transport's C{getPeer} and C{getHost} tell the truth from now on."""
 
 
@@ -37,6 +38,7 @@ class ProxyProtocol(HAProxyProtocolWrapper):
     theirs is the parser, from a module that has had this name since 17.1.
     """
 
+    @override
     def dataReceived(self, data: bytes) -> None:
         if self._proxyInfo is not None:
             self.wrappedProtocol.dataReceived(data)
@@ -51,11 +53,12 @@ class ProxyProtocol(HAProxyProtocolWrapper):
             self.wrappedProtocol = protocol
         if self._proxyInfo is not None:
             if IProxyHeaderListener.providedBy(protocol):
-                protocol.proxyHeaderReceived()
+                protocol.proxy_header_received()
             if behind.data:
                 protocol.dataReceived(behind.data)
 
     def readConnectionLost(self) -> None:
+        """The client has ended its side: pass it on."""
         half_closeable = IHalfCloseableProtocol(self.wrappedProtocol, None)
         if half_closeable is not None and self._proxyInfo is not None:
             half_closeable.readConnectionLost()
@@ -63,6 +66,7 @@ class ProxyProtocol(HAProxyProtocolWrapper):
             self.loseConnection()
 
     def writeConnectionLost(self) -> None:
+        """This side is ended: pass it on."""
         half_closeable = IHalfCloseableProtocol(self.wrappedProtocol, None)
         if half_closeable is not None:
             half_closeable.writeConnectionLost()
@@ -84,14 +88,15 @@ class _ProxyFactory(HAProxyWrappingFactory):
     """Drops clients that are not trusted proxies."""
 
     noisy = False
-    protocol = ProxyProtocol
+    protocol: type[HAProxyProtocolWrapper] = ProxyProtocol
 
-    def __init__(self, wrappedFactory: Any, trusted: Callable[[IAddress], bool]) -> None:
-        super().__init__(wrappedFactory)
+    def __init__(self, factory: Any, trusted: Callable[[IAddress], bool]) -> None:
+        super().__init__(factory)
         self._trusted = trusted
 
-    def buildProtocol(self, addr: IAddress) -> Any:
-        if not self._trusted(addr):
+    @override
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        if addr is None or not self._trusted(addr):
             return None
         return super().buildProtocol(addr)
 
@@ -109,5 +114,6 @@ class ProxyEndpoint:
         self._endpoint = endpoint
         self._trusted = trusted
 
-    def listen(self, protocolFactory: Any) -> Any:
-        return self._endpoint.listen(_ProxyFactory(protocolFactory, self._trusted))
+    def listen(self, factory: Any) -> Any:
+        """Listen; fires with the C{IListeningPort}."""
+        return self._endpoint.listen(_ProxyFactory(factory, self._trusted))

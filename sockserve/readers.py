@@ -9,7 +9,7 @@ Everything here runs on the reactor thread.
 from __future__ import annotations
 
 from asyncio import IncompleteReadError, LimitOverrunError
-from collections.abc import Iterator
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
 from sockserve.deadlines import BODY_GRACE_SECONDS, Deadlines, DeadlineTimer
@@ -18,8 +18,6 @@ from sockserve.tasks import Wakeup
 
 if TYPE_CHECKING:
     from typing import Self
-
-    from _typeshed import ReadableBuffer
 
 __all__ = ["HIGH_WATER_BYTES", "LOW_WATER_BYTES", "StreamReader"]
 
@@ -34,14 +32,14 @@ LOW_WATER_BYTES = 16 * 1024
 class _Sink(bytearray):
     """A buffer that keeps nothing."""
 
-    def __iadd__(self, data: ReadableBuffer) -> Self:
+    def __iadd__(self, data: object) -> Self:
         return self
 
 
 class _Now:
     """An awaitable that does not wait."""
 
-    def __await__(self) -> Iterator[None]:
+    def __await__(self) -> Any:
         return iter(())
 
 
@@ -167,9 +165,7 @@ class StreamReader:
             if self._eof:
                 raise IncompleteReadError(self._take(len(buffer)), None)
             if len(buffer) >= self.limit:
-                raise LimitOverrunError(
-                    f"no {separator!r} within {self.limit} bytes", len(buffer)
-                )
+                raise LimitOverrunError(f"no {separator!r} within {self.limit} bytes", len(buffer))
             await self._arrival(Phase.HEADER)
 
     async def readexactly(self, n: int) -> bytes:
@@ -293,7 +289,7 @@ class StreamReader:
             self._transport.resumeProducing()
         return data
 
-    def _arrival(self, phase: Phase | None) -> Wakeup | _Now:
+    def _arrival(self, phase: Phase | None) -> Awaitable[None]:
         """
         What to await for more bytes, end of file or an error; call again to see which.
 

@@ -138,6 +138,7 @@ class RequestServer:
         ran.
         """
         failure = Failure()
+        assert failure.value is not None
         if self.outcome_of(request, failure.value) is Outcome.LOST:
             _log.info(
                 "{handler}: the client {client_address} is gone: {error}",

@@ -23,8 +23,9 @@ from twisted.internet.error import CannotListenError, InvalidAddressError
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from typing_extensions import override
 
-from sockserve.admission import Admission, Gate
+from sockserve.admission import Gate
 from sockserve.connections import StreamFactory, socket_address
 from sockserve.datagrams import DatagramServer
 from sockserve.interfaces import ConfigurationError
@@ -80,7 +81,7 @@ def service_from_description(
 
 def _parsed(description: str) -> tuple[list[str], dict[str, str]]:
     # Twisted's own quoting rules; the function has had this name since 10.2.
-    return endpoints._parse(description)  # type: ignore[no-untyped-call, no-any-return]
+    return endpoints._parse(description)  # type: ignore[no-any-return]
 
 
 def _endpoint(reactor: Any, description: str, trusted: Callable[[IAddress], bool]) -> Any:
@@ -184,7 +185,9 @@ def _datagram_port(reactor: Any, description: str, server: DatagramServer) -> An
         if words:
             raise ValueError(f"unknown word {next(iter(words))!r}")
     except (ValueError, InvalidAddressError) as error:
-        raise ConfigurationError(f"listen {description!r}: {_reason(error)}; write {form}") from None
+        raise ConfigurationError(
+            f"listen {description!r}: {_reason(error)}; write {form}"
+        ) from None
     return port
 
 
@@ -286,9 +289,7 @@ class _StreamDoors:
     def opened(self, port: Any) -> None:
         server = self.server
         self._port = port
-        self._gate = Gate(
-            port, server.admission, server.reactor, server.count_refusal
-        )
+        self._gate = Gate(port, server.admission, server.reactor, server.count_refusal)
         sock = port.socket
         server.server_address = sock.getsockname()
         server.address_family = sock.family
@@ -344,6 +345,7 @@ class _ListenerService(Service):
         self._opening: Deferred[None] | None = None
         self.description = description
 
+    @override
     def privilegedStartService(self) -> None:
         """
         Listen, while there are still the privileges for it.
@@ -352,6 +354,7 @@ class _ListenerService(Service):
         """
         self._open()
 
+    @override
     def startService(self) -> None:
         """
         Listen, unless L{privilegedStartService} did.
@@ -361,6 +364,7 @@ class _ListenerService(Service):
         super().startService()
         self._open()
 
+    @override
     def stopService(self) -> Deferred[None]:
         """
         Stop listening, let requests come to their end within the C{drain} deadline,
@@ -388,7 +392,7 @@ class _ListenerService(Service):
         self._opening.addErrback(failures.append)
         if failures:
             self._opening = None
-            raise ListenError(f"listen {self.description!r}: {_why_not(failures[0].value)}")
+            raise ListenError(f"listen {self.description!r}: {_why_not(failures[0])}")
         # What fails later (no endpoint of Twisted's does) has nobody to tell but the log.
         self._opening.addErrback(_log_failure)
 
@@ -491,7 +495,9 @@ class DatagramRequestService(_ListenerService):
         return self._port
 
 
-def _why_not(error: BaseException) -> str:
+def _why_not(failure: Failure) -> str:
+    error = failure.value
+    assert error is not None
     if isinstance(error, CannotListenError):
         cause = error.socketError
         return getattr(cause, "strerror", None) or str(cause)

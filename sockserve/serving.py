@@ -18,6 +18,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ISSLTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from typing_extensions import override
 from zope.interface import implementer
 
 from sockserve.interfaces import DeadlineExpired, IConcurrency, IJob, Outcome, Phase
@@ -152,9 +153,7 @@ class CoroutineServing(Serving):
         super().__init__(protocol)
         transport = self.transport
         self._reader = StreamReader(transport, self.deadlines, self.timer)
-        self._writer = StreamWriter(
-            transport, is_lendable(transport), self.deadlines, self.timer
-        )
+        self._writer = StreamWriter(transport, is_lendable(transport), self.deadlines, self.timer)
         self._output = _Output.OPEN
         self._task: Task | None = None
         self._tls: Deferred[None] | None = None
@@ -163,6 +162,7 @@ class CoroutineServing(Serving):
             transport, self._reader, self._writer, addresses, self._close, self._start_tls
         )
 
+    @override
     def process(self) -> None:
         self._handler_began()
         self._task = Task(
@@ -172,11 +172,13 @@ class CoroutineServing(Serving):
         )
         self._task.start()
 
+    @override
     def read_ended(self) -> None:
         if self._output is _Output.LINGERING:
             self.transport.loseConnection()
         self._reader.feed_eof()
 
+    @override
     def lost(self, reason: Failure) -> None:
         if reason.check(ConnectionDone):
             self._reader.feed_eof()
@@ -190,6 +192,7 @@ class CoroutineServing(Serving):
             tls.errback(ConnectionResetError(f"TLS handshake: {reason.getErrorMessage()}"))
         super().lost(reason)
 
+    @override
     def passed(self, phase: Phase) -> bool:
         if phase is Phase.WRITE and self._output is _Output.LINGERING:
             self.transport.loseConnection()
@@ -197,6 +200,7 @@ class CoroutineServing(Serving):
         # The reader only ever arms this one.
         return phase is not Phase.IDLE or self._reader.between_messages()
 
+    @override
     def expire(self, phase: Phase) -> None:
         error = DeadlineExpired(phase)
         if phase in (Phase.HANDLE, Phase.LIFETIME, Phase.DRAIN) and self._task is not None:
@@ -206,12 +210,15 @@ class CoroutineServing(Serving):
             self._writer.fail(error)
             self.abort()
 
+    @override
     def drain(self) -> None:
         self._reader.end_between_messages()
 
+    @override
     def abort(self) -> None:
         self.transport.abortConnection()
 
+    @override
     def abandon(self) -> None:
         super().abandon()
         task, self._task = self._task, None
@@ -328,14 +335,17 @@ class LentServing(_BlockingServing):
         self.timer.arm(Phase.IDLE, self.deadlines.idle)
         self.timer.arm(Phase.WRITE, self.deadlines.write)
 
+    @override
     def ended(self, outcome: Outcome) -> None:
         self.parts &= ~_Part.CONNECTION
         super().ended(outcome)
 
+    @override
     def forked(self) -> None:
         super().forked()
         self.protocol.record.received = self.protocol.record.sent = None
 
+    @override
     def closing(self) -> None:
         counts = transfer_counts(self.request)
         record = self.protocol.record
@@ -367,11 +377,13 @@ class LentServing(_BlockingServing):
             return False
         return True
 
+    @override
     def drain(self) -> None:
         counts = transfer_counts(self.request)
         if counts is not None and counts.since_received >= QUIET_SECONDS:
             self._identity.shutdown(socket.SHUT_RD)
 
+    @override
     def interrupt(self) -> None:
         self._identity.shutdown(socket.SHUT_RDWR)
 
@@ -392,28 +404,34 @@ class PumpedServing(_BlockingServing):
         self.request = self._pump.request
         self.feed = self._pump.feed
 
+    @override
     def ended(self, outcome: Outcome) -> None:
         self.timer.disarm(Phase.IDLE)
         self.timer.arm(Phase.WRITE, self.deadlines.write)
         super().ended(outcome)
         self._pump.served()
 
+    @override
     def read_ended(self) -> None:
         self._pump.feed_eof()
 
+    @override
     def lost(self, reason: Failure) -> None:
         self.protocol.record.received = self._pump.received
         self.protocol.record.sent = self._pump.sent
         self._pump.loseConnection()
         super().lost(reason)
 
+    @override
     def drain(self) -> None:
         if self._pump.quiet() >= QUIET_SECONDS:
             self._pump.feed_eof()
 
+    @override
     def abort(self) -> None:
         super().abort()
         self.transport.abortConnection()
 
+    @override
     def interrupt(self) -> None:
         self._pump.interrupt()

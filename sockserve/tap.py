@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from twisted.application.service import IService, MultiService
 from twisted.logger import Logger
 from twisted.python import usage
+from typing_extensions import override
 
 from sockserve.config import ServerConfig, nearest, read_toml, server_config
 from sockserve.interfaces import ConfigurationError
@@ -51,8 +52,6 @@ class Options(usage.Options):
         ["log-format", None, None, "combined or json"],
         ["config", "c", None, "read [[server]] tables with these same words from a TOML file"],
     ]
-
-    compData = usage.Completions()
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,6 +90,7 @@ class Options(usage.Options):
     def _add(self, word: str, value: str) -> None:
         self._lists.setdefault(word, []).append(value)
 
+    @override
     def parseOptions(self, options: Any = None) -> None:
         """Parse, or say in one line why not, and exit."""
         try:
@@ -100,6 +100,7 @@ class Options(usage.Options):
         except ConfigurationError as error:
             _die(str(error))
 
+    @override
     def postOptions(self) -> None:
         """
         Check what was given.
@@ -107,9 +108,9 @@ class Options(usage.Options):
         @raise ConfigurationError: it cannot be.
         """
         words: dict[str, Any] = {
-            name: self[name]
-            for name, *_ in self.optParameters
-            if name != "config" and self[name] is not None
+            name: value
+            for name, value in self.items()
+            if name not in ("config", "check") and value is not None
         }
         words.update(self._lists)
         if self["config"] is not None:
@@ -126,18 +127,18 @@ class Options(usage.Options):
     def _check(self) -> NoReturn:
         makeService(self)
         for server in self.servers:
-            print("\n".join(server.summary()))
+            print("\n".join(server.summary()))  # noqa: T201 (--check is asked to)
         sys.exit(0)
 
     def _explain(self, message: str) -> str:
         """Getopt's words, with the nearest valid option."""
         for word in message.split():
             if word.startswith("--"):
-                known = [f"--{name}" for name in self.longOpt_names()]
+                known = [f"--{name}" for name in self.known_options()]
                 return message + nearest(word.partition("=")[0], known)
         return message
 
-    def longOpt_names(self) -> list[str]:
+    def known_options(self) -> list[str]:
         """All long options."""
         return [name.rstrip("=") for name in self.longOpt]
 
@@ -155,6 +156,7 @@ class _Commands(MultiService):
         self._nodaemon = nodaemon
         self._pidfile = pidfile
 
+    @override
     def privilegedStartService(self) -> None:
         try:
             super().privilegedStartService()
@@ -171,7 +173,7 @@ class _Commands(MultiService):
                     pass
             _die(str(error))
 
-
+    @override
     def startService(self) -> None:
         super().startService()
         for service in _listeners(self):
@@ -219,7 +221,7 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor
 
-    twistd = options.parent or {}
+    twistd: dict[str, Any] = options.parent or {}
     parent = _Commands(bool(twistd.get("nodaemon")), twistd.get("pidfile"))
     try:
         for server in options.servers:

@@ -14,7 +14,7 @@ coroutine that Twisted drives.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any, Protocol
 
@@ -63,7 +63,7 @@ class Wakeup(Deferred[None]):
         elif not self.called:
             self.callback(None)
 
-    def __await__(self) -> Iterator[Deferred[None]]:  # type: ignore[override]
+    def __await__(self) -> Any:
         # One suspension and no result; whoever drives resumes with send or throw.  A
         # tuple's iterator is a generator's equal here and costs half.
         return iter((self,))

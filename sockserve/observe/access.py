@@ -11,16 +11,19 @@ import json
 import signal
 import sys
 from collections.abc import Callable
-from datetime import datetime, timezone
-from typing import IO, Any
+from datetime import UTC, datetime
+from typing import IO, Any, cast
 
 from twisted.application.service import Service
-from twisted.logger import FileLogObserver, LogEvent, Logger, LogLevel
+from twisted.logger import FileLogObserver, ILogObserver, LogEvent, Logger, LogLevel
+from typing_extensions import override
 
 from sockserve.interfaces import ConfigurationError
 from sockserve.stats import RequestRecord
 
 __all__ = ["LOG_FORMATS", "AccessLog", "format_combined", "format_json"]
+
+_log = Logger()
 
 
 def format_combined(event: LogEvent) -> str:
@@ -29,7 +32,7 @@ def format_combined(event: LogEvent) -> str:
     ended, bytes received and sent, and the seconds of each phase.
     """
     record: RequestRecord = event["record"]
-    when = datetime.fromtimestamp(event["log_time"], timezone.utc)
+    when = datetime.fromtimestamp(event["log_time"], UTC)
     phases = " ".join(f"{name}={seconds:.6f}" for name, seconds in record.phases.items())
     return (
         f"{_peer(record.peer)} - - [{when:%d/%b/%Y:%H:%M:%S %z}] {record.handler}"
@@ -41,7 +44,7 @@ def format_combined(event: LogEvent) -> str:
 def format_json(event: LogEvent) -> str:
     """One JSON object; C{null} where the system does not tell a number of bytes."""
     record: RequestRecord = event["record"]
-    when = datetime.fromtimestamp(event["log_time"], timezone.utc)
+    when = datetime.fromtimestamp(event["log_time"], UTC)
     return (
         json.dumps(
             {
@@ -69,7 +72,11 @@ def _peer(address: Any) -> str:
     if isinstance(address, tuple):
         host, port = address[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return (address if isinstance(address, str) else repr(address)) or "-" if address else "-"
+    if not address:
+        return "-"
+    # A UNIX client chooses its own name, and must not forge lines with it.
+    plain = isinstance(address, str) and address.isprintable() and " " not in address
+    return address if plain else repr(address).replace(" ", r"\x20")
 
 
 def _count(size: int | None) -> str:
@@ -91,7 +98,7 @@ class AccessLog(Service):
         self._format = LOG_FORMATS[log_format]
         self._file: IO[str] | None = None
         self._previous: Any = None
-        self._log = Logger(namespace="sockserve.access", observer=self._write)
+        self._log = Logger(namespace="sockserve.access", observer=cast(ILogObserver, self._write))
         if path != "-":
             self._open().close()
 
@@ -103,10 +110,12 @@ class AccessLog(Service):
 
         return observe
 
+    @override
     def privilegedStartService(self) -> None:
         """Open the file while there are still the privileges for it."""
         self._start_writing()
 
+    @override
     def startService(self) -> None:
         """Open the file, and reopen it on SIGUSR1 from now on."""
         super().startService()
@@ -114,6 +123,7 @@ class AccessLog(Service):
         self._previous = signal.getsignal(signal.SIGUSR1)
         signal.signal(signal.SIGUSR1, self._signalled)
 
+    @override
     def stopService(self) -> None:
         """Close the file."""
         super().stopService()
@@ -121,10 +131,20 @@ class AccessLog(Service):
         self._stop_writing()
 
     def reopen(self) -> None:
-        """Close the file and open one of the same name, which may be a new one."""
+        """
+        Close the file and open one of the same name, which may be a new one.  If there
+        cannot be one, writing to the old one goes on.
+        """
         if self._file is not None and self._path != "-":
-            self._stop_writing()
-            self._start_writing()
+            old = self._file
+            self._file = None
+            try:
+                self._start_writing()
+            except ConfigurationError as error:
+                self._file = old
+                _log.error("cannot rotate: {error}", error=error)
+            else:
+                old.close()
 
     def _signalled(self, number: int, frame: Any) -> None:
         self.reopen()
@@ -139,8 +159,9 @@ class AccessLog(Service):
 
     def _start_writing(self) -> None:
         if self._file is None:
-            self._file = sys.__stdout__ if self._path == "-" else self._open()
-            self._observer = FileLogObserver(self._file, self._format)
+            file = cast(IO[str], sys.__stdout__) if self._path == "-" else self._open()
+            self._file = file
+            self._observer = FileLogObserver(file, self._format)
 
     def _stop_writing(self) -> None:
         if self._file is not None and self._path != "-":
