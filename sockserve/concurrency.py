@@ -50,6 +50,9 @@ THREAD_IDLE_SECONDS = 10.0
 
 _log = Logger()
 
+#: Shared by all pools: a thread's name tells connections of several listeners apart.
+_jobs = itertools.count(1)
+
 
 class _Places:
     """Jobs waiting for one of a limited number of places.  Reactor thread only."""
@@ -114,7 +117,6 @@ class ThreadConcurrency(_Places):
         super().__init__(limit)
         self._reactor = reactor
         self._idle: list[_Worker] = []
-        self._jobs = itertools.count(1)
 
     def kill(self, job: IJob) -> bool:
         """A thread cannot be killed."""
@@ -137,7 +139,7 @@ class ThreadConcurrency(_Places):
                 worker.thread.start()
             except RuntimeError as error:
                 raise OSError(f"no thread to be had: {error}") from error
-        worker.inbox.put((job, f"sockserve-{next(self._jobs)}"))
+        worker.inbox.put((job, f"sockserve-{next(_jobs)}"))
 
     def _returned(self, worker: _Worker, job: IJob, outcome: Outcome) -> None:
         self._idle.append(worker)

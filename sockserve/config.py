@@ -25,14 +25,12 @@ from twisted.application.service import MultiService
 from sockserve.admission import Admission, parse_network
 from sockserve.concurrency import make_concurrency
 from sockserve.deadlines import Deadlines
+from sockserve.descriptions import is_datagram_description
 from sockserve.handlers import DatagramRequestHandler, StreamRequestHandler
 from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.lifecycle import handler_class, is_coroutine_handler
 from sockserve.observe.access import LOG_FORMATS, AccessLog
-from sockserve.service import (
-    is_datagram_description,
-    service_from_description,
-)
+from sockserve.service import service_from_description
 
 __all__ = [
     "DEFAULT_LISTEN",

@@ -55,6 +55,10 @@ def socket_address(address: Any) -> Any:
     return os.fsdecode(name)
 
 
+def _ignore(data: bytes) -> None:
+    """What a client that was refused still says."""
+
+
 class StreamFactory(RequestServer, ServerFactory):
     """
     The server object of stream listeners, and Twisted's factory for them: give it to
@@ -238,6 +242,7 @@ class StreamProtocol(Protocol):
     def _refuse(self, reason: str) -> None:
         self.factory.statistics.refused[reason] += 1
         self.record.outcome = f"refused: {reason}"
+        self.dataReceived = _ignore  # type: ignore[method-assign]
         self.abort()
 
     # While it is served
@@ -264,14 +269,15 @@ class StreamProtocol(Protocol):
         """The timer says that a deadline has passed."""
         serving = self._serving
         if self._expired_phase is not None:
-            if serving is not None:
+            if phase is Phase.LIFETIME and serving is not None:
                 serving.abandon()
         elif serving is None or serving.passed(phase):
             self._expired_phase = phase
             self.factory.statistics.expiries[phase] += 1
             self.record.outcome = f"expired: {phase}"
             _log.info("{peer}: the {phase} deadline expired", peer=self.record.peer, phase=phase)
-            self.timer.arm(phase, ABANDON_SECONDS)
+            # Nothing else arms or disarms this one by now.
+            self.timer.arm(Phase.LIFETIME, ABANDON_SECONDS)
             if serving is None:
                 self.abort()
             else:
@@ -296,12 +302,15 @@ class StreamProtocol(Protocol):
 
     def is_gone(self) -> bool:
         """Whether the client, or a deadline, has ended the connection."""
-        return self._expired_phase is not None or (
-            self.transport is not None and not self.transport.connected
+        return (
+            self._expired_phase is not None
+            or not self.connected
+            or (self._serving is not None and self._serving.broken())
         )
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.connected = 0
         if self._serving is None:
             self.settle()
         else:

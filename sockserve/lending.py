@@ -15,7 +15,7 @@ import os
 import socket
 import struct
 import sys
-from errno import EAGAIN, EWOULDBLOCK
+from errno import EAGAIN, EMFILE, ENFILE, EWOULDBLOCK
 from typing import Any, NamedTuple
 
 from twisted.internet import abstract, tcp
@@ -85,15 +85,24 @@ class SocketIdentity:
         """
         try:
             # A duplicate cannot be closed under us between the look and the act.
-            duplicate = socket.socket(fileno=os.dup(self._descriptor))
-        except OSError:
-            return
-        with duplicate:
-            if os.fstat(duplicate.fileno()).st_ino == self._inode:
+            descriptor = os.dup(self._descriptor)
+        except OSError as error:
+            if error.errno not in (EMFILE, ENFILE):
+                return
+            # None to be had, and connections that do not end are why: do without.
+            descriptor = self._descriptor
+        try:
+            if os.fstat(descriptor).st_ino == self._inode:
+                sock = socket.socket(fileno=descriptor)
                 try:
-                    duplicate.shutdown(how)
-                except OSError:
-                    pass
+                    sock.shutdown(how)
+                finally:
+                    sock.detach()
+        except OSError:
+            pass
+        finally:
+            if descriptor != self._descriptor:
+                os.close(descriptor)
 
 
 class TransferCounts(NamedTuple):
@@ -279,6 +288,7 @@ class Pump(abstract.FileDescriptor):
         self.received = 0
         self.sent = 0
         self.drained = False
+        self._served = False
         self.connected = 1
         transport.registerProducer(self, True)
         self.registerProducer(transport, True)
@@ -317,10 +327,7 @@ class Pump(abstract.FileDescriptor):
 
     @override
     def _closeWriteConnection(self) -> None:
-        try:
-            self._socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
+        self._shutdown(socket.SHUT_WR)
 
     # From the handler to the peer
 
@@ -347,7 +354,7 @@ class Pump(abstract.FileDescriptor):
         """
         self.drained = True
         self._transport.unregisterProducer()
-        if ISSLTransport.providedBy(self._transport):
+        if self._served or ISSLTransport.providedBy(self._transport):
             self.connectionLost(reason)
         else:
             self._transport.loseWriteConnection()
@@ -359,7 +366,7 @@ class Pump(abstract.FileDescriptor):
 
     def resumeProducing(self) -> None:
         """The transport has room again."""
-        self._timer.disarm(Phase.WRITE)
+        self._timer.arm(Phase.WRITE, self._deadlines.write if self._served else None)
         super().resumeProducing()
 
     def quiet(self) -> float:
@@ -379,6 +386,8 @@ class Pump(abstract.FileDescriptor):
             return
         self.unregisterProducer()
         super().connectionLost(reason)
+        # A child that was forked for another request may hold a copy, too.
+        self._shutdown(socket.SHUT_RDWR)
         self._socket.close()
         self._transport.unregisterProducer()
         self._transport.loseConnection()
@@ -388,16 +397,29 @@ class Pump(abstract.FileDescriptor):
         The handler has returned.  A descriptor it kept open (C{detach}) is pumped on
         until it is closed.
         """
+        self._served = True
         if self.drained:
             self.connectionLost(_DONE)
+
+    def transport_lost(self) -> None:
+        """
+        The connection is gone: what came is still the handler's to read, but what it
+        writes goes nowhere, which it is told even where it is blocked in it.
+        """
+        if not self.disconnected:
+            self._shutdown(socket.SHUT_RD)
+            self.loseConnection()
 
     def interrupt(self) -> None:
         """End both directions of the handler's socket, which wakes it wherever it is blocked."""
         if not self.disconnected:
-            try:
-                self._socket.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+            self._shutdown(socket.SHUT_RDWR)
+
+    def _shutdown(self, how: int) -> None:
+        try:
+            self._socket.shutdown(how)
+        except OSError:
+            pass
 
 
 _DONE = Failure(CONNECTION_DONE)

@@ -48,6 +48,9 @@ def offer(server: IRequestServer, request: Any, client_address: Any) -> bool:
             return True
     except Exception:
         server.handle_error(request, client_address)
+    except BaseException:
+        server.shutdown_request(request)
+        raise
     server.shutdown_request(request)
     return verified
 

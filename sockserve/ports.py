@@ -159,12 +159,14 @@ class UNIXDatagramPort(_PortMixin, unix.DatagramPort):
 
     @override
     def connectionLost(self, reason: Any = None) -> None:
-        super().connectionLost(reason)
+        # First, as what follows tells those who wait to listen here anew.
         if not _is_abstract(self.port):
             try:
                 os.unlink(self.port)
             except FileNotFoundError:
                 pass
+        super().connectionLost(reason)
+
 
 
 def _is_abstract(path: str | bytes) -> bool:

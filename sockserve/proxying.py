@@ -9,6 +9,7 @@ know handlers.
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet.interfaces import (
@@ -16,12 +17,19 @@ from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IStreamServerEndpoint,
 )
+from twisted.protocols.haproxy._exceptions import InvalidProxyHeader
+from twisted.protocols.haproxy._v1parser import V1Parser
+from twisted.protocols.haproxy._v2parser import V2Parser
 from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper, HAProxyWrappingFactory
 from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import Interface, implementer
 
 __all__ = ["IProxyHeaderListener", "ProxyEndpoint", "ProxyProtocol"]
+
+#: How many bytes Twisted needs to see which version of a header begins.
+_V1_SHOWS = 8
+_V2_SHOWS = 16
 
 
 class IProxyHeaderListener(Interface):
@@ -38,11 +46,22 @@ class ProxyProtocol(HAProxyProtocolWrapper):
     theirs is the parser, from a module that has had this name since 17.1.
     """
 
+    _first = b""
+
     @override
     def dataReceived(self, data: bytes) -> None:
         if self._proxyInfo is not None:
             self.wrappedProtocol.dataReceived(data)
             return
+        if self._parser is None:
+            # The base class closes where the first piece does not show the version.
+            data = self._first = self._first + data
+            if data.startswith(V1Parser.PROXYSTR[: len(data)]):
+                if len(data) < _V1_SHOWS:
+                    return
+                self._parser = _Version1Parser()
+            elif data.startswith(V2Parser.PREFIX[: len(data)]) and len(data) < _V2_SHOWS:
+                return
         protocol: Any = self.wrappedProtocol
         # The header's last bytes and the first of the content may come together; the
         # listener must hear of the header first.
@@ -70,6 +89,24 @@ class ProxyProtocol(HAProxyProtocolWrapper):
         half_closeable = IHalfCloseableProtocol(self.wrappedProtocol, None)
         if half_closeable is not None:
             half_closeable.writeConnectionLost()
+
+
+class _Version1Parser(V1Parser):
+    """Adds what the specification allows and checks what Twisted's parser does not."""
+
+    @classmethod
+    @override
+    def parse(cls, line: bytes) -> Any:
+        if line == b"PROXY UNKNOWN":  # "the sender should only send" this, without addresses
+            line += b" "
+        try:
+            info = super().parse(line)
+            for address in (info.source, info.destination):
+                if address is not None:
+                    ip_address(address.host)
+        except ValueError as error:
+            raise InvalidProxyHeader from error
+        return info
 
 
 class _Behind:

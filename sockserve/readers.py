@@ -138,12 +138,14 @@ class StreamReader:
             if limit > 0 and (end > limit or (not end and len(buffer) >= limit)):
                 end = limit
             if end:
+                if end > self.limit and limit < 0:
+                    raise self._overrun(end - 1)
                 return self._take(end)
             searched = len(buffer)
+            if searched > self.limit and limit < 0:
+                raise self._overrun(searched)
             if self._eof:
                 return self._take(searched)
-            if limit < 0 and searched >= self.limit:
-                raise self._overrun(searched)
             await self._arrival(Phase.HEADER)
 
     async def readuntil(self, separator: bytes = b"\n") -> bytes:
@@ -159,13 +161,15 @@ class StreamReader:
         searched = 0
         while True:
             start = buffer.find(separator, searched)
+            end = len(buffer) if start < 0 else start + len(separator)
+            if end > self.limit:
+                consumed = end - len(separator) + (start < 0)
+                raise LimitOverrunError(f"no {separator!r} within {self.limit} bytes", consumed)
             if start >= 0:
-                return self._take(start + len(separator))
-            searched = max(0, len(buffer) + 1 - len(separator))
+                return self._take(end)
+            searched = max(0, end + 1 - len(separator))
             if self._eof:
-                raise IncompleteReadError(self._take(len(buffer)), None)
-            if len(buffer) >= self.limit:
-                raise LimitOverrunError(f"no {separator!r} within {self.limit} bytes", len(buffer))
+                raise IncompleteReadError(self._take(end), None)
             await self._arrival(Phase.HEADER)
 
     async def readexactly(self, n: int) -> bytes:
@@ -196,14 +200,16 @@ class StreamReader:
         while True:
             end = buffer.find(b"\n", searched) + 1
             if end:
+                if end > self.limit:
+                    raise self._overrun(end - 1)
                 return self._take(end)
             searched = len(buffer)
+            if searched > self.limit:
+                raise self._overrun(searched)
             if self._eof:
                 if searched:
                     return self._take(searched)
                 raise StopAsyncIteration
-            if searched >= self.limit:
-                raise self._overrun(searched)
             await self._arrival(Phase.HEADER)
 
     # What the connection calls
@@ -318,7 +324,9 @@ class StreamReader:
     def _guard(self, phase: Phase) -> None:
         """Arm the deadline of a message of which a part is here."""
         deadlines, timer = self._deadlines, self._timer
-        if self._phase is None:
+        if self._phase is not phase:
+            if self._phase is not None:  # a read of the other kind was given up
+                timer.disarm(self._phase)
             self._phase = phase
             self._began = timer.seconds()
             self._base = self.received - len(self._buffer)

@@ -8,8 +8,6 @@ strings.
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable
 from typing import Any
 from typing import Protocol as TypingProtocol
@@ -17,9 +15,8 @@ from typing import Protocol as TypingProtocol
 import attrs
 from automat import TypeMachineBuilder
 from twisted.application.service import Service
-from twisted.internet import endpoints
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
-from twisted.internet.error import CannotListenError, InvalidAddressError
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred, succeed
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -28,24 +25,25 @@ from typing_extensions import override
 from sockserve.admission import Gate
 from sockserve.connections import StreamFactory, socket_address
 from sockserve.datagrams import DatagramServer
+from sockserve.descriptions import (
+    datagram_port,
+    is_datagram_description,
+    one_line,
+    stream_endpoint,
+)
 from sockserve.interfaces import ConfigurationError
-from sockserve.ports import UDPPort, UNIXDatagramPort, WildcardUDPPort
-from sockserve.proxying import ProxyEndpoint
 
 __all__ = [
     "DEFAULT_REQUEST_QUEUE_SIZE",
     "DatagramRequestService",
     "ListenError",
     "RequestService",
-    "is_datagram_description",
     "service_from_description",
 ]
 
 #: How many accepted connections the kernel keeps for us, where a description does not
 #: say.  Twisted's 50 makes a burst of clients wait a second for their SYN's second try.
 DEFAULT_REQUEST_QUEUE_SIZE = 1024
-
-_DATAGRAM_KINDS = ("udp", "udp6", "unixgram")
 
 
 _log = Logger()
@@ -56,11 +54,6 @@ class ListenError(ConfigurationError):
 
 
 # Descriptions
-
-
-def is_datagram_description(description: str) -> bool:
-    """Whether a description names a datagram listener."""
-    return description.partition(":")[0] in _DATAGRAM_KINDS
 
 
 def service_from_description(
@@ -77,118 +70,6 @@ def service_from_description(
             reactor, description, RequestHandlerClass, **options
         )
     return RequestService.from_description(reactor, description, RequestHandlerClass, **options)
-
-
-def _parsed(description: str) -> tuple[list[str], dict[str, str]]:
-    # Twisted's own quoting rules; the function has had this name since 10.2.
-    return endpoints._parse(description)  # type: ignore[no-any-return]
-
-
-def _endpoint(reactor: Any, description: str, trusted: Callable[[IAddress], bool]) -> Any:
-    """
-    A stream server endpoint: any of Twisted's descriptions, C{fd:NUMBER} for a listening
-    socket this process was started with, and C{haproxy:} before any of them.
-
-    @raise ConfigurationError: it is none of these.
-    """
-    kind, _, rest = description.partition(":")
-    if kind == "haproxy":
-        return ProxyEndpoint(_endpoint(reactor, rest, trusted), trusted)
-    if kind == "fd":
-        return _adopted(reactor, description, rest)
-    if kind == "tls":
-        description = _tls_description(description)
-    try:
-        return endpoints.serverFromString(reactor, description)
-    except Exception as error:  # each kind's parser raises what it likes
-        raise ConfigurationError(f"listen {description!r}: {_reason(error)}") from error
-
-
-def _tls_description(description: str) -> str:
-    """
-    C{tls:PORT:DIRECTORY} or Twisted's C{tls:DIRECTORY:PORT}, where the directory has
-    PEM files with certificates and keys; checked, because Twisted looks at them only
-    when a client comes.
-    """
-    (_, *arguments), words = _parsed(description)
-    if len(arguments) == 2 and arguments[0].isdigit():
-        arguments.reverse()
-    directory = words.get("path") or (arguments[0] if arguments else "")
-    try:
-        pems = [name for name in os.listdir(directory) if name.endswith(".pem")]
-        for name in pems:
-            with open(os.path.join(directory, name), "rb") as pem:
-                content = pem.read()
-            if b"-----BEGIN" not in content:
-                raise ConfigurationError(
-                    f"listen {description!r}: {os.path.join(directory, name)} is not a PEM file"
-                )
-    except OSError as error:
-        raise ConfigurationError(
-            f"listen {description!r}: certificates in {directory!r}: {error.strerror}"
-        ) from None
-    if not pems:
-        raise ConfigurationError(f"listen {description!r}: no *.pem file in {directory!r}")
-    quoted = [endpoints.quoteStringArgument(argument) for argument in arguments]
-    quoted += [f"{name}={endpoints.quoteStringArgument(value)}" for name, value in words.items()]
-    return ":".join(["tls", *quoted])
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _adopted(reactor: Any, description: str, number: str) -> endpoints.AdoptedStreamServerEndpoint:
-    try:
-        with socket.socket(fileno=os.dup(int(number))) as duplicate:
-            if not duplicate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                raise ConfigurationError(f"listen {description!r}: that socket does not listen")
-            duplicate.setblocking(False)
-            family = duplicate.family
-    except ValueError:
-        raise ConfigurationError(
-            f"listen {description!r}: write fd:NUMBER, the number of a descriptor"
-        ) from None
-    except OSError as error:
-        raise ConfigurationError(f"listen {description!r}: {error.strerror}") from None
-    return endpoints.AdoptedStreamServerEndpoint(reactor, int(number), family)
-
-
-def _datagram_port(reactor: Any, description: str, server: DatagramServer) -> Any:
-    """
-    The port C{udp:PORT[:interface=…]}, C{udp6:PORT[:interface=…]} or
-    C{unixgram:PATH[:mode=…]} names, not listening yet.
-
-    @raise ConfigurationError: the description is none of these.
-    """
-    forms = {
-        "udp": "udp:PORT[:interface=ADDRESS]",
-        "udp6": "udp6:PORT[:interface=ADDRESS]",
-        "unixgram": "unixgram:PATH[:mode=OCTAL]",
-    }
-    (kind, *arguments), words = _parsed(description)
-    form = forms[kind]
-    try:
-        (address,) = arguments
-        size = server.max_packet_size
-        if kind == "unixgram":
-            mode = int(words.pop("mode", "666"), 8)
-            port: Any = UNIXDatagramPort(address, server, size, mode, reactor)
-        else:
-            anywhere = "" if kind == "udp" else "::"
-            interface = words.pop("interface", anywhere)
-            number = int(address)
-            if not 0 <= number <= 65535:
-                raise ValueError(f"port {number} is not within 0 to 65535")
-            port_class = WildcardUDPPort if interface in ("", "0.0.0.0", "::") else UDPPort
-            port = port_class(number, server, interface, size, reactor)
-        if words:
-            raise ValueError(f"unknown word {next(iter(words))!r}")
-    except (ValueError, InvalidAddressError) as error:
-        raise ConfigurationError(
-            f"listen {description!r}: {_reason(error)}; write {form}"
-        ) from None
-    return port
 
 
 # The machine
@@ -209,8 +90,11 @@ class _Inputs(TypingProtocol):
     def stop(self) -> Deferred[None]:
         """Close the socket, let requests finish; fires when all is gone."""
 
-    def _gone(self) -> None:
-        """All is gone."""
+    def gone(self) -> list[Deferred[None]]:
+        """All is gone; gives those to be told, outside of the machine."""
+
+    def is_stopped(self) -> bool:
+        """Whether it can begin to listen."""
 
 
 @attrs.define
@@ -219,9 +103,11 @@ class _Core:
     The listener's data.
 
     @ivar doors: opens, suspends, resumes and closes one kind of port.
+    @ivar closing: what fires when all is gone; for whoever said stop to take.
     """
 
     doors: _StreamDoors | _DatagramDoors
+    closing: Deferred[Any] | None = None
     stopped: list[Deferred[None]] = attrs.Factory(list)
 
 
@@ -253,7 +139,7 @@ def _make_machine() -> Callable[[_Core], _Inputs]:
     @listening.upon(_Inputs.stop).to(draining)
     @suspended.upon(_Inputs.stop).to(draining)
     def stop(inputs: _Inputs, core: _Core) -> Deferred[None]:
-        core.doors.close().addErrback(_log_failure).addCallback(lambda _: inputs._gone())
+        core.closing = core.doors.close()
         return wait(inputs, core)
 
     @draining.upon(_Inputs.stop).loop()
@@ -266,11 +152,14 @@ def _make_machine() -> Callable[[_Core], _Inputs]:
     def nothing(inputs: _Inputs, core: _Core) -> Deferred[None]:
         return succeed(None)
 
-    @draining.upon(_Inputs._gone).to(stopped)
-    def gone(inputs: _Inputs, core: _Core) -> None:
-        stopped, core.stopped = core.stopped, []
-        for deferred in stopped:
-            deferred.callback(None)
+    @draining.upon(_Inputs.gone).to(stopped)
+    def gone(inputs: _Inputs, core: _Core) -> list[Deferred[None]]:
+        waiting, core.stopped = core.stopped, []
+        return waiting
+
+    stopped.upon(_Inputs.is_stopped).loop().returns(True)
+    for state in (listening, suspended, draining):
+        state.upon(_Inputs.is_stopped).loop().returns(False)
 
     return builder.build()
 
@@ -341,7 +230,8 @@ class _ListenerService(Service):
     server: StreamFactory | DatagramServer
 
     def __init__(self, doors: _StreamDoors | _DatagramDoors, description: str) -> None:
-        self._machine = _Machine(_Core(doors))
+        self._core = _Core(doors)
+        self._machine = _Machine(self._core)
         self._opening: Deferred[None] | None = None
         self.description = description
 
@@ -372,8 +262,14 @@ class _ListenerService(Service):
         as abandoned and not waited for.
         """
         super().stopService()
-        self._opening = None
-        return self._machine.stop().addCallback(lambda _: self._release_workers())
+        if self._opening is not None:
+            self._opening.cancel()
+            self._opening = None
+        stopped = self._machine.stop().addCallback(lambda _: self._release_workers())
+        closing, self._core.closing = self._core.closing, None
+        if closing is not None:
+            closing.addErrback(_log_failure).addCallback(lambda _: self._gone())
+        return stopped
 
     def suspend(self) -> None:
         """Take no more requests, but keep listening: clients wait in the kernel's queue."""
@@ -386,15 +282,24 @@ class _ListenerService(Service):
     def _open(self) -> None:
         if self._opening is not None:
             return
-        failures: list[Failure] = []
-        self._opening = maybeDeferred(self._listen)
-        self._opening.addCallback(self._machine.opened)
-        self._opening.addErrback(failures.append)
-        if failures:
-            self._opening = None
-            raise ListenError(f"listen {self.description!r}: {_why_not(failures[0])}")
+        if not self._machine.is_stopped():
+            raise ListenError(
+                f"listen {self.description!r}: it is stopping still; wait for what stopService"
+                " returned"
+            )
+        opening: Deferred[None] = maybeDeferred(self._listen).addCallback(self._machine.opened)
+        result = getattr(opening, "result", None)
+        if isinstance(result, Failure):
+            opening.addErrback(lambda _: None)
+            raise ListenError(f"listen {self.description!r}: {_why_not(result)}")
+        self._opening = opening
         # What fails later (no endpoint of Twisted's does) has nobody to tell but the log.
-        self._opening.addErrback(_log_failure)
+        opening.addErrback(lambda failure: failure.trap(CancelledError) and None)
+        opening.addErrback(_log_failure)
+
+    def _gone(self) -> None:
+        for stopped in self._machine.gone():
+            stopped.callback(None)
 
     def _listen(self) -> Any:
         raise NotImplementedError
@@ -445,7 +350,7 @@ class RequestService(_ListenerService):
         def trusted(address: IAddress) -> bool:
             return server.trusts_proxy(socket_address(address))
 
-        endpoint = _endpoint(reactor, description, trusted)
+        endpoint = stream_endpoint(reactor, description, trusted)
         if server.request_queue_size is None and "backlog=" not in description:
             server.request_queue_size = DEFAULT_REQUEST_QUEUE_SIZE
         return cls(endpoint, server, description)
@@ -488,7 +393,7 @@ class DatagramRequestService(_ListenerService):
         @raise ConfigurationError: one of these cannot be.
         """
         server = factory(RequestHandlerClass, reactor=reactor, **options)
-        return cls(_datagram_port(reactor, description, server), server, description)
+        return cls(datagram_port(reactor, description, server), server, description)
 
     def _listen(self) -> Any:
         self._port.startListening()
@@ -503,7 +408,7 @@ def _why_not(failure: Failure) -> str:
         return getattr(cause, "strerror", None) or str(cause)
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    return _reason(error)
+    return one_line(error)
 
 
 def _log_failure(failure: Failure) -> None:

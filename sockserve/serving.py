@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import socket
 from enum import Enum, Flag, auto
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
@@ -21,18 +21,17 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
+from sockserve.deadlines import DeadlineTimer
 from sockserve.interfaces import DeadlineExpired, IConcurrency, IJob, Outcome, Phase
 from sockserve.lending import Pump, SocketIdentity, is_lendable, lend, transfer_counts
 from sockserve.lifecycle import serve, serve_coroutine
 from sockserve.readers import StreamReader
+from sockserve.stats import RequestRecord
 from sockserve.streams import StreamConnection
 from sockserve.tasks import Task
 from sockserve.writers import StreamWriter
 
-if TYPE_CHECKING:
-    from sockserve.connections import StreamProtocol
-
-__all__ = ["CoroutineServing", "LentServing", "PumpedServing", "Serving"]
+__all__ = ["Connection", "CoroutineServing", "LentServing", "PumpedServing", "Serving"]
 
 #: How long bytes a handler did not read are read and thrown away after its answer, so
 #: that the kernel does not answer them with a reset which overtakes the answer.  2:
@@ -55,6 +54,26 @@ class _Part(Flag):
     HANDLER = auto()
 
 
+class Connection(Protocol):
+    """What a request in service needs of its connection."""
+
+    factory: Any
+    transport: Any
+    timer: DeadlineTimer
+    record: RequestRecord
+    client_address: Any
+    settled: bool
+
+    def handled(self, seconds: float, outcome: Outcome) -> None:
+        """The handler has come to its end."""
+
+    def settle(self) -> None:
+        """Nothing is left of the request."""
+
+    def is_gone(self) -> bool:
+        """Whether the client, or a deadline, has ended the connection."""
+
+
 class Serving:
     """
     The ways' common part.
@@ -65,7 +84,7 @@ class Serving:
 
     request: Any
 
-    def __init__(self, protocol: StreamProtocol) -> None:
+    def __init__(self, protocol: Connection) -> None:
         self.protocol = protocol
         self.factory = protocol.factory
         self.timer = protocol.timer
@@ -91,6 +110,10 @@ class Serving:
     def passed(self, phase: Phase) -> bool:
         """Whether a deadline the timer says has passed really has."""
         return True
+
+    def broken(self) -> bool:
+        """Whether writing has shown that the client is gone.  Any thread."""
+        return False
 
     def expire(self, phase: Phase) -> None:
         """A deadline has passed: bring the request to an end."""
@@ -141,7 +164,9 @@ class _Output(Enum):
     """Where a coroutine's connection stands with its end."""
 
     OPEN = "open"
-    #: Everything is written or on its way; what the client still sends is thrown away.
+    #: No more is written, but not all has left.
+    ENDING = "ending"
+    #: All has left; what the client still sends is thrown away.
     LINGERING = "lingering"
     CLOSING = "closing"
 
@@ -149,7 +174,7 @@ class _Output(Enum):
 class CoroutineServing(Serving):
     """A coroutine on the reactor, reading and writing the transport."""
 
-    def __init__(self, protocol: StreamProtocol, addresses: tuple[Any, Any]) -> None:
+    def __init__(self, protocol: Connection, addresses: tuple[Any, Any]) -> None:
         super().__init__(protocol)
         transport = self.transport
         self._reader = StreamReader(transport, self.deadlines, self.timer)
@@ -174,19 +199,22 @@ class CoroutineServing(Serving):
 
     @override
     def read_ended(self) -> None:
-        if self._output is _Output.LINGERING:
-            self.transport.loseConnection()
         self._reader.feed_eof()
+        if self._output is _Output.LINGERING:
+            self._let_go()
 
     @override
     def lost(self, reason: Failure) -> None:
+        self.protocol.record.received = self._reader.received
+        self.protocol.record.sent = self._writer.sent
+        # The handler goes on at the first of these, and may end: by then there must be
+        # nothing left to close.
+        self.parts &= ~_Part.CONNECTION
+        self._writer.fail(BrokenPipeError("the connection is gone"))
         if reason.check(ConnectionDone):
             self._reader.feed_eof()
         else:
             self._reader.fail(ConnectionResetError(reason.getErrorMessage()))
-        self._writer.fail(BrokenPipeError("the connection is gone"))
-        self.protocol.record.received = self._reader.received
-        self.protocol.record.sent = self._writer.sent
         if self._tls is not None:
             tls, self._tls = self._tls, None
             tls.errback(ConnectionResetError(f"TLS handshake: {reason.getErrorMessage()}"))
@@ -195,10 +223,14 @@ class CoroutineServing(Serving):
     @override
     def passed(self, phase: Phase) -> bool:
         if phase is Phase.WRITE and self._output is _Output.LINGERING:
-            self.transport.loseConnection()
+            self._let_go()
             return False
         # The reader only ever arms this one.
         return phase is not Phase.IDLE or self._reader.between_messages()
+
+    @override
+    def broken(self) -> bool:
+        return self._writer.broken
 
     @override
     def expire(self, phase: Phase) -> None:
@@ -208,6 +240,9 @@ class CoroutineServing(Serving):
         self._reader.fail(error)
         if phase in (Phase.WRITE, Phase.HANDSHAKE, Phase.DRAIN) or self._task is None:
             self._writer.fail(error)
+            if self._tls is not None:
+                tls, self._tls = self._tls, None
+                tls.errback(error)
             self.abort()
 
     @override
@@ -254,22 +289,30 @@ class CoroutineServing(Serving):
     def _close(self) -> None:
         if self._output is not _Output.OPEN or _Part.CONNECTION not in self.parts:
             return
-        self._writer.close()
+        self._output = _Output.ENDING
         self.timer.arm(Phase.WRITE, self.deadlines.write)
-        unread = self._reader.discard()
-        if unread and is_lendable(self.transport):
+        lingers = self._reader.discard() and is_lendable(self.transport)
+        self._writer.finish(self._linger if lingers else self._let_go)
+
+    def _linger(self) -> None:
+        if self._reader.at_eof():
+            self._let_go()
+        else:
             self._output = _Output.LINGERING
             self.timer.arm(Phase.WRITE, LINGER_SECONDS)
-        else:
-            self._output = _Output.CLOSING
-            self.transport.loseConnection()
+
+    def _let_go(self) -> None:
+        # Not before all is written: TLS would forget what it has gathered.
+        self._output = _Output.CLOSING
+        self.timer.arm(Phase.WRITE, self.deadlines.write)
+        self.transport.loseConnection()
 
 
 @implementer(IJob)
 class _BlockingServing(Serving):
     """A blocking handler on a thread or in a child: the part both sockets share."""
 
-    def __init__(self, protocol: StreamProtocol) -> None:
+    def __init__(self, protocol: Connection) -> None:
         super().__init__(protocol)
         concurrency = self.factory.concurrency
         assert concurrency is not None
@@ -326,7 +369,7 @@ class LentServing(_BlockingServing):
 
     request: socket.socket
 
-    def __init__(self, protocol: StreamProtocol) -> None:
+    def __init__(self, protocol: Connection) -> None:
         super().__init__(protocol)
         self.request = lend(self.transport)
         self._identity = SocketIdentity(self.request)
@@ -393,7 +436,7 @@ class PumpedServing(_BlockingServing):
 
     request: socket.socket
 
-    def __init__(self, protocol: StreamProtocol, addresses: tuple[Any, Any]) -> None:
+    def __init__(self, protocol: Connection, addresses: tuple[Any, Any]) -> None:
         """
         @raise OSError: there is no descriptor to be had.
         """
@@ -419,7 +462,7 @@ class PumpedServing(_BlockingServing):
     def lost(self, reason: Failure) -> None:
         self.protocol.record.received = self._pump.received
         self.protocol.record.sent = self._pump.sent
-        self._pump.loseConnection()
+        self._pump.transport_lost()
         super().lost(reason)
 
     @override

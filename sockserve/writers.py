@@ -8,7 +8,7 @@ thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IPullProducer, IPushProducer, ISSLTransport
@@ -48,7 +48,9 @@ class StreamWriter:
         "_congested",
         "_deadlines",
         "_direct",
+        "_ended",
         "_error",
+        "_finished",
         "_pending",
         "_size",
         "_socket",
@@ -72,6 +74,8 @@ class StreamWriter:
         self._waiters: list[Wakeup] = []
         self._error: BaseException | None = None
         self._closed = False
+        self._ended = False
+        self._finished: Callable[[], object] | None = None
         self.corked = False
         self.sent = 0
         if direct:
@@ -156,6 +160,22 @@ class StreamWriter:
             self.flush()
             if not self._pending and not (self._direct and self._congested):
                 self._end()
+
+    def finish(self, finished: Callable[[], object]) -> None:
+        """
+        L{close}, and call C{finished} once everything has been handed to the transport
+        and the output has ended; never, if the connection breaks before.
+        """
+        self.close()
+        if self._ended:
+            finished()
+        else:
+            self._finished = finished
+
+    @property
+    def broken(self) -> bool:
+        """Whether the connection is of no more use."""
+        return self._error is not None
 
     @property
     def closed(self) -> bool:
@@ -246,11 +266,17 @@ class StreamWriter:
             self._transport.write(self._batch())
 
     def _end(self) -> None:
+        if self._error is not None:
+            return
+        self._ended = True
         if not self._direct:
             self._transport.unregisterProducer()
         # Below TLS a half-close would cut off what TLS has yet to send.
         if not ISSLTransport.providedBy(self._transport):
             self._transport.loseWriteConnection()
+        finished, self._finished = self._finished, None
+        if finished is not None:
+            finished()
 
     def _batch(self) -> bytes:
         """Take what leaves next, at most about the high watermark."""

@@ -1,0 +1,160 @@
+"""
+Descriptions: what C{--listen} and C{from_description} name, as endpoints and ports.
+
+This room owns the forms that Twisted has not (C{udp:}, C{udp6:}, C{unixgram:}, C{fd:})
+and one clear message for each that cannot be.  It must not know services.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import endpoints
+from twisted.internet.error import InvalidAddressError
+from twisted.internet.interfaces import IAddress
+
+from sockserve.datagrams import DatagramServer
+from sockserve.interfaces import ConfigurationError
+from sockserve.ports import UDPPort, UNIXDatagramPort, WildcardUDPPort
+from sockserve.proxying import ProxyEndpoint
+
+__all__ = ["datagram_port", "is_datagram_description", "one_line", "stream_endpoint"]
+
+_DATAGRAM_KINDS = ("udp", "udp6", "unixgram")
+
+
+def is_datagram_description(description: str) -> bool:
+    """Whether a description names a datagram listener."""
+    return description.partition(":")[0] in _DATAGRAM_KINDS
+
+
+def _parsed(description: str) -> tuple[list[str], dict[str, str]]:
+    # Twisted's own quoting rules; the function has had this name since 10.2.
+    return endpoints._parse(description)  # type: ignore[no-any-return]
+
+
+def stream_endpoint(reactor: Any, description: str, trusted: Callable[[IAddress], bool]) -> Any:
+    """
+    A stream server endpoint: any of Twisted's descriptions, C{fd:NUMBER} for a listening
+    socket this process was started with, and C{haproxy:} before any of them.
+
+    @raise ConfigurationError: it is none of these.
+    """
+    kind, _, rest = description.partition(":")
+    if kind == "haproxy":
+        return ProxyEndpoint(stream_endpoint(reactor, rest, trusted), trusted)
+    if kind == "fd":
+        return _adopted(reactor, description, rest)
+    if kind == "tls":
+        description = _tls_description(description)
+    try:
+        return endpoints.serverFromString(reactor, description)
+    except Exception as error:  # each kind's parser raises what it likes
+        raise ConfigurationError(f"listen {description!r}: {one_line(error)}") from error
+
+
+def _tls_description(description: str) -> str:
+    """
+    C{tls:PORT:DIRECTORY} or Twisted's C{tls:DIRECTORY:PORT}, where the directory has
+    PEM files with certificates and keys; checked, because Twisted looks at them only
+    when a client comes.
+    """
+    (_, *arguments), words = _parsed(description)
+    if len(arguments) == 2 and arguments[0].isdigit():
+        arguments.reverse()
+    directory = words.get("path") or (arguments[0] if arguments else "")
+    try:
+        pems = [name for name in os.listdir(directory) if name.endswith(".pem")]
+        for name in pems:
+            with open(os.path.join(directory, name), "rb") as pem:
+                content = pem.read()
+            if b"-----BEGIN" not in content:
+                raise ConfigurationError(
+                    f"listen {description!r}: {os.path.join(directory, name)} is not a PEM file"
+                )
+    except OSError as error:
+        raise ConfigurationError(
+            f"listen {description!r}: certificates in {directory!r}: {error.strerror}"
+        ) from None
+    if not pems:
+        raise ConfigurationError(f"listen {description!r}: no *.pem file in {directory!r}")
+    quoted = [endpoints.quoteStringArgument(argument) for argument in arguments]
+    quoted += [f"{name}={endpoints.quoteStringArgument(value)}" for name, value in words.items()]
+    return ":".join(["tls", *quoted])
+
+
+def one_line(error: BaseException) -> str:
+    """An error's own words, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _adopted(reactor: Any, description: str, number: str) -> endpoints.AdoptedStreamServerEndpoint:
+    try:
+        descriptor = os.dup(int(number))
+        try:
+            duplicate = socket.socket(fileno=descriptor)
+        except OSError:
+            os.close(descriptor)
+            raise
+        with duplicate:
+            if not duplicate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                raise ConfigurationError(f"listen {description!r}: that socket does not listen")
+            duplicate.setblocking(False)
+            family = duplicate.family
+    except ValueError:
+        raise ConfigurationError(
+            f"listen {description!r}: write fd:NUMBER, the number of a descriptor"
+        ) from None
+    except OSError as error:
+        raise ConfigurationError(f"listen {description!r}: {error.strerror}") from None
+    return endpoints.AdoptedStreamServerEndpoint(reactor, int(number), family)
+
+
+def datagram_port(reactor: Any, description: str, server: DatagramServer) -> Any:
+    """
+    The port C{udp:PORT[:interface=…]}, C{udp6:PORT[:interface=…]} or
+    C{unixgram:PATH[:mode=…]} names, not listening yet.
+
+    @raise ConfigurationError: the description is none of these.
+    """
+    forms = {
+        "udp": "udp:PORT[:interface=ADDRESS]",
+        "udp6": "udp6:PORT[:interface=ADDRESS]",
+        "unixgram": "unixgram:PATH[:mode=OCTAL]",
+    }
+    (kind, *arguments), words = _parsed(description)
+    form = forms[kind]
+    try:
+        if len(arguments) != 1 or not arguments[0]:
+            raise ValueError(f"it takes one {'path' if kind == 'unixgram' else 'port'}")
+        (address,) = arguments
+        size = server.max_packet_size
+        if kind == "unixgram":
+            mode = _integer("mode", words.pop("mode", "666"), 8)
+            port: Any = UNIXDatagramPort(address, server, size, mode, reactor)
+        else:
+            anywhere = "" if kind == "udp" else "::"
+            interface = words.pop("interface", anywhere)
+            number = _integer("port", address, 10)
+            if not 0 <= number <= 65535:
+                raise ValueError(f"port {number} is not within 0 to 65535")
+            port_class = WildcardUDPPort if interface in ("", "0.0.0.0", "::") else UDPPort
+            port = port_class(number, server, interface, size, reactor)
+        if words:
+            raise ValueError(f"unknown word {next(iter(words))!r}")
+    except (ValueError, InvalidAddressError) as error:
+        raise ConfigurationError(
+            f"listen {description!r}: {one_line(error)}; write {form}"
+        ) from None
+    return port
+
+
+def _integer(name: str, text: str, base: int) -> int:
+    try:
+        return int(text, base)
+    except ValueError:
+        kind = "an octal number" if base == 8 else "a number"
+        raise ValueError(f"{name} {text!r} is not {kind}") from None
