@@ -19,7 +19,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -34,6 +34,7 @@ __all__ = [
     "ForkConcurrency",
     "ThreadConcurrency",
     "make_concurrency",
+    "serve_guarded",
 ]
 
 #: A blocking stream handler keeps its thread as long as its connection lasts, so a
@@ -177,7 +178,7 @@ class _Worker:
             job, name = task
             # Programs tell connections apart by the name of their thread.
             self.thread.name = name
-            tell(self._pool._returned, self, job, _serve_guarded(job))
+            tell(self._pool._returned, self, job, serve_guarded(job))
             del task, job
 
     def _left(self) -> None:
@@ -185,8 +186,11 @@ class _Worker:
         self.gone.callback(None)
 
 
-def _serve_guarded(job: IJob) -> Outcome:
-    """Runs in a worker thread, which must outlive whatever a handler raises."""
+def serve_guarded(job: IJob) -> Outcome:
+    """
+    Serve a job, whatever it raises.  Runs on a worker thread, which must outlive that, or
+    in a child, which must leave by its own door.
+    """
     try:
         return job.serve()
     except SystemExit:  # as threading: a thread may end itself silently
@@ -294,10 +298,10 @@ def _be_the_child(job: IJob, reactor: Any) -> None:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
-        _close_descriptors_of(reactor)
-        status = _STATUS[job.serve()]
+        _close_descriptors_of(reactor, getattr(job, "descriptors", ()))
+        status = _STATUS[serve_guarded(job)]
     except BaseException:
-        _log.failure("serving a request raised past its server's handle_error")
+        _log.failure("a child came to no end of its own")
     finally:
         try:
             sys.stdout.flush()
@@ -306,15 +310,15 @@ def _be_the_child(job: IJob, reactor: Any) -> None:
             os._exit(status)
 
 
-def _close_descriptors_of(reactor: Any) -> None:
+def _close_descriptors_of(reactor: Any, needed: Collection[int]) -> None:
     """
     Other connections end when the parent ends them, so the child must not hold them
     open.  The reactor's own table is left alone: the kernel side of it is shared.
     """
-    standard = {0, 1, 2}
+    kept = {0, 1, 2, *needed}
     for selectable in {*reactor.getReaders(), *reactor.getWriters()}:
         descriptor = selectable.fileno()
-        if descriptor not in standard and descriptor >= 0:
+        if descriptor not in kept and descriptor >= 0:
             try:
                 os.close(descriptor)
             except OSError:

@@ -108,6 +108,15 @@ class StreamFactory(RequestServer, ServerFactory):
         """Start serving the request; returns before it is served.  Reactor thread."""
         self._servings[request].process()
 
+    @override
+    def shutdown_request(self, request: Any) -> None:
+        """End the request's output, then close it.  Where the handler ran."""
+        serving = self._servings.get(request)
+        if serving is not None:
+            serving.measure()
+        super().shutdown_request(request)
+
+    @override
     def close_request(self, request: Any) -> None:
         """Close the request.  Where the handler ran; with C{fork} in the parent too."""
         serving = self._servings.get(request)

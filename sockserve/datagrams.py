@@ -28,7 +28,7 @@ from sockserve.servers import ABANDON_SECONDS, RequestServer
 from sockserve.stats import RequestRecord
 from sockserve.tasks import Task
 
-__all__ = ["MAX_REQUESTS", "DatagramAnswer", "DatagramServer"]
+__all__ = ["MAX_REQUESTS", "DatagramServer"]
 
 #: How many requests of one listener are under way at once (being served, or waiting for
 #: a worker) before it stops reading; what comes then waits in the kernel's buffer, and
@@ -77,6 +77,8 @@ class DatagramServer(RequestServer, DatagramProtocol):
 
     @override
     def startProtocol(self) -> None:
+        self._socket = self.transport.socket
+        self._answering = self.transport.answering
         self._suspended = False
         self._watch_silence()
 
@@ -125,8 +127,8 @@ class DatagramServer(RequestServer, DatagramProtocol):
         @param arrived_at: what sends the answer from where it came to, or None.
         @return: whether there may be more.
         """
-        self._arrived()
         statistics = self.statistics
+        self._arrived()
         if len(data) > self.max_packet_size:
             statistics.refused["truncated"] += 1
             return True
@@ -136,11 +138,11 @@ class DatagramServer(RequestServer, DatagramProtocol):
                 statistics.refused[refusal] += 1
                 return True
         if self.coroutine:
-            request: Any = (data, DatagramAnswer(self.transport.answer, arrived_at))
+            request: Any = (data, self._answering(arrived_at))
         elif arrived_at is None:
-            request = (data, self.transport.socket)
+            request = (data, self._socket)
         else:
-            request = (data, self.transport.socket)
+            request = (data, self._socket)
             self._arrivals[id(request)] = arrived_at
         if not offer(self, request, address):
             statistics.refused["verify"] += 1
@@ -210,33 +212,6 @@ class DatagramServer(RequestServer, DatagramProtocol):
                 )
             )
         self._check_drained()
-
-
-class DatagramAnswer:
-    """
-    What a coroutine handler answers with: the second half of its request.
-
-    @ivar sent: bytes sent.
-    """
-
-    __slots__ = ("_arrived_at", "_send", "sent")
-
-    def __init__(self, send: Callable[[bytes, Any, Any], None], arrived_at: Any) -> None:
-        self._send = send
-        self._arrived_at = arrived_at
-        self.sent = 0
-
-    def sendto(self, data: bytes, address: Any) -> int:
-        """
-        Send a packet, never waiting: when the kernel's buffer is full it is lost.
-
-        @return: the number of bytes in C{data}.
-        @raise OSError: the system refuses it, for example as too long.
-        """
-        self._send(data, address, self._arrived_at)
-        size = len(data)
-        self.sent += size
-        return size
 
 
 class _Serving:
@@ -347,6 +322,11 @@ class _BlockingServing(_Serving):
     def __init__(self, server: DatagramServer, request: Any, client_address: Any) -> None:
         super().__init__(server, request, client_address, server.reactor.seconds())
         self._arrived_at = server._arrivals.pop(id(request), None)
+
+    @property
+    def descriptors(self) -> tuple[int]:
+        """A child answers through the listener's own socket."""
+        return (self.request[1].fileno(),)
 
     def process(self) -> None:
         """Start serving, or wait for a worker."""

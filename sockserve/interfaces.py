@@ -137,7 +137,11 @@ class IRequestServer(Interface):
 
 
 class IJob(Interface):
-    """One request on its way to a place where it may block."""
+    """
+    One request on its way to a place where it may block.
+
+    It may have C{descriptors}: those of the reactor's that L{serve} needs in a child too.
+    """
 
     def serve() -> Outcome:
         """Serve the request from start to end.  Runs on the worker thread or in the child."""

@@ -12,6 +12,7 @@ lent connection.  It must not know handlers or servers.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
 import sys
@@ -175,6 +176,11 @@ def peer_is_gone(request: object) -> bool:
     if not isinstance(request, socket.socket):
         return False
     try:
+        poll = select.poll()
+        poll.register(request, 0)
+        # A reset leaves what came before it to be read.
+        if poll.poll(0):
+            return True
         return not request.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:
         return False
@@ -289,6 +295,7 @@ class Pump(abstract.FileDescriptor):
         self.sent = 0
         self.drained = False
         self._served = False
+        self._transport_is_lost = False
         self.connected = 1
         transport.registerProducer(self, True)
         self.registerProducer(transport, True)
@@ -353,6 +360,9 @@ class Pump(abstract.FileDescriptor):
         connection's, if it can end one side.
         """
         self.drained = True
+        if self._transport_is_lost:
+            self.connectionLost(reason)
+            return
         self._transport.unregisterProducer()
         if self._served or ISSLTransport.providedBy(self._transport):
             self.connectionLost(reason)
@@ -389,8 +399,9 @@ class Pump(abstract.FileDescriptor):
         # A child that was forked for another request may hold a copy, too.
         self._shutdown(socket.SHUT_RDWR)
         self._socket.close()
-        self._transport.unregisterProducer()
-        self._transport.loseConnection()
+        if not self._transport_is_lost:  # Twisted's TLS cannot stand it then
+            self._transport.unregisterProducer()
+            self._transport.loseConnection()
 
     def served(self) -> None:
         """
@@ -406,6 +417,7 @@ class Pump(abstract.FileDescriptor):
         The connection is gone: what came is still the handler's to read, but what it
         writes goes nowhere, which it is told even where it is blocked in it.
         """
+        self._transport_is_lost = True
         if not self.disconnected:
             self._shutdown(socket.SHUT_RD)
             self.loseConnection()

@@ -22,7 +22,7 @@ from typing import Any
 from twisted.internet import udp, unix
 from typing_extensions import override
 
-__all__ = ["AnsweringSocket", "UDPPort", "UNIXDatagramPort", "WildcardUDPPort"]
+__all__ = ["AnsweringSocket", "DatagramAnswer", "UDPPort", "UNIXDatagramPort", "WildcardUDPPort"]
 
 #: How many packets are read in a row before other connections get their turn.
 _READS_PER_TURN = 64
@@ -52,6 +52,41 @@ class AnsweringSocket(socket.socket):
         if arrived_at is None or len(rest) != 1:
             return super().sendto(data, *rest)
         return self.sendmsg([data], arrived_at, 0, rest[0])
+
+
+class DatagramAnswer:
+    """
+    What a coroutine handler answers with: the second half of its request.
+
+    @ivar sent: bytes sent.
+    """
+
+    __slots__ = ("_arrived_at", "_socket", "sent")
+
+    def __init__(self, sock: socket.socket, arrived_at: Any) -> None:
+        self._socket = sock
+        self._arrived_at = arrived_at
+        self.sent = 0
+
+    def sendto(self, data: bytes, address: Any) -> int:
+        """
+        Send a packet, never waiting: when the kernel's buffer is full it is lost, as
+        networks lose packets.
+
+        @return: the number of bytes in C{data}.
+        @raise OSError: the system refuses it, for example as too long.
+        """
+        try:
+            if self._arrived_at is None:
+                # The socket's own sendto looks for the request its thread serves.
+                _sendto(self._socket, data, socket.MSG_DONTWAIT, address)
+            else:
+                self._socket.sendmsg([data], self._arrived_at, socket.MSG_DONTWAIT, address)
+        except (BlockingIOError, ConnectionRefusedError):
+            pass
+        size = len(data)
+        self.sent += size
+        return size
 
 
 class _PortMixin:
@@ -90,17 +125,9 @@ class _PortMixin:
             if not received(data, address, None):
                 return
 
-    def answer(self, data: bytes, address: Any, arrived_at: Any) -> None:
-        """Send from the reactor; a full buffer loses the packet, as networks do."""
-        try:
-            if arrived_at is None:
-                # The socket's own sendto looks for the request its thread serves.
-                _sendto(self.socket, data, socket.MSG_DONTWAIT, address)
-            else:
-                self.socket.sendmsg([data], arrived_at, socket.MSG_DONTWAIT, address)
-        except OSError as error:
-            if error.errno not in (EAGAIN, EWOULDBLOCK, ECONNREFUSED):
-                raise
+    def answering(self, arrived_at: Any) -> DatagramAnswer:
+        """What a coroutine answers a packet with that came to C{arrived_at}."""
+        return DatagramAnswer(self.socket, arrived_at)
 
 
 class UDPPort(_PortMixin, udp.Port):
@@ -166,7 +193,6 @@ class UNIXDatagramPort(_PortMixin, unix.DatagramPort):
             except FileNotFoundError:
                 pass
         super().connectionLost(reason)
-
 
 
 def _is_abstract(path: str | bytes) -> bool:

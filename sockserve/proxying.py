@@ -15,6 +15,7 @@ from typing import Any
 from twisted.internet.interfaces import (
     IAddress,
     IHalfCloseableProtocol,
+    IHandshakeListener,
     IStreamServerEndpoint,
 )
 from twisted.protocols.haproxy._exceptions import InvalidProxyHeader
@@ -39,7 +40,7 @@ class IProxyHeaderListener(Interface):
         """The transport's C{getPeer} and C{getHost} tell the truth from now on."""
 
 
-@implementer(IHalfCloseableProtocol)
+@implementer(IHalfCloseableProtocol, IHandshakeListener)
 class ProxyProtocol(HAProxyProtocolWrapper):
     """
     Twisted's public C{proxyEndpoint} makes wrappers that pass a header on silently;
@@ -83,6 +84,11 @@ class ProxyProtocol(HAProxyProtocolWrapper):
             half_closeable.readConnectionLost()
         else:
             self.loseConnection()
+
+    def handshakeCompleted(self) -> None:
+        # TLS below the header is through before it; only TLS begun later is news.
+        if self._proxyInfo is not None and IHandshakeListener.providedBy(self.wrappedProtocol):
+            self.wrappedProtocol.handshakeCompleted()
 
     def writeConnectionLost(self) -> None:
         """This side is ended: pass it on."""

@@ -9,6 +9,7 @@ about.  Everything runs on the reactor thread but what says otherwise.
 
 from __future__ import annotations
 
+import os
 import socket
 from enum import Enum, Flag, auto
 from typing import Any, Protocol
@@ -19,7 +20,7 @@ from twisted.internet.interfaces import ISSLTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
 from sockserve.deadlines import DeadlineTimer
 from sockserve.interfaces import DeadlineExpired, IConcurrency, IJob, Outcome, Phase
@@ -126,6 +127,9 @@ class Serving:
     def abort(self) -> None:
         """End the request now, whatever is under way."""
         raise NotImplementedError
+
+    def measure(self) -> None:
+        """The handler is done with the request, which is about to be ended.  Any thread."""
 
     def closing(self) -> None:
         """The server is about to close the request.  Any thread."""
@@ -274,17 +278,21 @@ class CoroutineServing(Serving):
         self._handler_ended(result if error is None else Outcome.ERROR)
         self._over(_Part.HANDLER)
 
-    def _start_tls(self, context: Any) -> Deferred[None]:
+    async def _start_tls(self, context: Any) -> None:
+        self._writer.flush()
+        await self._writer.emptied()
         if self._reader.unread() or ISSLTransport.providedBy(self.transport):
             raise RuntimeError(
                 "start_tls: this connection is TLS already, or bytes of the client's are unread"
             )
-        self._writer.flush()
-        self._tls = Deferred()
+        self._tls = tls = Deferred()
         self.timer.arm(Phase.HANDSHAKE, self.deadlines.handshake)
+        self._writer.detach()
         self.transport.startTLS(context)
+        # One behind a PROXY header does not notice by itself.
+        alsoProvides(self.transport, ISSLTransport)
         self._writer.wrapped()
-        return self._tls
+        await tls
 
     def _close(self) -> None:
         if self._output is not _Output.OPEN or _Part.CONNECTION not in self.parts:
@@ -317,6 +325,7 @@ class _BlockingServing(Serving):
         concurrency = self.factory.concurrency
         assert concurrency is not None
         self._concurrency: IConcurrency = concurrency
+        self._process = os.getpid()
 
     def process(self) -> None:
         self._queued_at = self.timer.seconds()
@@ -328,6 +337,12 @@ class _BlockingServing(Serving):
 
     def serve(self) -> Outcome:
         """Runs on the worker thread or in the child."""
+        if os.getpid() != self._process:
+            # Copies of what waits for a child of its own: they would keep those
+            # connections from ending before this child does.
+            for waiting in self.factory._servings:
+                if waiting is not self.request:
+                    waiting.close()
         return serve(self.factory, self.request, self.protocol.client_address)
 
     def forked(self) -> None:
@@ -375,6 +390,8 @@ class LentServing(_BlockingServing):
         self._identity = SocketIdentity(self.request)
         # The transport is not heard of again: let go of it, and of its cycle with us.
         self.transport = protocol.transport = None
+        # Until the kernel was asked; a child does not tell.
+        protocol.record.received = protocol.record.sent = None
         self.timer.arm(Phase.IDLE, self.deadlines.idle)
         self.timer.arm(Phase.WRITE, self.deadlines.write)
 
@@ -384,16 +401,14 @@ class LentServing(_BlockingServing):
         super().ended(outcome)
 
     @override
-    def forked(self) -> None:
-        super().forked()
-        self.protocol.record.received = self.protocol.record.sent = None
+    def measure(self) -> None:
+        counts = transfer_counts(self.request)
+        if counts is not None:
+            self.protocol.record.received = counts.received
+            self.protocol.record.sent = counts.sent
 
     @override
     def closing(self) -> None:
-        counts = transfer_counts(self.request)
-        record = self.protocol.record
-        record.received = None if counts is None else counts.received
-        record.sent = None if counts is None else counts.sent
         if _Part.HANDLER not in self.parts:
             self.factory.reactor.callFromThread(self._over, _Part.CONNECTION)
 
@@ -474,6 +489,12 @@ class PumpedServing(_BlockingServing):
     def abort(self) -> None:
         super().abort()
         self.transport.abortConnection()
+
+    @override
+    def expire(self, phase: Phase) -> None:
+        super().expire(phase)
+        if phase is Phase.WRITE:  # what waits will not leave; nor would an end of file
+            self.transport.abortConnection()
 
     @override
     def interrupt(self) -> None:

@@ -9,10 +9,9 @@ the reactor thread.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ISSLTransport
 
 from sockserve.readers import StreamReader
@@ -41,7 +40,7 @@ class StreamConnection:
         wfile: StreamWriter,
         addresses: tuple[Any, Any],
         close: Callable[[], None],
-        start_tls: Callable[[Any], Deferred[None]],
+        start_tls: Callable[[Any], Awaitable[None]],
     ) -> None:
         self.transport = transport
         self.rfile = rfile

@@ -26,7 +26,7 @@ from twisted.internet.task import Clock
 from typing_extensions import override
 from zope.interface import implementer
 
-from sockserve.datagrams import DatagramAnswer
+from sockserve.concurrency import serve_guarded
 from sockserve.deadlines import Deadlines, DeadlineTimer
 from sockserve.interfaces import DeadlineExpired, IConcurrency, IJob, Phase
 from sockserve.lifecycle import is_coroutine_handler, offer, serve, serve_coroutine
@@ -77,7 +77,7 @@ class InlineConcurrency:
         """Serve the job before returning."""
         self.running += 1
         job.started()
-        outcome = job.serve()
+        outcome = serve_guarded(job)
         self.running -= 1
         job.ended(outcome)
 
@@ -191,12 +191,8 @@ def run_datagram(
     result = Exchange()
     server = _MemoryServer(handler, result, attributes)
 
-    def answer(datagram: bytes, address: Any, arrived_at: Any) -> None:
-        result._datagrams.append((bytes(datagram), address))
-        result._output.append(bytes(datagram))
-
     server.datagrams = True
-    offer(server, (data, DatagramAnswer(answer, None)), client_address)
+    offer(server, (data, _MemoryAnswer(result)), client_address)
     if server.task is not None:
         raise AssertionError("the handler still waits")
     return result
@@ -372,6 +368,18 @@ def _traced(handler: Callable[..., Any], trace: list[str]) -> Callable[..., Any]
 
     methods = {name: recorded(name) for name in ("setup", "handle", "finish") if hasattr(cls, name)}
     return type(cls.__name__, (cls,), {**methods, "__qualname__": cls.__qualname__})
+
+
+class _MemoryAnswer:
+    """Where a datagram handler's answers go."""
+
+    def __init__(self, result: Exchange) -> None:
+        self._result = result
+
+    def sendto(self, data: bytes, address: Any) -> int:
+        self._result._datagrams.append((bytes(data), address))
+        self._result._output.append(bytes(data))
+        return len(data)
 
 
 class _MemoryTransport:

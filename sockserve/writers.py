@@ -190,6 +190,25 @@ class StreamWriter:
         self._size = 0
         self._wake()
 
+    async def emptied(self) -> None:
+        """
+        Wait until nothing is queued here.
+
+        @raise ConnectionError: the connection broke.
+        @raise DeadlineExpired: the C{write} deadline passed.
+        """
+        while (self._pending or self._congested) and self._error is None:
+            waiter = Wakeup()
+            self._waiters.append(waiter)
+            await waiter
+        if self._error is not None:
+            raise self._error
+
+    def detach(self) -> None:
+        """Let go of the transport, which is about to become another one; L{wrapped} follows."""
+        if not self._direct:
+            self._transport.unregisterProducer()
+
     def wrapped(self) -> None:
         """The transport has become TLS: from now on it buffers by itself."""
         self._direct = False

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import IO, Any, cast
@@ -120,14 +121,17 @@ class AccessLog(Service):
         """Open the file, and reopen it on SIGUSR1 from now on."""
         super().startService()
         self._start_writing()
-        self._previous = signal.getsignal(signal.SIGUSR1)
-        signal.signal(signal.SIGUSR1, self._signalled)
+        # Only the main thread may; a reactor that runs elsewhere leaves signals alone.
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGUSR1, self._signalled)
 
     @override
     def stopService(self) -> None:
         """Close the file."""
         super().stopService()
-        signal.signal(signal.SIGUSR1, self._previous or signal.SIG_DFL)
+        if self._previous is not None:
+            signal.signal(signal.SIGUSR1, self._previous)
+            self._previous = None
         self._stop_writing()
 
     def reopen(self) -> None:
