@@ -29,6 +29,9 @@ __all__ = ["Admission", "Gate", "Network", "parse_network"]
 #: with.  0.1: ranch's C{ranch_acceptor}.
 ACCEPT_RETRY_SECONDS = 0.1
 
+#: How the kernel writes an IPv4 address of a dual-stack socket (RFC 4291, 2.5.5.2).
+_MAPPED = "::ffff:"
+
 _OUT_OF_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -135,18 +138,17 @@ class Admission:
 
     def _network_allowed(self, host: str) -> bool:
         address = ipaddress.ip_address(host.partition("%")[0])
-        mapped = getattr(address, "ipv4_mapped", None)
-        if mapped is not None:  # an IPv4 client of a dual-stack socket
-            address = mapped
         if any(address in network for network in self.deny):
             return False
         return not self.allow or any(address in network for network in self.allow)
 
 
 def _host(client_address: Any) -> str | None:
-    if isinstance(client_address, tuple):
-        return str(client_address[0])
-    return None
+    """The client's IP address; an IPv4 client of a dual-stack socket by its IPv4 one."""
+    if not isinstance(client_address, tuple):
+        return None
+    host = str(client_address[0])
+    return host.removeprefix(_MAPPED) if host.startswith(_MAPPED) and "." in host else host
 
 
 class Gate:
@@ -195,8 +197,8 @@ class Gate:
             return False
         return True
 
-    def accepted(self) -> None:
-        """One more was taken."""
+    def caught_up(self) -> None:
+        """Nobody waits any more: the next complaint is about a new shortage."""
         self._complained = False
 
     def exhausted(self, error: OSError) -> None:
@@ -254,11 +256,11 @@ class _GatedSocket(socket.socket):
         if not self.gate.may_accept():
             raise BlockingIOError(EAGAIN, "no more connections are admitted just now")
         try:
-            accepted = super().accept()
+            return super().accept()
         except OSError as error:
             if error.errno in _OUT_OF_RESOURCES:
                 self.gate.exhausted(error)
                 raise BlockingIOError(EAGAIN, "no descriptor to accept with") from error
+            if isinstance(error, BlockingIOError):
+                self.gate.caught_up()
             raise
-        self.gate.accepted()
-        return accepted

@@ -94,7 +94,12 @@ class _Places:
 
     def _ended(self, job: IJob, outcome: Outcome) -> None:
         self.running -= 1
-        job.ended(outcome)
+        try:
+            job.ended(outcome)
+        finally:
+            self._begin_waiting()
+
+    def _begin_waiting(self) -> None:
         while self._waiting and self.running < self.limit:
             self._begin(self._waiting.popleft())
 

@@ -493,7 +493,7 @@ class PumpedServing(_BlockingServing):
     @override
     def expire(self, phase: Phase) -> None:
         super().expire(phase)
-        if phase is Phase.WRITE:  # what waits will not leave; nor would an end of file
+        if phase in (Phase.WRITE, Phase.DRAIN):  # nothing more is waited for
             self.transport.abortConnection()
 
     @override

@@ -19,9 +19,12 @@ from contextvars import Context, copy_context
 from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 __all__ = ["Cork", "Task", "Wakeup"]
+
+_log = Logger()
 
 
 def _drop(failure: Failure) -> None:
@@ -144,8 +147,8 @@ class Task:
 
     def abandon(self) -> None:
         """
-        Stop driving: close the coroutine.  One that awaits even so is left to the
-        garbage collector.
+        Stop driving: close the coroutine.  What it raises at that is logged, and one that
+        awaits even so is left to the garbage collector.
         """
         waiting, self._waiting = self._waiting, None
         if type(waiting) is Wakeup:
@@ -153,8 +156,8 @@ class Task:
             waiting.called = True
         try:
             self._coroutine.close()
-        except RuntimeError:
-            pass
+        except Exception:
+            _log.failure("a coroutine that was given up raised")
 
     def _fired(self, result: Any) -> None:
         if self._waiting is None:  # abandoned

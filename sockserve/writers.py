@@ -300,21 +300,20 @@ class StreamWriter:
     def _batch(self) -> bytes:
         """Take what leaves next, at most about the high watermark."""
         pending = self._pending
-        first = pending.pop(0)
+        first = pending[0]
         if len(first) > HIGH_WATER_BYTES:
             view = memoryview(first)
-            pending.insert(0, view[HIGH_WATER_BYTES:])
+            pending[0] = view[HIGH_WATER_BYTES:]
             batch = bytes(view[:HIGH_WATER_BYTES])
-        elif not pending:
-            batch = first if type(first) is bytes else bytes(first)
         else:
-            parts = [first]
-            size = len(first)
-            while pending and size + len(pending[0]) <= HIGH_WATER_BYTES:
-                part = pending.pop(0)
+            size = count = 0
+            for part in pending:
                 size += len(part)
-                parts.append(part)
-            batch = b"".join(parts)
+                if size > HIGH_WATER_BYTES:
+                    break
+                count += 1
+            batch = b"".join(pending[:count])
+            del pending[:count]  # at once: a list gives up its first items slowly
         self._size -= len(batch)
         self.sent += len(batch)
         return batch

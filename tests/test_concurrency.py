@@ -1,0 +1,456 @@
+"""Concurrency: the places where blocking handlers run."""
+
+import errno
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
+from twisted.logger import LogLevel, capturedLogs
+
+from sockserve import concurrency
+from sockserve.concurrency import (
+    DEFAULT_MAX_CHILDREN,
+    DEFAULT_THREADS,
+    ForkConcurrency,
+    ThreadConcurrency,
+    make_concurrency,
+)
+from sockserve.interfaces import ConfigurationError, Outcome
+from sockserve.testing import InlineConcurrency
+from tests.contracts import ConcurrencyContract, HeldJob, Job, QueueContract
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+needs_pidfd = pytest.mark.skipif(
+    not hasattr(os, "pidfd_open"), reason="needs pidfd_open (Linux 5.3)"
+)
+
+#: How long a test waits for a thread of its own to end.
+PATIENCE_SECONDS = 10.0
+
+
+@pytest.fixture
+def reactor() -> Any:
+    from twisted.internet import reactor
+
+    return reactor
+
+
+@pytest.fixture
+def threads(no_leaks: None, reactor: Any) -> Iterator[Callable[[int], ThreadConcurrency]]:
+    """Makes pools, whose threads are gone after the test."""
+    pools = []
+
+    def pool(limit: int) -> ThreadConcurrency:
+        pools.append(ThreadConcurrency(reactor, limit))
+        return pools[-1]
+
+    yield pool
+    for each in pools:
+        each.stop()
+
+
+class TestInline(ConcurrencyContract):
+    @pytest.fixture
+    def place(self) -> Any:
+        return InlineConcurrency()
+
+
+class TestSerial(QueueContract):
+    start = "threading.Thread.start"
+    no_more = RuntimeError("can't start new thread")
+
+    @pytest.fixture
+    def place(self, threads: Any) -> Any:
+        return threads(1)
+
+
+class TestThreads(QueueContract):
+    start = "threading.Thread.start"
+    no_more = RuntimeError("can't start new thread")
+
+    @pytest.fixture
+    def place(self, threads: Any) -> Any:
+        return threads(4)
+
+
+@needs_pidfd
+class TestFork(QueueContract):
+    start = "os.fork"
+    no_more = BlockingIOError(errno.EAGAIN, "no more processes")
+
+    @pytest.fixture
+    def place(self, no_leaks: None, reactor: Any) -> Any:
+        return ForkConcurrency(reactor, 3)
+
+
+# Threads
+
+
+def names_of(pool: ThreadConcurrency, seen: list[Any]) -> Job:
+    def work() -> Outcome:
+        seen.append((threading.get_ident(), threading.current_thread().name))
+        return Outcome.OK
+
+    return Job(work)
+
+
+async def test_handlers_run_beside_the_reactor(threads: Any) -> None:
+    seen: list[Any] = []
+    job = names_of(threads(2), seen)
+    threads(2).run(job)
+    await job.over
+    assert seen[0][0] != threading.get_ident()
+
+
+async def test_an_idle_thread_serves_again_under_a_new_name(threads: Any) -> None:
+    """Programs keep what belongs to a connection under the name of its thread."""
+    pool = threads(10)
+    seen: list[Any] = []
+    for _ in range(5):
+        job = names_of(pool, seen)
+        pool.run(job)
+        await job.over
+    idents, names = zip(*seen, strict=True)
+    assert len(set(idents)) == 1
+    assert len(set(names)) == 5
+
+
+async def test_threads_that_run_at_once_have_names_of_their_own(threads: Any) -> None:
+    """Whichever listener's pool they are of."""
+    pools = [threads(3), threads(3)]
+    names: list[str] = []
+
+    class Named(HeldJob):
+        def serve(self) -> Outcome:
+            names.append(threading.current_thread().name)
+            return super().serve()
+
+    first = Job()
+    pools[0].run(first)
+    await first.over
+    jobs = [Named() for _ in range(6)]
+    for number, job in enumerate(jobs):
+        pools[number % 2].run(job)
+    for job in jobs:
+        job.release()
+    await gatherResults([job.over for job in jobs])
+    for job in jobs:
+        job.close()
+    assert len(set(names)) == len(names) == 6
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    """For what ends on a thread and tells nobody."""
+    from twisted.internet import reactor
+
+    deadline = reactor.seconds() + PATIENCE_SECONDS
+    while not condition():
+        assert reactor.seconds() < deadline
+        await deferLater(reactor, 0.01)
+
+
+async def test_the_pool_grows_only_as_needed_and_shrinks(
+    threads: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(concurrency, "THREAD_IDLE_SECONDS", 0.05)
+    pool = threads(100)
+    before = threading.active_count()
+    jobs = [HeldJob() for _ in range(5)]
+    for job in jobs:
+        pool.run(job)
+    assert threading.active_count() == before + 5
+    for job in jobs:
+        job.release()
+    await gatherResults([job.over for job in jobs])
+    for job in jobs:
+        job.close()
+    # Idle for longer than 0.05 s, all of them retire.
+    await _until(lambda: threading.active_count() == before)
+    job = Job()
+    pool.run(job)
+    assert await job.over is Outcome.OK
+
+
+async def test_threads_that_retire_do_not_lose_a_job(
+    threads: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job comes just when its thread is about to go."""
+    monkeypatch.setattr(concurrency, "THREAD_IDLE_SECONDS", 0.001)
+    pool = threads(2)
+    for _ in range(200):
+        jobs = [Job(), Job(), Job()]
+        for job in jobs:
+            pool.run(job)
+        await gatherResults([job.over for job in jobs])
+
+
+async def test_stop_fires_when_idle_threads_are_gone(threads: Any) -> None:
+    pool = threads(5)
+    before = threading.active_count()
+    jobs = [HeldJob() for _ in range(5)]
+    for job in jobs:
+        pool.run(job)
+    for job in jobs:
+        job.release()
+    await gatherResults([job.over for job in jobs])
+    assert threading.active_count() == before + 5
+    await pool.stop()
+    assert threading.active_count() == before
+    for job in jobs:
+        job.close()
+
+
+async def test_threads_do_not_keep_the_process(threads: Any) -> None:
+    seen: list[bool] = []
+
+    def work() -> Outcome:
+        seen.append(threading.current_thread().daemon)
+        return Outcome.OK
+
+    job = Job(work)
+    threads(1).run(job)
+    await job.over
+    assert seen == [True]
+
+
+async def test_a_thread_cannot_be_killed(threads: Any) -> None:
+    pool = threads(1)
+    job = HeldJob()
+    pool.run(job)
+    assert not pool.kill(job)
+    job.release()
+    assert await job.over is Outcome.OK
+    job.close()
+
+
+async def test_what_a_job_raises_past_its_server_is_logged(threads: Any) -> None:
+    def work() -> Outcome:
+        raise ValueError("past handle_error")
+
+    job = Job(work)
+    with capturedLogs() as logged:
+        threads(1).run(job)
+        await job.over
+    assert [event["log_failure"].getErrorMessage() for event in logged] == ["past handle_error"]
+
+
+# Children
+
+
+@pytest.fixture
+def children(no_leaks: None, reactor: Any) -> ForkConcurrency:
+    if not hasattr(os, "pidfd_open"):
+        pytest.skip("needs pidfd_open (Linux 5.3)")
+    return ForkConcurrency(reactor, 5)
+
+
+class TellingJob(Job):
+    """One whose child tells the test something."""
+
+    def __init__(self, tell: Callable[[], Any]) -> None:
+        super().__init__(self._tell)
+        self._what = tell
+        self._read, self._write = os.pipe()
+
+    def _tell(self) -> Outcome:
+        os.write(self._write, repr(self._what()).encode())
+        return Outcome.OK
+
+    async def heard(self) -> str:
+        await self.over
+        os.close(self._write)
+        with open(self._read, "rb") as pipe:
+            return pipe.read().decode()
+
+
+async def test_each_request_has_a_child(children: ForkConcurrency) -> None:
+    jobs = [TellingJob(os.getpid) for _ in range(3)]
+    for job in jobs:
+        children.run(job)
+        assert job.told == ["started", "forked"]
+    pids = {int(await job.heard()) for job in jobs}
+    assert len(pids) == 3
+    assert os.getpid() not in pids
+
+
+async def test_a_child_has_a_copy_of_everything(children: ForkConcurrency) -> None:
+    things = ["the parent's"]
+
+    def work() -> list[str]:
+        things.append("the child's")
+        return things
+
+    job = TellingJob(work)
+    children.run(job)
+    assert await job.heard() == repr(["the parent's", "the child's"])
+    assert things == ["the parent's"]
+
+
+async def test_a_child_can_be_killed(children: ForkConcurrency) -> None:
+    jobs = [HeldJob(), HeldJob()]
+    for job in jobs:
+        children.run(job)
+    with capturedLogs() as logged:
+        assert children.kill(jobs[0])
+        assert await jobs[0].over is Outcome.ERROR
+    assert logged == []  # it was asked for
+    assert not children.kill(jobs[0])
+    assert children.running == 1
+    jobs[1].release()
+    assert await jobs[1].over is Outcome.OK
+    for job in jobs:
+        job.close()
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda: os.kill(os.getpid(), signal.SIGKILL),
+        lambda: os.kill(os.getpid(), signal.SIGALRM),
+        lambda: os._exit(77),
+    ],
+    ids=["killed", "signalled", "left"],
+)
+async def test_a_child_that_dies_is_logged(
+    children: ForkConcurrency, end: Callable[[], Any]
+) -> None:
+    job = Job(end)
+    with capturedLogs() as logged:
+        children.run(job)
+        assert await job.over is Outcome.ERROR
+    assert [event["log_level"] for event in logged] == [LogLevel.error]
+    assert children.running == 0
+
+
+async def test_a_child_can_be_ended_by_the_usual_signals(children: ForkConcurrency) -> None:
+    """The reactor's handlers are not the child's."""
+    ends = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    jobs = [Job(lambda number=number: os.kill(os.getpid(), number)) for number in ends]
+    for job in jobs:
+        children.run(job)
+    assert await gatherResults([job.over for job in jobs]) == [Outcome.ERROR] * 3
+
+
+async def test_a_child_leaves_nothing_of_the_parents_to_run(
+    children: ForkConcurrency, tmp_path: Any
+) -> None:
+    """Neither the parent's C{finally}s nor what it has registered for its exit."""
+    import atexit
+
+    ran = tmp_path / "ran"
+    note = lambda: ran.write_text(str(os.getpid()))  # noqa: E731
+    atexit.register(note)
+    try:
+        for work in (lambda: Outcome.OK, lambda: sys.exit(0)):
+            job = Job(work)
+            children.run(job)
+            await job.over
+    finally:
+        atexit.unregister(note)
+    assert not ran.exists()
+
+
+class Echo(Protocol):
+    def dataReceived(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+class Client(Protocol):
+    def __init__(self) -> None:
+        self.heard: Deferred[bytes] = Deferred()
+        self.over: Deferred[None] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        heard, self.heard = self.heard, Deferred()
+        heard.callback(data)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.over.callback(None)
+
+
+async def test_children_do_not_disturb_the_parents_connections(
+    children: ForkConcurrency, reactor: Any
+) -> None:
+    """They go on while a child runs and after it ended, and close when the parent says so."""
+    servers: list[Echo] = []
+
+    class Connections(Factory):
+        noisy = False
+
+        def buildProtocol(self, addr: Any) -> Echo:
+            servers.append(Echo())
+            return servers[-1]
+
+    port = reactor.listenTCP(0, Connections(), interface="127.0.0.1")
+    endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+
+    async def talk(client: Client) -> None:
+        heard = client.heard
+        client.transport.write(b"hello")
+        assert await heard == b"hello"
+
+    first = await connectProtocol(endpoint, Client())
+    await talk(first)
+    held = HeldJob()
+    children.run(held)
+    await talk(first)
+    for _ in range(3):
+        short = Job()
+        children.run(short)
+        await short.over
+        await talk(first)
+    second = await connectProtocol(endpoint, Client())
+    await talk(second)
+    # The child would hold it open if it had kept its copy of the descriptor.
+    servers[0].transport.loseConnection()
+    await first.over
+    held.release()
+    await held.over
+    held.close()
+    await talk(second)
+    servers[1].transport.loseConnection()
+    await second.over
+    await port.stopListening()
+
+
+def test_without_pidfds_there_is_no_fork(reactor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
+    with pytest.raises(ConfigurationError, match=r"fork.*use threads"):
+        ForkConcurrency(reactor)
+
+
+# By name
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "kind", "limit"),
+    [
+        ("serial", {}, ThreadConcurrency, 1),
+        ("serial", {"threads": 9, "max_children": 9}, ThreadConcurrency, 1),
+        ("threads", {}, ThreadConcurrency, DEFAULT_THREADS),
+        ("threads", {"threads": 7}, ThreadConcurrency, 7),
+        pytest.param("fork", {}, ForkConcurrency, DEFAULT_MAX_CHILDREN, marks=needs_pidfd),
+        pytest.param("fork", {"max_children": 3}, ForkConcurrency, 3, marks=needs_pidfd),
+    ],
+)
+def test_a_place_by_name(
+    reactor: Any, name: str, options: dict[str, int], kind: type, limit: int
+) -> None:
+    place = make_concurrency(reactor, name, **options)
+    assert type(place) is kind
+    assert place.limit == limit
+
+
+@pytest.mark.parametrize("name", ["", "Threads", "thread", "process"])
+def test_a_wrong_name_is_refused(reactor: Any, name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name!r}: choose serial, threads or fork"):
+        make_concurrency(reactor, name)

@@ -1,0 +1,111 @@
+"""Statistics: what is counted, and what pages and logs are given."""
+
+import json
+from math import inf
+
+import pytest
+
+from sockserve.interfaces import Phase
+from sockserve.stats import (
+    DURATION_BUCKETS_SECONDS,
+    Histogram,
+    ListenerStatistics,
+    RequestRecord,
+)
+
+
+def test_bounds_rise() -> None:
+    assert list(DURATION_BUCKETS_SECONDS) == sorted(set(DURATION_BUCKETS_SECONDS))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "bound"),
+    [
+        (0, 0.0005),
+        (0.0005, 0.0005),  # an upper bound belongs to its bucket, as Prometheus's C{le}
+        (0.0006, 0.001),
+        (0.3, 0.5),
+        (1, 1.0),
+        (299, 300.0),
+        (300, 300.0),
+        (300.1, inf),
+        (1e6, inf),
+    ],
+)
+def test_a_duration_is_counted_in_the_bucket_of_its_upper_bound(
+    seconds: float, bound: float
+) -> None:
+    histogram = Histogram()
+    histogram.add(seconds)
+    bounds = [*DURATION_BUCKETS_SECONDS, inf]
+    counted = dict(zip(bounds, histogram.counts, strict=True))
+    assert {upper for upper, count in counted.items() if count} == {bound}
+
+
+def test_a_histogram_has_count_and_total() -> None:
+    histogram = Histogram()
+    assert (histogram.count, histogram.total) == (0, 0)
+    for seconds in (0.25, 0.25, 2, 500):
+        histogram.add(seconds)
+    assert (histogram.count, histogram.total) == (4, 502.5)
+
+
+def test_records_add_up() -> None:
+    statistics = ListenerStatistics("tcp:7000")
+    statistics.record(RequestRecord(("192.0.2.1", 1), "Echo", {"handle": 2.0}, 10, 20))
+    statistics.record(
+        RequestRecord(("192.0.2.1", 2), "Echo", {"handle": 0.5, "queue": 0.25}, 1, 2, "error")
+    )
+    told = statistics.snapshot()
+    assert (told["received"], told["sent"]) == (11, 22)
+    assert told["durations"] == {
+        "handle": {"count": 2, "total": 2.5},
+        "queue": {"count": 1, "total": 0.25},
+    }
+
+
+def test_bytes_that_the_system_does_not_tell_count_for_nothing() -> None:
+    statistics = ListenerStatistics()
+    statistics.record(RequestRecord("", "Echo", received=None, sent=None))
+    statistics.record(RequestRecord("", "Echo", received=5, sent=7))
+    assert (statistics.received, statistics.sent) == (5, 7)
+
+
+def test_records_do_not_share_their_phases() -> None:
+    first, second = RequestRecord("", "Echo"), RequestRecord("", "Echo")
+    first.phases["handle"] = 1.0
+    assert second.phases == {}
+    assert second.outcome == "ok"
+
+
+def test_a_snapshot_is_plain_data_and_stays_as_it_was() -> None:
+    statistics = ListenerStatistics("tcp:7000")
+    statistics.accepted = 3
+    statistics.active = 1
+    statistics.requests = 2
+    statistics.errors = 1
+    statistics.abandoned = 1
+    statistics.refused["network"] += 1
+    statistics.expiries[Phase.IDLE] += 2
+    statistics.record(RequestRecord("", "Echo", {"handle": 1.5}, 10, 20))
+    told = statistics.snapshot()
+    as_told = json.loads(json.dumps(told))
+
+    statistics.accepted += 1
+    statistics.refused["network"] += 1
+    statistics.expiries[Phase.IDLE] += 1
+    statistics.record(RequestRecord("", "Echo", {"handle": 1.5}))
+    assert told == as_told
+    assert as_told == {
+        "listener": "tcp:7000",
+        "accepted": 3,
+        "active": 1,
+        "refused": {"network": 1},
+        "requests": 2,
+        "errors": 1,
+        "expiries": {"idle": 2},
+        "received": 10,
+        "sent": 20,
+        "abandoned": 1,
+        "durations": {"handle": {"count": 1, "total": 1.5}},
+    }

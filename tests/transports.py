@@ -1,0 +1,134 @@
+"""What streams are tested on: a transport of Twisted's with a make-believe kernel below it."""
+
+from collections.abc import Coroutine
+from typing import Any
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactor
+
+from sockserve.deadlines import Deadlines, DeadlineTimer
+from sockserve.interfaces import DeadlineExpired, Phase
+from sockserve.readers import StreamReader
+from sockserve.tasks import Cork, Task
+from sockserve.writers import StreamWriter
+
+
+class KernelTransport(FileDescriptor):
+    """
+    Twisted's own buffering over a socket buffer with as much room as a test gives it.
+
+    @ivar room: how many bytes the kernel takes for now.
+    @ivar sent: what it took.
+    @ivar packets: the same, by system call.
+    @ivar broken: what a send comes to instead, when set.
+    """
+
+    connected = 1
+
+    def __init__(self, room: int = 1 << 30) -> None:
+        super().__init__(MemoryReactor())
+        self.room = room
+        self.packets: list[bytes] = []
+        self.broken: OSError | None = None
+        self.aborted = False
+        self.write_ended = False
+        self.startReading()
+
+    @property
+    def sent(self) -> bytes:
+        return b"".join(self.packets)
+
+    @property
+    def reading(self) -> bool:
+        return self in self.reactor.readers
+
+    @property
+    def buffered(self) -> int:
+        return len(self.dataBuffer) - self.offset + self._tempDataLen
+
+    def getHandle(self) -> "KernelTransport":
+        return self
+
+    def send(self, data: bytes) -> int:
+        """The socket's."""
+        if self.broken is not None:
+            raise self.broken
+        taken = bytes(data[: self.room])
+        if data and not taken:
+            raise BlockingIOError
+        self.room -= len(taken)
+        self.packets.append(taken)
+        return len(taken)
+
+    def writeSomeData(self, data: bytes) -> int | Exception:
+        try:
+            return self.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            return error
+
+    def make_room(self, size: int = 1 << 30) -> None:
+        """The peer reads; the reactor sends for as long as there is something and room."""
+        self.room += size
+        while self.room and self in self.reactor.writers:
+            self.doWrite()
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+
+    def _closeWriteConnection(self) -> None:
+        self.write_ended = True
+
+
+class Call:
+    """A coroutine under way, driven as a handler's is."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], cork: Cork | None = None) -> None:
+        self.waiting = True
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self.task = Task(coroutine, self._ended, cork)
+        self.task.start()
+
+    def _ended(self, result: Any, error: BaseException | None) -> None:
+        assert self.waiting, "it ended twice"
+        self.waiting = False
+        self._result, self._error = result, error
+
+    def result(self) -> Any:
+        """What it returned; raises what it raised."""
+        assert not self.waiting, "it still waits"
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+
+class Connection:
+    """
+    A reader and a writer as a connection has them, with a clock to turn.
+
+    @ivar expired: what deadlines have passed, with the time.
+    """
+
+    def __init__(self, *, room: int = 1 << 30, direct: bool = True, **deadlines: Any) -> None:
+        self.clock = Clock()
+        self.expired: list[tuple[float, Phase]] = []
+        self.timer = DeadlineTimer(self.clock, self._passed)
+        self.transport = KernelTransport(room)
+        given = Deadlines(**deadlines)
+        self.reader = StreamReader(self.transport, given, self.timer)
+        self.writer = StreamWriter(self.transport, direct, given, self.timer)
+
+    def _passed(self, phase: Phase) -> None:
+        # The reader arms this one and leaves it so; its connection looks whether it holds.
+        if phase is Phase.IDLE and not self.reader.between_messages():
+            return
+        self.expired.append((self.clock.seconds(), phase))
+        self.reader.fail(DeadlineExpired(phase))
+        self.writer.fail(DeadlineExpired(phase))
+
+    def advance(self, seconds: float) -> None:
+        """Turn the clock second by second, so that expiries are told their time."""
+        self.clock.pump([1] * int(seconds))
