@@ -29,6 +29,9 @@ __all__ = ["Admission", "Gate", "Network", "parse_network"]
 #: with.  0.1: ranch's C{ranch_acceptor}.
 ACCEPT_RETRY_SECONDS = 0.1
 
+#: A lack of descriptors that comes back within so many seconds is still the same one.
+CALM_SECONDS = 1.0
+
 #: How the kernel writes an IPv4 address of a dual-stack socket (RFC 4291, 2.5.5.2).
 _MAPPED = "::ffff:"
 
@@ -180,6 +183,7 @@ class Gate:
         self._refused = refused
         self._retry: IDelayedCall | None = None
         self._complained = False
+        self._exhausted_at = 0.0
         listening = port.socket
         gated = _GatedSocket(
             listening.family, listening.type, listening.proto, fileno=listening.detach()
@@ -198,13 +202,15 @@ class Gate:
         return True
 
     def caught_up(self) -> None:
-        """Nobody waits any more: the next complaint is about a new shortage."""
-        self._complained = False
+        """Nobody waits any more: if that lasts, the next complaint is about a new shortage."""
+        if self._complained and self._clock.seconds() - self._exhausted_at >= CALM_SECONDS:
+            self._complained = False
 
     def exhausted(self, error: OSError) -> None:
         """There was nothing to accept with: stop, and try again soon."""
         self._port.stopReading()
         self._refused("descriptors")
+        self._exhausted_at = self._clock.seconds()
         if not self._complained:
             self._complained = True
             self._log.error(

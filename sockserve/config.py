@@ -55,6 +55,7 @@ class ServerConfig:
     @ivar handler: a handler class, or any callable that makes a handler.
     @ivar concurrency: C{serial}, C{threads} or C{fork}; None for what the handler needs.
     @ivar allow: networks, as L{Admission}'s.
+    @ivar located: puts where the words were written before a message about them.
     """
 
     listen: tuple[str, ...] = (DEFAULT_LISTEN,)
@@ -70,6 +71,7 @@ class ServerConfig:
     proxy_from: tuple[Any, ...] = ()
     access_log: str | None = None
     log_format: str = "combined"
+    located: Callable[[str], str] = attrs.field(default=str, eq=False, repr=False)
 
     def build(self, reactor: Any) -> MultiService:
         """
@@ -78,6 +80,12 @@ class ServerConfig:
 
         @raise ConfigurationError: a description or a file cannot be.
         """
+        try:
+            return self._build(reactor)
+        except ConfigurationError as error:
+            raise ConfigurationError(self.located(str(error))) from error
+
+    def _build(self, reactor: Any) -> MultiService:
         parent = MultiService()
         concurrency = None
         if not is_coroutine_handler(self.handler):
@@ -380,14 +388,18 @@ def read_toml(path: str) -> list[ServerConfig]:
         raise ConfigurationError(f"{path}: write at least one [[server]] table")
     configs = []
     for number, words in enumerate(servers):
+        located = functools.partial(_located, path, text, words, number)
         try:
-            configs.append(server_config(words))
+            configs.append(attrs.evolve(server_config(words), located=located))
         except ConfigurationError as error:
-            message = str(error)
-            word = next((word for word in words if _names(message, word)), None)
-            line = _line_of(text, word, number) if word else _line_of(text, None, number)
-            raise ConfigurationError(f"{path}:{line}: {message}") from None
+            raise ConfigurationError(located(str(error))) from None
     return configs
+
+
+def _located(path: str, text: str, words: Iterable[str], table: int, message: str) -> str:
+    """A message about one of the C{words} of a table, after the file and the line."""
+    word = next((word for word in words if _names(message, word)), None)
+    return f"{path}:{_line_of(text, word, table)}: {message}"
 
 
 def _names(message: str, word: str) -> bool:

@@ -38,6 +38,10 @@ from sockserve.stats import RequestRecord
 
 __all__ = ["StreamFactory", "StreamProtocol", "socket_address"]
 
+#: How long one complaint about a lack of descriptors stands for those that follow: a
+#: minute, so that a log read later shows how long the shortage lasted.
+COMPLAINT_SECONDS = 60.0
+
 _log = Logger()
 
 
@@ -89,6 +93,7 @@ class StreamFactory(RequestServer, ServerFactory):
         self._proxies = Admission(allow=proxy_from)
         self.connections: set[StreamProtocol] = set()
         self._servings: dict[Any, Serving] = {}
+        self._silent_until = 0.0
 
     @override
     def buildProtocol(self, addr: Any) -> Any:
@@ -123,6 +128,17 @@ class StreamFactory(RequestServer, ServerFactory):
         if serving is not None:
             serving.closing()
         super().close_request(request)
+
+    def _complain(self, client_address: Any, error: OSError) -> None:
+        """A request cannot be served for want of descriptors; of many, the log has one."""
+        now = self.reactor.seconds()
+        if now >= self._silent_until:
+            self._silent_until = now + COMPLAINT_SECONDS
+            _log.error(
+                "cannot serve {peer}: {error}; raise the limit of open files (ulimit -n)",
+                peer=client_address,
+                error=error,
+            )
 
     def trusts_proxy(self, address: Any) -> bool:
         """Whether a PROXY header from C{address} is believed; if not, that is counted."""
@@ -224,11 +240,7 @@ class StreamProtocol(Protocol):
         try:
             serving = self._serving = self._serve(addresses)
         except OSError as error:
-            _log.error(
-                "cannot serve {peer}: {error}; raise the limit of open files (ulimit -n)",
-                peer=addresses[0],
-                error=error,
-            )
+            factory._complain(addresses[0], error)
             self._refuse("descriptors")
             return
         factory._servings[serving.request] = serving

@@ -48,10 +48,9 @@ def stream_endpoint(reactor: Any, description: str, trusted: Callable[[IAddress]
         return ProxyEndpoint(stream_endpoint(reactor, rest, trusted), trusted)
     if kind == "fd":
         return _adopted(reactor, description, rest)
-    if kind == "tls":
-        description = _tls_description(description)
+    twisteds = _tls_description(description) if kind == "tls" else description
     try:
-        return endpoints.serverFromString(reactor, description)
+        return endpoints.serverFromString(reactor, twisteds)
     except Exception as error:  # each kind's parser raises what it likes
         raise ConfigurationError(f"listen {description!r}: {one_line(error)}") from error
 
@@ -68,6 +67,7 @@ def _tls_description(description: str) -> str:
     directory = words.get("path") or (arguments[0] if arguments else "")
     try:
         pems = [name for name in os.listdir(directory) if name.endswith(".pem")]
+        contents = b""
         for name in pems:
             with open(os.path.join(directory, name), "rb") as pem:
                 content = pem.read()
@@ -75,12 +75,16 @@ def _tls_description(description: str) -> str:
                 raise ConfigurationError(
                     f"listen {description!r}: {os.path.join(directory, name)} is not a PEM file"
                 )
+            contents += content
     except OSError as error:
         raise ConfigurationError(
             f"listen {description!r}: certificates in {directory!r}: {error.strerror}"
         ) from None
     if not pems:
         raise ConfigurationError(f"listen {description!r}: no *.pem file in {directory!r}")
+    for what in ("certificate", "private key"):
+        if what.upper().encode() + b"-----" not in contents:
+            raise ConfigurationError(f"listen {description!r}: no {what} in {directory!r}")
     quoted = [endpoints.quoteStringArgument(argument) for argument in arguments]
     quoted += [f"{name}={endpoints.quoteStringArgument(value)}" for name, value in words.items()]
     return ":".join(["tls", *quoted])

@@ -317,7 +317,8 @@ class Pump(abstract.FileDescriptor):
     def feed_eof(self) -> None:
         """The peer ended its side: so does the handler's input, after what is queued."""
         self.unregisterProducer()
-        self.loseWriteConnection()
+        if not self.disconnected:
+            self.loseWriteConnection()
 
     @override
     def writeSomeData(self, data: bytes) -> int | BaseException:
@@ -399,7 +400,9 @@ class Pump(abstract.FileDescriptor):
         # A child that was forked for another request may hold a copy, too.
         self._shutdown(socket.SHUT_RDWR)
         self._socket.close()
+        self._timer.disarm(Phase.IDLE)
         if not self._transport_is_lost:  # Twisted's TLS cannot stand it then
+            self._timer.arm(Phase.WRITE, self._deadlines.write)
             self._transport.unregisterProducer()
             self._transport.loseConnection()
 
@@ -419,6 +422,8 @@ class Pump(abstract.FileDescriptor):
         """
         self._transport_is_lost = True
         if not self.disconnected:
+            # Else a pause it was asked for would keep this end from being closed.
+            self.unregisterProducer()
             self._shutdown(socket.SHUT_RD)
             self.loseConnection()
 

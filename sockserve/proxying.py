@@ -86,6 +86,7 @@ class ProxyProtocol(HAProxyProtocolWrapper):
             self.loseConnection()
 
     def handshakeCompleted(self) -> None:
+        """TLS is through."""
         # TLS below the header is through before it; only TLS begun later is news.
         if self._proxyInfo is not None and IHandshakeListener.providedBy(self.wrappedProtocol):
             self.wrappedProtocol.handshakeCompleted()
@@ -106,7 +107,7 @@ class _Version1Parser(V1Parser):
         if line == b"PROXY UNKNOWN":  # "the sender should only send" this, without addresses
             line += b" "
         try:
-            info = super().parse(line)
+            info: Any = super().parse(line)
             for address in (info.source, info.destination):
                 if address is not None:
                     ip_address(address.host)

@@ -285,7 +285,8 @@ class CoroutineServing(Serving):
             raise RuntimeError(
                 "start_tls: this connection is TLS already, or bytes of the client's are unread"
             )
-        self._tls = tls = Deferred()
+        tls: Deferred[None] = Deferred()
+        self._tls = tls
         self.timer.arm(Phase.HANDSHAKE, self.deadlines.handshake)
         self._writer.detach()
         self.transport.startTLS(context)
@@ -464,8 +465,6 @@ class PumpedServing(_BlockingServing):
 
     @override
     def ended(self, outcome: Outcome) -> None:
-        self.timer.disarm(Phase.IDLE)
-        self.timer.arm(Phase.WRITE, self.deadlines.write)
         super().ended(outcome)
         self._pump.served()
 
@@ -488,12 +487,16 @@ class PumpedServing(_BlockingServing):
     @override
     def abort(self) -> None:
         super().abort()
-        self.transport.abortConnection()
+        self._abort_connection()
 
     @override
     def expire(self, phase: Phase) -> None:
         super().expire(phase)
         if phase in (Phase.WRITE, Phase.DRAIN):  # nothing more is waited for
+            self._abort_connection()
+
+    def _abort_connection(self) -> None:
+        if _Part.CONNECTION in self.parts:  # Twisted's TLS cannot stand it afterwards
             self.transport.abortConnection()
 
     @override

@@ -91,6 +91,11 @@ class Options(usage.Options):
         self._lists.setdefault(word, []).append(value)
 
     @override
+    def parseArgs(self, *arguments: str) -> None:
+        if arguments:
+            raise usage.UsageError(f"{arguments[0]!r} belongs to no option; see --help")
+
+    @override
     def parseOptions(self, options: Any = None) -> None:
         """Parse, or say in one line why not, and exit."""
         try:
@@ -151,8 +156,9 @@ class _Commands(MultiService):
         not C{twistd -n}.
     """
 
-    def __init__(self, nodaemon: bool, pidfile: str | None) -> None:
+    def __init__(self, reactor: Any, nodaemon: bool, pidfile: str | None) -> None:
         super().__init__()
+        self._reactor = reactor
         self._nodaemon = nodaemon
         self._pidfile = pidfile
 
@@ -163,6 +169,8 @@ class _Commands(MultiService):
         except ConfigurationError as error:
             for service in self:
                 service.stopService()
+            # Ports close, and sockets' names go, in the reactor's next turn; it has none.
+            self._reactor.runUntilCurrent()
             if not self._nodaemon:
                 # twistd hands it to the process that waits in the foreground.
                 raise
@@ -222,7 +230,7 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     twistd: dict[str, Any] = options.parent or {}
-    parent = _Commands(bool(twistd.get("nodaemon")), twistd.get("pidfile"))
+    parent = _Commands(reactor, bool(twistd.get("nodaemon")), twistd.get("pidfile"))
     try:
         for server in options.servers:
             server.build(reactor).setServiceParent(parent)

@@ -13,7 +13,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 
-from sockserve.admission import ACCEPT_RETRY_SECONDS, Admission, Gate, parse_network
+from sockserve.admission import ACCEPT_RETRY_SECONDS, CALM_SECONDS, Admission, Gate, parse_network
 from sockserve.interfaces import ConfigurationError
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -324,18 +324,23 @@ def test_without_descriptors_clients_wait_and_accepting_is_tried_again(
     assert event["error"] == errno.errorcode[error]
 
 
-def test_it_is_logged_again_after_it_had_been_well(exhaustion: Exhaustion) -> None:
-    gated = Gated()
+def test_it_is_logged_again_after_it_had_been_well(gated: Gated, exhaustion: Exhaustion) -> None:
     counts = []
-    for error in (errno.EMFILE, errno.EMFILE, None, errno.EMFILE, errno.EMFILE):
+    for error, seconds in (
+        (errno.EMFILE, ACCEPT_RETRY_SECONDS),
+        (None, ACCEPT_RETRY_SECONDS),  # all accepted, but not for long
+        (errno.EMFILE, CALM_SECONDS + ACCEPT_RETRY_SECONDS),
+        (None, ACCEPT_RETRY_SECONDS),  # all accepted, long after the last shortage
+        (errno.EMFILE, ACCEPT_RETRY_SECONDS),
+        (errno.EMFILE, ACCEPT_RETRY_SECONDS),
+    ):
         exhaustion.error = error
         gated.port.connect()
         with capturedLogs() as logged:
             gated.port.turn()
         counts.append(len(logged))
-        gated.clock.advance(ACCEPT_RETRY_SECONDS)
-    assert counts == [1, 0, 0, 1, 0]
-    gated.close()
+        gated.clock.advance(seconds)
+    assert counts == [1, 0, 0, 0, 1, 0]
 
 
 def test_an_end_does_not_cut_short_the_wait(gated: Gated, exhaustion: Exhaustion) -> None:

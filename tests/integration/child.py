@@ -1,0 +1,42 @@
+"""
+A server in a process of its own: C{python -m tests.integration.child DESCRIPTION HANDLER
+[DEADLINE=SECONDS …]}.  It prints where it listens, and logs to standard error, until
+SIGTERM.
+"""
+
+import sys
+from importlib import import_module
+
+from twisted.logger import globalLogBeginner, textFileLogObserver
+
+from sockserve import Deadlines
+from sockserve.concurrency import make_concurrency
+from sockserve.service import RequestService
+
+
+def main(description: str, name: str, *options: str) -> None:
+    from twisted.internet import reactor
+
+    globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
+    handler = getattr(import_module("tests.integration.handlers"), name)
+    words = dict(option.split("=", 1) for option in options)
+    concurrency = words.pop("concurrency", None)
+    service = RequestService.from_description(
+        reactor,
+        description,
+        handler,
+        deadlines=Deadlines(**{phase: float(seconds) for phase, seconds in words.items()}),
+        concurrency=None if concurrency is None else make_concurrency(reactor, concurrency),
+    )
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+
+    def start() -> None:
+        service.startService()
+        print(repr(service.server.server_address), flush=True)  # noqa: T201
+
+    reactor.callWhenRunning(start)
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,475 @@
+"""What a user may ask for, and the line that says what is wrong with it."""
+
+import functools
+import http.server
+import socketserver
+import sys
+import textwrap
+
+import pytest
+from twisted.internet.testing import MemoryReactorClock
+
+from sockserve import (
+    ConfigurationError,
+    DatagramRequestHandler,
+    Deadlines,
+    StreamRequestHandler,
+)
+from sockserve.admission import parse_network
+from sockserve.config import DEFAULT_LISTEN, ServerConfig, load_handler, read_toml, server_config
+
+
+class Coroutine(StreamRequestHandler):
+    async def handle(self):
+        pass
+
+
+class Blocking(StreamRequestHandler):
+    def handle(self):
+        pass
+
+
+class Packet(DatagramRequestHandler):
+    def handle(self):
+        pass
+
+
+class StdlibStream(socketserver.StreamRequestHandler):
+    pass
+
+
+class StdlibPacket(socketserver.DatagramRequestHandler):
+    pass
+
+
+class Mixed(StreamRequestHandler):
+    async def setup(self):
+        pass
+
+    def handle(self):
+        pass
+
+
+class NeverAwaited(socketserver.StreamRequestHandler):
+    async def handle(self):
+        pass
+
+
+class Outer:
+    Inner = Blocking
+
+
+bound = functools.partial(Blocking)
+NOT_CALLABLE = 7
+
+
+def here(name):
+    return f"{__name__}:{name}"
+
+
+@pytest.fixture
+def modules(tmp_path, monkeypatch):
+    """Write modules into the current folder; they are forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+
+    def write(**sources):
+        for name, source in sources.items():
+            (tmp_path / f"{name}.py").write_text(textwrap.dedent(source))
+
+    yield write
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+# What is understood
+
+
+def test_nothing_asked_for_serves_the_current_folder_on_this_machine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = server_config({})
+    assert config.listen == (DEFAULT_LISTEN,) == ("tcp:8000:interface=127.0.0.1",)
+    assert config.handler.func is http.server.SimpleHTTPRequestHandler
+    assert config.handler.keywords == {"directory": str(tmp_path)}
+
+
+def test_all_words_as_the_command_line_gives_them():
+    config = server_config(
+        {
+            "listen": ["tcp:7000", "unix:sock"],
+            "handler": here("Blocking"),
+            "concurrency": "threads",
+            "threads": "7",
+            "timeout": ["idle=2.5", "write=none"],
+            "max-connections": "100",
+            "max-connections-per-peer": "3",
+            "allow": ["192.0.2.0/24", "2001:db8::/32"],
+            "deny": ["192.0.2.1"],
+            "proxy-from": ["10.0.0.0/8"],
+            "access-log": "-",
+            "log-format": "json",
+        }
+    )
+    assert config == ServerConfig(
+        listen=("tcp:7000", "unix:sock"),
+        handler=Blocking,
+        concurrency="threads",
+        threads=7,
+        deadlines=Deadlines(idle=2.5, write=None),
+        max_connections=100,
+        max_connections_per_peer=3,
+        allow=(parse_network("192.0.2.0/24"), parse_network("2001:db8::/32")),
+        deny=(parse_network("192.0.2.1"),),
+        proxy_from=(parse_network("10.0.0.0/8"),),
+        access_log="-",
+        log_format="json",
+    )
+
+
+def test_all_words_as_toml_gives_them(tmp_path):
+    path = tmp_path / "sockserve.toml"
+    path.write_text(
+        f"""
+        [[server]]
+        listen = "tcp:7000"
+        handler = "{here("Blocking")}"
+        threads = 7
+        timeout = {{ idle = 2.5, handle = 3, write = "none" }}
+        allow = ["192.0.2.0/24"]
+
+        [[server]]
+        listen = ["udp:5300", "udp6:5300"]
+        handler = "{here("Packet")}"
+        concurrency = "fork"
+        max-children = 3
+        [server.timeout]
+        handle = 1
+        """
+    )
+    assert read_toml(str(path)) == [
+        ServerConfig(
+            listen=("tcp:7000",),
+            handler=Blocking,
+            threads=7,
+            deadlines=Deadlines(idle=2.5, handle=3.0, write=None),
+            allow=(parse_network("192.0.2.0/24"),),
+        ),
+        ServerConfig(
+            listen=("udp:5300", "udp6:5300"),
+            handler=Packet,
+            concurrency="fork",
+            max_children=3,
+            deadlines=Deadlines(handle=1.0),
+        ),
+    ]
+
+
+# What is not
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"lisen": "tcp:1"}, "unknown word 'lisen'; did you mean 'listen'?"),
+        ({"max_connections": 1}, "unknown word 'max_connections'; did you mean 'max-connections'?"),
+        ({"qqq": 1}, "unknown word 'qqq'"),
+        ({"listen": 7000}, "listen: 7000 is not a text"),
+        ({"listen": ""}, "listen: '' is not a text"),
+        ({"listen": ["tcp:1", 2]}, "listen: 2 is not a text"),
+        ({"listen": []}, "listen: give at least one"),
+        ({"path": "nowhere/here"}, "nowhere/here': not a directory"),
+        ({"handler": "a:B", "path": "."}, "handler and path: give one of them"),
+        (
+            {"concurrency": "thread"},
+            "concurrency: 'thread' is not one of serial, threads, fork; did you mean 'threads'?",
+        ),
+        ({"log-format": "jsno"}, "log-format: 'jsno' is not one of combined, json; did you mean"),
+        ({"threads": "many"}, "threads: 'many' is not a whole number"),
+        ({"threads": 2.0}, "threads: 2.0 is not a whole number"),
+        ({"threads": True}, "threads: True is not a whole number"),
+        ({"threads": [1]}, "threads: [1] is not a whole number"),
+        ({"threads": 0}, "threads: 0 is less than 1"),
+        ({"max-children": "-1"}, "max-children: -1 is less than 1"),
+        ({"max-connections": "1e3"}, "max-connections: '1e3' is not a whole number"),
+        ({"max-connections-per-peer": 0}, "max-connections-per-peer: 0 is less than 1"),
+        (
+            {"allow": "10.0.0.1/8"},
+            "allow: network '10.0.0.1/8': 10.0.0.1/8 has host bits set; write an address or",
+        ),
+        ({"deny": ["localhost"]}, "deny: network 'localhost': "),
+        ({"proxy-from": "2001:db8::/129"}, "proxy-from: network '2001:db8::/129': "),
+        ({"allow": 10}, "allow: 10 is not a text"),
+        ({"timeout": "60"}, "timeout '60': write PHASE=SECONDS"),
+        (
+            {"timeout": "idel=60"},
+            "timeout: 'idel' is not one of handshake, idle, header, body, handle, write,"
+            " lifetime, drain; did you mean 'idle'?",
+        ),
+        ({"timeout": {"hand": 60}}, "timeout: 'hand' is not one of "),
+        ({"timeout": "idle=soon"}, "timeout idle: 'soon' is not a number of seconds above 0"),
+        ({"timeout": "idle=0"}, "timeout idle: '0' is not a number of seconds above 0, nor none"),
+        ({"timeout": "idle=-1"}, "timeout idle: '-1' is not a number"),
+        ({"timeout": "idle=nan"}, "timeout idle: 'nan' is not a number"),
+        ({"timeout": "idle=inf"}, "timeout idle: 'inf' is not a number"),
+        ({"timeout": {"idle": True}}, "timeout idle: True is not a number"),
+        ({"timeout": {"idle": [1]}}, "timeout idle: [1] is not a number"),
+        ({"timeout": "=5"}, "timeout: '' is not one of "),
+        ({"access-log": True}, "access-log: True is not a text"),
+    ],
+    ids=str,
+)
+def test_a_wrong_word(words, message):
+    with pytest.raises(ConfigurationError) as caught:
+        server_config(words)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Echo", "handler 'Echo': write MODULE:CLASS"),
+        (":Echo", "handler ':Echo': write MODULE:CLASS"),
+        ("echo:", "handler 'echo:': write MODULE:CLASS"),
+        ("no_such:Echo", "handler 'no_such:Echo': no module 'no_such'"),
+        ("no.such.Echo", "handler 'no.such.Echo': no module 'no'"),
+        ("email.nomod:Echo", "handler 'email.nomod:Echo': no module 'email.nomod'"),
+        ("..echo:Echo", "handler '..echo:Echo': "),
+        (
+            here("Blockin"),
+            f"handler '{here('Blockin')}': no 'Blockin' in {__name__}; did you mean 'Blocking'?",
+        ),
+        (here("Outer.Iner"), f"no 'Iner' in {__name__}; did you mean 'Inner'?"),
+        (here("NOT_CALLABLE"), f"handler '{here('NOT_CALLABLE')}': 7 is not a class or callable"),
+        (
+            here("Mixed"),
+            "handler Mixed: setup is async def but handle is not; a request runs in one place,",
+        ),
+        (
+            here("NeverAwaited"),
+            "handler NeverAwaited: handle is async def, which socketserver's classes never await;",
+        ),
+    ],
+)
+def test_a_wrong_handler(name, message):
+    with pytest.raises(ConfigurationError) as caught:
+        load_handler(name)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("raise ValueError('a\\n  b')", "importing it raised ValueError: a b"),
+        ("1/0", "importing it raised ZeroDivisionError: division by zero"),
+        ("def f(:", "importing it raised SyntaxError: invalid syntax (broken.py, line 1)"),
+        ("import no_such_thing", "importing it: No module named 'no_such_thing'"),
+        ("from os import nothing", "importing it raised ImportError: cannot import name 'nothing'"),
+        ("import sys; sys.exit('bye')", "importing it raised SystemExit: bye"),
+    ],
+)
+def test_a_handlers_module_that_cannot_be_imported(modules, source, message):
+    modules(broken=source)
+    with pytest.raises(ConfigurationError) as caught:
+        load_handler("broken:Handler")
+    assert f"handler 'broken:Handler': {message}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["echo:Echo", "echo.Echo"])
+def test_a_handlers_module_is_found_in_the_current_folder(modules, name):
+    modules(echo="class Echo: pass")
+    assert load_handler(name).__name__ == "Echo"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("Outer.Inner", Blocking), ("bound", bound), ("Coroutine", Coroutine)],
+)
+def test_a_handler_may_be_nested_or_any_callable(name, expected):
+    assert load_handler(here(name)) is expected
+
+
+STREAMS = ("tcp:0", "unix:s", "tls:0:d", "systemd:domain=INET:index=0", "haproxy:tcp:0", "fd:3")
+PACKETS = ("udp:0", "udp6:0", "unixgram:s")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        *(
+            (
+                {"handler": here(name), "listen": listen},
+                f"listen {listen!r}: handler {name} serves datagrams; listen on udp:, udp6: or",
+            )
+            for name in ("Packet", "StdlibPacket")
+            for listen in STREAMS
+        ),
+        *(
+            (
+                {"handler": here(name), "listen": listen},
+                f"listen {listen!r}: handler {name} serves streams; listen on tcp:, tls: or unix:",
+            )
+            for name in ("Coroutine", "StdlibStream")
+            for listen in PACKETS
+        ),
+        ({"listen": "udp:8000"}, "handler SimpleHTTPRequestHandler serves streams"),
+        (
+            {"handler": here("Packet"), "listen": ["udp:5300", "tcp:5300"]},
+            "listen 'tcp:5300': handler Packet serves datagrams",
+        ),
+        *(
+            (
+                {"handler": here("Coroutine"), word: value},
+                f"{word}: handler Coroutine is async def and runs on the reactor; leave {word} out",
+            )
+            for word, value in (("threads", 4), ("concurrency", "fork"), ("max-children", 4))
+        ),
+        *(
+            (
+                {"handler": here("Blocking"), "threads": 4, "concurrency": concurrency},
+                f"threads: goes with concurrency threads, not {concurrency}",
+            )
+            for concurrency in ("serial", "fork")
+        ),
+        *(
+            (
+                {"handler": here("Blocking"), "max-children": 4, **more},
+                "max-children: goes with concurrency fork",
+            )
+            for more in ({}, {"concurrency": "threads"}, {"concurrency": "serial"})
+        ),
+    ],
+    ids=str,
+)
+def test_words_that_do_not_go_together(words, message):
+    with pytest.raises(ConfigurationError) as caught:
+        server_config(words)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "listen",
+    ["tcp:0", "udp:0"],
+)
+def test_a_handler_that_does_not_say_serves_both(listen):
+    """As a DNS handler does; the stdlib's BaseRequestHandler knows neither."""
+    config = server_config({"listen": listen, "handler": "socketserver:BaseRequestHandler"})
+    (service,) = config.build(MemoryReactorClock())
+    assert service.description == listen
+
+
+# In a file
+
+
+TOML_MISTAKES = [
+    ('[[server]]\nlisten = "tcp:7000"\nthread = 4\n', 3, "unknown word 'thread'; did you mean"),
+    ('[[server]]\n\n# threads = 0\n"threads" = 0\n', 4, "threads: 0 is less than 1"),
+    ("[[server]]\nthreads = 1\n\n[[server]]\nthreads = 0\n", 5, "threads: 0 is less than 1"),
+    ("[[server]]\nthreads=1\n[[server]]\nfoo=1\n", 4, "unknown word 'foo'"),
+    ("[[server]]\n\n[server.timeout]\nidle = 'x'\n", 3, "timeout idle: 'x' is not a number"),
+    ("[[server]]\n[server.timeout]\nidel = 5\n", 2, "timeout: 'idel' is not one of"),
+    ("[[server]]\ntimeout.idle = 0\n", 2, "timeout idle: 0 is not a number of seconds"),
+    ("[[server]]\ntimeout = {idle = 0}\n", 2, "timeout idle: 0 is not a number of seconds"),
+    ("[[server]]\n# one\nhandler = 'nomodule:X'\n", 3, "handler 'nomodule:X': no module"),
+    ("[[server]]\nlisten = [\n 'tcp:1',\n 5,\n]\n", 2, "listen: 5 is not a text"),
+    ("[[server]]\nthreads = 4\nconcurrency = 'fork'\n", 2, "threads: goes with concurrency"),
+    ("[[server]]\nlisten = 'udp:1'\n", 2, "listen 'udp:1': handler SimpleHTTPRequestHandler"),
+    ("[[server]]\npath = 'nowhere'\n", 2, "not a directory"),
+    ("[[server]]\n[[serve]]\nx = 1\n", 2, "unknown table or word 'serve'; did you mean 'server'?"),
+    ("threads = 4\n[[server]]\n", 1, "unknown table or word 'threads'"),
+    ("[[server]]\naccess-log = 5\n", 2, "access-log: 5 is not a text"),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "message"), TOML_MISTAKES, ids=lambda value: str(value))
+def test_a_mistake_in_a_file_is_named_with_its_line(tmp_path, monkeypatch, text, line, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.toml").write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        read_toml("s.toml")
+    assert str(caught.value).startswith(f"s.toml:{line}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "s.toml: write at least one [[server]] table"),
+        (b"[server]\nthreads = 1\n", "s.toml: write at least one [[server]] table"),
+        (b"server = [1]\n", "s.toml: write at least one [[server]] table"),
+        (b"server = []\n", "s.toml: write at least one [[server]] table"),
+        (b"[[server]]\nthreads 4\n", "s.toml: Expected '=' after a key"),
+        (b"[[server]]\nthreads 4\n", "(at line 2, column 9)"),
+        (b"\xff\xfe", "s.toml: 'utf-8' codec can't decode"),
+        (None, "config 's.toml': No such file or directory"),
+    ],
+    ids=str,
+)
+def test_a_file_that_cannot_be_read(tmp_path, monkeypatch, content, message):
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        (tmp_path / "s.toml").write_bytes(content)
+    with pytest.raises(ConfigurationError) as caught:
+        read_toml("s.toml")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_not_a_file(tmp_path):
+    with pytest.raises(ConfigurationError, match="Is a directory"):
+        read_toml(str(tmp_path))
+
+
+# What would run
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        ({"handler": here("Coroutine")}, "Coroutine on the reactor"),
+        ({"handler": here("Blocking")}, "Blocking on threads"),
+        ({"handler": here("bound"), "concurrency": "serial"}, "Blocking on one thread"),
+        ({"handler": here("Blocking"), "concurrency": "fork"}, "Blocking on child processes"),
+        ({}, "SimpleHTTPRequestHandler on threads"),
+    ],
+)
+def test_summary_says_where_the_handler_runs(words, place):
+    config = server_config({"listen": ["tcp:1", "unix:two"], **words})
+    assert config.summary()[:2] == [f"listen tcp:1: {place}", f"listen unix:two: {place}"]
+
+
+def test_summary_says_the_deadlines():
+    config = server_config({"timeout": ["idle=2.5", "write=none"]})
+    deadlines = config.summary()[-1]
+    assert deadlines.startswith("deadlines handshake=10 idle=2.5 ")
+    assert " write=none " in deadlines
+
+
+def test_listeners_of_one_server_share_workers_and_caps():
+    config = server_config(
+        {
+            "listen": ["tcp:0", "udp:0"],
+            "handler": "socketserver.BaseRequestHandler",
+            "max-connections": 5,
+            "threads": 3,
+        }
+    )
+    one, two = (service.server for service in config.build(MemoryReactorClock()))
+    assert one.concurrency is two.concurrency
+    assert one.concurrency.limit == 3
+    assert one.admission is two.admission
+    assert one.admission.max_connections == 5
+
+
+def test_servers_of_one_file_share_neither(tmp_path):
+    path = tmp_path / "s.toml"
+    path.write_text("[[server]]\nlisten='tcp:1'\n[[server]]\nlisten='tcp:2'\n")
+    one, two = (
+        next(iter(config.build(MemoryReactorClock()))).server for config in read_toml(str(path))
+    )
+    assert one.concurrency is not two.concurrency
+    assert one.admission is not two.admission
