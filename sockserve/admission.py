@@ -87,8 +87,6 @@ class Admission:
         self.max_connections_per_peer = max_connections_per_peer
         self.allow = tuple(allow)
         self.deny = tuple(deny)
-        #: Whether there is anybody L{refusal} could refuse.
-        self.restricts = bool(self.allow or self.deny or max_connections_per_peer is not None)
         self.active = 0
         self._peers: Counter[str] = Counter()
         self._gates: set[Gate] = set()
@@ -116,7 +114,7 @@ class Admission:
         host = _host(client_address)
         if host is None:
             return None
-        if (self.allow or self.deny) and not self._network_allowed(host):
+        if not self.allows(client_address):
             return "network"
         cap = self.max_connections_per_peer
         if cap is not None and self._peers[host] >= cap:
@@ -139,7 +137,11 @@ class Admission:
                 if self._peers[host] <= 0:
                     del self._peers[host]
 
-    def _network_allowed(self, host: str) -> bool:
+    def allows(self, client_address: Any) -> bool:
+        """Whether the client's network may be served; UNIX sockets' clients have none."""
+        host = _host(client_address)
+        if host is None or not (self.allow or self.deny):
+            return True
         address = ipaddress.ip_address(host.partition("%")[0])
         if any(address in network for network in self.deny):
             return False
@@ -198,11 +200,12 @@ class Gate:
         """Whether to take one more; stops the port when not."""
         if self._admission.full():
             self._port.stopReading()
+            self.caught_up()
             return False
         return True
 
     def caught_up(self) -> None:
-        """Nobody waits any more: if that lasts, the next complaint is about a new shortage."""
+        """Nobody waits for a descriptor: if that lasts, the next complaint is a new one."""
         if self._complained and self._clock.seconds() - self._exhausted_at >= CALM_SECONDS:
             self._complained = False
 

@@ -7,7 +7,6 @@ the messages about what cannot be.  It must not know where the words came from.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import http.server
 import importlib
@@ -25,7 +24,7 @@ from twisted.application.service import MultiService
 from sockserve.admission import Admission, parse_network
 from sockserve.concurrency import make_concurrency
 from sockserve.deadlines import Deadlines
-from sockserve.descriptions import is_datagram_description
+from sockserve.descriptions import is_datagram_description, nearest
 from sockserve.handlers import DatagramRequestHandler, StreamRequestHandler
 from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.lifecycle import handler_class, is_coroutine_handler
@@ -36,7 +35,6 @@ __all__ = [
     "DEFAULT_LISTEN",
     "ServerConfig",
     "load_handler",
-    "nearest",
     "read_toml",
     "server_config",
 ]
@@ -103,7 +101,7 @@ class ServerConfig:
         )
         log = None
         if self.access_log is not None:
-            log = AccessLog(self.access_log, self.log_format)
+            log = AccessLog(reactor, self.access_log, self.log_format)
             log.setServiceParent(parent)
         for description in self.listen:
             options: dict[str, Any] = {
@@ -141,12 +139,6 @@ class ServerConfig:
             *(f"listen {description}: {name} on {place}" for description in self.listen),
             f"deadlines {deadlines}",
         ]
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """A hint at the valid word nearest to C{word}, or an empty string."""
-    found = difflib.get_close_matches(word, list(words), n=1)
-    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def server_config(words: Mapping[str, Any]) -> ServerConfig:

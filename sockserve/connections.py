@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IHandshakeListener,
+    IProtocolNegotiationFactory,
     ISSLTransport,
 )
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
@@ -27,13 +28,14 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from sockserve.admission import Admission, Network
+from sockserve.blocking import LentServing, PumpedServing
 from sockserve.deadlines import DeadlineTimer
 from sockserve.interfaces import Outcome, Phase
 from sockserve.lending import is_lendable
 from sockserve.lifecycle import offer
 from sockserve.proxying import IProxyHeaderListener
 from sockserve.servers import ABANDON_SECONDS, RequestServer
-from sockserve.serving import CoroutineServing, LentServing, PumpedServing, Serving
+from sockserve.serving import CoroutineServing, Serving
 from sockserve.stats import RequestRecord
 
 __all__ = ["StreamFactory", "StreamProtocol", "socket_address"]
@@ -63,6 +65,7 @@ def _ignore(data: bytes) -> None:
     """What a client that was refused still says."""
 
 
+@implementer(IProtocolNegotiationFactory)
 class StreamFactory(RequestServer, ServerFactory):
     """
     The server object of stream listeners, and Twisted's factory for them: give it to
@@ -70,9 +73,13 @@ class StreamFactory(RequestServer, ServerFactory):
 
     @ivar admission: who may connect; may be shared.
     @ivar connections: those that are open.
+    @cvar acceptable_protocols: what to agree to when a TLS client names protocols (ALPN,
+        RFC 7301).  A client that names none is served; one that names only others is
+        turned away by Twisted.
     """
 
     noisy = False
+    acceptable_protocols: tuple[bytes, ...] = (b"http/1.1", b"http/1.0")
 
     def __init__(
         self,
@@ -108,6 +115,10 @@ class StreamFactory(RequestServer, ServerFactory):
     @override
     def stopFactory(self) -> None:
         self._unwatch_silence()
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """L{acceptable_protocols}, for Twisted's TLS."""
+        return list(self.acceptable_protocols)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start serving the request; returns before it is served.  Reactor thread."""

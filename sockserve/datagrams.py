@@ -61,7 +61,8 @@ class DatagramServer(RequestServer, DatagramProtocol):
         **options: Any,
     ) -> None:
         """
-        @param admission: the networks requests are served from.
+        @param admission: the networks requests are served from.  (Its caps are for
+            connections.)
         @param options: as L{RequestServer.__init__}.
         @raise ConfigurationError: C{max_requests} is less than 1.
         """
@@ -132,11 +133,9 @@ class DatagramServer(RequestServer, DatagramProtocol):
         if len(data) > self.max_packet_size:
             statistics.refused["truncated"] += 1
             return True
-        if self.admission.restricts:
-            refusal = self.admission.refusal(address)
-            if refusal is not None:
-                statistics.refused[refusal] += 1
-                return True
+        if not self.admission.allows(address):
+            statistics.refused["network"] += 1
+            return True
         if self.coroutine:
             request: Any = (data, self._answering(arrived_at))
         elif arrived_at is None:

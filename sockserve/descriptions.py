@@ -7,28 +7,44 @@ and one clear message for each that cannot be.  It must not know services.
 
 from __future__ import annotations
 
+import difflib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet import endpoints
+from twisted.internet.abstract import isIPv6Address
 from twisted.internet.error import InvalidAddressError
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IStreamServerEndpointStringParser
+from twisted.plugin import getPlugins
 
 from sockserve.datagrams import DatagramServer
 from sockserve.interfaces import ConfigurationError
 from sockserve.ports import UDPPort, UNIXDatagramPort, WildcardUDPPort
 from sockserve.proxying import ProxyEndpoint
 
-__all__ = ["datagram_port", "is_datagram_description", "one_line", "stream_endpoint"]
+__all__ = ["datagram_port", "is_datagram_description", "nearest", "one_line", "stream_endpoint"]
 
-_DATAGRAM_KINDS = ("udp", "udp6", "unixgram")
+_FORMS = {
+    "udp": "udp:PORT[:interface=ADDRESS]",
+    "udp6": "udp6:PORT[:interface=ADDRESS]",
+    "unixgram": "unixgram:PATH[:mode=OCTAL]",
+}
+_OURS = ("fd", "haproxy")
+#: The kinds that Twisted has built in; others are plugins.
+_TWISTEDS = ("tcp", "unix", "ssl")
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """A hint at the valid word nearest to C{word}, or an empty string."""
+    found = difflib.get_close_matches(word, list(words), n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def is_datagram_description(description: str) -> bool:
     """Whether a description names a datagram listener."""
-    return description.partition(":")[0] in _DATAGRAM_KINDS
+    return description.partition(":")[0] in _FORMS
 
 
 def _parsed(description: str) -> tuple[list[str], dict[str, str]]:
@@ -48,11 +64,22 @@ def stream_endpoint(reactor: Any, description: str, trusted: Callable[[IAddress]
         return ProxyEndpoint(stream_endpoint(reactor, rest, trusted), trusted)
     if kind == "fd":
         return _adopted(reactor, description, rest)
+    _check_kind(description, kind)
     twisteds = _tls_description(description) if kind == "tls" else description
     try:
         return endpoints.serverFromString(reactor, twisteds)
     except Exception as error:  # each kind's parser raises what it likes
         raise ConfigurationError(f"listen {description!r}: {one_line(error)}") from error
+
+
+def _check_kind(description: str, kind: str) -> None:
+    """A hint at what was meant, for the kinds everybody has."""
+    plugins = {plugin.prefix for plugin in getPlugins(IStreamServerEndpointStringParser)}
+    known = {*_FORMS, *_OURS, *_TWISTEDS, *plugins}
+    if kind.lower() not in {name.lower() for name in known}:
+        raise ConfigurationError(
+            f"listen {description!r}: unknown kind {kind!r}{nearest(kind, known)}"
+        )
 
 
 def _tls_description(description: str) -> str:
@@ -124,13 +151,8 @@ def datagram_port(reactor: Any, description: str, server: DatagramServer) -> Any
 
     @raise ConfigurationError: the description is none of these.
     """
-    forms = {
-        "udp": "udp:PORT[:interface=ADDRESS]",
-        "udp6": "udp6:PORT[:interface=ADDRESS]",
-        "unixgram": "unixgram:PATH[:mode=OCTAL]",
-    }
     (kind, *arguments), words = _parsed(description)
-    form = forms[kind]
+    form = _FORMS[kind]
     try:
         if len(arguments) != 1 or not arguments[0]:
             raise ValueError(f"it takes one {'path' if kind == 'unixgram' else 'port'}")
@@ -142,6 +164,8 @@ def datagram_port(reactor: Any, description: str, server: DatagramServer) -> Any
         else:
             anywhere = "" if kind == "udp" else "::"
             interface = words.pop("interface", anywhere)
+            if kind == "udp6" and not isIPv6Address(interface):
+                raise ValueError(f"{interface!r} is not an IPv6 address")
             number = _integer("port", address, 10)
             if not 0 <= number <= 65535:
                 raise ValueError(f"port {number} is not within 0 to 65535")

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import (
     IAddress,
     IHalfCloseableProtocol,
     IHandshakeListener,
+    IProtocolNegotiationFactory,
     IStreamServerEndpoint,
 )
 from twisted.protocols.haproxy._exceptions import InvalidProxyHeader
@@ -128,6 +129,7 @@ class _Behind:
         """Cannot come while data is being received."""
 
 
+@implementer(IProtocolNegotiationFactory)
 class _ProxyFactory(HAProxyWrappingFactory):
     """Drops clients that are not trusted proxies."""
 
@@ -137,6 +139,11 @@ class _ProxyFactory(HAProxyWrappingFactory):
     def __init__(self, factory: Any, trusted: Callable[[IAddress], bool]) -> None:
         super().__init__(factory)
         self._trusted = trusted
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """What the factory behind agrees to."""
+        negotiating = IProtocolNegotiationFactory(self.wrappedFactory, None)
+        return [] if negotiating is None else negotiating.acceptableProtocols()
 
     @override
     def buildProtocol(self, addr: IAddress | None) -> Any:

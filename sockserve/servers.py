@@ -23,6 +23,7 @@ from sockserve.concurrency import ThreadConcurrency
 from sockserve.deadlines import Deadlines
 from sockserve.interfaces import (
     ConfigurationError,
+    DeadlineExpired,
     IConcurrency,
     IRequestHandler,
     IRequestServer,
@@ -45,8 +46,13 @@ _log = Logger()
 #: connection is aborted and it counts as abandoned.
 ABANDON_SECONDS = 5.0
 
-#: How a peer's bad manners look to a handler; C{TimeoutError} has the deadlines.
-_PEER_ERRORS = (IncompleteReadError, LimitOverrunError, TimeoutError)
+#: How a peer's bad manners look to a handler.
+_PEER_ERRORS = (DeadlineExpired, IncompleteReadError, LimitOverrunError)
+
+
+def _has_timeout(request: Any) -> bool:
+    """Whether a blocking handler has asked for C{TimeoutError} on its connection."""
+    return isinstance(request, socket.socket) and bool(request.gettimeout())
 
 
 @implementer(IRequestServer)
@@ -186,11 +192,12 @@ class RequestServer:
         What C{error}, which a handler has just raised, amounts to: a client that went
         away or was too slow is no error of this side's.  Where the handler ran.
         """
-        if isinstance(error, _PEER_ERRORS) or (
-            isinstance(error, ConnectionError) and self._peer_is_gone(request)
-        ):
-            return Outcome.LOST
-        return Outcome.ERROR
+        peers = (
+            isinstance(error, _PEER_ERRORS)
+            or (isinstance(error, TimeoutError) and _has_timeout(request))
+            or (isinstance(error, ConnectionError) and self._peer_is_gone(request))
+        )
+        return Outcome.LOST if peers else Outcome.ERROR
 
     def _peer_is_gone(self, request: Any) -> bool:
         return peer_is_gone(request)

@@ -14,11 +14,12 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any, NoReturn
 
 from twisted.application.service import IService, MultiService
-from twisted.logger import Logger
+from twisted.logger import Logger, LoggingFile, LogLevel
 from twisted.python import usage
 from typing_extensions import override
 
-from sockserve.config import ServerConfig, nearest, read_toml, server_config
+from sockserve.config import ServerConfig, read_toml, server_config
+from sockserve.descriptions import nearest
 from sockserve.interfaces import ConfigurationError
 from sockserve.lifecycle import handler_class
 from sockserve.service import DatagramRequestService, RequestService
@@ -184,6 +185,9 @@ class _Commands(MultiService):
     @override
     def startService(self) -> None:
         super().startService()
+        # What handlers print is no error by itself: http.server's log goes there.
+        if isinstance(sys.stderr, LoggingFile):
+            sys.stderr.level = LogLevel.info
         for service in _listeners(self):
             _log.info(
                 "{handler}: serving {where}",
@@ -211,6 +215,8 @@ def _where(service: RequestService | DatagramRequestService) -> str:
     if speaks_http and scheme is not None and isinstance(address, tuple):
         host, port = address[:2]
         return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
+    if isinstance(address, tuple) and ":0" in service.description:
+        return f"{service.description} (port {address[1]})"
     return service.description
 
 

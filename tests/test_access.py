@@ -16,6 +16,13 @@ from sockserve.stats import RequestRecord
 WHEN = 1784283630.5
 
 
+class AtOnce:
+    """A reactor that does not wait for its turn."""
+
+    def callFromThread(self, function):
+        function()
+
+
 def record(**given):
     given = {"peer": ("192.0.2.7", 5300), "handler": "Echo", **given}
     return RequestRecord(**given)
@@ -107,7 +114,7 @@ def test_a_unix_client_is_one_word_on_one_line(log_format, peer, expected):
 
 def test_lines_are_there_as_soon_as_the_request_is_over(tmp_path):
     path = tmp_path / "access.log"
-    log = AccessLog(str(path))
+    log = AccessLog(AtOnce(), str(path))
     with running(log):
         log.observer("tcp:7000")(record())
         assert path.read_text().startswith("192.0.2.7:5300 - - [")
@@ -118,7 +125,7 @@ def test_lines_are_there_as_soon_as_the_request_is_over(tmp_path):
 def test_what_the_file_held_stays(tmp_path):
     path = tmp_path / "access.log"
     path.write_text("before\n")
-    log = AccessLog(str(path))
+    log = AccessLog(AtOnce(), str(path))
     with running(log):
         log.observer("x")(record())
     assert path.read_text().startswith("before\n192.0.2.7")
@@ -127,7 +134,7 @@ def test_what_the_file_held_stays(tmp_path):
 @pytest.mark.usefixtures("no_leaks")
 def test_stopped_it_writes_nothing_and_started_again_it_does(tmp_path):
     path = tmp_path / "access.log"
-    log = AccessLog(str(path))
+    log = AccessLog(AtOnce(), str(path))
     observe = log.observer("x")
     observe(record())
     with running(log):
@@ -140,7 +147,7 @@ def test_stopped_it_writes_nothing_and_started_again_it_does(tmp_path):
 
 
 def test_standard_output(tmp_path, capfd):
-    log = AccessLog("-", "json")
+    log = AccessLog(AtOnce(), "-", "json")
     with running(log):
         log.observer("tcp:7000")(record())
         assert json.loads(capfd.readouterr().out)["listener"] == "tcp:7000"
@@ -154,7 +161,7 @@ def test_standard_output(tmp_path, capfd):
 
 def test_sigusr1_reopens(tmp_path):
     path, rotated = tmp_path / "access.log", tmp_path / "access.log.1"
-    log = AccessLog(str(path))
+    log = AccessLog(AtOnce(), str(path))
     with running(log):
         log.observer("x")(record(handler="Before"))
         path.rename(rotated)
@@ -167,7 +174,7 @@ def test_sigusr1_reopens(tmp_path):
 
 def test_sigusr1_reopens_all_of_several_and_calls_who_listened_before(tmp_path):
     paths = [tmp_path / name for name in "ab"]
-    logs = [AccessLog(str(path)) for path in paths]
+    logs = [AccessLog(AtOnce(), str(path)) for path in paths]
     heard = []
     before = signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
     try:
@@ -185,7 +192,7 @@ def test_a_rotation_that_cannot_be_does_not_end_the_program(tmp_path, error_even
     folder = tmp_path / "logs"
     folder.mkdir()
     path = folder / "access.log"
-    log = AccessLog(str(path))
+    log = AccessLog(AtOnce(), str(path))
     with running(log):
         log.observer("x")(record(handler="Before"))
         folder.rename(tmp_path / "moved")
@@ -219,5 +226,5 @@ def error_events():
 def test_a_file_that_cannot_be_written_is_named(tmp_path, name, reason):
     path = str(tmp_path / name)
     with pytest.raises(ConfigurationError) as caught:
-        AccessLog(path)
+        AccessLog(AtOnce(), path)
     assert str(caught.value) == f"access-log {path!r}: {reason}"

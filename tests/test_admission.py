@@ -324,7 +324,14 @@ def test_without_descriptors_clients_wait_and_accepting_is_tried_again(
     assert event["error"] == errno.errorcode[error]
 
 
-def test_it_is_logged_again_after_it_had_been_well(gated: Gated, exhaustion: Exhaustion) -> None:
+@pytest.fixture
+def uncapped() -> Iterator[Gated]:
+    gated = Gated()
+    yield gated
+    gated.close()
+
+
+def test_it_is_logged_again_after_it_had_been_well(uncapped: Gated, exhaustion: Exhaustion) -> None:
     counts = []
     for error, seconds in (
         (errno.EMFILE, ACCEPT_RETRY_SECONDS),
@@ -335,11 +342,11 @@ def test_it_is_logged_again_after_it_had_been_well(gated: Gated, exhaustion: Exh
         (errno.EMFILE, ACCEPT_RETRY_SECONDS),
     ):
         exhaustion.error = error
-        gated.port.connect()
+        uncapped.port.connect()
         with capturedLogs() as logged:
-            gated.port.turn()
+            uncapped.port.turn()
         counts.append(len(logged))
-        gated.clock.advance(seconds)
+        uncapped.clock.advance(seconds)
     assert counts == [1, 0, 0, 0, 1, 0]
 
 

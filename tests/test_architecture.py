@@ -29,6 +29,7 @@ RINGS = {
     "tasks": 2,
     "writers": 2,
     "handlers": 3,
+    "blocking": 4,
     "connections": 4,
     "datagrams": 4,
     "servers": 4,

@@ -631,3 +631,11 @@ def test_the_server_object_has_what_socketservers_has():
     )
     assert {name: getattr(server, name) for name in vars(expected)} == vars(expected)
     assert server.max_packet_size == socketserver.UDPServer.max_packet_size
+
+
+def test_a_cap_on_connections_is_not_one_on_datagrams():
+    admission = Admission(max_connections_per_peer=1)
+    admission.enter(PEER)  # a stream listener's, which shares it
+    listener = Listener(Upper, admission=admission)
+    listener.receive(b"hello")
+    assert [data for data, *_ in listener.port.sent] == [b"HELLO"]

@@ -89,12 +89,14 @@ class AccessLog(Service):
     Writes to a file or to standard output while it runs; reopens the file on SIGUSR1, so
     that it can be rotated.
 
+    @param reactor: where lines are written, and so where the file is reopened.
     @param path: the file's name, or C{-} for standard output.
     @param log_format: a name in L{LOG_FORMATS}.
     @raise ConfigurationError: the file cannot be written.
     """
 
-    def __init__(self, path: str, log_format: str = "combined") -> None:
+    def __init__(self, reactor: Any, path: str, log_format: str = "combined") -> None:
+        self._reactor = reactor
         self._path = path
         self._format = LOG_FORMATS[log_format]
         self._file: IO[str] | None = None
@@ -151,7 +153,8 @@ class AccessLog(Service):
                 old.close()
 
     def _signalled(self, number: int, frame: Any) -> None:
-        self.reopen()
+        # Between any two bytecodes, so perhaps in the middle of a line.
+        self._reactor.callFromThread(self.reopen)
         if callable(self._previous):
             self._previous(number, frame)
 

@@ -1,0 +1,57 @@
+"""The server object: what it makes of a handler's error."""
+
+import socket
+
+import pytest
+
+from sockserve import DeadlineExpired, Phase
+from sockserve.handlers import BaseRequestHandler
+from sockserve.interfaces import Outcome
+from sockserve.readers import IncompleteReadError, LimitOverrunError
+from sockserve.servers import RequestServer
+
+
+@pytest.fixture
+def server():
+    return RequestServer(BaseRequestHandler, reactor=None)
+
+
+@pytest.fixture
+def pair():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DeadlineExpired(Phase.IDLE),
+        IncompleteReadError(b"", 4),
+        LimitOverrunError("too long", 0),
+    ],
+)
+def test_bad_manners_are_the_clients(server, pair, error):
+    assert server.outcome_of(pair[0], error) is Outcome.LOST
+
+
+def test_a_timeout_the_handler_asked_for_is_the_clients(server, pair):
+    pair[0].settimeout(5)
+    assert server.outcome_of(pair[0], TimeoutError("timed out")) is Outcome.LOST
+
+
+def test_a_timeout_of_something_else_is_an_error(server, pair):
+    """A handler's own database, say: its request never times out."""
+    assert server.outcome_of(pair[0], TimeoutError("timed out")) is Outcome.ERROR
+
+
+def test_a_broken_connection_is_the_clients_when_the_client_is_gone(server, pair):
+    ours, theirs = pair
+    assert server.outcome_of(ours, ConnectionResetError()) is Outcome.ERROR
+    theirs.close()
+    assert server.outcome_of(ours, ConnectionResetError()) is Outcome.LOST
+
+
+def test_anything_else_is_an_error(server, pair):
+    pair[1].close()
+    assert server.outcome_of(pair[0], KeyError("culprit")) is Outcome.ERROR
