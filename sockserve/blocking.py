@@ -179,6 +179,12 @@ class LentServing(_BlockingServing):
             self._identity.shutdown(socket.SHUT_RD)
 
     @override
+    def expire(self, phase: Phase) -> None:
+        if phase is Phase.WRITE or phase is Phase.DRAIN:
+            self._identity.shutdown(socket.SHUT_RDWR, reset=True)
+        super().expire(phase)
+
+    @override
     def interrupt(self) -> None:
         self._identity.shutdown(socket.SHUT_RDWR)
 

@@ -77,12 +77,13 @@ class SocketIdentity:
         self._descriptor = sock.fileno()
         self._inode = os.fstat(self._descriptor).st_ino
 
-    def shutdown(self, how: int) -> None:
+    def shutdown(self, how: int, *, reset: bool = False) -> None:
         """
         End one direction or both, which wakes whoever is blocked in C{recv}, C{send}
         or C{select} on it.  Any thread.
 
         @param how: as for C{socket.shutdown}.
+        @param reset: let the close that follows drop what the peer has not taken.
         """
         try:
             # A duplicate cannot be closed under us between the look and the act.
@@ -96,6 +97,9 @@ class SocketIdentity:
             if os.fstat(descriptor).st_ino == self._inode:
                 sock = socket.socket(fileno=descriptor)
                 try:
+                    if reset:
+                        linger = struct.pack("ii", 1, 0)
+                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                     sock.shutdown(how)
                 finally:
                     sock.detach()

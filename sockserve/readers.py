@@ -13,7 +13,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
 from sockserve.deadlines import BODY_GRACE_SECONDS, Deadlines, DeadlineTimer
-from sockserve.interfaces import Phase
+from sockserve.interfaces import DeadlineExpired, Phase
 from sockserve.tasks import Wakeup
 
 if TYPE_CHECKING:
@@ -53,8 +53,9 @@ class StreamReader:
     The names and results are those of L{asyncio.StreamReader} and of the file
     objects C{socket.makefile} makes; end of file is C{b""}.  One read at a time.
 
-    Every method that waits raises L{DeadlineExpired} when a deadline of the
-    connection passes and L{ConnectionError} when the connection broke.
+    Every method that waits raises L{DeadlineExpired} when a deadline of the connection
+    passes and L{ConnectionError} when the connection broke, once; after that there is
+    only end of file.  (Not after a timeout the handler itself has set.)
 
     @ivar limit: the longest line or separated piece in bytes that is gathered when
         the caller names no limit.
@@ -68,6 +69,8 @@ class StreamReader:
         "_draining",
         "_eof",
         "_error",
+        "_own_timeout",
+        "_own_timeout_passed",
         "_paused",
         "_phase",
         "_timer",
@@ -96,6 +99,8 @@ class StreamReader:
         self._began = 0.0
         self._base = 0
         self.idle = deadlines.idle
+        self._own_timeout = False
+        self._own_timeout_passed = False
         self.limit = HIGH_WATER_BYTES
         self.received = 0
 
@@ -245,6 +250,26 @@ class StreamReader:
         """Whether it waits for a message of which nothing has come."""
         return self.waiting() and not self._buffer
 
+    def settimeout(self, seconds: float | None) -> None:
+        """Let each wait for a byte last so long, instead of the C{idle} deadline."""
+        self.idle = seconds
+        self._own_timeout = True
+
+    def idle_passed(self) -> bool:
+        """
+        The timer says C{idle} has passed.  A handler's own timeout ends nothing but its
+        read.
+
+        @return: whether it really has, and ends the connection.
+        """
+        if not self.between_messages():  # the read was cancelled, or data has come
+            return False
+        if self._own_timeout:
+            self._own_timeout_passed = True
+            self.fail(DeadlineExpired(Phase.IDLE))
+            return False
+        return True
+
     def unread(self) -> bool:
         """Whether bytes have arrived that nobody took."""
         return bool(self._buffer) or self._paused
@@ -270,6 +295,20 @@ class StreamReader:
             self.feed_eof()
 
     # Inside
+
+    def _told(self) -> BaseException:
+        """
+        The error, which whoever reads now gets.  Further reads find an end of file, as on
+        a socket: a loop that goes on after errors would otherwise never leave the reactor
+        to others.
+        """
+        assert self._error is not None
+        error, self._error = self._error, None
+        if not self._own_timeout_passed:
+            self._eof = True
+            self._buffer.clear()
+        self._own_timeout_passed = False
+        return error
 
     def _overrun(self, size: int) -> LimitOverrunError:
         return LimitOverrunError(f"a line is longer than {self.limit} bytes", size)
@@ -302,7 +341,7 @@ class StreamReader:
         @param phase: the deadline for the rest of a message that has begun.
         """
         if self._error is not None:
-            raise self._error
+            raise self._told()
         if self.waiting():
             raise RuntimeError("another read is already waiting on this stream")
         if self._draining and not self._buffer:

@@ -222,8 +222,7 @@ class CoroutineServing(Serving):
         if phase is Phase.WRITE and self._output is _Output.LINGERING:
             self._let_go()
             return False
-        # The reader only ever arms this one.
-        return phase is not Phase.IDLE or self._reader.between_messages()
+        return phase is not Phase.IDLE or self._reader.idle_passed()
 
     @override
     def broken(self) -> bool:

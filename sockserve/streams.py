@@ -70,8 +70,11 @@ class StreamConnection:
         return self.transport.getPeerCertificate()
 
     def settimeout(self, seconds: float | None) -> None:
-        """How long a read may wait for a byte, instead of the C{idle} deadline."""
-        self.rfile.idle = seconds
+        """
+        How long a read may wait for a byte, instead of the C{idle} deadline; then it
+        raises L{TimeoutError}, and the connection goes on.
+        """
+        self.rfile.settimeout(seconds)
 
     async def start_tls(self, context: Any) -> None:
         """

@@ -5,11 +5,10 @@ This room owns the driving: resuming, cancelling, and telling when it is over.  
 must not know what the coroutine does or what a connection is.
 
 Why not L{twisted.internet.defer.ensureDeferred}: a coroutine that waits for the
-next line does so tens of thousands of times a second, and two thirds of what that
-costs there is making, chaining and unwinding a Deferred with its Failure handling.
-Here a stream hands out a L{Wakeup}, which the driver resumes directly.  To anyone
-else a L{Wakeup} is an ordinary Deferred, so stream methods can be awaited from any
-coroutine that Twisted drives.
+next line does so tens of thousands of times a second, and there each time makes, chains
+and unwinds a Deferred.  Here a stream hands out a L{Wakeup}, which the driver resumes
+directly: a third of the time.  To anyone else a L{Wakeup} is an ordinary Deferred, so
+stream methods can be awaited from any coroutine that Twisted drives.
 """
 
 from __future__ import annotations

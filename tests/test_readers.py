@@ -290,23 +290,28 @@ def test_a_broken_connection_is_raised_after_what_had_come() -> None:
     reader = reader_of(b"one\ntwo", eof=False)
     reader.fail(ConnectionResetError("gone"))
     assert Call(reader.readline()).result() == b"one\n"
-    for _ in range(2):
-        with pytest.raises(ConnectionResetError, match="gone"):
-            Call(reader.readline()).result()
-    assert Call(reader.read(10)).result() == b"two"
     with pytest.raises(ConnectionResetError, match="gone"):
-        Call(reader.read(10)).result()
+        Call(reader.readline()).result()
 
 
-def test_whoever_waits_gets_the_error_and_the_first_one_stays() -> None:
+def test_after_the_error_there_is_only_end_of_file() -> None:
+    """A handler that reads on whatever is raised comes to an end, and gets no half a line."""
+    reader = reader_of(b"half a li", eof=False)
+    reader.fail(ConnectionResetError("gone"))
+    with pytest.raises(ConnectionResetError, match="gone"):
+        Call(reader.readline()).result()
+    for _ in range(2):
+        assert Call(reader.readline()).result() == b""
+    assert reader.at_eof()
+
+
+def test_whoever_waits_gets_the_first_error() -> None:
     reader = reader_of(b"", eof=False)
     call = Call(reader.read())
     reader.fail(ConnectionResetError("first"))
     reader.fail(ConnectionResetError("second"))
     with pytest.raises(ConnectionResetError, match="first"):
         call.result()
-    with pytest.raises(ConnectionResetError, match="first"):
-        Call(reader.readexactly(1)).result()
 
 
 def test_one_read_at_a_time() -> None:

@@ -140,6 +140,51 @@ def test_deadline_step_by_step():
     assert exchange.done
 
 
+def test_a_timeout_of_the_handlers_own_ends_only_its_read():
+    class Patient(StreamRequestHandler):
+        timeout = 5
+
+        async def handle(self):
+            while True:
+                try:
+                    line = await self.rfile.readline()
+                except TimeoutError:
+                    self.wfile.write(b"still there?\n")
+                    continue
+                if not line:
+                    return
+                self.wfile.write(line)
+
+    exchange = StreamExchange(Patient)
+    exchange.advance(4.9)
+    assert exchange.take_sent() == b""
+    exchange.advance(0.2)  # 5.1 without a byte
+    exchange.advance(5.1)
+    assert exchange.take_sent() == b"still there?\nstill there?\n"
+    exchange.receive(b"yes\n")
+    assert exchange.take_sent() == b"yes\n"
+    exchange.end()
+    assert exchange.done
+    assert exchange.error is None
+
+
+def test_a_handler_that_reads_on_after_a_deadline_comes_to_its_end():
+    class Stubborn(StreamRequestHandler):
+        async def handle(self):
+            while True:
+                try:
+                    line = await self.rfile.readline()
+                except TimeoutError:
+                    continue
+                if not line:
+                    return
+
+    exchange = StreamExchange(Stubborn, deadlines=Deadlines(idle=5))
+    exchange.advance(5.1)
+    assert exchange.expired is Phase.IDLE
+    assert exchange.done
+
+
 def test_connection_that_breaks():
     exchange = StreamExchange(CoroutineEcho)
     exchange.lose()
