@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from twisted.python.failure import Failure
@@ -40,6 +41,7 @@ class _BlockingServing(Serving):
         assert concurrency is not None
         self._concurrency: IConcurrency = concurrency
         self._process = os.getpid()
+        self._draining = False
 
     def process(self) -> None:
         self._queued_at = self.timer.seconds()
@@ -52,13 +54,13 @@ class _BlockingServing(Serving):
     def serve(self) -> Outcome:
         """Runs on the worker thread or in the child."""
         if os.getpid() != self._process:
-            # Copies of what waits for a child of its own: they would keep those
-            # connections from ending before this child does.
-            for waiting in self.factory._servings:
-                if waiting is not self.request:
-                    waiting.close()
             self.serve_in_child()
         return serve(self.factory, self.request, self.protocol.client_address)
+
+    @property
+    def descriptors(self) -> tuple[int]:
+        """What the child needs."""
+        return (self.request.fileno(),)
 
     def serve_in_child(self) -> None:
         """This is a child's own copy now.  Runs in the child."""
@@ -71,6 +73,7 @@ class _BlockingServing(Serving):
         self._over(Part.HANDLER)
 
     def failed(self, error: OSError) -> None:
+        self._handler_ended(Outcome.ERROR)
         self.parts &= ~Part.HANDLER
         try:
             raise error
@@ -91,6 +94,43 @@ class _BlockingServing(Serving):
                 self.interrupt()
         elif self._concurrency.withdraw(self):
             self.factory.shutdown_request(self.request)
+        else:  # served by means of an override's own
+            self.interrupt()
+
+    @override
+    def drain(self) -> None:
+        self._draining = True
+        self._ends_when_quiet()
+
+    def _ends_when_quiet(self) -> bool:
+        """
+        While the service stops: end the handler's input as soon as its client has been
+        quiet for a while, as far as that can be told.
+
+        @return: whether the service stops.
+        """
+        if self._draining:
+            quiet = self.quiet_seconds()
+            if quiet is None:
+                pass
+            elif quiet >= QUIET_SECONDS:
+                self.end_input()
+            else:
+                self.timer.arm(Phase.IDLE, QUIET_SECONDS - quiet)
+        return self._draining
+
+    def quiet_seconds(self) -> float | None:
+        """Seconds since the client last sent a byte; None where nobody can tell."""
+        raise NotImplementedError
+
+    def end_input(self) -> None:
+        """End the handler's input; its output still leaves."""
+        raise NotImplementedError
+
+    @override
+    def owned_descriptors(self) -> Iterator[int]:
+        yield from super().owned_descriptors()
+        yield self.request.fileno()
 
     def interrupt(self) -> None:
         """Wake the handler wherever it is blocked on its socket, with an end of file."""
@@ -119,6 +159,11 @@ class LentServing(_BlockingServing):
         super().ended(outcome)
 
     @override
+    def abandon(self) -> None:
+        super().abandon()
+        self._over(Part.CONNECTION)
+
+    @override
     def measure(self) -> None:
         counts = transfer_counts(self.request)
         if counts is not None:
@@ -137,6 +182,8 @@ class LentServing(_BlockingServing):
         """
         if phase not in (Phase.IDLE, Phase.WRITE):
             return True
+        if phase is Phase.IDLE and self._ends_when_quiet():
+            return False
         left = self._seconds_left(phase)
         if left is None:
             return False
@@ -173,10 +220,13 @@ class LentServing(_BlockingServing):
             time.sleep(min(known))
 
     @override
-    def drain(self) -> None:
+    def quiet_seconds(self) -> float | None:
         counts = transfer_counts(self.request)
-        if counts is not None and counts.since_received >= QUIET_SECONDS:
-            self._identity.shutdown(socket.SHUT_RD)
+        return None if counts is None else counts.since_received
+
+    @override
+    def end_input(self) -> None:
+        self._identity.shutdown(socket.SHUT_RD)
 
     @override
     def expire(self, phase: Phase) -> None:
@@ -211,6 +261,20 @@ class PumpedServing(_BlockingServing):
         self._pump.served()
 
     @override
+    def serve_in_child(self) -> None:
+        self._pump.request.forked()
+
+    @override
+    def closing(self) -> None:
+        if Part.HANDLER not in self.parts:
+            self.factory.reactor.callFromThread(self._pump.served)
+
+    @override
+    def owned_descriptors(self) -> Iterator[int]:
+        yield from super().owned_descriptors()
+        yield self._pump.fileno()
+
+    @override
     def read_ended(self) -> None:
         self._pump.feed_eof()
 
@@ -222,9 +286,16 @@ class PumpedServing(_BlockingServing):
         super().lost(reason)
 
     @override
-    def drain(self) -> None:
-        if self._pump.quiet() >= QUIET_SECONDS:
-            self._pump.feed_eof()
+    def passed(self, phase: Phase) -> bool:
+        return not (phase is Phase.IDLE and self._ends_when_quiet())
+
+    @override
+    def quiet_seconds(self) -> float | None:
+        return self._pump.quiet()
+
+    @override
+    def end_input(self) -> None:
+        self._pump.feed_eof()
 
     @override
     def abort(self) -> None:

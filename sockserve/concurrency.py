@@ -19,8 +19,9 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
@@ -90,7 +91,10 @@ class _Places:
             self._start(job)
         except OSError as error:  # no process or thread to be had
             self.running -= 1
-            job.failed(error)
+            try:
+                job.failed(error)
+            except Exception:
+                _log.failure("a job that found no place raised")
 
     def _ended(self, job: IJob, outcome: Outcome) -> None:
         self.running -= 1
@@ -228,6 +232,8 @@ class ForkConcurrency(_Places):
         super().__init__(limit)
         self._reactor = reactor
         self._children: dict[IJob, _Child] = {}
+        #: Whoever has descriptors the reactor does not always watch: C{descriptors()}.
+        self.owners: WeakSet[Any] = WeakSet()
 
     def kill(self, job: IJob) -> bool:
         """Kill the child that serves the job."""
@@ -241,14 +247,30 @@ class ForkConcurrency(_Places):
         """There are no idle children."""
         return DeferredList([])
 
+    def _owned_descriptors(self) -> set[int]:
+        """
+        What belongs to the parent: other connections, and listening sockets, end when
+        the parent ends them, so a child must not hold them open.
+        """
+        watched = {*self._reactor.getReaders(), *self._reactor.getWriters()}
+        owned = {selectable.fileno() for selectable in watched}
+        for owner in self.owners:
+            owned.update(owner.descriptors())
+        return {descriptor for descriptor in owned if descriptor >= 0}
+
     def _start(self, job: IJob) -> None:
         # What is buffered would otherwise be written twice.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         pid = os.fork()
         if pid == 0:
-            _be_the_child(job, self._reactor)
-        self._children[job] = child = _Child(pid, lambda outcome: self._reaped(job, outcome))
+            _be_the_child(job, self._owned_descriptors())
+        try:
+            child = _Child(pid, lambda outcome: self._reaped(job, outcome))
+        except OSError:  # no descriptor to watch it by
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        self._children[job] = child
         self._reactor.addReader(child)
         job.forked()
 
@@ -296,38 +318,35 @@ class _Child:
         os.close(self._descriptor)
 
 
-def _be_the_child(job: IJob, reactor: Any) -> None:
+def _be_the_child(job: IJob, owned: set[int]) -> None:
     """Serve in a fresh child.  Does not return."""
     status = 1
     try:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
-        _close_descriptors_of(reactor, getattr(job, "descriptors", ()))
+        # The reactor's own table is left alone: the kernel side of it is shared.
+        for descriptor in owned - {0, 1, 2, *getattr(job, "descriptors", ())}:
+            try:
+                os.close(descriptor)
+            except OSError:
+                pass
         status = _STATUS[serve_guarded(job)]
     except BaseException:
         _log.failure("a child came to no end of its own")
     finally:
         try:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            _flush()
         finally:
             os._exit(status)
 
 
-def _close_descriptors_of(reactor: Any, needed: Collection[int]) -> None:
-    """
-    Other connections end when the parent ends them, so the child must not hold them
-    open.  The reactor's own table is left alone: the kernel side of it is shared.
-    """
-    kept = {0, 1, 2, *needed}
-    for selectable in {*reactor.getReaders(), *reactor.getWriters()}:
-        descriptor = selectable.fileno()
-        if descriptor not in kept and descriptor >= 0:
-            try:
-                os.close(descriptor)
-            except OSError:
-                pass
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):  # none, full, or closed
+            pass
 
 
 def make_concurrency(

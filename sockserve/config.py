@@ -19,7 +19,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import attrs
-from twisted.application.service import MultiService
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from typing_extensions import override
 
 from sockserve.admission import Admission, parse_network
 from sockserve.concurrency import make_concurrency
@@ -84,7 +86,10 @@ class ServerConfig:
             raise ConfigurationError(self.located(str(error))) from error
 
     def _build(self, reactor: Any) -> MultiService:
-        parent = MultiService()
+        log = None
+        if self.access_log is not None:
+            log = AccessLog(reactor, self.access_log, self.log_format)
+        parent = _Server(log)
         concurrency = None
         if not is_coroutine_handler(self.handler):
             concurrency = make_concurrency(
@@ -99,10 +104,6 @@ class ServerConfig:
             allow=self.allow,
             deny=self.deny,
         )
-        log = None
-        if self.access_log is not None:
-            log = AccessLog(reactor, self.access_log, self.log_format)
-            log.setServiceParent(parent)
         for description in self.listen:
             options: dict[str, Any] = {
                 "deadlines": self.deadlines,
@@ -139,6 +140,27 @@ class ServerConfig:
             *(f"listen {description}: {name} on {place}" for description in self.listen),
             f"deadlines {deadlines}",
         ]
+
+
+class _Server(MultiService):
+    """Listeners and their access log, which goes last: requests end while they drain."""
+
+    def __init__(self, log: AccessLog | None) -> None:
+        super().__init__()
+        self._log = log
+        if log is not None:
+            log.setServiceParent(self)
+
+    @override
+    def stopService(self) -> Deferred[Any]:
+        Service.stopService(self)
+        stopped = [maybeDeferred(child.stopService) for child in self if child is not self._log]
+        return DeferredList(stopped, consumeErrors=True).addCallback(self._stop_log)
+
+    def _stop_log(self, stopped: Any) -> Any:
+        if self._log is not None:
+            self._log.stopService()
+        return stopped
 
 
 def server_config(words: Mapping[str, Any]) -> ServerConfig:

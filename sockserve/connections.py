@@ -9,7 +9,8 @@ must not know options or endpoints.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -32,10 +33,10 @@ from sockserve.blocking import LentServing, PumpedServing
 from sockserve.deadlines import DeadlineTimer
 from sockserve.interfaces import Outcome, Phase
 from sockserve.lending import is_lendable
-from sockserve.lifecycle import offer
+from sockserve.lifecycle import handler_class, offer
 from sockserve.proxying import IProxyHeaderListener
 from sockserve.servers import ABANDON_SECONDS, RequestServer
-from sockserve.serving import CoroutineServing, Serving
+from sockserve.serving import CoroutineServing, Serving, transport_descriptors
 from sockserve.stats import RequestRecord
 
 __all__ = ["StreamFactory", "StreamProtocol", "socket_address"]
@@ -73,13 +74,15 @@ class StreamFactory(RequestServer, ServerFactory):
 
     @ivar admission: who may connect; may be shared.
     @ivar connections: those that are open.
+    @ivar ports: the listening ports.
     @cvar acceptable_protocols: what to agree to when a TLS client names protocols (ALPN,
-        RFC 7301).  A client that names none is served; one that names only others is
+        RFC 7301); None for HTTP's when the handler is one of C{http.server}'s, else
+        nothing.  A client that names none is served; one that names only others is
         turned away by Twisted.
     """
 
     noisy = False
-    acceptable_protocols: tuple[bytes, ...] = (b"http/1.1", b"http/1.0")
+    acceptable_protocols: tuple[bytes, ...] | None = None
 
     def __init__(
         self,
@@ -99,6 +102,7 @@ class StreamFactory(RequestServer, ServerFactory):
         self.admission = Admission() if admission is None else admission
         self._proxies = Admission(allow=proxy_from)
         self.connections: set[StreamProtocol] = set()
+        self.ports: set[Any] = set()
         self._servings: dict[Any, Serving] = {}
         self._silent_until = 0.0
 
@@ -118,7 +122,12 @@ class StreamFactory(RequestServer, ServerFactory):
 
     def acceptableProtocols(self) -> list[bytes]:
         """L{acceptable_protocols}, for Twisted's TLS."""
-        return list(self.acceptable_protocols)
+        if self.acceptable_protocols is not None:
+            return list(self.acceptable_protocols)
+        cls = handler_class(self.RequestHandlerClass)
+        if isinstance(cls, type) and issubclass(cls, BaseHTTPRequestHandler):
+            return [b"http/1.1", b"http/1.0"]
+        return []
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start serving the request; returns before it is served.  Reactor thread."""
@@ -157,6 +166,13 @@ class StreamFactory(RequestServer, ServerFactory):
         if not trusted:
             self.count_refusal("proxy")
         return trusted
+
+    @override
+    def descriptors(self) -> Iterator[int]:
+        for port in self.ports:
+            yield port.fileno()
+        for protocol in self.connections:
+            yield from protocol.descriptors()
 
     def drain(self) -> Deferred[None]:
         """
@@ -322,6 +338,13 @@ class StreamProtocol(Protocol):
             self.abort()
         else:
             self._serving.drain()
+
+    def descriptors(self) -> Iterator[int]:
+        """What is open for the connection in this process; -1 for what is not."""
+        if self._serving is None:
+            yield from transport_descriptors(self.transport)
+        else:
+            yield from self._serving.owned_descriptors()
 
     def abort(self) -> None:
         """End the connection now."""

@@ -8,7 +8,7 @@ happens to one packet.  It must not know options.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import Context, copy_context
 from typing import Any
 
@@ -152,6 +152,11 @@ class DatagramServer(RequestServer, DatagramProtocol):
             return False
         return True
 
+    @override
+    def descriptors(self) -> Iterator[int]:
+        if self.transport is not None:
+            yield self.transport.fileno()
+
     # Ends
 
     def suspend(self) -> None:
@@ -262,12 +267,14 @@ class _Serving:
     def _passed(self, phase: Phase) -> None:
         """The timer says that a deadline has passed."""
         if self._expired_phase is not None:
-            self.abandon()
+            if phase is Phase.LIFETIME:
+                self.abandon()
             return
         self._expired_phase = phase
         self._server.statistics.expiries[phase] += 1
         _log.info("{peer}: the {phase} deadline expired", peer=self.client_address, phase=phase)
-        self._timer_made().arm(phase, ABANDON_SECONDS)
+        # Nothing else arms this one by now.
+        self._timer_made().arm(Phase.LIFETIME, ABANDON_SECONDS)
         self.expire(phase)
 
     def _over(self, outcome: Outcome) -> None:
@@ -305,8 +312,10 @@ class _CoroutineServing(_Serving):
         self._task.cancel(DeadlineExpired(phase))
 
     def abandon(self) -> None:
-        super().abandon()
-        self._task.abandon()
+        # Unlike a thread, a coroutine can be ended.
+        if not self._settled:
+            self._settle(Outcome.ERROR)
+            self._task.abandon()
 
     def _ended(self, result: Any, error: BaseException | None) -> None:
         if error is not None:

@@ -192,11 +192,14 @@ def peer_is_gone(request: object) -> bool:
         return True
 
 
+_OUTER_LEVELS = (socket.IPPROTO_TCP, socket.IPPROTO_IP, socket.IPPROTO_IPV6)
+
+
 class PumpedSocket(socket.socket):
     """
     The handler's end of a pump.  A real socket in all respects, but it answers for
     the connection it stands for: both addresses are that connection's, and TCP's own
-    options are accepted and read back from there.
+    options are set and read there.  Any thread: the handler's, as a socket.
     """
 
     __slots__ = ("_addresses", "_certificate", "_outer")
@@ -223,21 +226,20 @@ class PumpedSocket(socket.socket):
 
     @override
     def setsockopt(self, level: int, optname: int, *value: Any) -> None:
-        if level in (socket.IPPROTO_TCP, socket.IPPROTO_IP, socket.IPPROTO_IPV6):
-            if self._outer is not None:
-                self._outer.setsockopt(level, optname, *value)
-        else:
+        if level not in _OUTER_LEVELS:
             super().setsockopt(level, optname, *value)
+        elif self._outer is not None and self._outer.fileno() >= 0:  # the client is here
+            self._outer.setsockopt(level, optname, *value)
 
     @override
     def getsockopt(self, level: int, optname: int, *buflen: int) -> Any:
-        if self._outer is not None and level in (
-            socket.IPPROTO_TCP,
-            socket.IPPROTO_IP,
-            socket.IPPROTO_IPV6,
-        ):
+        if self._outer is not None and level in _OUTER_LEVELS:
             return self._outer.getsockopt(level, optname, *buflen)
         return super().getsockopt(level, optname, *buflen)
+
+    def forked(self) -> None:
+        """This is a child's copy: the connection itself is the parent's."""
+        self._outer = None
 
     def getpeercert(self, binary_form: bool = True) -> bytes | None:
         """
@@ -399,6 +401,8 @@ class Pump(abstract.FileDescriptor):
         """The handler's end is gone: close the connection after what is on its way."""
         if self.disconnected:
             return
+        if not self.drained and not self._transport_is_lost:
+            self._read_rest()
         self.unregisterProducer()
         super().connectionLost(reason)
         # A child that was forked for another request may hold a copy, too.
@@ -409,6 +413,18 @@ class Pump(abstract.FileDescriptor):
             self._timer.arm(Phase.WRITE, self._deadlines.write)
             self._transport.unregisterProducer()
             self._transport.loseConnection()
+
+    def _read_rest(self) -> None:
+        """
+        What the handler wrote before it closed, where the end is noticed in another way
+        than by reading to it; no more than a socketpair holds.
+        """
+        try:
+            while data := self._socket.recv(self.bufferSize):
+                self.sent += len(data)
+                self._transport.write(data)
+        except OSError:
+            pass
 
     def served(self) -> None:
         """

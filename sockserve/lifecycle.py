@@ -47,12 +47,16 @@ def offer(server: IRequestServer, request: Any, client_address: Any) -> bool:
             server.process_request(request, client_address)
             return True
     except Exception:
-        server.handle_error(request, client_address)
+        try:
+            server.handle_error(request, client_address)
+        finally:
+            server.shutdown_request(request)
+        return verified
     except BaseException:
         server.shutdown_request(request)
         raise
     server.shutdown_request(request)
-    return verified
+    return False
 
 
 def serve(server: IRequestServer, request: Any, client_address: Any) -> Outcome:

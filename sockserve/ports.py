@@ -49,9 +49,10 @@ class AnsweringSocket(socket.socket):
     @override
     def sendto(self, data: Any, *rest: Any) -> int:
         arrived_at = getattr(self.serving, "arrived_at", None)
-        if arrived_at is None or len(rest) != 1:
+        if arrived_at is None:
             return super().sendto(data, *rest)
-        return self.sendmsg([data], arrived_at, 0, rest[0])
+        flags, address = rest if len(rest) == 2 else (0, *rest)
+        return self.sendmsg([data], arrived_at, flags, address)
 
 
 class DatagramAnswer:
@@ -103,6 +104,7 @@ class _PortMixin:
     def createInternetSocket(self) -> AnsweringSocket:
         """The socket, not bound yet."""
         sock = AnsweringSocket(self.addressFamily, socket.SOCK_DGRAM)
+        sock.setblocking(True)  # whatever socket.setdefaulttimeout says
         if self.addressFamily == socket.AF_INET6:
             # udp6:5300 beside udp:5300
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

@@ -255,20 +255,24 @@ class StreamReader:
         self.idle = seconds
         self._own_timeout = True
 
-    def idle_passed(self) -> bool:
+    def passed(self, phase: Phase) -> bool:
         """
-        The timer says C{idle} has passed.  A handler's own timeout ends nothing but its
-        read.
+        The timer says that a deadline has passed.  A handler's own timeout ends nothing
+        but its read.
 
         @return: whether it really has, and ends the connection.
         """
-        if not self.between_messages():  # the read was cancelled, or data has come
-            return False
-        if self._own_timeout:
+        if phase in (Phase.HEADER, Phase.BODY):
+            if not self.waiting():  # the read was given up
+                self._phase = None
+            return self.waiting()
+        if phase is not Phase.IDLE:
+            return True
+        if self._own_timeout and self.waiting():
             self._own_timeout_passed = True
             self.fail(DeadlineExpired(Phase.IDLE))
             return False
-        return True
+        return self.between_messages()
 
     def unread(self) -> bool:
         """Whether bytes have arrived that nobody took."""
@@ -350,9 +354,9 @@ class StreamReader:
         if self._paused:  # the message is larger than the watermark
             self._paused = False
             self._transport.resumeProducing()
-        if phase is None or not self._buffer:
+        if self._own_timeout or phase is None or not self._buffer:
             self._timer.arm(Phase.IDLE, self.idle)
-        else:
+        if phase is not None and self._buffer:
             self._guard(phase)
         waiter = self._wakeup
         if waiter.used():
@@ -384,6 +388,8 @@ class StreamReader:
         if deadlines.body_rate is not None:
             earned = (self.received - self._base) / deadlines.body_rate
             limits.append(max(BODY_GRACE_SECONDS, earned) - elapsed)
-        if self.idle is not None:  # what was earned in a burst is no leave to stall
+        if (
+            self.idle is not None and not self._own_timeout
+        ):  # what was earned in a burst is no leave to stall
             limits.append(self.idle)
         return max(0.0, min(limits)) if limits else None

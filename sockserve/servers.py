@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import socket
 from asyncio import IncompleteReadError, LimitOverrunError
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from sockserve.concurrency import ThreadConcurrency
+from sockserve.concurrency import ForkConcurrency, ThreadConcurrency
 from sockserve.deadlines import Deadlines
 from sockserve.interfaces import (
     ConfigurationError,
@@ -107,6 +107,8 @@ class RequestServer:
         if concurrency is None and not self.coroutine:
             concurrency = ThreadConcurrency(reactor)
         self.concurrency = concurrency
+        if isinstance(concurrency, ForkConcurrency):
+            concurrency.owners.add(self)
         self.server_address: Any = None
         self.statistics = ListenerStatistics()
         self.observers: list[Callable[[RequestRecord], object]] = []
@@ -177,6 +179,10 @@ class RequestServer:
 
     # For the sources of requests
 
+    def descriptors(self) -> Iterator[int]:
+        """What is open for the server in this process; a child closes it."""
+        yield from ()
+
     def count_refusal(self, reason: str) -> None:
         """Something could not or may not be served."""
         self.statistics.refused[reason] += 1
@@ -230,7 +236,10 @@ class RequestServer:
 
     def _observe(self, record: RequestRecord) -> None:
         for observer in self.observers:
-            observer(record)
+            try:
+                observer(record)
+            except Exception:
+                _log.failure("an observer of requests raised")
 
     def _check_drained(self) -> None:
         if self._drained is not None and self.idle():

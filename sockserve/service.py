@@ -179,6 +179,7 @@ class _StreamDoors:
         server = self.server
         self._port = port
         self._gate = Gate(port, server.admission, server.reactor, server.count_refusal)
+        server.ports.add(port)
         sock = port.socket
         server.server_address = sock.getsockname()
         server.address_family = sock.family
@@ -196,6 +197,7 @@ class _StreamDoors:
     def close(self) -> Deferred[Any]:
         assert self._gate is not None
         self._gate.close()
+        self.server.ports.discard(self._port)
         closed = maybeDeferred(self._port.stopListening)
         return gatherResults([closed, self.server.drain()], consumeErrors=True)
 

@@ -9,9 +9,11 @@ runs on the reactor thread but what says otherwise.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum, Flag, auto
 from typing import Any, Protocol
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ISSLTransport
@@ -30,7 +32,7 @@ from sockserve.streams import StreamConnection
 from sockserve.tasks import Task
 from sockserve.writers import StreamWriter
 
-__all__ = ["Connection", "CoroutineServing", "Part", "Serving"]
+__all__ = ["Connection", "CoroutineServing", "Part", "Serving", "transport_descriptors"]
 
 #: How long bytes a handler did not read are read and thrown away after its answer, so
 #: that the kernel does not answer them with a reset which overtakes the answer.  2:
@@ -38,6 +40,14 @@ __all__ = ["Connection", "CoroutineServing", "Part", "Serving"]
 LINGER_SECONDS = 2.0
 
 _log = Logger()
+
+
+def transport_descriptors(transport: Any) -> Iterator[int]:
+    """The descriptors of a transport and those below it."""
+    while transport is not None:
+        if isinstance(transport, FileDescriptor):
+            yield transport.fileno()
+        transport = getattr(transport, "transport", None)
 
 
 class Part(Flag):
@@ -126,6 +136,10 @@ class Serving:
 
     def closing(self) -> None:
         """The server is about to close the request.  Any thread."""
+
+    def owned_descriptors(self) -> Iterator[int]:
+        """What is open for the connection in this process; -1 for what is not."""
+        return transport_descriptors(self.transport)
 
     def abandon(self) -> None:
         """
@@ -222,7 +236,7 @@ class CoroutineServing(Serving):
         if phase is Phase.WRITE and self._output is _Output.LINGERING:
             self._let_go()
             return False
-        return phase is not Phase.IDLE or self._reader.idle_passed()
+        return self._reader.passed(phase)
 
     @override
     def broken(self) -> bool:
@@ -231,10 +245,12 @@ class CoroutineServing(Serving):
     @override
     def expire(self, phase: Phase) -> None:
         error = DeadlineExpired(phase)
+        # The handler may come to its end within these calls, in good order.
+        running = self._task is not None
         if phase in (Phase.HANDLE, Phase.LIFETIME, Phase.DRAIN) and self._task is not None:
             self._task.cancel(error)
         self._reader.fail(error)
-        if phase in (Phase.WRITE, Phase.HANDSHAKE, Phase.DRAIN) or self._task is None:
+        if phase in (Phase.WRITE, Phase.HANDSHAKE, Phase.DRAIN) or not running:
             self._writer.fail(error)
             if self._tls is not None:
                 tls, self._tls = self._tls, None
@@ -251,10 +267,13 @@ class CoroutineServing(Serving):
 
     @override
     def abandon(self) -> None:
-        super().abandon()
+        self.abort()
         task, self._task = self._task, None
         if task is not None:
+            # Unlike a thread, a coroutine can be ended.
             task.abandon()
+            self._handler_ended(Outcome.ERROR)
+            self.protocol.settle()
 
     def handshake_completed(self) -> None:
         """The TLS handshake that L{_start_tls} began is done."""

@@ -268,7 +268,7 @@ class StreamExchange(Exchange):
         return sent
 
     def _passed(self, phase: Phase) -> None:
-        if phase is Phase.IDLE and not self._reader.idle_passed():
+        if not self._reader.passed(phase):
             return
         self.expired = phase
         error = DeadlineExpired(phase)

@@ -267,6 +267,7 @@ class StreamWriter:
         except BlockingIOError:
             taken = 0
         except OSError:
+            self.sent -= size
             self.fail(BrokenPipeError("the peer has closed the connection"))
             self._transport.abortConnection()
             return
