@@ -126,7 +126,9 @@ class ThreadConcurrency(_Places):
     def __init__(self, reactor: Any, limit: int = DEFAULT_THREADS) -> None:
         super().__init__(limit)
         self._reactor = reactor
-        self._idle: list[_Worker] = []
+        #: Workers without a job.  They come by themselves, on their own threads; only the
+        #: reactor's takes them.
+        self.idle: list[_Worker] = []
 
     def kill(self, job: IJob) -> bool:
         """A thread cannot be killed."""
@@ -134,15 +136,17 @@ class ThreadConcurrency(_Places):
 
     def stop(self) -> Deferred[Any]:
         """Let go of idle threads; fires when they are gone."""
-        leaving, self._idle = self._idle, []
-        for worker in leaving:
+        leaving = []
+        while self.idle:
+            worker = self.idle.pop()
             worker.inbox.put(None)
+            leaving.append(worker)
         return DeferredList([worker.gone for worker in leaving])
 
     def _start(self, job: IJob) -> None:
         # The last that became idle first, so that those a burst left behind retire.
-        if self._idle:
-            worker = self._idle.pop()
+        if self.idle:
+            worker = self.idle.pop()
         else:
             worker = _Worker(self, self._reactor)
             try:
@@ -151,14 +155,10 @@ class ThreadConcurrency(_Places):
                 raise OSError(f"no thread to be had: {error}") from error
         worker.inbox.put((job, f"sockserve-{next(_jobs)}"))
 
-    def _returned(self, worker: _Worker, job: IJob, outcome: Outcome) -> None:
-        self._idle.append(worker)
-        self._ended(job, outcome)
-
     def _bored(self, worker: _Worker) -> None:
         """A worker has had nothing to do for a while; it may have got a job since."""
-        if worker in self._idle:
-            self._idle.remove(worker)
+        if worker in self.idle:
+            self.idle.remove(worker)
             worker.inbox.put(None)
 
 
@@ -187,7 +187,11 @@ class _Worker:
             job, name = task
             # Programs tell connections apart by the name of their thread.
             self.thread.name = name
-            tell(self._pool._returned, self, job, serve_guarded(job))
+            outcome = serve_guarded(job)
+            # Before the reactor hears of it (appending needs no lock): while it accepts
+            # a burst it would otherwise start a thread for each.
+            self._pool.idle.append(self)
+            tell(self._pool._ended, job, outcome)
             del task, job
 
     def _left(self) -> None:

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from OpenSSL.SSL import Error as SSLError
 from twisted.internet import endpoints
 from twisted.internet.abstract import isIPv6Address
 from twisted.internet.error import InvalidAddressError
@@ -30,6 +31,14 @@ _FORMS = {
     "udp": "udp:PORT[:interface=ADDRESS]",
     "udp6": "udp6:PORT[:interface=ADDRESS]",
     "unixgram": "unixgram:PATH[:mode=OCTAL]",
+}
+_STREAM_FORMS = {
+    "tcp": "tcp:PORT[:interface=ADDRESS][:backlog=NUMBER]",
+    "tcp6": "tcp6:PORT[:interface=ADDRESS][:backlog=NUMBER]",
+    "unix": "unix:PATH[:mode=OCTAL][:backlog=NUMBER]",
+    "ssl": "ssl:PORT:privateKey=FILE:certKey=FILE[:interface=ADDRESS]",
+    "tls": "tls:PORT:DIRECTORY[:interface=ADDRESS]",
+    "systemd": "systemd:domain=INET:name=NAME",
 }
 _OURS = ("fd", "haproxy")
 #: The kinds that Twisted has built in; others are plugins.
@@ -60,7 +69,15 @@ def stream_endpoint(reactor: Any, description: str, trusted: Callable[[IAddress]
     @raise ConfigurationError: it is none of these.
     """
     kind, _, rest = description.partition(":")
+    if kind in _FORMS:
+        raise ConfigurationError(
+            f"listen {description!r}: {kind} is for datagrams (DatagramRequestService)"
+        )
     if kind == "haproxy":
+        if rest.partition(":")[0] in ("", *_FORMS):
+            raise ConfigurationError(
+                f"listen {description!r}: write haproxy: and a stream description after it"
+            )
         return ProxyEndpoint(stream_endpoint(reactor, rest, trusted), trusted)
     if kind == "fd":
         return _adopted(reactor, description, rest)
@@ -69,7 +86,24 @@ def stream_endpoint(reactor: Any, description: str, trusted: Callable[[IAddress]
     try:
         return endpoints.serverFromString(reactor, twisteds)
     except Exception as error:  # each kind's parser raises what it likes
-        raise ConfigurationError(f"listen {description!r}: {one_line(error)}") from error
+        raise ConfigurationError(
+            f"listen {description!r}: {_what_is_wrong(kind, error)}"
+        ) from error
+
+
+def _what_is_wrong(kind: str, error: Exception) -> str:
+    """What a parser of Twisted's means by an error."""
+    form = f"; write {_STREAM_FORMS[kind]}" if kind in _STREAM_FORMS else ""
+    if isinstance(error, TypeError):
+        return f"a word is missing, or unknown{form}"
+    if isinstance(error, SSLError):
+        return "the certificate or key is no PEM file, or they do not belong together"
+    if isinstance(error, (IndexError, KeyError)):
+        return "this process was not handed such a socket"
+    if isinstance(error, ValueError) and "invalid literal" in str(error):
+        number = str(error).rpartition(": ")[2]
+        return f"{number} is not a number{form}"
+    return one_line(error)
 
 
 def _check_kind(description: str, kind: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 from asyncio import IncompleteReadError, LimitOverrunError
 from collections.abc import Callable, Iterator
+from errno import ENOTCONN, ESHUTDOWN
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -48,6 +49,13 @@ ABANDON_SECONDS = 5.0
 
 #: How a peer's bad manners look to a handler.
 _PEER_ERRORS = (DeadlineExpired, IncompleteReadError, LimitOverrunError)
+
+
+def _is_of_a_connection(error: BaseException) -> bool:
+    """Whether a system call on a connection that is no more raises it."""
+    return isinstance(error, ConnectionError) or (
+        isinstance(error, OSError) and error.errno in (ENOTCONN, ESHUTDOWN)
+    )
 
 
 def _has_timeout(request: Any) -> bool:
@@ -201,7 +209,7 @@ class RequestServer:
         peers = (
             isinstance(error, _PEER_ERRORS)
             or (isinstance(error, TimeoutError) and _has_timeout(request))
-            or (isinstance(error, ConnectionError) and self._peer_is_gone(request))
+            or (_is_of_a_connection(error) and self._peer_is_gone(request))
         )
         return Outcome.LOST if peers else Outcome.ERROR
 

@@ -141,7 +141,8 @@ class Options(usage.Options):
         for word in message.split():
             if word.startswith("--"):
                 known = [f"--{name}" for name in self.known_options()]
-                return message + nearest(word.partition("=")[0], known)
+                given = word.partition("=")[0]
+                return message if given in known else message + nearest(given, known)
         return message
 
     def known_options(self) -> list[str]:

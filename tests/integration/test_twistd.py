@@ -1,5 +1,6 @@
 """C{twistd sockserve} as a user runs it: a process, its output, its clients, its end."""
 
+import contextlib
 import json
 import logging
 import logging.handlers
@@ -120,8 +121,10 @@ class Twistd:
         return port
 
     def ports(self, kind):
-        links = (os.readlink(path) for path in Path(f"/proc/{self.process.pid}/fd").iterdir())
-        inodes = {link[8:-1] for link in links if link.startswith("socket:[")}
+        inodes = set()
+        for path in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed since
+                inodes.add(os.readlink(path).removeprefix("socket:[").removesuffix("]"))
         unconnected = {"tcp": "0A", "udp": "07"}[kind[:3]]
         rows = Path(f"/proc/{self.process.pid}/net/{kind}").read_text().splitlines()[1:]
         return [
