@@ -403,6 +403,7 @@ class Pump(abstract.FileDescriptor):
             return
         if not self.drained and not self._transport_is_lost:
             self._read_rest()
+        paused = self.producer is not None and self.producerPaused
         self.unregisterProducer()
         super().connectionLost(reason)
         # A child that was forked for another request may hold a copy, too.
@@ -411,6 +412,8 @@ class Pump(abstract.FileDescriptor):
         self._timer.disarm(Phase.IDLE)
         if not self._transport_is_lost:  # Twisted's TLS cannot stand it then
             self._timer.arm(Phase.WRITE, self._deadlines.write)
+            if paused:  # TLS waits for the peer's end, which it would not hear of
+                self._transport.resumeProducing()
             self._transport.unregisterProducer()
             self._transport.loseConnection()
 
