@@ -87,6 +87,7 @@ class Admission:
         self.max_connections_per_peer = max_connections_per_peer
         self.allow = tuple(allow)
         self.deny = tuple(deny)
+        self._networks = self.allow + self.deny
         self.active = 0
         self._peers: Counter[str] = Counter()
         self._gates: set[Gate] = set()
@@ -139,8 +140,10 @@ class Admission:
 
     def allows(self, client_address: Any) -> bool:
         """Whether the client's network may be served; UNIX sockets' clients have none."""
+        if not self._networks:  # asked for every datagram
+            return True
         host = _host(client_address)
-        if host is None or not (self.allow or self.deny):
+        if host is None:
             return True
         address = ipaddress.ip_address(host.partition("%")[0])
         if any(address in network for network in self.deny):

@@ -74,12 +74,13 @@ class DatagramServer(RequestServer, DatagramProtocol):
         #: Requests whose handlers take a while.
         self.servings: set[_Serving] = set()
         self._arrivals: dict[int, Any] = {}
+        self._seconds = self.reactor.seconds
         self._suspended = False
 
     @override
     def startProtocol(self) -> None:
         self._socket = self.transport.socket
-        self._answering = self.transport.answering
+        self._answering = self.transport.answering()
         self._suspended = False
         self._watch_silence()
 
@@ -98,7 +99,7 @@ class DatagramServer(RequestServer, DatagramProtocol):
         # made for it that only a waiting one needs.
         statistics = self.statistics
         statistics.active += 1
-        began = self.reactor.seconds()
+        began = self._seconds()
         coroutine = serve_coroutine(self, request, client_address)
         context = copy_context()
         try:
@@ -129,7 +130,9 @@ class DatagramServer(RequestServer, DatagramProtocol):
         @return: whether there may be more.
         """
         statistics = self.statistics
-        self._arrived()
+        statistics.accepted += 1
+        if self._silence is not None:
+            self._heard()
         if len(data) > self.max_packet_size:
             statistics.refused["truncated"] += 1
             return True
@@ -198,11 +201,12 @@ class DatagramServer(RequestServer, DatagramProtocol):
             self.transport.startReading()
         statistics.active -= 1
         self.count_request(ended)
-        seconds = self.reactor.seconds() - began
+        seconds = self._seconds() - began
         received = len(request[0])
         sent = request[1].sent if self.coroutine else None
         statistics.received += received
-        statistics.sent += sent or 0
+        if sent:
+            statistics.sent += sent
         statistics.lasted("handle", seconds)
         if self.observers:
             self._observe(
@@ -215,7 +219,8 @@ class DatagramServer(RequestServer, DatagramProtocol):
                     outcome,
                 )
             )
-        self._check_drained()
+        if self._drained is not None:
+            self._check_drained()
 
 
 class _Serving:

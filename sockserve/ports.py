@@ -11,11 +11,13 @@ the routing table.
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import stat
 import struct
 import threading
+from collections.abc import Callable
 from errno import EAGAIN, ECONNREFUSED, EWOULDBLOCK
 from typing import Any
 
@@ -127,9 +129,9 @@ class _PortMixin:
             if not received(data, address, None):
                 return
 
-    def answering(self, arrived_at: Any) -> DatagramAnswer:
-        """What a coroutine answers a packet with that came to C{arrived_at}."""
-        return DatagramAnswer(self.socket, arrived_at)
+    def answering(self) -> Callable[[Any], DatagramAnswer]:
+        """Makes what a coroutine answers a packet with, from where the packet came to."""
+        return functools.partial(DatagramAnswer, self.socket)
 
 
 class UDPPort(_PortMixin, udp.Port):

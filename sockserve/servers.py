@@ -47,6 +47,9 @@ _log = Logger()
 #: connection is aborted and it counts as abandoned.
 ABANDON_SECONDS = 5.0
 
+#: Looked up once, as L{sockserve.lifecycle} does.
+_ERROR = Outcome.ERROR
+
 #: How a peer's bad manners look to a handler.
 _PEER_ERRORS = (DeadlineExpired, IncompleteReadError, LimitOverrunError)
 
@@ -198,7 +201,7 @@ class RequestServer:
     def count_request(self, outcome: Outcome) -> None:
         """A handler has come to its end."""
         self.statistics.requests += 1
-        if outcome is Outcome.ERROR:
+        if outcome is _ERROR:
             self.statistics.errors += 1
 
     def outcome_of(self, request: Any, error: BaseException) -> Outcome:
@@ -219,6 +222,11 @@ class RequestServer:
     def _arrived(self) -> None:
         """A request has come."""
         self.statistics.accepted += 1
+        if self._silence is not None:
+            self._heard()
+
+    def _heard(self) -> None:
+        """There is no silence."""
         if self._silence is not None:
             self._silence.reset(self.timeout or 0)
 

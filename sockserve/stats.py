@@ -129,8 +129,7 @@ class ListenerStatistics:
         histogram = self.durations.get(phase)
         if histogram is None:
             histogram = self.durations[phase] = Histogram()
-        histogram.counts[bisect_left(DURATION_BUCKETS_SECONDS, seconds)] += 1
-        histogram.total += seconds
+        histogram.add(seconds)
 
     def snapshot(self) -> dict[str, Any]:
         """All of it as plain data, for pages and logs."""

@@ -32,8 +32,8 @@ class MemoryPort:
         self.serving = threading.local()
         self.socket = self
 
-    def answering(self, arrived_at):
-        return MemoryAnswer(self, arrived_at)
+    def answering(self):
+        return lambda arrived_at: MemoryAnswer(self, arrived_at)
 
     def sendto(self, data, address):
         self.sent.append((data, address, getattr(self.serving, "arrived_at", None)))
