@@ -20,8 +20,9 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from sockserve.interfaces import IConcurrency, IJob, Outcome, Phase
-from sockserve.lending import Pump, SocketIdentity, lend, transfer_counts
+from sockserve.lending import SocketIdentity, lend, transfer_counts
 from sockserve.lifecycle import serve
+from sockserve.pumping import Pump
 from sockserve.serving import Connection, Part, Serving
 
 __all__ = ["LentServing", "PumpedServing"]

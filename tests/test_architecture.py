@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 HOUSE = Path(__file__).parents[1] / "sockserve"
-LONGEST_ROOM_LINES = 470
+LONGEST_ROOM_LINES = 450
 DOORS = 6
 
 #: The ring of each room; a package's stands for all in it. Imports point to the same ring or
@@ -24,6 +24,7 @@ RINGS = {
     "lifecycle": 2,
     "ports": 2,
     "proxying": 2,
+    "pumping": 2,
     "readers": 2,
     "streams": 2,
     "tasks": 2,
