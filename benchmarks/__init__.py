@@ -1,1 +1,1 @@
-"""sockserve beside its peers: ``python -m benchmarks`` (Linux, a C compiler; gevent and uvloop)."""
+"""sockserve beside its peers: ``python -m benchmarks`` (Linux, a C compiler, wrk; the peers)."""

@@ -8,6 +8,7 @@ ratios within a round: machines are noisy, and only ratios mean something on ano
 import argparse
 import importlib.util
 import platform
+import shutil
 import signal
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from importlib.metadata import version
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks import harness
+from benchmarks import harness, http_loads, servers
 
 
 class Row(NamedTuple):
@@ -26,75 +27,156 @@ class Row(NamedTuple):
     title: str
     against: str = ""
     at_least: float | None = None  # of the peer's figure
-    at_most: float | None = None
+    at_most: float | None = None  # of the peer's figure
+    limit: float | None = None  # of its own
+    figure: str = ""  # where it is not the work's
 
 
-LATENCY = "p50 {p50_us:.0f} µs, p99 {p99_us:.0f} µs"
-WORKS = {  # title, the figure compared, its format, what stands beside it
-    "tcp": ("TCP echo by line", "round_trips_per_s", "{:,.0f}/s", LATENCY),
-    "udp": ("UDP echo", "round_trips_per_s", "{:,.0f}/s", LATENCY),
-    "memory": ("idle connection", "silent", "{:.2f} KiB", "{used:.2f} KiB after a line"),
-    "timers": ("re-arm a deadline", "us", "{:.2f} µs", ""),
+FIGURES = {  # what is measured, and its format
+    "round_trips_per_s": "{:,.0f}/s",
+    "requests_per_s": "{:,.0f}/s",
+    "p99_us": "p99 {:.0f} µs",
+    "silent": "{:.2f} KiB",
+    "used": "{:.2f} KiB",
+    "us": "{:.2f} µs",
+    "grown_mib": "{:.1f} MiB",
 }
+LATENCY = "p50 {p50_us:.0f} µs, p99 {p99_us:.0f} µs"
+WORKS = {  # title, the figure compared, what stands beside it
+    "tcp": ("TCP echo by line", "round_trips_per_s", LATENCY),
+    "udp": ("UDP echo", "round_trips_per_s", LATENCY),
+    "http": ("HTTP GET", "requests_per_s", LATENCY + ", CPU {cpu_us:.0f} µs"),
+    "memory": ("idle connection", "silent", "{used:.2f} KiB after a line"),
+    "memory-http": ("idle keep-alive connection", "used", "{silent:.2f} KiB before a request"),
+    "transfer-upload": ("upload, memory grown by", "grown_mib", "in {seconds:.1f} s"),
+    "transfer-download": ("download, memory grown by", "grown_mib", "in {seconds:.1f} s"),
+    "timers": ("re-arm a deadline", "us", ""),
+}
+COROUTINE = "sockserve coroutine"
+THREADS = "sockserve threads"
+UNMODIFIED = "sockserve, http.server handler"
 ROWS = [
     Row("tcp", "tcp-asyncio", "asyncio streams"),
     Row("tcp", "tcp-uvloop", "asyncio streams, uvloop", "tcp-asyncio"),
     Row("tcp", "tcp-gevent", "gevent StreamServer", "tcp-asyncio"),
     Row("tcp", "tcp-linereceiver", "Twisted LineReceiver", "tcp-asyncio"),
-    Row("tcp", "tcp-sockserve", "sockserve coroutine", "tcp-asyncio", at_least=0.9),
+    Row("tcp", "tcp-sockserve", COROUTINE, "tcp-asyncio", at_least=0.9),
     Row("tcp", "tcp-threading", "ThreadingTCPServer"),
-    Row("tcp", "tcp-sockserve-threads", "sockserve threads", "tcp-threading", at_least=0.9),
+    Row("tcp", "tcp-sockserve-threads", THREADS, "tcp-threading", at_least=0.9),
     Row("udp", "udp-udpserver", "UDPServer"),
     Row("udp", "udp-twisted", "Twisted DatagramProtocol", "udp-udpserver"),
     Row("udp", "udp-asyncio", "asyncio DatagramProtocol", "udp-udpserver"),
-    Row("udp", "udp-sockserve", "sockserve coroutine", "udp-udpserver", at_least=0.7),
-    Row("udp", "udp-sockserve-files", "sockserve rfile/wfile", "udp-udpserver", at_least=0.7),
+    Row("udp", "udp-sockserve", COROUTINE, "udp-udpserver", at_least=0.7),
+    Row("udp", "udp-sockserve-files", "sockserve rfile/wfile", "udp-udpserver"),
+    Row("http", "http-uvicorn", "uvicorn"),
+    Row("http", "http-twistedweb", "twisted.web Site", "http-uvicorn"),
+    Row("http", "http-sockserve", COROUTINE, "http-uvicorn", at_least=1.3),
+    Row("http", "http-sockserve", COROUTINE, "http-twistedweb", at_least=3),
+    Row("http", "http-sockserve", COROUTINE, "http-uvicorn", at_most=1, figure="p99_us"),
+    Row("http", "http-waitress", "waitress"),
+    Row("http", "http-sockserve-threads", THREADS, "http-waitress", at_least=2),
+    Row("http", "http-threading", "ThreadingHTTPServer"),
+    Row("http", "http-threading-nodelay", "ThreadingHTTPServer, no Nagle", "http-threading"),
+    Row("http", "http-sockserve-stdlib", UNMODIFIED, "http-threading", at_least=15),
+    Row("http", "http-sockserve-stdlib", UNMODIFIED, "http-threading-nodelay", at_least=1),
     Row("memory", "tcp-asyncio", "asyncio streams"),
     Row("memory", "tcp-gevent", "gevent StreamServer", "tcp-asyncio"),
     Row("memory", "tcp-linereceiver", "Twisted LineReceiver", "tcp-asyncio"),
-    Row("memory", "tcp-sockserve", "sockserve coroutine", "tcp-asyncio", at_most=6.0),
+    Row("memory", "tcp-sockserve", COROUTINE, "tcp-asyncio", limit=6.0),
+    Row("memory-http", "http-uvicorn", "uvicorn"),
+    Row("memory-http", "http-twistedweb", "twisted.web Site", "http-uvicorn"),
+    Row("memory-http", "http-sockserve", COROUTINE, "http-uvicorn", limit=4.0),
+    Row("memory-http", "http-sockserve-stdlib", UNMODIFIED, "http-uvicorn"),
+    Row("transfer-upload", "transfer-sockserve", COROUTINE, limit=16.0),
+    Row("transfer-upload", "transfer-sockserve-threads", THREADS, limit=16.0),
+    Row("transfer-download", "transfer-sockserve", COROUTINE, limit=16.0),
+    Row("transfer-download", "transfer-sockserve-threads", THREADS, limit=16.0),
     Row("timers", "timers-twisted", "Twisted DelayedCall.reset"),
-    Row("timers", "timers-sockserve", "sockserve DeadlineTimer.arm", "timers-twisted", at_most=2.0),
+    Row("timers", "timers-sockserve", "sockserve DeadlineTimer.arm", "timers-twisted", limit=2.0),
 ]
+TITLES = {(row.work, row.name): row.title for row in ROWS}
+OPTIONAL = {  # a word of a name, and the modules it takes
+    "gevent": ["gevent"],
+    "sockserve": ["sockserve"],
+    "uvicorn": ["uvicorn", "uvloop", "httptools"],
+    "uvloop": ["uvloop"],
+    "waitress": ["waitress"],
+}
+PEERS = sorted({module for modules in OPTIONAL.values() for module in modules} - {"sockserve"})
 
 
-def installed(row):
-    optional = [word for word in ("sockserve", "uvloop", "gevent") if word in row.name]
-    return all(importlib.util.find_spec(module) for module in optional)
+def installed(module):
+    return importlib.util.find_spec(module) is not None
+
+
+def complete(name):
+    words = name.split("-")
+    return all(installed(module) for word in words for module in OPTIONAL.get(word, []))
+
+
+def words(row):
+    """What selects it: its work, the kind of its work, its server."""
+    return {row.work, row.work.split("-")[0], row.name}
 
 
 def measure(rows, rounds, measures):
-    """The results of each row, one a round, and why the others have none."""
+    """The results of each contestant of a work, one a round, and why the others have none."""
     results = defaultdict(list)
-    failures = {row: "not installed" for row in rows if not installed(row)}
+    contestants = list(dict.fromkeys((row.work, row.name) for row in rows))
+    failures = {each: "not installed" for each in contestants if not complete(each[1])}
     for work, function in measures.items():
         for turn in range(rounds):
-            for row in [row for row in rows if row.work == work and row not in failures]:
-                print(f"{work} {turn + 1}/{rounds}: {row.name}", file=sys.stderr)
+            for each in [each for each in contestants if each[0] == work]:
+                if each in failures:
+                    continue
+                print(f"{work} {turn + 1}/{rounds}: {each[1]}", file=sys.stderr)
                 try:
-                    results[row].append(function(row.name))
+                    results[each].append(function(each[1]))
                 except harness.Failed as error:
-                    failures[row] = "failed"
-                    print(f"{row.name} failed: {error}", file=sys.stderr)
+                    failures[each] = "failed"
+                    print(f"{each[1]} failed: {error}", file=sys.stderr)
     return results, failures
 
 
+def target_of(row, form):
+    if row.limit is not None:
+        return f"≤ {form.format(row.limit)}"
+    if row.at_least is not None:
+        return f"≥ {row.at_least} ×"
+    return "" if row.at_most is None else f"≤ {row.at_most} ×"
+
+
+def meets(row, value, ratio):
+    if row.limit is not None:
+        return value <= row.limit
+    return ratio >= row.at_least if row.at_least is not None else ratio <= row.at_most
+
+
 def report(row, results, failures):
-    """The cells of a row; the last says whether its target is met."""
-    title, key, form, beside = WORKS[row.work]
-    if row in failures:
-        return [title, row.title, failures[row], "", "", "", ""]
-    values = {key: median(result[key] for result in results[row]) for key in results[row][0]}
-    figure, versus, target, met = form.format(values[key]), "", "", None
-    for peer in [peer for peer in results if (peer.work, peer.name) == (row.work, row.against)]:
-        ratios = [a[key] / b[key] for a, b in zip(results[row], results[peer], strict=False)]
-        versus = f"{median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}) × {peer.title}"
-        if row.at_least:
-            target, met = f"≥ {row.at_least} ×", median(ratios) >= row.at_least
-    if row.at_most:
-        target, met = f"≤ {form.format(row.at_most)}", values[key] <= row.at_most
-    verdict = {None: "", True: "met", False: "missed"}[met]
-    return [title, row.title, figure, beside.format(**values), versus, target, verdict]
+    """The cells of a row; the last says what became of its target."""
+    title, figure, beside = WORKS[row.work]
+    figure = row.figure or figure
+    form = FIGURES[figure]
+    target = target_of(row, form)
+    this, peer = (row.work, row.name), (row.work, row.against)
+    if this in failures:
+        return [title, row.title, failures[this], "", "", target, target and failures[this]]
+    values = {key: median(result[key] for result in results[this]) for key in results[this][0]}
+    cells = [title, row.title, form.format(values[figure]), beside.format(**values)]
+    ratio, versus = None, ""
+    if row.against and peer in failures:
+        versus = f"{TITLES[peer]} {failures[peer]}"
+    elif row.against:
+        pairs = zip(results[this], results[peer], strict=True)
+        ratios = [ours[figure] / theirs[figure] for ours, theirs in pairs]
+        ratio = median(ratios)
+        versus = f"{ratio:.2f} ({min(ratios):.2f}–{max(ratios):.2f}) × {TITLES[peer]}"
+    verdict = ""
+    if target and ratio is None and row.limit is None:
+        verdict = failures[peer]
+    elif target:
+        verdict = "met" if meets(row, values[figure], ratio) else "missed"
+    return [*cells, versus, target, verdict]
 
 
 def show(table, markdown):
@@ -106,39 +188,51 @@ def show(table, markdown):
 
 
 def main():
-    names = [*WORKS, *dict.fromkeys(row.name for row in ROWS)]
+    names = list(dict.fromkeys(word for row in ROWS for word in sorted(words(row), key=len)))
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(names) + " (default: all)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of an echo run (default: 2)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a load (default: 2)")
+    parser.add_argument("--mebibytes", type=int, default=1024, help="of a transfer (default: 1024)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
     options = parser.parse_args()
     if unknown := set(options.rows).difference(names):
         parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(names)}")
-    if options.rounds < 1 or options.seconds <= 0:
-        parser.error("--rounds and --seconds must be above 0")
-    wanted = [row for row in ROWS if not options.rows or {row.work, row.name} & {*options.rows}]
+    if min(options.rounds, options.seconds, options.mebibytes) <= 0:
+        parser.error("--rounds, --seconds and --mebibytes must be above 0")
+    wanted = [row for row in ROWS if not options.rows or words(row) & {*options.rows}]
     peers = {(row.work, row.against) for row in wanted}
     rows = [row for row in ROWS if row in wanted or (row.work, row.name) in peers]
+    works = {row.work for row in rows}
+    if "http" in works and shutil.which("wrk") is None:
+        sys.exit("python -m benchmarks: the http rows take wrk, which is not installed")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of every finally
     with tempfile.TemporaryDirectory() as directory:
-        pingpong = harness.build_pingpong(directory)
+        pingpong = harness.build_pingpong(directory) if {"tcp", "udp"} & works else None
         measures = {
             "tcp": partial(harness.echo, pingpong, "tcp", options.seconds),
             "udp": partial(harness.echo, pingpong, "udp", options.seconds),
-            "memory": harness.memory,
+            "http": partial(http_loads.requests, options.seconds),
+            "memory": partial(harness.memory, harness.echo_line),
+            "memory-http": partial(harness.memory, http_loads.get),
+            "transfer-upload": partial(http_loads.transfer, http_loads.upload, options.mebibytes),
+            "transfer-download": partial(
+                http_loads.transfer, http_loads.download, options.mebibytes
+            ),
             "timers": harness.timers,
         }
         results, failures = measure(rows, options.rounds, measures)
     table = [report(row, results, failures) for row in rows]
     show([["work", "server", "median", "", "ratio", "target", ""], *table], options.markdown)
+    versions = [f"{name} {version(name)}" for name in PEERS if installed(name)]
     print(
-        f"\n{harness.CONNECTIONS} connections, {harness.MESSAGE_BYTES} bytes; "
-        f"{harness.IDLE_CONNECTIONS:,} idle connections; 100,000 deadlines. Server on core "
-        f"{harness.SERVER_CORE}, load on core {harness.LOAD_CORE}; {options.rounds} rounds of "
-        f"{options.seconds:g} s. Python {platform.python_version()}, Twisted {version('twisted')}."
+        f"\n{harness.CONNECTIONS} connections, {harness.MESSAGE_BYTES} bytes (HTTP: "
+        f"{len(servers.GREETING)}); {harness.IDLE_CONNECTIONS:,} idle connections; bodies of "
+        f"{options.mebibytes:,} MiB; 100,000 deadlines. Server on core {harness.SERVER_CORE}, "
+        f"load on core {harness.LOAD_CORE}; {options.rounds} rounds of {options.seconds:g} s. "
+        f"Python {platform.python_version()}, Twisted {', '.join([version('twisted'), *versions])}."
     )
-    sys.exit(any(cells[-1] == "missed" or cells[2] == "failed" for cells in table))
+    sys.exit(any(cells[-1] in ("missed", "failed") for cells in table))
 
 
 if __name__ == "__main__":

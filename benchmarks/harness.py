@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from http.client import HTTPException
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -34,6 +35,9 @@ class Failed(Exception):
     """A server could not be measured; the text says why."""
 
 
+NO_RESULT = (Failed, HTTPException, OSError, ValueError, subprocess.TimeoutExpired)
+
+
 def build_pingpong(directory):
     program = Path(directory, "pingpong")
     compiler = os.environ.get("CC", "cc")
@@ -52,7 +56,7 @@ def running(core, *command):
         os.sched_setaffinity(process.pid, {core})
         try:
             yield process
-        except (Failed, OSError, ValueError, subprocess.TimeoutExpired) as error:
+        except NO_RESULT as error:
             errors.seek(0)
             raise Failed(f"{error}\n{errors.read()[-ERROR_CHARACTERS:]}") from error
         finally:
@@ -91,26 +95,37 @@ def echo(pingpong, transport, seconds, name):
     return result
 
 
+def status_kib(pid, word):
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split(f"{word}:")[1].split()[0])
+
+
+def cpu_seconds(pid):
+    """What a process has used so far, in all its threads."""
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    user, system = after_name[11:13]  # proc(5): fields 14 and 15
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def settled_kib(pid):
     """Resident memory after a garbage collection, once it has stopped changing."""
     os.kill(pid, signal.SIGUSR1)
     before, now, deadline = None, -1, time.monotonic() + GRACE_SECONDS
     while now != before and time.monotonic() < deadline:
         time.sleep(SETTLE_SECONDS)
-        status = Path(f"/proc/{pid}/status").read_text()
-        before, now = now, int(status.split("VmRSS:")[1].split()[0])
+        before, now = now, status_kib(pid, "VmRSS")
     return now
 
 
-def exchange(sock):
+def echo_line(sock):
     line = b"x" * (MESSAGE_BYTES - 1) + b"\n"
     sock.sendall(line)
     if sock.recv(MESSAGE_BYTES, socket.MSG_WAITALL) != line:
         raise Failed("a connection was closed")
 
 
-def memory(name):
-    """Resident KiB for each connection: that has sent nothing yet, then after a line."""
+def memory(exchange, name):
+    """Resident KiB for each connection: that has sent nothing yet, then after an exchange."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with serving(name, 3 * GRACE_SECONDS) as (pid, port), contextlib.ExitStack() as stack:

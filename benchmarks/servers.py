@@ -7,12 +7,20 @@ line, and serves until it is killed or the seconds are over.
 
 import asyncio
 import gc
+import http.server
+import logging
 import resource
 import signal
+import socket
 import socketserver
 import sys
 
 LOOPBACK = "127.0.0.1"
+GREETING = b"Hello, world!"
+NEVER_SECONDS = 3600  # no peer's own patience ends an idle connection that is measured
+BLOCK_BYTES = 256 * 1024
+PAUSE_EACH_BYTES = 16 * 2**20
+PAUSE_SECONDS = 0.05  # a client without a brake sends several times PAUSE_EACH_BYTES in it
 
 
 def ready(port):
@@ -170,6 +178,173 @@ def udp_sockserve_files():
             self.wfile.write(self.rfile.read())
 
     serve_sockserve("udp", Echo)
+
+
+async def hello_asgi(scope, receive, send):
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(GREETING))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": GREETING})
+
+
+def http_uvicorn():
+    import uvicorn
+
+    config = uvicorn.Config(
+        hello_asgi,
+        loop="uvloop",
+        http="httptools",
+        lifespan="off",
+        access_log=False,
+        log_level="warning",
+        timeout_keep_alive=NEVER_SECONDS,
+    )
+    sock = socket.create_server((LOOPBACK, 0))
+    ready(sock.getsockname()[1])
+    uvicorn.Server(config).run(sockets=[sock])
+
+
+def http_twistedweb():
+    from twisted.internet import reactor
+    from twisted.web import resource, server
+
+    class Hello(resource.Resource):
+        def render_GET(self, request):
+            request.setHeader(b"Content-Type", b"text/plain")
+            return GREETING
+
+    class Site(server.Site):
+        def log(self, request):
+            """No access log here, either."""
+
+    hello = Hello()
+    hello.isLeaf = True
+    site = Site(hello, timeout=NEVER_SECONDS)
+    ready(reactor.listenTCP(0, site, interface=LOOPBACK).getHost().port)
+    reactor.run()
+
+
+def http_waitress():
+    import waitress
+
+    def hello(environ, start_response):
+        length = str(len(GREETING))
+        start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", length)])
+        return [GREETING]
+
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it warns of each that waits
+    server = waitress.create_server(hello, host=LOOPBACK, port=0)
+    ready(server.effective_port)
+    server.run()
+
+
+class StdlibHello(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Length", str(len(GREETING)))
+        self.end_headers()
+        self.wfile.write(GREETING)
+
+    def log_message(self, *args):
+        """No access log here, either."""
+
+
+class StdlibHelloAtOnce(StdlibHello):
+    disable_nagle_algorithm = True
+
+
+def http_threading():
+    serve_stdlib(http.server.ThreadingHTTPServer, StdlibHello)
+
+
+def http_threading_nodelay():
+    serve_stdlib(http.server.ThreadingHTTPServer, StdlibHelloAtOnce)
+
+
+def http_sockserve_stdlib():
+    serve_sockserve("tcp", StdlibHello)
+
+
+def http_sockserve():
+    from sockserve.http import HTTPRequestHandler
+
+    class Hello(HTTPRequestHandler):
+        async def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain")
+            self.end_headers()
+            self.wfile.write(GREETING)
+
+    serve_sockserve("tcp", Hello)
+
+
+def http_sockserve_threads():
+    from sockserve.http import HTTPRequestHandler
+
+    class Hello(HTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain")
+            self.end_headers()
+            self.wfile.write(GREETING)
+
+    serve_sockserve("tcp", Hello)
+
+
+def transfer_sockserve():
+    """It takes a body with pauses, and sends as many bytes as the path says."""
+    from twisted.internet.task import deferLater
+
+    from sockserve.http import HTTPRequestHandler
+
+    class Transfer(HTTPRequestHandler):
+        async def do_PUT(self):
+            count = 0
+            pause_at = PAUSE_EACH_BYTES
+            while data := await self.rfile.read(BLOCK_BYTES):
+                count += len(data)
+                if count >= pause_at:
+                    pause_at += PAUSE_EACH_BYTES
+                    await deferLater(self.server.reactor, PAUSE_SECONDS)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"%d" % count)
+
+        async def do_GET(self):
+            size = int(self.path[1:])
+            self.send_response(200)
+            self.send_header("Content-Length", str(size))
+            self.end_headers()
+            for _ in range(0, size, BLOCK_BYTES):
+                self.wfile.write(bytes(BLOCK_BYTES))
+                await self.wfile.drain()
+
+    serve_sockserve("tcp", Transfer)
+
+
+def transfer_sockserve_threads():
+    from sockserve.http import HTTPRequestHandler
+
+    class Transfer(HTTPRequestHandler):
+        def do_PUT(self):
+            count = 0
+            while data := self.rfile.read(BLOCK_BYTES):
+                count += len(data)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"%d" % count)
+
+        def do_GET(self):
+            size = int(self.path[1:])
+            self.send_response(200)
+            self.send_header("Content-Length", str(size))
+            self.end_headers()
+            for _ in range(0, size, BLOCK_BYTES):
+                self.wfile.write(bytes(BLOCK_BYTES))
+
+    serve_sockserve("tcp", Transfer)
 
 
 if __name__ == "__main__":

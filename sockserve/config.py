@@ -8,7 +8,6 @@ the messages about what cannot be.  It must not know where the words came from.
 from __future__ import annotations
 
 import functools
-import http.server
 import importlib
 import os
 import re
@@ -28,6 +27,7 @@ from sockserve.concurrency import make_concurrency
 from sockserve.deadlines import Deadlines
 from sockserve.descriptions import is_datagram_description, nearest
 from sockserve.handlers import DatagramRequestHandler, StreamRequestHandler
+from sockserve.http.files import FileRequestHandler
 from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.lifecycle import handler_class, is_coroutine_handler
 from sockserve.observe.access import LOG_FORMATS, AccessLog
@@ -192,7 +192,7 @@ def _handler(words: Mapping[str, Any]) -> Callable[..., Any]:
     directory = os.path.abspath(_text("path", words.get("path", ".")))
     if not os.path.isdir(directory):
         raise ConfigurationError(f"path {directory!r}: not a directory")
-    return functools.partial(http.server.SimpleHTTPRequestHandler, directory=directory)
+    return functools.partial(FileRequestHandler, directory=directory)
 
 
 def _check(config: ServerConfig) -> None:

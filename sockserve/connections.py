@@ -9,6 +9,7 @@ must not know options or endpoints.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -30,14 +31,19 @@ from zope.interface import implementer
 
 from sockserve.admission import Admission, Network
 from sockserve.blocking import LentServing, PumpedServing
+from sockserve.concurrency import ForkConcurrency
 from sockserve.deadlines import DeadlineTimer
-from sockserve.interfaces import Outcome, Phase
+from sockserve.http.blocking import BlockingHTTPServing
+from sockserve.http.gathering import is_gathered
+from sockserve.http.protocol import HTTPServing
+from sockserve.interfaces import IHTTPRequestHandler, IRequestHandler, Outcome, Phase
 from sockserve.lending import is_lendable
-from sockserve.lifecycle import handler_class, offer
+from sockserve.lifecycle import handler_class, offer, run_handler, run_handler_coroutine
 from sockserve.proxying import IProxyHeaderListener
 from sockserve.servers import ABANDON_SECONDS, RequestServer
 from sockserve.serving import CoroutineServing, Serving, transport_descriptors
 from sockserve.stats import RequestRecord
+from sockserve.writers import Outbox
 
 __all__ = ["StreamFactory", "StreamProtocol", "socket_address"]
 
@@ -79,10 +85,13 @@ class StreamFactory(RequestServer, ServerFactory):
         RFC 7301); None for HTTP's when the handler is one of C{http.server}'s, else
         nothing.  A client that names none is served; one that names only others is
         turned away by Twisted.
+    @cvar max_body_bytes: the largest body of an HTTP request that is kept for a blocking
+        handler; more is answered with 413.  1 GiB: waitress' C{max_request_body_size}.
     """
 
     noisy = False
     acceptable_protocols: tuple[bytes, ...] | None = None
+    max_body_bytes: int = 2**30
 
     def __init__(
         self,
@@ -99,8 +108,13 @@ class StreamFactory(RequestServer, ServerFactory):
         @param options: as L{RequestServer.__init__}.
         """
         super().__init__(RequestHandlerClass, **options)
+        cls = handler_class(RequestHandlerClass)
+        self.http = IHTTPRequestHandler.implementedBy(cls) or (
+            is_gathered(RequestHandlerClass) and not isinstance(self.concurrency, ForkConcurrency)
+        )
         self.admission = Admission() if admission is None else admission
         self._proxies = Admission(allow=proxy_from)
+        self.outbox = Outbox(self.reactor)
         self.connections: set[StreamProtocol] = set()
         self.ports: set[Any] = set()
         self._servings: dict[Any, Serving] = {}
@@ -124,14 +138,27 @@ class StreamFactory(RequestServer, ServerFactory):
         """L{acceptable_protocols}, for Twisted's TLS."""
         if self.acceptable_protocols is not None:
             return list(self.acceptable_protocols)
+        return [b"http/1.1", b"http/1.0"] if self.speaks_http else []
+
+    @property
+    def speaks_http(self) -> bool:
+        """Whether the handler is one of HTTP, of whatever kind."""
         cls = handler_class(self.RequestHandlerClass)
-        if isinstance(cls, type) and issubclass(cls, BaseHTTPRequestHandler):
-            return [b"http/1.1", b"http/1.0"]
-        return []
+        return self.http or (isinstance(cls, type) and issubclass(cls, BaseHTTPRequestHandler))
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start serving the request; returns before it is served.  Reactor thread."""
         self._servings[request].process()
+
+    @override
+    def finish_request(self, request: Any, client_address: Any) -> Any:
+        """Make the handler and let it serve.  Where the handler runs."""
+        handler = self.RequestHandlerClass(request, client_address, self)
+        if not isinstance(request, socket.socket):
+            return run_handler_coroutine(handler)
+        if IRequestHandler.providedBy(handler):
+            run_handler(handler)
+        return None
 
     @override
     def shutdown_request(self, request: Any) -> None:
@@ -149,7 +176,7 @@ class StreamFactory(RequestServer, ServerFactory):
             serving.closing()
         super().close_request(request)
 
-    def _complain(self, client_address: Any, error: OSError) -> None:
+    def complain(self, client_address: Any, error: OSError) -> None:
         """A request cannot be served for want of descriptors; of many, the log has one."""
         now = self.reactor.seconds()
         if now >= self._silent_until:
@@ -267,7 +294,7 @@ class StreamProtocol(Protocol):
         try:
             serving = self._serving = self._serve(addresses)
         except OSError as error:
-            factory._complain(addresses[0], error)
+            factory.complain(addresses[0], error)
             self._refuse("descriptors")
             return
         factory._servings[serving.request] = serving
@@ -276,21 +303,27 @@ class StreamProtocol(Protocol):
             self.record.outcome = "refused: verify"
 
     def _serve(self, addresses: tuple[Any, Any]) -> Serving:
-        serving: CoroutineServing | PumpedServing
-        if self.factory.coroutine:
+        serving: CoroutineServing | HTTPServing | PumpedServing
+        if self.factory.http:
+            blocking = not self.factory.coroutine
+            serving = (BlockingHTTPServing if blocking else HTTPServing)(self, addresses)
+        elif self.factory.coroutine:
             serving = CoroutineServing(self, addresses)
         elif is_lendable(self.transport):
             return LentServing(self)
         else:
             serving = PumpedServing(self, addresses)
-        # One call less for every piece of data that arrives.
-        self.dataReceived = serving.feed  # type: ignore[method-assign]
+        self.deliver_to(serving.feed)
         return serving
+
+    def deliver_to(self, receive: Callable[[bytes], object]) -> None:
+        """What arrives from now on goes to C{receive}: one call less for every piece."""
+        self.dataReceived = receive  # type: ignore[method-assign, assignment]
 
     def _refuse(self, reason: str) -> None:
         self.factory.statistics.refused[reason] += 1
         self.record.outcome = f"refused: {reason}"
-        self.dataReceived = _ignore  # type: ignore[method-assign]
+        self.deliver_to(_ignore)
         self.abort()
 
     # While it is served
@@ -395,4 +428,4 @@ class StreamProtocol(Protocol):
         factory.connections.discard(self)
         factory.statistics.active -= 1
         factory.admission.closed()
-        factory._finished(self.record)
+        factory.finished(self.record, observed=not isinstance(self._serving, HTTPServing))

@@ -209,7 +209,7 @@ class DatagramServer(RequestServer, DatagramProtocol):
             statistics.sent += sent
         statistics.lasted("handle", seconds)
         if self.observers:
-            self._observe(
+            self.observe(
                 RequestRecord(
                     client_address,
                     self.handler_name,

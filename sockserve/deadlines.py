@@ -103,6 +103,16 @@ class DeadlineTimer:
         if due < self._wake_at:
             self._wake(due)
 
+    def arm_from(self, now: float, phase: Phase, seconds: float | None) -> None:
+        """L{arm}, for who has just asked for the time."""
+        if seconds is None:
+            self._due.pop(phase, None)
+            return
+        due = now + seconds
+        self._due[phase] = due
+        if due < self._wake_at:
+            self._wake(due)
+
     def disarm(self, phase: Phase) -> None:
         """C{phase} is over."""
         self._due.pop(phase, None)

@@ -16,6 +16,7 @@ __all__ = [
     "ConfigurationError",
     "DeadlineExpired",
     "IConcurrency",
+    "IHTTPRequestHandler",
     "IJob",
     "IRequestHandler",
     "IRequestServer",
@@ -93,6 +94,19 @@ class IRequestHandler(Interface):
 
     def finish() -> Any:
         """Runs after L{handle}, whether or not that raised."""
+
+
+class IHTTPRequestHandler(IRequestHandler):
+    """
+    A handler of one HTTP request, whose class tells where the request's method runs.
+    C{handle} may be plain and return what is to be awaited.
+    """
+
+    def blocks(command: str) -> bool:
+        """Of the class: whether the method of that name must run on a thread."""
+
+    def may_block() -> bool:
+        """Of the class: whether any must."""
 
 
 class IRequestServer(Interface):

@@ -14,9 +14,17 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from sockserve.interfaces import ConfigurationError, IRequestHandler, IRequestServer, Outcome
+from sockserve.interfaces import (
+    ConfigurationError,
+    IHTTPRequestHandler,
+    IRequestHandler,
+    IRequestServer,
+    Outcome,
+)
 
 __all__ = [
+    "answer",
+    "answer_coroutine",
     "handler_class",
     "is_coroutine_handler",
     "offer",
@@ -95,6 +103,35 @@ async def serve_coroutine(server: IRequestServer, request: Any, client_address: 
     return outcome
 
 
+async def answer_coroutine(
+    server: IRequestServer, request: Any, client_address: Any
+) -> Exception | None:
+    """
+    Serve one of several requests of a connection, which stays open: L{serve_coroutine}
+    without its end.
+
+    @return: what the handler raised.
+    """
+    try:
+        served = server.finish_request(request, client_address)
+        if served is not None:
+            await served
+    except Exception as error:
+        server.handle_error(request, client_address)
+        return error
+    return None
+
+
+def answer(server: IRequestServer, request: Any, client_address: Any) -> Exception | None:
+    """L{answer_coroutine} for blocking handlers.  Runs on a worker thread or in a child."""
+    try:
+        server.finish_request(request, client_address)
+    except Exception as error:
+        server.handle_error(request, client_address)
+        return error
+    return None
+
+
 def run_handler(handler: Any) -> None:
     """
     Call the three methods of a handler that did not serve in its constructor.
@@ -114,7 +151,9 @@ async def run_handler_coroutine(handler: Any) -> None:
     if waited is not None:
         await waited
     try:
-        await handler.handle()
+        waited = handler.handle()
+        if waited is not None:
+            await waited
     finally:
         waited = handler.finish()
         if waited is not None:
@@ -147,6 +186,8 @@ def is_coroutine_handler(factory: Any) -> bool:
     cls = handler_class(factory)
     if not callable(cls):
         raise ConfigurationError(f"handler {cls!r} is not a class or callable")
+    if IHTTPRequestHandler.implementedBy(cls):
+        return not cls.may_block()
     name = getattr(cls, "__qualname__", repr(cls))
     coroutines = {
         method

@@ -106,18 +106,20 @@ class Pump(abstract.FileDescriptor):
         addresses: tuple[Any, Any],
         deadlines: Deadlines,
         timer: DeadlineTimer,
+        socket_class: type[PumpedSocket] = PumpedSocket,
     ) -> None:
         """
         @param addresses: (peer, own) of the connection, as a socket gives them.
         @param timer: C{idle} is kept re-armed by traffic either way, C{write} is armed
             while the peer does not take what waits for it.
+        @param socket_class: of the handler's end.
         @raise OSError: there is no descriptor to be had.
         """
         super().__init__(reactor)
         inner, self._socket = socket.socketpair()
         self._socket.setblocking(False)
         self._transport = transport
-        self.request = PumpedSocket(fileno=inner.detach())
+        self.request = socket_class(fileno=inner.detach())
         self.request.settimeout(socket.getdefaulttimeout())
         self.request._addresses = addresses
         self.request._outer = _socket_below(transport)
@@ -269,6 +271,23 @@ class Pump(abstract.FileDescriptor):
         self._served = True
         if self.drained:
             self.connectionLost(_DONE)
+
+    def release(self) -> None:
+        """
+        The handler has returned, and the connection goes on without it: pass on what it
+        wrote, and end the pump alone.
+        """
+        if self.disconnected:
+            return
+        if not self._transport_is_lost:
+            self._read_rest()
+            if self.producer is not None and self.producerPaused:
+                self._transport.resumeProducing()
+            self._transport.unregisterProducer()
+        self._transport_is_lost = True
+        self.unregisterProducer()
+        self.connectionLost(_DONE)
+        self.request.close()
 
     def transport_lost(self) -> None:
         """

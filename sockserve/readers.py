@@ -359,19 +359,20 @@ class StreamReader:
         if self._paused:  # the message is larger than the watermark
             self._paused = False
             self._transport.resumeProducing()
-        if self._own_timeout or phase is None or not self._buffer:
-            self._timer.arm(_IDLE, self.idle)
-        if phase is not None and self._buffer:
-            self._guard(phase)
+        self._guard(phase)
         waiter = self._wakeup
         if waiter.used():
             waiter = self._wakeup = Wakeup()
         self._waiter = waiter
         return waiter
 
-    def _guard(self, phase: Phase) -> None:
-        """Arm the deadline of a message of which a part is here."""
+    def _guard(self, phase: Phase | None) -> None:
+        """Arm what guards a wait: C{idle}, and the deadline of a message that has begun."""
         deadlines, timer = self._deadlines, self._timer
+        if self._own_timeout or phase is None or not self._buffer:
+            timer.arm(_IDLE, self.idle)
+        if phase is None or not self._buffer:
+            return
         if self._phase is not phase:
             if self._phase is not None:  # a read of the other kind was given up
                 timer.disarm(self._phase)
@@ -381,12 +382,11 @@ class StreamReader:
             if phase is Phase.HEADER:
                 timer.arm(phase, deadlines.header)
         if phase is Phase.BODY:
-            timer.arm(phase, self._body_seconds())
+            timer.arm(phase, self._body_seconds(timer.seconds() - self._began))
 
-    def _body_seconds(self) -> float | None:
+    def _body_seconds(self, elapsed: float) -> float | None:
         """How long from now a counted read may go on without another byte."""
         deadlines = self._deadlines
-        elapsed = self._timer.seconds() - self._began
         limits = []
         if deadlines.body is not None:
             limits.append(deadlines.body - elapsed)

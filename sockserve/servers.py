@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from sockserve.concurrency import ForkConcurrency, ThreadConcurrency
 from sockserve.deadlines import Deadlines
+from sockserve.http.framing import RemoteProtocolError
 from sockserve.interfaces import (
     ConfigurationError,
     DeadlineExpired,
@@ -51,7 +52,7 @@ ABANDON_SECONDS = 5.0
 _ERROR = Outcome.ERROR
 
 #: How a peer's bad manners look to a handler.
-_PEER_ERRORS = (DeadlineExpired, IncompleteReadError, LimitOverrunError)
+_PEER_ERRORS = (DeadlineExpired, IncompleteReadError, LimitOverrunError, RemoteProtocolError)
 
 
 def _is_of_a_connection(error: BaseException) -> bool:
@@ -244,13 +245,20 @@ class RequestServer:
         self._watch_silence()
         self.handle_timeout()
 
-    def _finished(self, record: RequestRecord) -> None:
-        """A request is over, and nothing of it is left."""
+    def finished(self, record: RequestRecord, observed: bool = True) -> None:
+        """
+        A request is over, and nothing of it is left.
+
+        @param observed: whether the observers hear of it; not, when they have heard of
+            each of several requests of a connection.
+        """
         self.statistics.record(record)
-        self._observe(record)
+        if observed:
+            self.observe(record)
         self._check_drained()
 
-    def _observe(self, record: RequestRecord) -> None:
+    def observe(self, record: RequestRecord) -> None:
+        """Tell the observers."""
         for observer in self.observers:
             try:
                 observer(record)

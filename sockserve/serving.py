@@ -9,7 +9,7 @@ runs on the reactor thread but what says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum, Flag, auto
 from typing import Any, Protocol
 
@@ -32,7 +32,14 @@ from sockserve.streams import StreamConnection
 from sockserve.tasks import Task
 from sockserve.writers import StreamWriter
 
-__all__ = ["Connection", "CoroutineServing", "Part", "Serving", "transport_descriptors"]
+__all__ = [
+    "Connection",
+    "CoroutineServing",
+    "Part",
+    "ReactorServing",
+    "Serving",
+    "transport_descriptors",
+]
 
 #: How long bytes a handler did not read are read and thrown away after its answer, so
 #: that the kernel does not answer them with a reset which overtakes the answer.  2:
@@ -67,6 +74,9 @@ class Connection(Protocol):
     record: RequestRecord
     client_address: Any
     settled: bool
+
+    def deliver_to(self, receive: Callable[[bytes], object]) -> None:
+        """What arrives from now on goes to C{receive}."""
 
     def handled(self, seconds: float, outcome: Outcome) -> None:
         """The handler has come to its end."""
@@ -182,15 +192,84 @@ class _Output(Enum):
     CLOSING = "closing"
 
 
-class CoroutineServing(Serving):
+class ReactorServing(Serving):
+    """A connection that the reactor itself reads and writes: the part that ends it."""
+
+    def __init__(self, protocol: Connection) -> None:
+        super().__init__(protocol)
+        transport = self.transport
+        self._writer = StreamWriter(transport, is_lendable(transport), self.deadlines, self.timer)
+        self._output = _Output.OPEN
+
+    @override
+    def lost(self, reason: Failure) -> None:
+        self.protocol.record.sent = self._writer.sent
+        # A handler may go on at what follows, and end: by then there must be nothing left
+        # to close.
+        self.parts &= ~Part.CONNECTION
+        self._writer.fail(BrokenPipeError("the connection is gone"))
+
+    @override
+    def passed(self, phase: Phase) -> bool:
+        if phase is Phase.WRITE and self._output is _Output.LINGERING:
+            self._let_go()
+            return False
+        return True
+
+    @override
+    def read_ended(self) -> None:
+        if self._output is _Output.LINGERING:
+            self._let_go()
+
+    @override
+    def broken(self) -> bool:
+        return self._writer.broken
+
+    @override
+    def abort(self) -> None:
+        self.transport.abortConnection()
+
+    def discard_input(self) -> bool:
+        """
+        Nobody reads any more: forget what has come and what comes.
+
+        @return: whether the client may have sent, or be sending, what nobody has read.
+        """
+        raise NotImplementedError
+
+    def input_ended(self) -> bool:
+        """Whether the client has ended its side."""
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        if self._output is not _Output.OPEN or Part.CONNECTION not in self.parts:
+            return
+        self._output = _Output.ENDING
+        self.timer.arm(Phase.WRITE, self.deadlines.write)
+        lingers = self.discard_input() and is_lendable(self.transport)
+        self._writer.finish(self._linger if lingers else self._let_go)
+
+    def _linger(self) -> None:
+        if self.input_ended():
+            self._let_go()
+        else:
+            self._output = _Output.LINGERING
+            self.timer.arm(Phase.WRITE, LINGER_SECONDS)
+
+    def _let_go(self) -> None:
+        # Not before all is written: TLS would forget what it has gathered.
+        self._output = _Output.CLOSING
+        self.timer.arm(Phase.WRITE, self.deadlines.write)
+        self.transport.loseConnection()
+
+
+class CoroutineServing(ReactorServing):
     """A coroutine on the reactor, reading and writing the transport."""
 
     def __init__(self, protocol: Connection, addresses: tuple[Any, Any]) -> None:
         super().__init__(protocol)
         transport = self.transport
         self._reader = StreamReader(transport, self.deadlines, self.timer)
-        self._writer = StreamWriter(transport, is_lendable(transport), self.deadlines, self.timer)
-        self._output = _Output.OPEN
         self._task: Task | None = None
         self._tls: Deferred[None] | None = None
         self.feed = self._reader.feed
@@ -211,17 +290,12 @@ class CoroutineServing(Serving):
     @override
     def read_ended(self) -> None:
         self._reader.feed_eof()
-        if self._output is _Output.LINGERING:
-            self._let_go()
+        super().read_ended()
 
     @override
     def lost(self, reason: Failure) -> None:
         self.protocol.record.received = self._reader.received
-        self.protocol.record.sent = self._writer.sent
-        # The handler goes on at the first of these, and may end: by then there must be
-        # nothing left to close.
-        self.parts &= ~Part.CONNECTION
-        self._writer.fail(BrokenPipeError("the connection is gone"))
+        super().lost(reason)
         if reason.check(ConnectionDone):
             self._reader.feed_eof()
         else:
@@ -229,18 +303,11 @@ class CoroutineServing(Serving):
         if self._tls is not None:
             tls, self._tls = self._tls, None
             tls.errback(ConnectionResetError(f"TLS handshake: {reason.getErrorMessage()}"))
-        super().lost(reason)
+        self._over(Part.CONNECTION)
 
     @override
     def passed(self, phase: Phase) -> bool:
-        if phase is Phase.WRITE and self._output is _Output.LINGERING:
-            self._let_go()
-            return False
-        return self._reader.passed(phase)
-
-    @override
-    def broken(self) -> bool:
-        return self._writer.broken
+        return super().passed(phase) and self._reader.passed(phase)
 
     @override
     def expire(self, phase: Phase) -> None:
@@ -262,8 +329,12 @@ class CoroutineServing(Serving):
         self._reader.end_between_messages()
 
     @override
-    def abort(self) -> None:
-        self.transport.abortConnection()
+    def discard_input(self) -> bool:
+        return self._reader.discard()
+
+    @override
+    def input_ended(self) -> bool:
+        return self._reader.at_eof()
 
     @override
     def abandon(self) -> None:
@@ -305,24 +376,3 @@ class CoroutineServing(Serving):
         alsoProvides(self.transport, ISSLTransport)
         self._writer.wrapped()
         await tls
-
-    def _close(self) -> None:
-        if self._output is not _Output.OPEN or Part.CONNECTION not in self.parts:
-            return
-        self._output = _Output.ENDING
-        self.timer.arm(Phase.WRITE, self.deadlines.write)
-        lingers = self._reader.discard() and is_lendable(self.transport)
-        self._writer.finish(self._linger if lingers else self._let_go)
-
-    def _linger(self) -> None:
-        if self._reader.at_eof():
-            self._let_go()
-        else:
-            self._output = _Output.LINGERING
-            self.timer.arm(Phase.WRITE, LINGER_SECONDS)
-
-    def _let_go(self) -> None:
-        # Not before all is written: TLS would forget what it has gathered.
-        self._output = _Output.CLOSING
-        self.timer.arm(Phase.WRITE, self.deadlines.write)
-        self.transport.loseConnection()

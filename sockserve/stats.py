@@ -15,7 +15,13 @@ import attrs
 
 from sockserve.interfaces import Phase
 
-__all__ = ["DURATION_BUCKETS_SECONDS", "Histogram", "ListenerStatistics", "RequestRecord"]
+__all__ = [
+    "DURATION_BUCKETS_SECONDS",
+    "HTTPRequestRecord",
+    "Histogram",
+    "ListenerStatistics",
+    "RequestRecord",
+]
 
 #: Upper bounds of the buckets of phase durations: a decade in three steps, from half a
 #: millisecond to five minutes, in the way of Prometheus's default buckets.
@@ -72,6 +78,24 @@ class RequestRecord:
     outcome: str = "ok"
 
 
+@attrs.define(slots=True)
+class HTTPRequestRecord(RequestRecord):
+    """
+    What one HTTP request left behind.
+
+    @ivar request_line: as sent; C{-} when no head came.
+    @ivar status: of the response; 0 when none began, or none that could be seen.
+    @ivar referer: the request's C{Referer}, or C{-}.
+    @ivar user_agent: its C{User-Agent}, or C{-}.
+    @ivar sent: bytes of the response's body.
+    """
+
+    request_line: str = "-"
+    status: int = 0
+    referer: str = "-"
+    user_agent: str = "-"
+
+
 class ListenerStatistics:
     """
     The counters of one listener, since it was made.
@@ -83,6 +107,7 @@ class ListenerStatistics:
         C{truncated}.
     @ivar requests: requests whose handler ran to an end.
     @ivar errors: of these, how many raised.
+    @ivar responses: HTTP responses by the first digit of their status.
     @ivar expiries: by phase.
     @ivar received: bytes from peers, of requests that have ended.
     @ivar sent: bytes to peers, likewise.
@@ -101,6 +126,7 @@ class ListenerStatistics:
         "received",
         "refused",
         "requests",
+        "responses",
         "sent",
     )
 
@@ -111,6 +137,7 @@ class ListenerStatistics:
         self.refused: Counter[str] = Counter()
         self.requests = 0
         self.errors = 0
+        self.responses = [0] * 10
         self.expiries: Counter[Phase] = Counter()
         self.received = 0
         self.sent = 0
@@ -124,12 +151,25 @@ class ListenerStatistics:
         for phase, seconds in record.phases.items():
             self.lasted(phase, seconds)
 
+    def answered(self, status: int, failed: bool, seconds: float) -> None:
+        """Count an HTTP request whose handler has come to its end."""
+        self.requests += 1
+        self.errors += failed
+        self.responses[status // 100] += 1
+        histogram = self.durations.get("handle") or self.histogram("handle")
+        histogram.counts[bisect_left(DURATION_BUCKETS_SECONDS, seconds)] += 1
+        histogram.total += seconds
+
     def lasted(self, phase: str, seconds: float) -> None:
         """Count how long a phase of a request lasted."""
+        self.histogram(phase).add(seconds)
+
+    def histogram(self, phase: str) -> Histogram:
+        """The durations of a phase."""
         histogram = self.durations.get(phase)
         if histogram is None:
             histogram = self.durations[phase] = Histogram()
-        histogram.add(seconds)
+        return histogram
 
     def snapshot(self) -> dict[str, Any]:
         """All of it as plain data, for pages and logs."""
@@ -140,6 +180,9 @@ class ListenerStatistics:
             "refused": dict(self.refused),
             "requests": self.requests,
             "errors": self.errors,
+            "responses": {
+                f"{digit}xx": count for digit, count in enumerate(self.responses) if count
+            },
             "expiries": {str(phase): count for phase, count in self.expiries.items()},
             "received": self.received,
             "sent": self.sent,

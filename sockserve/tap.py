@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
 from typing import Any, NoReturn
 
 from twisted.application.service import IService, MultiService
@@ -19,9 +18,9 @@ from twisted.python import usage
 from typing_extensions import override
 
 from sockserve.config import ServerConfig, read_toml, server_config
+from sockserve.connections import StreamFactory
 from sockserve.descriptions import nearest
 from sockserve.interfaces import ConfigurationError
-from sockserve.lifecycle import handler_class
 from sockserve.service import DatagramRequestService, RequestService
 
 __all__ = ["Options", "makeService"]
@@ -208,12 +207,15 @@ def _listeners(service: Any) -> Iterator[RequestService | DatagramRequestService
 def _where(service: RequestService | DatagramRequestService) -> str:
     """Where clients find it: a URL for what a browser can open."""
     server = service.server
-    cls = handler_class(server.RequestHandlerClass)
     address = server.server_address
     kind = service.description.partition(":")[0]
     scheme = {"tcp": "http", "tcp6": "http", "tls": "https", "ssl": "https"}.get(kind)
-    speaks_http = isinstance(cls, type) and issubclass(cls, BaseHTTPRequestHandler)
-    if speaks_http and scheme is not None and isinstance(address, tuple):
+    if (
+        isinstance(server, StreamFactory)
+        and server.speaks_http
+        and scheme is not None
+        and isinstance(address, tuple)
+    ):
         host, port = address[:2]
         return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
     if isinstance(address, tuple) and ":0" in service.description:

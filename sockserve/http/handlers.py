@@ -1,0 +1,379 @@
+"""
+HTTP request handlers: the class users derive from.
+
+This room owns what L{http.server.BaseHTTPRequestHandler} calls its interface: the
+attributes that tell of the request and the methods that make the response.  It must not
+know connections, or whether the reactor or a thread runs it.
+"""
+
+from __future__ import annotations
+
+import html
+import http.client
+import inspect
+import time
+from email.utils import formatdate
+from functools import cached_property
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from importlib.metadata import version
+from typing import Any, ClassVar
+
+from twisted.logger import Logger
+from typing_extensions import override
+from zope.interface import implementer
+
+from sockserve.handlers import BaseRequestHandler
+from sockserve.http.framing import LocalProtocolError
+from sockserve.http.heads import TOKEN
+from sockserve.http.responses import Response
+from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler
+
+__all__ = ["HTTPRequestHandler"]
+
+_log = Logger()
+
+_VERSIONS = {(1, 1): "HTTP/1.1", (1, 0): "HTTP/1.0", (0, 9): "HTTP/0.9"}
+
+#: What the server must know of, by the name in lower case.
+_FRAMING_FIELDS = ("connection", "content-length", "transfer-encoding")
+
+#: By the names handlers have used, as they spell them: the one of L{_FRAMING_FIELDS} it
+#: is, or an empty string.
+_known_names: dict[str, str] = {}
+_KNOWN_NAMES_LIMIT = 1000
+
+_STATUS_LINES = {
+    int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n" for status in HTTPStatus
+}
+
+
+class _Date:
+    """The Date field's value, made once a second."""
+
+    second = 0
+    text = ""
+
+
+def _refusal(what: str, value: str) -> ValueError:
+    return ValueError(f"{what} {value!r}: it must not have CR, LF, NUL or what is not Latin-1")
+
+
+def _check_text(what: str, value: str) -> None:
+    """Refuse what would end a header field, or cannot be sent in one."""
+    if "\r" in value or "\n" in value or "\0" in value:
+        raise _refusal(what, value)
+    try:
+        value.encode("latin-1")
+    except UnicodeEncodeError:
+        raise _refusal(what, value) from None
+
+
+def _status_line(code: int, message: str) -> str:
+    if not 100 <= code <= 999:
+        raise ValueError(f"status {code!r}: it is not within 100 and 999")
+    _check_text("reason phrase", message)
+    return f"HTTP/1.1 {int(code)} {message}\r\n"
+
+
+def _learn_name(name: str) -> str:
+    """What field C{name} is to the server, after a check of its grammar."""
+    lower = name.lower()
+    if not name.isascii() or not TOKEN.fullmatch(name.encode()):
+        raise ValueError(f"header field {name!r}: a name is letters, digits and !#$%&'*+-.^_`|~")
+    kind = lower if lower in _FRAMING_FIELDS else ""
+    if len(_known_names) < _KNOWN_NAMES_LIMIT:
+        _known_names[name] = kind
+    return kind
+
+
+@implementer(IHTTPRequestHandler)
+class HTTPRequestHandler(BaseRequestHandler):
+    """
+    One instance answers one request: write C{do_GET} and so on, each C{async def}, to run
+    on the reactor, or plain, to run on a worker thread.
+
+    The names are L{http.server.BaseHTTPRequestHandler}'s.  A method that is C{async def}
+    has awaitable streams (L{sockserve.readers.StreamReader},
+    L{sockserve.http.responses.CoroutineResponse}), a plain one has files, its C{rfile}
+    being the whole body, and a socket as C{self.connection}.
+
+    A response without a C{Content-Length} gets one when the handler is over before it
+    first waits (or, plain, flushes), else is sent in chunks.
+
+    @ivar command: the request's method.
+    @ivar path: its target as sent, but for a doubled slash at its start, which clients
+        take for a host.
+    @ivar request_version: C{HTTP/1.1}, C{HTTP/1.0} or C{HTTP/0.9}.
+    @ivar wfile: where the response's body is written.
+    @ivar connection: the connection, as C{self.request}.
+    @cvar protocol_version: C{HTTP/1.0} to end the connection with each response.
+    """
+
+    server_version: str = f"sockserve/{version('sockserve')}"
+    sys_version: str = ""
+    protocol_version: str = "HTTP/1.1"
+    default_request_version: str = "HTTP/0.9"
+    error_message_format: str = BaseHTTPRequestHandler.error_message_format
+    error_content_type: str = BaseHTTPRequestHandler.error_content_type
+    MessageClass: ClassVar[type[http.client.HTTPMessage]] = http.client.HTTPMessage
+    responses: ClassVar[dict[int, tuple[str, str]]] = {
+        int(status): (status.phrase, status.description) for status in HTTPStatus
+    }
+
+    #: The head being made: its status, lines, and what it says about the body.
+    _status = 0
+    _head = ""
+    _length: int | None = None
+    _coding: str | None = None
+
+    # The request
+
+    @override
+    def setup(self) -> Any:
+        """Make the attributes from C{self.request}."""
+        request = self.request
+        head = request.head
+        self.connection = request
+        self.wfile = request.wfile
+        self._response: Response = request.response
+        self.command: str = head.method
+        self.path: str = head.target
+        if self.path.startswith("//"):
+            self.path = "/" + self.path.lstrip("/")
+        self.request_version: str = _VERSIONS[head.version]
+        if self.protocol_version != "HTTP/1.1":
+            self._response.version = min(head.version, (1, 0))
+            self._response.close = True
+
+    @override
+    def handle(self) -> Any:
+        """Call C{do_} and the request's method; 501 if there is none."""
+        method = getattr(self, f"do_{self.command}", None)
+        if method is None:
+            self.send_error(HTTPStatus.NOT_IMPLEMENTED, f"Unsupported method ({self.command!r})")
+            return None
+        return method()
+
+    @cached_property
+    def rfile(self) -> Any:
+        """The request's body."""
+        return self.request.rfile
+
+    @cached_property
+    def headers(self) -> http.client.HTTPMessage:
+        """The request's header fields, by name without regard to case."""
+        message = self.MessageClass()
+        for name, value in self.request.head.fields:
+            message[name.decode("latin-1")] = value.decode("latin-1")
+        return message
+
+    @cached_property
+    def requestline(self) -> str:
+        """The request line as sent."""
+        line: str = self.request.head.request_line
+        return line
+
+    @property
+    def close_connection(self) -> bool:
+        """Whether the connection ends with this response; set it before C{end_headers}."""
+        return self._response.close
+
+    @close_connection.setter
+    def close_connection(self, close: bool) -> None:
+        self._response.close = bool(close)
+
+    # The response
+
+    def send_response(self, code: int, message: str | None = None) -> None:
+        """
+        Begin the head: status line, C{Server} and C{Date}.  What was begun before and has
+        not been ended is forgotten.
+
+        @param message: the reason phrase; by default the status' own.
+        @raise ValueError: as L{send_header}.
+        """
+        self.log_request(code)
+        self.send_response_only(code, message)
+        self._head += f"Server: {self.version_string()}\r\nDate: {self.date_time_string()}\r\n"
+
+    def send_response_only(self, code: int, message: str | None = None) -> None:
+        """Begin the head with its status line alone; also of an interim response (1xx)."""
+        if message is None:
+            line = _STATUS_LINES.get(code)
+            if line is None or self.responses is not HTTPRequestHandler.responses:
+                line = _status_line(code, self.responses.get(code, ("",))[0])
+        else:
+            line = _status_line(code, message)
+        self._status = code
+        self._length = self._coding = None
+        self._head = line
+
+    def send_header(self, keyword: str, value: Any) -> None:
+        """
+        Add a field to the head.
+
+        @raise ValueError: the name is no token, or the value has CR, LF or NUL, or cannot
+            be sent in Latin-1; or it contradicts what was said of the body's length.
+        """
+        text = value if type(value) is str else str(value)
+        if not (text.isascii() and text.isprintable()):
+            _check_text(f"header field {keyword}:", text)
+        kind = _known_names.get(keyword)
+        if kind is None:
+            kind = _learn_name(keyword)
+        if kind:
+            self._note(kind, text)
+        self._head += f"{keyword}: {text}\r\n"
+
+    def end_headers(self) -> None:
+        """
+        The head is complete.  It leaves with the first of the body, or when the handler
+        waits or is over.
+
+        @raise LocalProtocolError: there is no status, or the response began before.
+        """
+        head, self._head = self._head, ""
+        status, self._status = self._status, 0
+        if not status:
+            raise LocalProtocolError("a head begins with send_response")
+        if 100 <= status < 200 and status != HTTPStatus.SWITCHING_PROTOCOLS:
+            self._response.inform(head)
+        else:
+            self._response.start(status, head, self._length, self._coding)
+
+    def flush_headers(self) -> None:
+        """Send the head now, if it is complete."""
+        if self._response.started:
+            self.wfile.flush()
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """
+        Answer with an error page, instead of what was begun and has not left.
+
+        @param message: the reason phrase; by default the status' own.
+        @param explain: a longer one for the page.
+        @raise LocalProtocolError: the response has begun to leave.
+        """
+        short, long = self.responses.get(int(code), ("???", "???"))
+        message = short if message is None else message
+        explain = long if explain is None else explain
+        self.log_error("code %d, message %s", code, message)
+        if not self._response.begun:
+            self._response.forget()
+        self.send_response(code, message)
+        body = b""
+        if code >= 200 and code not in (204, 205, 304):
+            page = self.error_message_format % {
+                "code": int(code),
+                "message": html.escape(message, quote=False),
+                "explain": html.escape(explain, quote=False),
+            }
+            body = page.encode("utf-8", "replace")
+            self.send_header("Content-Type", self.error_content_type)
+            self.send_header("Content-Length", len(body))
+        self.end_headers()
+        if body and self.command != "HEAD":
+            self.wfile.write(body)
+
+    # What a head says
+
+    def version_string(self) -> str:
+        """The C{Server} field's value."""
+        if self.sys_version:
+            return f"{self.server_version} {self.sys_version}"
+        return self.server_version
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """A time, by default now, as HTTP writes it (RFC 9110 section 5.6.7)."""
+        if timestamp is not None:
+            return formatdate(timestamp, usegmt=True)
+        now = int(time.time())
+        if now != _Date.second:
+            _Date.second, _Date.text = now, formatdate(now, usegmt=True)
+        return _Date.text
+
+    def log_date_time_string(self) -> str:
+        """The current time as logs write it."""
+        return time.strftime("%d/%b/%Y %H:%M:%S")
+
+    def address_string(self) -> str:
+        """The client's address, without its port."""
+        address = self.client_address
+        return str(address[0]) if isinstance(address, tuple) else str(address)
+
+    # The log
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Called by L{send_response}.  Does nothing: the server's access log has it all."""
+
+    def log_error(self, format: str, *args: Any) -> None:
+        """Called by L{send_error}; L{log_message}."""
+        self.log_message(format, *args)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """
+        Log C{format % args}, after the client's address, in Twisted's log.  Control
+        characters are escaped.
+        """
+        text = (format % args).translate(_CONTROL_CHARACTERS)
+        _log.info("{client}: {text}", client=self.address_string(), text=text)
+
+    # For the server
+
+    @classmethod
+    def blocks(cls, command: str) -> bool:
+        """Whether the method C{do_} and C{command} must run on a thread."""
+        if inspect.iscoroutinefunction(cls.handle):
+            return False
+        name = f"do_{command}"
+        method = getattr(cls, name, None)
+        if method is None and hasattr(cls, "__getattr__"):
+            # Asked for on an instance that knows nothing yet: which kind of method it is
+            # must not depend on the request.
+            try:
+                method = getattr(cls.__new__(cls), name, None)
+            except Exception:
+                return True
+        return method is not None and not inspect.iscoroutinefunction(method)
+
+    @classmethod
+    def may_block(cls) -> bool:
+        """
+        Whether there may be a method that must run on a thread.
+
+        @raise ConfigurationError: such a method meets a C{setup} or C{finish} that must
+            run on the reactor.
+        """
+        commands = [name.removeprefix("do_") for name in dir(cls) if name.startswith("do_")]
+        blocking = [command for command in commands if cls.blocks(command)]
+        if not blocking:
+            return hasattr(cls, "__getattr__") and not inspect.iscoroutinefunction(cls.handle)
+        for name in ("setup", "finish"):
+            if inspect.iscoroutinefunction(getattr(cls, name)):
+                raise ConfigurationError(
+                    f"handler {cls.__qualname__}: {name} is async def but do_{blocking[0]} is"
+                    " not; a request runs in one place, so make both async def or both plain"
+                )
+        return True
+
+    # Inside
+
+    def _note(self, kind: str, value: str) -> None:
+        """Remember what a field says that decides about framing."""
+        if kind == "connection":
+            if value.lower() == "close":
+                self._response.close = True
+        elif kind == "transfer-encoding":
+            self._coding = value
+        else:
+            if not (value.isascii() and value.isdigit()):
+                raise ValueError(f"header field Content-Length: {value!r} is not a number")
+            if self._length is not None and self._length != int(value):
+                raise ValueError(f"header field Content-Length: {value}, after {self._length}")
+            self._length = int(value)
+
+
+_CONTROL_CHARACTERS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {
+    ord("\\"): r"\\"
+}

@@ -1,0 +1,317 @@
+"""
+Heads: what a request's first lines say, and everything about them that is refused.
+
+This room owns the request line, the header fields that decide about framing, and their
+limits.  The grammar of header fields is httptools' (llhttp, strict); methods it has not
+heard of and every doubt about framing are decided here (RFC 9112 section 11.2).
+It must not know where bytes come from, or what follows a head.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from sockserve.http.framing import RemoteProtocolError
+
+__all__ = [
+    "MAX_HEADER_BYTES",
+    "MAX_HEADER_FIELDS",
+    "MAX_LINE_BYTES",
+    "TOKEN",
+    "RequestHead",
+    "parse_head",
+    "parse_request_line",
+]
+
+#: The longest request line: C{http.server}'s (C{_MAXLINE}).  Longer: 414.
+MAX_LINE_BYTES = 65536
+
+#: The longest header section, and the longest trailer section.  64 KiB: h11's and
+#: gunicorn's order of magnitude.  Longer: 431.
+MAX_HEADER_BYTES = 65536
+
+#: The most header fields: C{http.client._MAXHEADERS}.  More: 431.
+MAX_HEADER_FIELDS = 100
+
+
+class RequestHead:
+    """
+    A request's head.
+
+    @ivar method: as sent: methods are case-sensitive (RFC 9110 section 9.1).
+    @ivar target: as sent, decoded as Latin-1.
+    @ivar version: C{(1, 1)}, C{(1, 0)}, or C{(0, 9)}, which has no header section and
+        whose response is the bare body.
+    @ivar fields: the header fields, names as sent, values without the white space around.
+    @ivar raw: the bytes, from the method to the empty line.
+    @ivar length: the body's length in bytes; None when it is chunked.
+    @ivar keep_alive: whether the client would send another request after this one.
+    @ivar expects_continue: whether the client waits for a 100 (RFC 9110 section 10.1.1).
+    """
+
+    __slots__ = (
+        "expects_continue",
+        "fields",
+        "keep_alive",
+        "length",
+        "method",
+        "raw",
+        "target",
+        "version",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        target: str,
+        version: tuple[int, int],
+        raw: bytes,
+        fields: list[tuple[bytes, bytes]],
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.version = version
+        self.raw = raw
+        self.fields = fields
+        self.length: int | None = 0
+        self.keep_alive = version == _HTTP_1_1
+        self.expects_continue = False
+
+    def __repr__(self) -> str:
+        return f"<RequestHead {self.method} {self.target!r} {self.version}>"
+
+    @property
+    def request_line(self) -> str:
+        """The first line, without its end, decoded as Latin-1."""
+        return self.raw.partition(b"\n")[0].rstrip(b"\r").decode("latin-1")
+
+    @property
+    def upgrades(self) -> bool:
+        """Whether the client offers to speak another protocol after this request."""
+        options = (self.field(b"connection") or b"").lower().split(b",")
+        return b"upgrade" in [option.strip() for option in options] and bool(self.field(b"upgrade"))
+
+    def field(self, name: bytes) -> bytes | None:
+        """The value of the first header field of a name, given in lower case."""
+        for key, value in self.fields:
+            if key.lower() == name:
+                return value
+        return None
+
+
+class _Fields:
+    """The header fields of one head, as httptools finds them."""
+
+    __slots__ = ("fields",)
+
+    def __init__(self) -> None:
+        self.fields: list[tuple[bytes, bytes]] = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by httptools."""
+        self.fields.append((name, value))
+
+
+def _parse_fields(head: bytes) -> list[tuple[bytes, bytes]]:
+    """
+    The header fields of a head with a request line that httptools likes.
+
+    @raise RemoteProtocolError: it is malformed.
+    """
+    found = _Fields()
+    try:
+        HttpRequestParser(found).feed_data(head)
+    except HttpParserUpgrade:  # what follows the message could be another protocol
+        pass
+    except HttpParserError as error:
+        raise RemoteProtocolError(400, str(error)) from None
+    return found.fields
+
+
+_HTTP_1_1 = (1, 1)
+_VERSIONS = {b"HTTP/1.1": _HTTP_1_1, b"HTTP/1.0": (1, 0)}
+_VERSION = re.compile(rb"HTTP/([0-9])\.([0-9])")
+_METHODS = {
+    method.encode(): method
+    for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "PROPFIND"]
+}
+#: RFC 9110 section 5.6.2.
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+#: RFC 3986 section 3.2.2, as widely as the characters go.
+_HOST_NAME = rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[A-Za-z0-9.:_~!$&'()*+,;=-]+\])"
+_HOST = re.compile(_HOST_NAME + rb"(?::[0-9]*)?")
+#: RFC 9112 section 3.2: the origin and the absolute form, and those of one method each.
+_TARGET = re.compile(rb"/[\x21-\x7e]*|[A-Za-z][A-Za-z0-9+.-]*://[\x21-\x7e]+")
+_OWN_TARGETS = {
+    b"CONNECT": re.compile(_HOST_NAME + rb":[0-9]+"),
+    b"OPTIONS": re.compile(_TARGET.pattern + rb"|\*"),
+}
+_LENIENT_TARGET = re.compile(rb"[\x21-\x7e\x80-\xff]+")
+
+
+@lru_cache(maxsize=256)
+def _is_host(value: bytes) -> bool:
+    return _HOST.fullmatch(value) is not None
+
+
+_DIGITS = re.compile(rb"[0-9]+")
+_LINE_END = re.compile(rb"\r?\n")
+
+#: What decides about framing or the connection.
+_DECISIVE = frozenset([b"connection", b"content-length", b"expect", b"host", b"transfer-encoding"])
+
+
+def parse_request_line(line: bytes, lenient: bool) -> tuple[bytes, bytes, tuple[int, int]]:
+    """
+    The method, target and version of a line with its end.
+
+    @raise RemoteProtocolError: it is none.
+    """
+    if line.endswith(b"\r\n"):
+        text = line[:-2]
+    elif lenient:
+        text = line[:-1]
+    else:
+        raise RemoteProtocolError(400, "a line ends with CR and LF")
+    words = text.split(b" ")
+    if lenient:
+        words = text.split()
+    if len(words) == 2 and words[0] == b"GET":
+        version = (0, 9)
+    elif len(words) == 3:
+        version = _parse_version(words[2])
+    else:
+        raise RemoteProtocolError(400, "a request line has a method, a target and a version")
+    method, target = words[:2]
+    if not TOKEN.fullmatch(method) or not line.startswith(method):
+        raise RemoteProtocolError(400, "a request line begins with a method, which is a token")
+    target_form = _LENIENT_TARGET if lenient else _OWN_TARGETS.get(method, _TARGET)
+    if not target_form.fullmatch(target):
+        raise RemoteProtocolError(400, "the target is not one, or not of this method")
+    return method, target, version
+
+
+def _parse_version(version: bytes) -> tuple[int, int]:
+    found = _VERSION.fullmatch(version)
+    if found is None:
+        raise RemoteProtocolError(400, "the version is not one of HTTP's")
+    if found[1] != b"1":
+        raise RemoteProtocolError(505, "the version is not 1.1 or 1.0")
+    # A higher minor version is treated as the highest known (RFC 9110 section 2.5).
+    return (1, 0) if found[2] == b"0" else _HTTP_1_1
+
+
+def parse_head(raw: bytes, lenient: bool) -> RequestHead:
+    """
+    What the bytes of a head say.
+
+    @param raw: up to and with the empty line; of an HTTP/0.9 request, which ends with its
+        line, what has arrived.
+    @raise RemoteProtocolError: it is none, or one that is refused.
+    """
+    words = raw[: raw.find(b"\r\n")].split(b" ")
+    if (
+        len(words) != 3
+        or (method := _METHODS.get(words[0])) is None
+        or (version := _VERSIONS.get(words[2])) is None
+        or words[1][:1] != b"/"
+        or len(raw) > MAX_HEADER_BYTES
+    ):
+        return _unusual_head(raw, lenient)
+    try:
+        fields = _parse_fields(raw)
+    except RemoteProtocolError:
+        if lenient:
+            return _unusual_head(raw, lenient)
+        raise
+    head = RequestHead(method, words[1].decode("latin-1"), version, raw, fields)
+    _decide(head, lenient)
+    return head
+
+
+def _unusual_head(raw: bytes, lenient: bool) -> RequestHead:
+    """
+    What httptools would refuse though it is good, or would not refuse: it gets the
+    header fields below a request line of its liking.
+    """
+    line_end = raw.find(b"\n") + 1
+    if line_end > MAX_LINE_BYTES:
+        raise RemoteProtocolError(414, "the request line is too long")
+    if len(raw) - line_end > MAX_HEADER_BYTES:
+        raise RemoteProtocolError(431, "the header section is too long")
+    method, target, version = parse_request_line(raw[:line_end], lenient)
+    fields: list[tuple[bytes, bytes]] = []
+    section = raw[line_end:]
+    if version == (0, 9):
+        # Nothing follows such a request; header fields are a later one's without its version.
+        if not lenient and section.strip(b"\r\n"):
+            raise RemoteProtocolError(400, "header fields need a version in the request line")
+        raw = raw[:line_end]
+    else:
+        if lenient:
+            section = _LINE_END.sub(b"\r\n", section)
+        fields = _parse_fields(b"GET / HTTP/%d.%d\r\n%b" % (*version, section))
+    head = RequestHead(method.decode(), target.decode("latin-1"), version, raw, fields)
+    _decide(head, lenient)
+    return head
+
+
+def _decide(head: RequestHead, lenient: bool) -> None:
+    """Find out from its fields how the request's body is delimited, and what comes after."""
+    fields = head.fields
+    hosts = 0
+    coding = connection = length = expectation = None
+    for index, (name, value) in enumerate(fields):
+        if value[-1:] in _BLANKS:
+            value = value.rstrip(b" \t")
+            fields[index] = (name, value)
+        lower = name.lower()
+        if lower not in _DECISIVE:
+            continue
+        if lower == b"host":
+            hosts += 1
+            if not lenient and not _is_host(value):
+                raise RemoteProtocolError(400, "the Host is not one")
+        elif lower == b"connection":
+            connection = value if connection is None else connection + b"," + value
+        elif lower == b"content-length":
+            if length is not None or not _DIGITS.fullmatch(value) or len(value) > 18:
+                raise RemoteProtocolError(400, "the Content-Length is not one number")
+            length = int(value)
+        elif lower == b"transfer-encoding":
+            coding = value if coding is None else coding + b"," + value
+        else:
+            expectation = value
+    if len(fields) > MAX_HEADER_FIELDS:
+        raise RemoteProtocolError(431, "there are too many header fields")
+    if hosts != 1 and (hosts or (head.version == _HTTP_1_1 and not lenient)):
+        raise RemoteProtocolError(400, "a request has one Host, if it is not an old one")
+    if connection is not None:
+        options = [option.strip(b" \t") for option in connection.lower().split(b",")]
+        if b"close" in options:
+            head.keep_alive = False
+        elif b"keep-alive" in options and head.version == (1, 0):
+            head.keep_alive = True
+    if expectation is not None and head.version == _HTTP_1_1:
+        if expectation.lower() == b"100-continue":
+            head.expects_continue = bool(length) or coding is not None
+        elif not lenient:
+            raise RemoteProtocolError(417, "the expectation is none that can be met")
+    if coding is None:
+        head.length = length or 0
+        return
+    if length is not None or head.version != _HTTP_1_1:
+        # RFC 9112 section 6.1: the ways of smuggling a request.
+        raise RemoteProtocolError(400, "Transfer-Encoding goes with HTTP/1.1 and no Content-Length")
+    if (coding := coding.lower()) != b"chunked":
+        # RFC 9112 section 6.3: without chunked as the last there is no length.
+        last = coding.rpartition(b",")[2].strip(b" \t")
+        status = 501 if last == b"chunked" else 400
+        raise RemoteProtocolError(status, "the only transfer coding is chunked")
+    head.length = None
+
+
+_BLANKS = (b" ", b"\t")

@@ -1,0 +1,485 @@
+"""
+HTTP connections: requests one after another on one connection, each answered before the
+next is looked at.
+
+This room owns what a connection does between accept and end when HTTP is spoken on it:
+which deadline runs, whom a request goes to, what a handler that fails is answered with,
+and what comes after a response.  It must not know how a connection came about, or how a
+blocking handler gets its request (L{sockserve.http.gathering}).  Everything runs on the
+reactor thread.
+"""
+
+from __future__ import annotations
+
+from contextvars import copy_context
+from enum import Enum
+from typing import Any
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from typing_extensions import override
+
+from sockserve.http.framing import Event, LocalProtocolError, RemoteProtocolError, State
+from sockserve.http.heads import RequestHead
+from sockserve.http.requests import BodyReader, HTTPConnection
+from sockserve.http.responses import CoroutineResponse, Response, answer_error
+from sockserve.http.wire import RequestReader
+from sockserve.interfaces import DeadlineExpired, Outcome, Phase
+from sockserve.lifecycle import answer_coroutine, handler_class
+from sockserve.readers import HIGH_WATER_BYTES, StreamReader
+from sockserve.serving import Connection, Part, ReactorServing
+from sockserve.stats import HTTPRequestRecord
+from sockserve.tasks import Task
+
+__all__ = ["HTTPServing", "Stage", "status_for"]
+
+#: How much of a body that its handler left unread is read and thrown away so that the
+#: connection can be used again.  256 KiB: Go's C{maxPostHandlerReadBytes}.
+MAX_DISCARD_BYTES = 256 * 1024
+
+_log = Logger()
+
+
+class Stage(Enum):
+    """What a connection does."""
+
+    #: The server has not begun to process it.
+    OFFERED = "offered"
+    #: It waits for a request, or for the rest of its head.
+    READING = "reading"
+    #: A request is being answered.
+    ANSWERING = "answering"
+    #: It is answered; what its handler left unread is thrown away.
+    DISCARDING = "discarding"
+    #: It is answered; the client has yet to take much of it.
+    FLUSHING = "flushing"
+    #: There will be no further request.
+    CLOSING = "closing"
+
+
+#: Looked up once, as L{sockserve.lifecycle} does.
+_READING = Stage.READING
+_ANSWERING = Stage.ANSWERING
+_CLOSING = Stage.CLOSING
+_IDLE = State.IDLE
+_HEAD = State.HEAD
+_COMPLETE = State.COMPLETE
+_END = Event.END
+_OK = Outcome.OK
+_ERROR = Outcome.ERROR
+_PHASE_IDLE = Phase.IDLE
+
+
+def _ignore(data: bytes) -> None:
+    """What comes after the last request."""
+
+
+def status_for(error: Exception) -> int:
+    """What a client is told about the failure of its request."""
+    if isinstance(error, DeadlineExpired):
+        return 408 if error.phase in (Phase.BODY, Phase.HEADER, Phase.IDLE) else 504
+    if isinstance(error, RemoteProtocolError):
+        return error.status
+    return 500
+
+
+class HTTPServing(ReactorServing):
+    """One HTTP connection."""
+
+    def __init__(
+        self, protocol: Connection, addresses: tuple[Any, Any], lenient: bool = False
+    ) -> None:
+        """
+        @param lenient: as L{RequestReader}'s.
+        """
+        super().__init__(protocol)
+        self._addresses = addresses
+        self._handler = handler_class(self.factory.RequestHandlerClass)
+        self._requests = RequestReader(lenient)
+        self._stage = Stage.OFFERED
+        self._answer_began = 0.0
+        self._received = 0
+        self._body: StreamReader | None = None
+        self._discarded = 0
+        self._task: Task | None = None
+        self._draining = False
+        self._paused = False
+        self.request = HTTPConnection(
+            self.transport, self._writer, addresses, self._close, self._open_body
+        )
+
+    # What the protocol calls
+
+    @override
+    def process(self) -> None:
+        self._stage = _READING
+        self.timer.arm(_PHASE_IDLE, self.deadlines.idle)
+        self._read()
+
+    def feed(self, data: bytes) -> None:
+        """Bytes have arrived."""
+        self._received += len(data)
+        self._requests.feed(data)
+        if self._stage is _READING:
+            self._read()
+        else:
+            self._read_on()
+
+    @override
+    def read_ended(self) -> None:
+        self._requests.feed_eof()
+        if self._stage is _READING:
+            self._read()
+        else:
+            self._read_on()
+        super().read_ended()
+
+    @override
+    def lost(self, reason: Failure) -> None:
+        self.protocol.record.received = self._received
+        super().lost(reason)
+        self._requests.feed_eof()
+        if self._body is not None:
+            self._body.fail(ConnectionResetError(reason.getErrorMessage()))
+        if self._stage is not _ANSWERING:
+            self._end()
+        self._over(Part.CONNECTION)
+
+    @override
+    def passed(self, phase: Phase) -> bool:
+        if phase is Phase.IDLE:
+            if self._body is not None and self._stage is _ANSWERING:
+                return self._body.passed(phase)
+            return self._stage is _READING and self._requests.state is _IDLE
+        if phase is Phase.BODY and self._body is not None and self._stage is _ANSWERING:
+            return self._body.passed(phase)
+        return super().passed(phase)
+
+    @override
+    def expire(self, phase: Phase) -> None:
+        error = DeadlineExpired(phase)
+        if phase is Phase.WRITE or phase is Phase.DRAIN:
+            if self._task is not None:
+                self._task.cancel(error)
+            self._writer.fail(error)
+            self.abort()
+        elif self._stage is _ANSWERING:
+            if self._body is not None:
+                self._body.fail(error)
+            if phase in (Phase.HANDLE, Phase.LIFETIME) and self._task is not None:
+                self._task.cancel(error)
+        elif self._stage is _READING and self._requests.state is _HEAD:
+            self._refuse(RemoteProtocolError(status_for(error), str(error)))
+        else:
+            self._end()
+
+    @override
+    def drain(self) -> None:
+        self._draining = True
+        if self._stage is _ANSWERING:
+            self.request.response.close = True
+        elif self._stage is _READING and self._requests.state is _IDLE:
+            self._end()
+
+    @override
+    def abandon(self) -> None:
+        self.abort()
+        task, self._task = self._task, None
+        if task is not None:
+            # Unlike a thread, a coroutine can be ended.
+            task.abandon()
+            self._account(self.request.response, Outcome.ERROR)
+            self.protocol.settle()
+
+    @override
+    def discard_input(self) -> bool:
+        requests = self._requests
+        unread = requests.buffered > 0 or requests.state not in (_IDLE, _COMPLETE, State.ENDED)
+        self.protocol.deliver_to(_ignore)
+        self._resume()
+        return unread and not requests.eof
+
+    @override
+    def input_ended(self) -> bool:
+        return self._requests.eof
+
+    # Reading requests
+
+    def _read(self) -> None:
+        """Take requests, as long as each is answered at once."""
+        requests = self._requests
+        before = requests.state
+        try:
+            while (head := requests.next_event()) is not None:
+                if before is _HEAD:
+                    self.timer.disarm(Phase.HEADER)
+                    before = _IDLE
+                self._answer(head)  # type: ignore[arg-type]
+                if self._stage is not _READING or requests.is_empty():
+                    return
+        except RemoteProtocolError as error:
+            self._refuse(error)
+            return
+        state = requests.state
+        if state is _HEAD:
+            if before is not _HEAD:
+                self.timer.arm(Phase.HEADER, self.deadlines.header)
+        elif state is not _IDLE:
+            self._end()
+
+    def _read_on(self) -> None:
+        """Bytes have come while a request is in service, or after it."""
+        requests = self._requests
+        if self._stage is Stage.DISCARDING:
+            self._discard()
+            if self._stage is _READING:
+                self._read()
+            return
+        body = self._body
+        if body is not None and self._stage is _ANSWERING:
+            try:
+                # Whoever reads may come to its end at each piece.
+                while self._body is body and (event := requests.next_event()) is not None:
+                    if event is _END:
+                        self.timer.disarm(Phase.BODY)
+                        body.feed_eof()
+                    else:
+                        body.feed(event)  # type: ignore[arg-type]
+            except RemoteProtocolError as error:
+                body.fail(error)
+        if self._body is None:
+            self._pause_when_full()
+
+    def _pause_when_full(self) -> None:
+        if self._requests.buffered > HIGH_WATER_BYTES and not self._paused:
+            self._paused = True
+            self.transport.pauseProducing()
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self.transport.resumeProducing()
+
+    # Answering one
+
+    def _answer(self, head: RequestHead) -> None:
+        self._stage = _ANSWERING
+        self._answer_began = self.timer.seconds()
+        request = self.request
+        request.head = head
+        request.response = request.wfile = response = CoroutineResponse(
+            head, self._writer, self.factory.outbox
+        )
+        if self._draining:
+            response.close = True
+        if self.deadlines.handle is not None:
+            self.timer.arm(Phase.HANDLE, self.deadlines.handle)
+        coroutine = answer_coroutine(self.factory, request, self.protocol.client_address)
+        context = copy_context()
+        try:
+            awaited = context.run(coroutine.send, None)
+        except StopIteration as end:
+            self._answered(end.value)
+        except BaseException as error:
+            self._raised(error)
+        else:
+            self.parts |= Part.HANDLER
+            response.uncork()
+            self._task = Task(coroutine, self._task_ended, response, context)
+            self._task.go_on(awaited)
+
+    def _raised(self, error: BaseException) -> None:
+        _log.failure("serving a request raised past its server's handle_error", Failure(error))
+        self._answered(RuntimeError("the server's handle_error raised"))
+
+    def _task_ended(self, result: Any, error: BaseException | None) -> None:
+        self._task = None
+        if error is None:
+            self._answered(result)
+        else:
+            self._raised(error)
+        if self._stage is _READING:
+            self._read()
+        self._over(Part.HANDLER)
+
+    def _open_body(self) -> StreamReader:
+        """The stream of the body, or of what comes after a switch, made when asked for."""
+        requests, response = self._requests, self.request.response
+        if requests.state is _COMPLETE and response.begun and response.switches:
+            self._body = StreamReader(self.transport, self.deadlines, self.timer)
+            self._resume()
+            self.protocol.deliver_to(self._feed_switched)
+            rest = requests.switch()
+            if rest:
+                self._body.feed(rest)
+            if requests.eof:
+                self._body.feed_eof()
+        elif self._body is None:
+            if requests.state is _COMPLETE:
+                self._body = StreamReader(self.transport, self.deadlines, self.timer)
+                self._body.feed_eof()
+            else:
+                self._body = BodyReader(self.transport, self.deadlines, self.timer, self._continue)
+                self._resume()
+                self._read_on()
+        return self._body
+
+    def _continue(self) -> None:
+        """The body is waited for: let a client that waits to be asked send it."""
+        head, response = self.request.head, self.request.response
+        if head.expects_continue:
+            head.expects_continue = False
+            if not response.started:
+                response.inform("HTTP/1.1 100 Continue\r\n")
+
+    def _feed_switched(self, data: bytes) -> None:
+        self._received += len(data)
+        assert self._body is not None
+        self._body.feed(data)
+
+    # After it
+
+    def _answered(self, error: Exception | None) -> None:
+        """A coroutine has come to its end."""
+        if self.deadlines.handle is not None:
+            self.timer.disarm(Phase.HANDLE)
+        response = self.request.response
+        outcome = _OK if error is None else self.factory.outcome_of(self.request, error)
+        if self._stage is _CLOSING or self._writer.broken:  # by the handler, or the client
+            self._account(response, outcome)
+            self._end()
+            return
+        if error is not None or not response.started:
+            self._answer_failure(response, error)
+        if self._requests.state is not _COMPLETE and self._leaves_too_much():
+            response.close = True
+        try:
+            response.finish()
+        except LocalProtocolError as broken:
+            _log.error("{handler}: {error}", handler=self.factory.handler_name, error=broken)
+            outcome = Outcome.ERROR
+            self._writer.flush()
+            response.close = True
+        now = self._account(response, outcome)
+        if response.close:
+            self._end()
+        elif self._body is None and self._requests.state is _COMPLETE and not self._paused:
+            self._next(now)
+        else:
+            self.go_on()
+
+    def _answer_failure(self, response: Response, error: Exception | None) -> None:
+        if error is None:
+            _log.error(
+                "{handler}: it has sent no response to {request!r}",
+                handler=self.factory.handler_name,
+                request=response.request,
+            )
+        if response.begun:  # a client can tell by the connection's end only
+            response.close = True
+            self.abort()
+            return
+        response.forget()
+        status = 500 if error is None else status_for(error)
+        if status != 500 or isinstance(error, DeadlineExpired):
+            response.close = True
+        answer_error(response, status)
+
+    def _leaves_too_much(self) -> bool:
+        """Whether the rest of the body is not worth to be read."""
+        head = self.request.head
+        left = self._requests.remaining
+        return head.expects_continue or (left is not None and left > MAX_DISCARD_BYTES)
+
+    def go_on(self) -> None:
+        """The request is answered, and the connection stays."""
+        if self._body is not None:
+            self._body.discard()
+            self._body = None
+        if self._requests.state is not _COMPLETE:
+            self._stage = Stage.DISCARDING
+            self._discarded = 0
+            self.timer.arm(Phase.BODY, self.deadlines.header)
+            self._discard()
+        else:
+            self._resume()
+            self._next(self.timer.seconds())
+
+    def _discard(self) -> None:
+        try:
+            while (event := self._requests.next_event()) is not None:
+                if event is _END:
+                    self.timer.disarm(Phase.BODY)
+                    self._resume()
+                    self._next(self.timer.seconds())
+                    return
+                self._discarded += len(event)  # type: ignore[arg-type]
+        except RemoteProtocolError:
+            self._end()
+            return
+        if self._discarded > MAX_DISCARD_BYTES:
+            self._end()
+
+    def _next(self, now: float) -> None:
+        self._requests.next_request()
+        # An idle connection keeps nothing of what it has served.
+        request = self.request
+        request.head = request.response = request.wfile = None
+        if self._writer.waiting > HIGH_WATER_BYTES:
+            # A client that asks on and on without reading is not answered on and on.
+            self._stage = Stage.FLUSHING
+            Task(self._writer.emptied(), self._flushed).start()
+            return
+        self._stage = _READING
+        self.timer.arm_from(now, _PHASE_IDLE, self.deadlines.idle)
+        if self._draining and self._requests.is_empty():
+            self._end()
+
+    def _flushed(self, result: Any, error: BaseException | None) -> None:
+        if error is None and self._stage is Stage.FLUSHING:
+            self._stage = _READING
+            self.timer.arm(_PHASE_IDLE, self.deadlines.idle)
+            self._read()
+
+    def _refuse(self, error: RemoteProtocolError) -> None:
+        """Answer what is no request."""
+        self.timer.disarm(Phase.HEADER)
+        self._answer_began = self.timer.seconds()
+        head = RequestHead("", "", (1, 1), b"-", [])
+        response = CoroutineResponse(head, self._writer, self.factory.outbox)
+        response.close = True
+        answer_error(response, error.status, str(error))
+        response.finish()
+        self._account(response, Outcome.LOST)
+        self._end()
+
+    def _end(self) -> None:
+        """There will be no further request."""
+        if self._stage is not _CLOSING:
+            self._stage = _CLOSING
+            self.factory.shutdown_request(self.request)
+
+    def _account(self, response: Response, outcome: Outcome) -> float:
+        """Count the request, and tell of it; gives the time."""
+        factory = self.factory
+        now = self.timer.seconds()
+        seconds = now - self._answer_began
+        factory.statistics.answered(response.status, outcome is _ERROR, seconds)
+        if factory.observers:
+            head = response.request
+            ended = self.protocol.record.outcome
+            factory.observe(
+                HTTPRequestRecord(
+                    self.protocol.record.peer,
+                    factory.handler_name,
+                    {"handle": seconds},
+                    head.length,
+                    response.sent,
+                    str(outcome) if ended == "ok" else ended,
+                    head.request_line,
+                    response.status,
+                    (head.field(b"referer") or b"-").decode("latin-1"),
+                    (head.field(b"user-agent") or b"-").decode("latin-1"),
+                )
+            )
+        return now

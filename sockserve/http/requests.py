@@ -1,0 +1,118 @@
+"""
+Requests: what a coroutine handler sees of its HTTP connection and its request's body.
+
+This room owns C{self.request} (L{HTTPConnection}) and the body's stream (L{BodyReader})
+with the deadline that guards it.  It must not know handlers, servers or where requests
+come from.  Everything here runs on the reactor thread.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from typing_extensions import override
+
+from sockserve.deadlines import Deadlines, DeadlineTimer
+from sockserve.http.heads import RequestHead
+from sockserve.http.responses import CoroutineResponse
+from sockserve.interfaces import Phase
+from sockserve.readers import StreamReader
+from sockserve.streams import StreamConnection
+from sockserve.writers import StreamWriter
+
+__all__ = ["BodyReader", "HTTPConnection"]
+
+
+class BodyReader(StreamReader):
+    """
+    A request's body: C{self.rfile} of a coroutine handler.
+
+    The C{body} deadline counts the seconds in which a read waits for the client, not
+    those the handler spends otherwise.
+
+    @param asked: called when a read waits for the first time.
+    """
+
+    __slots__ = ("_asked", "_waited", "_waiting_since")
+
+    def __init__(
+        self,
+        transport: Any,
+        deadlines: Deadlines,
+        timer: DeadlineTimer,
+        asked: Callable[[], object] | None = None,
+    ) -> None:
+        super().__init__(transport, deadlines, timer)
+        self._asked = asked
+        self._waited = 0.0
+        self._waiting_since = 0.0
+
+    @override
+    def feed(self, data: bytes) -> None:
+        if self._waiter is not None:
+            self._waited += self._timer.seconds() - self._waiting_since
+        super().feed(data)
+
+    @override
+    def _guard(self, phase: Phase | None) -> None:
+        if self._asked is not None:
+            asked, self._asked = self._asked, None
+            asked()
+        self._waiting_since = self._timer.seconds()
+        self._phase = Phase.BODY
+        seconds = self.idle if self._own_timeout else self._body_seconds(self._waited)
+        self._timer.arm(Phase.IDLE if self._own_timeout else Phase.BODY, seconds)
+
+
+class HTTPConnection(StreamConnection):
+    """
+    The connection of a coroutine HTTP handler, with the request it serves now.
+
+    @ivar head: the request's head.
+    @ivar response: what answers it.
+    """
+
+    __slots__ = ("_open_body", "_writer", "head", "response")
+
+    head: RequestHead
+    response: CoroutineResponse
+
+    def __init__(
+        self,
+        transport: Any,
+        writer: StreamWriter,
+        addresses: tuple[Any, Any],
+        close: Callable[[], None],
+        open_body: Callable[[], StreamReader],
+    ) -> None:
+        # Not the parent's: both streams belong to a request, not to the connection.
+        self.transport = transport
+        self._writer = writer
+        self._addresses = addresses
+        self._close = close
+        self._open_body = open_body
+
+    def __repr__(self) -> str:
+        return f"<HTTPConnection peer={self._addresses[0]!r}>"
+
+    @property
+    def rfile(self) -> StreamReader:  # type: ignore[override]
+        """The request's body."""
+        return self._open_body()
+
+    @override
+    async def start_tls(self, context: Any) -> None:
+        """
+        Not over HTTP.
+
+        @raise RuntimeError: always.
+        """
+        raise RuntimeError("start_tls: HTTP over TLS is listened for with tls: or ssl:")
+
+    @override
+    def shutdown(self, how: int) -> None:
+        """End the connection's output once everything written has left."""
+        if how != socket.SHUT_RD:
+            self._writer.close()

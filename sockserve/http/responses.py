@@ -1,0 +1,377 @@
+"""
+Responses: one response from its first header field to its last byte.
+
+This room owns what is held back so that head and body leave together, and what the server
+adds to a head: C{Content-Length}, C{Transfer-Encoding}, C{Connection}.  It must not know
+what a handler means by a response, or connections beyond something to write to.
+
+A response whose length the handler does not name is held until the handler has come to
+its end, and then has a C{Content-Length}.  One whose handler waits, flushes, or has written
+more than the high watermark before that is sent in chunks (to HTTP/1.0: until the
+connection ends).
+"""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Callable, Iterable
+from email.utils import formatdate
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING
+
+from typing_extensions import override
+
+from sockserve.http.framing import LocalProtocolError, ResponseFraming, State
+from sockserve.http.heads import RequestHead
+from sockserve.readers import HIGH_WATER_BYTES
+from sockserve.writers import Outbox, StreamWriter
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+__all__ = [
+    "BlockingResponse",
+    "CoroutineResponse",
+    "Response",
+    "ResponseFile",
+    "answer_error",
+]
+
+#: Looked up once, as L{sockserve.http.framing} does.
+_AWAITED = State.AWAITED
+_CHUNKED = State.CHUNKED
+_UNTIL_CLOSE = State.UNTIL_CLOSE
+_BODILESS = State.BODILESS
+_SENT = State.SENT
+
+#: Those whose responses have no body, or are not followed by HTTP.
+_SPECIAL_STATUSES = frozenset([101, 204, 304])
+_SPECIAL_METHODS = frozenset(["CONNECT", "HEAD"])
+
+
+class Response(ResponseFraming):
+    """
+    What both kinds of handler's responses share.
+
+    @ivar request: the head of the request it answers.
+    @ivar version: of the request; C{(1, 0)} at most if the handler says so.
+    @ivar status: its status; 0 before there is one.
+    @ivar close: whether the connection ends with it.
+    @ivar sent: bytes of its body that have left, without their framing.
+    """
+
+    #: Defaults of the class' own: what a request does not change costs it nothing.
+    status = 0
+    sent = 0
+    #: The head that has not left yet, without its last lines.
+    _head: str | None = None
+    _length: int | None = None
+    _coding: str | None = None
+    #: What of the body is held back, and its size in bytes.
+    _size = 0
+
+    def __init__(self, request: RequestHead) -> None:
+        self.request = request
+        self.version = request.version
+        self.close = not request.keep_alive
+        self._parts: list[bytes] = []
+
+    # What the handler calls by way of its own methods
+
+    def start(self, status: int, head: str, length: int | None, coding: str | None) -> None:
+        """
+        The head is complete but for what the server adds to it.
+
+        @param head: status line and header fields, each with its CR LF.
+        @param length: what its Content-Length says, if it has one.
+        @param coding: what its Transfer-Encoding says, if it has one.
+        @raise LocalProtocolError: this request has had its response.
+        """
+        if self._head is not None or self.state is not _AWAITED:
+            raise LocalProtocolError("a request has one response, and this one has begun")
+        self.status = status
+        self._head = head
+        self._length = length
+        self._coding = coding
+
+    def inform(self, head: str) -> None:
+        """
+        Send the whole head of an interim response (1xx), to whom understands it.
+
+        @raise LocalProtocolError: the final response has begun.
+        """
+        if self._head is not None or self.state is not _AWAITED:
+            raise LocalProtocolError("an interim response comes before the final one")
+        if self.version == (1, 1):
+            self._emit(f"{head}\r\n".encode("latin-1"))
+
+    # What the server calls
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything of it has left."""
+        return self.state is not _AWAITED
+
+    @property
+    def started(self) -> bool:
+        """Whether there is a head, be it held back."""
+        return self._head is not None or self.state is not _AWAITED
+
+    def forget(self) -> None:
+        """Forget what is held back; nothing has left."""
+        self._head = None
+        self._parts.clear()
+        self._size = 0
+
+    def finish(self) -> None:
+        """
+        The handler has come to its end: send all that is held back, and the end.
+
+        @raise LocalProtocolError: the body is shorter than its Content-Length.
+        """
+        head = self._head
+        if (
+            head is not None
+            and self._length is None
+            and self._coding is None
+            and self.status not in _SPECIAL_STATUSES
+            and self.version == (1, 1)
+            and self.request.method not in _SPECIAL_METHODS
+            and not self.close
+        ):
+            # What _compose and end come to, for most of all responses.
+            self._head = None
+            self.state = _SENT
+            parts = self._parts
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
+            self.sent = size = len(body)
+            self._emit(f"{head}Content-Length: {size}\r\n\r\n".encode("latin-1") + body)
+            return
+        if self.state is _SENT:
+            return
+        data = self._compose(True)
+        try:
+            data += self.end()
+        finally:
+            if data:
+                self._emit(data)
+
+    # Inside
+
+    def _emit(self, data: bytes) -> None:
+        """Send C{data} now."""
+        raise NotImplementedError
+
+    def add(self, data: ReadableBuffer) -> int:
+        """Take a piece of the body, and hold it back."""
+        if type(data) is not bytes:
+            data = bytes(memoryview(data))
+        size = len(data)
+        self._parts.append(data)
+        self._size += size
+        if self._length is not None and self.sent + self._size > self._length:
+            self._refuse_more()
+        if self._head is None and self.state is _AWAITED:
+            raise LocalProtocolError("a body comes after a head: call end_headers first")
+        return size
+
+    def _refuse_more(self) -> None:
+        if self.request.method != "HEAD" and self.status not in (204, 304):
+            self._parts.pop()
+            raise LocalProtocolError(f"the body is longer than its Content-Length, {self._length}")
+
+    def _compose(self, final: bool) -> bytes:
+        """What leaves now: the head, if it has not left, and what is held back."""
+        parts = self._parts
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        self._size = 0
+        head, self._head = self._head, None
+        if head is not None:
+            leaving = self._completed(head, len(body) if final else None)
+        elif self.state is _AWAITED:
+            return b""
+        else:
+            leaving = b""
+        if body:
+            leaving += self.data(body)
+            if self.state is not _BODILESS:
+                self.sent += len(body)
+        return leaving
+
+    def _completed(self, head: str, size: int | None) -> bytes:
+        """
+        A head with what the server adds.
+
+        @param size: of the whole body, if that is here.
+        """
+        status, method = self.status, self.request.method
+        length = self._length
+        if length is None and size is not None and self._coding is None:
+            length = size
+            if status not in (204, 304) and (size or method != "HEAD"):
+                head = f"{head}Content-Length: {size}\r\n"
+        state = self.begin(method, self.version, status, length, self._coding)
+        if state is _CHUNKED:
+            head += "Transfer-Encoding: chunked\r\n"
+        elif state is _UNTIL_CLOSE:
+            self.close = True
+            if self.version == (0, 9):
+                return b""
+            if self.switches:
+                return f"{head}\r\n".encode("latin-1")
+        if self.close:
+            if "\r\nconnection:" not in head.lower():
+                head += "Connection: close\r\n"
+        elif self.version != (1, 1):
+            head += "Connection: keep-alive\r\n"
+        return f"{head}\r\n".encode("latin-1")
+
+    @property
+    def switches(self) -> bool:
+        """Whether another protocol is spoken after its head (101, and 2xx to CONNECT)."""
+        return self.status == 101 or (self.request.method == "CONNECT" and self.status // 100 == 2)
+
+
+class CoroutineResponse(Response):
+    """
+    The C{wfile} of a coroutine handler, on the reactor thread; see
+    L{sockserve.writers.StreamWriter} for the names.
+
+    @ivar corked: whether the handler runs just now and its output is held back.
+    """
+
+    corked = True
+
+    def __init__(self, request: RequestHead, writer: StreamWriter, outbox: Outbox) -> None:
+        self.request = request
+        self.version = request.version
+        self.close = not request.keep_alive
+        self._parts = []
+        self._writer = writer
+        self._outbox = outbox
+
+    def write(self, data: ReadableBuffer) -> int:
+        """
+        Send C{data} as a piece of the body; what the handler writes until it next waits
+        leaves in one piece.  After the connection broke it goes nowhere, and L{drain}
+        says so.
+
+        @return: the number of bytes in C{data}.
+        @raise LocalProtocolError: there is no head yet, or the body is longer than its
+            Content-Length.
+        """
+        size = self.add(data)
+        if not self.corked or self._size > HIGH_WATER_BYTES:
+            self.flush()
+        return size
+
+    def writelines(self, lines: Iterable[ReadableBuffer]) -> None:
+        """L{write} each of C{lines}; no separators are added."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Send what was held back; does not wait for a slow reader."""
+        data = self._compose(False)
+        if data:
+            self._emit(data)
+
+    async def drain(self) -> None:
+        """
+        Wait while more than the high watermark is queued, until it is down to the low
+        one.
+
+        @raise ConnectionError: the connection broke.
+        @raise DeadlineExpired: the C{write} deadline passed.
+        """
+        await self._writer.drain()
+
+    def uncork(self) -> None:
+        """The handler waits: send what was held back."""
+        self.corked = False
+        if self._head is not None or self._parts:
+            self.flush()
+
+    @override
+    def _emit(self, data: bytes) -> None:
+        self._writer.post(data, self._outbox)
+
+
+class BlockingResponse(Response):
+    """
+    The response of a blocking handler, on its thread.
+
+    @param send: sends all it is given, blocking.
+    """
+
+    def __init__(self, request: RequestHead, send: Callable[[bytes], object]) -> None:
+        super().__init__(request)
+        self._send = send
+
+    def write(self, data: ReadableBuffer) -> int:
+        """A piece of the body; at once, unless its length is not known."""
+        size = self.add(data)
+        if self._length is not None or self.state is not _AWAITED or self._size > HIGH_WATER_BYTES:
+            self.flush()
+        return size
+
+    def flush(self) -> None:
+        """Send what is held back."""
+        data = self._compose(False)
+        if data:
+            self._emit(data)
+
+    @override
+    def _emit(self, data: bytes) -> None:
+        self._send(data)
+
+
+class ResponseFile(io.BufferedIOBase):
+    """
+    The C{wfile} of a blocking handler.  Writes send at once, when the handler has named a
+    C{Content-Length} or the body has outgrown the high watermark; L{flush} sends in any
+    case.
+    """
+
+    def __init__(self, response: BlockingResponse) -> None:
+        self._response = response
+
+    @override
+    def writable(self) -> bool:
+        return True
+
+    @override
+    def write(self, data: ReadableBuffer) -> int:
+        return self._response.write(data)
+
+    @override
+    def flush(self) -> None:
+        if not self.closed:
+            self._response.flush()
+
+
+def answer_error(response: Response, status: int, explain: str | None = None) -> None:
+    """
+    Start a response that says no more than its status, where there is no handler to do it.
+
+    @param explain: what the client should know; by default the status' own description.
+    """
+    known = HTTPStatus(status)
+    page = BaseHTTPRequestHandler.error_message_format % {
+        "code": status,
+        "message": known.phrase,
+        "explain": html.escape(explain or known.description, quote=False),
+    }
+    body = page.encode()
+    head = (
+        f"HTTP/1.1 {status} {known.phrase}\r\n"
+        f"Date: {formatdate(usegmt=True)}\r\n"
+        f"Content-Type: {BaseHTTPRequestHandler.error_content_type}\r\n"
+        f"Content-Length: {len(body)}\r\n"
+    )
+    response.start(status, head, len(body), None)
+    response.add(body)

@@ -1,0 +1,103 @@
+"""
+Targets: which file a request's target names.
+
+This room owns the way from the bytes after the method to plain names and back.  It must
+not know what is on the disk, handlers or connections.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import quote, unquote_to_bytes
+
+__all__ = ["Target", "link_to", "parse_target", "shown"]
+
+#: RFC 3986's pchar, beyond the letters, digits and C{-._~} that C{quote} leaves alone.
+_IN_A_SEGMENT = "!$&'()*+,;=:@"
+
+#: The one hidden folder whose purpose is to be served (RFC 8615), at the top only.
+_WELL_KNOWN = ".well-known"
+
+
+class Target(NamedTuple):
+    """
+    What is asked for.
+
+    @ivar words: the names on the way there, none of them empty, C{.} or C{..}.
+    @ivar as_folder: whether the path ends in a slash.
+    @ivar query: the rest, question mark included.
+    """
+
+    words: tuple[str, ...]
+    as_folder: bool
+    query: str
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether a name on the way begins with a dot; C{/.well-known} is not hidden."""
+        below = self.words[1:] if self.words[:1] == (_WELL_KNOWN,) else self.words
+        return any(name.startswith(".") for name in below)
+
+    @property
+    def is_impossible(self) -> bool:
+        """Whether no file can have such a name."""
+        return any("\0" in name for name in self.words)
+
+    @property
+    def folder_location(self) -> str:
+        """
+        The same with a slash at the end.
+
+        Made from the names: however many slashes a request began with, this begins with
+        one, and so is no other host's (CVE-2021-28861).
+        """
+        path = "".join(f"/{quote(os.fsencode(name), safe=_IN_A_SEGMENT)}" for name in self.words)
+        return f"{path}/{self.query}"
+
+
+@lru_cache(maxsize=256)  # each request asks twice, and pages have the same few assets
+def parse_target(target: str) -> Target:
+    """
+    Decode a target's path and follow its C{.} and C{..}; above the top there is nothing.
+
+    It is decoded first, as the stdlib does: a C{%2F} is a slash, since no name has one,
+    and C{%2e%2e} no less a step up than C{..}.  A C{%} that encodes nothing stands for
+    itself.  Names are as L{os.fsdecode} gives them, so that any bytes can be one.
+
+    @param target: as it was sent, each of its bytes a character.
+    """
+    path, mark, query = target.partition("?")
+    path = path.partition("#")[0]
+    if not path.startswith("/"):
+        _, scheme_mark, rest = path.partition("://")
+        if scheme_mark:  # as one asks a proxy, and any server must understand (RFC 9112, 3.2.2)
+            path = rest.partition("/")[2]
+    try:
+        raw = path.encode("latin-1")
+    except UnicodeEncodeError:  # did not come over the wire
+        raw = os.fsencode(path)
+    names = os.fsdecode(unquote_to_bytes(raw)).split("/")
+    words: list[str] = []
+    for name in names:
+        if name == "..":
+            del words[-1:]
+        elif name not in ("", "."):
+            words.append(name)
+    return Target(tuple(words), names[-1] in ("", ".", ".."), mark + query)
+
+
+def link_to(name: str) -> str:
+    """
+    A reference to C{name} in the folder whose listing it stands in.
+
+    Everything but letters, digits and C{-._~} is encoded, so that no name can be read as
+    another host's (C{//}), as one with a scheme (C{x:}), or as a query.
+    """
+    return quote(os.fsencode(name), safe="")
+
+
+def shown(name: str) -> str:
+    """A name as text; what is not UTF-8 in it cannot be shown."""
+    return os.fsencode(name).decode("utf-8", "replace")

@@ -1,0 +1,463 @@
+"""The wire: a connection's bytes as requests, and what is refused."""
+
+import time
+
+import pytest
+
+from sockserve.http.chunks import MAX_CHUNK_LINE_BYTES, MAX_CHUNK_OVERHEAD_BYTES
+from sockserve.http.framing import (
+    TRANSITIONS,
+    Event,
+    LocalProtocolError,
+    RemoteProtocolError,
+    State,
+)
+from sockserve.http.heads import (
+    MAX_HEADER_BYTES,
+    MAX_HEADER_FIELDS,
+    MAX_LINE_BYTES,
+    RequestHead,
+)
+from sockserve.http.wire import RequestReader
+from tests.wire import HOST, exchange
+
+GET = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
+POST = b"POST / HTTP/1.1\r\n" + HOST
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+both_whole_and_dripped = pytest.mark.parametrize("dripped", [False, True])
+
+
+def reader_in(state: State) -> RequestReader:
+    """A reader that has come to a state."""
+    data = {
+        State.IDLE: b"",
+        State.HEAD: b"GET / ",
+        State.COUNTED_BODY: POST + b"Content-Length: 3\r\n\r\n",
+        State.CHUNKED_BODY: CHUNKED,
+        State.COMPLETE: GET,
+        State.SWITCHED: GET,
+        State.ENDED: b"",
+        State.FAILED: b" ",
+    }[state]
+    reader = RequestReader()
+    if state is State.ENDED:
+        reader.feed_eof()
+    if data:
+        reader.feed(data)
+    if state is State.FAILED:
+        with pytest.raises(RemoteProtocolError):
+            reader.next_event()
+    else:
+        reader.next_event()
+    if state is State.SWITCHED:
+        assert reader.switch() == b""
+    assert reader.state is state
+    return reader
+
+
+def feed(data: bytes):
+    def act(reader: RequestReader) -> None:
+        reader.feed(data)
+        while reader.next_event() not in (Event.END, None):
+            pass
+
+    return act
+
+
+def fail(data: bytes):
+    def act(reader: RequestReader) -> None:
+        reader.feed(data)
+        with pytest.raises(RemoteProtocolError):
+            reader.next_event()
+
+    return act
+
+
+def end_file(reader: RequestReader) -> None:
+    reader.feed_eof()
+    assert reader.next_event() is None
+
+
+def end_file_early(reader: RequestReader) -> None:
+    reader.feed_eof()
+    with pytest.raises(RemoteProtocolError) as raised:
+        reader.next_event()
+    assert raised.value.status == 400
+
+
+COUNTED_HEAD = POST + b"Content-Length: 3\r\n\r\n"
+REST = b"HTTP/1.1\r\n" + HOST
+DRIVEN = {
+    (State.IDLE, Event.BEGUN): feed(b"G"),
+    (State.IDLE, Event.BODILESS): feed(GET),
+    (State.IDLE, Event.COUNTED): feed(COUNTED_HEAD),
+    (State.IDLE, Event.CHUNKED): feed(CHUNKED),
+    (State.IDLE, Event.EOF): end_file,
+    (State.IDLE, Event.ERROR): fail(b"\x16\x03\x01"),
+    (State.HEAD, Event.BODILESS): feed(REST + b"\r\n"),
+    (State.HEAD, Event.COUNTED): feed(REST + b"Content-Length: 3\r\n\r\n"),
+    (State.HEAD, Event.CHUNKED): feed(REST + b"Transfer-Encoding: chunked\r\n\r\n"),
+    (State.HEAD, Event.EOF): end_file_early,
+    (State.HEAD, Event.ERROR): fail(b"\0\r\n"),
+    (State.COUNTED_BODY, Event.END): feed(b"123"),
+    (State.COUNTED_BODY, Event.EOF): end_file_early,
+    (State.CHUNKED_BODY, Event.END): feed(b"3\r\n123\r\n0\r\n\r\n"),
+    (State.CHUNKED_BODY, Event.EOF): end_file_early,
+    (State.CHUNKED_BODY, Event.ERROR): fail(b"z"),
+    (State.COMPLETE, Event.NEXT): RequestReader.next_request,
+    (State.COMPLETE, Event.SWITCH): RequestReader.switch,
+}
+REQUEST_STATES = list(State)[: list(State).index(State.AWAITED)]
+
+
+def test_all_transitions_of_requests_are_driven_below() -> None:
+    rows = {(state, event) for state in REQUEST_STATES for event in TRANSITIONS[state]}
+    assert rows == set(DRIVEN)
+
+
+@pytest.mark.parametrize(("state", "event"), DRIVEN)
+def test_transition(state: State, event: Event) -> None:
+    reader = reader_in(state)
+    DRIVEN[state, event](reader)
+    assert reader.state is TRANSITIONS[state][event]
+
+
+@pytest.mark.parametrize("act", [RequestReader.next_request, RequestReader.switch])
+@pytest.mark.parametrize("state", [state for state in REQUEST_STATES if state != State.COMPLETE])
+def test_what_is_not_complete_is_not_left(state: State, act) -> None:
+    reader = reader_in(state)
+    with pytest.raises(LocalProtocolError):
+        act(reader)
+    assert reader.state is state
+
+
+@pytest.mark.parametrize("state", [State.COMPLETE, State.SWITCHED, State.ENDED, State.FAILED])
+def test_nothing_more_is_read(state: State) -> None:
+    reader = reader_in(state)
+    reader.feed(GET)
+    reader.feed_eof()
+    assert reader.next_event() is None
+    assert reader.state is state
+
+
+# Bodies
+
+
+@both_whole_and_dripped
+@pytest.mark.parametrize(
+    ("sent", "body"),
+    [
+        (GET, b""),
+        (POST + b"\r\n", b""),
+        (POST + b"Content-Length: 0\r\n\r\n", b""),
+        (POST + b"Content-Length: 003\r\n\r\n1\r\n", b"1\r\n"),
+        (CHUNKED + b"0\r\n\r\n", b""),
+        (CHUNKED + b"3\r\n123\r\n0\r\n\r\n", b"123"),
+        (CHUNKED + b"000A\r\n0123456789\r\na\r\n0123456789\r\n00\r\n\r\n", b"0123456789" * 2),
+        # Nothing in a chunk's data is the end of anything.
+        (CHUNKED + b"7\r\n\r\n0\r\n\r\n\r\n4\r\n\r\n\r\n\r\n0\r\n\r\n", b"\r\n0\r\n\r\n\r\n\r\n"),
+        # Extensions, with the white space that there may be (RFC 9112 section 7.1.1)
+        (CHUNKED + b'1;a\r\n1\r\n1 ;a\t= b ; c\r\n2\r\n0;d="; \\" \\\\\x80"\r\n\r\n', b"12"),
+        # Trailers
+        (CHUNKED + b"1\r\n1\r\n0\r\nA: b\r\nC:\r\nContent-Length: 5\r\n\r\n", b"1"),
+    ],
+)
+def test_body(sent: bytes, body: bytes, dripped: bool) -> None:
+    seen = exchange(sent + GET, cuts=range(len(sent)) if dripped else ())
+    assert seen.status is None
+    assert [(head.target, content) for head, content in seen.requests] == [("/", body), ("/", b"")]
+
+
+@both_whole_and_dripped
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        b"\r\n",
+        b"x\r\n",
+        b"-1\r\n",
+        b"+1\r\n",
+        b"0x1\r\n",
+        b"1_0\r\n",
+        b" 1\r\n",
+        b"1 \r\n1\r\n",
+        b"1\n1\r\n",
+        b"1\r1\r\n",
+        b"1\r\n12\r\n",
+        b"1\r\n1\n0\r\n",
+        b"1\r\n1\r0\r\n",
+        b"1\r\n10\r\n",
+        b"\xef\xbc\x91\r\n1\r\n",
+        b"00000000000000001\r\n",
+        b"1\x00\r\n",
+        b"1;\r\n",
+        b"1;=b\r\n",
+        b"1;a=\r\n",
+        b'1;a="\r\n',
+        b'1;a="\n"\r\n',
+        b"1;a=b c\r\n",
+        b"1;a\x00\r\n",
+        b"1,a\r\n",
+        b"0\r\n\n",
+        b"0\r\n\rx",
+        b"0\r\n:\r\n",
+        b"0\r\na\r\n",
+        b"0\r\na :b\r\n",
+        b"0\r\na: b\r\n c\r\n",
+        b"0\r\na: \x00\r\n",
+        b"0\r\na: b\rc\r\n",
+        b"0\r\na: b\n\r\n",
+    ],
+)
+def test_chunks_that_are_none(chunks: bytes, dripped: bool) -> None:
+    sent = CHUNKED + b"2\r\n==\r\n" + chunks + b"\r\n0\r\n\r\n"
+    for lenient in [False, True]:
+        seen = exchange(sent, cuts=range(len(sent)) if dripped else (), lenient=lenient)
+        assert seen.status == 400
+        assert not seen.requests
+        assert seen.partial is not None
+        assert seen.partial.startswith(b"=="), "what was good comes first"
+
+
+@pytest.mark.parametrize("begun", [b"z", b"12345678901234567", b"1z", b"2\r\n==x", b"0\r\n x"])
+def test_what_becomes_no_chunk_is_not_waited_for(begun: bytes) -> None:
+    reader = reader_in(State.CHUNKED_BODY)
+    reader.feed(begun)
+    with pytest.raises(RemoteProtocolError):
+        reader.next_event(), reader.next_event()
+
+
+def test_a_body_comes_as_it_arrives() -> None:
+    for head, sent in [(COUNTED_HEAD, [b"1", b"23"]), (CHUNKED, [b"3\r\n1", b"23\r\n0\r\n\r\n"])]:
+        reader = RequestReader()
+        reader.feed(head)
+        assert isinstance(reader.next_event(), RequestHead)
+        assert reader.next_event() is None
+        reader.feed(sent[0])
+        assert reader.next_event() == b"1"
+        assert reader.next_event() is None
+        reader.feed(sent[1])
+        assert reader.next_event() == b"23"
+        assert reader.next_event() is Event.END
+        assert reader.next_event() is None
+
+
+def test_how_much_remains() -> None:
+    reader = reader_in(State.COUNTED_BODY)
+    assert reader.remaining == 3
+    reader.feed(b"12")
+    assert reader.remaining == 3, "it has not been taken"
+    reader.next_event()
+    assert reader.remaining == 1
+    assert reader_in(State.CHUNKED_BODY).remaining is None
+    assert reader_in(State.COMPLETE).remaining == 0
+
+
+# One request at a time
+
+
+@both_whole_and_dripped
+@pytest.mark.parametrize("first", [GET, COUNTED_HEAD + b"123", CHUNKED + b"1\r\n1\r\n0\r\n\r\n"])
+def test_what_follows_a_request_waits_unread(first: bytes, dripped: bool) -> None:
+    following = b"\0 whatever it is\r\n\r\n"
+    reader = RequestReader()
+    events = []
+    for piece in [bytes([byte]) for byte in first] if dripped else [first]:
+        reader.feed(piece)
+        if dripped:
+            events.append(reader.next_event())
+    reader.feed(following)
+    while reader.state is not State.COMPLETE:
+        events.append(reader.next_event())
+    assert reader.next_event() is None
+    assert reader.buffered == len(following)
+    assert not reader.is_empty()
+    reader.next_request()
+    with pytest.raises(RemoteProtocolError):
+        reader.next_event()
+    assert reader.buffered == 0
+
+
+@both_whole_and_dripped
+def test_pipelined_requests_come_in_order(dripped: bool) -> None:
+    requests = [
+        (b"GET /%d HTTP/1.1\r\n" % number) + HOST + end
+        for number, end in enumerate(
+            [
+                b"\r\n",
+                b"Content-Length: 5\r\n\r\nGET /",
+                b"Transfer-Encoding: Chunked\r\n\r\n1\r\n0\r\n0\r\n\r\n",
+                b"Connection: close\r\n\r\n",
+                b"\r\n",
+            ]
+        )
+    ]
+    sent = b"".join(requests)
+    seen = exchange(sent, cuts=range(len(sent)) if dripped else ())
+    assert [(head.target, body) for head, body in seen.requests] == [
+        ("/0", b""),
+        ("/1", b"GET /"),
+        ("/2", b"0"),
+        ("/3", b""),  # the client said that it is its last
+    ]
+
+
+def test_empty_lines_before_a_request() -> None:
+    """RFC 9112 section 2.2."""
+    sent = b"\r\n\r\n" + GET + b"\r\n" + GET + b"\r\n\r"
+    for cuts in [(), range(len(sent))]:
+        seen = exchange(sent, cuts=cuts)
+        assert [head.raw for head, _ in seen.requests] == [GET, GET]
+        assert seen.status is None, "the end of the file comes between requests"
+    assert exchange(b"\n" + GET).status == 400
+    assert exchange(b"\n" + GET, lenient=True).requests
+    assert exchange(b"\r" + GET).status == 400
+
+
+def test_bytes_wait_for_a_switch_of_protocols() -> None:
+    for request in [
+        b"CONNECT example.org:443 HTTP/1.1\r\n" + HOST + b"\r\n",
+        GET[:-2] + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        COUNTED_HEAD[:-2] + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n123",
+    ]:
+        reader = RequestReader()
+        reader.feed(request + b"\x16\x03\r\n\r\n")
+        head = reader.next_event()
+        assert isinstance(head, RequestHead)
+        assert head.field(b"upgrade") in (None, b"websocket", b"h2c")
+        while reader.state is not State.COMPLETE:
+            reader.next_event()
+        assert reader.switch() == b"\x16\x03\r\n\r\n"
+        assert reader.buffered == 0
+
+
+# The end of the file
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"G",
+        b"\r\nG",
+        GET[:-1],
+        COUNTED_HEAD + b"12",
+        CHUNKED,
+        CHUNKED + b"1",
+        CHUNKED + b"1\r\n1\r",
+        CHUNKED + b"1\r\n1\r\n0\r\n\r",
+    ],
+)
+def test_a_request_cut_off(sent: bytes) -> None:
+    seen = exchange(GET + sent)
+    assert len(seen.requests) == 1
+    assert seen.status == 400
+
+
+@pytest.mark.parametrize("sent", [GET, COUNTED_HEAD + b"123", CHUNKED + b"0\r\n\r\n"])
+def test_a_request_whose_client_shuts_its_side_at_once(sent: bytes) -> None:
+    reader = RequestReader()
+    assert reader.is_empty()
+    reader.feed(sent + sent)
+    reader.feed_eof()
+    assert reader.eof
+    for _ in range(2):
+        while reader.state is not State.COMPLETE:
+            assert reader.next_event() is not None
+        reader.next_request()
+    assert reader.next_event() is None
+    assert reader.state is State.ENDED
+    assert not reader.is_empty(), "no more may come"
+
+
+# Limits
+
+
+def section(size: int) -> bytes:
+    """A header section of that many bytes, with its empty line."""
+    return HOST + b"A: " + b"x" * (size - len(HOST) - 7) + b"\r\n\r\n"
+
+
+def request_line(size: int) -> bytes:
+    return b"GET /" + b"x" * (size - 16) + b" HTTP/1.1\r\n"
+
+
+def fields(count: int) -> bytes:
+    return b"".join(b"A%d: b\r\n" % number for number in range(count))
+
+
+LINE = b"GET / HTTP/1.1\r\n"
+MANY_LINES = CHUNKED + b"1\r\n1\r\n0\r\n"
+
+
+@pytest.mark.parametrize("lenient", [False, True])
+@pytest.mark.parametrize("step", [1 << 30, 1000])
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (request_line(MAX_LINE_BYTES) + HOST + b"\r\n", None),
+        (request_line(MAX_LINE_BYTES + 1) + HOST + b"\r\n", 414),
+        (b"GET /" + b"x" * MAX_LINE_BYTES, 414),
+        (b"A" * (MAX_LINE_BYTES + 1), 414),
+        (LINE + section(MAX_HEADER_BYTES), None),
+        (LINE + section(MAX_HEADER_BYTES + 1), 431),
+        (LINE + b"A: " + b"x" * MAX_HEADER_BYTES, 431),
+        (b"BREW / HTTP/1.1\r\n" + section(MAX_HEADER_BYTES + 1), 431),
+        (request_line(MAX_LINE_BYTES) + section(MAX_HEADER_BYTES), None),
+        (LINE + HOST + fields(MAX_HEADER_FIELDS - 1) + b"\r\n", None),
+        (LINE + HOST + fields(MAX_HEADER_FIELDS) + b"\r\n", 431),
+        (MANY_LINES + fields(MAX_HEADER_FIELDS) + b"\r\n", None),
+        (MANY_LINES + fields(MAX_HEADER_FIELDS + 1) + b"\r\n", 431),
+        (MANY_LINES + b"A: " + b"x" * MAX_HEADER_BYTES, 431),
+        (MANY_LINES + (b"A: " + b"x" * 1000 + b"\r\n") * 70, 431),
+        (CHUNKED + b"0;" + b"x" * (MAX_CHUNK_LINE_BYTES - 4) + b"\r\n\r\n", None),
+        (CHUNKED + b"0;" + b"x" * (MAX_CHUNK_LINE_BYTES - 3) + b"\r\n\r\n", 431),
+        (CHUNKED + b"0;" + b"x" * MAX_CHUNK_LINE_BYTES, 431),
+        # A chunk for each byte, without and with much beside it
+        (CHUNKED + b"1\r\nx\r\n" * MAX_CHUNK_OVERHEAD_BYTES + b"0\r\n\r\n", None),
+        (CHUNKED + (b"1;" + b"x" * 1000 + b"\r\nx\r\n") * 16 + b"0\r\n\r\n", None),
+        (CHUNKED + (b"1;" + b"x" * 1000 + b"\r\nx\r\n") * 17, 431),
+        # Much body is no licence for much beside it.
+        (
+            CHUNKED
+            + b"FFFF\r\n"
+            + b"x" * 0xFFFF
+            + b"\r\n"
+            # As many as above, each of 1005 bytes and 2 more, less 16 for it and 2 for its body
+            + (b"1;" + b"x" * 1000 + b"\r\nx\r\n") * 17,
+            431,
+        ),
+    ],
+)
+def test_limit(sent: bytes, status: int | None, step: int, lenient: bool) -> None:
+    seen = exchange(sent, cuts=range(0, len(sent), step), lenient=lenient)
+    assert seen.status == status
+    assert len(seen.requests) == (status is None)
+
+
+@pytest.mark.parametrize("lenient", [False, True])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"A" * 60_000,
+        b"GET /" + b"x" * 60_000,
+        LINE + b"A: " + b"x" * 60_000,
+        LINE + b"A:\r\n" * 12_000,
+        CHUNKED + b"0\r\nA: " + b"x" * 60_000,
+        CHUNKED + b"0\r\n" + b"A" * 60_000,
+        b"\r\n" * 30_000,
+    ],
+)
+def test_dripping_is_no_attack(sent: bytes, lenient: bool) -> None:
+    """
+    Bytes that come one at a time cost about as much each, however many came before.
+
+    Sixty thousand take 0.1 to 0.3 s; looking at each again for every other would be 1.8
+    thousand million looks, and copying them 1.8 GB.
+    """
+    reader = RequestReader(lenient)
+    started = time.thread_time()
+    for byte in sent:
+        reader.feed(bytes([byte]))
+        while reader.next_event() is not None:
+            pass
+    assert time.thread_time() - started < 5
