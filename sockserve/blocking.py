@@ -22,7 +22,7 @@ from zope.interface import implementer
 from sockserve.interfaces import IConcurrency, IJob, Outcome, Phase
 from sockserve.lending import SocketIdentity, lend, transfer_counts
 from sockserve.lifecycle import serve
-from sockserve.pumping import Pump
+from sockserve.pumping import Pump, PumpedSocket, stand_for
 from sockserve.serving import Connection, Part, Serving
 
 __all__ = ["LentServing", "PumpedServing"]
@@ -51,6 +51,9 @@ class _BlockingServing(Serving):
     def started(self) -> None:
         self._handler_began()
         self.protocol.record.phases["queue"] = self.timer.seconds() - self._queued_at
+
+    def lasts(self) -> None:
+        """Most connections do."""
 
     def serve(self) -> Outcome:
         """Runs on the worker thread or in the child."""
@@ -250,8 +253,12 @@ class PumpedServing(_BlockingServing):
         @raise OSError: there is no descriptor to be had.
         """
         super().__init__(protocol)
+        inner, outer = socket.socketpair()
+        request = PumpedSocket(fileno=inner.detach())
+        stand_for(request, self.transport, addresses)
+        request.settimeout(socket.getdefaulttimeout())
         self._pump = Pump(
-            self.factory.reactor, self.transport, addresses, self.deadlines, self.timer
+            self.factory.reactor, self.transport, request, outer, self.deadlines, self.timer
         )
         self.request = self._pump.request
         self.feed = self._pump.feed

@@ -24,6 +24,7 @@ from typing import Any
 from weakref import WeakSet
 
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -49,6 +50,10 @@ DEFAULT_MAX_CHILDREN = 40
 #: How long an idle worker thread is kept.  10 s: long enough to bridge the pauses of a
 #: busy server, short enough that a burst's threads do not stay.
 THREAD_IDLE_SECONDS = 10.0
+
+#: How long a job may take before those behind it get threads of their own.  Some ten times
+#: what a small HTTP request takes, and too short for a client to notice.
+MOMENT_SECONDS = 0.001
 
 _log = Logger()
 
@@ -119,7 +124,11 @@ class ThreadConcurrency(_Places):
     (The reactor's own pool is shared with DNS look-ups and C{deferToThread}; blocking
     handlers that keep their thread for hours would starve those.)
 
-    @param reactor: for C{callFromThread}.
+    Most jobs of some kinds (an HTTP request) are over in a moment, and waking a thread for
+    each costs more than they do.  So one thread takes one job after another, and only what
+    is left after L{MOMENT_SECONDS} gets threads of its own.
+
+    @param reactor: for C{callFromThread} and C{callLater}.
     @param limit: the most threads there are; 1 is C{serial}.
     """
 
@@ -129,6 +138,17 @@ class ThreadConcurrency(_Places):
         #: Workers without a job.  They come by themselves, on their own threads; only the
         #: reactor's takes them.
         self.idle: list[_Worker] = []
+        self._threads = 0
+        #: Jobs to be served, which workers take; and those they are done with, which the
+        #: reactor takes.  (Both ends of a deque are safe without a lock.)
+        self.ready: deque[IJob] = deque()
+        self.done: deque[tuple[IJob, Outcome]] = deque()
+        #: Whether the reactor has been told of the latter.  Any thread.
+        self.told = False
+        #: Jobs begun since the last look, and those that have been served for longer.
+        self._young: set[IJob] = set()
+        self._lasting: set[IJob] = set()
+        self._look: IDelayedCall | None = None
 
     def kill(self, job: IJob) -> bool:
         """A thread cannot be killed."""
@@ -136,67 +156,138 @@ class ThreadConcurrency(_Places):
 
     def stop(self) -> Deferred[Any]:
         """Let go of idle threads; fires when they are gone."""
+        if self._look is not None and not self.running:
+            self._look.cancel()
+            self._look = None
         leaving = []
         while self.idle:
             worker = self.idle.pop()
-            worker.inbox.put(None)
+            worker.inbox.put(False)
             leaving.append(worker)
         return DeferredList([worker.gone for worker in leaving])
 
+    def collect(self) -> None:
+        """Workers are done with jobs."""
+        self.told = False
+        while self.done:
+            job, outcome = self.done.popleft()
+            self._young.discard(job)
+            self._lasting.discard(job)
+            self._ended(job, outcome)
+
     def _start(self, job: IJob) -> None:
+        self.ready.append(job)
+        if self._threads - len(self.idle) <= len(self._lasting):  # nobody is about to take it
+            try:
+                self._wake()
+            except OSError:
+                self.ready.remove(job)
+                raise
+        self._young.add(job)
+        if self._look is None:
+            self._look = self._reactor.callLater(MOMENT_SECONDS, self._look_around)
+
+    def _look_around(self) -> None:
+        """A moment has passed: whoever still waits for a thread needs one of its own."""
+        self._look = None
+        # Before those who are done are collected: they tell by themselves if nothing is.
+        left = set(self.ready)
+        self.collect()
+        for job in self._young - left:
+            self._lasting.add(job)
+            job.lasts()
+        self._young &= left
+        for _ in left:
+            try:
+                self._wake()
+            except OSError:  # those there are will come to it
+                break
+        if self._young or self.ready:
+            self._look = self._reactor.callLater(MOMENT_SECONDS, self._look_around)
+
+    def _wake(self) -> None:
+        """
+        Have one more worker at work, if there may be one.
+
+        @raise OSError: the system has no thread for it.
+        """
         # The last that became idle first, so that those a burst left behind retire.
         if self.idle:
-            worker = self.idle.pop()
-        else:
+            self.idle.pop().inbox.put(True)
+        elif self._threads < self.limit:
             worker = _Worker(self, self._reactor)
             try:
                 worker.thread.start()
             except RuntimeError as error:
                 raise OSError(f"no thread to be had: {error}") from error
-        worker.inbox.put((job, f"sockserve-{next(_jobs)}"))
+            self._threads += 1
 
     def _bored(self, worker: _Worker) -> None:
-        """A worker has had nothing to do for a while; it may have got a job since."""
+        """A worker has had nothing to do for a while; it may have got something since."""
         if worker in self.idle:
             self.idle.remove(worker)
-            worker.inbox.put(None)
+            worker.inbox.put(False)
+
+    def _left(self, worker: _Worker) -> None:
+        """A worker's thread is about to end."""
+        self._threads -= 1
+        worker.thread.join()
+        worker.gone.callback(None)
 
 
 class _Worker:
-    """One thread of a pool."""
+    """
+    One thread of a pool.
+
+    @ivar inbox: wakes it: true to look for jobs, false to leave.
+    @ivar gone: fires when its thread has ended.
+    """
 
     def __init__(self, pool: ThreadConcurrency, reactor: Any) -> None:
         self._pool = pool
         self._reactor = reactor
-        self.inbox: queue.SimpleQueue[tuple[IJob, str] | None] = queue.SimpleQueue()
+        self.inbox: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self.gone: Deferred[None] = Deferred()
         self.thread = threading.Thread(target=self._work, daemon=True)
 
     def _work(self) -> None:
         """The thread."""
+        pool = self._pool
         tell = self._reactor.callFromThread
         while True:
             try:
-                task = self.inbox.get(timeout=THREAD_IDLE_SECONDS)
-            except queue.Empty:
-                tell(self._pool._bored, self)
-                task = self.inbox.get()
-            if task is None:
-                tell(self._left)
+                job = pool.ready.popleft()
+            except IndexError:
+                if self._wait():
+                    continue
+                tell(pool._left, self)
                 return
-            job, name = task
             # Programs tell connections apart by the name of their thread.
-            self.thread.name = name
+            self.thread.name = f"sockserve-{next(_jobs)}"
             outcome = serve_guarded(job)
-            # Before the reactor hears of it (appending needs no lock): while it accepts
-            # a burst it would otherwise start a thread for each.
-            self._pool.idle.append(self)
-            tell(self._pool._ended, job, outcome)
-            del task, job
+            pool.done.append((job, outcome))
+            del job
+            # While others are ready the reactor looks around by itself.
+            if not pool.ready and not pool.told:
+                pool.told = True
+                tell(pool.collect)
 
-    def _left(self) -> None:
-        self.thread.join()
-        self.gone.callback(None)
+    def _wait(self) -> bool:
+        """Be idle until woken; false to leave.  The thread."""
+        pool = self._pool
+        pool.idle.append(self)
+        if pool.ready:  # it came in between
+            try:
+                pool.idle.remove(self)
+            except ValueError:  # somebody is waking this worker
+                pass
+            else:
+                return True
+        try:
+            return self.inbox.get(timeout=THREAD_IDLE_SECONDS)
+        except queue.Empty:
+            self._reactor.callFromThread(pool._bored, self)
+            return self.inbox.get()
 
 
 def serve_guarded(job: IJob) -> Outcome:

@@ -361,6 +361,9 @@ class _BlockingServing(_Serving):
         finally:
             serving.arrived_at = None
 
+    def lasts(self) -> None:
+        """Nothing depends on it."""
+
     def forked(self) -> None:
         """The parent keeps nothing of a packet."""
 

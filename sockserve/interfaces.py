@@ -163,6 +163,9 @@ class IJob(Interface):
     def started() -> None:
         """A place was found and L{serve} is about to run.  Reactor thread."""
 
+    def lasts() -> None:
+        """L{serve} has not come to its end in a moment.  Reactor thread."""
+
     def forked() -> None:
         """A child has its own copy of the request now.  Reactor thread of the parent."""
 

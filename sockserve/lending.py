@@ -14,7 +14,6 @@ import select
 import socket
 import struct
 import sys
-from collections.abc import Callable
 from errno import EMFILE, ENFILE
 from typing import Any, NamedTuple
 
@@ -23,7 +22,6 @@ from twisted.internet import tcp
 __all__ = [
     "SocketIdentity",
     "TransferCounts",
-    "adopt",
     "is_lendable",
     "lend",
     "peer_is_gone",
@@ -50,20 +48,6 @@ def lend(transport: tcp.Connection) -> socket.socket:
     lent: socket.socket = transport.socket
     lent.settimeout(socket.getdefaulttimeout())
     return lent
-
-
-def adopt(transport: tcp.Connection, made_by: Callable[..., Any]) -> Any:
-    """
-    Make the transport's socket one of another class, which it can be lent as.
-
-    @param made_by: called as C{socket.socket} is.
-    @return: the socket, which is the transport's from now on.
-    """
-    old: socket.socket = transport.socket
-    new = made_by(old.family, old.type, old.proto, old.detach())
-    transport.socket = new
-    transport.fileno = new.fileno
-    return new
 
 
 class SocketIdentity:

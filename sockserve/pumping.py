@@ -22,7 +22,7 @@ from typing_extensions import override
 from sockserve.deadlines import Deadlines, DeadlineTimer
 from sockserve.interfaces import Phase
 
-__all__ = ["Pump", "PumpedSocket"]
+__all__ = ["Pump", "PumpedSocket", "stand_for"]
 
 _OUTER_LEVELS = (socket.IPPROTO_TCP, socket.IPPROTO_IP, socket.IPPROTO_IPV6)
 
@@ -85,6 +85,22 @@ class PumpedSocket(socket.socket):
         return self._certificate
 
 
+def stand_for(request: PumpedSocket, transport: Any, addresses: tuple[Any, Any]) -> None:
+    """
+    Let a socket answer for a transport.
+
+    @param addresses: (peer, own) of the connection, as a socket gives them.
+    """
+    request._addresses = addresses
+    request._outer = _socket_below(transport)
+    if ISSLTransport.providedBy(transport):
+        certificate: Any = transport.getPeerCertificate()
+        if certificate is not None:
+            from OpenSSL.crypto import FILETYPE_ASN1, dump_certificate
+
+            request._certificate = dump_certificate(FILETYPE_ASN1, certificate)
+
+
 class Pump(abstract.FileDescriptor):
     """
     The reactor's end of a socketpair, and the traffic between it and a transport.
@@ -103,32 +119,22 @@ class Pump(abstract.FileDescriptor):
         self,
         reactor: IReactorFDSet,
         transport: Any,
-        addresses: tuple[Any, Any],
+        request: PumpedSocket,
+        outer: socket.socket,
         deadlines: Deadlines,
         timer: DeadlineTimer,
-        socket_class: type[PumpedSocket] = PumpedSocket,
     ) -> None:
         """
-        @param addresses: (peer, own) of the connection, as a socket gives them.
+        @param request: the handler's end of a socketpair.
+        @param outer: the other end, which is the pump's from now on.
         @param timer: C{idle} is kept re-armed by traffic either way, C{write} is armed
             while the peer does not take what waits for it.
-        @param socket_class: of the handler's end.
-        @raise OSError: there is no descriptor to be had.
         """
         super().__init__(reactor)
-        inner, self._socket = socket.socketpair()
+        self.request = request
+        self._socket = outer
         self._socket.setblocking(False)
         self._transport = transport
-        self.request = socket_class(fileno=inner.detach())
-        self.request.settimeout(socket.getdefaulttimeout())
-        self.request._addresses = addresses
-        self.request._outer = _socket_below(transport)
-        if ISSLTransport.providedBy(transport):
-            certificate: Any = transport.getPeerCertificate()
-            if certificate is not None:
-                from OpenSSL.crypto import FILETYPE_ASN1, dump_certificate
-
-                self.request._certificate = dump_certificate(FILETYPE_ASN1, certificate)
         self._deadlines = deadlines
         self._timer = timer
         self.received = 0
@@ -287,7 +293,6 @@ class Pump(abstract.FileDescriptor):
         self._transport_is_lost = True
         self.unregisterProducer()
         self.connectionLost(_DONE)
-        self.request.close()
 
     def transport_lost(self) -> None:
         """

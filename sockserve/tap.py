@@ -210,12 +210,8 @@ def _where(service: RequestService | DatagramRequestService) -> str:
     address = server.server_address
     kind = service.description.partition(":")[0]
     scheme = {"tcp": "http", "tcp6": "http", "tls": "https", "ssl": "https"}.get(kind)
-    if (
-        isinstance(server, StreamFactory)
-        and server.speaks_http
-        and scheme is not None
-        and isinstance(address, tuple)
-    ):
+    speaks_http = isinstance(server, StreamFactory) and server.speaks_http
+    if speaks_http and scheme is not None and isinstance(address, tuple):
         host, port = address[:2]
         return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
     if isinstance(address, tuple) and ":0" in service.description:

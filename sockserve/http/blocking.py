@@ -9,8 +9,9 @@ Everything runs on the reactor thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, cast
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from twisted.python.failure import Failure
 from typing_extensions import override
@@ -18,12 +19,13 @@ from typing_extensions import override
 from sockserve.concurrency import ForkConcurrency
 from sockserve.deadlines import BODY_GRACE_SECONDS
 from sockserve.http.framing import RemoteProtocolError, State
-from sockserve.http.gathering import Gathering, RequestSocket, is_gathered
+from sockserve.http.gathering import Gathering, Hold, RequestSocket, is_gathered
 from sockserve.http.heads import RequestHead
 from sockserve.http.protocol import HTTPServing, Stage, status_for
+from sockserve.http.responses import BlockingResponse, answer_error
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
-from sockserve.lending import SocketIdentity, adopt, is_lendable, transfer_counts
-from sockserve.pumping import Pump
+from sockserve.lending import SocketIdentity, is_lendable, transfer_counts
+from sockserve.pumping import Pump, stand_for
 from sockserve.serving import Connection, Part
 from sockserve.tasks import Task
 
@@ -35,17 +37,19 @@ class BlockingHTTPServing(HTTPServing):
 
     def __init__(self, protocol: Connection, addresses: tuple[Any, Any]) -> None:
         self._stock = is_gathered(protocol.factory.RequestHandlerClass)
-        self._identity: SocketIdentity | None = None
-        if is_lendable(protocol.transport):
-            self._identity = SocketIdentity(adopt(protocol.transport, RequestSocket))
         super().__init__(protocol, addresses, lenient=self._stock)
+        self._lendable = is_lendable(self.transport)
         self._gathering: Gathering | None = None
-        #: The socket a handler has; None while the reactor has the connection.
-        self._lent: RequestSocket | None = None
+        #: The handler's socket: for a lendable connection one for all requests, with the
+        #: transport's own descriptor; else one end of a pair for each, and the other end.
+        self._socket: RequestSocket | None = None
+        self._outer: socket.socket | None = None
+        self._identity: SocketIdentity | None = None
         self._pump: Pump | None = None
         self._body_began = 0.0
         self._body_base = 0
         self._arrived_at = 0.0
+        self._queued_at = 0.0
 
     # Gathering a request
 
@@ -63,6 +67,7 @@ class BlockingHTTPServing(HTTPServing):
         )
         self._gathering = gathering
         if head.expects_continue and (head.length or 0) <= self.factory.max_body_bytes:
+            head.expects_continue = False
             self._writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if head.length != 0:
             self.timer.arm(Phase.BODY, self._body_seconds())
@@ -111,43 +116,39 @@ class BlockingHTTPServing(HTTPServing):
             self._lend()
 
     def _lend(self) -> None:
-        """Let a handler have the connection."""
+        """Let a handler have the request."""
         gathering = self._gathering
         assert gathering is not None
-        if self._identity is not None:
-            self.transport.stopReading()
-            self._lent = lent = self.transport.socket
-            identity = self._identity
-        else:
-            self._writer.detach()
-            try:
-                self._pump = Pump(
-                    self.factory.reactor,
-                    self.transport,
-                    self._addresses,
-                    self.deadlines,
-                    self.timer,
-                    RequestSocket,
-                )
-            except OSError as error:
-                self._writer.wrapped()
-                self.factory.complain(self.protocol.client_address, error)
-                self._refuse(RemoteProtocolError(503, "the server has no room for the request"))
-                return
-            self._lent = lent = cast(RequestSocket, self._pump.request)
-            identity = SocketIdentity(lent)
-        rest = self._requests.switch() if gathering.switches else None
-        if rest is not None and self._pump is not None:
-            self._resume()
-            self.protocol.deliver_to(self._feed_pump)
-        gathering.lend(lent, identity, rest)
+        try:
+            request = self._request_socket()
+        except OSError as error:
+            self.factory.complain(self.protocol.client_address, error)
+            self._gathering = None
+            gathering.close()
+            self._refuse(RemoteProtocolError(503, "the server has no room for the request"))
+            return
+        gathering.lend(request, self._requests.switch() if gathering.switches else None)
+        if gathering.switches or isinstance(self.factory.concurrency, ForkConcurrency):
+            self._hand_over_now()
         self._queued_at = self.timer.seconds()
         self.factory.concurrency.run(gathering)
 
-    def _feed_pump(self, data: bytes) -> None:
-        self._received += len(data)
-        if self._pump is not None:
-            self._pump.feed(data)
+    def _request_socket(self) -> RequestSocket:
+        """
+        What the handler gets as its socket.
+
+        @raise OSError: there is no descriptor to be had.
+        """
+        if not self._lendable:
+            inner, self._outer = socket.socketpair()
+            self._socket = RequestSocket(fileno=inner.detach())
+            stand_for(self._socket, self.transport, self._addresses)
+        elif self._socket is None:
+            own = self.transport.socket
+            self._socket = RequestSocket(own.family, own.type, own.proto, own.fileno())
+            self._identity = SocketIdentity(own)
+        self._socket.settimeout(socket.getdefaulttimeout())
+        return self._socket
 
     # While a handler has it
 
@@ -155,27 +156,99 @@ class BlockingHTTPServing(HTTPServing):
         """A thread was found."""
         self.parts |= Part.HANDLER
         self.factory.statistics.lasted("queue", self.timer.seconds() - self._queued_at)
-        self.timer.arm(Phase.HANDLE, self.deadlines.handle)
-        if self._identity is not None:
+        if self.deadlines.handle is not None:
+            self.timer.arm(Phase.HANDLE, self.deadlines.handle)
+
+    def handler_lasts(self) -> None:
+        """It takes its time: send what it has sent."""
+        if self._gathering is not None and self._gathering.hold is Hold.HELD:
+            self._writer.write(self._gathering.take_held(Hold.EAGER))
+            self._writer.flush()
+
+    def hand_over(self, granted: Callable[[], object]) -> None:
+        """
+        The handler needs the connection itself.
+
+        @param granted: called when it has it, or there is none any more.
+        """
+        gathering = self._gathering
+        if gathering is None or gathering.hold not in (Hold.HELD, Hold.EAGER):
+            granted()
+            return
+        self._writer.write(gathering.take_held(Hold.EAGER))
+        self._writer.flush()
+
+        def emptied(result: Any, error: BaseException | None) -> None:
+            if error is None and gathering is self._gathering and gathering.hold is Hold.EAGER:
+                self._hand_over_now()
+            granted()
+
+        if self._writer.is_empty():
+            emptied(None, None)
+        else:
+            Task(self._writer.emptied(), emptied).start()
+
+    def _hand_over_now(self) -> None:
+        gathering, request = self._gathering, self._socket
+        assert gathering is not None
+        assert request is not None
+        if self._lendable:
+            self.transport.stopReading()
             self.timer.arm(Phase.WRITE, self.deadlines.write)
+        else:
+            assert self._outer is not None
+            self._writer.detach()
+            self._resume()
+            self._pump = Pump(
+                self.factory.reactor,
+                self.transport,
+                request,
+                self._outer,
+                self.deadlines,
+                self.timer,
+            )
+            self._outer = None
+            if gathering.switches:
+                self.protocol.deliver_to(self._feed_pump)
+        request.become_blocking()
+        gathering.take_held(Hold.DIRECT)
+
+    def _feed_pump(self, data: bytes) -> None:
+        self._received += len(data)
+        if self._pump is not None:
+            self._pump.feed(data)
+
+    @override
+    def read_ended(self) -> None:
+        if self._pump is not None and self._gathering is not None and self._gathering.switches:
+            self._requests.feed_eof()
+            self._pump.feed_eof()
+        else:
+            super().read_ended()
 
     def handler_ended(self, outcome: Outcome) -> None:
         """The handler is done."""
-        gathering, lent = self._gathering, self._lent
+        gathering = self._gathering
         assert gathering is not None
-        assert lent is not None
-        self._gathering = self._lent = None
+        self._gathering = None
         self.timer.disarm(Phase.HANDLE)
-        self.protocol.record.sent = (self.protocol.record.sent or 0) + gathering.sent
+        direct = gathering.hold is Hold.DIRECT
+        held = gathering.take_held(Hold.OVER)
         if self.protocol.settled:  # it was given up
             self.factory.statistics.abandoned -= 1
             self._account(gathering.response, outcome)
-            lent.close()
+            self._let_go_of_socket()
             return
-        self._take_back(lent)
+        self._sent += gathering.sent if direct else 0
+        if direct:
+            self._take_back()
+        elif held:
+            self._writer.post(held, self.factory.outbox)
+        if not self._lendable:
+            self._let_go_of_socket()
         now = self._account(gathering.response, outcome)
-        last = gathering.response.close or gathering.switches or self._stage is Stage.CLOSING
-        if last or (self._draining and self._requests.is_empty()):
+        last = gathering.response.close or gathering.switches or self._writer.broken
+        if last or self._stage is Stage.CLOSING or self._draining_now():
             self._end()
         else:
             self._next(now)
@@ -183,22 +256,25 @@ class BlockingHTTPServing(HTTPServing):
                 self._read()
         self._over(Part.HANDLER)
 
+    def _draining_now(self) -> bool:
+        return self._draining and self._requests.is_empty()
+
     def handler_failed(self, error: OSError) -> None:
         """There is no thread or process to be had."""
-        gathering, lent = self._gathering, self._lent
+        gathering = self._gathering
         assert gathering is not None
-        assert lent is not None
-        self._gathering = self._lent = None
+        self._gathering = None
         self.parts &= ~Part.HANDLER
         self.timer.disarm(Phase.HANDLE)
-        self._take_back(lent)
+        if gathering.hold is Hold.DIRECT:
+            self._take_back()
         try:
             raise error
         except OSError:
             self.factory.handle_error(self.request, self.protocol.client_address)
         self._refuse(RemoteProtocolError(503, "the server has no room for the request"))
 
-    def _take_back(self, lent: RequestSocket) -> None:
+    def _take_back(self) -> None:
         """The reactor has the connection again, if the handler has left one."""
         if self._pump is not None:
             pump, self._pump = self._pump, None
@@ -207,40 +283,59 @@ class BlockingHTTPServing(HTTPServing):
                 self._writer.wrapped()
             return
         self.timer.disarm(Phase.WRITE)
-        if lent.fileno() < 0:  # the handler has closed or detached it
+        request = self._socket
+        assert request is not None
+        if request.fileno() < 0:  # the handler has closed or detached it
+            self._give_up_transport()
             self._writer.fail(BrokenPipeError("the handler has closed the connection"))
-            self.parts &= ~Part.CONNECTION
-            self.protocol.record.received = self._received
-            # The transport is not heard of again: let go of it, and of its cycle with us.
-            self.transport = self.protocol.transport = None
-            self._stage = Stage.READING
-            self._end()
         else:
-            lent.setblocking(False)
+            request.become_nonblocking()
             self.transport.startReading()
+
+    def _give_up_transport(self) -> None:
+        """
+        The descriptor is another's business now: the transport is not heard of again.  Let
+        go of it, and of its cycle with us.
+        """
+        self.transport.socket.detach()
+        self.transport = self.protocol.transport = None
+        self.protocol.record.received = self._received
+        self.protocol.record.sent = self._sent + self._writer.sent
+        self.parts &= ~Part.CONNECTION
+
+    def _let_go_of_socket(self) -> None:
+        """The handler's socket is of no more use."""
+        if self._outer is not None:
+            self._outer.close()
+            self._outer = None
+        request, self._socket = self._socket, None
+        if request is not None:
+            if self._lendable and self.transport is not None:
+                request.detach()  # it is the transport's
+            else:
+                request.close()
 
     # Ends
 
     @override
     def passed(self, phase: Phase) -> bool:
-        if self._gathering is None:
+        gathering = self._gathering
+        if gathering is None:
             return super().passed(phase)
-        if self._lent is None:
-            if phase is Phase.BODY:
-                left = self._body_seconds()
-                if left is not None and left > 0:
-                    self.timer.arm(phase, left)
-                    return False
-                return True
-            return phase is not Phase.IDLE
-        if phase is Phase.WRITE and self._identity is not None:
+        if phase is Phase.BODY:
+            left = self._body_seconds()
+            if left is not None and left > 0:
+                self.timer.arm(phase, left)
+                return False
+        elif phase is Phase.IDLE:
+            return self._pump is not None
+        elif phase is Phase.WRITE and self._lendable and gathering.hold is Hold.DIRECT:
             return self._write_passed()
-        return phase is not Phase.IDLE or self._pump is not None
+        return True
 
     def _write_passed(self) -> bool:
         """The reactor does not see a lent connection's bytes; the kernel does."""
-        assert self._lent is not None
-        counts, limit = transfer_counts(self._lent), self.deadlines.write
+        counts, limit = transfer_counts(self.transport.socket), self.deadlines.write
         if counts is None or limit is None:
             return False
         left = limit - counts.since_sent if counts.unsent else limit
@@ -251,33 +346,69 @@ class BlockingHTTPServing(HTTPServing):
     @override
     def expire(self, phase: Phase) -> None:
         gathering = self._gathering
+        hard = phase is Phase.WRITE or phase is Phase.DRAIN
         if gathering is None:
             super().expire(phase)
-        elif self._lent is None:
-            self._gathering = None
-            gathering.forget()
-            if phase in (Phase.BODY, Phase.LIFETIME):
-                error = DeadlineExpired(phase)
-                self._refuse(RemoteProtocolError(status_for(error), str(error)))
-            else:
-                self._writer.fail(DeadlineExpired(phase))
-                self.abort()
         elif Part.HANDLER in self.parts:
             if not self.factory.concurrency.kill(gathering):
-                hard = phase in (Phase.WRITE, Phase.DRAIN)
-                gathering.interrupt(None if hard else 504, reset=hard)
-        else:
-            self._withdraw(gathering, phase)
+                self._interrupt(gathering, None if hard else 504, reset=hard)
+        elif self._socket is None or self.factory.concurrency.withdraw(gathering):
+            direct = gathering.hold is Hold.DIRECT
+            self._gathering = None
+            gathering.close()
+            if self._socket is not None:
+                gathering.withdrawn()
+            if direct:
+                self._take_back()
+            if hard:
+                self._writer.fail(DeadlineExpired(phase))
+                self.abort()
+            else:
+                error = DeadlineExpired(phase)
+                self._refuse(RemoteProtocolError(status_for(error), str(error)))
 
-    def _withdraw(self, gathering: Gathering, phase: Phase) -> None:
-        """A deadline passes while the request waits for a thread."""
-        if self.factory.concurrency.withdraw(gathering):
-            lent, self._gathering, self._lent = self._lent, None, None
-            gathering.withdrawn()
-            assert lent is not None
-            self._take_back(lent)
-            error = DeadlineExpired(phase)
-            self._refuse(RemoteProtocolError(503 if phase is Phase.DRAIN else 504, str(error)))
+    def _interrupt(self, gathering: Gathering, status: int | None, reset: bool = False) -> None:
+        """
+        End the connection under a handler, which goes on without it.
+
+        @param status: what to answer if the handler has sent nothing.
+        @param reset: let the kernel forget what the client has not taken.
+        """
+        if gathering.hold is Hold.DIRECT:
+            if status is not None and not gathering.sent and self._lendable:
+                gathering.response.status = status
+                self._answer_on_the_spot(status)
+            if self._pump is not None:
+                self._pump.interrupt()
+                if reset:
+                    self.transport.abortConnection()
+            elif self._identity is not None:
+                self._identity.shutdown(socket.SHUT_RDWR, reset=reset)
+        elif gathering.hold is not Hold.OVER:
+            begun = gathering.hold is Hold.EAGER and gathering.sent > 0
+            gathering.take_held(Hold.OVER)
+            if status is None or begun:
+                self._writer.fail(BrokenPipeError("a deadline has passed"))
+                self.transport.abortConnection()
+            else:
+                gathering.response.status = status
+                self._writer.write(self._error_page(status))
+                self._end()
+
+    def _answer_on_the_spot(self, status: int) -> None:
+        try:
+            self.transport.socket.send(self._error_page(status), socket.MSG_DONTWAIT)
+        except OSError:
+            pass
+
+    def _error_page(self, status: int) -> bytes:
+        page = bytearray()
+        assert self._gathering is not None
+        response = BlockingResponse(self._gathering.head, page.extend)
+        response.close = True
+        answer_error(response, status)
+        response.finish()
+        return bytes(page)
 
     @override
     def drain(self) -> None:
@@ -289,34 +420,45 @@ class BlockingHTTPServing(HTTPServing):
 
     @override
     def lost(self, reason: Failure) -> None:
+        gathering = self._gathering
         if self._pump is not None:
             self._pump.transport_lost()
-            self._stage = Stage.CLOSING
-            self.factory.shutdown_request(self.request)
-        elif self._gathering is not None:
-            self._gathering.forget()
-            self._gathering = None
-            self._stage = Stage.READING
+        if gathering is not None:
+            if Part.HANDLER in self.parts:
+                if self._pump is None:
+                    gathering.take_held(Hold.OVER)
+            elif self._socket is None or self.factory.concurrency.withdraw(gathering):
+                self._gathering = None
+                gathering.close()
+                self._stage = Stage.READING
         super().lost(reason)
+        self.protocol.record.sent = self._sent + self._writer.sent
+        if self._lendable and self._socket is not None:
+            socket.socket.detach(self._socket)
+            if self._gathering is None:
+                self._socket = None
+        elif self._gathering is None:
+            self._let_go_of_socket()
 
     @override
     def abort(self) -> None:
-        if self._lent is not None:
-            if self._gathering is not None:
-                self._gathering.interrupt()
-            if self._identity is not None:
-                return
-        if self.transport is not None:
+        gathering = self._gathering
+        if gathering is not None and Part.HANDLER in self.parts:
+            self._interrupt(gathering, None)
+        elif self.transport is not None:
             super().abort()
 
     @override
     def abandon(self) -> None:
-        if self._lent is None:
-            super().abandon()
-            return
         self.abort()
-        if Part.HANDLER in self.parts:
+        if Part.HANDLER in self.parts and not self.protocol.settled:
+            if self._task is not None:
+                super().abandon()
+                return
             self.factory.statistics.abandoned += 1
+            if self._lendable and self.transport is not None and self._socket is not None:
+                # Whoever still has the descriptor closes it.
+                self._give_up_transport()
             self.protocol.settle()
 
     @override
@@ -324,4 +466,5 @@ class BlockingHTTPServing(HTTPServing):
         yield from super().owned_descriptors()
         if self._pump is not None:
             yield self._pump.fileno()
-            yield self._pump.request.fileno()
+        if not self._lendable and self._socket is not None:
+            yield socket.socket.fileno(self._socket)

@@ -2,9 +2,9 @@
 Gathering: how a blocking handler gets an HTTP request that has arrived, and no thread
 before that.
 
-This room owns the request's bytes while they gather, the socket and the files the handler
-sees, and what becomes of them when it is over.  It must not know deadlines, or what comes
-after the request.  Everything runs on the reactor thread but what says otherwise.
+This room owns the request until its handler is over: the socket and the files the handler
+sees, and what becomes of what it sends.  It must not know deadlines, or what comes after
+the request.
 
 Two kinds of handler are served so: the plain methods of sockserve's own class, and
 C{http.server}'s handlers as they are.  One of the latter makes an instance for each
@@ -14,10 +14,12 @@ for another one, that is taken for its consent to keep the connection.
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 import socket
-import tempfile
+import threading
+from enum import Enum
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler
@@ -29,31 +31,24 @@ from zope.interface import implementer
 from sockserve.http.framing import Event, LocalProtocolError, RemoteProtocolError
 from sockserve.http.heads import RequestHead
 from sockserve.http.responses import BlockingResponse, ResponseFile, answer_error
+from sockserve.http.spools import PrefixedFile, Spool
 from sockserve.http.wire import RequestReader
 from sockserve.interfaces import IJob, Outcome
-from sockserve.lending import SocketIdentity
 from sockserve.lifecycle import answer, handler_class
 from sockserve.pumping import PumpedSocket
+from sockserve.readers import HIGH_WATER_BYTES
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["Gathering", "RequestSocket", "is_gathered"]
-
-#: A body larger than this waits in a temporary file.  512 KiB: waitress'
-#: C{inbuf_overflow}.
-SPOOL_BYTES = 512 * 1024
-
-#: What C{http.server} asks of C{readline} where a request line or a header field is due
-#: (C{_MAXLINE} + 1), and no handler has a reason to.
-_HEAD_LINE_BYTES = 65537
+__all__ = ["Gathering", "Hold", "RequestSocket", "is_gathered"]
 
 #: What of a handler decides how requests are read.
 _LOOP = ("handle", "handle_one_request", "parse_request", "handle_expect_100")
 _STOCK = (BaseHTTPRequestHandler, WSGIRequestHandler)
 
 _EXPECT = re.compile(rb"(?im)^expect:[^\n]*\n")
-_STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})")
+_STATUS = re.compile(rb"HTTP/1\.[01] (101|[2-9][0-9]{2})")
 
 _log = Logger()
 
@@ -73,21 +68,54 @@ def is_gathered(handler: Any) -> bool:
     )
 
 
+class Hold(Enum):
+    """Who has the connection, and what becomes of what the handler sends."""
+
+    #: The reactor has it, and what the handler sends is kept for it to send.
+    HELD = "held"
+    #: The reactor has it; it has sent what was kept, and the handler gets it when it next
+    #: sends.
+    EAGER = "eager"
+    #: The handler has it.
+    DIRECT = "direct"
+    #: It has ended, or is about to.
+    OVER = "over"
+
+
+def _directly(name: str) -> Any:
+    """A socket's method that needs the connection itself."""
+    method = getattr(socket.socket, name)
+
+    @functools.wraps(method)
+    def call(self: RequestSocket, *arguments: Any, **words: Any) -> Any:
+        if self.gathering is not None:
+            self.gathering.go_direct()
+        return method(self, *arguments, **words)
+
+    return call
+
+
 class RequestSocket(PumpedSocket):
     """
     The connection as a blocking HTTP handler has it: a real socket, whose C{makefile}
     gives the request that was gathered.  Any thread: the handler's.
+
+    What is sent through it is kept, up to the high watermark, until the handler is over or
+    a moment has passed: the reactor sends it then, with what others have sent.  Any other
+    use, such as its descriptor's, makes it an ordinary blocking socket first.
     """
 
-    __slots__ = ("gathering",)
+    __slots__ = ("_timeout", "gathering")
 
     gathering: Gathering | None
+    _timeout: float | None
 
     def __init__(
         self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None
     ) -> None:
-        super().__init__(family, type, proto, fileno)
         self.gathering = None
+        self._timeout = None
+        super().__init__(family, type, proto, fileno)
 
     @override
     def makefile(self, mode: str = "r", *arguments: Any, **words: Any) -> Any:
@@ -97,15 +125,49 @@ class RequestSocket(PumpedSocket):
 
     @override
     def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
-        if self.gathering is not None:
-            self.gathering.sending(data)
-        super().sendall(data, flags)
+        if self.gathering is None or not self.gathering.keep(data):
+            super().sendall(data, flags)
 
     @override
     def send(self, data: ReadableBuffer, flags: int = 0) -> int:
-        if self.gathering is not None:
-            self.gathering.sending(data)
-        return super().send(data, flags)
+        if self.gathering is None or not self.gathering.keep(data):
+            return super().send(data, flags)
+        return memoryview(data).nbytes
+
+    @override
+    def settimeout(self, value: float | None) -> None:
+        self._timeout = value
+        if self.gathering is None or self.gathering.hold is Hold.DIRECT:
+            super().settimeout(value)
+
+    @override
+    def setblocking(self, flag: bool) -> None:
+        self.settimeout(None if flag else 0.0)
+
+    @override
+    def gettimeout(self) -> float | None:
+        return self._timeout
+
+    def become_blocking(self) -> None:
+        """Be in truth what L{gettimeout} says: it is the handler's now.  The reactor's thread."""
+        super().settimeout(self._timeout)
+
+    def become_nonblocking(self) -> None:
+        """It is the reactor's again.  The reactor's thread."""
+        super().setblocking(False)
+
+    close = _directly("close")
+    detach = _directly("detach")
+    fileno = _directly("fileno")
+    recv = _directly("recv")
+    recv_into = _directly("recv_into")
+    recvfrom = _directly("recvfrom")
+    recvfrom_into = _directly("recvfrom_into")
+    recvmsg = _directly("recvmsg")
+    recvmsg_into = _directly("recvmsg_into")
+    sendmsg = _directly("sendmsg")
+    sendto = _directly("sendto")
+    shutdown = _directly("shutdown")
 
     @property
     def head(self) -> RequestHead:
@@ -131,45 +193,19 @@ class RequestSocket(PumpedSocket):
         return ResponseFile(self.response)
 
 
-class _StockInput:
-    """
-    The C{rfile} of one of C{http.server}'s handlers: one request, from its first byte to
-    its last.  A handler's thread.
-
-    @ivar head_size: where the body begins.
-    @ivar wants_next: whether the handler has looked for another request.
-    """
-
-    head_size = 0
-    wants_next = False
-
-    def readline(self, size: int | None = -1) -> bytes:
-        """A line; where another request would begin, end of file."""
-        if size == _HEAD_LINE_BYTES and self.tell() >= self.head_size:  # type: ignore[attr-defined]
-            self.wants_next = True
-            return b""
-        line: bytes = super().readline(size)  # type: ignore[misc]
-        return line
-
-
-class _StockBytes(_StockInput, io.BytesIO):
-    pass
-
-
-class _StockFile(_StockInput, io.BufferedReader):
-    pass
-
-
 @implementer(IJob)
 class Gathering:
     """
-    One request on its way to a blocking handler, and with it.
+    One request on its way to a blocking handler, and with it.  Runs on the reactor thread,
+    but where it says otherwise.
 
     @ivar head: its head.
     @ivar response: what answers it; of a handler of C{http.server}'s, only what can be
         seen of that.
-    @ivar close: whether the connection ends with the answer.
+    @ivar hold: who has the connection.  Written under a lock.
+    @ivar sent: how many bytes the handler has sent.
     @ivar request: the socket, once the handler has it.
+    @ivar rfile: what the handler reads.
     """
 
     request: RequestSocket
@@ -180,7 +216,7 @@ class Gathering:
     ) -> None:
         """
         @param serving: told what happens: C{gathered()}, C{handler_began()},
-            C{handler_ended()} and C{handler_failed()}.
+            C{handler_lasts()}, C{hand_over()}, C{handler_ended()}, C{handler_failed()}.
         @param requests: where the body comes from.
         @param stock: whether the handler is one of C{http.server}'s.
         @param limit: the largest body in bytes.
@@ -191,21 +227,21 @@ class Gathering:
         self.head = head
         self._stock = stock
         self._limit = limit
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._file: io.FileIO | None = None
-        self._head_size = 0
-        #: Taken by whoever is the first to send: the handler, or a deadline.
-        self._turn = [None]
-        self._interrupted = False
+        self.hold = Hold.HELD
         self.sent = 0
+        self._held: list[bytes] = []
+        self._held_size = 0
+        self._lock = threading.Lock()
+        self._reactors_thread = threading.get_ident()
         self.response = BlockingResponse(head, self._send)
+        self._spool = Spool()
+        self._head_size = 0
         if stock:
             raw = head.raw
             if head.expects_continue:  # it has been answered, and is not to be again
                 raw = _EXPECT.sub(b"", raw)
             self._head_size = len(raw)
-            self._keep(raw)
+            self._spool.write(raw)
 
     @property
     def switches(self) -> bool:
@@ -220,60 +256,35 @@ class Gathering:
 
         @raise RemoteProtocolError: the body is malformed, or too large.
         """
-        if self.head.length is not None and self.head.length > self._limit:
+        head, spool = self.head, self._spool
+        limit = self._limit + self._head_size
+        if head.length is not None and head.length > self._limit:
             raise RemoteProtocolError(413, f"the body is larger than {self._limit} bytes")
-        requests = self._requests
-        if self.head.length != 0:
-            chunks = self._stock and self.head.length is None
-            while (event := requests.next_event()) is not None:
-                if event is Event.END:
-                    if chunks:
-                        self._keep(b"0\r\n\r\n")
-                    break
+        if head.length != 0:
+            # A handler of the stdlib's that knows chunks takes them apart by itself.
+            chunks = self._stock and head.length is None
+            while (event := self._requests.next_event()) is not Event.END:
+                if event is None:
+                    return
                 piece: bytes = event  # type: ignore[assignment]
-                if self._size + len(piece) > self._limit + self._head_size:
+                spool.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunks else piece)
+                if spool.size > limit:
                     raise RemoteProtocolError(413, f"the body is larger than {self._limit} bytes")
-                # A handler that knows chunks takes them apart by itself.
-                self._keep(b"%x\r\n%b\r\n" % (len(piece), piece) if chunks else piece)
-            else:
-                return
-        self._open()
+            if chunks:
+                spool.write(b"0\r\n\r\n")
+        if self._stock:
+            self.rfile = spool.open_for_stock(self._head_size)
+        else:
+            self.rfile = spool.open()
         self._serving.gathered()
 
-    def _keep(self, piece: bytes) -> None:
-        self._size += len(piece)
-        if self._file is None and self._size > SPOOL_BYTES:
-            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - it outlives this call
-            self._file.write(b"".join(self._parts))
-            self._parts.clear()
-        if self._file is None:
-            self._parts.append(piece)
-        else:
-            view = memoryview(piece)
-            while view:
-                view = view[self._file.write(view) :]
-
-    def _open(self) -> None:
-        """Make C{rfile} of what was kept."""
-        if self._file is None:
-            data = b"".join(self._parts)
-            self.rfile = _StockBytes(data) if self._stock else io.BytesIO(data)
-        else:
-            self._file.seek(0)
-            self.rfile = _StockFile(self._file) if self._stock else io.BufferedReader(self._file)
-        if self._stock:
-            self.rfile.head_size = self._head_size
-        self._parts.clear()
-
-    def forget(self) -> None:
-        """Nobody will read it: let go of what was kept."""
-        self._parts.clear()
-        if self._file is not None:
-            self._file.close()
+    def close(self) -> None:
+        """Nobody will read it any more."""
+        self._spool.close()
 
     # With the handler
 
-    def lend(self, request: RequestSocket, identity: SocketIdentity, rest: bytes | None) -> None:
+    def lend(self, request: RequestSocket, rest: bytes | None) -> None:
         """
         What the handler's socket is.
 
@@ -281,28 +292,29 @@ class Gathering:
             read on from the socket by itself; None otherwise.
         """
         self.request = request
-        self._identity = identity
         request.gathering = self
-        request.settimeout(socket.getdefaulttimeout())
         if rest is not None:
             before = self.rfile.read() if self._stock else b""
-            live = socket.socket.makefile(request, "rb", buffering=0)
-            self.rfile = io.BufferedReader(_Prefixed(before + rest, live))
+            live = socket.SocketIO(request, "r")
+            self.rfile = io.BufferedReader(PrefixedFile(before + rest, live))
 
     def withdrawn(self) -> None:
         """The handler has it no longer."""
         self.request.gathering = None
-        self.forget()
+        self._spool.close()
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        """What the child needs."""
-        files = () if self._file is None else (self._file.fileno(),)
-        return (self.request.fileno(), *files)
+        """What a child needs."""
+        return (self.request.fileno(),)
 
     def started(self) -> None:
         """A thread was found."""
         self._serving.handler_began()
+
+    def lasts(self) -> None:
+        """The handler takes its time: let the client have what there is."""
+        self._serving.handler_lasts()
 
     def forked(self) -> None:
         """The parent keeps the connection, which the child only answers on."""
@@ -310,8 +322,7 @@ class Gathering:
     def serve(self) -> Outcome:
         """Runs on the worker thread or in the child."""
         factory, request = self._factory, self.request
-        client_address = self._serving.protocol.client_address
-        error = answer(factory, request, client_address)
+        error = answer(factory, request, self._serving.protocol.client_address)
         outcome = Outcome.OK if error is None else factory.outcome_of(request, error)
         if self._stock:
             if error is not None:
@@ -328,7 +339,7 @@ class Gathering:
         return outcome
 
     def _finish(self, error: Exception | None) -> None:
-        """Send what is left to send.  The worker thread."""
+        """Send what is left to send.  The worker's thread."""
         response = self.response
         if error is not None or not response.started:
             if response.begun:
@@ -359,83 +370,63 @@ class Gathering:
         self.withdrawn()
         self._serving.handler_failed(error)
 
-    # Sending.  The handler's thread.
+    # What the handler sends
 
-    def sending(self, data: ReadableBuffer) -> None:
+    def keep(self, data: ReadableBuffer) -> bool:
         """
-        The handler is about to send.
+        The handler sends C{data}; gives false when it is to do so by itself.  The
+        handler's thread.
 
-        @raise BrokenPipeError: a deadline has answered in its stead.
+        @raise BrokenPipeError: the connection has ended.
         """
-        view = memoryview(data)
-        self.sent += view.nbytes
-        if self.response.status == 0 and self._stock:
-            found = _STATUS.match(bytes(view[:16]))
-            if found is not None and found[1] != b"100":
-                self.response.status = int(found[1])
-        try:
-            self._turn.pop()
-        except IndexError:
-            if self._interrupted:
-                raise BrokenPipeError("a deadline has passed") from None
+        kept = bytes(data)
+        if self._stock:
+            self._observe(kept)
+        with self._lock:
+            self.sent += len(kept)
+            if self.hold is Hold.HELD and self._held_size + len(kept) <= HIGH_WATER_BYTES:
+                self._held.append(kept)
+                self._held_size += len(kept)
+                return True
+        self.go_direct()
+        return False
+
+    def _observe(self, data: bytes) -> None:
+        """Learn of a response of the stdlib's making what the log tells."""
+        response = self.response
+        response.sent += len(data)
+        if not response.status:
+            found = _STATUS.match(data)
+            if found is not None:
+                response.status = int(found[1])
+                response.sent -= data.find(b"\r\n\r\n") + 4  # its head
+
+    def go_direct(self) -> None:
+        """
+        Have the connection itself.  The handler's thread.
+
+        @raise BrokenPipeError: it has ended.
+        """
+        if self.hold is not Hold.DIRECT and self.hold is not Hold.OVER:
+            if threading.get_ident() == self._reactors_thread:
+                self._serving.hand_over(lambda: None)
+            else:
+                granted = threading.Lock()
+                granted.acquire()
+                reactor = self._factory.reactor
+                reactor.callFromThread(self._serving.hand_over, granted.release)
+                granted.acquire()
+        if self.hold is not Hold.DIRECT:
+            raise BrokenPipeError("the connection has ended")
 
     def _send(self, data: bytes) -> None:
+        """Send a piece of the response.  The handler's thread."""
         self.request.sendall(data)
 
-    # The reactor's thread again
-
-    def interrupt(self, status: int | None = None, reset: bool = False) -> None:
-        """
-        Wake the handler wherever it is blocked on its socket, with an end of file.
-
-        @param status: what to answer if the handler has sent nothing.
-        @param reset: let the kernel forget what the client has not taken.
-        """
-        self._interrupted = True
-        if status is not None:
-            try:
-                self._turn.pop()
-            except IndexError:
-                pass
-            else:
-                self.response.status = status
-                self._answer_instead(status)
-        self._identity.shutdown(socket.SHUT_RDWR, reset=reset)
-
-    def _answer_instead(self, status: int) -> None:
-        kept = bytearray()
-        response = BlockingResponse(self.head, kept.extend)
-        response.close = True
-        answer_error(response, status)
-        response.finish()
-        try:
-            socket.socket.send(self.request, kept, socket.MSG_DONTWAIT)
-        except (OSError, ValueError):
-            pass
-
-
-class _Prefixed(io.RawIOBase):
-    """Bytes that were read too early, then a raw file."""
-
-    def __init__(self, prefix: bytes, rest: Any) -> None:
-        self._prefix = prefix
-        self._rest = rest
-
-    @override
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        """As C{io.RawIOBase}'s."""
-        if not self._prefix:
-            count: int | None = self._rest.readinto(buffer)
-            return count
-        size = min(len(buffer), len(self._prefix))
-        buffer[:size] = self._prefix[:size]
-        self._prefix = self._prefix[size:]
-        return size
-
-    @override
-    def close(self) -> None:
-        super().close()
-        self._rest.close()
+    def take_held(self, hold: Hold) -> bytes:
+        """What has been kept; from now on C{hold} applies."""
+        with self._lock:
+            self.hold = hold
+            held, self._held = self._held, []
+            self._held_size = 0
+        return b"".join(held)

@@ -91,8 +91,11 @@ class RequestHead:
     @property
     def upgrades(self) -> bool:
         """Whether the client offers to speak another protocol after this request."""
-        options = (self.field(b"connection") or b"").lower().split(b",")
-        return b"upgrade" in [option.strip() for option in options] and bool(self.field(b"upgrade"))
+        if self.version != _HTTP_1_1 or not self.field(b"upgrade"):  # RFC 9110 section 7.8
+            return False
+        values = [value for name, value in self.fields if name.lower() == b"connection"]
+        options = b",".join(values).lower().split(b",")
+        return b"upgrade" in [option.strip(b" \t") for option in options]
 
     def field(self, name: bytes) -> bytes | None:
         """The value of the first header field of a name, given in lower case."""

@@ -99,6 +99,8 @@ class HTTPServing(ReactorServing):
         self._stage = Stage.OFFERED
         self._answer_began = 0.0
         self._received = 0
+        #: What handlers have sent without the writer.
+        self._sent = 0
         self._body: StreamReader | None = None
         self._discarded = 0
         self._task: Task | None = None
@@ -349,6 +351,13 @@ class HTTPServing(ReactorServing):
             self._account(response, outcome)
             self._end()
             return
+        if error is not None and response.begun:
+            # A client can tell by the connection's end only, which must not look in order.
+            self._account(response, outcome)
+            self._writer.flush()
+            self.abort()
+            self._end()
+            return
         if error is not None or not response.started:
             self._answer_failure(response, error)
         if self._requests.state is not _COMPLETE and self._leaves_too_much():
@@ -375,10 +384,6 @@ class HTTPServing(ReactorServing):
                 handler=self.factory.handler_name,
                 request=response.request,
             )
-        if response.begun:  # a client can tell by the connection's end only
-            response.close = True
-            self.abort()
-            return
         response.forget()
         status = 500 if error is None else status_for(error)
         if status != 500 or isinstance(error, DeadlineExpired):

@@ -223,6 +223,9 @@ class Response(ResponseFraming):
                 return b""
             if self.switches:
                 return f"{head}\r\n".encode("latin-1")
+        if self.request.expects_continue:
+            # Its body has not been asked for: nobody can tell whether it follows.
+            self.close = True
         if self.close:
             if "\r\nconnection:" not in head.lower():
                 head += "Connection: close\r\n"
@@ -352,6 +355,11 @@ class ResponseFile(io.BufferedIOBase):
     def flush(self) -> None:
         if not self.closed:
             self._response.flush()
+
+    def __del__(self) -> None:
+        # io's own would close it with its handler, and so flush what the response holds
+        # back: there would never be a Content-Length.
+        pass
 
 
 def answer_error(response: Response, status: int, explain: str | None = None) -> None:

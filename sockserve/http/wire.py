@@ -56,7 +56,7 @@ class RequestReader:
         self._lenient = lenient
         self._buffer: bytes | bytearray = b""
         self._eof = False
-        #: How much of an incomplete head is known not to hold its end.
+        #: How much of an incomplete head is known not to hold the beginning of its end.
         self._searched = 0
         self._remaining = 0
         self._chunks: ChunkReader | None = None
@@ -158,10 +158,10 @@ class RequestReader:
         if not buffer or buffer == b"\r":
             return None
         if self._lenient:
-            found = _HEAD_END.search(buffer, max(0, self._searched - 3))
+            found = _HEAD_END.search(buffer, self._searched)
             end = found.end() if found else 3
         else:
-            end = buffer.find(b"\r\n\r\n", max(0, self._searched - 3)) + 4
+            end = buffer.find(b"\r\n\r\n", self._searched) + 4
         if end > 3:
             return self._head(end)
         if self.state is _IDLE:
@@ -175,11 +175,11 @@ class RequestReader:
                 raise RemoteProtocolError(400, "a request does not begin so")
         elif size - line_end > MAX_HEADER_BYTES:
             raise RemoteProtocolError(431, "the header section is too long")
-        elif line_end > self._searched:  # it has just become whole
+        elif line_end > self._searched:  # it was not whole the last time
             _, _, version = parse_request_line(bytes(buffer[:line_end]), self._lenient)
             if version == (0, 9):
                 return self._head(size)
-        self._searched = size
+        self._searched = max(0, size - 3)
         return None
 
     def _head(self, end: int) -> RequestHead:
@@ -192,7 +192,7 @@ class RequestReader:
             self._remaining = head.length
             self._move(Event.COUNTED)
         else:
-            self._move(_BODILESS)
+            self.state = TRANSITIONS[self.state][_BODILESS]
         return head
 
     def _read_counted(self) -> bytes | Event | None:

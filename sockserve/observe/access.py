@@ -20,7 +20,7 @@ from twisted.logger import FileLogObserver, ILogObserver, LogEvent, Logger, LogL
 from typing_extensions import override
 
 from sockserve.interfaces import ConfigurationError
-from sockserve.stats import RequestRecord
+from sockserve.stats import HTTPRequestRecord, RequestRecord
 
 __all__ = ["LOG_FORMATS", "AccessLog", "format_combined", "format_json"]
 
@@ -29,38 +29,48 @@ _log = Logger()
 
 def format_combined(event: LogEvent) -> str:
     """
-    In the manner of the combined log format: client, two dashes, time, handler, how it
-    ended, bytes received and sent, and the seconds of each phase.
+    Of an HTTP request the combined log format to the letter.  (Apache's
+    C{%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-agent}i"}; time in UTC, of the end.)
+
+    Of others in its manner: client, two dashes, time, handler, how it ended, bytes received
+    and sent, and the seconds of each phase.
     """
     record: RequestRecord = event["record"]
-    when = datetime.fromtimestamp(event["log_time"], UTC)
+    when = f"[{datetime.fromtimestamp(event['log_time'], UTC):%d/%b/%Y:%H:%M:%S %z}]"
+    if isinstance(record, HTTPRequestRecord):
+        host = record.peer[0] if isinstance(record.peer, tuple) else _peer(record.peer)
+        return (
+            f'{host} - - {when} "{_quoted(record.request_line)}" {record.status or "-"}'
+            f' {record.sent or "-"} "{_quoted(record.referer)}" "{_quoted(record.user_agent)}"\n'
+        )
     phases = " ".join(f"{name}={seconds:.6f}" for name, seconds in record.phases.items())
     return (
-        f"{_peer(record.peer)} - - [{when:%d/%b/%Y:%H:%M:%S %z}] {record.handler}"
+        f"{_peer(record.peer)} - - {when} {record.handler}"
         f' "{record.outcome}" {_count(record.received)} {_count(record.sent)} {phases}'.rstrip()
         + "\n"
     )
 
 
 def format_json(event: LogEvent) -> str:
-    """One JSON object; C{null} where the system does not tell a number of bytes."""
+    """
+    One JSON object; C{null} where the system does not tell a number of bytes, or a client
+    has not said something.
+    """
     record: RequestRecord = event["record"]
     when = datetime.fromtimestamp(event["log_time"], UTC)
-    return (
-        json.dumps(
-            {
-                "time": when.isoformat(),
-                "listener": event["listener"],
-                "peer": _peer(record.peer),
-                "handler": record.handler,
-                "outcome": record.outcome,
-                "received": record.received,
-                "sent": record.sent,
-                "phases": {name: round(seconds, 6) for name, seconds in record.phases.items()},
-            }
-        )
-        + "\n"
-    )
+    shown = {
+        "time": when.isoformat(),
+        "listener": event["listener"],
+        "peer": _peer(record.peer),
+        "handler": record.handler,
+        "outcome": record.outcome,
+        "received": record.received,
+        "sent": record.sent,
+        "phases": {name: round(seconds, 6) for name, seconds in record.phases.items()},
+    }
+    if isinstance(record, HTTPRequestRecord):
+        shown |= _http_members(record)
+    return json.dumps(shown) + "\n"
 
 
 LOG_FORMATS: dict[str, Callable[[LogEvent], str]] = {
@@ -78,6 +88,33 @@ def _peer(address: Any) -> str:
     # A UNIX client chooses its own name, and must not forge lines with it.
     plain = isinstance(address, str) and address.isprintable() and " " not in address
     return address if plain else repr(address).replace(" ", r"\x20")
+
+
+def _http_members(record: HTTPRequestRecord) -> dict[str, Any]:
+    """What the JSON of an HTTP request has besides; a request line of HTTP/0.9 has no version."""
+    words: list[str | None] = [*record.request_line.split()]
+    method, target, protocol, *_ = [*words, None, None, None] if len(words) > 1 else [None] * 3
+    return {
+        "method": method,
+        "target": target,
+        "protocol": protocol,
+        "status": record.status or None,
+        "referer": None if record.referer == "-" else record.referer,
+        "user_agent": None if record.user_agent == "-" else record.user_agent,
+    }
+
+
+#: What would end a quoted string or a line, or be taken for something else by a terminal:
+#: Apache's C{ap_escape_logitem}.
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0x100))} | {
+    ord('"'): r"\"",
+    ord("\\"): r"\\",
+}
+
+
+def _quoted(text: str) -> str:
+    """A client's words, decoded as Latin-1, for between quotation marks."""
+    return text.translate(_ESCAPES)
 
 
 def _count(size: int | None) -> str:

@@ -1,130 +1,50 @@
 """
-Testing: run request handlers without a network, for users' own tests.
+Testing handlers of streams and datagrams, without a network.
 
-This room owns memory stand-ins for connections and the recording of what was called.
-It must not know services or options.
-
-    from sockserve.testing import run_stream
-
-    def test_echo():
-        exchange = run_stream(Echo, b"one\\ntwo\\n")
-        assert exchange.sent == b"one\\ntwo\\n"
-        assert exchange.trace == LIFECYCLE
+This room owns the server, and the client, of one such request.  It must not know services,
+options or HTTP.
 """
 
 from __future__ import annotations
 
-import functools
 import socket
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from typing_extensions import override
-from zope.interface import implementer
 
-from sockserve.concurrency import serve_guarded
 from sockserve.deadlines import Deadlines, DeadlineTimer
-from sockserve.interfaces import DeadlineExpired, IConcurrency, IJob, Phase
+from sockserve.interfaces import DeadlineExpired, Phase
 from sockserve.lifecycle import is_coroutine_handler, offer, serve, serve_coroutine
 from sockserve.readers import StreamReader
 from sockserve.servers import RequestServer
 from sockserve.streams import StreamConnection
 from sockserve.tasks import Task
+from sockserve.testing.exchanges import (
+    CLIENT_ADDRESS,
+    SERVER_ADDRESS,
+    Exchange,
+    InlineConcurrency,
+    MemoryTransport,
+    Recording,
+)
 from sockserve.writers import StreamWriter
 
-__all__ = [
-    "LIFECYCLE",
-    "Exchange",
-    "InlineConcurrency",
-    "StreamExchange",
-    "run_datagram",
-    "run_stream",
-]
-
-#: The trace of a request that nothing went wrong with.
-LIFECYCLE = [
-    "verify_request",
-    "process_request",
-    "finish_request",
-    "setup",
-    "handle",
-    "finish",
-    "shutdown_request",
-    "close_request",
-]
-
-_CLIENT_ADDRESS = ("127.0.0.1", 54321)
-_SERVER_ADDRESS = ("127.0.0.1", 12345)
+__all__ = ["StreamExchange", "run_datagram", "run_stream"]
 
 #: The client's threads end when the handler's end is closed; one that was detached and
 #: kept open is not waited for longer.
 _CLIENT_SECONDS = 10.0
 
 
-@implementer(IConcurrency)
-class InlineConcurrency:
-    """Runs blocking handlers where they are, at once; a memory L{IConcurrency}."""
-
-    limit = 1
-    running = 0
-    waiting = 0
-
-    def run(self, job: IJob) -> None:
-        """Serve the job before returning."""
-        self.running += 1
-        job.started()
-        outcome = serve_guarded(job)
-        self.running -= 1
-        job.ended(outcome)
-
-    def withdraw(self, job: IJob) -> bool:
-        """Nothing ever waits."""
-        return False
-
-    def kill(self, job: IJob) -> bool:
-        """Nothing runs that could be killed."""
-        return False
-
-    def stop(self) -> Deferred[None]:
-        """Nothing is kept."""
-        return succeed(None)
-
-
-class Exchange:
-    """
-    What a handler did.
-
-    @ivar trace: the names of the server's and the handler's methods, as they were
-        called.  (The handler's three only when it is a class or a partial of one.)
-    @ivar error: what the handler raised, or None.
-    """
-
-    def __init__(self) -> None:
-        self.trace: list[str] = []
-        self.error: BaseException | None = None
-        self._output: list[bytes] = []
-        self._datagrams: list[tuple[bytes, Any]] = []
-
-    @property
-    def sent(self) -> bytes:
-        """Everything sent to the client, as one piece."""
-        return b"".join(self._output)
-
-    @property
-    def datagrams(self) -> list[tuple[bytes, Any]]:
-        """The datagrams sent, each with its destination."""
-        return self._datagrams
-
-
 def run_stream(
     handler: Callable[..., Any],
     data: bytes = b"",
     *,
-    client_address: Any = _CLIENT_ADDRESS,
+    client_address: Any = CLIENT_ADDRESS,
     attributes: Mapping[str, Any] | None = None,
 ) -> Exchange:
     """
@@ -161,7 +81,7 @@ def run_stream(
         """Likewise."""
         try:
             while piece := theirs.recv(65536):
-                result._output.append(piece)
+                result.output.append(piece)
         except OSError:
             pass
 
@@ -180,7 +100,7 @@ def run_datagram(
     handler: Callable[..., Any],
     data: bytes,
     *,
-    client_address: Any = _CLIENT_ADDRESS,
+    client_address: Any = CLIENT_ADDRESS,
     attributes: Mapping[str, Any] | None = None,
 ) -> Exchange:
     """
@@ -211,7 +131,7 @@ class StreamExchange(Exchange):
         self,
         handler: Callable[..., Any],
         *,
-        client_address: Any = _CLIENT_ADDRESS,
+        client_address: Any = CLIENT_ADDRESS,
         deadlines: Deadlines | None = None,
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
@@ -227,14 +147,14 @@ class StreamExchange(Exchange):
         self.expired: Phase | None = None
         self._timer = DeadlineTimer(self.clock, self._passed)
         deadlines = Deadlines() if deadlines is None else deadlines
-        self._transport = transport = _MemoryTransport(self)
+        self._transport = transport = MemoryTransport(self)
         self._reader = StreamReader(transport, deadlines, self._timer)
         self._writer = StreamWriter(transport, False, deadlines, self._timer)
         request = StreamConnection(
             transport,
             self._reader,
             self._writer,
-            (client_address, _SERVER_ADDRESS),
+            (client_address, SERVER_ADDRESS),
             self._closed,
             _no_tls,
         )
@@ -264,7 +184,7 @@ class StreamExchange(Exchange):
     def take_sent(self) -> bytes:
         """What was sent since the last time, and forget it."""
         sent = self.sent
-        self._output.clear()
+        self.output.clear()
         return sent
 
     def _passed(self, phase: Phase) -> None:
@@ -282,30 +202,15 @@ class StreamExchange(Exchange):
         self.done = True
 
 
-class _MemoryServer(RequestServer):
-    """Serves one request at once and records what is called."""
+class _OneRequest(RequestServer):
+    """Serves one request at once."""
 
+    exchange: Exchange
     datagrams = False
     task: Task | None = None
 
-    def __init__(
-        self, handler: Callable[..., Any], result: Exchange, attributes: Mapping[str, Any] | None
-    ) -> None:
-        self._result = result
-        concurrency = None if is_coroutine_handler(handler) else InlineConcurrency()
-        super().__init__(_traced(handler, result.trace), reactor=Clock(), concurrency=concurrency)
-        self.server_address = _SERVER_ADDRESS
-        for name, value in (attributes or {}).items():
-            setattr(self, name, value)
-
-    @override
-    def verify_request(self, request: Any, client_address: Any) -> bool:
-        self._result.trace.append("verify_request")
-        return super().verify_request(request, client_address)
-
     @override
     def process_request(self, request: Any, client_address: Any) -> None:
-        self._result.trace.append("process_request")
         if self.coroutine:
             writer = None if self.datagrams else request.wfile
             self.task = Task(serve_coroutine(self, request, client_address), self._ended, writer)
@@ -314,18 +219,7 @@ class _MemoryServer(RequestServer):
             serve(self, request, client_address)
 
     @override
-    def finish_request(self, request: Any, client_address: Any) -> Any:
-        self._result.trace.append("finish_request")
-        return super().finish_request(request, client_address)
-
-    @override
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        self._result.trace.append("handle_error")
-        self._result.error = sys.exc_info()[1]
-
-    @override
     def shutdown_request(self, request: Any) -> None:
-        self._result.trace.append("shutdown_request")
         if self.datagrams:
             self.close_request(request)
         else:
@@ -333,41 +227,23 @@ class _MemoryServer(RequestServer):
 
     @override
     def close_request(self, request: Any) -> None:
-        self._result.trace.append("close_request")
         if not self.datagrams:
             super().close_request(request)
 
     def _ended(self, result: Any, error: BaseException | None) -> None:
         self.task = None
         if error is not None:
-            self._result.error = error
+            self.exchange.error = error
 
 
-def _traced(handler: Callable[..., Any], trace: list[str]) -> Callable[..., Any]:
-    """C{handler} with its three methods recorded, when it is a class or a partial of one."""
-    if isinstance(handler, functools.partial):
-        inner = _traced(handler.func, trace)
-        return functools.partial(inner, *handler.args, **handler.keywords)
-    cls: Any = handler
-    if not isinstance(cls, type):
-        return handler
+class _MemoryServer(Recording, _OneRequest):
+    """The same, recorded."""
 
-    def recorded(name: str) -> Callable[..., Any]:
-        original = getattr(cls, name)
-
-        def method(self: Any) -> Any:
-            trace.append(name)
-            return original(self)
-
-        async def coroutine_method(self: Any) -> Any:
-            trace.append(name)
-            return await original(self)
-
-        chosen = coroutine_method if is_coroutine_handler(cls) and name == "handle" else method
-        return functools.wraps(original)(chosen)
-
-    methods = {name: recorded(name) for name in ("setup", "handle", "finish") if hasattr(cls, name)}
-    return type(cls.__name__, (cls,), {**methods, "__qualname__": cls.__qualname__})
+    def __init__(
+        self, handler: Callable[..., Any], exchange: Exchange, attributes: Mapping[str, Any] | None
+    ) -> None:
+        concurrency = None if is_coroutine_handler(handler) else InlineConcurrency()
+        super().__init__(handler, exchange, attributes, reactor=Clock(), concurrency=concurrency)
 
 
 class _MemoryAnswer:
@@ -378,33 +254,8 @@ class _MemoryAnswer:
 
     def sendto(self, data: bytes, address: Any) -> int:
         self._result._datagrams.append((bytes(data), address))
-        self._result._output.append(bytes(data))
+        self._result.output.append(bytes(data))
         return len(data)
-
-
-class _MemoryTransport:
-    """Where a coroutine's output goes."""
-
-    def __init__(self, result: Exchange) -> None:
-        self._result = result
-
-    def write(self, data: bytes) -> None:
-        self._result._output.append(data)
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Memory is never full."""
-
-    def unregisterProducer(self) -> None:
-        """Memory is never full."""
-
-    def pauseProducing(self) -> None:
-        """The test sends when it likes."""
-
-    def resumeProducing(self) -> None:
-        """The test sends when it likes."""
-
-    def loseWriteConnection(self) -> None:
-        """The end of the output is the end of what is recorded."""
 
 
 def _no_tls(context: Any) -> Deferred[None]:

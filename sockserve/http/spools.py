@@ -1,0 +1,131 @@
+"""
+Spools: a request's bytes while they gather, and the C{rfile} they become.
+
+This room owns where the bytes are (memory, then a temporary file) and what reading them is
+like for each kind of handler.  It must not know connections.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from typing import Any
+
+from typing_extensions import override
+
+__all__ = ["PrefixedFile", "Spool"]
+
+#: What is larger than this waits in a temporary file.  512 KiB: waitress'
+#: C{inbuf_overflow}.
+SPOOL_BYTES = 512 * 1024
+
+#: What C{http.server} asks of C{readline} where a request line or a header field is due
+#: (C{_MAXLINE} + 1), and no handler has a reason to.
+_HEAD_LINE_BYTES = 65537
+
+
+class _StockInput:
+    """
+    The C{rfile} of one of C{http.server}'s handlers: one request, from its first byte to
+    its last.  Runs on the handler's thread.
+
+    @ivar head_size: where the body begins.
+    @ivar wants_next: whether the handler has looked for another request.
+    """
+
+    head_size = 0
+    wants_next = False
+
+    def readline(self, size: int | None = -1) -> bytes:
+        """A line; where another request would begin, end of file."""
+        if size == _HEAD_LINE_BYTES and self.tell() >= self.head_size:  # type: ignore[attr-defined]
+            self.wants_next = True
+            return b""
+        line: bytes = super().readline(size)  # type: ignore[misc]
+        return line
+
+
+class _StockBytes(_StockInput, io.BytesIO):
+    pass
+
+
+class _StockFile(_StockInput, io.BufferedReader):
+    pass
+
+
+class Spool:
+    """
+    A request's bytes.  Runs on the reactor thread.
+
+    @ivar size: how many there are.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._parts: list[bytes] = []
+        self._file: io.FileIO | None = None
+
+    def write(self, piece: bytes) -> None:
+        """Add some."""
+        self.size += len(piece)
+        if self._file is None and self.size > SPOOL_BYTES:
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - it outlives this call
+            self._parts, kept = [], self._parts
+            piece = b"".join([*kept, piece])
+        if self._file is None:
+            self._parts.append(piece)
+        else:
+            view = memoryview(piece)
+            while view:
+                view = view[self._file.write(view) :]
+
+    def open(self) -> Any:
+        """All of it, as a file."""
+        if self._file is None:
+            return io.BytesIO(b"".join(self._parts))
+        self._file.seek(0)
+        return io.BufferedReader(self._file)
+
+    def open_for_stock(self, head_size: int) -> Any:
+        """The same for one of C{http.server}'s handlers: the first bytes are a head."""
+        stock: _StockBytes | _StockFile
+        if self._file is None:
+            stock = _StockBytes(b"".join(self._parts))
+        else:
+            self._file.seek(0)
+            stock = _StockFile(self._file)
+        stock.head_size = head_size
+        return stock
+
+    def close(self) -> None:
+        """Nobody needs it any more."""
+        self._parts.clear()
+        if self._file is not None:
+            self._file.close()
+
+
+class PrefixedFile(io.RawIOBase):
+    """Bytes that were read too early, then the file they belong to."""
+
+    def __init__(self, prefix: bytes, rest: Any) -> None:
+        self._prefix = prefix
+        self._rest = rest
+
+    @override
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """As C{io.RawIOBase}'s."""
+        if not self._prefix:
+            count: int | None = self._rest.readinto(buffer)
+            return count
+        size = min(len(buffer), len(self._prefix))
+        buffer[:size] = self._prefix[:size]
+        self._prefix = self._prefix[size:]
+        return size
+
+    @override
+    def close(self) -> None:
+        super().close()
+        self._rest.close()

@@ -1,0 +1,211 @@
+"""
+Exchanges: what a handler did, and the memory stand-ins it did it with.
+
+This room owns what the kits for streams and for HTTP share: the record of what was called
+and sent, the place where blocking handlers run, and a transport.  It must not know what
+kind of handler is run.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from typing_extensions import override
+from zope.interface import implementer
+
+from sockserve.concurrency import serve_guarded
+from sockserve.interfaces import IConcurrency, IJob
+from sockserve.servers import RequestServer
+
+__all__ = [
+    "CLIENT_ADDRESS",
+    "LIFECYCLE",
+    "SERVER_ADDRESS",
+    "Exchange",
+    "InlineConcurrency",
+    "MemoryTransport",
+    "Recording",
+    "traced",
+]
+
+#: The trace of a request that nothing went wrong with.
+LIFECYCLE = [
+    "verify_request",
+    "process_request",
+    "finish_request",
+    "setup",
+    "handle",
+    "finish",
+    "shutdown_request",
+    "close_request",
+]
+
+#: Whom requests come from, and what they come to.
+CLIENT_ADDRESS = ("127.0.0.1", 54321)
+SERVER_ADDRESS = ("127.0.0.1", 12345)
+
+
+@implementer(IConcurrency)
+class InlineConcurrency:
+    """Runs blocking handlers where they are, at once; a memory L{IConcurrency}."""
+
+    limit = 1
+    running = 0
+    waiting = 0
+
+    def run(self, job: IJob) -> None:
+        """Serve the job before returning."""
+        self.running += 1
+        job.started()
+        outcome = serve_guarded(job)
+        self.running -= 1
+        job.ended(outcome)
+
+    def withdraw(self, job: IJob) -> bool:
+        """Nothing ever waits."""
+        return False
+
+    def kill(self, job: IJob) -> bool:
+        """Nothing runs that could be killed."""
+        return False
+
+    def stop(self) -> Deferred[None]:
+        """Nothing is kept."""
+        return succeed(None)
+
+
+class Exchange:
+    """
+    What a handler did.
+
+    @ivar trace: the names of the server's and the handler's methods, as they were
+        called.  (The handler's three only when it is a class or a partial of one.)
+    @ivar error: what the handler raised, or None.
+    @ivar output: what was sent to the client, in the pieces it was sent in.
+    """
+
+    def __init__(self) -> None:
+        self.trace: list[str] = []
+        self.error: BaseException | None = None
+        self.output: list[bytes] = []
+        self._datagrams: list[tuple[bytes, Any]] = []
+
+    @property
+    def sent(self) -> bytes:
+        """Everything sent to the client, as one piece."""
+        return b"".join(self.output)
+
+    @property
+    def datagrams(self) -> list[tuple[bytes, Any]]:
+        """The datagrams sent, each with its destination."""
+        return self._datagrams
+
+
+def traced(handler: Callable[..., Any], trace: list[str]) -> Callable[..., Any]:
+    """
+    C{handler} with its three methods recorded, when it is a class or a partial of one.
+
+    The methods are recorded when they are looked up on an instance, and remain what they
+    are: what kind of handler it is can be told by them as before.
+    """
+    if isinstance(handler, functools.partial):
+        inner = traced(handler.func, trace)
+        return functools.partial(inner, *handler.args, **handler.keywords)
+    if not isinstance(handler, type):
+        return handler
+    cls: Any = handler
+
+    class Traced(cls):  # type: ignore[misc]
+        @override
+        def __getattribute__(self, name: str) -> Any:
+            if name in ("setup", "handle", "finish"):
+                trace.append(name)
+            return super().__getattribute__(name)
+
+    for name in ("__name__", "__qualname__", "__module__", "__doc__"):
+        setattr(Traced, name, getattr(cls, name))
+    return Traced
+
+
+class Recording(RequestServer):
+    """
+    Records what is called of the server it is a base of, the first one.
+
+    @ivar exchange: where.
+    """
+
+    def __init__(
+        self,
+        handler: Callable[..., Any],
+        exchange: Exchange,
+        attributes: Mapping[str, Any] | None,
+        **options: Any,
+    ) -> None:
+        """
+        @param attributes: what a handler sees of its server.
+        """
+        self.exchange = exchange
+        super().__init__(traced(handler, exchange.trace), **options)
+        self.server_address = SERVER_ADDRESS
+        for name, value in (attributes or {}).items():
+            setattr(self, name, value)
+
+    @override
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        self.exchange.trace.append("verify_request")
+        return super().verify_request(request, client_address)
+
+    @override
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.exchange.trace.append("process_request")
+        super().process_request(request, client_address)
+
+    @override
+    def finish_request(self, request: Any, client_address: Any) -> Any:
+        self.exchange.trace.append("finish_request")
+        return super().finish_request(request, client_address)
+
+    @override
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        self.exchange.trace.append("handle_error")
+        self.exchange.error = sys.exc_info()[1]
+
+    @override
+    def shutdown_request(self, request: Any) -> None:
+        self.exchange.trace.append("shutdown_request")
+        super().shutdown_request(request)
+
+    @override
+    def close_request(self, request: Any) -> None:
+        self.exchange.trace.append("close_request")
+        super().close_request(request)
+
+
+class MemoryTransport:
+    """Where a coroutine's output goes."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    def write(self, data: bytes) -> None:
+        """The client has it."""
+        self._exchange.output.append(data)
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Memory is never full."""
+
+    def unregisterProducer(self) -> None:
+        """Memory is never full."""
+
+    def pauseProducing(self) -> None:
+        """The test sends when it likes."""
+
+    def resumeProducing(self) -> None:
+        """The test sends when it likes."""
+
+    def loseWriteConnection(self) -> None:
+        """The end of the output is the end of what is recorded."""

@@ -1,0 +1,457 @@
+"""
+Testing HTTP handlers, without a network.
+
+This room owns the client: what it sends, and what it makes of the bytes it gets.  Between the
+two is the very server that HTTP is served with (L{sockserve.connections}), on a transport
+in memory and a clock that stands still.  It must not know services or options.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from http.client import HTTPMessage, IncompleteRead
+from http.client import HTTPResponse as ClientResponse
+from io import BytesIO
+from typing import Any
+
+import attrs
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from typing_extensions import override
+
+from sockserve.concurrency import serve_guarded
+from sockserve.connections import StreamFactory
+from sockserve.deadlines import Deadlines
+from sockserve.interfaces import Phase
+from sockserve.lifecycle import is_coroutine_handler
+from sockserve.testing.exchanges import (
+    CLIENT_ADDRESS,
+    SERVER_ADDRESS,
+    Exchange,
+    InlineConcurrency,
+    MemoryTransport,
+    Recording,
+)
+from sockserve.testing.streams import run_stream
+
+__all__ = ["HTTPExchange", "HTTPResponse", "run_http"]
+
+#: What header fields may be given as: the second, for more than one of a name.
+_Fields = Mapping[str, str] | Iterable[tuple[str, str]]
+
+_HEAD_END = b"\r\n\r\n"
+
+
+@attrs.frozen
+class HTTPResponse:
+    """
+    What a client has got for a request.
+
+    @ivar status: the status; 0 when the connection ended without any, or (HTTP/0.9)
+        there is none to be had.
+    @ivar reason: the reason phrase.
+    @ivar headers: the header fields.
+    @ivar body: the body, taken out of its chunks.  After a switch of protocols: what
+        has come since.
+    @ivar complete: whether the response came to the end that it announced.
+    @ivar trace: as L{Exchange}'s, of the whole connection.
+    @ivar error: what the handler raised, or None.
+    """
+
+    status: int = 0
+    reason: str = ""
+    headers: HTTPMessage = attrs.Factory(HTTPMessage)
+    body: bytes = b""
+    complete: bool = True
+    trace: list[str] = attrs.Factory(list)
+    error: BaseException | None = None
+
+
+def run_http(
+    handler: Callable[..., Any],
+    method: str = "GET",
+    path: str = "/",
+    headers: _Fields = (),
+    body: bytes = b"",
+    *,
+    raw: bytes | None = None,
+    client_address: Any = CLIENT_ADDRESS,
+    attributes: Mapping[str, Any] | None = None,
+) -> HTTPResponse:
+    """
+    Serve one connection whose client sends a request, ends its side and reads until the
+    server closes.
+
+    A coroutine method must not wait for anything but the request's body
+    (L{HTTPExchange} is for those that do).  A blocking one runs where this is called, with
+    a real socket, on which only its answer goes anywhere.
+
+    @param handler: a handler class of sockserve's or of C{http.server}'s, or any callable
+        that makes a handler.
+    @param headers: besides C{Host} and C{Content-Length}, which are added where they are
+        missing.
+    @param raw: all that the client sends, instead of C{method} to C{body}.
+    @param attributes: attributes of the server the handler sees.
+    @return: what answers the request, the first one of C{raw}.
+    @raise AssertionError: the coroutine did not come to its end.
+    """
+    data = _compose(method, path, headers, body) if raw is None else raw
+    if not _speaks_http(handler):
+        # It reads its requests by itself.
+        ran = run_stream(handler, data, client_address=client_address, attributes=attributes)
+        asked = data.partition(b" ")[0].decode("latin-1")
+        taken = _take_response(ran.sent, asked, True)
+        response = HTTPResponse(complete=False) if taken is None else taken[0]
+        return attrs.evolve(response, trace=ran.trace, error=ran.error)
+    exchange = HTTPExchange(handler, client_address=client_address, attributes=attributes)
+    exchange.receive(data)
+    exchange.end()
+    if not exchange.done:
+        exchange.lose()
+        raise AssertionError(
+            "the handler still waits, though its client has sent all and ended its side: it"
+            " awaits something else than its request's body. Go through it step by step with"
+            " HTTPExchange, and fire what it waits for, or advance() its clock"
+        )
+    responses = exchange.take_responses()
+    if responses:
+        return responses[0]
+    return HTTPResponse(complete=False, trace=exchange.trace, error=exchange.error)
+
+
+def _compose(method: str, path: str, headers: _Fields, body: bytes) -> bytes:
+    """A request as a client sends it."""
+    fields = list(headers.items() if isinstance(headers, Mapping) else headers)
+    names = {name.lower() for name, _ in fields}
+    if "host" not in names:
+        fields.insert(0, ("Host", "localhost"))
+    if body and names.isdisjoint({"content-length", "transfer-encoding"}):
+        fields.append(("Content-Length", str(len(body))))
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+def _speaks_http(handler: Callable[..., Any]) -> bool:
+    concurrency = None if is_coroutine_handler(handler) else InlineConcurrency()
+    return StreamFactory(handler, reactor=Clock(), concurrency=concurrency).http
+
+
+class HTTPExchange(Exchange):
+    """
+    A connection to an HTTP handler, step by step, on a clock that stands still.
+
+    A blocking handler runs within L{receive}, once its request has arrived.
+
+    @ivar clock: the L{Clock} its deadlines run on, and C{self.server.reactor}.
+    @ivar done: whether the connection is over.
+    @ivar expired: the phase whose deadline passed, or None.
+    """
+
+    def __init__(
+        self,
+        handler: Callable[..., Any],
+        *,
+        client_address: Any = CLIENT_ADDRESS,
+        deadlines: Deadlines | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """
+        @param deadlines: by default L{Deadlines}'s own.
+        @raise ValueError: the handler reads its requests by itself.
+        """
+        super().__init__()
+        self.clock = self._reactor = reactor = _MemoryReactor()
+        #: The methods of the requests that are to be answered.
+        self._asked: list[str] = []
+        self._factory = factory = _MemoryFactory(
+            handler,
+            self,
+            attributes,
+            asked=self._asked,
+            reactor=reactor,
+            concurrency=None if is_coroutine_handler(handler) else _Attended(reactor),
+            deadlines=deadlines,
+        )
+        if not factory.http:
+            raise ValueError(
+                f"{factory.handler_name} reads its requests by itself; use run_http, or run_stream"
+            )
+        self._protocol = factory.buildProtocol(None)
+        self._transport = _HTTPTransport(self, reactor, self._protocol, client_address)
+        self._protocol.makeConnection(self._transport)
+        reactor.turn()
+
+    @property
+    def done(self) -> bool:
+        """Whether the connection is over."""
+        return bool(self._protocol.settled)
+
+    @property
+    def expired(self) -> Phase | None:
+        """The phase whose deadline passed, or None."""
+        return next(iter(self._factory.statistics.expiries), None)
+
+    def request(
+        self, method: str = "GET", path: str = "/", headers: _Fields = (), body: bytes = b""
+    ) -> None:
+        """The client sends a whole request, composed as L{run_http} does."""
+        self.receive(_compose(method, path, headers, body))
+
+    def receive(self, data: bytes) -> None:
+        """The client sends C{data}."""
+        if data and not self._transport.disconnecting:
+            self._protocol.dataReceived(data)
+        self._reactor.turn()
+
+    def end(self) -> None:
+        """The client ends its side."""
+        if not self._transport.disconnecting:
+            self._protocol.readConnectionLost()
+        self._reactor.turn()
+
+    def lose(self) -> None:
+        """The connection breaks."""
+        self._transport.lose(ConnectionLost())
+        self._reactor.turn()
+
+    def advance(self, seconds: float) -> None:
+        """Time passes."""
+        self._reactor.advance(seconds)
+        self._reactor.turn()
+
+    def take_sent(self) -> bytes:
+        """What was sent and not taken before, as it was sent."""
+        sent = self.sent
+        self.output.clear()
+        return sent
+
+    def take_responses(self) -> list[HTTPResponse]:
+        """
+        The responses that have come and were not taken before; once the connection is
+        over, also one that broke off.
+        """
+        data, responses = self.take_sent(), []
+        while data:
+            method = self._asked[0] if self._asked else "GET"
+            taken = _take_response(data, method, self.done)
+            if taken is None:
+                break
+            response, data = taken
+            del self._asked[:1]
+            responses.append(attrs.evolve(response, trace=self.trace, error=self.error))
+        if data:
+            self.output.append(data)
+        return responses
+
+
+class _Unclosed(BytesIO):
+    """Outlives the client's response, which closes what it has read to its end."""
+
+    @override
+    def close(self) -> None:
+        """Not yet."""
+
+
+class _Received:
+    """As much of a socket as C{http.client} asks for."""
+
+    def __init__(self, file: BytesIO) -> None:
+        self._file = file
+
+    def makefile(self, mode: str) -> BytesIO:
+        return self._file
+
+
+def _take_response(data: bytes, method: str, ended: bool) -> tuple[HTTPResponse, bytes] | None:
+    """
+    The first final response in C{data}, and what follows it; None if there is none yet.
+
+    @param ended: whether nothing will follow C{data}.
+    """
+    if ended and not data.startswith(b"HTTP/"):
+        return (HTTPResponse(body=data), b"") if data else None
+    file = _Unclosed(data)
+    while _HEAD_END in data[file.tell() :]:
+        client = ClientResponse(_Received(file), method=method)  # type: ignore[arg-type]
+        client.begin()
+        if 100 <= client.status < 200 and client.status != 101:
+            continue
+        complete = True
+        if client.status == 101 or (method == "CONNECT" and client.status < 300):
+            body = file.read()
+        elif client.length is None and not client.chunked and not ended:
+            return None  # the end of the connection is its end
+        else:
+            try:
+                body = client.read()
+            except IncompleteRead as error:
+                body, complete = error.partial, False
+        if not (complete or ended):
+            return None
+        response = HTTPResponse(client.status, client.reason, client.headers, body, complete)
+        return response, file.read()
+    return (HTTPResponse(complete=False), b"") if ended else None
+
+
+class _MemoryFactory(Recording, StreamFactory):
+    """The server, recorded."""
+
+    def __init__(self, *arguments: Any, asked: list[str], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._asked = asked
+
+    @override
+    def finish_request(self, request: Any, client_address: Any) -> Any:
+        self._asked.append(request.head.method)
+        return super().finish_request(request, client_address)
+
+
+class _HTTPTransport(MemoryTransport):
+    """The server's end of a connection."""
+
+    def __init__(
+        self, exchange: Exchange, clock: Clock, protocol: Any, client_address: Any
+    ) -> None:
+        super().__init__(exchange)
+        self._clock = clock
+        self._protocol = protocol
+        self._client_address = client_address
+        #: Whether the connection is over, or about to be.
+        self.disconnecting = False
+
+    def getPeer(self) -> Any:
+        """The client's address, as Twisted has it."""
+        return _twisted_address(self._client_address)
+
+    def getHost(self) -> Any:
+        """The server's, likewise."""
+        return _twisted_address(SERVER_ADDRESS)
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """Memory delays nothing."""
+
+    def loseConnection(self) -> None:
+        """End the connection."""
+        self.lose(ConnectionDone())
+
+    def abortConnection(self) -> None:
+        """End the connection; nothing is on its way."""
+        self.lose(ConnectionAborted())
+
+    def lose(self, reason: Exception) -> None:
+        """The connection is over."""
+        if not self.disconnecting:
+            self.disconnecting = True
+            self._clock.callLater(0, self._protocol.connectionLost, Failure(reason))
+
+
+def _twisted_address(address: Any) -> Any:
+    if not isinstance(address, tuple):
+        return UNIXAddress(address or None)
+    if len(address) == 2:
+        return IPv4Address("TCP", *address)
+    return IPv6Address("TCP", *address)
+
+
+class _MemoryReactor(Clock):
+    """
+    A clock that stands still, and the sockets of handlers that run: one end of each
+    (L{sockserve.pumping}) is the reactor's.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._readers: set[Any] = set()
+        self._writers: set[Any] = set()
+        #: Wakes the thread that L{turning} starts.
+        self._waker: socket.socket | None = None
+
+    def addReader(self, reader: Any) -> None:
+        """Call its C{doRead} when there is something."""
+        self._readers.add(reader)
+        self._wake()
+
+    def addWriter(self, writer: Any) -> None:
+        """Call its C{doWrite} when there is room."""
+        self._writers.add(writer)
+        self._wake()
+
+    def removeReader(self, reader: Any) -> None:
+        """Do not any more."""
+        self._readers.discard(reader)
+
+    def removeWriter(self, writer: Any) -> None:
+        """Do not any more."""
+        self._writers.discard(writer)
+
+    def turn(self) -> None:
+        """Do what is due now."""
+        self.advance(0)
+
+    @contextmanager
+    def turning(self) -> Iterator[None]:
+        """Serve the sockets, on a thread of its own, while the handler has this one."""
+        self._waker, wake = socket.socketpair()
+        thread = threading.Thread(target=self._turn, args=(wake,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._waker.close()
+            self._waker = None
+            thread.join()
+            wake.close()
+
+    def _wake(self) -> None:
+        if self._waker is not None:
+            self._waker.send(b"!")
+
+    def _turn(self, wake: socket.socket) -> None:
+        """Until the waker is closed.  The thread."""
+        while True:
+            readers = {reader.fileno(): reader for reader in list(self._readers)}
+            writers = {writer.fileno(): writer for writer in list(self._writers)}
+            readable, writable, _ = select.select([wake, *readers], list(writers), [])
+            for descriptor in readable:
+                if descriptor is not wake:
+                    self._do(readers[descriptor], "doRead")
+                elif not wake.recv(4096):
+                    return
+            for descriptor in writable:
+                if writers[descriptor] in self._writers:
+                    self._do(writers[descriptor], "doWrite")
+
+    def _do(self, selectable: Any, action: str) -> None:
+        why = getattr(selectable, action)()
+        if why is not None:
+            self.removeReader(selectable)
+            if action == "doRead" and isinstance(why, ConnectionDone):
+                selectable.readConnectionLost(Failure(why))
+            else:
+                self.removeWriter(selectable)
+                selectable.connectionLost(Failure(why))
+
+
+class _Attended(InlineConcurrency):
+    """Runs blocking handlers at once, while a thread plays the reactor and the client."""
+
+    def __init__(self, reactor: _MemoryReactor) -> None:
+        self._reactor = reactor
+
+    @override
+    def run(self, job: Any) -> None:
+        self.running += 1
+        job.started()
+        # Whoever reads on from the socket would wait for ever.  (Its own method is a wish
+        # to have the connection.)
+        socket.socket.shutdown(job.request, socket.SHUT_RD)
+        with self._reactor.turning():
+            outcome = serve_guarded(job)
+        self.running -= 1
+        job.ended(outcome)
