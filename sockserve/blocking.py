@@ -86,14 +86,14 @@ class _BlockingServing(Serving):
         self.factory.shutdown_request(self.request)
 
     def expire(self, phase: Phase) -> None:
-        if Part.HANDLER in self.parts:
+        if self.parts & Part.HANDLER:
             if not self._concurrency.kill(self):
                 self.interrupt()
         else:
             self.abort()
 
     def abort(self) -> None:
-        if Part.HANDLER in self.parts:
+        if self.parts & Part.HANDLER:
             if not self._concurrency.kill(self):
                 self.interrupt()
         elif self._concurrency.withdraw(self):
@@ -176,7 +176,7 @@ class LentServing(_BlockingServing):
 
     @override
     def closing(self) -> None:
-        if Part.HANDLER not in self.parts:
+        if not self.parts & Part.HANDLER:
             self.factory.reactor.callFromThread(self._over, Part.CONNECTION)
 
     def passed(self, phase: Phase) -> bool:
@@ -274,7 +274,7 @@ class PumpedServing(_BlockingServing):
 
     @override
     def closing(self) -> None:
-        if Part.HANDLER not in self.parts:
+        if not self.parts & Part.HANDLER:
             self.factory.reactor.callFromThread(self._pump.served)
 
     @override
@@ -317,7 +317,7 @@ class PumpedServing(_BlockingServing):
             self._abort_connection()
 
     def _abort_connection(self) -> None:
-        if Part.CONNECTION in self.parts:  # Twisted's TLS cannot stand it afterwards
+        if self.parts & Part.CONNECTION:  # Twisted's TLS cannot stand it afterwards
             self.transport.abortConnection()
 
     @override

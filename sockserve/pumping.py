@@ -259,15 +259,18 @@ class Pump(abstract.FileDescriptor):
 
     def _read_rest(self) -> None:
         """
-        What the handler wrote before it closed, where the end is noticed in another way
-        than by reading to it; no more than a socketpair holds.
+        What the handler wrote before it closed, or left, where that is noticed in another
+        way than by reading to its end; no more than a socketpair holds.
         """
         try:
             while data := self._socket.recv(self.bufferSize):
                 self.sent += len(data)
                 self._transport.write(data)
-        except OSError:
+            self.drained = True
+        except BlockingIOError:
             pass
+        except OSError:
+            self.drained = True
 
     def served(self) -> None:
         """
@@ -278,13 +281,15 @@ class Pump(abstract.FileDescriptor):
         if self.drained:
             self.connectionLost(_DONE)
 
-    def release(self) -> None:
+    def release(self) -> bool:
         """
         The handler has returned, and the connection goes on without it: pass on what it
         wrote, and end the pump alone.
+
+        @return: whether the handler has left its output open.
         """
         if self.disconnected:
-            return
+            return False
         if not self._transport_is_lost:
             self._read_rest()
             if self.producer is not None and self.producerPaused:
@@ -293,6 +298,7 @@ class Pump(abstract.FileDescriptor):
         self._transport_is_lost = True
         self.unregisterProducer()
         self.connectionLost(_DONE)
+        return not self.drained
 
     def transport_lost(self) -> None:
         """

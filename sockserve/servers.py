@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from sockserve.concurrency import ForkConcurrency, ThreadConcurrency
+from sockserve.concurrency import ForkConcurrency
 from sockserve.deadlines import Deadlines
 from sockserve.http.framing import RemoteProtocolError
 from sockserve.interfaces import (
@@ -39,6 +39,7 @@ from sockserve.lifecycle import (
     run_handler_coroutine,
 )
 from sockserve.stats import ListenerStatistics, RequestRecord
+from sockserve.threads import ThreadConcurrency
 
 __all__ = ["ABANDON_SECONDS", "RequestServer"]
 

@@ -31,6 +31,13 @@ from sockserve.tasks import Task
 
 __all__ = ["BlockingHTTPServing"]
 
+#: Looked up once, as L{sockserve.lifecycle} does.
+_ANSWERING = Stage.ANSWERING
+_CLOSING = Stage.CLOSING
+_READING = Stage.READING
+_DIRECT = Hold.DIRECT
+_OVER = Hold.OVER
+
 
 class BlockingHTTPServing(HTTPServing):
     """One HTTP connection whose handler may block."""
@@ -39,6 +46,7 @@ class BlockingHTTPServing(HTTPServing):
         self._stock = is_gathered(protocol.factory.RequestHandlerClass)
         super().__init__(protocol, addresses, lenient=self._stock)
         self._lendable = is_lendable(self.transport)
+        self._forks = isinstance(self.factory.concurrency, ForkConcurrency)
         self._gathering: Gathering | None = None
         #: The handler's socket: for a lendable connection one for all requests, with the
         #: transport's own descriptor; else one end of a pair for each, and the other end.
@@ -58,18 +66,18 @@ class BlockingHTTPServing(HTTPServing):
         if not self._stock and not self._handler.blocks(head.method):
             super()._answer(head)
             return
-        self._stage = Stage.ANSWERING
-        self._answer_began = self._body_began = self._arrived_at = self.timer.seconds()
-        self._body_base = self._received - self._requests.buffered
+        self._stage = _ANSWERING
+        self._answer_began = self.timer.seconds()
         gathering = Gathering(self, self._requests, head, self._stock, self.factory.max_body_bytes)
-        gathering.response.close |= self._draining or isinstance(
-            self.factory.concurrency, ForkConcurrency
-        )
+        if self._draining or self._forks:
+            gathering.response.close = True
         self._gathering = gathering
         if head.expects_continue and (head.length or 0) <= self.factory.max_body_bytes:
             head.expects_continue = False
             self._writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if head.length != 0:
+            self._body_began = self._arrived_at = self._answer_began
+            self._body_base = self._received - self._requests.buffered
             self.timer.arm(Phase.BODY, self._body_seconds())
         gathering.read_on()
 
@@ -104,7 +112,8 @@ class BlockingHTTPServing(HTTPServing):
 
     def gathered(self) -> None:
         """The request is complete."""
-        self.timer.disarm(Phase.BODY)
+        if self._gathering is not None and self._gathering.head.length != 0:
+            self.timer.disarm(Phase.BODY)
         self._writer.flush()
         if self._writer.is_empty():
             self._lend()
@@ -128,7 +137,7 @@ class BlockingHTTPServing(HTTPServing):
             self._refuse(RemoteProtocolError(503, "the server has no room for the request"))
             return
         gathering.lend(request, self._requests.switch() if gathering.switches else None)
-        if gathering.switches or isinstance(self.factory.concurrency, ForkConcurrency):
+        if gathering.switches or self._forks:
             self._hand_over_now()
         self._queued_at = self.timer.seconds()
         self.factory.concurrency.run(gathering)
@@ -147,7 +156,9 @@ class BlockingHTTPServing(HTTPServing):
             own = self.transport.socket
             self._socket = RequestSocket(own.family, own.type, own.proto, own.fileno())
             self._identity = SocketIdentity(own)
-        self._socket.settimeout(socket.getdefaulttimeout())
+        default = socket.getdefaulttimeout()
+        if self._socket.gettimeout() != default:
+            self._socket.settimeout(default)
         return self._socket
 
     # While a handler has it
@@ -155,7 +166,9 @@ class BlockingHTTPServing(HTTPServing):
     def handler_began(self) -> None:
         """A thread was found."""
         self.parts |= Part.HANDLER
-        self.factory.statistics.lasted("queue", self.timer.seconds() - self._queued_at)
+        # Without a wait, most of the time.
+        now = self.timer.seconds() if self.factory.concurrency.waiting else self._queued_at
+        self.factory.statistics.lasted("queue", now - self._queued_at)
         if self.deadlines.handle is not None:
             self.timer.arm(Phase.HANDLE, self.deadlines.handle)
 
@@ -179,7 +192,8 @@ class BlockingHTTPServing(HTTPServing):
         self._writer.flush()
 
         def emptied(result: Any, error: BaseException | None) -> None:
-            if error is None and gathering is self._gathering and gathering.hold is Hold.EAGER:
+            usable = error is None and gathering is self._gathering and not self._writer.broken
+            if usable and gathering.hold is Hold.EAGER:
                 self._hand_over_now()
             granted()
 
@@ -231,9 +245,10 @@ class BlockingHTTPServing(HTTPServing):
         gathering = self._gathering
         assert gathering is not None
         self._gathering = None
-        self.timer.disarm(Phase.HANDLE)
-        direct = gathering.hold is Hold.DIRECT
-        held = gathering.take_held(Hold.OVER)
+        if self.deadlines.handle is not None:
+            self.timer.disarm(Phase.HANDLE)
+        direct = gathering.hold is _DIRECT
+        held = gathering.take_held(_OVER)
         if self.protocol.settled:  # it was given up
             self.factory.statistics.abandoned -= 1
             self._account(gathering.response, outcome)
@@ -241,18 +256,18 @@ class BlockingHTTPServing(HTTPServing):
             return
         self._sent += gathering.sent if direct else 0
         if direct:
-            self._take_back()
+            gathering.response.close |= not self._take_back()
         elif held:
             self._writer.post(held, self.factory.outbox)
         if not self._lendable:
             self._let_go_of_socket()
         now = self._account(gathering.response, outcome)
         last = gathering.response.close or gathering.switches or self._writer.broken
-        if last or self._stage is Stage.CLOSING or self._draining_now():
+        if last or self._stage is _CLOSING or self._draining_now():
             self._end()
         else:
             self._next(now)
-            if self._stage is Stage.READING:
+            if self._stage is _READING and not self._requests.is_empty():
                 self._read()
         self._over(Part.HANDLER)
 
@@ -274,23 +289,25 @@ class BlockingHTTPServing(HTTPServing):
             self.factory.handle_error(self.request, self.protocol.client_address)
         self._refuse(RemoteProtocolError(503, "the server has no room for the request"))
 
-    def _take_back(self) -> None:
-        """The reactor has the connection again, if the handler has left one."""
-        if self._pump is not None:
-            pump, self._pump = self._pump, None
-            pump.release()
-            if Part.CONNECTION in self.parts:
-                self._writer.wrapped()
-            return
-        self.timer.disarm(Phase.WRITE)
+    def _take_back(self) -> bool:
+        """The reactor has the connection again; gives whether the handler has left one."""
         request = self._socket
         assert request is not None
-        if request.fileno() < 0:  # the handler has closed or detached it
-            self._give_up_transport()
-            self._writer.fail(BrokenPipeError("the handler has closed the connection"))
-        else:
+        left = request.fileno() >= 0  # else the handler has closed or detached it
+        if self._pump is not None:
+            pump, self._pump = self._pump, None
+            left &= pump.release()
+            if self.parts & Part.CONNECTION:
+                self._writer.wrapped()
+            return left
+        self.timer.disarm(Phase.WRITE)
+        if left:
             request.become_nonblocking()
             self.transport.startReading()
+        else:
+            self._give_up_transport()
+            self._writer.fail(BrokenPipeError("the handler has closed the connection"))
+        return left
 
     def _give_up_transport(self) -> None:
         """
@@ -349,7 +366,7 @@ class BlockingHTTPServing(HTTPServing):
         hard = phase is Phase.WRITE or phase is Phase.DRAIN
         if gathering is None:
             super().expire(phase)
-        elif Part.HANDLER in self.parts:
+        elif self.parts & Part.HANDLER:
             if not self.factory.concurrency.kill(gathering):
                 self._interrupt(gathering, None if hard else 504, reset=hard)
         elif self._socket is None or self.factory.concurrency.withdraw(gathering):
@@ -424,7 +441,7 @@ class BlockingHTTPServing(HTTPServing):
         if self._pump is not None:
             self._pump.transport_lost()
         if gathering is not None:
-            if Part.HANDLER in self.parts:
+            if self.parts & Part.HANDLER:
                 if self._pump is None:
                     gathering.take_held(Hold.OVER)
             elif self._socket is None or self.factory.concurrency.withdraw(gathering):
@@ -443,7 +460,7 @@ class BlockingHTTPServing(HTTPServing):
     @override
     def abort(self) -> None:
         gathering = self._gathering
-        if gathering is not None and Part.HANDLER in self.parts:
+        if gathering is not None and self.parts & Part.HANDLER:
             self._interrupt(gathering, None)
         elif self.transport is not None:
             super().abort()
@@ -451,7 +468,7 @@ class BlockingHTTPServing(HTTPServing):
     @override
     def abandon(self) -> None:
         self.abort()
-        if Part.HANDLER in self.parts and not self.protocol.settled:
+        if self.parts & Part.HANDLER and not self.protocol.settled:
             if self._task is not None:
                 super().abandon()
                 return

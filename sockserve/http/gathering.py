@@ -82,6 +82,11 @@ class Hold(Enum):
     OVER = "over"
 
 
+#: Looked up once, as L{sockserve.lifecycle} does.
+_HELD = Hold.HELD
+_OK = Outcome.OK
+
+
 def _directly(name: str) -> Any:
     """A socket's method that needs the connection itself."""
     method = getattr(socket.socket, name)
@@ -202,6 +207,8 @@ class Gathering:
     @ivar head: its head.
     @ivar response: what answers it; of a handler of C{http.server}'s, only what can be
         seen of that.
+    @ivar switches: whether the handler may come to speak another protocol on the
+        connection.
     @ivar hold: who has the connection.  Written under a lock.
     @ivar sent: how many bytes the handler has sent.
     @ivar request: the socket, once the handler has it.
@@ -227,13 +234,16 @@ class Gathering:
         self.head = head
         self._stock = stock
         self._limit = limit
-        self.hold = Hold.HELD
+        self.hold = _HELD
         self.sent = 0
         self._held: list[bytes] = []
         self._held_size = 0
         self._lock = threading.Lock()
         self._reactors_thread = threading.get_ident()
         self.response = BlockingResponse(head, self._send)
+        self.switches = head.method == "CONNECT" or (
+            b"\nupgrade:" in head.raw.lower() and head.upgrades
+        )
         self._spool = Spool()
         self._head_size = 0
         if stock:
@@ -242,11 +252,6 @@ class Gathering:
                 raw = _EXPECT.sub(b"", raw)
             self._head_size = len(raw)
             self._spool.write(raw)
-
-    @property
-    def switches(self) -> bool:
-        """Whether the handler may come to speak another protocol on the connection."""
-        return self.head.method == "CONNECT" or self.head.upgrades
 
     # Until it is complete
 
@@ -323,7 +328,7 @@ class Gathering:
         """Runs on the worker thread or in the child."""
         factory, request = self._factory, self.request
         error = answer(factory, request, self._serving.protocol.client_address)
-        outcome = Outcome.OK if error is None else factory.outcome_of(request, error)
+        outcome = _OK if error is None else factory.outcome_of(request, error)
         if self._stock:
             if error is not None:
                 self.response.close = True
@@ -384,7 +389,7 @@ class Gathering:
             self._observe(kept)
         with self._lock:
             self.sent += len(kept)
-            if self.hold is Hold.HELD and self._held_size + len(kept) <= HIGH_WATER_BYTES:
+            if self.hold is _HELD and self._held_size + len(kept) <= HIGH_WATER_BYTES:
                 self._held.append(kept)
                 self._held_size += len(kept)
                 return True

@@ -26,7 +26,7 @@ from sockserve.http.responses import CoroutineResponse, Response, answer_error
 from sockserve.http.wire import RequestReader
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
 from sockserve.lifecycle import answer_coroutine, handler_class
-from sockserve.readers import HIGH_WATER_BYTES, StreamReader
+from sockserve.readers import HIGH_WATER_BYTES, LOW_WATER_BYTES, StreamReader
 from sockserve.serving import Connection, Part, ReactorServing
 from sockserve.stats import HTTPRequestRecord
 from sockserve.tasks import Task
@@ -132,6 +132,8 @@ class HTTPServing(ReactorServing):
         self._requests.feed_eof()
         if self._stage is _READING:
             self._read()
+        elif self._requests.state is State.SWITCHED and self._body is not None:
+            self._body.feed_eof()
         else:
             self._read_on()
         super().read_ended()
@@ -153,7 +155,11 @@ class HTTPServing(ReactorServing):
             if self._body is not None and self._stage is _ANSWERING:
                 return self._body.passed(phase)
             return self._stage is _READING and self._requests.state is _IDLE
-        if phase is Phase.BODY and self._body is not None and self._stage is _ANSWERING:
+        if (
+            phase in (Phase.HEADER, Phase.BODY)
+            and self._body is not None
+            and self._stage is _ANSWERING
+        ):
             return self._body.passed(phase)
         return super().passed(phase)
 
@@ -166,6 +172,8 @@ class HTTPServing(ReactorServing):
             self._writer.fail(error)
             self.abort()
         elif self._stage is _ANSWERING:
+            # It may be answered in good order yet, but is the last.
+            self.request.response.close = True
             if self._body is not None:
                 self._body.fail(error)
             if phase in (Phase.HANDLE, Phase.LIFETIME) and self._task is not None:
@@ -222,6 +230,7 @@ class HTTPServing(ReactorServing):
         except RemoteProtocolError as error:
             self._refuse(error)
             return
+        self._resume()
         state = requests.state
         if state is _HEAD:
             if before is not _HEAD:
@@ -249,11 +258,12 @@ class HTTPServing(ReactorServing):
                         body.feed(event)  # type: ignore[arg-type]
             except RemoteProtocolError as error:
                 body.fail(error)
-        if self._body is None:
+        if body is None or requests.state is _COMPLETE:
             self._pause_when_full()
 
     def _pause_when_full(self) -> None:
-        if self._requests.buffered > HIGH_WATER_BYTES and not self._paused:
+        if self._requests.buffered > HIGH_WATER_BYTES:
+            # Again and again: whoever reads the body resumes without asking.
             self._paused = True
             self.transport.pauseProducing()
 
@@ -405,9 +415,11 @@ class HTTPServing(ReactorServing):
             self._stage = Stage.DISCARDING
             self._discarded = 0
             self.timer.arm(Phase.BODY, self.deadlines.header)
+            self._resume()
             self._discard()
         else:
-            self._resume()
+            if self._requests.buffered <= LOW_WATER_BYTES:
+                self._resume()
             self._next(self.timer.seconds())
 
     def _discard(self) -> None:
@@ -445,6 +457,8 @@ class HTTPServing(ReactorServing):
             self._stage = _READING
             self.timer.arm(_PHASE_IDLE, self.deadlines.idle)
             self._read()
+            if self._draining and self._stage is _READING and self._requests.state is _IDLE:
+                self._end()
 
     def _refuse(self, error: RemoteProtocolError) -> None:
         """Answer what is no request."""

@@ -17,8 +17,8 @@ from twisted.internet.defer import Deferred, succeed
 from typing_extensions import override
 from zope.interface import implementer
 
-from sockserve.concurrency import serve_guarded
 from sockserve.interfaces import IConcurrency, IJob
+from sockserve.places import serve_guarded
 from sockserve.servers import RequestServer
 
 __all__ = [

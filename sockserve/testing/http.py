@@ -8,36 +8,28 @@ in memory and a clock that stands still.  It must not know services or options.
 
 from __future__ import annotations
 
-import select
-import socket
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from http.client import HTTPMessage, IncompleteRead
 from http.client import HTTPResponse as ClientResponse
 from io import BytesIO
 from typing import Any
 
 import attrs
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
-from twisted.python.failure import Failure
 from typing_extensions import override
 
-from sockserve.concurrency import serve_guarded
 from sockserve.connections import StreamFactory
 from sockserve.deadlines import Deadlines
 from sockserve.interfaces import Phase
 from sockserve.lifecycle import is_coroutine_handler
 from sockserve.testing.exchanges import (
     CLIENT_ADDRESS,
-    SERVER_ADDRESS,
     Exchange,
     InlineConcurrency,
-    MemoryTransport,
     Recording,
 )
+from sockserve.testing.memory import AttendedConcurrency, MemoryReactor, ServerTransport
 from sockserve.testing.streams import run_stream
 
 __all__ = ["HTTPExchange", "HTTPResponse", "run_http"]
@@ -166,7 +158,7 @@ class HTTPExchange(Exchange):
         @raise ValueError: the handler reads its requests by itself.
         """
         super().__init__()
-        self.clock = self._reactor = reactor = _MemoryReactor()
+        self.clock = self._reactor = reactor = MemoryReactor()
         #: The methods of the requests that are to be answered.
         self._asked: list[str] = []
         self._factory = factory = _MemoryFactory(
@@ -175,7 +167,7 @@ class HTTPExchange(Exchange):
             attributes,
             asked=self._asked,
             reactor=reactor,
-            concurrency=None if is_coroutine_handler(handler) else _Attended(reactor),
+            concurrency=None if is_coroutine_handler(handler) else AttendedConcurrency(reactor),
             deadlines=deadlines,
         )
         if not factory.http:
@@ -183,7 +175,7 @@ class HTTPExchange(Exchange):
                 f"{factory.handler_name} reads its requests by itself; use run_http, or run_stream"
             )
         self._protocol = factory.buildProtocol(None)
-        self._transport = _HTTPTransport(self, reactor, self._protocol, client_address)
+        self._transport = ServerTransport(self, reactor, self._protocol, client_address)
         self._protocol.makeConnection(self._transport)
         reactor.turn()
 
@@ -310,148 +302,3 @@ class _MemoryFactory(Recording, StreamFactory):
     def finish_request(self, request: Any, client_address: Any) -> Any:
         self._asked.append(request.head.method)
         return super().finish_request(request, client_address)
-
-
-class _HTTPTransport(MemoryTransport):
-    """The server's end of a connection."""
-
-    def __init__(
-        self, exchange: Exchange, clock: Clock, protocol: Any, client_address: Any
-    ) -> None:
-        super().__init__(exchange)
-        self._clock = clock
-        self._protocol = protocol
-        self._client_address = client_address
-        #: Whether the connection is over, or about to be.
-        self.disconnecting = False
-
-    def getPeer(self) -> Any:
-        """The client's address, as Twisted has it."""
-        return _twisted_address(self._client_address)
-
-    def getHost(self) -> Any:
-        """The server's, likewise."""
-        return _twisted_address(SERVER_ADDRESS)
-
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        """Memory delays nothing."""
-
-    def loseConnection(self) -> None:
-        """End the connection."""
-        self.lose(ConnectionDone())
-
-    def abortConnection(self) -> None:
-        """End the connection; nothing is on its way."""
-        self.lose(ConnectionAborted())
-
-    def lose(self, reason: Exception) -> None:
-        """The connection is over."""
-        if not self.disconnecting:
-            self.disconnecting = True
-            self._clock.callLater(0, self._protocol.connectionLost, Failure(reason))
-
-
-def _twisted_address(address: Any) -> Any:
-    if not isinstance(address, tuple):
-        return UNIXAddress(address or None)
-    if len(address) == 2:
-        return IPv4Address("TCP", *address)
-    return IPv6Address("TCP", *address)
-
-
-class _MemoryReactor(Clock):
-    """
-    A clock that stands still, and the sockets of handlers that run: one end of each
-    (L{sockserve.pumping}) is the reactor's.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._readers: set[Any] = set()
-        self._writers: set[Any] = set()
-        #: Wakes the thread that L{turning} starts.
-        self._waker: socket.socket | None = None
-
-    def addReader(self, reader: Any) -> None:
-        """Call its C{doRead} when there is something."""
-        self._readers.add(reader)
-        self._wake()
-
-    def addWriter(self, writer: Any) -> None:
-        """Call its C{doWrite} when there is room."""
-        self._writers.add(writer)
-        self._wake()
-
-    def removeReader(self, reader: Any) -> None:
-        """Do not any more."""
-        self._readers.discard(reader)
-
-    def removeWriter(self, writer: Any) -> None:
-        """Do not any more."""
-        self._writers.discard(writer)
-
-    def turn(self) -> None:
-        """Do what is due now."""
-        self.advance(0)
-
-    @contextmanager
-    def turning(self) -> Iterator[None]:
-        """Serve the sockets, on a thread of its own, while the handler has this one."""
-        self._waker, wake = socket.socketpair()
-        thread = threading.Thread(target=self._turn, args=(wake,), daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._waker.close()
-            self._waker = None
-            thread.join()
-            wake.close()
-
-    def _wake(self) -> None:
-        if self._waker is not None:
-            self._waker.send(b"!")
-
-    def _turn(self, wake: socket.socket) -> None:
-        """Until the waker is closed.  The thread."""
-        while True:
-            readers = {reader.fileno(): reader for reader in list(self._readers)}
-            writers = {writer.fileno(): writer for writer in list(self._writers)}
-            readable, writable, _ = select.select([wake, *readers], list(writers), [])
-            for descriptor in readable:
-                if descriptor is not wake:
-                    self._do(readers[descriptor], "doRead")
-                elif not wake.recv(4096):
-                    return
-            for descriptor in writable:
-                if writers[descriptor] in self._writers:
-                    self._do(writers[descriptor], "doWrite")
-
-    def _do(self, selectable: Any, action: str) -> None:
-        why = getattr(selectable, action)()
-        if why is not None:
-            self.removeReader(selectable)
-            if action == "doRead" and isinstance(why, ConnectionDone):
-                selectable.readConnectionLost(Failure(why))
-            else:
-                self.removeWriter(selectable)
-                selectable.connectionLost(Failure(why))
-
-
-class _Attended(InlineConcurrency):
-    """Runs blocking handlers at once, while a thread plays the reactor and the client."""
-
-    def __init__(self, reactor: _MemoryReactor) -> None:
-        self._reactor = reactor
-
-    @override
-    def run(self, job: Any) -> None:
-        self.running += 1
-        job.started()
-        # Whoever reads on from the socket would wait for ever.  (Its own method is a wish
-        # to have the connection.)
-        socket.socket.shutdown(job.request, socket.SHUT_RD)
-        with self._reactor.turning():
-            outcome = serve_guarded(job)
-        self.running -= 1
-        job.ended(outcome)

@@ -1,0 +1,91 @@
+"""
+Places: how many jobs run at once, and who waits.
+
+This room owns what every place for blocking handlers has in common.  It must not know what
+a job serves, or what runs it.
+
+All bookkeeping happens on the reactor thread, so there is no lock on it: a job begins only
+when there is a place for it, and its end is heard of on the reactor thread, which begins
+the next.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from twisted.logger import Logger
+
+from sockserve.interfaces import IJob, Outcome
+
+__all__ = ["Places", "serve_guarded"]
+
+_log = Logger()
+
+
+class Places:
+    """Jobs waiting for one of a limited number of places.  Reactor thread only."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.running = 0
+        self._waiting: deque[IJob] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait for a place."""
+        return len(self._waiting)
+
+    def run(self, job: IJob) -> None:
+        """Start the job, or queue it until there is a place."""
+        if self.running < self.limit:
+            self._begin(job)
+        else:
+            self._waiting.append(job)
+
+    def withdraw(self, job: IJob) -> bool:
+        """Take a job back that still waits."""
+        try:
+            self._waiting.remove(job)
+        except ValueError:
+            return False
+        return True
+
+    def _begin(self, job: IJob) -> None:
+        self.running += 1
+        job.started()
+        try:
+            self._start(job)
+        except OSError as error:  # no process or thread to be had
+            self.running -= 1
+            try:
+                job.failed(error)
+            except Exception:
+                _log.failure("a job that found no place raised")
+
+    def _ended(self, job: IJob, outcome: Outcome) -> None:
+        self.running -= 1
+        try:
+            job.ended(outcome)
+        finally:
+            self._begin_waiting()
+
+    def _begin_waiting(self) -> None:
+        while self._waiting and self.running < self.limit:
+            self._begin(self._waiting.popleft())
+
+    def _start(self, job: IJob) -> None:
+        raise NotImplementedError
+
+
+def serve_guarded(job: IJob) -> Outcome:
+    """
+    Serve a job, whatever it raises.  Runs on a worker thread, which must outlive that, or
+    in a child, which must leave by its own door.
+    """
+    try:
+        return job.serve()
+    except SystemExit:  # as threading: a thread may end itself silently
+        return Outcome.OK
+    except BaseException:
+        _log.failure("serving a request raised past its server's handle_error")
+        return Outcome.ERROR

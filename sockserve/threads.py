@@ -1,0 +1,260 @@
+"""
+Threads: the pool where blocking handlers run by default.
+
+This room owns when a thread is started, woken and let go.  It must not know what a job
+serves.
+"""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+import time
+from collections import deque
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IDelayedCall
+from zope.interface import implementer
+
+from sockserve.interfaces import IConcurrency, IJob, Outcome
+from sockserve.places import Places, serve_guarded
+
+__all__ = ["DEFAULT_THREADS", "MOMENT_SECONDS", "ThreadConcurrency"]
+
+#: A blocking stream handler keeps its thread as long as its connection lasts, so a
+#: few hundred: what fits comfortably in memory (8 MiB of address space each, some
+#: tens of KiB resident).
+DEFAULT_THREADS = 256
+
+#: How long an idle worker thread is kept.  10 s: long enough to bridge the pauses of a
+#: busy server, short enough that a burst's threads do not stay.
+THREAD_IDLE_SECONDS = 10.0
+
+#: How long a job may take before those behind it get threads of their own.  Some ten times
+#: what a small HTTP request takes, and too short for a client to notice.
+MOMENT_SECONDS = 0.001
+
+#: The share of a moment in which the process used the processor that counts as busy: more
+#: threads would not make anything faster then.
+BUSY_SHARE = 0.8
+
+#: Shared by all pools: a thread's name tells connections of several listeners apart.
+_jobs = itertools.count(1)
+
+
+@implementer(IConcurrency)
+class ThreadConcurrency(Places):
+    """
+    A private pool of daemon threads that grows on demand and shrinks when idle.
+
+    (The reactor's own pool is shared with DNS look-ups and C{deferToThread}; blocking
+    handlers that keep their thread for hours would starve those.)
+
+    Most jobs of some kinds (an HTTP request) are over in a moment, and waking a thread for
+    each costs more than they do.  So one thread takes one job after another, and what is
+    left after L{MOMENT_SECONDS} gets threads of its own: if that one thread is stuck, or the
+    processor has time to spare.
+
+    @param reactor: for C{callFromThread} and C{callLater}.
+    @param limit: the most threads there are; 1 is C{serial}.
+    """
+
+    def __init__(self, reactor: Any, limit: int = DEFAULT_THREADS) -> None:
+        super().__init__(limit)
+        self._reactor = reactor
+        #: Workers without a job.  They come by themselves, on their own threads; only the
+        #: reactor's takes them.
+        self.idle: list[_Worker] = []
+        self._workers: set[_Worker] = set()
+        #: Jobs to be served, which workers take; and those they are done with, which the
+        #: reactor takes.  (Both ends of a deque are safe without a lock.)
+        self.ready: deque[IJob] = deque()
+        self.done: deque[tuple[IJob, Outcome]] = deque()
+        #: Whether the reactor has been told of the latter.  Any thread.
+        self.told = False
+        #: Jobs begun since the last look, and those that have been served for longer.
+        self._young: set[IJob] = set()
+        self._lasting: set[IJob] = set()
+        #: Of the young, those that were being served at the last look.
+        self._running: set[IJob] = set()
+        #: How many jobs have ended; and at the last look, the time and what the process had
+        #: used of the processor.
+        self._served = self._served_then = 0
+        self._then = 0.0
+        self._cpu_then = 0.0
+        self._look: IDelayedCall | None = None
+        self._waking: IDelayedCall | None = None
+
+    def kill(self, job: IJob) -> bool:
+        """A thread cannot be killed."""
+        return False
+
+    def stop(self) -> Deferred[Any]:
+        """Let go of idle threads; fires when they are gone."""
+        if not self.running:
+            for call in (self._look, self._waking):
+                if call is not None:
+                    call.cancel()
+            self._look = self._waking = None
+        # With no job left, those that are not idle yet are about to be.
+        leaving = list(self.idle if self.running else self._workers)
+        self.idle.clear()
+        for worker in leaving:
+            worker.inbox.put(False)
+        return DeferredList([worker.gone for worker in leaving])
+
+    def collect(self) -> None:
+        """Workers are done with jobs."""
+        self.told = False
+        while self.done:
+            job, outcome = self.done.popleft()
+            self._served += 1
+            self._young.discard(job)
+            self._lasting.discard(job)
+            self._ended(job, outcome)
+
+    def _start(self, job: IJob) -> None:
+        if not self._workers:
+            self._wake()
+        self.ready.append(job)
+        self._young.add(job)
+        if self._waking is None and len(self._workers) - len(self.idle) <= len(self._lasting):
+            # Nobody is about to take it.  A thread that is woken now would have to share the
+            # interpreter with the rest of this turn.
+            self._waking = self._reactor.callLater(0, self._wake_one)
+        if self._look is None:
+            self._remember()
+            self._look = self._reactor.callLater(MOMENT_SECONDS, self._look_around)
+
+    def _wake_one(self) -> None:
+        self._waking = None
+        if self.ready:
+            try:
+                self._wake()
+            except OSError:  # those there are will come to it
+                pass
+
+    def _remember(self) -> None:
+        """How things are at this moment."""
+        self._served_then = self._served
+        self._then = self._reactor.seconds()
+        self._cpu_then = time.process_time()
+
+    def _look_around(self) -> None:
+        """A moment has passed: who is stuck, and who waits because of that?"""
+        self._look = None
+        # Before those who are done are collected: they tell by themselves if nothing is.
+        waiting = set(self.ready)
+        self.collect()
+        # Served now and a moment ago.
+        served = self._young - waiting
+        stuck = served & self._running
+        self._running = served - stuck
+        self._young -= stuck
+        for job in stuck:
+            self._lasting.add(job)
+            job.lasts()
+        if self._served == self._served_then or not self._is_busy():
+            # More threads for more jobs, unless it is the processor that they wait for.
+            for _ in waiting.intersection(self.ready):
+                try:
+                    self._wake()
+                except OSError:  # those there are will come to it
+                    break
+        self._remember()
+        if self._young or self.ready:
+            self._look = self._reactor.callLater(MOMENT_SECONDS, self._look_around)
+
+    def _is_busy(self) -> bool:
+        """Whether the process has used nearly all of the processor since the last look."""
+        used = time.process_time() - self._cpu_then
+        return bool(used > BUSY_SHARE * (self._reactor.seconds() - self._then))
+
+    def _wake(self) -> None:
+        """
+        Have one more worker at work, if there may be one.
+
+        @raise OSError: the system has no thread for it.
+        """
+        # The last that became idle first, so that those a burst left behind retire.
+        if self.idle:
+            self.idle.pop().inbox.put(True)
+        elif len(self._workers) < self.limit:
+            worker = _Worker(self, self._reactor)
+            try:
+                worker.thread.start()
+            except RuntimeError as error:
+                raise OSError(f"no thread to be had: {error}") from error
+            self._workers.add(worker)
+
+    def _bored(self, worker: _Worker) -> None:
+        """A worker has had nothing to do for a while; it may have got something since."""
+        if worker in self.idle:
+            self.idle.remove(worker)
+            worker.inbox.put(False)
+
+    def _left(self, worker: _Worker) -> None:
+        """A worker's thread is about to end."""
+        self._workers.discard(worker)
+        worker.thread.join()
+        worker.gone.callback(None)
+
+
+class _Worker:
+    """
+    One thread of a pool.
+
+    @ivar inbox: wakes it: true to look for jobs, false to leave.
+    @ivar gone: fires when its thread has ended.
+    """
+
+    def __init__(self, pool: ThreadConcurrency, reactor: Any) -> None:
+        self._pool = pool
+        self._reactor = reactor
+        self.inbox: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self.gone: Deferred[None] = Deferred()
+        self.thread = threading.Thread(target=self._work, daemon=True)
+
+    def _work(self) -> None:
+        """The thread."""
+        pool = self._pool
+        tell = self._reactor.callFromThread
+        while True:
+            try:
+                job = pool.ready.popleft()
+            except IndexError:
+                if self._wait():
+                    continue
+                tell(pool._left, self)
+                return
+            # Programs tell connections apart by the name of their thread.
+            self.thread.name = f"sockserve-{next(_jobs)}"
+            outcome = serve_guarded(job)
+            pool.done.append((job, outcome))
+            del job
+            # While others are ready the reactor looks around by itself.
+            if not pool.ready and not pool.told:
+                pool.told = True
+                tell(pool.collect)
+
+    def _wait(self) -> bool:
+        """Be idle until woken; false to leave.  The thread."""
+        pool = self._pool
+        pool.idle.append(self)
+        if pool.ready:  # it came in between
+            try:
+                pool.idle.remove(self)
+            except ValueError:  # somebody is waking this worker
+                pass
+            else:
+                return True
+        try:
+            woken = self.inbox.get(timeout=THREAD_IDLE_SECONDS)
+        except queue.Empty:
+            self._reactor.callFromThread(pool._bored, self)
+            woken = self.inbox.get()
+        if not woken and self in pool.idle:
+            pool.idle.remove(self)
+        return woken
