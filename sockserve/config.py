@@ -28,6 +28,7 @@ from sockserve.deadlines import Deadlines
 from sockserve.descriptions import is_datagram_description, nearest
 from sockserve.handlers import DatagramRequestHandler, StreamRequestHandler
 from sockserve.http.files import FileRequestHandler
+from sockserve.http.handlers import HTTPRequestHandler
 from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.lifecycle import handler_class, is_coroutine_handler
 from sockserve.observe.access import LOG_FORMATS, AccessLog
@@ -220,7 +221,9 @@ def _check(config: ServerConfig) -> None:
         raise ConfigurationError("max-children: goes with concurrency fork")
     for description in config.listen:
         datagrams = is_datagram_description(description)
-        if datagrams and _derives(cls, StreamRequestHandler, socketserver.StreamRequestHandler):
+        if datagrams and _derives(
+            cls, StreamRequestHandler, socketserver.StreamRequestHandler, HTTPRequestHandler
+        ):
             raise ConfigurationError(
                 f"listen {description!r}: handler {name} serves streams; listen on tcp:,"
                 " tls: or unix:"

@@ -52,7 +52,7 @@ class Outbox:
     def _flush(self) -> None:
         writers, self._writers = self._writers, []
         for writer in writers:
-            writer.flush()
+            writer.uncork()
 
 
 @implementer(IPushProducer, IPullProducer)

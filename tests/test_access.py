@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ import pytest
 
 from sockserve import ConfigurationError
 from sockserve.observe.access import LOG_FORMATS, AccessLog
-from sockserve.stats import RequestRecord
+from sockserve.stats import HTTPRequestRecord, RequestRecord
 
 #: 17 July 2026, 10:20:30.5 UTC
 WHEN = 1784283630.5
@@ -29,8 +30,23 @@ def record(**given):
 
 
 def line(log_format, **given):
-    event = {"record": record(**given), "listener": "tcp:7000", "log_time": WHEN}
+    return formatted(log_format, record(**given))
+
+
+def formatted(log_format, ended):
+    event = {"record": ended, "listener": "tcp:7000", "log_time": WHEN}
     return LOG_FORMATS[log_format](event)
+
+
+def http_line(log_format, **given):
+    defaults = {
+        "peer": ("192.0.2.7", 5300),
+        "handler": "Hello",
+        "sent": 13,
+        "request_line": "GET / HTTP/1.1",
+        "status": 200,
+    }
+    return formatted(log_format, HTTPRequestRecord(**defaults | given))
 
 
 @contextmanager
@@ -107,6 +123,96 @@ def test_a_unix_client_is_one_word_on_one_line(log_format, peer, expected):
     if expected is not None:
         shown = json.loads(text)["peer"] if log_format == "json" else text.split(" - - ")[0]
         assert shown == expected
+
+
+# The line of an HTTP request
+
+
+@pytest.mark.parametrize(
+    ("given", "client", "expected"),
+    [
+        ({}, "192.0.2.7", '"GET / HTTP/1.1" 200 13 "-" "-"'),
+        (
+            {"referer": "http://x.example/", "user_agent": "curl/8.1"},
+            "192.0.2.7",
+            '"GET / HTTP/1.1" 200 13 "http://x.example/" "curl/8.1"',
+        ),
+        ({"sent": 0, "status": 304}, "192.0.2.7", '"GET / HTTP/1.1" 304 - "-" "-"'),
+        (  # nothing was answered, and the system does not tell what was sent
+            {"request_line": "-", "status": 0, "sent": None},
+            "192.0.2.7",
+            '"-" - - "-" "-"',
+        ),
+        ({"peer": ("2001:db8::1", 5300, 0, 0)}, "2001:db8::1", '"GET / HTTP/1.1" 200 13 "-" "-"'),
+        ({"peer": ""}, "-", '"GET / HTTP/1.1" 200 13 "-" "-"'),
+    ],
+)
+def test_of_an_http_request_it_is_apaches(given, client, expected):
+    assert (
+        http_line("combined", **given) == f"{client} - - [17/Jul/2026:10:20:30 +0000] {expected}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ('a" 200 1 "-" "-', r"a\" 200 1 \"-\" \"-"),
+        ("a\\", r"a\\"),
+        ("a\nb\r\t\x1b[2J\x7f\0", r"a\x0ab\x0d\x09\x1b[2J\x7f\x00"),
+        ("caf\xe9 \x85", r"caf\xe9 \x85"),
+    ],
+)
+@pytest.mark.parametrize("field", ["request_line", "referer", "user_agent"])
+def test_no_client_forges_a_line(field, said, shown):
+    text = http_line("combined", **{field: said})
+    assert f'"{shown}"' in text
+    assert text.count("\n") == 1
+    assert text.isascii()
+    # What is between quotation marks that are not escaped: three strings, whatever was said.
+    assert len(re.findall(r'"(?:[^"\\]|\\.)*"', text)) == 3
+    assert http_line("json", **{field: said}).count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (
+            {"referer": 'x"y', "user_agent": "curl/8.1", "received": 3, "phases": {"handle": 0.5}},
+            {
+                "method": "GET",
+                "target": "/",
+                "protocol": "HTTP/1.1",
+                "status": 200,
+                "referer": 'x"y',
+                "user_agent": "curl/8.1",
+                "received": 3,
+                "sent": 13,
+                "phases": {"handle": 0.5},
+            },
+        ),
+        (
+            {"request_line": "GET /old", "status": 200},
+            {"method": "GET", "target": "/old", "protocol": None},
+        ),
+        (
+            {"request_line": "-", "status": 408, "outcome": "expired: header"},
+            {
+                "method": None,
+                "target": None,
+                "protocol": None,
+                "status": 408,
+                "referer": None,
+                "user_agent": None,
+                "outcome": "expired: header",
+            },
+        ),
+        ({"status": 0}, {"status": None}),
+    ],
+)
+def test_json_of_an_http_request(given, expected):
+    shown = json.loads(http_line("json", **given))
+    assert {name: shown[name] for name in expected} == expected
+    assert {"time", "listener", "peer", "handler", "outcome"} < set(shown)
 
 
 # The file

@@ -1,7 +1,6 @@
 """What a user may ask for, and the line that says what is wrong with it."""
 
 import functools
-import http.server
 import socketserver
 import sys
 import textwrap
@@ -17,6 +16,7 @@ from sockserve import (
 )
 from sockserve.admission import parse_network
 from sockserve.config import DEFAULT_LISTEN, ServerConfig, load_handler, read_toml, server_config
+from sockserve.http import FileRequestHandler
 
 
 class Coroutine(StreamRequestHandler):
@@ -90,7 +90,7 @@ def test_nothing_asked_for_serves_the_current_folder_on_this_machine(tmp_path, m
     monkeypatch.chdir(tmp_path)
     config = server_config({})
     assert config.listen == (DEFAULT_LISTEN,) == ("tcp:8000:interface=127.0.0.1",)
-    assert config.handler.func is http.server.SimpleHTTPRequestHandler
+    assert config.handler.func is FileRequestHandler
     assert config.handler.keywords == {"directory": str(tmp_path)}
 
 
@@ -315,7 +315,7 @@ PACKETS = ("udp:0", "udp6:0", "unixgram:s")
             for name in ("Coroutine", "StdlibStream")
             for listen in PACKETS
         ),
-        ({"listen": "udp:8000"}, "handler SimpleHTTPRequestHandler serves streams"),
+        ({"listen": "udp:8000"}, "handler FileRequestHandler serves streams"),
         (
             {"handler": here("Packet"), "listen": ["udp:5300", "tcp:5300"]},
             "listen 'tcp:5300': handler Packet serves datagrams",
@@ -364,19 +364,27 @@ def test_a_handler_that_does_not_say_serves_both(listen):
 # In a file
 
 
+BLOCKING = "handler = 'socketserver:StreamRequestHandler'"
+
 TOML_MISTAKES = [
     ('[[server]]\nlisten = "tcp:7000"\nthread = 4\n', 3, "unknown word 'thread'; did you mean"),
     ('[[server]]\n\n# threads = 0\n"threads" = 0\n', 4, "threads: 0 is less than 1"),
-    ("[[server]]\nthreads = 1\n\n[[server]]\nthreads = 0\n", 5, "threads: 0 is less than 1"),
-    ("[[server]]\nthreads=1\n[[server]]\nfoo=1\n", 4, "unknown word 'foo'"),
+    (f"[[server]]\n{BLOCKING}\nthreads = 1\n\n[[server]]\nthreads = 0\n", 6, "threads: 0 is less"),
+    (f"[[server]]\n{BLOCKING}\nthreads=1\n[[server]]\nfoo=1\n", 5, "unknown word 'foo'"),
+    ("[[server]]\nthreads = 4\n", 2, "threads: handler FileRequestHandler is async def"),
+    ("[[server]]\npath='.'\nconcurrency='serial'\n", 3, "concurrency: handler FileRequestHandler"),
     ("[[server]]\n\n[server.timeout]\nidle = 'x'\n", 3, "timeout idle: 'x' is not a number"),
     ("[[server]]\n[server.timeout]\nidel = 5\n", 2, "timeout: 'idel' is not one of"),
     ("[[server]]\ntimeout.idle = 0\n", 2, "timeout idle: 0 is not a number of seconds"),
     ("[[server]]\ntimeout = {idle = 0}\n", 2, "timeout idle: 0 is not a number of seconds"),
     ("[[server]]\n# one\nhandler = 'nomodule:X'\n", 3, "handler 'nomodule:X': no module"),
     ("[[server]]\nlisten = [\n 'tcp:1',\n 5,\n]\n", 2, "listen: 5 is not a text"),
-    ("[[server]]\nthreads = 4\nconcurrency = 'fork'\n", 2, "threads: goes with concurrency"),
-    ("[[server]]\nlisten = 'udp:1'\n", 2, "listen 'udp:1': handler SimpleHTTPRequestHandler"),
+    (
+        f"[[server]]\n{BLOCKING}\nthreads=4\nconcurrency='fork'\n",
+        3,
+        "threads: goes with concurrency",
+    ),
+    ("[[server]]\nlisten = 'udp:1'\n", 2, "listen 'udp:1': handler FileRequestHandler"),
     ("[[server]]\npath = 'nowhere'\n", 2, "not a directory"),
     ("[[server]]\n[[serve]]\nx = 1\n", 2, "unknown table or word 'serve'; did you mean 'server'?"),
     ("threads = 4\n[[server]]\n", 1, "unknown table or word 'threads'"),
@@ -434,7 +442,12 @@ def test_a_folder_is_not_a_file(tmp_path):
         ({"handler": here("Blocking")}, "Blocking on threads"),
         ({"handler": here("bound"), "concurrency": "serial"}, "Blocking on one thread"),
         ({"handler": here("Blocking"), "concurrency": "fork"}, "Blocking on child processes"),
-        ({}, "SimpleHTTPRequestHandler on threads"),
+        ({}, "FileRequestHandler on the reactor"),
+        ({"path": "."}, "FileRequestHandler on the reactor"),
+        (
+            {"handler": "http.server:SimpleHTTPRequestHandler"},
+            "SimpleHTTPRequestHandler on threads",
+        ),
     ],
 )
 def test_summary_says_where_the_handler_runs(words, place):
@@ -467,7 +480,9 @@ def test_listeners_of_one_server_share_workers_and_caps():
 
 def test_servers_of_one_file_share_neither(tmp_path):
     path = tmp_path / "s.toml"
-    path.write_text("[[server]]\nlisten='tcp:1'\n[[server]]\nlisten='tcp:2'\n")
+    path.write_text(
+        f"[[server]]\nlisten='tcp:1'\n{BLOCKING}\n[[server]]\nlisten='tcp:2'\n{BLOCKING}\n"
+    )
     one, two = (
         next(iter(config.build(MemoryReactorClock()))).server for config in read_toml(str(path))
     )

@@ -22,7 +22,7 @@ def test_what_a_head_says() -> None:
     assert head.method == "PUT"
     assert head.target == "/a%20b?c"
     assert head.version == (1, 1)
-    assert head.fields == [
+    assert list(head.fields) == [
         (b"hOST", b"a:80"),
         (b"X-A", b"b\xe9 c"),
         (b"X-A", b""),
@@ -109,7 +109,7 @@ def test_request_lines(line: bytes, expected: tuple[str, str, tuple[int, int]]) 
     assert status_of(raw) is None
     head = parse_head(raw, lenient=False)
     assert (head.method, head.target, head.version) == expected
-    assert head.fields == [(b"Host", b"example.org")]
+    assert list(head.fields) == [(b"Host", b"example.org")]
 
 
 BAD_FIELDS = [
@@ -314,6 +314,28 @@ def test_keep_alive(version: bytes, fields: bytes, keep_alive: bool) -> None:
     assert parse_head(raw, lenient=False).keep_alive is keep_alive
 
 
+UPGRADE = b"Upgrade: websocket\r\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "fields", "upgrades"),
+    [
+        (b"1.1", UPGRADE + b"Connection: Upgrade\r\n", True),
+        (b"1.1", b"Connection: keep-alive,\tupgrade\r\n" + UPGRADE, True),
+        (b"1.1", b"Connection: keep-alive\r\nConnection: upgrade\r\n" + UPGRADE, True),
+        # RFC 9110 section 7.8: both, and not from HTTP/1.0.
+        (b"1.1", UPGRADE, False),
+        (b"1.1", UPGRADE + b"Connection: keep-alive\r\n", False),
+        (b"1.1", b"Connection: upgrade\r\n", False),
+        (b"1.1", b"Upgrade:\r\nConnection: upgrade\r\n", False),
+        (b"1.0", UPGRADE + b"Connection: upgrade\r\n", False),
+    ],
+)
+def test_upgrade(version: bytes, fields: bytes, upgrades: bool) -> None:
+    raw = b"GET / HTTP/" + version + b"\r\n" + HOST + fields + b"\r\n"
+    assert parse_head(raw, lenient=False).upgrades is upgrades
+
+
 @pytest.mark.parametrize("expectation", [b"100-continue", b"100-CONTINUE \t"])
 @pytest.mark.parametrize(
     ("version", "fields", "expects"),
@@ -371,7 +393,7 @@ def test_http_0_9(lenient: bool, after: bytes) -> None:
         seen = exchange(b"GET /a?b\r\n" + after, cuts=cuts, lenient=lenient)
         ((head, body),) = seen.requests
         assert (head.method, head.target, head.version) == ("GET", "/a?b", (0, 9))
-        assert (head.raw, head.fields, head.length) == (b"GET /a?b\r\n", [], 0)
+        assert (head.raw, head.fields, head.length) == (b"GET /a?b\r\n", (), 0)
         assert not head.keep_alive
         assert body == b""
 

@@ -9,6 +9,7 @@ from sockserve.interfaces import Phase
 from sockserve.stats import (
     DURATION_BUCKETS_SECONDS,
     Histogram,
+    HTTPRequestRecord,
     ListenerStatistics,
     RequestRecord,
 )
@@ -85,6 +86,7 @@ def test_a_snapshot_is_plain_data_and_stays_as_it_was() -> None:
     statistics.requests = 2
     statistics.errors = 1
     statistics.abandoned = 1
+    statistics.responses[4] = 7
     statistics.refused["network"] += 1
     statistics.expiries[Phase.IDLE] += 2
     statistics.record(RequestRecord("", "Echo", {"handle": 1.5}, 10, 20))
@@ -94,6 +96,7 @@ def test_a_snapshot_is_plain_data_and_stays_as_it_was() -> None:
     statistics.accepted += 1
     statistics.refused["network"] += 1
     statistics.expiries[Phase.IDLE] += 1
+    statistics.responses[4] += 1
     statistics.record(RequestRecord("", "Echo", {"handle": 1.5}))
     assert told == as_told
     assert as_told == {
@@ -103,9 +106,40 @@ def test_a_snapshot_is_plain_data_and_stays_as_it_was() -> None:
         "refused": {"network": 1},
         "requests": 2,
         "errors": 1,
+        "responses": {"4xx": 7},
         "expiries": {"idle": 2},
         "received": 10,
         "sent": 20,
         "abandoned": 1,
         "durations": {"handle": {"count": 1, "total": 1.5}},
     }
+
+
+def test_responses_count_by_the_class_of_their_status() -> None:
+    statistics = ListenerStatistics()
+    for status, failed, seconds in [(200, False, 0.5), (204, False, 0.25), (500, True, 2.0)]:
+        statistics.answered(status, failed, seconds)
+    statistics.answered(0, True, 0.0)  # none began
+    told = statistics.snapshot()
+    assert told["responses"] == {"0xx": 1, "2xx": 2, "5xx": 1}
+    assert (told["requests"], told["errors"]) == (4, 2)
+    assert told["durations"] == {"handle": {"count": 4, "total": 2.75}}
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.0005, 0.0006, 0.3, 300.0, 301.0])
+def test_the_duration_of_a_response_counts_as_any_other(seconds: float) -> None:
+    answered, lasted = ListenerStatistics(), ListenerStatistics()
+    answered.answered(200, False, seconds)
+    lasted.lasted("handle", seconds)
+    assert answered.durations["handle"].counts == lasted.durations["handle"].counts
+    assert answered.durations["handle"].total == lasted.durations["handle"].total
+
+
+def test_a_record_of_an_http_request_counts_as_any_other() -> None:
+    """One that has seen neither head nor answer says so."""
+    record = HTTPRequestRecord("", "Hello", received=5, sent=7)
+    assert (record.request_line, record.status) == ("-", 0)
+    assert (record.referer, record.user_agent) == ("-", "-")
+    statistics = ListenerStatistics()
+    statistics.record(record)
+    assert (statistics.received, statistics.sent) == (5, 7)

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.task import Clock
 from zope.interface import directlyProvides
 
 from sockserve.interfaces import DeadlineExpired, Phase
 from sockserve.readers import HIGH_WATER_BYTES, LOW_WATER_BYTES
+from sockserve.writers import Outbox
 from tests.transports import Call, Connection
 
 DATA = bytes(range(256)) * 4096  # 1 MiB, in which a lost or swapped piece shows
@@ -228,7 +230,6 @@ def test_close_ends_the_output_after_everything_has_left(direct: bool) -> None:
     connection.writer.write(DATA)
     connection.writer.close()
     connection.writer.close()
-    assert connection.writer.closed
     connection.transport.make_room(len(DATA) - 1)
     assert not connection.transport.write_ended
     connection.transport.make_room()
@@ -314,3 +315,202 @@ def test_a_transport_that_becomes_tls_says_when_to_pause() -> None:
     connection.transport.make_room()
     call.result()
     assert connection.transport.sent == b"plain" + DATA
+
+
+# What connections of one server send together
+
+
+class Outgoing:
+    """Connections of one server, with the outbox they share."""
+
+    def __init__(self, count: int) -> None:
+        self.clock = Clock()
+        self.outbox = Outbox(self.clock)
+        self.connections = [Connection() for _ in range(count)]
+
+    def post(self, number: int, data: bytes) -> None:
+        self.connections[number].writer.post(data, self.outbox)
+
+    @property
+    def packets(self) -> list[list[bytes]]:
+        """By connection."""
+        return [connection.transport.packets for connection in self.connections]
+
+
+def test_what_connections_post_leaves_at_the_end_of_the_turn() -> None:
+    """All of it by one delayed call, and what one has posted in one piece, in order."""
+    outgoing = Outgoing(3)
+    order: list[int] = []
+    for number, connection in enumerate(outgoing.connections):
+        send = connection.transport.send
+        connection.transport.send = (  # type: ignore[method-assign]
+            lambda data, number=number, send=send: order.append(number) or send(data)
+        )
+    for number, data in [(2, b"a"), (0, b"b"), (2, b"c"), (1, b"d"), (0, b"e")]:
+        outgoing.post(number, data)
+    assert outgoing.packets == [[], [], []]
+    (call,) = outgoing.clock.getDelayedCalls()
+    assert call.getTime() == 0
+    outgoing.clock.advance(0)
+    assert outgoing.packets == [[b"be"], [b"d"], [b"ac"]]
+    assert order == [2, 0, 1]  # whoever posted first
+    assert outgoing.clock.getDelayedCalls() == []
+
+
+def test_each_turn_has_a_delayed_call_of_its_own() -> None:
+    outgoing = Outgoing(1)
+    for turn in range(3):
+        outgoing.post(0, b"%d" % turn)
+        assert len(outgoing.clock.getDelayedCalls()) == 1
+        outgoing.clock.advance(0)
+    assert outgoing.packets == [[b"0", b"1", b"2"]]
+
+
+def test_what_is_posted_while_the_outbox_is_emptied_leaves_by_another_call() -> None:
+    """A client that is answered may ask again at once."""
+    outgoing = Outgoing(2)
+    send = outgoing.connections[0].transport.send
+
+    def answered(data: bytes) -> int:
+        if data == b"first":
+            outgoing.post(1, b"second")
+            assert len(outgoing.clock.getDelayedCalls()) == 1
+        return send(data)
+
+    outgoing.connections[0].transport.send = answered  # type: ignore[method-assign]
+    outgoing.post(0, b"first")
+    outgoing.clock.advance(0)  # with a Clock that turn and the next
+    assert outgoing.packets == [[b"first"], [b"second"]]
+
+
+@both_ways
+def test_posted_and_written_bytes_keep_their_order(direct: bool) -> None:
+    connection, outbox = Connection(direct=direct), Outbox(clock := Clock())
+    writer = connection.writer
+    writer.corked = True
+    writer.write(b"1")
+    writer.post(b"2", outbox)
+    writer.write(b"3")
+    writer.corked = False
+    writer.write(b"4")  # does not wait for the end of the turn, nor leave before the others
+    connection.transport.make_room()
+    assert connection.transport.sent == b"1234"
+    writer.post(b"5", outbox)
+    clock.advance(0)
+    connection.transport.make_room()
+    assert connection.transport.sent == b"12345"
+    assert writer.sent == 5
+
+
+@both_ways
+def test_posting_above_the_watermark_does_not_wait_for_the_end_of_the_turn(direct: bool) -> None:
+    connection, outbox = Connection(direct=direct), Outbox(clock := Clock())
+    connection.writer.post(bytes(HIGH_WATER_BYTES), outbox)
+    connection.transport.make_room()
+    assert connection.transport.sent == b""
+    connection.writer.post(b"1", outbox)
+    connection.transport.make_room()
+    assert connection.transport.sent == bytes(HIGH_WATER_BYTES) + b"1"
+    clock.advance(0)
+    assert connection.writer.is_empty()
+
+
+@both_ways
+def test_posting_while_the_client_takes_nothing_waits_for_it(direct: bool) -> None:
+    connection, outbox = Connection(room=0, direct=direct), Outbox(clock := Clock())
+    writer = connection.writer
+    writer.write(bytes(2 * HIGH_WATER_BYTES))
+    writer.post(b"more", outbox)
+    clock.advance(0)
+    assert connection.transport.sent == b""
+    connection.transport.make_room()
+    assert connection.transport.sent == bytes(2 * HIGH_WATER_BYTES) + b"more"
+    assert writer.is_empty()
+
+
+@both_ways
+@pytest.mark.parametrize("posts_again", [False, True], ids=["", "posts-again"])
+def test_closing_before_the_end_of_the_turn_sends_what_was_posted(
+    direct: bool, posts_again: bool
+) -> None:
+    connection, outbox = Connection(direct=direct), Outbox(clock := Clock())
+    connection.writer.post(b"last words", outbox)
+    connection.writer.close()
+    if posts_again:
+        connection.writer.post(b"too late", outbox)
+    clock.advance(0)
+    connection.transport.make_room()
+    assert connection.transport.sent == b"last words"
+    assert connection.transport.write_ended
+
+
+@both_ways
+@pytest.mark.parametrize("posts_again", [False, True], ids=["", "posts-again"])
+def test_what_was_posted_to_a_connection_that_is_lost_goes_nowhere(
+    direct: bool, posts_again: bool
+) -> None:
+    lost, other = Connection(direct=direct), Connection()
+    outbox = Outbox(clock := Clock())
+    for connection in (lost, other):
+        connection.writer.post(b"posted", outbox)
+    lost.writer.fail(ConnectionResetError())
+    if posts_again:
+        lost.writer.post(b"too late", outbox)
+    clock.advance(0)
+    lost.transport.make_room()
+    assert lost.transport.sent == b""
+    assert lost.writer.waiting == 0
+    assert other.transport.sent == b"posted"
+
+
+def test_a_client_that_has_gone_does_not_keep_others_from_their_answers() -> None:
+    """Its connection shows that only when the outbox is emptied."""
+    outgoing = Outgoing(3)
+    outgoing.connections[1].transport.broken = ConnectionResetError()
+    for number in range(3):
+        outgoing.post(number, b"answer")
+    outgoing.clock.advance(0)
+    assert outgoing.packets == [[b"answer"], [], [b"answer"]]
+    assert outgoing.connections[1].transport.aborted
+    assert outgoing.connections[1].writer.broken
+
+
+def test_posted_bytes_that_do_not_leave_have_a_deadline() -> None:
+    connection, outbox = Connection(room=0, write=60), Outbox(clock := Clock())
+    connection.writer.post(b"x", outbox)
+    connection.advance(5)
+    clock.advance(0)
+    connection.advance(100)
+    assert connection.expired == [(65, Phase.WRITE)]  # sent at 5: 5 + 60
+
+
+# How much waits
+
+
+@both_ways
+def test_waiting_and_is_empty_tell_what_is_still_here(direct: bool) -> None:
+    connection = Connection(room=0, direct=direct)
+    writer = connection.writer
+    assert (writer.waiting, writer.is_empty()) == (0, True)
+    writer.corked = True
+    writer.write(b"held back")
+    assert (writer.waiting, writer.is_empty()) == (9, False)
+    writer.write(bytes(3 * HIGH_WATER_BYTES))
+    while not writer.is_empty():
+        here = len(b"held back") + 3 * HIGH_WATER_BYTES - len(connection.transport.sent)
+        # The rest is the transport's: a batch, or its own buffer.
+        assert here - 2 * HIGH_WATER_BYTES <= writer.waiting <= here
+        connection.transport.make_room(10_000)
+    assert writer.waiting == 0
+    if direct:  # the kernel has it all; a wrapped transport's buffer is its own
+        assert len(connection.transport.sent) == len(b"held back") + 3 * HIGH_WATER_BYTES
+
+
+@pytest.mark.parametrize("taken", [1, 5])
+def test_a_part_the_kernel_did_not_take_still_waits(taken: int) -> None:
+    connection = Connection(room=taken)
+    connection.writer.write(b"123456")
+    assert not connection.writer.is_empty()
+    connection.transport.make_room()
+    assert connection.writer.is_empty()
+    assert connection.transport.sent == b"123456"

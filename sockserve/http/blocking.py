@@ -254,6 +254,7 @@ class BlockingHTTPServing(HTTPServing):
             self._account(gathering.response, outcome)
             self._let_go_of_socket()
             return
+        self.parts &= ~Part.HANDLER  # before the next request has one
         self._sent += gathering.sent if direct else 0
         if direct:
             gathering.response.close |= not self._take_back()
@@ -269,7 +270,7 @@ class BlockingHTTPServing(HTTPServing):
             self._next(now)
             if self._stage is _READING and not self._requests.is_empty():
                 self._read()
-        self._over(Part.HANDLER)
+        self._over(0)
 
     def _draining_now(self) -> bool:
         return self._draining and self._requests.is_empty()

@@ -241,6 +241,8 @@ class HTTPRequestHandler(BaseRequestHandler):
             self._response.inform(head)
         else:
             self._response.start(status, head, self._length, self._coding)
+            if status == 101 or self.command == "CONNECT":
+                self.__dict__.pop("rfile", None)  # what follows is another stream
 
     def flush_headers(self) -> None:
         """Send the head now, if it is complete."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+import attrs
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from sockserve.http.framing import RemoteProtocolError
@@ -21,6 +22,7 @@ __all__ = [
     "MAX_HEADER_FIELDS",
     "MAX_LINE_BYTES",
     "TOKEN",
+    "HeaderSection",
     "RequestHead",
     "parse_head",
     "parse_request_line",
@@ -33,8 +35,26 @@ MAX_LINE_BYTES = 65536
 #: gunicorn's order of magnitude.  Longer: 431.
 MAX_HEADER_BYTES = 65536
 
+#: How many header sections are remembered with what they mean, and how long one (with its
+#: request line) may be for that: 1 MiB at most, together.
+REPEATED_SECTIONS = 512
+REPEATED_SECTION_BYTES = 2048
+
 #: The most header fields: C{http.client._MAXHEADERS}.  More: 431.
 MAX_HEADER_FIELDS = 100
+
+
+@attrs.frozen
+class HeaderSection:
+    """
+    The header fields of a head, and what they say about framing and the connection; see
+    L{RequestHead}.
+    """
+
+    fields: tuple[tuple[bytes, bytes], ...] = ()
+    length: int | None = 0
+    keep_alive: bool = False
+    expects_continue: bool = False
 
 
 class RequestHead:
@@ -69,16 +89,16 @@ class RequestHead:
         target: str,
         version: tuple[int, int],
         raw: bytes,
-        fields: list[tuple[bytes, bytes]],
+        section: HeaderSection,
     ) -> None:
         self.method = method
         self.target = target
         self.version = version
         self.raw = raw
-        self.fields = fields
-        self.length: int | None = 0
-        self.keep_alive = version == _HTTP_1_1
-        self.expects_continue = False
+        self.fields = section.fields
+        self.length = section.length
+        self.keep_alive = section.keep_alive
+        self.expects_continue = section.expects_continue
 
     def __repr__(self) -> str:
         return f"<RequestHead {self.method} {self.target!r} {self.version}>"
@@ -118,22 +138,6 @@ class _Fields:
         self.fields.append((name, value))
 
 
-def _parse_fields(head: bytes) -> list[tuple[bytes, bytes]]:
-    """
-    The header fields of a head with a request line that httptools likes.
-
-    @raise RemoteProtocolError: it is malformed.
-    """
-    found = _Fields()
-    try:
-        HttpRequestParser(found).feed_data(head)
-    except HttpParserUpgrade:  # what follows the message could be another protocol
-        pass
-    except HttpParserError as error:
-        raise RemoteProtocolError(400, str(error)) from None
-    return found.fields
-
-
 _HTTP_1_1 = (1, 1)
 _VERSIONS = {b"HTTP/1.1": _HTTP_1_1, b"HTTP/1.0": (1, 0)}
 _VERSION = re.compile(rb"HTTP/([0-9])\.([0-9])")
@@ -155,11 +159,8 @@ _OWN_TARGETS = {
 _LENIENT_TARGET = re.compile(rb"[\x21-\x7e\x80-\xff]+")
 
 
-@lru_cache(maxsize=256)
-def _is_host(value: bytes) -> bool:
-    return _HOST.fullmatch(value) is not None
-
-
+#: What nearly all requests ask for.
+_PATH = re.compile(rb"/[\x21-\x7e]*")
 _DIGITS = re.compile(rb"[0-9]+")
 _LINE_END = re.compile(rb"\r?\n")
 
@@ -215,106 +216,109 @@ def parse_head(raw: bytes, lenient: bool) -> RequestHead:
         line, what has arrived.
     @raise RemoteProtocolError: it is none, or one that is refused.
     """
-    words = raw[: raw.find(b"\r\n")].split(b" ")
+    line_end = raw.find(b"\r\n") + 2
+    words = raw[: line_end - 2].split(b" ")
     if (
         len(words) != 3
         or (method := _METHODS.get(words[0])) is None
         or (version := _VERSIONS.get(words[2])) is None
-        or words[1][:1] != b"/"
-        or len(raw) > MAX_HEADER_BYTES
+        or not _PATH.fullmatch(words[1])
+        or len(raw) > REPEATED_SECTION_BYTES
     ):
         return _unusual_head(raw, lenient)
     try:
-        fields = _parse_fields(raw)
+        section = _repeated_section(raw[line_end:], version, lenient)
     except RemoteProtocolError:
-        if lenient:
+        if lenient:  # its lines may end in another way
             return _unusual_head(raw, lenient)
         raise
-    head = RequestHead(method, words[1].decode("latin-1"), version, raw, fields)
-    _decide(head, lenient)
-    return head
+    return RequestHead(method, words[1].decode("latin-1"), version, raw, section)
 
 
 def _unusual_head(raw: bytes, lenient: bool) -> RequestHead:
-    """
-    What httptools would refuse though it is good, or would not refuse: it gets the
-    header fields below a request line of its liking.
-    """
+    """What is long, of an unusual form, or bad."""
     line_end = raw.find(b"\n") + 1
     if line_end > MAX_LINE_BYTES:
         raise RemoteProtocolError(414, "the request line is too long")
     if len(raw) - line_end > MAX_HEADER_BYTES:
         raise RemoteProtocolError(431, "the header section is too long")
     method, target, version = parse_request_line(raw[:line_end], lenient)
-    fields: list[tuple[bytes, bytes]] = []
     section = raw[line_end:]
     if version == (0, 9):
         # Nothing follows such a request; header fields are a later one's without its version.
         if not lenient and section.strip(b"\r\n"):
             raise RemoteProtocolError(400, "header fields need a version in the request line")
         raw = raw[:line_end]
+        parsed = HeaderSection()
     else:
         if lenient:
             section = _LINE_END.sub(b"\r\n", section)
-        fields = _parse_fields(b"GET / HTTP/%d.%d\r\n%b" % (*version, section))
-    head = RequestHead(method.decode(), target.decode("latin-1"), version, raw, fields)
-    _decide(head, lenient)
-    return head
+        parsed = _parse_section(section, version, lenient)
+    return RequestHead(method.decode(), target.decode("latin-1"), version, raw, parsed)
 
 
-def _decide(head: RequestHead, lenient: bool) -> None:
-    """Find out from its fields how the request's body is delimited, and what comes after."""
-    fields = head.fields
-    hosts = 0
-    coding = connection = length = expectation = None
-    for index, (name, value) in enumerate(fields):
-        if value[-1:] in _BLANKS:
-            value = value.rstrip(b" \t")
-            fields[index] = (name, value)
-        lower = name.lower()
-        if lower not in _DECISIVE:
-            continue
-        if lower == b"host":
-            hosts += 1
-            if not lenient and not _is_host(value):
-                raise RemoteProtocolError(400, "the Host is not one")
-        elif lower == b"connection":
-            connection = value if connection is None else connection + b"," + value
-        elif lower == b"content-length":
-            if length is not None or not _DIGITS.fullmatch(value) or len(value) > 18:
-                raise RemoteProtocolError(400, "the Content-Length is not one number")
-            length = int(value)
-        elif lower == b"transfer-encoding":
-            coding = value if coding is None else coding + b"," + value
-        else:
-            expectation = value
+def _parse_section(section: bytes, version: tuple[int, int], lenient: bool) -> HeaderSection:
+    """
+    Find out from header fields how a request's body is delimited, and what comes after.
+
+    @raise RemoteProtocolError: they are malformed, or there is a doubt.
+    """
+    found = _Fields()
+    try:
+        # Below a request line of its liking: it does not know all methods.
+        HttpRequestParser(found).feed_data(b"GET / HTTP/%d.%d\r\n%b" % (*version, section))
+    except HttpParserUpgrade:  # what follows the message could be another protocol
+        pass
+    except HttpParserError as error:
+        raise RemoteProtocolError(400, str(error)) from None
+    fields = [(name, value.rstrip(b" \t")) for name, value in found.fields]
     if len(fields) > MAX_HEADER_FIELDS:
         raise RemoteProtocolError(431, "there are too many header fields")
-    if hosts != 1 and (hosts or (head.version == _HTTP_1_1 and not lenient)):
+    values: dict[bytes, list[bytes]] = {}
+    for name, value in fields:
+        lower = name.lower()
+        if lower in _DECISIVE:
+            values.setdefault(lower, []).append(value)
+    hosts = values.get(b"host", [])
+    if len(hosts) != 1 and (hosts or (version == _HTTP_1_1 and not lenient)):
         raise RemoteProtocolError(400, "a request has one Host, if it is not an old one")
-    if connection is not None:
-        options = [option.strip(b" \t") for option in connection.lower().split(b",")]
-        if b"close" in options:
-            head.keep_alive = False
-        elif b"keep-alive" in options and head.version == (1, 0):
-            head.keep_alive = True
-    if expectation is not None and head.version == _HTTP_1_1:
-        if expectation.lower() == b"100-continue":
-            head.expects_continue = bool(length) or coding is not None
+    if hosts and not lenient and not _HOST.fullmatch(hosts[0]):
+        raise RemoteProtocolError(400, "the Host is not one")
+    length = _body_length(values, version)
+    options = b",".join(values.get(b"connection", [])).lower().split(b",")
+    options = [option.strip(b" \t") for option in options]
+    keep_alive = b"close" not in options and (version == _HTTP_1_1 or b"keep-alive" in options)
+    expects_continue = False
+    if b"expect" in values and version == _HTTP_1_1:
+        if values[b"expect"][-1].lower() == b"100-continue":
+            expects_continue = length != 0
         elif not lenient:
             raise RemoteProtocolError(417, "the expectation is none that can be met")
-    if coding is None:
-        head.length = length or 0
-        return
-    if length is not None or head.version != _HTTP_1_1:
+    return HeaderSection(tuple(fields), length, keep_alive, expects_continue)
+
+
+#: A client says the same about itself in one request after another: what that means is
+#: looked up.
+_repeated_section = lru_cache(maxsize=REPEATED_SECTIONS)(_parse_section)
+
+
+def _body_length(values: dict[bytes, list[bytes]], version: tuple[int, int]) -> int | None:
+    """A body's length by the fields that tell; None when it is chunked."""
+    lengths = values.get(b"content-length", [])
+    length = 0
+    if lengths:
+        if len(lengths) > 1 or not _DIGITS.fullmatch(lengths[0]) or len(lengths[0]) > 18:
+            raise RemoteProtocolError(400, "the Content-Length is not one number")
+        length = int(lengths[0])
+    if b"transfer-encoding" not in values:
+        return length
+    if lengths or version != _HTTP_1_1:
         # RFC 9112 section 6.1: the ways of smuggling a request.
         raise RemoteProtocolError(400, "Transfer-Encoding goes with HTTP/1.1 and no Content-Length")
-    if (coding := coding.lower()) != b"chunked":
+    coding = b",".join(values[b"transfer-encoding"]).lower()
+    if coding != b"chunked":
         # RFC 9112 section 6.3: without chunked as the last there is no length.
         last = coding.rpartition(b",")[2].strip(b" \t")
         status = 501 if last == b"chunked" else 400
         raise RemoteProtocolError(status, "the only transfer coding is chunked")
-    head.length = None
-
-
-_BLANKS = (b" ", b"\t")
+    return None

@@ -11,6 +11,7 @@ reactor thread.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import copy_context
 from enum import Enum
 from typing import Any
@@ -20,7 +21,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from sockserve.http.framing import Event, LocalProtocolError, RemoteProtocolError, State
-from sockserve.http.heads import RequestHead
+from sockserve.http.heads import HeaderSection, RequestHead
 from sockserve.http.requests import BodyReader, HTTPConnection
 from sockserve.http.responses import CoroutineResponse, Response, answer_error
 from sockserve.http.wire import RequestReader
@@ -98,6 +99,8 @@ class HTTPServing(ReactorServing):
         self._requests = RequestReader(lenient)
         self._stage = Stage.OFFERED
         self._answer_began = 0.0
+        #: What L{DeadlineTimer.seconds} asks; twice for every request.
+        self._seconds: Callable[[], float] = self.factory.reactor.seconds
         self._received = 0
         #: What handlers have sent without the writer.
         self._sent = 0
@@ -276,7 +279,7 @@ class HTTPServing(ReactorServing):
 
     def _answer(self, head: RequestHead) -> None:
         self._stage = _ANSWERING
-        self._answer_began = self.timer.seconds()
+        self._answer_began = self._seconds()
         request = self.request
         request.head = head
         request.response = request.wfile = response = CoroutineResponse(
@@ -306,18 +309,20 @@ class HTTPServing(ReactorServing):
 
     def _task_ended(self, result: Any, error: BaseException | None) -> None:
         self._task = None
+        self.parts &= ~Part.HANDLER  # before the next request has one
         if error is None:
             self._answered(result)
         else:
             self._raised(error)
         if self._stage is _READING:
             self._read()
-        self._over(Part.HANDLER)
+        self._over(0)
 
     def _open_body(self) -> StreamReader:
         """The stream of the body, or of what comes after a switch, made when asked for."""
         requests, response = self._requests, self.request.response
-        if requests.state is _COMPLETE and response.begun and response.switches:
+        if requests.state is _COMPLETE and response.started and response.switches:
+            response.flush()
             self._body = StreamReader(self.transport, self.deadlines, self.timer)
             self._resume()
             self.protocol.deliver_to(self._feed_switched)
@@ -463,8 +468,8 @@ class HTTPServing(ReactorServing):
     def _refuse(self, error: RemoteProtocolError) -> None:
         """Answer what is no request."""
         self.timer.disarm(Phase.HEADER)
-        self._answer_began = self.timer.seconds()
-        head = RequestHead("", "", (1, 1), b"-", [])
+        self._answer_began = self._seconds()
+        head = RequestHead("", "", (1, 1), b"-", HeaderSection())
         response = CoroutineResponse(head, self._writer, self.factory.outbox)
         response.close = True
         answer_error(response, error.status, str(error))
@@ -481,7 +486,7 @@ class HTTPServing(ReactorServing):
     def _account(self, response: Response, outcome: Outcome) -> float:
         """Count the request, and tell of it; gives the time."""
         factory = self.factory
-        now = self.timer.seconds()
+        now = self._seconds()
         seconds = now - self._answer_began
         factory.statistics.answered(response.status, outcome is _ERROR, seconds)
         if factory.observers:

@@ -212,7 +212,11 @@ class Response(ResponseFraming):
         length = self._length
         if length is None and size is not None and self._coding is None:
             length = size
-            if status not in (204, 304) and (size or method != "HEAD"):
+            if (
+                status not in (204, 304)
+                and (size or method != "HEAD")
+                and not self.switches  # RFC 9110 section 8.6
+            ):
                 head = f"{head}Content-Length: {size}\r\n"
         state = self.begin(method, self.version, status, length, self._coding)
         if state is _CHUNKED:

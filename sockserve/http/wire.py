@@ -185,14 +185,15 @@ class RequestReader:
     def _head(self, end: int) -> RequestHead:
         self._searched = 0
         head = parse_head(self._take(end), self._lenient)
-        if head.length is None:
+        length = head.length
+        if length == 0:
+            self.state = TRANSITIONS[self.state][_BODILESS]
+        elif length is None:
             self._chunks = ChunkReader()
             self._move(Event.CHUNKED)
-        elif head.length:
-            self._remaining = head.length
-            self._move(Event.COUNTED)
         else:
-            self.state = TRANSITIONS[self.state][_BODILESS]
+            self._remaining = length
+            self._move(Event.COUNTED)
         return head
 
     def _read_counted(self) -> bytes | Event | None:

@@ -1,0 +1,556 @@
+"""
+C{http.server}'s handlers, as they are: a request that has arrived gets a thread, nothing else
+does.
+"""
+
+import functools
+import http.client
+import io
+import os
+import select
+import shutil
+import socket
+import threading
+import xmlrpc.client
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler
+from socketserver import ThreadingMixIn
+from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer
+from xmlrpc.server import SimpleXMLRPCDispatcher, SimpleXMLRPCRequestHandler
+
+import pytest
+
+from sockserve.concurrency import make_concurrency
+from sockserve.connections import StreamFactory
+from tests.integration.handlers import PIECE
+from tests.integration.http_clients import chunked, client, get, post, whole
+from tests.integration.servers import (
+    counts,
+    description,
+    in_thread,
+    is_ended,
+    serving,
+    until,
+)
+
+pytestmark = [
+    pytest.mark.usefixtures("no_leaks", "errors"),
+    # Twisted's own way to its certificates.
+    pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning"),
+]
+
+KINDS = ["tcp", "unix", "ssl", "haproxy:tcp"]
+#: One that is lent and one that is pumped.
+ONE_OF_EACH = ["tcp", "ssl"]
+
+
+def threads(number):
+    from twisted.internet import reactor
+
+    return make_concurrency(reactor, "threads", threads=number)
+
+
+class Quiet(BaseHTTPRequestHandler):
+    """C{http.server}'s, but for what it writes to standard error."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format, *args):
+        pass
+
+    def answer(self, body, status=200):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class Echo(Quiet):
+    """Tells a client the path it asked for, and the body it sent."""
+
+    def do_GET(self):
+        self.answer(self.path.encode())
+
+    def do_POST(self):
+        self.answer(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+
+
+class OldEcho(Echo):
+    protocol_version = "HTTP/1.0"
+
+
+# The kinds of connection
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_several_requests_on_a_connection(kind, tmp_path):
+    def talk(address):
+        with client(address, kind) as one:
+            for number in range(5):
+                assert one.ask(get(f"/{number}")).body == b"/%d" % number
+                assert one.ask(post(b"body %d" % number)).body == b"body %d" % number
+
+    async with serving(Echo, description(kind, tmp_path)) as server:
+        await in_thread(talk, server.server_address)
+        await until(lambda: not server.statistics.active)
+        assert counts(server) == {"accepted": 1, "requests": 10}
+        assert server.statistics.responses[2] == 10
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_http_1_0_handler_ends_the_connection(kind, tmp_path):
+    async with serving(OldEcho, description(kind, tmp_path)) as server:
+        answer = await in_thread(whole, server.server_address, get("/a") + get("/b"), kind)
+        assert answer.startswith(b"HTTP/1.0 200 OK\r\n")
+        assert answer.endswith(b"\r\n\r\n/a")
+
+
+async def test_pipelined_requests_are_answered_in_order():
+    async with serving(Echo) as server:
+
+        def talk():
+            with client(server.server_address) as one:
+                one.say(b"".join(get(f"/{n}") + post(b"%d" % n) for n in range(50)))
+                return [one.answer().body for _ in range(100)]
+
+        expected = [body for n in range(50) for body in (b"/%d" % n, b"%d" % n)]
+        assert await in_thread(talk) == expected
+
+
+async def test_a_client_that_ends_its_side_is_answered():
+    async with serving(Echo) as server:
+        answer = await in_thread(
+            whole, server.server_address, post(b"hello") + get("/bye"), "tcp", True
+        )
+        assert answer.count(b"HTTP/1.1 200 OK") == 2
+        assert answer.endswith(b"/bye")
+
+
+# Whole servers' handlers
+
+
+async def test_files(tmp_path):
+    (tmp_path / "page.html").write_text("a page")
+    (tmp_path / "big").write_bytes(PIECE * 100)
+
+    class Files(SimpleHTTPRequestHandler):
+        log_message = Quiet.log_message
+
+    handler = functools.partial(Files, directory=tmp_path)
+
+    def talk(address):
+        url = http.client.HTTPConnection(*address)
+        pages = []
+        for target in ("/page.html", "/big", "/", "/none"):
+            url.request("GET", target)
+            response = url.getresponse()
+            pages.append((response.status, response.read()))
+        url.close()
+        return pages
+
+    async with serving(handler) as server:
+        page, big, listing, missing = await in_thread(talk, server.server_address)
+    assert page == (200, b"a page")
+    assert big == (200, PIECE * 100)
+    assert listing[0] == 200
+    assert b"page.html" in listing[1]
+    assert missing[0] == 404
+
+
+class XMLRPCFactory(StreamFactory, SimpleXMLRPCDispatcher):
+    """The server of C{xmlrpc.server}: what its handler asks of it."""
+
+    logRequests = False
+
+    def __init__(self, *args, **options):
+        StreamFactory.__init__(self, *args, **options)
+        SimpleXMLRPCDispatcher.__init__(self, allow_none=True, encoding="utf-8")
+        self.register_function(pow)
+        self.register_introspection_functions()
+
+
+@pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/1.1"])
+async def test_xmlrpc(version):
+    class Handler(SimpleXMLRPCRequestHandler):
+        protocol_version = version
+
+    def talk(address):
+        with xmlrpc.client.ServerProxy(f"http://localhost:{address[1]}/RPC2") as proxy:
+            powers = [proxy.pow(2, n) for n in range(10)]
+            # More than the handler takes in one piece, and gzipped on the way.
+            with pytest.raises(xmlrpc.client.Fault, match="TypeError"):
+                proxy.pow("x" * 2**21)
+            return powers, proxy.system.listMethods()
+
+    async with serving(Handler, factory=XMLRPCFactory) as server:
+        powers, methods = await in_thread(talk, server.server_address)
+        assert powers == [2**n for n in range(10)]
+        assert "pow" in methods
+        await until(lambda: not server.statistics.active)
+        connections = 1 if version == "HTTP/1.1" else 12
+        assert counts(server) == {"accepted": connections, "requests": 12}
+
+
+class WSGIFactory(StreamFactory):
+    """The server of C{wsgiref.simple_server}: what its handler asks of it."""
+
+    application = None
+    server_name = "localhost"
+    server_port = 80
+    setup_environ = WSGIServer.setup_environ
+    get_app = WSGIServer.get_app
+    set_app = WSGIServer.set_app
+
+
+class WSGIHandler(WSGIRequestHandler):
+    log_message = Quiet.log_message
+
+
+def echo_application(environ, start_response):
+    size = int(environ.get("CONTENT_LENGTH") or 0)
+    body = environ["wsgi.input"].read(size)
+    answer = [environ["REQUEST_METHOD"].encode(), b" ", environ["PATH_INFO"].encode(), b" ", body]
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return answer
+
+
+@pytest.mark.parametrize("kind", ONE_OF_EACH)
+async def test_wsgiref(kind, tmp_path):
+    async with serving(WSGIHandler, description(kind, tmp_path), factory=WSGIFactory) as server:
+        server.setup_environ()
+        server.set_app(echo_application)
+        answer = await in_thread(whole, server.server_address, post(b"hello", target="/a"), kind)
+        assert answer.startswith(b"HTTP/1.0 200 OK\r\n")
+        assert answer.endswith(b"\r\n\r\nPOST /a hello")
+        answer = await in_thread(whole, server.server_address, get("/b"), kind)
+        assert answer.endswith(b"\r\n\r\nGET /b ")
+
+
+# What holds a thread
+
+
+@pytest.mark.parametrize("kind", ONE_OF_EACH)
+async def test_no_thread_is_held_between_requests(kind, tmp_path):
+    options = {"concurrency": threads(1)}
+    async with serving(Echo, description(kind, tmp_path), **options) as server:
+
+        def talk():
+            with client(server.server_address, kind) as first:
+                assert first.ask(get("/1")).body == b"/1"
+                # The only thread serves another, while the first connection is open.
+                with client(server.server_address, kind) as second:
+                    assert second.ask(get("/2")).body == b"/2"
+                    assert first.ask(get("/3")).body == b"/3"
+                    return second.ask(get("/4")).body
+
+        assert await in_thread(talk) == b"/4"
+        await until(lambda: not server.concurrency.running)
+
+
+def flood(address, idle, slow):
+    """
+    Connect many clients: some with a request behind them, some with half of one.  The
+    caller closes them.
+    """
+    clients = []
+    try:
+        for number in range(idle + slow):
+            sock = socket.create_connection(address, timeout=30)
+            clients.append(sock)
+            if number < idle:
+                sock.sendall(get("/idle"))
+            else:
+                sock.sendall((get if number % 2 else functools.partial(post, b"12345"))()[:-4])
+        for sock in clients[:idle]:
+            answer = b""
+            while not answer.endswith(b"\r\n\r\n/idle"):
+                answer += sock.recv(4096)
+    except BaseException:
+        close_all(clients)
+        raise
+    return clients
+
+
+def close_all(clients):
+    for sock in clients:
+        sock.close()
+
+
+async def test_slow_and_idle_clients_starve_nobody():
+    """8 threads, 2,000 idle connections, 400 that come by the byte, and one more."""
+    async with serving(Echo, concurrency=threads(8)) as server:
+        clients = await in_thread(flood, server.server_address, 2000, 400)
+        try:
+            assert len(server.connections) == 2400
+            assert server.concurrency.running == server.concurrency.waiting == 0
+            for _ in range(3):
+
+                def trickle():
+                    for sock in clients[2000:]:
+                        sock.sendall(b"x")
+
+                await in_thread(trickle)
+                with_one_more = in_thread(
+                    whole, server.server_address, get("/", "Connection: close")
+                )
+                assert (await with_one_more).endswith(b"\r\n\r\n/")
+                assert server.concurrency.running == server.concurrency.waiting == 0
+        finally:
+            close_all(clients)
+        await until(lambda: not server.statistics.active)
+
+
+# Its socket is one
+
+
+def names(handler):
+    peer, own = handler.connection.getpeername(), handler.connection.getsockname()
+    assert peer == handler.client_address == handler.request.getpeername()
+    return repr((peer, own))
+
+
+def selects(handler):
+    return select.select([], [handler.connection], [], 0)[1] == [handler.connection]
+
+
+def controls(handler):
+    import fcntl
+
+    return not fcntl.fcntl(handler.connection, fcntl.F_GETFL) & os.O_NONBLOCK
+
+
+def has_options(handler):
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    handler.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return handler.connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+def times_out(handler):
+    handler.connection.settimeout(0.01)
+    try:
+        handler.connection.recv(1)
+    except TimeoutError:
+        handler.connection.settimeout(None)
+        return True
+
+
+@pytest.mark.parametrize("kind", ONE_OF_EACH)
+@pytest.mark.parametrize("look", [names, selects, controls, has_options, times_out])
+async def test_the_connection_is_a_real_socket(look, kind, tmp_path):
+    class Handler(Quiet):
+        def do_GET(self):
+            assert isinstance(self.connection, socket.socket)
+            assert os.fstat(self.connection.fileno())
+            self.answer(str(look(self)).encode())
+
+    async with serving(Handler, description(kind, tmp_path)) as server:
+
+        def talk():
+            with client(server.server_address, kind) as one:
+                answers = [one.ask(get()).body for _ in range(2)]
+                return answers, one.socket.getsockname()
+
+        answers, own = await in_thread(talk)
+    expected = repr((own, server.server_address)) if look is names else None
+    for answer in answers:
+        assert answer.decode() == expected if expected else answer in (b"True", b"1")
+
+
+# Ways to send.  `handler.size` is what the client is told to expect.
+
+
+def by_write(handler, body):
+    handler.wfile.write(body)
+
+
+def by_sendall(handler, body):
+    handler.connection.sendall(body)
+
+
+def by_send(handler, body):
+    view = memoryview(body)
+    while view:
+        view = view[handler.connection.send(view) :]
+
+
+def by_a_file(handler, body):
+    with handler.connection.makefile("wb") as wfile:
+        wfile.write(body)
+
+
+def by_descriptor(handler, body):
+    view = memoryview(body)
+    while view:
+        view = view[os.write(handler.connection.fileno(), view) :]
+
+
+def by_sendfile(handler, body):
+    import tempfile
+
+    with tempfile.TemporaryFile() as file:
+        file.write(body)
+        file.seek(0)
+        assert handler.connection.sendfile(file) == len(body)
+
+
+def by_copyfileobj(handler, body):
+    shutil.copyfileobj(io.BytesIO(body), handler.wfile)
+
+
+def by_text(handler, body):
+    text = io.TextIOWrapper(handler.wfile, "latin-1", newline="")
+    text.write(body.decode("latin-1"))
+    text.detach()
+
+
+def by_sendmsg(handler, body):
+    view = memoryview(body)
+    while view:
+        view = view[handler.connection.sendmsg([view]) :]
+
+
+WAYS = [
+    by_write,
+    by_sendall,
+    by_send,
+    by_a_file,
+    by_descriptor,
+    by_sendfile,
+    by_copyfileobj,
+    by_text,
+    by_sendmsg,
+]
+
+
+@pytest.mark.parametrize("wbufsize", [0, 4096])
+@pytest.mark.parametrize("kind", ONE_OF_EACH)
+@pytest.mark.parametrize("send", WAYS)
+async def test_ways_to_send(send, kind, wbufsize, tmp_path):
+    body = bytes(range(256)) * 4096  # 1 MiB: more than buffers take at once
+
+    class Handler(Quiet):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.flush()
+            send(self, body)
+
+    Handler.wbufsize = wbufsize
+    async with serving(Handler, description(kind, tmp_path)) as server:
+
+        def talk():
+            with client(server.server_address, kind) as one:
+                return [one.ask(get()).body == body for _ in range(2)]
+
+        assert await in_thread(talk) == [True, True]
+
+
+# How a handler leaves its connection
+
+
+def closes(handler):
+    handler.connection.close()
+
+
+def shuts(handler):
+    handler.connection.shutdown(socket.SHUT_RDWR)
+
+
+def shuts_output(handler):
+    handler.connection.shutdown(socket.SHUT_WR)
+    handler.close_connection = True
+
+
+def detaches(handler):
+    os.close(handler.connection.detach())
+
+
+def raises(handler):
+    raise ZeroDivisionError("on purpose")
+
+
+def exits(handler):
+    raise SystemExit
+
+
+@pytest.mark.parametrize("kind", ONE_OF_EACH)
+@pytest.mark.parametrize("leave", [closes, shuts, shuts_output, detaches, raises, exits])
+async def test_a_handler_ends_the_connection(leave, kind, tmp_path, errors):
+    class Handler(Quiet):
+        def do_GET(self):
+            self.answer(b"answer")
+            leave(self)
+
+    async with serving(Handler, description(kind, tmp_path)) as server:
+        answer = await in_thread(whole, server.server_address, get() + get(), kind)
+        assert answer.count(b"HTTP/1.1") == 1
+        assert answer.endswith(b"\r\n\r\nanswer")
+        await until(lambda: not server.statistics.active)
+        assert server.statistics.errors == (leave is raises)
+    if leave is raises:
+        (error,) = errors
+        assert "ZeroDivisionError: on purpose" in error
+        errors.clear()
+
+
+async def test_a_handler_that_raises_before_it_has_answered(errors):
+    class Handler(Quiet):
+        def do_GET(self):
+            raises(self)
+
+    async with serving(Handler) as server:
+        # As the stdlib: no answer at all.
+        assert await in_thread(whole, server.server_address, get()) == b""
+        assert counts(server)["errors"] == 1
+    errors.clear()
+
+
+# A handler that overrides the loop
+
+
+class Line(Quiet):
+    """Reads what it likes."""
+
+    def handle(self):
+        for line in self.rfile:
+            self.wfile.write(line.upper())
+
+
+class Twice(Quiet):
+    """Has its own idea of when a request is complete."""
+
+    def handle_one_request(self):
+        line = self.connection.recv(3)
+        self.connection.sendall(line * 2)
+        self.close_connection = not line
+
+
+class NoCase(Quiet):
+    def parse_request(self):
+        parsed = super().parse_request()
+        self.command = self.command.upper()
+        return parsed
+
+    def do_GET(self):
+        self.answer(b"%d" % threading.active_count())
+
+
+@pytest.mark.parametrize("kind", ONE_OF_EACH)
+@pytest.mark.parametrize(
+    ("handler", "said", "heard"),
+    [
+        (Line, b"no request\nat all\n", b"NO REQUEST\nAT ALL\n"),
+        (Twice, b"abc", b"abcabc"),
+        (NoCase, get(method="get"), b"HTTP/1.1 200 OK"),
+    ],
+)
+async def test_a_handler_with_its_own_loop_keeps_its_thread(handler, said, heard, kind, tmp_path):
+    async with serving(handler, description(kind, tmp_path)) as server:
+
+        def talk():
+            with client(server.server_address, kind) as one:
+                one.say(said)
+                answer = one.read(len(heard))
+                return answer, server.concurrency.running
+
+        assert await in_thread(talk) == (heard, 1)
