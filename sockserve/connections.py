@@ -34,6 +34,7 @@ from sockserve.blocking import LentServing, PumpedServing
 from sockserve.concurrency import ForkConcurrency
 from sockserve.deadlines import DeadlineTimer
 from sockserve.http.blocking import BlockingHTTPServing
+from sockserve.http.coroutines import CoroutineHTTPServing
 from sockserve.http.gathering import is_gathered
 from sockserve.http.protocol import HTTPServing
 from sockserve.interfaces import IHTTPRequestHandler, IRequestHandler, Outcome, Phase
@@ -306,7 +307,7 @@ class StreamProtocol(Protocol):
         serving: CoroutineServing | HTTPServing | PumpedServing
         if self.factory.http:
             blocking = not self.factory.coroutine
-            serving = (BlockingHTTPServing if blocking else HTTPServing)(self, addresses)
+            serving = (BlockingHTTPServing if blocking else CoroutineHTTPServing)(self, addresses)
         elif self.factory.coroutine:
             serving = CoroutineServing(self, addresses)
         elif is_lendable(self.transport):

@@ -69,6 +69,23 @@ class Deadlines:
     lifetime: float | None = attrs.field(default=None, validator=_seconds)
     drain: float | None = attrs.field(default=10.0, validator=_seconds)
 
+    def body_seconds(self, elapsed: float, received: int, idle: float | None) -> float | None:
+        """
+        How long from now a body may go on without another byte; None for ever.
+
+        @param elapsed: seconds since it began.
+        @param received: bytes of it that have come.
+        @param idle: how much longer silence may last, whatever was earned in a burst.
+        """
+        limits = []
+        if self.body is not None:
+            limits.append(self.body - elapsed)
+        if self.body_rate is not None:
+            limits.append(max(BODY_GRACE_SECONDS, received / self.body_rate) - elapsed)
+        if idle is not None:
+            limits.append(idle)
+        return max(0.0, min(limits)) if limits else None
+
 
 class DeadlineTimer:
     """

@@ -66,6 +66,8 @@ class Places:
         self.running -= 1
         try:
             job.ended(outcome)
+        except Exception:  # those that have ended with it must hear of it, too
+            _log.failure("a job raised when it was told of its end")
         finally:
             self._begin_waiting()
 

@@ -12,7 +12,7 @@ from asyncio import IncompleteReadError, LimitOverrunError
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
-from sockserve.deadlines import BODY_GRACE_SECONDS, Deadlines, DeadlineTimer
+from sockserve.deadlines import Deadlines, DeadlineTimer
 from sockserve.interfaces import DeadlineExpired, Phase
 from sockserve.tasks import Wakeup
 
@@ -386,15 +386,5 @@ class StreamReader:
 
     def _body_seconds(self, elapsed: float) -> float | None:
         """How long from now a counted read may go on without another byte."""
-        deadlines = self._deadlines
-        limits = []
-        if deadlines.body is not None:
-            limits.append(deadlines.body - elapsed)
-        if deadlines.body_rate is not None:
-            earned = (self.received - self._base) / deadlines.body_rate
-            limits.append(max(BODY_GRACE_SECONDS, earned) - elapsed)
-        if (
-            self.idle is not None and not self._own_timeout
-        ):  # what was earned in a burst is no leave to stall
-            limits.append(self.idle)
-        return max(0.0, min(limits)) if limits else None
+        idle = None if self._own_timeout else self.idle
+        return self._deadlines.body_seconds(elapsed, self.received - self._base, idle)

@@ -16,6 +16,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from sockserve.interfaces import IConcurrency, IJob, Outcome
@@ -39,6 +40,8 @@ MOMENT_SECONDS = 0.001
 #: The share of a moment in which the process used the processor that counts as busy: more
 #: threads would not make anything faster then.
 BUSY_SHARE = 0.8
+
+_log = Logger()
 
 #: Shared by all pools: a thread's name tells connections of several listeners apart.
 _jobs = itertools.count(1)
@@ -99,8 +102,10 @@ class ThreadConcurrency(Places):
                     call.cancel()
             self._look = self._waking = None
         # With no job left, those that are not idle yet are about to be.
-        leaving = list(self.idle if self.running else self._workers)
-        self.idle.clear()
+        leaving = [] if self.running else list(self._workers)
+        while (worker := self._take_idle()) is not None:
+            if self.running:
+                leaving.append(worker)
         for worker in leaving:
             worker.inbox.put(False)
         return DeferredList([worker.gone for worker in leaving])
@@ -147,15 +152,19 @@ class ThreadConcurrency(Places):
         self._look = None
         # Before those who are done are collected: they tell by themselves if nothing is.
         waiting = set(self.ready)
-        self.collect()
-        # Served now and a moment ago.
         served = self._young - waiting
+        self.collect()  # may begin others
+        # Served now and a moment ago.
+        served &= self._young
         stuck = served & self._running
         self._running = served - stuck
         self._young -= stuck
         for job in stuck:
             self._lasting.add(job)
-            job.lasts()
+            try:
+                job.lasts()
+            except Exception:
+                _log.failure("a job raised when it was told that it lasts")
         if self._served == self._served_then or not self._is_busy():
             # More threads for more jobs, unless it is the processor that they wait for.
             for _ in waiting.intersection(self.ready):
@@ -164,7 +173,7 @@ class ThreadConcurrency(Places):
                 except OSError:  # those there are will come to it
                     break
         self._remember()
-        if self._young or self.ready:
+        if self._look is None and (self._young or self.ready):
             self._look = self._reactor.callLater(MOMENT_SECONDS, self._look_around)
 
     def _is_busy(self) -> bool:
@@ -178,9 +187,9 @@ class ThreadConcurrency(Places):
 
         @raise OSError: the system has no thread for it.
         """
-        # The last that became idle first, so that those a burst left behind retire.
-        if self.idle:
-            self.idle.pop().inbox.put(True)
+        idle = self._take_idle()
+        if idle is not None:
+            idle.inbox.put(True)
         elif len(self._workers) < self.limit:
             worker = _Worker(self, self._reactor)
             try:
@@ -189,10 +198,25 @@ class ThreadConcurrency(Places):
                 raise OSError(f"no thread to be had: {error}") from error
             self._workers.add(worker)
 
+    def _take_idle(self) -> _Worker | None:
+        """One of the idle, who is told by C{inbox} what to do; none, if there is none."""
+        try:
+            # The last that became idle first, so that those a burst left behind retire.
+            return self.idle.pop()
+        except IndexError:
+            return None
+
+    def take_out(self, worker: _Worker) -> bool:
+        """Take C{worker} out of the idle; false if another thread has.  Any thread."""
+        try:
+            self.idle.remove(worker)
+        except ValueError:
+            return False
+        return True
+
     def _bored(self, worker: _Worker) -> None:
         """A worker has had nothing to do for a while; it may have got something since."""
-        if worker in self.idle:
-            self.idle.remove(worker)
+        if self.take_out(worker):
             worker.inbox.put(False)
 
     def _left(self, worker: _Worker) -> None:
@@ -243,18 +267,14 @@ class _Worker:
         """Be idle until woken; false to leave.  The thread."""
         pool = self._pool
         pool.idle.append(self)
-        if pool.ready:  # it came in between
-            try:
-                pool.idle.remove(self)
-            except ValueError:  # somebody is waking this worker
-                pass
-            else:
-                return True
+        # A job that came in between; unless somebody is waking this worker for it.
+        if pool.ready and pool.take_out(self):
+            return True
         try:
             woken = self.inbox.get(timeout=THREAD_IDLE_SECONDS)
         except queue.Empty:
             self._reactor.callFromThread(pool._bored, self)
             woken = self.inbox.get()
-        if not woken and self in pool.idle:
-            pool.idle.remove(self)
+        if not woken:
+            pool.take_out(self)
         return woken

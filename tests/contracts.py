@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.logger import capturedLogs
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -25,12 +26,14 @@ class Job:
     Notes what it is told.
 
     @ivar told: C{"started"}, C{"forked"}, what L{serve} came to, or the error.
+    @ivar lasted: how often it was told that it lasts; a machine under load may do so.
     @ivar over: fires with its outcome, on the reactor's next turn.
     """
 
     def __init__(self, work: Callable[[], Outcome] = lambda: Outcome.OK) -> None:
         self._work = work
         self.told: list[Any] = []
+        self.lasted = 0
         self.over: Deferred[Outcome] = Deferred()
 
     def serve(self) -> Outcome:
@@ -38,6 +41,10 @@ class Job:
 
     def started(self) -> None:
         self.told.append("started")
+
+    def lasts(self) -> None:
+        assert self.told[-1] == "started"
+        self.lasted += 1
 
     def forked(self) -> None:
         self.told.append("forked")
@@ -96,6 +103,7 @@ class ConcurrencyContract:
 
     def test_it_provides_the_interface(self, place: Any) -> None:
         assert verifyObject(IConcurrency, place)
+        assert verifyObject(IJob, Job())
 
     @pytest.mark.parametrize("outcome", Outcome)
     async def test_a_job_is_told_what_became_of_it(self, place: Any, outcome: Outcome) -> None:
@@ -225,6 +233,23 @@ class QueueContract(ConcurrencyContract):
         await gatherResults([job.over for job in held])
         await second.over
         assert first.told == []
+
+    async def test_a_job_that_raises_when_told_of_its_end_holds_up_no_other(
+        self, place: Any
+    ) -> None:
+        class Unhappy(Job):
+            def ended(self, outcome: Outcome) -> None:
+                super().ended(outcome)
+                raise ValueError("not now")
+
+        jobs = [Unhappy() if number % 2 else Job() for number in range(2 * place.limit + 2)]
+        with capturedLogs() as logged:
+            for job in jobs:
+                place.run(job)
+            await gatherResults([job.over for job in jobs])
+        failures = [event["log_failure"].getErrorMessage() for event in logged]
+        assert failures == ["not now"] * (place.limit + 1)
+        assert (place.running, place.waiting) == (0, 0)
 
     async def test_stop_does_not_wait_for_a_job_that_runs(
         self, place: Any, held: list[HeldJob]

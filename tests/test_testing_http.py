@@ -132,6 +132,13 @@ def test_method_that_there_is_not(handler):
     assert (response.status, response.error) == (501, None)
 
 
+@each_gathered
+def test_client_that_is_refused_is_shut_down_once(handler):
+    response = run_http(handler, attributes={"verify_request": lambda request, address: False})
+    assert (response.status, response.complete) == (0, False)
+    assert response.trace == ["shutdown_request", "close_request"]
+
+
 def test_what_is_no_request():
     response = run_http(Coroutine, raw=b"GET /\r\nHTTP\r\n\r\n")
     assert response.status == 400
@@ -368,6 +375,20 @@ def test_deadlines(handler, data, phase, statuses):
     assert exchange.expired is phase
     assert [response.status for response in exchange.take_responses()] == statuses
     assert exchange.done
+
+
+@pytest.mark.parametrize("handler", [Coroutine, Blocking, Stock])
+def test_idle_ends_with_the_request_that_comes_just_in_time(handler):
+    exchange = HTTPExchange(handler, deadlines=Deadlines(idle=10))
+    exchange.advance(9)
+    exchange.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
+    exchange.advance(2)  # 11 since the connection's beginning, 2 since its last byte
+    exchange.receive(b"def")
+    assert [response.body for response in exchange.take_responses()] == [b"fedcba"]
+    exchange.advance(9.9)
+    assert exchange.expired is None
+    exchange.advance(0.2)  # 10.1 since the response
+    assert exchange.expired is Phase.IDLE
 
 
 def test_handle_deadline_is_answered():

@@ -17,12 +17,13 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from sockserve.concurrency import ForkConcurrency
-from sockserve.deadlines import BODY_GRACE_SECONDS
+from sockserve.http.coroutines import CoroutineHTTPServing
 from sockserve.http.framing import RemoteProtocolError, State
-from sockserve.http.gathering import Gathering, Hold, RequestSocket, is_gathered
+from sockserve.http.gathering import Gathering, is_gathered
 from sockserve.http.heads import RequestHead
-from sockserve.http.protocol import HTTPServing, Stage, status_for
-from sockserve.http.responses import BlockingResponse, answer_error
+from sockserve.http.protocol import Stage
+from sockserve.http.responses import error_page, status_for
+from sockserve.http.sockets import Hold, RequestSocket
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
 from sockserve.lending import SocketIdentity, is_lendable, transfer_counts
 from sockserve.pumping import Pump, stand_for
@@ -39,7 +40,7 @@ _DIRECT = Hold.DIRECT
 _OVER = Hold.OVER
 
 
-class BlockingHTTPServing(HTTPServing):
+class BlockingHTTPServing(CoroutineHTTPServing):
     """One HTTP connection whose handler may block."""
 
     def __init__(self, protocol: Connection, addresses: tuple[Any, Any]) -> None:
@@ -54,9 +55,6 @@ class BlockingHTTPServing(HTTPServing):
         self._outer: socket.socket | None = None
         self._identity: SocketIdentity | None = None
         self._pump: Pump | None = None
-        self._body_began = 0.0
-        self._body_base = 0
-        self._arrived_at = 0.0
         self._queued_at = 0.0
 
     # Gathering a request
@@ -76,9 +74,7 @@ class BlockingHTTPServing(HTTPServing):
             head.expects_continue = False
             self._writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if head.length != 0:
-            self._body_began = self._arrived_at = self._answer_began
-            self._body_base = self._received - self._requests.buffered
-            self.timer.arm(Phase.BODY, self._body_seconds())
+            self.timer.arm(Phase.BODY, gathering.body_seconds(self._answer_began))
         gathering.read_on()
 
     @override
@@ -87,28 +83,12 @@ class BlockingHTTPServing(HTTPServing):
             super()._read_on()
             return
         if self._requests.state in (State.COUNTED_BODY, State.CHUNKED_BODY):
-            self._arrived_at = self.timer.seconds()
             try:
                 self._gathering.read_on()
             except RemoteProtocolError as error:
                 self._refuse(error)
         else:
             self._pause_when_full()
-
-    def _body_seconds(self) -> float | None:
-        """How long from now the body may go on without another byte."""
-        deadlines = self.deadlines
-        now = self.timer.seconds()
-        elapsed = now - self._body_began
-        limits = []
-        if deadlines.body is not None:
-            limits.append(deadlines.body - elapsed)
-        if deadlines.body_rate is not None:
-            earned = (self._received - self._body_base) / deadlines.body_rate
-            limits.append(max(BODY_GRACE_SECONDS, earned) - elapsed)
-        if deadlines.idle is not None:
-            limits.append(deadlines.idle - (now - self._arrived_at))
-        return max(0.0, min(limits)) if limits else None
 
     def gathered(self) -> None:
         """The request is complete."""
@@ -294,10 +274,10 @@ class BlockingHTTPServing(HTTPServing):
         """The reactor has the connection again; gives whether the handler has left one."""
         request = self._socket
         assert request is not None
-        left = request.fileno() >= 0  # else the handler has closed or detached it
+        left: bool = request.fileno() >= 0  # else the handler has closed or detached it
         if self._pump is not None:
             pump, self._pump = self._pump, None
-            left &= pump.release()
+            left = pump.release() and left
             if self.parts & Part.CONNECTION:
                 self._writer.wrapped()
             return left
@@ -341,7 +321,7 @@ class BlockingHTTPServing(HTTPServing):
         if gathering is None:
             return super().passed(phase)
         if phase is Phase.BODY:
-            left = self._body_seconds()
+            left = gathering.body_seconds(self.timer.seconds())
             if left is not None and left > 0:
                 self.timer.arm(phase, left)
                 return False
@@ -395,7 +375,7 @@ class BlockingHTTPServing(HTTPServing):
         if gathering.hold is Hold.DIRECT:
             if status is not None and not gathering.sent and self._lendable:
                 gathering.response.status = status
-                self._answer_on_the_spot(status)
+                self._answer_on_the_spot(gathering, status)
             if self._pump is not None:
                 self._pump.interrupt()
                 if reset:
@@ -410,23 +390,14 @@ class BlockingHTTPServing(HTTPServing):
                 self.transport.abortConnection()
             else:
                 gathering.response.status = status
-                self._writer.write(self._error_page(status))
+                self._writer.write(error_page(gathering.head, status))
                 self._end()
 
-    def _answer_on_the_spot(self, status: int) -> None:
+    def _answer_on_the_spot(self, gathering: Gathering, status: int) -> None:
         try:
-            self.transport.socket.send(self._error_page(status), socket.MSG_DONTWAIT)
+            self.transport.socket.send(error_page(gathering.head, status), socket.MSG_DONTWAIT)
         except OSError:
             pass
-
-    def _error_page(self, status: int) -> bytes:
-        page = bytearray()
-        assert self._gathering is not None
-        response = BlockingResponse(self._gathering.head, page.extend)
-        response.close = True
-        answer_error(response, status)
-        response.finish()
-        return bytes(page)
 
     @override
     def drain(self) -> None:

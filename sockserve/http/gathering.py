@@ -3,8 +3,8 @@ Gathering: how a blocking handler gets an HTTP request that has arrived, and no 
 before that.
 
 This room owns the request until its handler is over: the socket and the files the handler
-sees, and what becomes of what it sends.  It must not know deadlines, or what comes after
-the request.
+sees, and what becomes of what it sends.  It must not know what is done when a deadline
+passes, or what comes after the request.
 
 Two kinds of handler are served so: the plain methods of sockserve's own class, and
 C{http.server}'s handlers as they are.  One of the latter makes an instance for each
@@ -14,34 +14,31 @@ for another one, that is taken for its consent to keep the connection.
 
 from __future__ import annotations
 
-import functools
 import io
 import re
 import socket
 import threading
-from enum import Enum
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler
 
 from twisted.logger import Logger
-from typing_extensions import override
 from zope.interface import implementer
 
 from sockserve.http.framing import Event, LocalProtocolError, RemoteProtocolError
 from sockserve.http.heads import RequestHead
-from sockserve.http.responses import BlockingResponse, ResponseFile, answer_error
+from sockserve.http.responses import BlockingResponse, answer_error
+from sockserve.http.sockets import Hold, RequestSocket
 from sockserve.http.spools import PrefixedFile, Spool
 from sockserve.http.wire import RequestReader
 from sockserve.interfaces import IJob, Outcome
 from sockserve.lifecycle import answer, handler_class
-from sockserve.pumping import PumpedSocket
 from sockserve.readers import HIGH_WATER_BYTES
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["Gathering", "Hold", "RequestSocket", "is_gathered"]
+__all__ = ["Gathering", "is_gathered"]
 
 #: What of a handler decides how requests are read.
 _LOOP = ("handle", "handle_one_request", "parse_request", "handle_expect_100")
@@ -68,134 +65,9 @@ def is_gathered(handler: Any) -> bool:
     )
 
 
-class Hold(Enum):
-    """Who has the connection, and what becomes of what the handler sends."""
-
-    #: The reactor has it, and what the handler sends is kept for it to send.
-    HELD = "held"
-    #: The reactor has it; it has sent what was kept, and the handler gets it when it next
-    #: sends.
-    EAGER = "eager"
-    #: The handler has it.
-    DIRECT = "direct"
-    #: It has ended, or is about to.
-    OVER = "over"
-
-
 #: Looked up once, as L{sockserve.lifecycle} does.
 _HELD = Hold.HELD
 _OK = Outcome.OK
-
-
-def _directly(name: str) -> Any:
-    """A socket's method that needs the connection itself."""
-    method = getattr(socket.socket, name)
-
-    @functools.wraps(method)
-    def call(self: RequestSocket, *arguments: Any, **words: Any) -> Any:
-        if self.gathering is not None:
-            self.gathering.go_direct()
-        return method(self, *arguments, **words)
-
-    return call
-
-
-class RequestSocket(PumpedSocket):
-    """
-    The connection as a blocking HTTP handler has it: a real socket, whose C{makefile}
-    gives the request that was gathered.  Any thread: the handler's.
-
-    What is sent through it is kept, up to the high watermark, until the handler is over or
-    a moment has passed: the reactor sends it then, with what others have sent.  Any other
-    use, such as its descriptor's, makes it an ordinary blocking socket first.
-    """
-
-    __slots__ = ("_timeout", "gathering")
-
-    gathering: Gathering | None
-    _timeout: float | None
-
-    def __init__(
-        self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None
-    ) -> None:
-        self.gathering = None
-        self._timeout = None
-        super().__init__(family, type, proto, fileno)
-
-    @override
-    def makefile(self, mode: str = "r", *arguments: Any, **words: Any) -> Any:
-        if self.gathering is not None and mode == "rb":
-            return self.gathering.rfile
-        return super().makefile(mode, *arguments, **words)  # type: ignore[call-overload]
-
-    @override
-    def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
-        if self.gathering is None or not self.gathering.keep(data):
-            super().sendall(data, flags)
-
-    @override
-    def send(self, data: ReadableBuffer, flags: int = 0) -> int:
-        if self.gathering is None or not self.gathering.keep(data):
-            return super().send(data, flags)
-        return memoryview(data).nbytes
-
-    @override
-    def settimeout(self, value: float | None) -> None:
-        self._timeout = value
-        if self.gathering is None or self.gathering.hold is Hold.DIRECT:
-            super().settimeout(value)
-
-    @override
-    def setblocking(self, flag: bool) -> None:
-        self.settimeout(None if flag else 0.0)
-
-    @override
-    def gettimeout(self) -> float | None:
-        return self._timeout
-
-    def become_blocking(self) -> None:
-        """Be in truth what L{gettimeout} says: it is the handler's now.  The reactor's thread."""
-        super().settimeout(self._timeout)
-
-    def become_nonblocking(self) -> None:
-        """It is the reactor's again.  The reactor's thread."""
-        super().setblocking(False)
-
-    close = _directly("close")
-    detach = _directly("detach")
-    fileno = _directly("fileno")
-    recv = _directly("recv")
-    recv_into = _directly("recv_into")
-    recvfrom = _directly("recvfrom")
-    recvfrom_into = _directly("recvfrom_into")
-    recvmsg = _directly("recvmsg")
-    recvmsg_into = _directly("recvmsg_into")
-    sendmsg = _directly("sendmsg")
-    sendto = _directly("sendto")
-    shutdown = _directly("shutdown")
-
-    @property
-    def head(self) -> RequestHead:
-        """The request's head."""
-        assert self.gathering is not None
-        return self.gathering.head
-
-    @property
-    def response(self) -> BlockingResponse:
-        """What answers the request."""
-        assert self.gathering is not None
-        return self.gathering.response
-
-    @property
-    def rfile(self) -> Any:
-        """The request's body."""
-        assert self.gathering is not None
-        return self.gathering.rfile
-
-    @property
-    def wfile(self) -> ResponseFile:
-        """Where the response's body is written."""
-        return ResponseFile(self.response)
 
 
 @implementer(IJob)
@@ -246,6 +118,7 @@ class Gathering:
         )
         self._spool = Spool()
         self._head_size = 0
+        self._began = self._arrived_at = serving.timer.seconds()
         if stock:
             raw = head.raw
             if head.expects_continue:  # it has been answered, and is not to be again
@@ -266,6 +139,7 @@ class Gathering:
         if head.length is not None and head.length > self._limit:
             raise RemoteProtocolError(413, f"the body is larger than {self._limit} bytes")
         if head.length != 0:
+            self._arrived_at = self._serving.timer.seconds()
             # A handler of the stdlib's that knows chunks takes them apart by itself.
             chunks = self._stock and head.length is None
             while (event := self._requests.next_event()) is not Event.END:
@@ -282,6 +156,16 @@ class Gathering:
         else:
             self.rfile = spool.open()
         self._serving.gathered()
+
+    def body_seconds(self, now: float) -> float | None:
+        """How long from C{now} the body may go on without another byte."""
+        deadlines = self._factory.deadlines
+        idle = deadlines.idle
+        if idle is not None:
+            idle -= now - self._arrived_at
+        received = self._spool.size - self._head_size
+        seconds: float | None = deadlines.body_seconds(now - self._began, received, idle)
+        return seconds
 
     def close(self) -> None:
         """Nobody will read it any more."""

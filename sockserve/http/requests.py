@@ -56,6 +56,12 @@ class BodyReader(StreamReader):
         super().feed(data)
 
     @override
+    def passed(self, phase: Phase) -> bool:
+        if phase is Phase.IDLE and not self._own_timeout:
+            return False  # it has run since before the request, which came just in time
+        return super().passed(phase)
+
+    @override
     def _guard(self, phase: Phase | None) -> None:
         if self._asked is not None:
             asked, self._asked = self._asked, None

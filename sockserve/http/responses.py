@@ -23,8 +23,14 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from sockserve.http.framing import LocalProtocolError, ResponseFraming, State
+from sockserve.http.framing import (
+    LocalProtocolError,
+    RemoteProtocolError,
+    ResponseFraming,
+    State,
+)
 from sockserve.http.heads import RequestHead
+from sockserve.interfaces import DeadlineExpired, Phase
 from sockserve.readers import HIGH_WATER_BYTES
 from sockserve.writers import Outbox, StreamWriter
 
@@ -37,6 +43,8 @@ __all__ = [
     "Response",
     "ResponseFile",
     "answer_error",
+    "error_page",
+    "status_for",
 ]
 
 #: Looked up once, as L{sockserve.http.framing} does.
@@ -387,3 +395,22 @@ def answer_error(response: Response, status: int, explain: str | None = None) ->
     )
     response.start(status, head, len(body), None)
     response.add(body)
+
+
+def status_for(error: Exception) -> int:
+    """What a client is told about the failure of its request."""
+    if isinstance(error, DeadlineExpired):
+        return 408 if error.phase in (Phase.BODY, Phase.HEADER, Phase.IDLE) else 504
+    if isinstance(error, RemoteProtocolError):
+        return error.status
+    return 500
+
+
+def error_page(request: RequestHead, status: int) -> bytes:
+    """All of a response that says no more than its status, and ends the connection."""
+    page = bytearray()
+    response = BlockingResponse(request, page.extend)
+    response.close = True
+    answer_error(response, status)
+    response.finish()
+    return bytes(page)

@@ -1,0 +1,165 @@
+"""
+Sockets: the connection as a blocking HTTP handler has it.
+
+This room owns a socket whose output is kept until somebody must have the connection itself.
+It must not know who has it meanwhile.  Runs on the handler's thread, but where it says
+otherwise.
+"""
+
+from __future__ import annotations
+
+import functools
+import socket
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from typing_extensions import override
+
+from sockserve.http.heads import RequestHead
+from sockserve.http.responses import BlockingResponse, ResponseFile
+from sockserve.pumping import PumpedSocket
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+__all__ = ["Hold", "Keeper", "RequestSocket"]
+
+
+class Hold(Enum):
+    """Who has the connection, and what becomes of what the handler sends."""
+
+    #: The reactor has it, and what the handler sends is kept for it to send.
+    HELD = "held"
+    #: The reactor has it; it has sent what was kept, and the handler gets it when it next
+    #: sends.
+    EAGER = "eager"
+    #: The handler has it.
+    DIRECT = "direct"
+    #: It has ended, or is about to.
+    OVER = "over"
+
+
+def _directly(name: str) -> Any:
+    """A socket's method that needs the connection itself."""
+    method = getattr(socket.socket, name)
+
+    @functools.wraps(method)
+    def call(self: RequestSocket, *arguments: Any, **words: Any) -> Any:
+        if self.gathering is not None:
+            self.gathering.go_direct()
+        return method(self, *arguments, **words)
+
+    return call
+
+
+class Keeper(Protocol):
+    """What a socket needs of the request it is for."""
+
+    hold: Hold
+    head: RequestHead
+    response: BlockingResponse
+    rfile: Any
+
+    def keep(self, data: ReadableBuffer) -> bool:
+        """The handler sends C{data}; gives false when it is to do so by itself."""
+
+    def go_direct(self) -> None:
+        """The handler needs the connection itself."""
+
+
+class RequestSocket(PumpedSocket):
+    """
+    The connection as a blocking HTTP handler has it: a real socket, whose C{makefile}
+    gives the request that was gathered.  Any thread: the handler's.
+
+    What is sent through it is kept, up to the high watermark, until the handler is over or
+    a moment has passed: the reactor sends it then, with what others have sent.  Any other
+    use, such as its descriptor's, makes it an ordinary blocking socket first.
+    """
+
+    __slots__ = ("_timeout", "gathering")
+
+    gathering: Keeper | None
+    _timeout: float | None
+
+    def __init__(
+        self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None
+    ) -> None:
+        self.gathering = None
+        self._timeout = None
+        super().__init__(family, type, proto, fileno)
+
+    @override
+    def makefile(self, mode: str = "r", *arguments: Any, **words: Any) -> Any:
+        if self.gathering is not None and mode == "rb":
+            return self.gathering.rfile
+        return super().makefile(mode, *arguments, **words)  # type: ignore[call-overload]
+
+    @override
+    def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
+        if self.gathering is None or not self.gathering.keep(data):
+            super().sendall(data, flags)
+
+    @override
+    def send(self, data: ReadableBuffer, flags: int = 0) -> int:
+        if self.gathering is None or not self.gathering.keep(data):
+            return super().send(data, flags)
+        return memoryview(data).nbytes
+
+    @override
+    def settimeout(self, value: float | None) -> None:
+        self._timeout = value
+        if self.gathering is None or self.gathering.hold is Hold.DIRECT:
+            super().settimeout(value)
+
+    @override
+    def setblocking(self, flag: bool) -> None:
+        self.settimeout(None if flag else 0.0)
+
+    @override
+    def gettimeout(self) -> float | None:
+        return self._timeout
+
+    def become_blocking(self) -> None:
+        """Be in truth what L{gettimeout} says: it is the handler's now.  The reactor's thread."""
+        super().settimeout(self._timeout)
+
+    def become_nonblocking(self) -> None:
+        """It is the reactor's again.  The reactor's thread."""
+        super().setblocking(False)
+
+    close = _directly("close")
+    detach = _directly("detach")
+    fileno = _directly("fileno")
+    recv = _directly("recv")
+    recv_into = _directly("recv_into")
+    recvfrom = _directly("recvfrom")
+    recvfrom_into = _directly("recvfrom_into")
+    recvmsg = _directly("recvmsg")
+    recvmsg_into = _directly("recvmsg_into")
+    sendmsg = _directly("sendmsg")
+    sendto = _directly("sendto")
+    shutdown = _directly("shutdown")
+
+    @property
+    def head(self) -> RequestHead:
+        """The request's head."""
+        assert self.gathering is not None
+        return self.gathering.head
+
+    @property
+    def response(self) -> BlockingResponse:
+        """What answers the request."""
+        assert self.gathering is not None
+        return self.gathering.response
+
+    @property
+    def rfile(self) -> Any:
+        """The request's body."""
+        assert self.gathering is not None
+        return self.gathering.rfile
+
+    @property
+    def wfile(self) -> ResponseFile:
+        """Where the response's body is written."""
+        return ResponseFile(self.response)
