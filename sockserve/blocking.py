@@ -204,7 +204,7 @@ class LentServing(_BlockingServing):
             return None
         if phase is Phase.IDLE:
             return float(limit - min(counts.since_sent, counts.since_received))
-        return float(limit - counts.since_sent if counts.unsent else limit)
+        return counts.write_seconds(limit)
 
     @override
     def serve_in_child(self) -> None:

@@ -115,6 +115,11 @@ class StreamFactory(RequestServer, ServerFactory):
         )
         self.admission = Admission() if admission is None else admission
         self._proxies = Admission(allow=proxy_from)
+        #: By HTTP method, whether the handler's must run on a thread; those it has.
+        self._blocking_methods: dict[str, bool] = {}
+        if IHTTPRequestHandler.implementedBy(cls):
+            commands = [name.removeprefix("do_") for name in dir(cls) if name.startswith("do_")]
+            self._blocking_methods = {command: cls.blocks(command) for command in commands}
         self.outbox = Outbox(self.reactor)
         self.connections: set[StreamProtocol] = set()
         self.ports: set[Any] = set()
@@ -140,6 +145,13 @@ class StreamFactory(RequestServer, ServerFactory):
         if self.acceptable_protocols is not None:
             return list(self.acceptable_protocols)
         return [b"http/1.1", b"http/1.0"] if self.speaks_http else []
+
+    def method_blocks(self, command: str) -> bool:
+        """Whether an HTTP method of the handler's must run on a thread."""
+        known = self._blocking_methods.get(command)
+        if known is None:
+            return bool(handler_class(self.RequestHandlerClass).blocks(command))
+        return known
 
     @property
     def speaks_http(self) -> bool:

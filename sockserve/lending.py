@@ -116,6 +116,10 @@ class TransferCounts(NamedTuple):
     since_received: float
     since_sent: float
 
+    def write_seconds(self, limit: float) -> float:
+        """How long until the peer has taken nothing of what waits for C{limit} seconds."""
+        return limit - self.since_sent if self.unsent else limit
+
 
 #: Offsets in Linux's C{struct tcp_info} (include/uapi/linux/tcp.h): the milliseconds
 #: since data was last sent and last received, and the byte counters of Linux 4.1.

@@ -256,10 +256,19 @@ class TurnedReactor(Clock):
     def callFromThread(self, call: Callable[..., None], *arguments: Any) -> None:
         self._told.put(functools.partial(call, *arguments))
 
+    def turn(self) -> None:
+        """Hear what threads have said by now."""
+        try:
+            self._told.get(timeout=MOMENT_SECONDS)()
+        except queue.Empty:
+            pass
+        self.advance(0)
+
     def listen(self, heard: Callable[[], object]) -> None:
-        """Hear threads out until C{heard} is true."""
+        """Turns in which no time passes, until C{heard} is true."""
         while not heard():
             self._told.get(timeout=PATIENCE_SECONDS)()
+            self.advance(0)
 
 
 class SteppedJob(Job):
@@ -326,13 +335,11 @@ class Turns:
         """Everything is over, and nothing is left behind."""
         for job in self._jobs:
             job.release()
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not all(job.is_over() for job in self._jobs):
+            assert time.monotonic() < deadline, "a job was lost"
+            self.reactor.turn()
             self.moment()
-            time.sleep(0)
-            try:
-                self.reactor.listen(lambda: all(job.is_over() for job in self._jobs))
-            except queue.Empty:  # untold: the next look finds it
-                pass
         stopped = self.pool.stop()
         self.reactor.listen(lambda: stopped.called)
         assert self.reactor.getDelayedCalls() == []
@@ -355,7 +362,6 @@ def turns(no_leaks: None) -> Iterator[Callable[[int], Turns]]:
 def test_short_jobs_of_a_turn_share_a_thread(turns: Callable[[int], Turns]) -> None:
     turning = turns(10)
     jobs = turning.run(20, held=False)
-    turning.reactor.listen(lambda: all(job.is_over() for job in jobs[:10]))
     turning.reactor.listen(lambda: all(job.is_over() for job in jobs))
     assert len({job.thread for job in jobs}) == 1
     assert [job.lasted for job in jobs] == [0] * 20
@@ -515,9 +521,10 @@ def test_a_system_without_another_thread_serves_by_those_there_are(
             turning.moment()
         assert starts
         assert not waiting.has_begun()
-        turning.finish(long)
+        long.release()
         assert waiting.begun()
         turning.finish(waiting)
+        assert long.is_over()
 
 
 def test_a_job_that_raises_when_told_that_it_lasts_keeps_no_other_waiting(

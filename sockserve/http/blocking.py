@@ -61,7 +61,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
 
     @override
     def _answer(self, head: RequestHead) -> None:
-        if not self._stock and not self._handler.blocks(head.method):
+        if not self._stock and not self.factory.method_blocks(head.method):
             super()._answer(head)
             return
         self._stage = _ANSWERING
@@ -244,16 +244,13 @@ class BlockingHTTPServing(CoroutineHTTPServing):
             self._let_go_of_socket()
         now = self._account(gathering.response, outcome)
         last = gathering.response.close or gathering.switches or self._writer.broken
-        if last or self._stage is _CLOSING or self._draining_now():
+        if last or self._stage is _CLOSING or (self._draining and self._requests.is_empty()):
             self._end()
         else:
             self._next(now)
             if self._stage is _READING and not self._requests.is_empty():
                 self._read()
         self._over(0)
-
-    def _draining_now(self) -> bool:
-        return self._draining and self._requests.is_empty()
 
     def handler_failed(self, error: OSError) -> None:
         """There is no thread or process to be had."""
@@ -336,10 +333,10 @@ class BlockingHTTPServing(CoroutineHTTPServing):
         counts, limit = transfer_counts(self.transport.socket), self.deadlines.write
         if counts is None or limit is None:
             return False
-        left = limit - counts.since_sent if counts.unsent else limit
+        left = counts.write_seconds(limit)
         if left > 0:
             self.timer.arm(Phase.WRITE, left)
-        return bool(left <= 0)
+        return left <= 0
 
     @override
     def expire(self, phase: Phase) -> None:

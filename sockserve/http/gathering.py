@@ -29,7 +29,7 @@ from sockserve.http.framing import Event, LocalProtocolError, RemoteProtocolErro
 from sockserve.http.heads import RequestHead
 from sockserve.http.responses import BlockingResponse, answer_error
 from sockserve.http.sockets import Hold, RequestSocket
-from sockserve.http.spools import PrefixedFile, Spool
+from sockserve.http.spools import PrefixedFile, Spool, stock_file
 from sockserve.http.wire import RequestReader
 from sockserve.interfaces import IJob, Outcome
 from sockserve.lifecycle import answer, handler_class
@@ -116,15 +116,20 @@ class Gathering:
         self.switches = head.method == "CONNECT" or (
             b"\nupgrade:" in head.raw.lower() and head.upgrades
         )
-        self._spool = Spool()
+        self._spool: Spool | None = None
         self._head_size = 0
-        self._began = self._arrived_at = serving.timer.seconds()
         if stock:
             raw = head.raw
             if head.expects_continue:  # it has been answered, and is not to be again
                 raw = _EXPECT.sub(b"", raw)
             self._head_size = len(raw)
-            self._spool.write(raw)
+        if head.length != 0:
+            self._spool = Spool()
+            self._began = self._arrived_at = serving.timer.seconds()
+            if stock:
+                self._spool.write(raw)
+        else:
+            self.rfile = stock_file(raw) if stock else io.BytesIO()
 
     # Until it is complete
 
@@ -135,10 +140,10 @@ class Gathering:
         @raise RemoteProtocolError: the body is malformed, or too large.
         """
         head, spool = self.head, self._spool
-        limit = self._limit + self._head_size
-        if head.length is not None and head.length > self._limit:
-            raise RemoteProtocolError(413, f"the body is larger than {self._limit} bytes")
-        if head.length != 0:
+        if spool is not None:
+            limit = self._limit + self._head_size
+            if head.length is not None and head.length > self._limit:
+                raise RemoteProtocolError(413, f"the body is larger than {self._limit} bytes")
             self._arrived_at = self._serving.timer.seconds()
             # A handler of the stdlib's that knows chunks takes them apart by itself.
             chunks = self._stock and head.length is None
@@ -151,10 +156,7 @@ class Gathering:
                     raise RemoteProtocolError(413, f"the body is larger than {self._limit} bytes")
             if chunks:
                 spool.write(b"0\r\n\r\n")
-        if self._stock:
-            self.rfile = spool.open_for_stock(self._head_size)
-        else:
-            self.rfile = spool.open()
+            self.rfile = spool.open_for_stock(self._head_size) if self._stock else spool.open()
         self._serving.gathered()
 
     def body_seconds(self, now: float) -> float | None:
@@ -163,13 +165,14 @@ class Gathering:
         idle = deadlines.idle
         if idle is not None:
             idle -= now - self._arrived_at
-        received = self._spool.size - self._head_size
+        received = 0 if self._spool is None else self._spool.size - self._head_size
         seconds: float | None = deadlines.body_seconds(now - self._began, received, idle)
         return seconds
 
     def close(self) -> None:
         """Nobody will read it any more."""
-        self._spool.close()
+        if self._spool is not None:
+            self._spool.close()
 
     # With the handler
 
@@ -190,7 +193,8 @@ class Gathering:
     def withdrawn(self) -> None:
         """The handler has it no longer."""
         self.request.gathering = None
-        self._spool.close()
+        if self._spool is not None:
+            self._spool.close()
 
     @property
     def descriptors(self) -> tuple[int, ...]:

@@ -25,7 +25,6 @@ from sockserve.http.requests import HTTPConnection
 from sockserve.http.responses import CoroutineResponse, Response, answer_error, status_for
 from sockserve.http.wire import RequestReader
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
-from sockserve.lifecycle import handler_class
 from sockserve.readers import HIGH_WATER_BYTES, LOW_WATER_BYTES, StreamReader
 from sockserve.serving import Connection, Part, ReactorServing
 from sockserve.stats import HTTPRequestRecord
@@ -87,7 +86,6 @@ class HTTPServing(ReactorServing):
         """
         super().__init__(protocol)
         self._addresses = addresses
-        self._handler = handler_class(self.factory.RequestHandlerClass)
         self._requests = RequestReader(lenient)
         self._stage = Stage.OFFERED
         self._answer_began = 0.0

@@ -13,7 +13,7 @@ from typing import Any
 
 from typing_extensions import override
 
-__all__ = ["PrefixedFile", "Spool"]
+__all__ = ["PrefixedFile", "Spool", "stock_file"]
 
 #: What is larger than this waits in a temporary file.  512 KiB: waitress'
 #: C{inbuf_overflow}.
@@ -51,6 +51,13 @@ class _StockBytes(_StockInput, io.BytesIO):
 
 class _StockFile(_StockInput, io.BufferedReader):
     pass
+
+
+def stock_file(head: bytes) -> Any:
+    """What one of C{http.server}'s handlers reads of a request without a body."""
+    stock = _StockBytes(head)
+    stock.head_size = len(head)
+    return stock
 
 
 class Spool:
