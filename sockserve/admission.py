@@ -58,6 +58,7 @@ class Admission:
     The caps and networks that one or several listeners share.
 
     @ivar active: connections admitted now.
+    @ivar gates: those of the ports it watches over.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Admission:
         self._networks = self.allow + self.deny
         self.active = 0
         self._peers: Counter[str] = Counter()
-        self._gates: set[Gate] = set()
+        self.gates: set[Gate] = set()
 
     def full(self) -> bool:
         """Whether no more connections may be accepted."""
@@ -104,7 +105,7 @@ class Admission:
         """One that was accepted is gone."""
         self.active -= 1
         if not self.full():
-            for gate in self._gates:
+            for gate in self.gates:
                 gate.reopen()
 
     def refusal(self, client_address: Any) -> str | None:
@@ -197,7 +198,7 @@ class Gate:
         gated.gate = self
         port.socket = gated
         port.fileno = gated.fileno
-        admission._gates.add(self)
+        admission.gates.add(self)
 
     def may_accept(self) -> bool:
         """Whether to take one more; stops the port when not."""
@@ -241,12 +242,12 @@ class Gate:
 
     def resume(self) -> None:
         """Take connections again."""
-        self._admission._gates.add(self)
+        self._admission.gates.add(self)
         self._try_again()
 
     def close(self) -> None:
         """The port stops listening."""
-        self._admission._gates.discard(self)
+        self._admission.gates.discard(self)
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None

@@ -81,6 +81,7 @@ class StreamFactory(RequestServer, ServerFactory):
 
     @ivar admission: who may connect; may be shared.
     @ivar connections: those that are open.
+    @ivar servings: what serves each request that is not over.
     @ivar ports: the listening ports.
     @cvar acceptable_protocols: what to agree to when a TLS client names protocols (ALPN,
         RFC 7301); None for HTTP's when the handler is one of C{http.server}'s, else
@@ -123,7 +124,7 @@ class StreamFactory(RequestServer, ServerFactory):
         self.outbox = Outbox(self.reactor)
         self.connections: set[StreamProtocol] = set()
         self.ports: set[Any] = set()
-        self._servings: dict[Any, Serving] = {}
+        self.servings: dict[Any, Serving] = {}
         self._silent_until = 0.0
 
     @override
@@ -161,7 +162,7 @@ class StreamFactory(RequestServer, ServerFactory):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start serving the request; returns before it is served.  Reactor thread."""
-        self._servings[request].process()
+        self.servings[request].process()
 
     @override
     def finish_request(self, request: Any, client_address: Any) -> Any:
@@ -176,7 +177,7 @@ class StreamFactory(RequestServer, ServerFactory):
     @override
     def shutdown_request(self, request: Any) -> None:
         """End the request's output, then close it.  Where the handler ran."""
-        serving = self._servings.get(request)
+        serving = self.servings.get(request)
         if serving is not None:
             serving.measure()
         super().shutdown_request(request)
@@ -184,7 +185,7 @@ class StreamFactory(RequestServer, ServerFactory):
     @override
     def close_request(self, request: Any) -> None:
         """Close the request.  Where the handler ran; with C{fork} in the parent too."""
-        serving = self._servings.get(request)
+        serving = self.servings.get(request)
         if serving is not None:
             serving.closing()
         super().close_request(request)
@@ -229,7 +230,7 @@ class StreamFactory(RequestServer, ServerFactory):
             protocol.abort()
 
     def _peer_is_gone(self, request: Any) -> bool:
-        serving = self._servings.get(request)
+        serving = self.servings.get(request)
         if serving is not None and serving.protocol.is_gone():
             return True
         return super()._peer_is_gone(request)
@@ -263,7 +264,7 @@ class StreamProtocol(Protocol):
         factory.connections.add(self)
         factory.statistics.active += 1
         factory.admission.opened()
-        factory._arrived()
+        factory.arrived()
         self.timer = timer = DeadlineTimer(factory.reactor, self._passed)
         self._opened_at = timer.seconds()
         timer.arm(Phase.LIFETIME, factory.deadlines.lifetime)
@@ -310,7 +311,7 @@ class StreamProtocol(Protocol):
             factory.complain(addresses[0], error)
             self._refuse("descriptors")
             return
-        factory._servings[serving.request] = serving
+        factory.servings[serving.request] = serving
         if not offer(factory, serving.request, addresses[0]):
             factory.statistics.refused["verify"] += 1
             self.record.outcome = "refused: verify"
@@ -433,7 +434,7 @@ class StreamProtocol(Protocol):
         self.timer.stop()
         factory = self.factory
         if self._serving is not None:
-            factory._servings.pop(self._serving.request, None)
+            factory.servings.pop(self._serving.request, None)
         if self._handled_at is not None:
             self.record.phases["write"] = self.timer.seconds() - self._handled_at
         if self.client_address is not None:

@@ -58,7 +58,7 @@ class PumpedSocket(socket.socket):
 
     @override
     def setsockopt(self, level: int, optname: int, *value: Any) -> None:
-        if level not in _OUTER_LEVELS:
+        if level not in _OUTER_LEVELS or self._addresses is None:  # it stands for itself
             super().setsockopt(level, optname, *value)
         elif self._outer is not None and self._outer.fileno() >= 0:  # the client is here
             self._outer.setsockopt(level, optname, *value)

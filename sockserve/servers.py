@@ -221,7 +221,7 @@ class RequestServer:
     def _peer_is_gone(self, request: Any) -> bool:
         return peer_is_gone(request)
 
-    def _arrived(self) -> None:
+    def arrived(self) -> None:
         """A request has come."""
         self.statistics.accepted += 1
         if self._silence is not None:

@@ -249,3 +249,29 @@ def test_arming_again_for_later_does_not_touch_the_reactor(timer: Timer) -> None
     # Last armed at 299 for 300: 599.
     assert timer.run(299) == []
     assert timer.run(1) == [(599, Phase.IDLE)]
+
+
+def test_who_knows_the_time_need_not_have_it_asked_for(timer: Timer) -> None:
+    """Armed from a moment ago, it is due that much earlier."""
+    timer.run(5)
+    timer.arm_from(3, Phase.IDLE, 10)
+    # 3 + 10 = 13.
+    assert timer.run(7) == []
+    assert timer.run(1) == [(13, Phase.IDLE)]
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "due"), [(10, 4, 4), (4, 10, 10), (10, None, None)], ids=str
+)
+def test_arming_from_a_moment_replaces_as_arming_does(
+    timer: Timer, first: int, then: int | None, due: int | None
+) -> None:
+    timer.arm(Phase.IDLE, first)
+    timer.arm_from(0, Phase.IDLE, then)  # 0 + then
+    assert timer.run(50) == ([] if due is None else [(due, Phase.IDLE)])
+
+
+def test_arming_from_a_moment_after_stop_is_for_nothing(timer: Timer) -> None:
+    timer.stop()
+    timer.arm_from(0, Phase.IDLE, 1)
+    assert timer.run(5) == []

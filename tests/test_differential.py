@@ -314,30 +314,36 @@ def stdlib_server(server_class, handler, verdict):
         server.server_close()
 
 
-def under_the_stdlib(handler, client, options):
+def observed(server, client, *arguments):
+    """Have C{client}, called with the address and C{arguments}, served.  Runs in a thread."""
+    received = client(server.server_address, *arguments)
+    assert server.closed.wait(CLIENT_SECONDS)
+    return Observed(server.trace, received)
+
+
+def under_the_stdlib(server_class, handler, options, *client):
     """Runs in a thread."""
-    with stdlib_server(StdlibTCPServer, handler, options.get("verdict", True)) as server:
-        received = talk(server.server_address, client)
-        assert server.closed.wait(CLIENT_SECONDS)
-        return Observed(server.trace, received)
+    with stdlib_server(server_class, handler, options.get("verdict", True)) as server:
+        return observed(server, *client)
 
 
-async def under_ours(handler, client, options):
-    from twisted.internet import reactor
-
-    service = RequestService.from_description(
-        reactor, "tcp:0:interface=127.0.0.1", handler, factory=OurStreams
-    )
+async def under_ours(service, options, *client):
     server = service.server
     server.trace, server.closed = [], threading.Event()
     server.verdict = options.get("verdict", True)
     service.startService()
     try:
-        received = await deferToThread(talk, server.server_address, client)
-        assert await deferToThread(server.closed.wait, CLIENT_SECONDS)
-        return Observed(server.trace, received)
+        return await deferToThread(observed, server, *client)
     finally:
         await service.stopService()
+
+
+def streams(handler):
+    from twisted.internet import reactor
+
+    return RequestService.from_description(
+        reactor, "tcp:0:interface=127.0.0.1", handler, factory=OurStreams
+    )
 
 
 KINDS = {
@@ -359,25 +365,23 @@ KINDS = {
 )
 async def test_streams(case, kind):
     act, client, options = {**CASES, **SOCKET_CASES}[case]
+    stdlibs = handler_class(socketserver.StreamRequestHandler, act, options)
     expected = await deferToThread(
-        under_the_stdlib,
-        handler_class(socketserver.StreamRequestHandler, act, options),
-        client,
-        options,
+        under_the_stdlib, StdlibTCPServer, stdlibs, options, talk, client
     )
-    got = await under_ours(KINDS[kind](act, options), client, options)
+    got = await under_ours(streams(KINDS[kind](act, options)), options, talk, client)
     if any(step.startswith("handle_error") for step in expected.trace):
         expected, got = without_error_names(expected), without_error_names(got)
     assert got == expected
 
 
-def without_error_names(observed):
+def without_error_names(one):
     """
     A broken connection shows as one error or another (a reset, a broken pipe, a deadline),
     depending on which system call sees it first, under either server.
     """
-    trace = [step.partition(" ")[0] for step in observed.trace]
-    return Observed(trace, observed.received)
+    trace = [step.partition(" ")[0] for step in one.trace]
+    return Observed(trace, one.received)
 
 
 # Datagrams
@@ -421,30 +425,12 @@ def ask(address, datagram):
             return None
 
 
-def udp_under_the_stdlib(handler, datagram, options):
-    """Runs in a thread."""
-    with stdlib_server(StdlibUDPServer, handler, options.get("verdict", True)) as server:
-        received = ask(server.server_address, datagram)
-        assert server.closed.wait(CLIENT_SECONDS)
-        return Observed(server.trace, received)
-
-
-async def udp_under_ours(handler, datagram, options):
+def datagrams(handler):
     from twisted.internet import reactor
 
-    service = DatagramRequestService.from_description(
+    return DatagramRequestService.from_description(
         reactor, "udp:0:interface=127.0.0.1", handler, factory=OurDatagrams
     )
-    server = service.server
-    server.trace, server.closed = [], threading.Event()
-    server.verdict = options.get("verdict", True)
-    service.startService()
-    try:
-        received = await deferToThread(ask, server.server_address, datagram)
-        assert await deferToThread(server.closed.wait, CLIENT_SECONDS)
-        return Observed(server.trace, received)
-    finally:
-        await service.stopService()
 
 
 DATAGRAM_CASES: dict[str, tuple[bytes, dict[str, Any]]] = {
@@ -462,15 +448,13 @@ DATAGRAM_CASES: dict[str, tuple[bytes, dict[str, Any]]] = {
 @pytest.mark.parametrize("case", DATAGRAM_CASES)
 async def test_datagrams(case, kind):
     datagram, options = DATAGRAM_CASES[case]
+    stdlibs = datagram_class(socketserver.DatagramRequestHandler, options)
     expected = await deferToThread(
-        udp_under_the_stdlib,
-        datagram_class(socketserver.DatagramRequestHandler, options),
-        datagram,
-        options,
+        under_the_stdlib, StdlibUDPServer, stdlibs, options, ask, datagram
     )
     base = socketserver.DatagramRequestHandler if kind == "stdlib" else DatagramRequestHandler
     handler = datagram_class(base, options, coroutine=kind == "coroutine")
-    assert await udp_under_ours(handler, datagram, options) == expected
+    assert await under_ours(datagrams(handler), options, ask, datagram) == expected
 
 
 class BareHandler(BaseRequestHandler):
@@ -482,5 +466,5 @@ class BareHandler(BaseRequestHandler):
 
 
 async def test_a_datagram_handler_without_files():
-    got = await udp_under_ours(BareHandler, b"abc", {})
+    got = await under_ours(datagrams(BareHandler), {}, ask, b"abc")
     assert got.received == b"cba"

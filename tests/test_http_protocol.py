@@ -5,6 +5,7 @@ deadline ends what, with which answer.
 
 from http.client import HTTPResponse
 from io import BytesIO
+from random import Random
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -146,6 +147,77 @@ class Stuck(Hello):
 
 def only(**deadlines):
     return NEVER | deadlines
+
+
+# Requests of all kinds, one after another
+
+
+class Various(HTTPRequestHandler):
+    """Does, letter by letter, what its path says; then tells the path and what it has read."""
+
+    async def do_POST(self):
+        read = 0
+        for step in self.path[1:]:
+            if step == "w":
+                await deferLater(self.server.reactor, 1)
+            elif step == "r":
+                read += len(await self.rfile.read(1000))
+            elif step == "a":
+                read += len(await self.rfile.read())
+            elif step == "s":
+                self.send_response(200)
+                self.end_headers()
+            elif step == "f":
+                self.wfile.flush()
+        self.wfile.write(f"{self.path} {read}".encode())
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_each_request_has_its_answer_however_it_is_sent_read_and_answered(seed):
+    """Every read of a body to its end finds all of it, and nothing of what follows."""
+    random = Random(seed)
+    client = Client(Various)
+    data, expected = b"", []
+    for _ in range(40):
+        steps = [random.choice("wraf") for _ in range(random.randrange(5))]
+        steps.insert(random.randrange(len(steps) + 1), "s")
+        # Nothing to flush before there is a head.
+        path = "/" + "".join(steps[: steps.index("s")]).replace("f", "")
+        path += "".join(steps[steps.index("s") :])
+        size = random.choice([0, 1, 999, 5000, 100_000])
+        if random.random() < 0.5:
+            data += b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (
+                path.encode(),
+                size,
+            )
+            data += b"x" * size
+        else:
+            data += (
+                b"POST %b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" % path.encode()
+            )
+            data += (b"%x\r\n%b\r\n" % (size, b"x" * size) if size else b"") + b"0\r\n\r\n"
+        expected.append((path, size))
+    while data:
+        if client.transport.producerState == "paused":
+            client.advance(1)
+            continue
+        size = random.choice([1, 10, 1000, 65536])
+        client.send(data[:size])
+        data = data[size:]
+        if random.random() < 0.01:
+            client.advance(1)
+    client.advance(200)  # each waits 4 s at most, and has begun when all was sent
+    file = BytesIO(client.said)
+    file.close = lambda: None
+    file.makefile = lambda mode: file
+    for path, size in expected:
+        response = HTTPResponse(file)
+        response.begin()
+        shown, _, read = response.read().decode().partition(" ")
+        assert shown == path
+        assert int(read) == size if "a" in path else int(read) <= size
+    assert file.read() == b""
+    assert client.expiries == {}
 
 
 # Header

@@ -116,8 +116,8 @@ class BlockingHTTPServing(CoroutineHTTPServing):
             gathering.close()
             self._refuse(RemoteProtocolError(503, "the server has no room for the request"))
             return
-        gathering.lend(request, self._requests.switch() if gathering.switches else None)
-        if gathering.switches or self._forks:
+        gathering.lend(request)
+        if self._forks:
             self._hand_over_now()
         self._queued_at = self.timer.seconds()
         self.factory.concurrency.run(gathering)
@@ -202,8 +202,9 @@ class BlockingHTTPServing(CoroutineHTTPServing):
                 self.timer,
             )
             self._outer = None
-            if gathering.switches:
-                self.protocol.deliver_to(self._feed_pump)
+        if gathering.switches:  # nobody can tell what is said from here on
+            gathering.rest = self._requests.switch()
+            self.protocol.deliver_to(self._feed_pump)
         request.become_blocking()
         gathering.take_held(Hold.DIRECT)
 
@@ -237,13 +238,13 @@ class BlockingHTTPServing(CoroutineHTTPServing):
         self.parts &= ~Part.HANDLER  # before the next request has one
         self._sent += gathering.sent if direct else 0
         if direct:
-            gathering.response.close |= not self._take_back()
+            gathering.response.close |= not self._take_back() or gathering.switches
         elif held:
             self._writer.post(held, self.factory.outbox)
         if not self._lendable:
             self._let_go_of_socket()
         now = self._account(gathering.response, outcome)
-        last = gathering.response.close or gathering.switches or self._writer.broken
+        last = gathering.response.close or self._writer.broken
         if last or self._stage is _CLOSING or (self._draining and self._requests.is_empty()):
             self._end()
         else:
@@ -323,7 +324,8 @@ class BlockingHTTPServing(CoroutineHTTPServing):
                 self.timer.arm(phase, left)
                 return False
         elif phase is Phase.IDLE:
-            return self._pump is not None
+            # A handler at work need not hear or say anything.
+            return self._pump is not None and gathering.switches
         elif phase is Phase.WRITE and self._lendable and gathering.hold is Hold.DIRECT:
             return self._write_passed()
         return True
@@ -347,12 +349,10 @@ class BlockingHTTPServing(CoroutineHTTPServing):
         elif self.parts & Part.HANDLER:
             if not self.factory.concurrency.kill(gathering):
                 self._interrupt(gathering, None if hard else 504, reset=hard)
-        elif self._socket is None or self.factory.concurrency.withdraw(gathering):
+        elif not gathering.lent or self.factory.concurrency.withdraw(gathering):
             direct = gathering.hold is Hold.DIRECT
             self._gathering = None
             gathering.close()
-            if self._socket is not None:
-                gathering.withdrawn()
             if direct:
                 self._take_back()
             if hard:
@@ -413,7 +413,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
             if self.parts & Part.HANDLER:
                 if self._pump is None:
                     gathering.take_held(Hold.OVER)
-            elif self._socket is None or self.factory.concurrency.withdraw(gathering):
+            elif not gathering.lent or self.factory.concurrency.withdraw(gathering):
                 self._gathering = None
                 gathering.close()
                 self._stage = Stage.READING
@@ -442,9 +442,13 @@ class BlockingHTTPServing(CoroutineHTTPServing):
                 super().abandon()
                 return
             self.factory.statistics.abandoned += 1
-            if self._lendable and self.transport is not None and self._socket is not None:
-                # Whoever still has the descriptor closes it.
-                self._give_up_transport()
+            if self.parts & Part.CONNECTION:
+                gathering = self._gathering
+                if self._lendable and gathering is not None and gathering.hold is _DIRECT:
+                    # Whoever still has the descriptor closes it.
+                    self._give_up_transport()
+                else:  # it may still be at its last words
+                    self.transport.abortConnection()
             self.protocol.settle()
 
     @override

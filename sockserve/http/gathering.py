@@ -29,7 +29,7 @@ from sockserve.http.framing import Event, LocalProtocolError, RemoteProtocolErro
 from sockserve.http.heads import RequestHead
 from sockserve.http.responses import BlockingResponse, answer_error
 from sockserve.http.sockets import Hold, RequestSocket
-from sockserve.http.spools import PrefixedFile, Spool, stock_file
+from sockserve.http.spools import Spool, StockSwitchingFile, SwitchingFile, stock_file
 from sockserve.http.wire import RequestReader
 from sockserve.interfaces import IJob, Outcome
 from sockserve.lifecycle import answer, handler_class
@@ -81,6 +81,8 @@ class Gathering:
         seen of that.
     @ivar switches: whether the handler may come to speak another protocol on the
         connection.
+    @ivar rest: what the client has sent after the request, once the handler has the
+        connection and may speak another protocol on it.
     @ivar hold: who has the connection.  Written under a lock.
     @ivar sent: how many bytes the handler has sent.
     @ivar request: the socket, once the handler has it.
@@ -113,9 +115,10 @@ class Gathering:
         self._lock = threading.Lock()
         self._reactors_thread = threading.get_ident()
         self.response = BlockingResponse(head, self._send)
-        self.switches = head.method == "CONNECT" or (
-            b"\nupgrade:" in head.raw.lower() and head.upgrades
+        self.switches = head.length == 0 and (
+            head.method == "CONNECT" or (b"\nupgrade:" in head.raw.lower() and head.upgrades)
         )
+        self.rest = b""
         self._spool: Spool | None = None
         self._head_size = 0
         if stock:
@@ -130,6 +133,9 @@ class Gathering:
                 self._spool.write(raw)
         else:
             self.rfile = stock_file(raw) if stock else io.BytesIO()
+            if self.switches:
+                file = SwitchingFile(raw if stock else b"", self._follow)
+                self.rfile = StockSwitchingFile(file) if stock else io.BufferedReader(file)
 
     # Until it is complete
 
@@ -171,30 +177,39 @@ class Gathering:
 
     def close(self) -> None:
         """Nobody will read it any more."""
+        if self.lent:
+            self.request.gathering = None
         if self._spool is not None:
             self._spool.close()
 
     # With the handler
 
-    def lend(self, request: RequestSocket, rest: bytes | None) -> None:
-        """
-        What the handler's socket is.
-
-        @param rest: what the client has sent after the request, when the handler is to
-            read on from the socket by itself; None otherwise.
-        """
+    def lend(self, request: RequestSocket) -> None:
+        """What the handler's socket is."""
         self.request = request
         request.gathering = self
-        if rest is not None:
-            before = self.rfile.read() if self._stock else b""
-            live = socket.SocketIO(request, "r")
-            self.rfile = io.BufferedReader(PrefixedFile(before + rest, live))
 
-    def withdrawn(self) -> None:
-        """The handler has it no longer."""
-        self.request.gathering = None
-        if self._spool is not None:
-            self._spool.close()
+    def _follow(self) -> tuple[bytes, Any] | None:
+        """What the client says after the request, if that is another protocol."""
+        response = self.response
+        with self._lock:
+            held = b"".join(self._held)
+        if self._stock and not response.status:
+            found = _STATUS.match(held)
+            status = 0 if found is None else int(found[1])
+        else:
+            status = response.status
+        if status != 101 and not (self.head.method == "CONNECT" and status // 100 == 2):
+            return None
+        if not self._stock:
+            response.flush()
+        self.go_direct()
+        return self.rest, socket.SocketIO(self.request, "r")
+
+    @property
+    def lent(self) -> bool:
+        """Whether a handler has it, or is about to."""
+        return hasattr(self, "request")
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -215,7 +230,11 @@ class Gathering:
     def serve(self) -> Outcome:
         """Runs on the worker thread or in the child."""
         factory, request = self._factory, self.request
-        error = answer(factory, request, self._serving.protocol.client_address)
+        try:
+            error = answer(factory, request, self._serving.protocol.client_address)
+        except BaseException:  # sys.exit(), or an error in handle_error
+            self.response.close = True
+            raise
         outcome = _OK if error is None else factory.outcome_of(request, error)
         if self._stock:
             if error is not None:
@@ -255,12 +274,12 @@ class Gathering:
         if self._stock:
             wants_next = getattr(self.rfile, "wants_next", False)
             response.close = response.close or not wants_next
-        self.withdrawn()
+        self.close()
         self._serving.handler_ended(outcome)
 
     def failed(self, error: OSError) -> None:
         """There is no thread or process to be had."""
-        self.withdrawn()
+        self.close()
         self._serving.handler_failed(error)
 
     # What the handler sends
@@ -273,8 +292,6 @@ class Gathering:
         @raise BrokenPipeError: the connection has ended.
         """
         kept = bytes(data)
-        if self._stock:
-            self._observe(kept)
         with self._lock:
             self.sent += len(kept)
             if self.hold is _HELD and self._held_size + len(kept) <= HIGH_WATER_BYTES:
@@ -282,6 +299,8 @@ class Gathering:
                 self._held_size += len(kept)
                 return True
         self.go_direct()
+        if self._stock:
+            self._observe(kept)
         return False
 
     def _observe(self, data: bytes) -> None:
@@ -322,4 +341,7 @@ class Gathering:
             self.hold = hold
             held, self._held = self._held, []
             self._held_size = 0
-        return b"".join(held)
+        data = b"".join(held)
+        if data and self._stock:
+            self._observe(data)
+        return data

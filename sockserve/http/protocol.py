@@ -249,8 +249,7 @@ class HTTPServing(ReactorServing):
             self._pause_when_full()
 
     def _pause_when_full(self) -> None:
-        if self._requests.buffered > HIGH_WATER_BYTES:
-            # Again and again: whoever reads the body resumes without asking.
+        if self._requests.buffered > HIGH_WATER_BYTES and not self._paused:
             self._paused = True
             self.transport.pauseProducing()
 

@@ -121,4 +121,16 @@ class HTTPConnection(StreamConnection):
     def shutdown(self, how: int) -> None:
         """End the connection's output once everything written has left."""
         if how != socket.SHUT_RD:
+            self._flush()
             self._writer.close()
+
+    @override
+    def close(self) -> None:
+        self._flush()
+        self._close()
+
+    def _flush(self) -> None:
+        """Send what is held back of a response until its handler waits."""
+        response = getattr(self, "response", None)
+        if response is not None:
+            response.flush()

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import io
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 from typing_extensions import override
 
-__all__ = ["PrefixedFile", "Spool", "stock_file"]
+__all__ = ["Spool", "StockSwitchingFile", "SwitchingFile", "stock_file"]
 
 #: What is larger than this waits in a temporary file.  512 KiB: waitress'
 #: C{inbuf_overflow}.
@@ -111,12 +112,20 @@ class Spool:
             self._file.close()
 
 
-class PrefixedFile(io.RawIOBase):
-    """Bytes that were read too early, then the file they belong to."""
+class SwitchingFile(io.RawIOBase):
+    """
+    A request after which another protocol may be spoken: its bytes, then end of file until
+    there is something that follows, then that.  Runs on the handler's thread.
 
-    def __init__(self, prefix: bytes, rest: Any) -> None:
-        self._prefix = prefix
-        self._rest = rest
+    @param data: the request's bytes, then what follows.
+    @param follow: gives the bytes that were read too early and the file they belong to,
+        once there is such a file.
+    """
+
+    def __init__(self, data: bytes, follow: Callable[[], tuple[bytes, Any] | None]) -> None:
+        self._data = data
+        self._follow = follow
+        self._file: Any = None
 
     @override
     def readable(self) -> bool:
@@ -124,15 +133,25 @@ class PrefixedFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int | None:
         """As C{io.RawIOBase}'s."""
-        if not self._prefix:
-            count: int | None = self._rest.readinto(buffer)
+        if not self._data and self._file is None:
+            following = self._follow()
+            if following is None:
+                return 0
+            self._data, self._file = following
+        if not self._data:
+            count: int | None = self._file.readinto(buffer)
             return count
-        size = min(len(buffer), len(self._prefix))
-        buffer[:size] = self._prefix[:size]
-        self._prefix = self._prefix[size:]
+        size = min(len(buffer), len(self._data))
+        buffer[:size] = self._data[:size]
+        self._data = self._data[size:]
         return size
 
+
+class StockSwitchingFile(_StockInput, io.BufferedReader):
+    """A L{SwitchingFile} for one of C{http.server}'s handlers."""
+
     @override
-    def close(self) -> None:
-        super().close()
-        self._rest.close()
+    def readline(self, size: int | None = -1) -> bytes:
+        line = io.BufferedReader.readline(self, size)
+        self.wants_next |= not line and size == _HEAD_LINE_BYTES
+        return line

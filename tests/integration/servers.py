@@ -3,6 +3,7 @@
 import datetime
 import functools
 import os
+import select
 import socket
 import ssl
 import struct
@@ -155,6 +156,23 @@ def reset(client: socket.socket) -> None:
     client.close()
 
 
+def come_and_go(kind: str, address: Any, count: int) -> None:
+    """
+    Clients, one after another, that go at once, after a piece of a message, and while the
+    answer comes; in order and by a reset.
+    """
+    for number in range(count):
+        client = connect_as(kind, address)
+        if number % 3:
+            client.sendall(b"mess")
+        if number % 3 == 2:
+            client.sendall(b"age\n" * 5000)
+        if number % 2:
+            reset(client)
+        else:
+            client.close()
+
+
 # TLS
 
 
@@ -264,6 +282,7 @@ class Child:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
+        self._heard = ""
         assert process.stdout is not None
         listening = process.stdout.readline()
         if not listening:
@@ -290,8 +309,19 @@ class Child:
         """Stop it (again has no effect); everything it logged."""
         self._process.terminate()
         if not hasattr(self, "_log"):
-            self._log = self._process.communicate(timeout=PATIENCE_SECONDS)[1]
+            self._log = self._heard + self._process.communicate(timeout=PATIENCE_SECONDS)[1]
         return self._log
+
+    def wait_for_log(self, text: str) -> None:
+        """Wait until it has logged C{text}."""
+        assert self._process.stderr is not None
+        stderr = self._process.stderr.fileno()  # below the buffer, which L{log} passes by, too
+        while text not in self._heard:
+            ready, _, _ = select.select([stderr], [], [], PATIENCE_SECONDS)
+            assert ready, f"it did not log {text!r} within {PATIENCE_SECONDS} s: {self._heard}"
+            part = os.read(stderr, 2**16)
+            assert part, f"it ended before it logged {text!r}: {self._heard}"
+            self._heard += part.decode(errors="replace")
 
 
 @contextmanager

@@ -372,13 +372,21 @@ async def test_the_access_log_has_each_request(log_format, tmp_path):
                     return conversation.answer().status
 
             assert await in_thread(refused) == 400
+
+            def gone():
+                client = connect(server.server_address)
+                client.sendall(get("/gone", "Content-Length: 3", method="PUT"))
+                client.close()
+
+            await in_thread(gone)
+            await until(lambda: server.statistics.requests == 4)
             await until(lambda: not server.statistics.active)
     finally:
         log.stopService()
     lines = path.read_text().splitlines()
     if log_format == "combined":
         when = r"\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000\]"
-        first, second, third = lines
+        first, second, third, last = lines
         assert re.fullmatch(
             rf'127\.0\.0\.1 - - {when} "GET /\?q=1 HTTP/1\.1" 200 13'
             r' "http://from\.example/" "a \\"quoted\\" agent"',
@@ -387,6 +395,7 @@ async def test_the_access_log_has_each_request(log_format, tmp_path):
         expected = rf'127\.0\.0\.1 - - {when} "HEAD / HTTP/1\.1" 200 - "-" "curl/[0-9.]+"'
         assert re.fullmatch(expected, second)
         assert re.fullmatch(rf'127\.0\.0\.1 - - {when} "-" 400 \d+ "-" "-"', third)
+        assert '"PUT /gone HTTP/1.1"' in last
     else:
         shown = [json.loads(line) for line in lines]
         names = ["listener", "method", "target", "protocol", "status", "sent", "user_agent"]
@@ -394,5 +403,6 @@ async def test_the_access_log_has_each_request(log_format, tmp_path):
             *("web", "GET", "/?q=1", "HTTP/1.1", 200, 13),
             'a "quoted" agent',
         ]
-        assert [line["status"] for line in shown] == [200, 200, 400]
+        assert [line["status"] for line in shown][:3] == [200, 200, 400]
+        assert [line["outcome"] for line in shown] == ["ok", "ok", "lost", "lost"]
         assert shown[2]["method"] is None

@@ -120,4 +120,4 @@ async def test_no_descriptor_is_left(handler, kind, concurrency, count, tmp_path
         raised = sum(WISHES[n % len(WISHES)] == b"raise\n" for n in range(count)) + 3
         assert server.statistics.errors == raised
         assert not server.connections
-        assert not server._servings
+        assert not server.servings

@@ -19,6 +19,7 @@ from tests.integration.servers import (
     PROXIED_SERVER,
     PROXY_HEADER,
     child,
+    come_and_go,
     connect,
     connect_as,
     counts,
@@ -442,24 +443,9 @@ class Waiter(StreamRequestHandler):
 @pytest.mark.parametrize("kind", ["tcp", "unix", "ssl", "haproxy:tcp"])
 @pytest.mark.parametrize("handler", [Echo, Talker, Waiter])
 async def test_clients_that_go_are_no_errors(handler, kind, tmp_path):
-    """At once, after a piece of a message, while the answer comes; in order and by a reset."""
-
     count = 30 if kind == "ssl" else 120
-
-    def storm(address):
-        for number in range(count):
-            client = connect_as(kind, address)
-            if number % 3:
-                client.sendall(b"mess")
-            if number % 3 == 2:
-                client.sendall(b"age\n" * 5000)
-            if number % 2:
-                reset(client)
-            else:
-                client.close()
-
     async with serving(handler, description(kind, tmp_path)) as server:
-        await in_thread(storm, server.server_address)
+        await in_thread(come_and_go, kind, server.server_address, count)
         await until(lambda: server.statistics.accepted == count and not server.statistics.active)
         assert set(counts(server)) <= {"accepted", "requests"}
 

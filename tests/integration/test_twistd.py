@@ -223,7 +223,7 @@ def test_bare_it_serves_the_current_folder_and_says_where(twistd, folder):
     url = server.line_with("serving ").split()[-1]
     assert url == "http://127.0.0.1:8000/"
     fetched = run(need_tool("curl"), "-sS", "-i", f"{url}hello.txt")
-    assert fetched.stdout.startswith(b"HTTP/1.0 200 OK\r\n")
+    assert fetched.stdout.startswith(b"HTTP/1.1 200 OK\r\n")
     assert fetched.stdout.endswith(b"Hello, world!")
     assert b"Content-type: text/plain" in fetched.stdout
     assert b"hello.txt" in run(need_tool("curl"), "-sS", url).stdout
