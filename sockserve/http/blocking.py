@@ -9,6 +9,7 @@ Everything runs on the reactor thread.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -79,7 +80,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
 
     @override
     def _read_on(self) -> None:
-        if self._gathering is None or self._stage is not Stage.ANSWERING:
+        if self._gathering is None or self._stage is not _ANSWERING:
             super()._read_on()
             return
         if self._requests.state in (State.COUNTED_BODY, State.CHUNKED_BODY):
@@ -146,9 +147,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
     def handler_began(self) -> None:
         """A thread was found."""
         self.parts |= Part.HANDLER
-        # Without a wait, most of the time.
-        now = self.timer.seconds() if self.factory.concurrency.waiting else self._queued_at
-        self.factory.statistics.lasted("queue", now - self._queued_at)
+        self.factory.statistics.lasted("queue", self.timer.seconds() - self._queued_at)
         if self.deadlines.handle is not None:
             self.timer.arm(Phase.HANDLE, self.deadlines.handle)
 
@@ -260,7 +259,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
         self._gathering = None
         self.parts &= ~Part.HANDLER
         self.timer.disarm(Phase.HANDLE)
-        if gathering.hold is Hold.DIRECT:
+        if gathering.hold is _DIRECT:
             self._take_back()
         try:
             raise error
@@ -326,7 +325,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
         elif phase is Phase.IDLE:
             # A handler at work need not hear or say anything.
             return self._pump is not None and gathering.switches
-        elif phase is Phase.WRITE and self._lendable and gathering.hold is Hold.DIRECT:
+        elif phase is Phase.WRITE and self._lendable and gathering.hold is _DIRECT:
             return self._write_passed()
         return True
 
@@ -350,7 +349,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
             if not self.factory.concurrency.kill(gathering):
                 self._interrupt(gathering, None if hard else 504, reset=hard)
         elif not gathering.lent or self.factory.concurrency.withdraw(gathering):
-            direct = gathering.hold is Hold.DIRECT
+            direct = gathering.hold is _DIRECT
             self._gathering = None
             gathering.close()
             if direct:
@@ -369,10 +368,12 @@ class BlockingHTTPServing(CoroutineHTTPServing):
         @param status: what to answer if the handler has sent nothing.
         @param reset: let the kernel forget what the client has not taken.
         """
-        if gathering.hold is Hold.DIRECT:
+        if gathering.hold is _DIRECT:
             if status is not None and not gathering.sent and self._lendable:
                 gathering.response.status = status
-                self._answer_on_the_spot(gathering, status)
+                with contextlib.suppress(OSError):
+                    page = error_page(gathering.head, status)
+                    self.transport.socket.send(page, socket.MSG_DONTWAIT)
             if self._pump is not None:
                 self._pump.interrupt()
                 if reset:
@@ -389,12 +390,6 @@ class BlockingHTTPServing(CoroutineHTTPServing):
                 gathering.response.status = status
                 self._writer.write(error_page(gathering.head, status))
                 self._end()
-
-    def _answer_on_the_spot(self, gathering: Gathering, status: int) -> None:
-        try:
-            self.transport.socket.send(error_page(gathering.head, status), socket.MSG_DONTWAIT)
-        except OSError:
-            pass
 
     @override
     def drain(self) -> None:
@@ -416,7 +411,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
             elif not gathering.lent or self.factory.concurrency.withdraw(gathering):
                 self._gathering = None
                 gathering.close()
-                self._stage = Stage.READING
+                self._stage = _READING
         super().lost(reason)
         self.protocol.record.sent = self._sent + self._writer.sent
         if self._lendable and self._socket is not None:

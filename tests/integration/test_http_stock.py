@@ -13,8 +13,7 @@ import socket
 import threading
 import xmlrpc.client
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler
-from socketserver import ThreadingMixIn
-from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from xmlrpc.server import SimpleXMLRPCDispatcher, SimpleXMLRPCRequestHandler
 
 import pytest
@@ -22,12 +21,11 @@ import pytest
 from sockserve.concurrency import make_concurrency
 from sockserve.connections import StreamFactory
 from tests.integration.handlers import PIECE
-from tests.integration.http_clients import chunked, client, get, post, whole
+from tests.integration.http_clients import client, get, post, whole
 from tests.integration.servers import (
     counts,
     description,
     in_thread,
-    is_ended,
     serving,
     until,
 )

@@ -225,7 +225,7 @@ def test_bare_it_serves_the_current_folder_and_says_where(twistd, folder):
     fetched = run(need_tool("curl"), "-sS", "-i", f"{url}hello.txt")
     assert fetched.stdout.startswith(b"HTTP/1.1 200 OK\r\n")
     assert fetched.stdout.endswith(b"Hello, world!")
-    assert b"Content-type: text/plain" in fetched.stdout
+    assert b"Content-Type: text/plain" in fetched.stdout
     assert b"hello.txt" in run(need_tool("curl"), "-sS", url).stdout
     server.process.send_signal(signal.SIGTERM)
     server.process.wait(PATIENCE_SECONDS)
