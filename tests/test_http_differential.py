@@ -192,8 +192,21 @@ async def under_ours(handler, said):
         await service.stopService()
 
 
-@pytest.mark.parametrize("said", SAID)
-@pytest.mark.parametrize("handler", HANDLERS)
+#: Under the stdlib C{rfile} keeps a socket open whose handler has closed it.
+_WRITES_AFTER_CLOSE = pytest.mark.xfail(strict=True, reason="close() is at once")
+
+CASES = [
+    pytest.param(
+        handler,
+        said,
+        marks=[_WRITES_AFTER_CLOSE] if handler is Closes and said.startswith("POST") else [],
+    )
+    for handler in HANDLERS
+    for said in SAID
+]
+
+
+@pytest.mark.parametrize(("handler", "said"), CASES)
 async def test_one_request(handler, said):
     expected_trace, expected = await deferToThread(under_the_stdlib, handler, SAID[said])
     trace, heard = await under_ours(handler, SAID[said])

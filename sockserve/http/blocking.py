@@ -124,11 +124,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
         self.factory.concurrency.run(gathering)
 
     def _request_socket(self) -> RequestSocket:
-        """
-        What the handler gets as its socket.
-
-        @raise OSError: there is no descriptor to be had.
-        """
+        """What the handler gets as its socket; OSError if there is no descriptor for it."""
         if not self._lendable:
             inner, self._outer = socket.socketpair()
             self._socket = RequestSocket(fileno=inner.detach())
@@ -137,9 +133,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
             own = self.transport.socket
             self._socket = RequestSocket(own.family, own.type, own.proto, own.fileno())
             self._identity = SocketIdentity(own)
-        default = socket.getdefaulttimeout()
-        if self._socket.gettimeout() != default:
-            self._socket.settimeout(default)
+        self._socket.settimeout(socket.getdefaulttimeout())
         return self._socket
 
     # While a handler has it
@@ -154,8 +148,11 @@ class BlockingHTTPServing(CoroutineHTTPServing):
     def handler_lasts(self) -> None:
         """It takes its time: send what it has sent."""
         if self._gathering is not None and self._gathering.hold is Hold.HELD:
-            self._writer.write(self._gathering.take_held(Hold.EAGER))
-            self._writer.flush()
+            self._pass_on(self._gathering)
+
+    def _pass_on(self, gathering: Gathering) -> None:
+        self._writer.write(gathering.take_held(Hold.EAGER))
+        self._writer.flush()
 
     def hand_over(self, granted: Callable[[], object]) -> None:
         """
@@ -167,8 +164,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
         if gathering is None or gathering.hold not in (Hold.HELD, Hold.EAGER):
             granted()
             return
-        self._writer.write(gathering.take_held(Hold.EAGER))
-        self._writer.flush()
+        self._pass_on(gathering)
 
         def emptied(result: Any, error: BaseException | None) -> None:
             usable = error is None and gathering is self._gathering and not self._writer.broken
@@ -192,14 +188,8 @@ class BlockingHTTPServing(CoroutineHTTPServing):
             assert self._outer is not None
             self._writer.detach()
             self._resume()
-            self._pump = Pump(
-                self.factory.reactor,
-                self.transport,
-                request,
-                self._outer,
-                self.deadlines,
-                self.timer,
-            )
+            reactor, transport = self.factory.reactor, self.transport
+            self._pump = Pump(reactor, transport, request, self._outer, self.deadlines, self.timer)
             self._outer = None
         if gathering.switches:  # nobody can tell what is said from here on
             gathering.rest = self._requests.switch()

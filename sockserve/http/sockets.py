@@ -109,7 +109,7 @@ class RequestSocket(PumpedSocket):
     @override
     def settimeout(self, value: float | None) -> None:
         self._timeout = value
-        if self.gathering is None or self.gathering.hold is Hold.DIRECT:
+        if self.gathering is not None and self.gathering.hold is Hold.DIRECT:
             super().settimeout(value)
 
     @override
