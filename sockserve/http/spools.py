@@ -8,6 +8,7 @@ like for each kind of handler.  It must not know connections.
 from __future__ import annotations
 
 import io
+import sys
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +22,7 @@ __all__ = ["Spool", "StockSwitchingFile", "SwitchingFile", "stock_file"]
 SPOOL_BYTES = 512 * 1024
 
 #: What C{http.server} asks of C{readline} where a request line or a header field is due
-#: (C{_MAXLINE} + 1), and no handler has a reason to.
+#: (C{_MAXLINE} + 1).
 _HEAD_LINE_BYTES = 65537
 
 
@@ -40,14 +41,19 @@ class _StockInput:
     def readline(self, size: int | None = -1) -> bytes:
         """A line; where another request would begin, end of file."""
         if size == _HEAD_LINE_BYTES and self.tell() >= self.head_size:  # type: ignore[attr-defined]
-            self.wants_next = True
-            return b""
+            # Not when http.client.parse_headers reads the head of a part of the body.
+            if sys._getframe(1).f_globals.get("__name__") != "http.client":
+                self.wants_next = True
+                return b""
         line: bytes = super().readline(size)  # type: ignore[misc]
         return line
 
 
 class _StockBytes(_StockInput, io.BytesIO):
-    pass
+    def peek(self, size: int = 0) -> bytes:
+        """As C{io.BufferedReader}'s."""
+        start = self.tell()
+        return bytes(self.getbuffer()[start : start + max(size, io.DEFAULT_BUFFER_SIZE)])
 
 
 class _StockFile(_StockInput, io.BufferedReader):

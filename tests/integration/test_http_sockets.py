@@ -5,12 +5,11 @@ import os
 import select
 import shutil
 import socket
-from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from sockserve.concurrency import make_concurrency
 from tests.integration.http_clients import client, get, whole
+from tests.integration.http_handlers import ONE_OF_EACH, Stock
 from tests.integration.servers import (
     counts,
     description,
@@ -24,46 +23,6 @@ pytestmark = [
     # Twisted's own way to its certificates.
     pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning"),
 ]
-
-KINDS = ["tcp", "unix", "ssl", "haproxy:tcp"]
-#: One that is lent and one that is pumped.
-ONE_OF_EACH = ["tcp", "ssl"]
-
-
-def threads(number):
-    from twisted.internet import reactor
-
-    return make_concurrency(reactor, "threads", threads=number)
-
-
-class Quiet(BaseHTTPRequestHandler):
-    """C{http.server}'s, but for what it writes to standard error."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format, *args):
-        pass
-
-    def answer(self, body, status=200):
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-
-class Echo(Quiet):
-    """Tells a client the path it asked for, and the body it sent."""
-
-    def do_GET(self):
-        self.answer(self.path.encode())
-
-    def do_POST(self):
-        self.answer(self.rfile.read(int(self.headers.get("Content-Length", 0))))
-
-
-class OldEcho(Echo):
-    protocol_version = "HTTP/1.0"
-
 
 # Its socket is one
 
@@ -102,7 +61,7 @@ def times_out(handler):
 @pytest.mark.parametrize("kind", ONE_OF_EACH)
 @pytest.mark.parametrize("look", [names, selects, controls, has_options, times_out])
 async def test_the_connection_is_a_real_socket(look, kind, tmp_path):
-    class Handler(Quiet):
+    class Handler(Stock):
         def do_GET(self):
             assert isinstance(self.connection, socket.socket)
             assert os.fstat(self.connection.fileno())
@@ -193,7 +152,7 @@ WAYS = [
 async def test_ways_to_send(send, kind, wbufsize, tmp_path):
     body = bytes(range(256)) * 4096  # 1 MiB: more than buffers take at once
 
-    class Handler(Quiet):
+    class Handler(Stock):
         def do_GET(self):
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
@@ -242,7 +201,7 @@ def exits(handler):
 @pytest.mark.parametrize("kind", ONE_OF_EACH)
 @pytest.mark.parametrize("leave", [closes, shuts, shuts_output, detaches, raises, exits])
 async def test_a_handler_ends_the_connection(leave, kind, tmp_path, errors):
-    class Handler(Quiet):
+    class Handler(Stock):
         def do_GET(self):
             self.answer(b"answer")
             leave(self)
@@ -260,7 +219,7 @@ async def test_a_handler_ends_the_connection(leave, kind, tmp_path, errors):
 
 
 async def test_a_handler_that_raises_before_it_has_answered(errors):
-    class Handler(Quiet):
+    class Handler(Stock):
         def do_GET(self):
             raises(self)
 

@@ -8,16 +8,17 @@ import http.client
 import socket
 import threading
 import xmlrpc.client
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler
+from http.server import SimpleHTTPRequestHandler
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from xmlrpc.server import SimpleXMLRPCDispatcher, SimpleXMLRPCRequestHandler
 
 import pytest
 
-from sockserve.concurrency import make_concurrency
 from sockserve.connections import StreamFactory
 from tests.integration.handlers import PIECE
 from tests.integration.http_clients import client, get, post, whole
+from tests.integration.http_handlers import ONE_OF_EACH, Stock, place
+from tests.integration.http_handlers import Echo as BothEcho
 from tests.integration.servers import (
     counts,
     description,
@@ -33,39 +34,10 @@ pytestmark = [
 ]
 
 KINDS = ["tcp", "unix", "ssl", "haproxy:tcp"]
-#: One that is lent and one that is pumped.
-ONE_OF_EACH = ["tcp", "ssl"]
 
 
-def threads(number):
-    from twisted.internet import reactor
-
-    return make_concurrency(reactor, "threads", threads=number)
-
-
-class Quiet(BaseHTTPRequestHandler):
-    """C{http.server}'s, but for what it writes to standard error."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format, *args):
-        pass
-
-    def answer(self, body, status=200):
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-
-class Echo(Quiet):
-    """Tells a client the path it asked for, and the body it sent."""
-
-    def do_GET(self):
-        self.answer(self.path.encode())
-
-    def do_POST(self):
-        self.answer(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+class Echo(BothEcho, Stock):
+    pass
 
 
 class OldEcho(Echo):
@@ -127,7 +99,7 @@ async def test_files(tmp_path):
     (tmp_path / "big").write_bytes(PIECE * 100)
 
     class Files(SimpleHTTPRequestHandler):
-        log_message = Quiet.log_message
+        log_message = Stock.log_message
 
     handler = functools.partial(Files, directory=tmp_path)
 
@@ -196,7 +168,7 @@ class WSGIFactory(StreamFactory):
 
 
 class WSGIHandler(WSGIRequestHandler):
-    log_message = Quiet.log_message
+    log_message = Stock.log_message
 
 
 def echo_application(environ, start_response):
@@ -224,7 +196,7 @@ async def test_wsgiref(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", ONE_OF_EACH)
 async def test_no_thread_is_held_between_requests(kind, tmp_path):
-    options = {"concurrency": threads(1)}
+    options = {"concurrency": place("serial")}
     async with serving(Echo, description(kind, tmp_path), **options) as server:
 
         def talk():
@@ -271,7 +243,7 @@ def close_all(clients):
 
 async def test_slow_and_idle_clients_starve_nobody():
     """8 threads, 2,000 idle connections, 400 that come by the byte, and one more."""
-    async with serving(Echo, concurrency=threads(8)) as server:
+    async with serving(Echo, concurrency=place("threads", threads=8)) as server:
         clients = await in_thread(flood, server.server_address, 2000, 400)
         try:
             assert len(server.connections) == 2400
@@ -296,7 +268,7 @@ async def test_slow_and_idle_clients_starve_nobody():
 # A handler that overrides the loop
 
 
-class Line(Quiet):
+class Line(Stock):
     """Reads what it likes."""
 
     def handle(self):
@@ -304,7 +276,7 @@ class Line(Quiet):
             self.wfile.write(line.upper())
 
 
-class Twice(Quiet):
+class Twice(Stock):
     """Has its own idea of when a request is complete."""
 
     def handle_one_request(self):
@@ -313,7 +285,7 @@ class Twice(Quiet):
         self.close_connection = not line
 
 
-class NoCase(Quiet):
+class NoCase(Stock):
     def parse_request(self):
         parsed = super().parse_request()
         self.command = self.command.upper()
@@ -342,3 +314,35 @@ async def test_a_handler_with_its_own_loop_keeps_its_thread(handler, said, heard
                 return answer, server.concurrency.running
 
         assert await in_thread(talk) == (heard, 1)
+
+
+# What it may do with its files
+
+
+def reads_parts(handler):
+    """A body of several parts, each with a head, as C{multipart/form-data} has."""
+    handler.rfile.readline()
+    return http.client.parse_headers(handler.rfile)["Name"].encode()
+
+
+def peeks(handler):
+    return handler.rfile.peek(2)[:2]
+
+
+@pytest.mark.parametrize(("read", "heard"), [(reads_parts, b"value"), (peeks, b"--")])
+@pytest.mark.parametrize("size", [10, 2**20])
+async def test_rfile_is_a_buffered_file(read, heard, size):
+    class Reads(Stock):
+        def do_POST(self):
+            answer = read(self)
+            self.rfile.read()
+            self.answer(answer)
+
+    body = b"--part\r\nName: value\r\n\r\n" + b"x" * size
+
+    def talk(address):
+        with client(address) as one:
+            return [one.ask(post(body)).body for _ in range(2)]
+
+    async with serving(Reads) as server:
+        assert await in_thread(talk, server.server_address) == [heard, heard]
