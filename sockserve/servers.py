@@ -12,9 +12,10 @@ import socket
 from asyncio import IncompleteReadError, LimitOverrunError
 from collections.abc import Callable, Iterator
 from errno import ENOTCONN, ESHUTDOWN
+from functools import cached_property
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -48,6 +49,10 @@ _log = Logger()
 #: What a handler whose deadline has passed gets to come to its end before its
 #: connection is aborted and it counts as abandoned.
 ABANDON_SECONDS = 5.0
+
+#: How many threads wait for the disk, at most.  10: the size of Twisted's own pool, which
+#: this one is not: name look-ups need not wait for a disk that is gone.
+DISK_THREADS = 10
 
 #: Looked up once, as L{sockserve.lifecycle} does.
 _ERROR = Outcome.ERROR
@@ -189,6 +194,18 @@ class RequestServer:
     def close_request(self, request: Any) -> None:
         """Close the request.  Where the handler ran; with C{fork} in the parent too."""
         request.close()
+
+    # For handlers and services
+
+    @cached_property
+    def disk(self) -> ThreadConcurrency:
+        """Threads for what waits for the disk: L{ThreadConcurrency.call}."""
+        return ThreadConcurrency(self.reactor, DISK_THREADS)
+
+    def release_workers(self) -> Deferred[Any]:
+        """Let go of idle workers; fires when those are gone."""
+        pools = [self.concurrency, self.__dict__.get("disk")]
+        return DeferredList([pool.stop() for pool in pools if pool is not None])
 
     # For the sources of requests
 

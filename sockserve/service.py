@@ -267,7 +267,7 @@ class _ListenerService(Service):
         if self._opening is not None:
             self._opening.cancel()
             self._opening = None
-        stopped = self._machine.stop().addCallback(lambda _: self._release_workers())
+        stopped = self._machine.stop().addCallback(lambda _: self.server.release_workers())
         closing, self._core.closing = self._core.closing, None
         if closing is not None:
             closing.addErrback(_log_failure).addCallback(lambda _: self._gone())
@@ -305,10 +305,6 @@ class _ListenerService(Service):
 
     def _listen(self) -> Any:
         raise NotImplementedError
-
-    def _release_workers(self) -> Any:
-        concurrency = self.server.concurrency
-        return None if concurrency is None else concurrency.stop()
 
 
 class RequestService(_ListenerService):

@@ -12,11 +12,13 @@ import queue
 import threading
 import time
 from collections import deque
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sockserve.interfaces import IConcurrency, IJob, Outcome
@@ -42,6 +44,8 @@ MOMENT_SECONDS = 0.001
 BUSY_SHARE = 0.8
 
 _log = Logger()
+
+_T = TypeVar("_T")
 
 #: Shared by all pools: a thread's name tells connections of several listeners apart.
 _jobs = itertools.count(1)
@@ -87,6 +91,8 @@ class ThreadConcurrency(Places):
         self._served = self._served_then = 0
         self._then = 0.0
         self._cpu_then = 0.0
+        #: Whether it was stopped while jobs ran.
+        self._retiring = False
         self._look: IDelayedCall | None = None
         self._waking: IDelayedCall | None = None
 
@@ -95,7 +101,11 @@ class ThreadConcurrency(Places):
         return False
 
     def stop(self) -> Deferred[Any]:
-        """Let go of idle threads; fires when they are gone."""
+        """
+        Let go of threads, of those at work when they are done; fires when those that were
+        idle are gone.
+        """
+        self._retiring = bool(self.running)
         if not self.running:
             for call in (self._look, self._waking):
                 if call is not None:
@@ -110,6 +120,16 @@ class ThreadConcurrency(Places):
             worker.inbox.put(False)
         return DeferredList([worker.gone for worker in leaving])
 
+    def call(self, function: Callable[..., _T], *arguments: Any) -> Deferred[_T]:
+        """
+        Call a function that may block on one of the threads.
+
+        @return: a Deferred that fires with what it returns or raises.
+        """
+        job = _Call(function, arguments)
+        self.run(job)
+        return job.result
+
     def collect(self) -> None:
         """Workers are done with jobs."""
         self.told = False
@@ -119,8 +139,11 @@ class ThreadConcurrency(Places):
             self._young.discard(job)
             self._lasting.discard(job)
             self._ended(job, outcome)
+        if self._retiring and not self.running:
+            self.stop()
 
     def _start(self, job: IJob) -> None:
+        self._retiring = False
         if not self._workers:
             self._wake()
         self.ready.append(job)
@@ -224,6 +247,44 @@ class ThreadConcurrency(Places):
         self._workers.discard(worker)
         worker.thread.join()
         worker.gone.callback(None)
+
+
+@implementer(IJob)
+class _Call:
+    """A function to be called on a thread."""
+
+    __slots__ = ("_arguments", "_function", "_outcome", "result")
+
+    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        self._function = function
+        self._arguments = arguments
+        self._outcome: Any = None
+        self.result: Deferred[Any] = Deferred()
+
+    def serve(self) -> Outcome:
+        """The thread."""
+        try:
+            self._outcome = self._function(*self._arguments)
+        except BaseException:
+            self._outcome = Failure()
+        return Outcome.OK
+
+    def ended(self, outcome: Outcome) -> None:
+        """It has returned, or raised."""
+        self.result.callback(self._outcome)
+
+    def failed(self, error: OSError) -> None:
+        """There is no thread to be had."""
+        self.result.errback(Failure(error))
+
+    def started(self) -> None:
+        """Nothing depends on it."""
+
+    def lasts(self) -> None:
+        """Nothing depends on it."""
+
+    def forked(self) -> None:
+        """Threads do not."""
 
 
 class _Worker:

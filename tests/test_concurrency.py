@@ -502,6 +502,28 @@ def test_threads_stopped_while_others_serve_are_not_lost(turns: Callable[[int], 
     assert late.begun()
 
 
+def test_a_job_that_comes_while_its_thread_goes_idle_is_served_at_once(
+    turns: Callable[[int], Turns],
+) -> None:
+    turning = turns(1)
+    goes_idle, may_go = threading.Event(), threading.Event()
+
+    class Idle(list[Any]):
+        def append(self, worker: Any) -> None:
+            goes_idle.set()
+            assert may_go.wait(PATIENCE_SECONDS)
+            super().append(worker)
+
+    (first,) = turning.run()
+    assert first.begun()
+    turning.pool.idle = Idle()
+    turning.finish(first)
+    assert goes_idle.wait(PATIENCE_SECONDS)
+    (second,) = turning.run()  # its thread has looked for jobs, and does not count as idle
+    may_go.set()
+    assert second.begun()  # with no time passed
+
+
 def test_a_system_without_another_thread_serves_by_those_there_are(
     turns: Callable[[int], Turns], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -184,6 +184,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
         if self._lendable:
             self.transport.stopReading()
             self.timer.arm(Phase.WRITE, self.deadlines.write)
+            self.timer.arm(Phase.IDLE, self.deadlines.idle)
         else:
             assert self._outer is not None
             self._writer.detach()
@@ -314,19 +315,23 @@ class BlockingHTTPServing(CoroutineHTTPServing):
                 return False
         elif phase is Phase.IDLE:
             # A handler at work need not hear or say anything.
-            return self._pump is not None and gathering.switches
+            return gathering.switches and (not self._lendable or self._traffic_stalls(phase))
         elif phase is Phase.WRITE and self._lendable and gathering.hold is _DIRECT:
-            return self._write_passed()
+            return self._traffic_stalls(phase)
         return True
 
-    def _write_passed(self) -> bool:
+    def _traffic_stalls(self, phase: Phase) -> bool:
         """The reactor does not see a lent connection's bytes; the kernel does."""
-        counts, limit = transfer_counts(self.transport.socket), self.deadlines.write
+        limit = self.deadlines.write if phase is Phase.WRITE else self.deadlines.idle
+        counts = transfer_counts(self.transport.socket)
         if counts is None or limit is None:
             return False
-        left = counts.write_seconds(limit)
+        if phase is Phase.WRITE:
+            left = counts.write_seconds(limit)
+        else:
+            left = limit - min(counts.since_sent, counts.since_received)
         if left > 0:
-            self.timer.arm(Phase.WRITE, left)
+            self.timer.arm(phase, left)
         return left <= 0
 
     @override

@@ -6,8 +6,8 @@ connections.  What RFC 9110 has to say on ranges and preconditions is in
 L{sockserve.http.ranges}, what a path means in L{sockserve.http.targets}, and the way to
 the disk in L{sockserve.http.folders}.
 
-The handler is a coroutine, and a disk can be slow: all that looks at it runs on the
-reactor's thread pool (L{FileRequestHandler.on_disk}).  A file of one piece costs one way
+The handler is a coroutine, and a disk can be slow: all that looks at it runs on threads
+(L{FileRequestHandler.on_disk}).  A file of one piece costs one way
 there and back, to find, open, read and close it.
 """
 
@@ -27,7 +27,8 @@ from http import HTTPStatus
 from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.interfaces import IReactorThreads
-from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from sockserve.http.folders import PIECE_BYTES, FileBody, entries, words_beneath
 from sockserve.http.handlers import HTTPRequestHandler
@@ -79,6 +80,13 @@ class _Answer(NamedTuple):
     piece: bytes = b""
     listing: str | None = None
     reason: str | None = None
+
+
+_log = Logger()
+
+
+def _not_closed(failure: Failure) -> None:
+    _log.failure("a file could not be closed", failure)
 
 
 class FileRequestHandler(HTTPRequestHandler):
@@ -180,13 +188,12 @@ class FileRequestHandler(HTTPRequestHandler):
 
     async def on_disk(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """
-        Call what may wait for the disk, on a thread of the reactor's pool.  (A reactor
+        Call what may wait for the disk, on a thread of the server's for that.  (A reactor
         without threads is a test's, and has nobody else to serve meanwhile.)
         """
-        reactor = self.server.reactor
-        if not IReactorThreads.providedBy(reactor):
+        if not IReactorThreads.providedBy(self.server.reactor):
             return function(*arguments)
-        result: _T = await deferToThreadPool(reactor, reactor.getThreadPool(), function, *arguments)
+        result: _T = await self.server.disk.call(function, *arguments)
         return result
 
     async def _answer(self) -> None:
@@ -217,9 +224,8 @@ class FileRequestHandler(HTTPRequestHandler):
                 self._in_background(body.close)
 
     def _in_background(self, function: Callable[[], object]) -> None:
-        reactor = self.server.reactor
-        if IReactorThreads.providedBy(reactor):
-            reactor.getThreadPool().callInThread(function)
+        if IReactorThreads.providedBy(self.server.reactor):
+            self.server.disk.call(function).addErrback(_not_closed)
         else:
             function()
 

@@ -40,11 +40,14 @@ class _StockInput:
 
     def readline(self, size: int | None = -1) -> bytes:
         """A line; where another request would begin, end of file."""
-        if size == _HEAD_LINE_BYTES and self.tell() >= self.head_size:  # type: ignore[attr-defined]
-            # Not when http.client.parse_headers reads the head of a part of the body.
-            if sys._getframe(1).f_globals.get("__name__") != "http.client":
-                self.wants_next = True
-                return b""
+        if (
+            size == _HEAD_LINE_BYTES
+            and self.tell() >= self.head_size  # type: ignore[attr-defined]
+            # http.client.parse_headers reads the head of a part of the body.
+            and sys._getframe(1).f_globals.get("__name__") != "http.client"
+        ):
+            self.wants_next = True
+            return b""
         line: bytes = super().readline(size)  # type: ignore[misc]
         return line
 

@@ -13,6 +13,7 @@ from tests.integration.http_handlers import (
     SECONDS,
     Echo,
     Gate,
+    Stock,
     both_bases,
     one_of_each_kind,
     place,
@@ -316,3 +317,25 @@ async def test_a_client_leaves_while_it_is_served(base, kind, leave, act, pipeli
         await until(lambda: not server.concurrency.running)
         await until(lambda: not server.statistics.active)
         assert server.statistics.abandoned == server.statistics.errors == 0
+
+
+@one_of_each_kind
+async def test_idle_is_for_what_follows_a_switch_of_protocols(kind, tmp_path):
+    class Listens(Stock):
+        def do_GET(self):
+            self.send_response(101)
+            self.send_header("Upgrade", "other")
+            self.send_header("Connection", "Upgrade")
+            self.end_headers()
+            self.wfile.flush()
+            self.close_connection = True
+            self.server.heard = self.rfile.readline()
+
+    request = get("/", "Connection: Upgrade", "Upgrade: other")
+    deadlines = short(idle=SECONDS)
+    async with serving(Listens, description(kind, tmp_path), deadlines=deadlines) as server:
+        answer = await in_thread(whole, server.server_address, request, kind)
+        assert answer.startswith(b"HTTP/1.1 101 ")
+        await until(lambda: not server.statistics.active)
+        assert server.heard == b""
+        assert server.statistics.expiries == {"idle": 1}
