@@ -144,7 +144,7 @@ class FileRequestHandler(HTTPRequestHandler):
         """As L{do_GET}, of which only the headers are sent."""
         await self._answer()
 
-    # What can be overridden.  The first two run on a thread of the reactor's pool, and so
+    # What can be overridden.  The first two run on a thread for the disk, and so
     # may look at the disk.
 
     def translate_path(self, path: str) -> str:
