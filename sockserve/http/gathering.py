@@ -162,7 +162,7 @@ class Gathering:
                     raise RemoteProtocolError(413, f"the body is larger than {self._limit} bytes")
             if chunks:
                 spool.write(b"0\r\n\r\n")
-            self.rfile = spool.open_for_stock(self._head_size) if self._stock else spool.open()
+            self.rfile = spool.open_for_stock() if self._stock else spool.open()
         self._serving.gathered()
 
     def body_seconds(self, now: float) -> float | None:
@@ -292,6 +292,8 @@ class Gathering:
         @raise BrokenPipeError: the connection has ended.
         """
         kept = bytes(data)
+        if self._stock:
+            self.rfile.answered = True
         with self._lock:
             self.sent += len(kept)
             if self.hold is _HELD and self._held_size + len(kept) <= HIGH_WATER_BYTES:

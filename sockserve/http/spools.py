@@ -8,7 +8,6 @@ like for each kind of handler.  It must not know connections.
 from __future__ import annotations
 
 import io
-import sys
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -31,21 +30,18 @@ class _StockInput:
     The C{rfile} of one of C{http.server}'s handlers: one request, from its first byte to
     its last.  Runs on the handler's thread.
 
-    @ivar head_size: where the body begins.
+    @ivar answered: whether the handler has sent anything: it looks for another request
+        after that only.  (C{http.client.parse_headers}, which reads the head of a part of
+        the body in the same way, comes before.)
     @ivar wants_next: whether the handler has looked for another request.
     """
 
-    head_size = 0
+    answered = False
     wants_next = False
 
     def readline(self, size: int | None = -1) -> bytes:
         """A line; where another request would begin, end of file."""
-        if (
-            size == _HEAD_LINE_BYTES
-            and self.tell() >= self.head_size  # type: ignore[attr-defined]
-            # http.client.parse_headers reads the head of a part of the body.
-            and sys._getframe(1).f_globals.get("__name__") != "http.client"
-        ):
+        if size == _HEAD_LINE_BYTES and self.answered:
             self.wants_next = True
             return b""
         line: bytes = super().readline(size)  # type: ignore[misc]
@@ -65,9 +61,7 @@ class _StockFile(_StockInput, io.BufferedReader):
 
 def stock_file(head: bytes) -> Any:
     """What one of C{http.server}'s handlers reads of a request without a body."""
-    stock = _StockBytes(head)
-    stock.head_size = len(head)
-    return stock
+    return _StockBytes(head)
 
 
 class Spool:
@@ -103,16 +97,12 @@ class Spool:
         self._file.seek(0)
         return io.BufferedReader(self._file)
 
-    def open_for_stock(self, head_size: int) -> Any:
+    def open_for_stock(self) -> Any:
         """The same for one of C{http.server}'s handlers: the first bytes are a head."""
-        stock: _StockBytes | _StockFile
         if self._file is None:
-            stock = _StockBytes(b"".join(self._parts))
-        else:
-            self._file.seek(0)
-            stock = _StockFile(self._file)
-        stock.head_size = head_size
-        return stock
+            return _StockBytes(b"".join(self._parts))
+        self._file.seek(0)
+        return _StockFile(self._file)
 
     def close(self) -> None:
         """Nobody needs it any more."""
@@ -162,5 +152,5 @@ class StockSwitchingFile(_StockInput, io.BufferedReader):
     @override
     def readline(self, size: int | None = -1) -> bytes:
         line = io.BufferedReader.readline(self, size)
-        self.wants_next |= not line and size == _HEAD_LINE_BYTES
+        self.wants_next |= not line and size == _HEAD_LINE_BYTES and self.answered
         return line
