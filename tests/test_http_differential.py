@@ -192,18 +192,7 @@ async def under_ours(handler, said):
         await service.stopService()
 
 
-#: Under the stdlib C{rfile} keeps a socket open whose handler has closed it.
-_WRITES_AFTER_CLOSE = pytest.mark.xfail(strict=True, reason="close() is at once")
-
-CASES = [
-    pytest.param(
-        handler,
-        said,
-        marks=[_WRITES_AFTER_CLOSE] if handler is Closes and said.startswith("POST") else [],
-    )
-    for handler in HANDLERS
-    for said in SAID
-]
+CASES = [(handler, said) for handler in HANDLERS for said in SAID]
 
 
 @pytest.mark.parametrize(("handler", "said"), CASES)

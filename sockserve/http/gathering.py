@@ -179,6 +179,8 @@ class Gathering:
         """Nobody will read it any more."""
         if self.lent:
             self.request.gathering = None
+            if self._stock:
+                self.rfile.close()
         if self._spool is not None:
             self._spool.close()
 

@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from sockserve.http.heads import RequestHead
 from sockserve.http.responses import BlockingResponse, ResponseFile
+from sockserve.http.spools import StockInput
 from sockserve.pumping import PumpedSocket
 
 if TYPE_CHECKING:
@@ -92,7 +93,10 @@ class RequestSocket(PumpedSocket):
     @override
     def makefile(self, mode: str = "r", *arguments: Any, **words: Any) -> Any:
         if self.gathering is not None and mode == "rb":
-            return self.gathering.rfile
+            rfile = self.gathering.rfile
+            if isinstance(rfile, StockInput):
+                rfile.belong_to(self)
+            return rfile
         return super().makefile(mode, *arguments, **words)  # type: ignore[call-overload]
 
     @override

@@ -14,7 +14,7 @@ from typing import Any
 
 from typing_extensions import override
 
-__all__ = ["Spool", "StockSwitchingFile", "SwitchingFile", "stock_file"]
+__all__ = ["Spool", "StockInput", "StockSwitchingFile", "SwitchingFile", "stock_file"]
 
 #: What is larger than this waits in a temporary file.  512 KiB: waitress'
 #: C{inbuf_overflow}.
@@ -25,7 +25,7 @@ SPOOL_BYTES = 512 * 1024
 _HEAD_LINE_BYTES = 65537
 
 
-class _StockInput:
+class StockInput:
     """
     The C{rfile} of one of C{http.server}'s handlers: one request, from its first byte to
     its last.  Runs on the handler's thread.
@@ -38,6 +38,20 @@ class _StockInput:
 
     answered = False
     wants_next = False
+    _socket: Any = None
+
+    def belong_to(self, sock: Any) -> None:
+        """Keep C{sock} open as long as this is, as what C{socket.makefile} makes does."""
+        if self._socket is None:
+            sock._io_refs += 1
+            self._socket = sock
+
+    def close(self) -> None:
+        """Also let go of the socket."""
+        sock, self._socket = self._socket, None
+        super().close()  # type: ignore[misc]
+        if sock is not None:
+            sock._decref_socketios()
 
     def readline(self, size: int | None = -1) -> bytes:
         """A line; where another request would begin, end of file."""
@@ -48,14 +62,14 @@ class _StockInput:
         return line
 
 
-class _StockBytes(_StockInput, io.BytesIO):
+class _StockBytes(StockInput, io.BytesIO):
     def peek(self, size: int = 0) -> bytes:
         """As C{io.BufferedReader}'s."""
         start = self.tell()
         return bytes(self.getbuffer()[start : start + max(size, io.DEFAULT_BUFFER_SIZE)])
 
 
-class _StockFile(_StockInput, io.BufferedReader):
+class _StockFile(StockInput, io.BufferedReader):
     pass
 
 
@@ -146,7 +160,7 @@ class SwitchingFile(io.RawIOBase):
         return size
 
 
-class StockSwitchingFile(_StockInput, io.BufferedReader):
+class StockSwitchingFile(StockInput, io.BufferedReader):
     """A L{SwitchingFile} for one of C{http.server}'s handlers."""
 
     @override
