@@ -37,6 +37,7 @@ from sockserve.http.blocking import BlockingHTTPServing
 from sockserve.http.coroutines import CoroutineHTTPServing
 from sockserve.http.gathering import is_gathered
 from sockserve.http.protocol import HTTPServing
+from sockserve.http.sockets import RequestSocket
 from sockserve.interfaces import IHTTPRequestHandler, IRequestHandler, Outcome, Phase
 from sockserve.lending import is_lendable
 from sockserve.lifecycle import handler_class, offer, run_handler, run_handler_coroutine
@@ -230,6 +231,8 @@ class StreamFactory(RequestServer, ServerFactory):
             protocol.abort()
 
     def _peer_is_gone(self, request: Any) -> bool:
+        if isinstance(request, RequestSocket) and request.gathering is not None:
+            return request.gathering.client_is_gone()
         serving = self.servings.get(request)
         if serving is not None and serving.protocol.is_gone():
             return True

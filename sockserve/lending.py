@@ -14,6 +14,8 @@ import select
 import socket
 import struct
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from errno import EMFILE, ENFILE
 from typing import Any, NamedTuple
 
@@ -22,6 +24,7 @@ from twisted.internet import tcp
 __all__ = [
     "SocketIdentity",
     "TransferCounts",
+    "is_broken",
     "is_lendable",
     "lend",
     "peer_is_gone",
@@ -74,27 +77,48 @@ class SocketIdentity:
         @param how: as for C{socket.shutdown}.
         @param reset: let the close that follows drop what the peer has not taken.
         """
-        try:
-            # A duplicate cannot be closed under us between the look and the act.
-            descriptor = os.dup(self._descriptor)
-        except OSError as error:
-            if error.errno not in (EMFILE, ENFILE):
-                return
-            # None to be had, and connections that do not end are why: do without.
-            descriptor = self._descriptor
-        try:
-            if os.fstat(descriptor).st_ino == self._inode:
-                sock = socket.socket(fileno=descriptor)
+        with self._found() as sock:
+            if sock is not None:
                 try:
                     if reset:
                         linger = struct.pack("ii", 1, 0)
                         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                     sock.shutdown(how)
-                finally:
-                    sock.detach()
+                except OSError:
+                    pass
+
+    def send(self, data: bytes) -> None:
+        """Send what the kernel takes of C{data} at once.  Any thread."""
+        with self._found() as sock:
+            if sock is not None:
+                try:
+                    sock.send(data, socket.MSG_DONTWAIT)
+                except OSError:
+                    pass
+
+    @contextmanager
+    def _found(self) -> Iterator[socket.socket | None]:
+        """The socket for a moment; None, if it is no more."""
+        try:
+            # A duplicate cannot be closed under us between the look and the act.
+            descriptor = os.dup(self._descriptor)
+        except OSError as error:
+            if error.errno not in (EMFILE, ENFILE):
+                yield None
+                return
+            # None to be had, and connections that do not end are why: do without.
+            descriptor = self._descriptor
+        sock = None
+        try:
+            if os.fstat(descriptor).st_ino == self._inode:
+                sock = socket.socket(fileno=descriptor)
         except OSError:
             pass
+        try:
+            yield sock
         finally:
+            if sock is not None:
+                sock.detach()
             if descriptor != self._descriptor:
                 os.close(descriptor)
 
@@ -163,6 +187,19 @@ def transfer_counts(sock: socket.socket) -> TransferCounts | None:
         last_received / 1000,
         last_sent / 1000,
     )
+
+
+def is_broken(sock: socket.socket) -> bool:
+    """
+    Whether a connection is of no more use; one whose peer has only ended its own side is.
+    Never blocks, takes no bytes.  Any thread.
+    """
+    try:
+        poll = select.poll()
+        poll.register(sock, 0)
+        return bool(poll.poll(0))
+    except (OSError, ValueError):
+        return True
 
 
 def peer_is_gone(request: object) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IPullProducer, IPushProducer, ISSLTransport
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from sockserve.deadlines import Deadlines, DeadlineTimer
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 __all__ = ["Outbox", "StreamWriter"]
+
+
+_log = Logger()
 
 
 class Outbox:
@@ -52,7 +56,10 @@ class Outbox:
     def _flush(self) -> None:
         writers, self._writers = self._writers, []
         for writer in writers:
-            writer.uncork()
+            try:
+                writer.uncork()
+            except Exception:  # of whoever heard that the connection is gone
+                _log.failure("sending an answer raised")
 
 
 @implementer(IPushProducer, IPullProducer)
@@ -217,6 +224,10 @@ class StreamWriter:
     def broken(self) -> bool:
         """Whether the connection is of no more use."""
         return self._error is not None
+
+    def is_closed(self) -> bool:
+        """Whether this side has ended, or is ending, its output."""
+        return self._closed
 
     def is_empty(self) -> bool:
         """Whether all that was written has been handed to the transport, or the kernel."""

@@ -9,7 +9,6 @@ Everything runs on the reactor thread.
 
 from __future__ import annotations
 
-import contextlib
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -91,6 +90,13 @@ class BlockingHTTPServing(CoroutineHTTPServing):
         else:
             self._pause_when_full()
 
+    @override
+    def _refuse(self, error: RemoteProtocolError) -> None:
+        gathering, self._gathering = self._gathering, None
+        if gathering is not None:
+            gathering.close()
+        super()._refuse(error)
+
     def gathered(self) -> None:
         """The request is complete."""
         if self._gathering is not None and self._gathering.head.length != 0:
@@ -113,8 +119,6 @@ class BlockingHTTPServing(CoroutineHTTPServing):
             request = self._request_socket()
         except OSError as error:
             self.factory.complain(self.protocol.client_address, error)
-            self._gathering = None
-            gathering.close()
             self._refuse(RemoteProtocolError(503, "the server has no room for the request"))
             return
         gathering.lend(request)
@@ -139,7 +143,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
     # While a handler has it
 
     def handler_began(self) -> None:
-        """A thread was found."""
+        """There is a place for it."""
         self.parts |= Part.HANDLER
         self.factory.statistics.lasted("queue", self.timer.seconds() - self._queued_at)
         if self.deadlines.handle is not None:
@@ -164,18 +168,17 @@ class BlockingHTTPServing(CoroutineHTTPServing):
         if gathering is None or gathering.hold not in (Hold.HELD, Hold.EAGER):
             granted()
             return
-        self._pass_on(gathering)
 
         def emptied(result: Any, error: BaseException | None) -> None:
             usable = error is None and gathering is self._gathering and not self._writer.broken
-            if usable and gathering.hold is Hold.EAGER:
-                self._hand_over_now()
-            granted()
+            try:
+                if usable and gathering.hold is Hold.EAGER:
+                    self._hand_over_now()
+            finally:  # whatever happens, a thread waits for this
+                granted()
 
-        if self._writer.is_empty():
-            emptied(None, None)
-        else:
-            Task(self._writer.emptied(), emptied).start()
+        self._pass_on(gathering)
+        Task(self._writer.emptied(), emptied).start()
 
     def _hand_over_now(self) -> None:
         gathering, request = self._gathering, self._socket
@@ -188,7 +191,8 @@ class BlockingHTTPServing(CoroutineHTTPServing):
         else:
             assert self._outer is not None
             self._writer.detach()
-            self._resume()
+            if gathering.switches:
+                self._resume()
             reactor, transport = self.factory.reactor, self.transport
             self._pump = Pump(reactor, transport, request, self._outer, self.deadlines, self.timer)
             self._outer = None
@@ -262,18 +266,24 @@ class BlockingHTTPServing(CoroutineHTTPServing):
         """The reactor has the connection again; gives whether the handler has left one."""
         request = self._socket
         assert request is not None
-        left: bool = request.fileno() >= 0  # else the handler has closed or detached it
+        # Else the handler has closed or detached it, if perhaps not with the last word.
+        left: bool = request.fileno() >= 0 and not request.is_closed()
         if self._pump is not None:
             pump, self._pump = self._pump, None
             left = pump.release() and left
+            self.timer.disarm(Phase.WRITE)  # the pump's own
             if self.parts & Part.CONNECTION:
                 self._writer.wrapped()
             return left
         self.timer.disarm(Phase.WRITE)
         if left:
             request.become_nonblocking()
-            self.transport.startReading()
+            if not self._paused:
+                self.transport.startReading()
         else:
+            # What keeps the descriptor open (a file the handler made) may stay; nobody hears.
+            assert self._identity is not None
+            self._identity.shutdown(socket.SHUT_RDWR)
             self._give_up_transport()
             self._writer.fail(BrokenPipeError("the handler has closed the connection"))
         return left
@@ -315,7 +325,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
                 return False
         elif phase is Phase.IDLE:
             # A handler at work need not hear or say anything.
-            return gathering.switches and (not self._lendable or self._traffic_stalls(phase))
+            return gathering.switched and (not self._lendable or self._traffic_stalls(phase))
         elif phase is Phase.WRITE and self._lendable and gathering.hold is _DIRECT:
             return self._traffic_stalls(phase)
         return True
@@ -366,9 +376,8 @@ class BlockingHTTPServing(CoroutineHTTPServing):
         if gathering.hold is _DIRECT:
             if status is not None and not gathering.sent and self._lendable:
                 gathering.response.status = status
-                with contextlib.suppress(OSError):
-                    page = error_page(gathering.head, status)
-                    self.transport.socket.send(page, socket.MSG_DONTWAIT)
+                if self._identity is not None:
+                    self._identity.send(error_page(gathering.head, status))
             if self._pump is not None:
                 self._pump.interrupt()
                 if reset:
@@ -397,6 +406,11 @@ class BlockingHTTPServing(CoroutineHTTPServing):
     @override
     def lost(self, reason: Failure) -> None:
         gathering = self._gathering
+        # First of all: the number is about to be another's.
+        if self._lendable and self._socket is not None:
+            socket.socket.detach(self._socket)
+            if gathering is None:
+                self._socket = None
         if self._pump is not None:
             self._pump.transport_lost()
         if gathering is not None:
@@ -406,14 +420,11 @@ class BlockingHTTPServing(CoroutineHTTPServing):
             elif not gathering.lent or self.factory.concurrency.withdraw(gathering):
                 self._gathering = None
                 gathering.close()
-                self._stage = _READING
+                if self._stage is _ANSWERING:
+                    self._stage = _READING
         super().lost(reason)
         self.protocol.record.sent = self._sent + self._writer.sent
-        if self._lendable and self._socket is not None:
-            socket.socket.detach(self._socket)
-            if self._gathering is None:
-                self._socket = None
-        elif self._gathering is None:
+        if self._gathering is None:
             self._let_go_of_socket()
 
     @override

@@ -141,6 +141,8 @@ class CoroutineHTTPServing(HTTPServing):
             self._answer_failure(response, error)
         if self._requests.state is not _COMPLETE and self._leaves_too_much():
             response.close = True
+        if self._writer.is_closed():  # by the handler's own shutdown()
+            response.close = True
         try:
             response.finish()
         except LocalProtocolError as broken:
@@ -171,9 +173,13 @@ class CoroutineHTTPServing(HTTPServing):
 
     def _leaves_too_much(self) -> bool:
         """Whether the rest of the body is not worth to be read."""
-        head = self.request.head
-        left = self._requests.remaining
-        return head.expects_continue or (left is not None and left > MAX_DISCARD_BYTES)
+        head, requests = self.request.head, self._requests
+        left = requests.remaining
+        return (
+            head.expects_continue
+            or requests.state is State.FAILED
+            or (left is not None and left > MAX_DISCARD_BYTES)
+        )
 
     @override
     def abandon(self) -> None:

@@ -32,6 +32,7 @@ from sockserve.http.sockets import Hold, RequestSocket
 from sockserve.http.spools import Spool, StockSwitchingFile, SwitchingFile, stock_file
 from sockserve.http.wire import RequestReader
 from sockserve.interfaces import IJob, Outcome
+from sockserve.lending import is_broken
 from sockserve.lifecycle import answer, handler_class
 from sockserve.readers import HIGH_WATER_BYTES
 
@@ -45,7 +46,11 @@ _LOOP = ("handle", "handle_one_request", "parse_request", "handle_expect_100")
 _STOCK = (BaseHTTPRequestHandler, WSGIRequestHandler)
 
 _EXPECT = re.compile(rb"(?im)^expect:[^\n]*\n")
-_STATUS = re.compile(rb"HTTP/1\.[01] (101|[2-9][0-9]{2})")
+#: The status of a final response, behind interim ones.
+_STATUS = re.compile(
+    rb"(?:HTTP/1\.[01] 1(?!01)[0-9]{2}[^\n]*\n(?:[^\r\n]+\r?\n)*\r?\n)*"
+    rb"HTTP/1\.[01] (101|[2-9][0-9]{2})"
+)
 
 _log = Logger()
 
@@ -157,7 +162,11 @@ class Gathering:
                 if event is None:
                     return
                 piece: bytes = event  # type: ignore[assignment]
-                spool.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunks else piece)
+                try:
+                    spool.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunks else piece)
+                except OSError as error:  # no descriptor, or no room on the disk
+                    _log.error("a request's body cannot be kept: {error}", error=error)
+                    raise RemoteProtocolError(503, "the server has no room for it") from None
                 if spool.size > limit:
                     raise RemoteProtocolError(413, f"the body is larger than {self._limit} bytes")
             if chunks:
@@ -191,22 +200,31 @@ class Gathering:
         self.request = request
         request.gathering = self
 
+    @property
+    def switched(self) -> bool:
+        """Whether another protocol is spoken, as far as the response shows."""
+        status = self.response.status
+        return status == 101 or (self.head.method == "CONNECT" and status // 100 == 2)
+
+    def client_is_gone(self) -> bool:
+        """Whether the client has broken the connection.  The handler's thread."""
+        if self.hold is Hold.DIRECT:
+            return is_broken(self.request)
+        return self.hold is Hold.OVER
+
     def _follow(self) -> tuple[bytes, Any] | None:
         """What the client says after the request, if that is another protocol."""
-        response = self.response
-        with self._lock:
-            held = b"".join(self._held)
-        if self._stock and not response.status:
-            found = _STATUS.match(held)
-            status = 0 if found is None else int(found[1])
-        else:
-            status = response.status
-        if status != 101 and not (self.head.method == "CONNECT" and status // 100 == 2):
+        if self._stock and self.hold is _HELD:
+            with self._lock:
+                found = _STATUS.match(b"".join(self._held))
+            if found is not None:
+                self.response.status = int(found[1])
+        if not self.switched:
             return None
         if not self._stock:
-            response.flush()
+            self.response.flush()
         self.go_direct()
-        return self.rest, socket.SocketIO(self.request, "r")
+        return self.rest, socket.socket.makefile(self.request, "rb", buffering=0)
 
     @property
     def lent(self) -> bool:
@@ -219,7 +237,7 @@ class Gathering:
         return (self.request.fileno(),)
 
     def started(self) -> None:
-        """A thread was found."""
+        """There is a place for it."""
         self._serving.handler_began()
 
     def lasts(self) -> None:
@@ -310,12 +328,11 @@ class Gathering:
     def _observe(self, data: bytes) -> None:
         """Learn of a response of the stdlib's making what the log tells."""
         response = self.response
+        found = None if response.sent else _STATUS.match(data)
+        if found is not None:
+            response.status = int(found[1])
+            response.sent -= data.find(b"\r\n\r\n", found.end()) + 4  # its head
         response.sent += len(data)
-        if not response.status:
-            found = _STATUS.match(data)
-            if found is not None:
-                response.status = int(found[1])
-                response.sent -= data.find(b"\r\n\r\n") + 4  # its head
 
     def go_direct(self) -> None:
         """

@@ -222,8 +222,8 @@ class HTTPRequestHandler(BaseRequestHandler):
         kind = _known_names.get(keyword)
         if kind is None:
             kind = _learn_name(keyword)
-        if kind:
-            self._note(kind, text)
+        if kind and not self._note(kind, text):
+            return
         self._head += f"{keyword}: {text}\r\n"
 
     def end_headers(self) -> None:
@@ -361,19 +361,27 @@ class HTTPRequestHandler(BaseRequestHandler):
 
     # Inside
 
-    def _note(self, kind: str, value: str) -> None:
-        """Remember what a field says that decides about framing."""
+    def _note(self, kind: str, value: str) -> bool:
+        """
+        Remember what a field says that decides about framing.
+
+        @return: whether it is to be sent as it is.
+        """
         if kind == "connection":
-            if value.lower() == "close":
+            options = {option.strip() for option in value.lower().split(",")}
+            if "close" in options:
                 self._response.close = True
-        elif kind == "transfer-encoding":
+            # Whether the connection is kept is not the handler's to promise.
+            return options != {"keep-alive"}
+        if kind == "transfer-encoding":
             self._coding = value
-        else:
-            if not (value.isascii() and value.isdigit()):
-                raise ValueError(f"header field Content-Length: {value!r} is not a number")
-            if self._length is not None and self._length != int(value):
-                raise ValueError(f"header field Content-Length: {value}, after {self._length}")
-            self._length = int(value)
+            return True
+        if not (value.isascii() and value.isdigit()):
+            raise ValueError(f"header field Content-Length: {value!r} is not a number")
+        if self._length is not None and self._length != int(value):
+            raise ValueError(f"header field Content-Length: {value}, after {self._length}")
+        said, self._length = self._length, int(value)
+        return said is None
 
 
 _CONTROL_CHARACTERS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {

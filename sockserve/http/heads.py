@@ -36,7 +36,7 @@ MAX_LINE_BYTES = 65536
 MAX_HEADER_BYTES = 65536
 
 #: How many header sections are remembered with what they mean, and how long one (with its
-#: request line) may be for that: 1 MiB at most, together.
+#: request line) may be for that: a few MiB at most, together.
 REPEATED_SECTIONS = 512
 REPEATED_SECTION_BYTES = 2048
 

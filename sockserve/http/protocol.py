@@ -64,7 +64,6 @@ _IDLE = State.IDLE
 _HEAD = State.HEAD
 _COMPLETE = State.COMPLETE
 _END = Event.END
-_OK = Outcome.OK
 _ERROR = Outcome.ERROR
 _PHASE_IDLE = Phase.IDLE
 
@@ -144,6 +143,8 @@ class HTTPServing(ReactorServing):
 
     @override
     def passed(self, phase: Phase) -> bool:
+        if self._stage is _CLOSING and phase not in (Phase.WRITE, Phase.LIFETIME, Phase.DRAIN):
+            return False
         if phase is Phase.IDLE:
             if self._body is not None and self._stage is _ANSWERING:
                 return self._body.passed(phase)
@@ -249,7 +250,8 @@ class HTTPServing(ReactorServing):
             self._pause_when_full()
 
     def _pause_when_full(self) -> None:
-        if self._requests.buffered > HIGH_WATER_BYTES and not self._paused:
+        if self._requests.buffered > HIGH_WATER_BYTES:
+            # Again and again: whoever reads the body resumes without asking.
             self._paused = True
             self.transport.pauseProducing()
 
@@ -279,27 +281,32 @@ class HTTPServing(ReactorServing):
             self._stage = Stage.DISCARDING
             self._discarded = 0
             self.timer.arm(Phase.BODY, self.deadlines.header)
-            self._resume()
             self._discard()
         else:
-            if self._requests.buffered <= LOW_WATER_BYTES:
-                self._resume()
+            self._resume_when_low()
             self._next(self.timer.seconds())
 
     def _discard(self) -> None:
+        requests = self._requests
         try:
-            while (event := self._requests.next_event()) is not None:
+            while (event := requests.next_event()) is not None:
                 if event is _END:
                     self.timer.disarm(Phase.BODY)
-                    self._resume()
+                    self._resume_when_low()
                     self._next(self.timer.seconds())
                     return
                 self._discarded += len(event)  # type: ignore[arg-type]
         except RemoteProtocolError:
             self._end()
             return
-        if self._discarded > MAX_DISCARD_BYTES:
+        if self._discarded > MAX_DISCARD_BYTES or requests.state is State.FAILED:
             self._end()
+        else:
+            self._resume()
+
+    def _resume_when_low(self) -> None:
+        if self._requests.buffered <= LOW_WATER_BYTES:
+            self._resume()
 
     def _next(self, now: float) -> None:
         self._requests.next_request()
@@ -340,7 +347,14 @@ class HTTPServing(ReactorServing):
         """There will be no further request."""
         if self._stage is not _CLOSING:
             self._stage = _CLOSING
-            self.factory.shutdown_request(self.request)
+            for phase in (Phase.HEADER, Phase.BODY, Phase.HANDLE):
+                self.timer.disarm(phase)
+            try:
+                self.factory.shutdown_request(self.request)
+            except Exception:  # an override's; the connection ends even so
+                _log.failure("shutdown_request raised")
+                if self.parts & Part.CONNECTION:
+                    self.abort()
 
     def _account(self, response: Response, outcome: Outcome) -> float:
         """Count the request, and tell of it; gives the time."""

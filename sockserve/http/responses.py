@@ -178,17 +178,16 @@ class Response(ResponseFraming):
         if type(data) is not bytes:
             data = bytes(memoryview(data))
         size = len(data)
-        self._parts.append(data)
-        self._size += size
-        if self._length is not None and self.sent + self._size > self._length:
-            self._refuse_more()
         if self._head is None and self.state is _AWAITED:
             raise LocalProtocolError("a body comes after a head: call end_headers first")
+        if self._length is not None and self.sent + self._size + size > self._length:
+            self._check_excess()
+        self._parts.append(data)
+        self._size += size
         return size
 
-    def _refuse_more(self) -> None:
+    def _check_excess(self) -> None:
         if self.request.method != "HEAD" and self.status not in (204, 304):
-            self._parts.pop()
             raise LocalProtocolError(f"the body is longer than its Content-Length, {self._length}")
 
     def _compose(self, final: bool) -> bytes:

@@ -67,6 +67,9 @@ class Keeper(Protocol):
     def go_direct(self) -> None:
         """The handler needs the connection itself."""
 
+    def client_is_gone(self) -> bool:
+        """Whether the client has broken the connection."""
+
 
 class RequestSocket(PumpedSocket):
     """
@@ -123,6 +126,14 @@ class RequestSocket(PumpedSocket):
     @override
     def gettimeout(self) -> float | None:
         return self._timeout
+
+    @override
+    def getblocking(self) -> bool:
+        return self._timeout != 0.0
+
+    def is_closed(self) -> bool:
+        """Whether the handler has closed it, be it that a file keeps the descriptor open."""
+        return bool(self._closed)  # type: ignore[attr-defined]
 
     def become_blocking(self) -> None:
         """Be in truth what L{gettimeout} says: it is the handler's now.  The reactor's thread."""

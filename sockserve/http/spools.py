@@ -87,7 +87,7 @@ class Spool:
 
     def __init__(self) -> None:
         self.size = 0
-        self._parts: list[bytes] = []
+        self._kept = bytearray()
         self._file: io.FileIO | None = None
 
     def write(self, piece: bytes) -> None:
@@ -95,10 +95,10 @@ class Spool:
         self.size += len(piece)
         if self._file is None and self.size > SPOOL_BYTES:
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - it outlives this call
-            self._parts, kept = [], self._parts
-            piece = b"".join([*kept, piece])
+            piece = bytes(self._kept) + piece
+            self._kept.clear()
         if self._file is None:
-            self._parts.append(piece)
+            self._kept += piece
         else:
             view = memoryview(piece)
             while view:
@@ -107,20 +107,20 @@ class Spool:
     def open(self) -> Any:
         """All of it, as a file."""
         if self._file is None:
-            return io.BytesIO(b"".join(self._parts))
+            return io.BytesIO(self._kept)
         self._file.seek(0)
         return io.BufferedReader(self._file)
 
     def open_for_stock(self) -> Any:
         """The same for one of C{http.server}'s handlers: the first bytes are a head."""
         if self._file is None:
-            return _StockBytes(b"".join(self._parts))
+            return _StockBytes(self._kept)
         self._file.seek(0)
         return _StockFile(self._file)
 
     def close(self) -> None:
         """Nobody needs it any more."""
-        self._parts.clear()
+        self._kept.clear()
         if self._file is not None:
             self._file.close()
 
