@@ -203,7 +203,7 @@ class LentServing(_BlockingServing):
         if counts is None or limit is None:
             return None
         if phase is Phase.IDLE:
-            return float(limit - min(counts.since_sent, counts.since_received))
+            return counts.idle_seconds(limit)
         return counts.write_seconds(limit)
 
     @override

@@ -115,13 +115,15 @@ class StreamFactory(RequestServer, ServerFactory):
         self.http = IHTTPRequestHandler.implementedBy(cls) or (
             is_gathered(RequestHandlerClass) and not isinstance(self.concurrency, ForkConcurrency)
         )
+        patience = getattr(cls, "timeout", None) if self.http else None
+        if patience is not None:  # what such a handler asks of its own reads
+            self.deadlines = self.deadlines.at_most(idle=patience, header=patience)
         self.admission = Admission() if admission is None else admission
         self._proxies = Admission(allow=proxy_from)
         #: By HTTP method, whether the handler's must run on a thread; those it has.
         self._blocking_methods: dict[str, bool] = {}
         if IHTTPRequestHandler.implementedBy(cls):
-            commands = [name.removeprefix("do_") for name in dir(cls) if name.startswith("do_")]
-            self._blocking_methods = {command: cls.blocks(command) for command in commands}
+            self._blocking_methods = {name: cls.blocks(name) for name in cls.commands()}
         self.outbox = Outbox(self.reactor)
         self.connections: set[StreamProtocol] = set()
         self.ports: set[Any] = set()

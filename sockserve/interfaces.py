@@ -105,6 +105,9 @@ class IHTTPRequestHandler(IRequestHandler):
     def blocks(command: str) -> bool:
         """Of the class: whether the method of that name must run on a thread."""
 
+    def commands() -> list[str]:
+        """Of the class: the HTTP methods it has a method for."""
+
     def may_block() -> bool:
         """Of the class: whether any must."""
 

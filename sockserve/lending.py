@@ -140,6 +140,10 @@ class TransferCounts(NamedTuple):
     since_received: float
     since_sent: float
 
+    def idle_seconds(self, limit: float) -> float:
+        """How long until no byte has moved for C{limit} seconds."""
+        return limit - min(self.since_sent, self.since_received)
+
     def write_seconds(self, limit: float) -> float:
         """How long until the peer has taken nothing of what waits for C{limit} seconds."""
         return limit - self.since_sent if self.unsent else limit

@@ -189,10 +189,11 @@ def is_coroutine_handler(factory: Any) -> bool:
     if IHTTPRequestHandler.implementedBy(cls):
         return not cls.may_block()
     name = getattr(cls, "__qualname__", repr(cls))
+    methods = {"setup", "handle", "finish"}
+    if hasattr(cls, "handle_one_request"):  # http.server's
+        methods.update(method for method in dir(cls) if method.startswith("do_"))
     coroutines = {
-        method
-        for method in ("setup", "handle", "finish")
-        if inspect.iscoroutinefunction(getattr(cls, method, None))
+        method for method in methods if inspect.iscoroutinefunction(getattr(cls, method, None))
     }
     if not coroutines:
         return False

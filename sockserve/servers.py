@@ -165,7 +165,14 @@ class RequestServer:
         """
         failure = Failure()
         assert failure.value is not None
-        if self.outcome_of(request, failure.value) is Outcome.LOST:
+        if isinstance(failure.value, DeadlineExpired):
+            _log.info(
+                "{handler}: {client_address}: {error}",
+                handler=self.handler_name,
+                client_address=client_address,
+                error=failure.value,
+            )
+        elif self.outcome_of(request, failure.value) is Outcome.LOST:
             _log.info(
                 "{handler}: the client {client_address} is gone: {error}",
                 handler=self.handler_name,

@@ -39,6 +39,9 @@ THREAD_IDLE_SECONDS = 10.0
 #: what a small HTTP request takes, and too short for a client to notice.
 MOMENT_SECONDS = 0.001
 
+#: Jobs that take less than this are not worth a thread of their own.
+SHORT_SECONDS = 0.00025
+
 #: The share of a moment in which the process used the processor that counts as busy: more
 #: threads would not make anything faster then.
 BUSY_SHARE = 0.8
@@ -188,8 +191,7 @@ class ThreadConcurrency(Places):
                 job.lasts()
             except Exception:
                 _log.failure("a job raised when it was told that it lasts")
-        if self._served == self._served_then or not self._is_busy():
-            # More threads for more jobs, unless it is the processor that they wait for.
+        if waiting and self._need_more():
             for _ in waiting.intersection(self.ready):
                 try:
                     self._wake()
@@ -199,10 +201,19 @@ class ThreadConcurrency(Places):
         if self._look is None and (self._young or self.ready):
             self._look = self._reactor.callLater(MOMENT_SECONDS, self._look_around)
 
-    def _is_busy(self) -> bool:
-        """Whether the process has used nearly all of the processor since the last look."""
-        used = time.process_time() - self._cpu_then
-        return bool(used > BUSY_SHARE * (self._reactor.seconds() - self._then))
+    def _need_more(self) -> bool:
+        """
+        Whether those who wait had better get threads of their own: if nobody is done since
+        the last look; or jobs take their time, and not the processor's.
+        """
+        served = self._served - self._served_then
+        if not served:
+            return True
+        elapsed = self._reactor.seconds() - self._then
+        at_work = len(self._workers) - len(self.idle) - len(self._lasting)
+        if elapsed * at_work / served < SHORT_SECONDS:
+            return False
+        return bool(time.process_time() - self._cpu_then < BUSY_SHARE * elapsed)
 
     def _wake(self) -> None:
         """

@@ -22,7 +22,7 @@ from sockserve.http.framing import RemoteProtocolError, State
 from sockserve.http.gathering import Gathering, is_gathered
 from sockserve.http.heads import RequestHead
 from sockserve.http.protocol import Stage
-from sockserve.http.responses import error_page, status_for
+from sockserve.http.responses import status_for
 from sockserve.http.sockets import Hold, RequestSocket
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
 from sockserve.lending import SocketIdentity, is_lendable, transfer_counts
@@ -91,11 +91,12 @@ class BlockingHTTPServing(CoroutineHTTPServing):
             self._pause_when_full()
 
     @override
-    def _refuse(self, error: RemoteProtocolError) -> None:
+    def _refuse(self, error: RemoteProtocolError, head: RequestHead | None = None) -> None:
         gathering, self._gathering = self._gathering, None
         if gathering is not None:
             gathering.close()
-        super()._refuse(error)
+            head = gathering.head
+        super()._refuse(error, head)
 
     def gathered(self) -> None:
         """The request is complete."""
@@ -152,18 +153,10 @@ class BlockingHTTPServing(CoroutineHTTPServing):
     def handler_lasts(self) -> None:
         """It takes its time: send what it has sent."""
         if self._gathering is not None and self._gathering.hold is Hold.HELD:
-            self._pass_on(self._gathering)
-
-    def _pass_on(self, gathering: Gathering) -> None:
-        self._writer.write(gathering.take_held(Hold.EAGER))
-        self._writer.flush()
+            self._writer.write(self._gathering.take_held(Hold.EAGER))
 
     def hand_over(self, granted: Callable[[], object]) -> None:
-        """
-        The handler needs the connection itself.
-
-        @param granted: called when it has it, or there is none any more.
-        """
+        """The handler needs the connection itself: C{granted} is called when all is said."""
         gathering = self._gathering
         if gathering is None or gathering.hold not in (Hold.HELD, Hold.EAGER):
             granted()
@@ -177,7 +170,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
             finally:  # whatever happens, a thread waits for this
                 granted()
 
-        self._pass_on(gathering)
+        self._writer.write(gathering.take_held(Hold.EAGER))
         Task(self._writer.emptied(), emptied).start()
 
     def _hand_over_now(self) -> None:
@@ -281,9 +274,8 @@ class BlockingHTTPServing(CoroutineHTTPServing):
             if not self._paused:
                 self.transport.startReading()
         else:
-            # What keeps the descriptor open (a file the handler made) may stay; nobody hears.
-            assert self._identity is not None
-            self._identity.shutdown(socket.SHUT_RDWR)
+            if self._identity is not None:  # a file the handler made may keep it open
+                self._identity.shutdown(socket.SHUT_RDWR)
             self._give_up_transport()
             self._writer.fail(BrokenPipeError("the handler has closed the connection"))
         return left
@@ -336,10 +328,9 @@ class BlockingHTTPServing(CoroutineHTTPServing):
         counts = transfer_counts(self.transport.socket)
         if counts is None or limit is None:
             return False
-        if phase is Phase.WRITE:
-            left = counts.write_seconds(limit)
-        else:
-            left = limit - min(counts.since_sent, counts.since_received)
+        left = counts.write_seconds(limit)
+        if phase is Phase.IDLE:
+            left = counts.idle_seconds(limit)
         if left > 0:
             self.timer.arm(phase, left)
         return left <= 0
@@ -354,16 +345,15 @@ class BlockingHTTPServing(CoroutineHTTPServing):
             if not self.factory.concurrency.kill(gathering):
                 self._interrupt(gathering, None if hard else 504, reset=hard)
         elif not gathering.lent or self.factory.concurrency.withdraw(gathering):
-            direct = gathering.hold is _DIRECT
-            self._gathering = None
-            gathering.close()
-            if direct:
+            if gathering.hold is _DIRECT:
                 self._take_back()
+            error = DeadlineExpired(phase)
             if hard:
-                self._writer.fail(DeadlineExpired(phase))
+                self._gathering = None
+                gathering.close()
+                self._writer.fail(error)
                 self.abort()
             else:
-                error = DeadlineExpired(phase)
                 self._refuse(RemoteProtocolError(status_for(error), str(error)))
 
     def _interrupt(self, gathering: Gathering, status: int | None, reset: bool = False) -> None:
@@ -374,10 +364,8 @@ class BlockingHTTPServing(CoroutineHTTPServing):
         @param reset: let the kernel forget what the client has not taken.
         """
         if gathering.hold is _DIRECT:
-            if status is not None and not gathering.sent and self._lendable:
-                gathering.response.status = status
-                if self._identity is not None:
-                    self._identity.send(error_page(gathering.head, status))
+            if status is not None and not gathering.sent and self._identity is not None:
+                self._identity.send(gathering.answer_instead(status))
             if self._pump is not None:
                 self._pump.interrupt()
                 if reset:
@@ -391,8 +379,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
                 self._writer.fail(BrokenPipeError("a deadline has passed"))
                 self.transport.abortConnection()
             else:
-                gathering.response.status = status
-                self._writer.write(error_page(gathering.head, status))
+                self._writer.write(gathering.answer_instead(status))
                 self._end()
 
     @override

@@ -124,6 +124,7 @@ class Gathering:
             head.method == "CONNECT" or (b"\nupgrade:" in head.raw.lower() and head.upgrades)
         )
         self.rest = b""
+        self._instead: BlockingResponse | None = None
         self._spool: Spool | None = None
         self._head_size = 0
         if stock:
@@ -188,7 +189,7 @@ class Gathering:
         """Nobody will read it any more."""
         if self.lent:
             self.request.gathering = None
-            if self._stock:
+            if self._stock or self.switches:
                 self.rfile.close()
         if self._spool is not None:
             self._spool.close()
@@ -199,6 +200,15 @@ class Gathering:
         """What the handler's socket is."""
         self.request = request
         request.gathering = self
+
+    def answer_instead(self, status: int) -> bytes:
+        """What a client gets whose handler was too slow; gives all of the response."""
+        page = bytearray()
+        self._instead = instead = BlockingResponse(self.head, page.extend)
+        instead.close = True
+        answer_error(instead, status)
+        instead.finish()
+        return bytes(page)
 
     @property
     def switched(self) -> bool:
@@ -290,10 +300,10 @@ class Gathering:
 
     def ended(self, outcome: Outcome) -> None:
         """The handler is done."""
-        response = self.response
-        if self._stock:
-            wants_next = getattr(self.rfile, "wants_next", False)
-            response.close = response.close or not wants_next
+        if self._instead is not None:
+            self.response = self._instead
+        elif self._stock and not getattr(self.rfile, "wants_next", False):
+            self.response.close = True
         self.close()
         self._serving.handler_ended(outcome)
 

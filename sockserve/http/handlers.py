@@ -324,6 +324,11 @@ class HTTPRequestHandler(BaseRequestHandler):
     # For the server
 
     @classmethod
+    def commands(cls) -> list[str]:
+        """The HTTP methods there is a method for."""
+        return [name.removeprefix("do_") for name in dir(cls) if name.startswith("do_")]
+
+    @classmethod
     def blocks(cls, command: str) -> bool:
         """Whether the method C{do_} and C{command} must run on a thread."""
         if inspect.iscoroutinefunction(cls.handle):
@@ -347,7 +352,14 @@ class HTTPRequestHandler(BaseRequestHandler):
         @raise ConfigurationError: such a method meets a C{setup} or C{finish} that must
             run on the reactor.
         """
-        commands = [name.removeprefix("do_") for name in dir(cls) if name.startswith("do_")]
+        commands = cls.commands()
+        for command in commands:
+            method = getattr(cls, f"do_{command}")
+            if not callable(method) or inspect.isasyncgenfunction(method):
+                raise ConfigurationError(
+                    f"handler {cls.__qualname__}: do_{command} is no method that can be called or"
+                    " awaited; write what it sends to wfile instead of yielding it"
+                )
         blocking = [command for command in commands if cls.blocks(command)]
         if not blocking:
             return hasattr(cls, "__getattr__") and not inspect.iscoroutinefunction(cls.handle)

@@ -331,11 +331,16 @@ class HTTPServing(ReactorServing):
             if self._draining and self._stage is _READING and self._requests.state is _IDLE:
                 self._end()
 
-    def _refuse(self, error: RemoteProtocolError) -> None:
-        """Answer what is no request."""
+    def _refuse(self, error: RemoteProtocolError, head: RequestHead | None = None) -> None:
+        """
+        Answer what is no request, or not a good one.
+
+        @param head: its head, if that is good.
+        """
         self.timer.disarm(Phase.HEADER)
-        self._answer_began = self._seconds()
-        head = RequestHead("", "", (1, 1), b"-", HeaderSection())
+        if head is None:
+            self._answer_began = self._seconds()
+            head = RequestHead("", "", (1, 1), b"-", HeaderSection())
         response = CoroutineResponse(head, self._writer, self.factory.outbox)
         response.close = True
         answer_error(response, error.status, str(error))

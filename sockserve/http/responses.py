@@ -43,7 +43,6 @@ __all__ = [
     "Response",
     "ResponseFile",
     "answer_error",
-    "error_page",
     "status_for",
 ]
 
@@ -403,13 +402,3 @@ def status_for(error: Exception) -> int:
     if isinstance(error, RemoteProtocolError):
         return error.status
     return 500
-
-
-def error_page(request: RequestHead, status: int) -> bytes:
-    """All of a response that says no more than its status, and ends the connection."""
-    page = bytearray()
-    response = BlockingResponse(request, page.extend)
-    response.close = True
-    answer_error(response, status)
-    response.finish()
-    return bytes(page)

@@ -159,6 +159,12 @@ class SwitchingFile(io.RawIOBase):
         self._data = self._data[size:]
         return size
 
+    @override
+    def close(self) -> None:
+        super().close()
+        if self._file is not None:
+            self._file.close()
+
 
 class StockSwitchingFile(StockInput, io.BufferedReader):
     """A L{SwitchingFile} for one of C{http.server}'s handlers."""

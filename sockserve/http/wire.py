@@ -34,6 +34,7 @@ _END = Event.END
 _NEXT = Event.NEXT
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
+_BARE_LF = re.compile(rb"(?<!\r)\n")
 _LINE_BREAKS = (b"\r", b"\n")
 
 
@@ -175,6 +176,8 @@ class RequestReader:
                 raise RemoteProtocolError(400, "a request does not begin so")
         elif size - line_end > MAX_HEADER_BYTES:
             raise RemoteProtocolError(431, "the header section is too long")
+        elif not self._lenient and _BARE_LF.search(buffer, max(0, self._searched - 1)):
+            raise RemoteProtocolError(400, "a line ends with CR and LF")
         elif line_end > self._searched:  # it was not whole the last time
             _, _, version = parse_request_line(bytes(buffer[:line_end]), self._lenient)
             if version == (0, 9):
