@@ -112,9 +112,9 @@ class StreamFactory(RequestServer, ServerFactory):
         """
         super().__init__(RequestHandlerClass, **options)
         cls = handler_class(RequestHandlerClass)
-        self.http = IHTTPRequestHandler.implementedBy(cls) or (
-            is_gathered(RequestHandlerClass) and not isinstance(self.concurrency, ForkConcurrency)
-        )
+        self._stock = is_gathered(RequestHandlerClass)
+        gathers = self._stock and not isinstance(self.concurrency, ForkConcurrency)
+        self.http = gathers or IHTTPRequestHandler.implementedBy(cls)
         patience = getattr(cls, "timeout", None) if self.http else None
         if patience is not None:  # what such a handler asks of its own reads
             self.deadlines = self.deadlines.at_most(idle=patience, header=patience)
@@ -173,7 +173,7 @@ class StreamFactory(RequestServer, ServerFactory):
         handler = self.RequestHandlerClass(request, client_address, self)
         if not isinstance(request, socket.socket):
             return run_handler_coroutine(handler)
-        if IRequestHandler.providedBy(handler):
+        if not self._stock and IRequestHandler.providedBy(handler):
             run_handler(handler)
         return None
 

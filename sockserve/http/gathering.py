@@ -189,7 +189,7 @@ class Gathering:
         """Nobody will read it any more."""
         if self.lent:
             self.request.gathering = None
-            if self._stock or self.switches:
+            if (self._stock or self.switches) and not self.rfile.closed:
                 self.rfile.close()
         if self._spool is not None:
             self._spool.close()
@@ -323,7 +323,7 @@ class Gathering:
         """
         kept = bytes(data)
         if self._stock:
-            self.rfile.answered = True
+            self.rfile.answered()
         with self._lock:
             self.sent += len(kept)
             if self.hold is _HELD and self._held_size + len(kept) <= HIGH_WATER_BYTES:
