@@ -314,6 +314,35 @@ def test_empty_lines_before_a_request() -> None:
     assert exchange(b"\r" + GET).status == 400
 
 
+@both_whole_and_dripped
+@pytest.mark.parametrize("begun", [b"GET / HTTP/1.1\n", GET[:-2] + b"X: y\n", POST + b"X: y\n"])
+def test_a_line_that_ends_with_lf_alone_is_not_waited_behind(begun: bytes, dripped: bool) -> None:
+    """Its client gets to know at once, not when the head's deadline has passed."""
+    pieces = [begun[at : at + 1] for at in range(len(begun))] if dripped else [begun]
+    strict, lenient = RequestReader(), RequestReader(lenient=True)
+    for piece in pieces[:-1]:
+        strict.feed(piece)
+        assert strict.next_event() is None
+    strict.feed(pieces[-1])
+    with pytest.raises(RemoteProtocolError) as caught:
+        strict.next_event()
+    assert caught.value.status == 400
+    for piece in pieces:
+        lenient.feed(piece)
+        assert lenient.next_event() is None
+
+
+def test_a_line_break_may_come_in_two_pieces() -> None:
+    reader = RequestReader()
+    for piece in GET.splitlines(keepends=True)[:-1]:
+        reader.feed(piece[:-1])
+        assert reader.next_event() is None
+        reader.feed(b"\n")
+        assert reader.next_event() is None
+    reader.feed(b"\r\n")
+    assert isinstance(reader.next_event(), RequestHead)
+
+
 def test_bytes_wait_for_a_switch_of_protocols() -> None:
     for request in [
         b"CONNECT example.org:443 HTTP/1.1\r\n" + HOST + b"\r\n",

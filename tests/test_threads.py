@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -427,6 +428,39 @@ def test_no_more_threads_than_the_limit(turns: Callable[[int], Turns]) -> None:
         assert all(job.begun() for job in jobs[: number + 4])
         assert not any(job.has_begun() for job in jobs[number + 4 :])
     assert len({job.thread for job in jobs}) <= 3
+
+
+@pytest.mark.parametrize(
+    ("ended", "busy", "more"),
+    [
+        # Of a moment (1 ms) each had 0.17 ms, or 0.5 ms.  Short is below 0.25 ms.
+        (6, True, False),
+        (6, False, False),
+        (2, True, False),  # it is the processor that they wait for
+        (2, False, True),
+        (0, True, True),  # somebody is stuck
+        (0, False, True),
+    ],
+)
+def test_more_threads_are_for_jobs_that_wait_for_something_else(
+    turns: Callable[[int], Turns],
+    monkeypatch: pytest.MonkeyPatch,
+    ended: int,
+    busy: bool,
+    more: bool,
+) -> None:
+    turning = turns(10)
+    used = turning.reactor.seconds if busy else lambda: 0.0
+    monkeypatch.setattr(threads_room, "time", SimpleNamespace(process_time=used))
+    turning.run(ended, held=False)
+    (current,) = turning.run()
+    behind = turning.run(3)
+    assert current.begun()  # by whom the others have been served
+    before = threading.active_count()
+    turning.moment()
+    assert threading.active_count() == before + 3 * more
+    if more:
+        assert all(job.begun() for job in behind)
 
 
 def test_looking_around_that_begins_others_does_not_look_twice(

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from zope.interface import directlyProvides
 
 from sockserve.interfaces import DeadlineExpired, Phase
@@ -473,6 +474,27 @@ def test_a_client_that_has_gone_does_not_keep_others_from_their_answers() -> Non
     assert outgoing.packets == [[b"answer"], [], [b"answer"]]
     assert outgoing.connections[1].transport.aborted
     assert outgoing.connections[1].writer.broken
+
+
+def test_nor_does_one_whose_end_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What somebody does who hears that a connection is gone is not the others' business."""
+    outgoing = Outgoing(3)
+
+    def raising() -> None:
+        raise ZeroDivisionError("on purpose")
+
+    transport = outgoing.connections[1].transport
+    transport.broken = ConnectionResetError()
+    monkeypatch.setattr(transport, "abortConnection", raising)
+    for number in range(3):
+        outgoing.post(number, b"answer")
+    with capturedLogs() as events:
+        outgoing.clock.advance(0)
+    assert outgoing.packets == [[b"answer"], [], [b"answer"]]
+    assert [event["log_failure"].type for event in events] == [ZeroDivisionError]
+    outgoing.post(2, b"next")
+    outgoing.clock.advance(0)
+    assert outgoing.packets[2] == [b"answer", b"next"]
 
 
 def test_posted_bytes_that_do_not_leave_have_a_deadline() -> None:

@@ -364,8 +364,9 @@ class BlockingHTTPServing(CoroutineHTTPServing):
         @param reset: let the kernel forget what the client has not taken.
         """
         if gathering.hold is _DIRECT:
-            if status is not None and not gathering.sent and self._identity is not None:
-                self._identity.send(gathering.answer_instead(status))
+            if status is not None and not gathering.sent:
+                send = self.transport.write if self._identity is None else self._identity.send
+                send(gathering.answer_instead(status))
             if self._pump is not None:
                 self._pump.interrupt()
                 if reset:

@@ -380,11 +380,14 @@ class HTTPRequestHandler(BaseRequestHandler):
         @return: whether it is to be sent as it is.
         """
         if kind == "connection":
-            options = {option.strip() for option in value.lower().split(",")}
-            if "close" in options:
+            options = [option.strip() for option in value.split(",")]
+            if "close" in map(str.lower, options):
                 self._response.close = True
             # Whether the connection is kept is not the handler's to promise.
-            return options != {"keep-alive"}
+            others = [word for word in options if word.lower() not in ("close", "keep-alive")]
+            if others:
+                self._head += f"Connection: {', '.join(others)}\r\n"
+            return False
         if kind == "transfer-encoding":
             self._coding = value
             return True

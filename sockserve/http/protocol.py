@@ -245,6 +245,7 @@ class HTTPServing(ReactorServing):
                     else:
                         body.feed(event)  # type: ignore[arg-type]
             except RemoteProtocolError as error:
+                self.request.response.close = True
                 body.fail(error)
         if body is None or requests.state is _COMPLETE:
             self._pause_when_full()

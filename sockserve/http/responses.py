@@ -237,8 +237,7 @@ class Response(ResponseFraming):
             # Its body has not been asked for: nobody can tell whether it follows.
             self.close = True
         if self.close:
-            if "\r\nconnection:" not in head.lower():
-                head += "Connection: close\r\n"
+            head += "Connection: close\r\n"
         elif self.version != (1, 1):
             head += "Connection: keep-alive\r\n"
         return f"{head}\r\n".encode("latin-1")
