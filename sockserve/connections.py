@@ -84,6 +84,7 @@ class StreamFactory(RequestServer, ServerFactory):
     @ivar connections: those that are open.
     @ivar servings: what serves each request that is not over.
     @ivar ports: the listening ports.
+    @ivar stock: whether the handler is one L{is_gathered} is about.
     @cvar acceptable_protocols: what to agree to when a TLS client names protocols (ALPN,
         RFC 7301); None for HTTP's when the handler is one of C{http.server}'s, else
         nothing.  A client that names none is served; one that names only others is
@@ -112,8 +113,8 @@ class StreamFactory(RequestServer, ServerFactory):
         """
         super().__init__(RequestHandlerClass, **options)
         cls = handler_class(RequestHandlerClass)
-        self._stock = is_gathered(RequestHandlerClass)
-        gathers = self._stock and not isinstance(self.concurrency, ForkConcurrency)
+        self.stock = is_gathered(RequestHandlerClass)
+        gathers = self.stock and not isinstance(self.concurrency, ForkConcurrency)
         self.http = gathers or IHTTPRequestHandler.implementedBy(cls)
         patience = getattr(cls, "timeout", None) if self.http else None
         if patience is not None:  # what such a handler asks of its own reads
@@ -152,10 +153,9 @@ class StreamFactory(RequestServer, ServerFactory):
 
     def method_blocks(self, command: str) -> bool:
         """Whether an HTTP method of the handler's must run on a thread."""
-        known = self._blocking_methods.get(command)
-        if known is None:
-            return bool(handler_class(self.RequestHandlerClass).blocks(command))
-        return known
+        if command in self._blocking_methods:
+            return self._blocking_methods[command]
+        return bool(handler_class(self.RequestHandlerClass).blocks(command))
 
     @property
     def speaks_http(self) -> bool:
@@ -173,7 +173,7 @@ class StreamFactory(RequestServer, ServerFactory):
         handler = self.RequestHandlerClass(request, client_address, self)
         if not isinstance(request, socket.socket):
             return run_handler_coroutine(handler)
-        if not self._stock and IRequestHandler.providedBy(handler):
+        if IRequestHandler.providedBy(handler):
             run_handler(handler)
         return None
 
@@ -324,8 +324,8 @@ class StreamProtocol(Protocol):
     def _serve(self, addresses: tuple[Any, Any]) -> Serving:
         serving: CoroutineServing | HTTPServing | PumpedServing
         if self.factory.http:
-            blocking = not self.factory.coroutine
-            serving = (BlockingHTTPServing if blocking else CoroutineHTTPServing)(self, addresses)
+            way = CoroutineHTTPServing if self.factory.coroutine else BlockingHTTPServing
+            serving = way(self, addresses)
         elif self.factory.coroutine:
             serving = CoroutineServing(self, addresses)
         elif is_lendable(self.transport):

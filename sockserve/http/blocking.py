@@ -19,7 +19,7 @@ from typing_extensions import override
 from sockserve.concurrency import ForkConcurrency
 from sockserve.http.coroutines import CoroutineHTTPServing
 from sockserve.http.framing import RemoteProtocolError, State
-from sockserve.http.gathering import Gathering, is_gathered
+from sockserve.http.gathering import Gathering
 from sockserve.http.heads import RequestHead
 from sockserve.http.protocol import Stage
 from sockserve.http.responses import status_for
@@ -44,7 +44,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
     """One HTTP connection whose handler may block."""
 
     def __init__(self, protocol: Connection, addresses: tuple[Any, Any]) -> None:
-        self._stock = is_gathered(protocol.factory.RequestHandlerClass)
+        self._stock = protocol.factory.stock
         super().__init__(protocol, addresses, lenient=self._stock)
         self._lendable = is_lendable(self.transport)
         self._forks = isinstance(self.factory.concurrency, ForkConcurrency)
@@ -156,7 +156,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
             self._writer.write(self._gathering.take_held(Hold.EAGER))
 
     def hand_over(self, granted: Callable[[], object]) -> None:
-        """The handler needs the connection itself: C{granted} is called when all is said."""
+        """The handler needs the connection itself; C{granted} is called in any case."""
         gathering = self._gathering
         if gathering is None or gathering.hold not in (Hold.HELD, Hold.EAGER):
             granted()
@@ -316,8 +316,9 @@ class BlockingHTTPServing(CoroutineHTTPServing):
                 self.timer.arm(phase, left)
                 return False
         elif phase is Phase.IDLE:
-            # A handler at work need not hear or say anything.
-            return gathering.switched and (not self._lendable or self._traffic_stalls(phase))
+            return gathering.response.switches and (
+                not self._lendable or self._traffic_stalls(phase)
+            )
         elif phase is Phase.WRITE and self._lendable and gathering.hold is _DIRECT:
             return self._traffic_stalls(phase)
         return True

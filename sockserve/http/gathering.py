@@ -210,17 +210,11 @@ class Gathering:
         instead.finish()
         return bytes(page)
 
-    @property
-    def switched(self) -> bool:
-        """Whether another protocol is spoken, as far as the response shows."""
-        status = self.response.status
-        return status == 101 or (self.head.method == "CONNECT" and status // 100 == 2)
-
     def client_is_gone(self) -> bool:
         """Whether the client has broken the connection.  The handler's thread."""
         if self.hold is Hold.DIRECT:
             return is_broken(self.request)
-        return self.hold is Hold.OVER
+        return self.hold is Hold.OVER or bool(self._serving.broken())
 
     def _follow(self) -> tuple[bytes, Any] | None:
         """What the client says after the request, if that is another protocol."""
@@ -229,7 +223,7 @@ class Gathering:
                 found = _STATUS.match(b"".join(self._held))
             if found is not None:
                 self.response.status = int(found[1])
-        if not self.switched:
+        if not self.response.switches:
             return None
         if not self._stock:
             self.response.flush()

@@ -259,10 +259,7 @@ class CoroutineResponse(Response):
     corked = True
 
     def __init__(self, request: RequestHead, writer: StreamWriter, outbox: Outbox) -> None:
-        self.request = request
-        self.version = request.version
-        self.close = not request.keep_alive
-        self._parts = []
+        super().__init__(request)
         self._writer = writer
         self._outbox = outbox
 
