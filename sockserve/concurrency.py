@@ -124,7 +124,9 @@ class _Child:
         return f"child {self._pid}"
 
     def doRead(self) -> None:
-        _, status = os.waitpid(self._pid, 0)
+        pid, status = os.waitpid(self._pid, os.WNOHANG)
+        if not pid:  # it was another's descriptor that the reactor has heard of
+            return
         code = os.waitstatus_to_exitcode(status)
         if code not in _OUTCOME and not self._killed:
             _log.error("child {pid} ended with {code}", pid=self._pid, code=code)

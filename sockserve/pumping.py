@@ -205,7 +205,13 @@ class Pump(abstract.FileDescriptor):
         """
         The handler ended its output, by C{shutdown} or by closing: so does the
         connection's, if it can end one side.
+
+        Or somebody else's descriptor had the same number until just now, and this is the
+        last the reactor has heard of that: it asks once for the events of a whole turn.
         """
+        if not self._is_ended():
+            self.startReading()
+            return
         self.drained = True
         if self._transport_is_lost:
             self.connectionLost(reason)
@@ -248,7 +254,9 @@ class Pump(abstract.FileDescriptor):
         super().connectionLost(reason)
         # A child that was forked for another request may hold a copy, too.
         self._shutdown(socket.SHUT_RDWR)
-        self._socket.close()
+        # After this turn: what the reactor has yet to say of this descriptor must not hit
+        # another of the same number.
+        self.reactor.callLater(0, self._socket.close)
         self._timer.disarm(Phase.IDLE)
         if not self._transport_is_lost:  # Twisted's TLS cannot stand it then
             self._timer.arm(Phase.WRITE, self._deadlines.write)
@@ -256,6 +264,14 @@ class Pump(abstract.FileDescriptor):
                 self._transport.resumeProducing()
             self._transport.unregisterProducer()
             self._transport.loseConnection()
+
+    def _is_ended(self) -> bool:
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def _read_rest(self) -> None:
         """
