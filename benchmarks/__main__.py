@@ -70,6 +70,7 @@ ROWS = [
     Row("udp", "udp-sockserve-files", "sockserve rfile/wfile", "udp-udpserver"),
     Row("http", "http-uvicorn", "uvicorn"),
     Row("http", "http-twistedweb", "twisted.web Site", "http-uvicorn"),
+    Row("http", "http-twistedprotocol", "Twisted Protocol, a constant", "http-twistedweb"),
     Row("http", "http-sockserve", COROUTINE, "http-uvicorn", at_least=1.3),
     Row("http", "http-sockserve", COROUTINE, "http-twistedweb", at_least=3),
     Row("http", "http-sockserve", COROUTINE, "http-uvicorn", at_most=1, figure="p99_us"),

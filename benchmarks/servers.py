@@ -17,6 +17,10 @@ import sys
 
 LOOPBACK = "127.0.0.1"
 GREETING = b"Hello, world!"
+CONSTANT = (
+    b"HTTP/1.1 200 OK\r\nServer: none/1.0\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
+    b"Content-Type: text/plain\r\nContent-Length: %d\r\n\r\n%b" % (len(GREETING), GREETING)
+)
 NEVER_SECONDS = 3600  # no peer's own patience ends an idle connection that is measured
 BLOCK_BYTES = 256 * 1024
 PAUSE_EACH_BYTES = 16 * 2**20
@@ -220,6 +224,20 @@ def http_twistedweb():
     hello.isLeaf = True
     site = Site(hello, timeout=NEVER_SECONDS)
     ready(reactor.listenTCP(0, site, interface=LOOPBACK).getHost().port)
+    reactor.run()
+
+
+def http_twistedprotocol():
+    from twisted.internet import protocol, reactor
+
+    class Constant(protocol.Protocol):
+        """Reads nothing of what is asked: what is left of Twisted is the least that any costs."""
+
+        def dataReceived(self, data):
+            self.transport.write(CONSTANT)
+
+    port = reactor.listenTCP(0, protocol.Factory.forProtocol(Constant), interface=LOOPBACK)
+    ready(port.getHost().port)
     reactor.run()
 
 

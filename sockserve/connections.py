@@ -38,6 +38,7 @@ from sockserve.http.coroutines import CoroutineHTTPServing
 from sockserve.http.gathering import is_gathered
 from sockserve.http.protocol import HTTPServing
 from sockserve.http.sockets import RequestSocket
+from sockserve.http.stock import make_stock_handler
 from sockserve.interfaces import IHTTPRequestHandler, IRequestHandler, Outcome, Phase
 from sockserve.lending import is_lendable
 from sockserve.lifecycle import handler_class, offer, run_handler, run_handler_coroutine
@@ -65,9 +66,8 @@ def socket_address(address: Any) -> Any:
     name = getattr(address, "name", None)
     if name is None:
         return ""
-    if name.startswith(b"\0"):  # Linux's abstract names are bytes there, too
-        return name
-    return os.fsdecode(name)
+    # Linux's abstract names are bytes there, too.
+    return name if name.startswith(b"\0") else os.fsdecode(name)
 
 
 def _ignore(data: bytes) -> None:
@@ -147,9 +147,8 @@ class StreamFactory(RequestServer, ServerFactory):
 
     def acceptableProtocols(self) -> list[bytes]:
         """L{acceptable_protocols}, for Twisted's TLS."""
-        if self.acceptable_protocols is not None:
-            return list(self.acceptable_protocols)
-        return [b"http/1.1", b"http/1.0"] if self.speaks_http else []
+        https = (b"http/1.1", b"http/1.0") if self.speaks_http else ()
+        return list(https if self.acceptable_protocols is None else self.acceptable_protocols)
 
     def method_blocks(self, command: str) -> bool:
         """Whether an HTTP method of the handler's must run on a thread."""
@@ -170,6 +169,8 @@ class StreamFactory(RequestServer, ServerFactory):
     @override
     def finish_request(self, request: Any, client_address: Any) -> Any:
         """Make the handler and let it serve.  Where the handler runs."""
+        if self.stock and isinstance(request, RequestSocket):
+            return make_stock_handler(self.RequestHandlerClass, request, client_address, self)
         handler = self.RequestHandlerClass(request, client_address, self)
         if not isinstance(request, socket.socket):
             return run_handler_coroutine(handler)
@@ -349,9 +350,8 @@ class StreamProtocol(Protocol):
 
     @override
     def dataReceived(self, data: bytes) -> None:
-        # Only a wrapper that does not say when it is through (Twisted's own PROXY
-        # endpoint) delivers data before the offer.
         if self._serving is None and not self.transport.disconnecting:
+            # Only a wrapper that does not say when it is through delivers before the offer.
             self._opened()
             self.dataReceived(data)
 

@@ -14,7 +14,7 @@ from errno import EAGAIN, EWOULDBLOCK
 from typing import Any
 
 from twisted.internet import abstract, tcp
-from twisted.internet.interfaces import IReactorFDSet, ISSLTransport
+from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.main import CONNECTION_DONE
 from twisted.python.failure import Failure
 from typing_extensions import override
@@ -117,7 +117,7 @@ class Pump(abstract.FileDescriptor):
 
     def __init__(
         self,
-        reactor: IReactorFDSet,
+        reactor: Any,
         transport: Any,
         request: PumpedSocket,
         outer: socket.socket,
@@ -125,6 +125,7 @@ class Pump(abstract.FileDescriptor):
         timer: DeadlineTimer,
     ) -> None:
         """
+        @param reactor: an C{IReactorFDSet} and C{IReactorTime}.
         @param request: the handler's end of a socketpair.
         @param outer: the other end, which is the pump's from now on.
         @param timer: C{idle} is kept re-armed by traffic either way, C{write} is armed
@@ -256,7 +257,8 @@ class Pump(abstract.FileDescriptor):
         self._shutdown(socket.SHUT_RDWR)
         # After this turn: what the reactor has yet to say of this descriptor must not hit
         # another of the same number.
-        self.reactor.callLater(0, self._socket.close)
+        reactor: Any = self.reactor
+        reactor.callLater(0, self._socket.close)
         self._timer.disarm(Phase.IDLE)
         if not self._transport_is_lost:  # Twisted's TLS cannot stand it then
             self._timer.arm(Phase.WRITE, self._deadlines.write)

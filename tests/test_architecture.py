@@ -44,6 +44,7 @@ RINGS = {
     "http.spools": 2,
     "http.files": 3,
     "http.handlers": 3,
+    "http.stock": 3,
     "http.blocking": 4,
     "http.coroutines": 4,
     "http.gathering": 4,

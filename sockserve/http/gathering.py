@@ -126,21 +126,18 @@ class Gathering:
         self.rest = b""
         self._instead: BlockingResponse | None = None
         self._spool: Spool | None = None
-        self._head_size = 0
-        if stock:
-            raw = head.raw
-            if head.expects_continue:  # it has been answered, and is not to be again
-                raw = _EXPECT.sub(b"", raw)
-            self._head_size = len(raw)
+        #: The head as a handler of C{http.server}'s reads it.
+        self._raw = raw = head.raw if stock else b""
+        if stock and head.expects_continue:  # it has been answered, and is not to be again
+            self._raw = raw = _EXPECT.sub(b"", raw)
         if head.length != 0:
             self._spool = Spool()
             self._began = self._arrived_at = serving.timer.seconds()
-            if stock:
-                self._spool.write(raw)
+            self._spool.write(raw)
         else:
             self.rfile = stock_file(raw) if stock else io.BytesIO()
             if self.switches:
-                file = SwitchingFile(raw if stock else b"", self._follow)
+                file = SwitchingFile(raw, self._follow)
                 self.rfile = StockSwitchingFile(file) if stock else io.BufferedReader(file)
 
     # Until it is complete
@@ -153,7 +150,7 @@ class Gathering:
         """
         head, spool = self.head, self._spool
         if spool is not None:
-            limit = self._limit + self._head_size
+            limit = self._limit + len(self._raw)
             if head.length is not None and head.length > self._limit:
                 raise RemoteProtocolError(413, f"the body is larger than {self._limit} bytes")
             self._arrived_at = self._serving.timer.seconds()
@@ -172,7 +169,7 @@ class Gathering:
                     raise RemoteProtocolError(413, f"the body is larger than {self._limit} bytes")
             if chunks:
                 spool.write(b"0\r\n\r\n")
-            self.rfile = spool.open_for_stock() if self._stock else spool.open()
+            self.rfile = spool.open_for_stock(self._raw) if self._stock else spool.open()
         self._serving.gathered()
 
     def body_seconds(self, now: float) -> float | None:
@@ -181,7 +178,7 @@ class Gathering:
         idle = deadlines.idle
         if idle is not None:
             idle -= now - self._arrived_at
-        received = 0 if self._spool is None else self._spool.size - self._head_size
+        received = 0 if self._spool is None else self._spool.size - len(self._raw)
         seconds: float | None = deadlines.body_seconds(now - self._began, received, idle)
         return seconds
 

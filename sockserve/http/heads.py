@@ -141,10 +141,6 @@ class _Fields:
 _HTTP_1_1 = (1, 1)
 _VERSIONS = {b"HTTP/1.1": _HTTP_1_1, b"HTTP/1.0": (1, 0)}
 _VERSION = re.compile(rb"HTTP/([0-9])\.([0-9])")
-_METHODS = {
-    method.encode(): method
-    for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "PROPFIND"]
-}
 #: RFC 9110 section 5.6.2.
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 #: RFC 3986 section 3.2.2, as widely as the characters go.
@@ -159,8 +155,8 @@ _OWN_TARGETS = {
 _LENIENT_TARGET = re.compile(rb"[\x21-\x7e\x80-\xff]+")
 
 
-#: What nearly all requests ask for.
-_PATH = re.compile(rb"/[\x21-\x7e]*")
+#: What nearly all requests begin with.  (CONNECT and OPTIONS have targets of their own.)
+_USUAL_LINE = re.compile(rb"(GET|HEAD|POST|PUT|DELETE|PATCH) (/[\x21-\x7e]*) (HTTP/1\.[01])\r\n")
 _DIGITS = re.compile(rb"[0-9]+")
 _LINE_END = re.compile(rb"\r?\n")
 
@@ -216,23 +212,18 @@ def parse_head(raw: bytes, lenient: bool) -> RequestHead:
         line, what has arrived.
     @raise RemoteProtocolError: it is none, or one that is refused.
     """
-    line_end = raw.find(b"\r\n") + 2
-    words = raw[: line_end - 2].split(b" ")
-    if (
-        len(words) != 3
-        or (method := _METHODS.get(words[0])) is None
-        or (version := _VERSIONS.get(words[2])) is None
-        or not _PATH.fullmatch(words[1])
-        or len(raw) > REPEATED_SECTION_BYTES
-    ):
+    line = _USUAL_LINE.match(raw)
+    if line is None or len(raw) > REPEATED_SECTION_BYTES:
         return _unusual_head(raw, lenient)
+    method, target, version_text = line.groups()
+    version = _VERSIONS[version_text]
     try:
-        section = _repeated_section(raw[line_end:], version, lenient)
+        section = _repeated_section(raw[line.end() :], version, lenient)
     except RemoteProtocolError:
         if lenient:  # its lines may end in another way
             return _unusual_head(raw, lenient)
         raise
-    return RequestHead(method, words[1].decode("latin-1"), version, raw, section)
+    return RequestHead(method.decode(), target.decode("latin-1"), version, raw, section)
 
 
 def _unusual_head(raw: bytes, lenient: bool) -> RequestHead:

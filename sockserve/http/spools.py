@@ -31,9 +31,11 @@ class StockInput:
     its last.  Runs on the handler's thread.
 
     @ivar wants_next: whether the handler has looked for another request.
+    @ivar head: its first bytes, if they are its head and can be passed over by C{seek}.
     """
 
     readline: Any
+    head = b""
     wants_next = False
     _socket: Any = None
     _answered = False
@@ -85,7 +87,9 @@ class _StockFile(StockInput, io.BufferedReader):
 
 def stock_file(head: bytes) -> Any:
     """What one of C{http.server}'s handlers reads of a request without a body."""
-    return _StockBytes(head)
+    file = _StockBytes(head)
+    file.head = head
+    return file
 
 
 class Spool:
@@ -121,12 +125,16 @@ class Spool:
         self._file.seek(0)
         return io.BufferedReader(self._file)
 
-    def open_for_stock(self) -> Any:
-        """The same for one of C{http.server}'s handlers: the first bytes are a head."""
+    def open_for_stock(self, head: bytes) -> Any:
+        """The same for one of C{http.server}'s handlers: the first bytes are C{head}."""
+        file: Any
         if self._file is None:
-            return _StockBytes(self._kept)
-        self._file.seek(0)
-        return _StockFile(self._file)
+            file = _StockBytes(self._kept)
+        else:
+            self._file.seek(0)
+            file = _StockFile(self._file)
+        file.head = head
+        return file
 
     def close(self) -> None:
         """Nobody needs it any more."""

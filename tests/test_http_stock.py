@@ -1,0 +1,258 @@
+"""The stand-in for C{parse_request} against the standard library's own."""
+
+import functools
+import gc
+import weakref
+from http.client import HTTPMessage
+from http.server import BaseHTTPRequestHandler
+from io import BytesIO
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from sockserve.http.spools import Spool, stock_file
+from sockserve.http.stock import make_stock_handler
+
+
+class Connection:
+    """As much of a socket as a handler needs."""
+
+    def __init__(self, rfile):
+        self.rfile = rfile
+        self.sent = b""
+
+    def makefile(self, mode, buffering):
+        return self.rfile
+
+    def sendall(self, data):
+        self.sent += bytes(data)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Tells what it has parsed, and what is left to read."""
+
+    protocol_version = "HTTP/1.1"
+
+    def tell(self):
+        self.server.append(
+            {
+                name: value
+                for name, value in vars(self).items()
+                if name not in ("rfile", "wfile", "connection", "request", "server")
+            }
+            | {
+                "headers": vars(self.headers)
+                | {"policy": None, "defects": repr(self.headers.defects)},
+                "class": type(self.headers),
+                "body": self.rfile.read(),
+            }
+        )
+        self.close_connection = True
+
+    def __getattr__(self, name):
+        if name.startswith("do_"):
+            return self.tell
+        raise AttributeError(name)
+
+    def log_message(self, *arguments):
+        """Quiet."""
+
+
+class OldHandler(Handler):
+    protocol_version = "HTTP/1.0"
+
+
+def told(handler, make, rfile):
+    """What a handler tells, and what it sends."""
+    connection = Connection(rfile)
+    seen = []
+    make(handler, connection, ("192.0.2.1", 1), seen)
+    return seen, connection.sent
+
+
+def by_itself(handler, connection, address, server):
+    handler(connection, address, server)
+
+
+def gathered(raw, body):
+    if not body:
+        return stock_file(raw)
+    spool = Spool()
+    spool.write(raw)
+    spool.write(body)
+    return spool.open_for_stock(raw)
+
+
+VALUES = st.one_of(
+    st.sampled_from(
+        [
+            "close",
+            "Keep-Alive",
+            " keep-alive",
+            "keep-alive, TE",
+            "multipart/form-data; boundary=x",
+            "100-continue",
+            "text/html; charset=utf-8",
+            "",
+            " ",
+            "a\tb ",
+            "\t x: y",
+            "é ÿ",
+            "\x85x",
+        ]
+    ),
+    st.text(st.characters(min_codepoint=9, max_codepoint=255), max_size=12),
+)
+NAMES = st.one_of(
+    st.sampled_from(
+        ["Connection", "connection", "Host", "Content-Type", "Expect", "X-Y", "Content-Length"]
+    ),
+    st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=5),
+)
+LINES = st.one_of(
+    st.sampled_from(
+        [
+            "GET / HTTP/1.1",
+            "GET //x HTTP/1.1",
+            "POST /x?y HTTP/1.0",
+            "SPAM  /x  HTTP/1.1",
+            "GET /\xa0x HTTP/1.1",
+            "GET / HTTP/1.2",
+            "GET / HTTP/2.0",
+            "GET /x",
+            "GET * HTTP/1.1",
+        ]
+    ),
+    st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=12),
+)
+
+
+@given(
+    LINES,
+    st.lists(st.tuples(NAMES, VALUES), max_size=4),
+    st.sampled_from(["\r\n", "\n"]),
+    st.sampled_from([b"", b"body", b"GET / HTTP/1.1\r\n\r\n"]),
+    st.sampled_from([Handler, OldHandler]),
+)
+@example("GET / HTTP/1.1", [("Connection", "close")], "\r\n", b"", Handler)
+@example("GET / HTTP/1.0", [("connection", "Keep-Alive")], "\r\n", b"x", OldHandler)
+@example("GET / HTTP/1.1", [("A", "1"), ("a", "2"), ("B", " ")], "\r\n", b"", Handler)
+@example("GET / HTTP/1.1", [("Connection", "x"), ("Connection", "close")], "\r\n", b"", Handler)
+@example("POST / HTTP/1.1", [("Content-Type", "multipart/form-data")], "\r\n", b"x", Handler)
+@example("POST / HTTP/1.1", [("Expect", "100-continue")], "\r\n", b"x", Handler)
+@example("GET / HTTP/1.1", [("A", "x\ry: z")], "\r\n", b"", Handler)
+def test_any_head_is_to_a_handler_what_it_would_be(line, fields, end, body, handler):
+    head = "".join(f"{each}{end}" for each in [line, *(f"{n}:{v}" for n, v in fields), ""])
+    raw = head.encode("latin-1")
+    theirs = told(handler, by_itself, BytesIO(raw + body))
+    ours = told(handler, make_stock_handler, gathered(raw, body))
+    assert ours == theirs
+
+
+def test_a_usual_head_is_not_parsed_again(monkeypatch):
+    """Else nothing here would test the stand-in."""
+    monkeypatch.setattr(BaseHTTPRequestHandler, "parse_request", None)
+    raw = b"GET /x HTTP/1.1\r\nHost: h\r\nUser-Agent: a\r\n\r\n"
+    seen, _ = told(Handler, make_stock_handler, gathered(raw, b"body"))
+    assert seen[0]["path"] == "/x"
+    assert seen[0]["body"] == b"body"
+    assert seen[0]["headers"]["_headers"] == [("Host", "h"), ("User-Agent", "a")]
+
+
+def test_handlers_get_headers_of_their_own():
+    headers = []
+
+    class Changes(Handler):
+        def tell(self):
+            headers.append(self.headers)
+            self.headers["X"] = "mine"
+            self.close_connection = True
+
+    for _ in range(2):
+        told(Changes, make_stock_handler, gathered(b"GET / HTTP/1.1\r\nA: b\r\n\r\n", b""))
+    assert [each.items() for each in headers] == [[("A", "b"), ("X", "mine")]] * 2
+
+
+def test_a_message_class_of_the_handlers_own_is_filled_by_the_stdlibs_parser():
+    class Mine(HTTPMessage):
+        pass
+
+    class Special(Handler):
+        MessageClass = Mine
+
+    seen, _ = told(Special, make_stock_handler, gathered(b"GET / HTTP/1.1\r\nA: b\r\n\r\n", b""))
+    assert seen[0]["class"] is Mine
+
+
+@pytest.mark.parametrize("wraps", [False, True])
+def test_a_handler_may_read_through_a_file_of_its_own(wraps):
+    class Wrapping(Handler):
+        def setup(self):
+            super().setup()
+            if wraps:
+                self.rfile = BytesIO(self.rfile.read().replace(b"A: b", b"C: d"))
+
+    raw = b"GET / HTTP/1.1\r\nA: b\r\n\r\n"
+    seen, _ = told(Wrapping, make_stock_handler, gathered(raw, b""))
+    assert seen[0]["headers"]["_headers"] == [("C", "d") if wraps else ("A", "b")]
+
+
+class Made(type):
+    """Makes its instances in a way of its own."""
+
+    def __call__(cls, *arguments):
+        made = super().__call__(*arguments)
+        arguments[2].append("by its metaclass")
+        return made
+
+
+class OddlyMade(Handler, metaclass=Made):
+    pass
+
+
+class New(Handler):
+    def __new__(cls, request, client_address, server):
+        server.append("by its __new__")
+        return super().__new__(cls)
+
+
+@pytest.mark.parametrize(
+    ("handler", "expected"), [(OddlyMade, "by its metaclass"), (New, "by its __new__")]
+)
+def test_a_handler_that_is_made_in_a_way_of_its_own_is_made_so(handler, expected):
+    seen, _ = told(handler, make_stock_handler, gathered(b"GET / HTTP/1.1\r\n\r\n", b""))
+    assert expected in seen
+
+
+def test_a_partial_has_its_arguments():
+    class Takes(Handler):
+        def __init__(self, first, *arguments, second):
+            self.taken = (first, second)
+            super().__init__(*arguments)
+
+    make = functools.partial(Takes, 1, second=2)
+    seen, _ = told(make, make_stock_handler, gathered(b"GET / HTTP/1.1\r\n\r\n", b""))
+    assert seen[0]["taken"] == (1, 2)
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_handler_is_gone_when_it_is_done(raises):
+    """Without the garbage collector's help."""
+    made = []
+
+    class Watched(Handler):
+        def setup(self):
+            made.append(weakref.ref(self))
+            if raises:
+                raise OSError
+            super().setup()
+
+    gc.disable()
+    try:
+        told(Watched, make_stock_handler, gathered(b"GET / HTTP/1.1\r\n\r\n", b""))
+    except OSError:
+        assert raises
+    finally:
+        gc.enable()
+    assert made[0]() is None
