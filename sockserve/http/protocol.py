@@ -193,6 +193,10 @@ class HTTPServing(ReactorServing):
         elif self._stage is _READING and self._requests.state is _IDLE:
             self._end()
 
+    def is_reading(self) -> bool:
+        """Whether it waits for a request, or for the rest of one's head."""
+        return self._stage is _READING
+
     @override
     def closing(self) -> None:
         self._stage = _CLOSING

@@ -1,0 +1,66 @@
+"""
+The reactor of a program that has none: a private one, on a thread of its own.
+
+This room owns which reactor serves a program that knows of none: the application's, while
+that runs, else the private one, which starts when it is first needed.  It must not know what
+is served.  Any thread may call it.
+
+The private reactor is not installed as Twisted's (C{twisted.internet.reactor}), so the
+program can still install and run one; its thread is a daemon, so it does not keep the
+interpreter alive; it leaves signals alone; and a child that was forked starts its own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from typing import Any
+
+__all__ = ["running_reactor"]
+
+_lock = threading.Lock()
+_private: Any = None
+
+
+def running_reactor() -> Any:
+    """A reactor that runs."""
+    global _private
+    installed = sys.modules.get("twisted.internet.reactor")
+    if installed is not None and getattr(installed, "running", False):
+        return installed
+    with _lock:
+        if _private is None:
+            _private = _start()
+        return _private
+
+
+def _start() -> Any:
+    try:
+        from twisted.internet.epollreactor import EPollReactor as Reactor
+    except ImportError:  # not Linux
+        from twisted.internet.pollreactor import (  # type: ignore[assignment]
+            PollReactor as Reactor,
+        )
+    reactor: Any = Reactor()
+    runs = threading.Event()
+    reactor.callWhenRunning(runs.set)
+    thread = threading.Thread(
+        target=reactor.run,
+        kwargs={"installSignalHandlers": False},
+        name="sockserve reactor",
+        daemon=True,
+    )
+    thread.start()
+    runs.wait()
+    return reactor
+
+
+def _forget() -> None:
+    """This is a child: its parent's reactor does not run here."""
+    global _lock, _private
+    _lock = threading.Lock()
+    _private = None
+
+
+os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,276 @@
+"""
+C{socketserver}, on sockserve: C{from sockserve import socketserver} in place of
+C{import socketserver} is the whole migration.
+
+This room owns the names of the standard library's module of the same name, as of CPython
+3.14, on every Python: its servers are subclasses of the standard library's, and call the
+same methods on the same threads.  What they do better is said where they do it; how is in
+L{sockserve.loops} and L{sockserve.adoption}.
+"""
+
+from __future__ import annotations
+
+import socketserver as _stdlib
+import threading
+from socketserver import BaseRequestHandler, DatagramRequestHandler, StreamRequestHandler
+from typing import Any, ClassVar
+
+from typing_extensions import override
+
+from sockserve.adoption import Adoption
+from sockserve.background import running_reactor
+from sockserve.deadlines import Deadlines
+from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler, IRequestHandler
+from sockserve.lifecycle import handler_class, is_coroutine_handler, run_handler
+from sockserve.loops import ServingLoop, accept_tls
+
+__all__ = [
+    "BaseRequestHandler",
+    "BaseServer",
+    "DatagramRequestHandler",
+    "ForkingMixIn",
+    "ForkingTCPServer",
+    "ForkingUDPServer",
+    "ForkingUnixDatagramServer",
+    "ForkingUnixStreamServer",
+    "StreamRequestHandler",
+    "TCPServer",
+    "ThreadingMixIn",
+    "ThreadingTCPServer",
+    "ThreadingUDPServer",
+    "ThreadingUnixDatagramServer",
+    "ThreadingUnixStreamServer",
+    "UDPServer",
+    "UnixDatagramServer",
+    "UnixStreamServer",
+]
+
+#: A program that keeps a thread for each connection, as all did, works as before with so
+#: many; a runaway one does not take the machine with it.
+DEFAULT_MAX_THREADS = 1000
+
+#: A program that waits for ever, waits for ever; but who says nothing at all when TLS is
+#: spoken is not waited for.
+DEFAULT_DEADLINES = Deadlines(
+    handshake=10.0, idle=None, header=None, body_rate=None, write=None, drain=None
+)
+
+
+def _check_handler(server: Any, make: Any) -> None:
+    cls = handler_class(make)
+    if isinstance(server, ThreadingMixIn) or not IRequestHandler.implementedBy(cls):
+        return
+    if IHTTPRequestHandler.implementedBy(cls) or is_coroutine_handler(make):
+        raise ConfigurationError(
+            f"handler {cls.__qualname__}: {type(server).__qualname__} serves on the thread that"
+            " calls serve_forever, which such a handler does not run on; add ThreadingMixIn"
+        )
+
+
+class BaseServer(_stdlib.BaseServer):
+    """
+    L{socketserver.BaseServer}.  C{shutdown} is heard at once, whenever and from wherever it
+    is called.
+
+    @cvar deadlines: how long things may take.  By default only a TLS handshake has a limit.
+    """
+
+    deadlines: ClassVar[Deadlines] = DEFAULT_DEADLINES
+
+    __loop: ServingLoop | None = None
+
+    def __init__(self, server_address: Any, RequestHandlerClass: Any) -> None:
+        _check_handler(self, RequestHandlerClass)
+        _stdlib.BaseServer.__init__(self, server_address, RequestHandlerClass)
+        self._is_not_serving()
+
+    def _is_not_serving(self) -> None:
+        """Whoever says shutdown before serve_forever does not wait for that."""
+        self.__is_shut_down: threading.Event
+        self.__is_shut_down.set()
+
+    @override
+    def serve_forever(self, poll_interval: float = 0.5) -> None:
+        """
+        Serve until C{shutdown}, on this thread.
+
+        @param poll_interval: how often C{service_actions} is called at least, in seconds.
+        """
+        self.__is_shut_down.clear()
+        loop = self.__loop = ServingLoop(self, self.__process)
+        try:
+            loop.run(poll_interval, lambda: self.__shutdown_request)
+        finally:
+            self.__loop = None
+            loop.close()
+            self.__shutdown_request = False
+            self.__is_shut_down.set()
+
+    @override
+    def shutdown(self) -> None:
+        """
+        End C{serve_forever}, or keep the next one from beginning, and wait until it has
+        ended, unless it is this thread's.
+        """
+        self.__shutdown_request = True
+        loop = self.__loop
+        if loop is not None:
+            loop.wake()
+            if loop.thread == threading.get_ident():
+                return
+        self.__is_shut_down.wait()
+
+    def _handle_request_noblock(self) -> None:
+        try:
+            accepted = accept_tls(self)
+            request, client_address = accepted or self.get_request()
+        except OSError:
+            return
+        if accepted is None:
+            self.__process(request, client_address)
+        elif self.__loop is not None:
+            self.__loop.shake_hands(request, client_address, self.deadlines.handshake)
+        else:  # handle_request(): there is nothing else to be done meanwhile
+            timeout = request.gettimeout()
+            request.settimeout(self.deadlines.handshake)
+            try:
+                request.do_handshake()
+            except OSError:
+                request.close()
+                return
+            request.settimeout(timeout)
+            self.__process(request, client_address)
+
+    def __process(self, request: Any, client_address: Any) -> None:
+        if self.verify_request(request, client_address):
+            try:
+                self.process_request(request, client_address)
+            except Exception:
+                self.handle_error(request, client_address)
+                self.shutdown_request(request)
+            except BaseException:
+                self.shutdown_request(request)
+                raise
+        else:
+            self.shutdown_request(request)
+
+    @override
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Make the handler, which may be one of sockserve's, and let it serve."""
+        handler: Any = self.RequestHandlerClass(request, client_address, self)  # type: ignore[arg-type]
+        if IRequestHandler.providedBy(handler):
+            run_handler(handler)
+
+
+class TCPServer(BaseServer, _stdlib.TCPServer):
+    """L{socketserver.TCPServer}.  When it listens for TLS, nobody waits for another's handshake."""
+
+    def __init__(
+        self, server_address: Any, RequestHandlerClass: Any, bind_and_activate: bool = True
+    ) -> None:
+        _check_handler(self, RequestHandlerClass)
+        _stdlib.TCPServer.__init__(self, server_address, RequestHandlerClass, bind_and_activate)
+        self._is_not_serving()
+
+
+class UDPServer(TCPServer, _stdlib.UDPServer):
+    """L{socketserver.UDPServer}."""
+
+
+class UnixStreamServer(TCPServer, _stdlib.UnixStreamServer):
+    """L{socketserver.UnixStreamServer}."""
+
+
+class UnixDatagramServer(UDPServer, _stdlib.UnixDatagramServer):
+    """L{socketserver.UnixDatagramServer}."""
+
+
+class ForkingMixIn(_stdlib.ForkingMixIn):
+    """L{socketserver.ForkingMixIn}."""
+
+
+class ThreadingMixIn(_stdlib.ThreadingMixIn):
+    """
+    L{socketserver.ThreadingMixIn}, with no more than L{max_threads} threads, which are used
+    again; and a connection to one of C{http.server}'s handlers takes one only while a request
+    that has arrived on it is being answered.
+
+    @cvar max_threads: the most requests served at once; others wait, which is logged once.
+    @cvar parks_connections: false for a handler object and a thread for each connection, as
+        the standard library has it, instead of each HTTP request.
+    """
+
+    deadlines: ClassVar[Deadlines] = DEFAULT_DEADLINES
+    max_threads: ClassVar[int] = DEFAULT_MAX_THREADS
+    parks_connections: ClassVar[bool] = True
+
+    __adoption: Adoption | None = None
+
+    @override
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Have a thread of the pool call C{process_request_thread}."""
+        adoption = self.__adoption
+        if adoption is None or not adoption.is_alive():
+            adoption = self.__adoption = Adoption(
+                self,
+                running_reactor(),
+                threads=self.max_threads,
+                deadlines=self.deadlines,
+                parks=self.parks_connections,
+            )
+            if not self.daemon_threads:
+                adoption.wait_at_exit()
+                if self.block_on_close:
+                    self._threads = adoption
+        adoption.take(request, client_address)
+
+    @override
+    def server_close(self) -> None:
+        """Also wait for what is being served, as C{block_on_close} says."""
+        super().server_close()
+        if self.__adoption is not None:
+            self.__adoption.close()
+
+
+class ThreadingTCPServer(ThreadingMixIn, TCPServer, _stdlib.ThreadingTCPServer):
+    """L{socketserver.ThreadingTCPServer}."""
+
+
+class ThreadingUDPServer(ThreadingMixIn, UDPServer, _stdlib.ThreadingUDPServer):
+    """L{socketserver.ThreadingUDPServer}."""
+
+
+class ThreadingUnixStreamServer(
+    ThreadingMixIn, UnixStreamServer, _stdlib.ThreadingUnixStreamServer
+):
+    """L{socketserver.ThreadingUnixStreamServer}."""
+
+
+class ThreadingUnixDatagramServer(
+    ThreadingMixIn, UnixDatagramServer, _stdlib.ThreadingUnixDatagramServer
+):
+    """L{socketserver.ThreadingUnixDatagramServer}."""
+
+
+class ForkingTCPServer(ForkingMixIn, TCPServer, _stdlib.ForkingTCPServer):
+    """L{socketserver.ForkingTCPServer}."""
+
+
+class ForkingUDPServer(ForkingMixIn, UDPServer, _stdlib.ForkingUDPServer):
+    """L{socketserver.ForkingUDPServer}."""
+
+
+class ForkingUnixStreamServer(
+    ForkingMixIn,
+    UnixStreamServer,
+    getattr(_stdlib, "ForkingUnixStreamServer", _stdlib.UnixStreamServer),  # type: ignore[misc]
+):
+    """L{socketserver.ForkingUnixStreamServer}, which came with Python 3.12."""
+
+
+class ForkingUnixDatagramServer(
+    ForkingMixIn,
+    UnixDatagramServer,
+    getattr(_stdlib, "ForkingUnixDatagramServer", _stdlib.UnixDatagramServer),  # type: ignore[misc]
+):
+    """L{socketserver.ForkingUnixDatagramServer}, which came with Python 3.12."""
