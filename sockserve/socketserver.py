@@ -82,7 +82,7 @@ class BaseServer(_stdlib.BaseServer):
     def __init__(self, server_address: Any, RequestHandlerClass: Any) -> None:
         _check_handler(self, RequestHandlerClass)
         _stdlib.BaseServer.__init__(self, server_address, RequestHandlerClass)
-        self._is_not_serving()
+        BaseServer._is_not_serving(self)
 
     def _is_not_serving(self) -> None:
         """Whoever says shutdown before serve_forever does not wait for that."""
@@ -170,7 +170,7 @@ class TCPServer(BaseServer, _stdlib.TCPServer):
     ) -> None:
         _check_handler(self, RequestHandlerClass)
         _stdlib.TCPServer.__init__(self, server_address, RequestHandlerClass, bind_and_activate)
-        self._is_not_serving()
+        BaseServer._is_not_serving(self)
 
 
 class UDPServer(TCPServer, _stdlib.UDPServer):

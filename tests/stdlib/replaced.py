@@ -24,6 +24,9 @@ def put_in_place():
                 setattr(new, name, value)
         sys.modules[old.__name__] = new
     http.server = sockserve.http.server
+    # These have been imported with what was there before.
+    for name in ("wsgiref.simple_server", "xmlrpc.server"):
+        sys.modules.pop(name, None)
 
 
 def without(suite, skipped):
