@@ -2,7 +2,8 @@
 Configuration: what a user asked for, checked, and the services it comes to.
 
 This room owns the words (option names and TOML keys are the same), their checks, and
-the messages about what cannot be.  It must not know where the words came from.
+the messages about what cannot be.  It must not know where the words came from
+(L{sockserve.config_file} is one such place).
 """
 
 from __future__ import annotations
@@ -10,11 +11,9 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-import re
 import socketserver
 import sys
-import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -25,24 +24,30 @@ from typing_extensions import override
 from sockserve.admission import Admission, parse_network
 from sockserve.concurrency import make_concurrency
 from sockserve.deadlines import Deadlines
-from sockserve.descriptions import is_datagram_description, nearest
+from sockserve.descriptions import is_datagram_description, nearest, one_line
 from sockserve.handlers import DatagramRequestHandler, StreamRequestHandler
 from sockserve.http.files import FileRequestHandler
 from sockserve.http.handlers import HTTPRequestHandler
 from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.lifecycle import handler_class, is_coroutine_handler
 from sockserve.observe.access import LOG_FORMATS, AccessLog
-from sockserve.service import service_from_description
+from sockserve.service import SocketServerService, service_from_description
 
 __all__ = [
     "DEFAULT_LISTEN",
+    "WORDS",
     "ServerConfig",
     "load_handler",
-    "read_toml",
     "server_config",
 ]
 
 DEFAULT_LISTEN = "tcp:8000:interface=127.0.0.1"
+
+#: What goes with a server object: it has its own socket and handler.
+_SERVER_WORDS = (
+    "server", "threads", "timeout", "max-connections-per-peer", "allow", "deny",
+    "access-log", "log-format",
+)  # fmt: skip
 
 _CONCURRENCIES = ("serial", "threads", "fork")
 
@@ -54,6 +59,7 @@ class ServerConfig:
 
     @ivar listen: descriptions, at least one.
     @ivar handler: a handler class, or any callable that makes a handler.
+    @ivar server: a server object of C{socketserver}'s kind, instead of both.
     @ivar concurrency: C{serial}, C{threads} or C{fork}; None for what the handler needs.
     @ivar allow: networks, as L{Admission}'s.
     @ivar located: puts where the words were written before a message about them.
@@ -61,6 +67,7 @@ class ServerConfig:
 
     listen: tuple[str, ...] = (DEFAULT_LISTEN,)
     handler: Callable[..., Any]
+    server: Any = None
     concurrency: str | None = None
     threads: int | None = None
     max_children: int | None = None
@@ -91,6 +98,13 @@ class ServerConfig:
         if self.access_log is not None:
             log = AccessLog(reactor, self.access_log, self.log_format)
         parent = _Server(log)
+        service: Any
+        if self.server is not None:
+            service = self._build_object(reactor)
+            if log is not None:
+                service.server.observers.append(log.observer(service.description))
+            service.setServiceParent(parent)
+            return parent
         concurrency = None
         if not is_coroutine_handler(self.handler):
             concurrency = make_concurrency(
@@ -99,12 +113,7 @@ class ServerConfig:
                 threads=self.threads,
                 max_children=self.max_children,
             )
-        admission = Admission(
-            max_connections=self.max_connections,
-            max_connections_per_peer=self.max_connections_per_peer,
-            allow=self.allow,
-            deny=self.deny,
-        )
+        admission = self._admission()
         for description in self.listen:
             options: dict[str, Any] = {
                 "deadlines": self.deadlines,
@@ -119,6 +128,20 @@ class ServerConfig:
             service.setServiceParent(parent)
         return parent
 
+    def _build_object(self, reactor: Any) -> SocketServerService:
+        options: dict[str, Any] = {"deadlines": self.deadlines, "admission": self._admission()}
+        if self.threads is not None:
+            options["threads"] = self.threads
+        return SocketServerService(self.server, reactor, **options)
+
+    def _admission(self) -> Admission:
+        return Admission(
+            max_connections=self.max_connections,
+            max_connections_per_peer=self.max_connections_per_peer,
+            allow=self.allow,
+            deny=self.deny,
+        )
+
     def summary(self) -> list[str]:
         """What would run, a line each, for people."""
         place = (
@@ -132,15 +155,16 @@ class ServerConfig:
             }[self.concurrency]
         )
         name = getattr(handler_class(self.handler), "__qualname__", repr(self.handler))
+        first = [f"listen {description}: {name} on {place}" for description in self.listen]
+        if self.server is not None:
+            kind, where = type(self.server).__qualname__, self.server.server_address
+            first = [f"server {kind}: {name} on {where}"]
         deadlines = " ".join(
             f"{phase}={'none' if value is None else f'{value:g}'}"
             for phase in Phase
             if (value := getattr(self.deadlines, phase)) or True
         )
-        return [
-            *(f"listen {description}: {name} on {place}" for description in self.listen),
-            f"deadlines {deadlines}",
-        ]
+        return [*first, f"deadlines {deadlines}"]
 
 
 class _Server(MultiService):
@@ -173,16 +197,38 @@ def server_config(words: Mapping[str, Any]) -> ServerConfig:
     @raise ConfigurationError: one is unknown or cannot be.
     """
     for word in words:
-        if word not in _WORDS:
-            raise ConfigurationError(f"unknown word {word!r}{nearest(word, _WORDS)}")
+        if word not in WORDS:
+            raise ConfigurationError(f"unknown word {word!r}{nearest(word, WORDS)}")
+        if "server" in words and word not in _SERVER_WORDS:
+            raise ConfigurationError(f"{word}: does not go with server, which has its own")
     settings = {
-        _WORDS[word][0]: _WORDS[word][1](word, value)
+        WORDS[word][0]: WORDS[word][1](word, value)
         for word, value in words.items()
         if word not in ("handler", "path")
     }
+    if "server" in words:
+        return ServerConfig(handler=settings["server"].RequestHandlerClass, **settings)
     config = ServerConfig(handler=_handler(words), **settings)
     _check(config)
     return config
+
+
+def _load_server(word: str, value: object) -> socketserver.BaseServer:
+    """From C{MODULE:OBJECT}, a server or a callable that returns one."""
+    name = _text(word, value)
+    found: Any = _load(word, name)
+    if not isinstance(found, socketserver.BaseServer) and callable(found):
+        try:
+            found = found()
+        except (Exception, SystemExit) as error:
+            raise ConfigurationError(
+                f"{word} {name!r}: calling it raised {type(error).__name__}: {one_line(error)}"
+            ) from error
+    if not isinstance(found, socketserver.BaseServer):
+        raise ConfigurationError(
+            f"{word} {name!r}: {found!r} is not a socketserver.BaseServer, nor returns one"
+        )
+    return found
 
 
 def _handler(words: Mapping[str, Any]) -> Callable[..., Any]:
@@ -248,11 +294,21 @@ def load_handler(name: str) -> Callable[..., Any]:
     @raise ConfigurationError: there is no such module or name in it, or importing it
         fails.
     """
+    found = _load("handler", name)
+    if not callable(found):
+        raise ConfigurationError(f"handler {name!r}: {found!r} is not a class or callable")
+    is_coroutine_handler(found)
+    return found  # type: ignore[no-any-return]
+
+
+def _load(word: str, name: str) -> Any:
+    """What C{MODULE:NAME} or C{MODULE.NAME} names; C{word} is for messages."""
+    kind = "CLASS" if word == "handler" else "OBJECT"
     module_name, colon, attribute = name.partition(":")
     if not colon:
         module_name, _, attribute = name.rpartition(".")
     if not module_name or not attribute:
-        raise ConfigurationError(f"handler {name!r}: write MODULE:CLASS")
+        raise ConfigurationError(f"{word} {name!r}: write MODULE:{kind}")
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)
@@ -260,12 +316,11 @@ def load_handler(name: str) -> Callable[..., Any]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name + ".").startswith(error.name + "."):
-            raise ConfigurationError(f"handler {name!r}: no module {error.name!r}") from None
-        raise ConfigurationError(f"handler {name!r}: importing it: {error}") from error
+            raise ConfigurationError(f"{word} {name!r}: no module {error.name!r}") from None
+        raise ConfigurationError(f"{word} {name!r}: importing it: {error}") from error
     except (Exception, SystemExit) as error:  # a script without a main guard ends itself
-        detail = " ".join(str(error).split())
         raise ConfigurationError(
-            f"handler {name!r}: importing it raised {type(error).__name__}: {detail}"
+            f"{word} {name!r}: importing it raised {type(error).__name__}: {one_line(error)}"
         ) from error
     found: Any = module
     for part in attribute.split("."):
@@ -274,12 +329,9 @@ def load_handler(name: str) -> Callable[..., Any]:
         except AttributeError:
             hint = nearest(part, [word for word in dir(found) if not word.startswith("_")])
             raise ConfigurationError(
-                f"handler {name!r}: no {part!r} in {module_name}{hint}"
+                f"{word} {name!r}: no {part!r} in {module_name}{hint}"
             ) from None
-    if not callable(found):
-        raise ConfigurationError(f"handler {name!r}: {found!r} is not a class or callable")
-    is_coroutine_handler(found)
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 # The kinds of values
@@ -359,10 +411,12 @@ def _deadlines(word: str, value: object) -> Deadlines:
     return Deadlines(**settings)
 
 
-_WORDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
+#: By word: the setting of L{ServerConfig} it is for, and what checks its value.
+WORDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "listen": ("listen", _texts),
     "handler": ("handler", _text),
     "path": ("path", _text),
+    "server": ("server", _load_server),
     "concurrency": ("concurrency", _choice(*_CONCURRENCIES)),
     "threads": ("threads", _number),
     "max-children": ("max_children", _number),
@@ -375,67 +429,3 @@ _WORDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "access-log": ("access_log", _text),
     "log-format": ("log_format", _choice(*LOG_FORMATS)),
 }
-
-
-# TOML
-
-
-def read_toml(path: str) -> list[ServerConfig]:
-    """
-    The C{[[server]]} tables of a file.
-
-    @raise ConfigurationError: naming the file and, where one is at fault, the line.
-    """
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-        tables = tomllib.loads(text)
-    except OSError as error:
-        raise ConfigurationError(f"config {path!r}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: {error}") from None
-    for name in tables:
-        if name != "server":
-            line = _line_of(text, name, -1)
-            raise ConfigurationError(
-                f"{path}:{line}: unknown table or word {name!r}{nearest(name, ['server'])}"
-            )
-    servers = tables.get("server")
-    if not servers or not isinstance(servers, list) or not isinstance(servers[0], dict):
-        raise ConfigurationError(f"{path}: write at least one [[server]] table")
-    configs = []
-    for number, words in enumerate(servers):
-        located = functools.partial(_located, path, text, words, number)
-        try:
-            configs.append(attrs.evolve(server_config(words), located=located))
-        except ConfigurationError as error:
-            raise ConfigurationError(located(str(error))) from None
-    return configs
-
-
-def _located(path: str, text: str, words: Iterable[str], table: int, message: str) -> str:
-    """A message about one of the C{words} of a table, after the file and the line."""
-    word = next((word for word in words if _names(message, word)), None)
-    return f"{path}:{_line_of(text, word, table)}: {message}"
-
-
-def _names(message: str, word: str) -> bool:
-    return re.match(rf"(unknown word ')?{re.escape(word)}\b", message) is not None
-
-
-def _line_of(text: str, word: str | None, table: int) -> int:
-    """The line of C{word} in the C{table}th server table (-1: before them), or of that table."""
-    seen = -1
-    start = 1
-    for number, line in enumerate(text.splitlines(), 1):
-        if re.match(r"\s*\[\[\s*server\s*\]\]", line):
-            seen += 1
-            if seen == table:
-                start = number
-        if (
-            word is not None
-            and (seen == table or word not in _WORDS)
-            and re.match(rf"\s*(\[+\s*(server\.)?)?[\"']?{re.escape(word)}[\"']?\s*[=.\]]", line)
-        ):
-            return number
-    return start

@@ -21,7 +21,10 @@ from sockserve.adoption import is_overridden
 from sockserve.background import running_reactor
 from sockserve.handshakes import Handshake
 
-__all__ = ["ServingLoop", "accept_tls"]
+__all__ = ["LoopThread", "ServingLoop", "accept_tls", "process"]
+
+#: C{serve_forever}'s default.
+POLL_SECONDS = 0.5
 
 #: L{socketserver}'s choice: it takes no descriptor of its own.
 _Selector: type[selectors.BaseSelector] = getattr(
@@ -58,18 +61,33 @@ def accept_tls(server: Any) -> tuple[ssl.SSLSocket, Any] | None:
     return request, address
 
 
+def process(server: Any, request: Any, client_address: Any) -> None:
+    """What a server does with a request it has got.  The serving thread."""
+    if server.verify_request(request, client_address):
+        try:
+            server.process_request(request, client_address)
+        except Exception:
+            server.handle_error(request, client_address)
+            server.shutdown_request(request)
+        except BaseException:
+            server.shutdown_request(request)
+            raise
+    else:
+        server.shutdown_request(request)
+
+
 class ServingLoop:
     """
-    One run of C{serve_forever}.
+    One run of C{serve_forever}, on the thread that calls L{run}.
 
     @param server: a C{socketserver.BaseServer}.
-    @param process: called with a request and its client's address when its handshake is
-        done.  The loop's thread.
+    @param handshake: how many seconds a TLS handshake may take; None for ever.
+    @ivar thread: which it is.
     """
 
-    def __init__(self, server: Any, process: Callable[[Any, Any], object]) -> None:
+    def __init__(self, server: Any, handshake: float | None) -> None:
         self._server = server
-        self._process = process
+        self._handshake = handshake
         #: What wakes the loop: the one end is written to, the other waited for.
         self._inner, self._outer = socket.socketpair()
         self._inner.setblocking(False)
@@ -82,20 +100,28 @@ class ServingLoop:
         self.thread = threading.get_ident()
 
     def run(self, poll_interval: float, stopped: Callable[[], bool]) -> None:
-        """Serve until C{stopped}, which is asked whenever something has happened."""
+        """
+        Serve until C{stopped}, which is asked whenever something has happened.
+
+        @param poll_interval: how often C{service_actions} is called at least, in seconds.
+        """
+        self.thread = threading.get_ident()
         server = self._server
-        with _Selector() as selector:
-            selector.register(server, selectors.EVENT_READ)
-            selector.register(self._outer, selectors.EVENT_READ)
-            while not stopped():
-                ready = [key.fileobj for key, _ in selector.select(poll_interval)]
-                if stopped():
-                    break
-                if self._outer in ready:
-                    self._take_shaken()
-                if server in ready:
-                    server._handle_request_noblock()
-                server.service_actions()
+        try:
+            with _Selector() as selector:
+                selector.register(server, selectors.EVENT_READ)
+                selector.register(self._outer, selectors.EVENT_READ)
+                while not stopped():
+                    ready = [key.fileobj for key, _ in selector.select(poll_interval)]
+                    if stopped():
+                        break
+                    if self._outer in ready:
+                        self._take_shaken()
+                    if server in ready:
+                        self._take_request()
+                    server.service_actions()
+        finally:
+            self._close()
 
     def wake(self) -> None:
         """Something has happened.  Any thread."""
@@ -106,12 +132,18 @@ class ServingLoop:
                 except BlockingIOError:  # it has enough to wake up for
                     pass
 
-    def shake_hands(self, request: ssl.SSLSocket, address: Any, seconds: float | None) -> None:
-        """
-        Have a connection's handshake done elsewhere.
+    def _take_request(self) -> None:
+        try:
+            accepted = accept_tls(self._server)
+        except OSError:
+            return
+        if accepted is None:
+            self._server._handle_request_noblock()
+        else:
+            self._shake_hands(*accepted)
 
-        @param seconds: how long it may take.
-        """
+    def _shake_hands(self, request: ssl.SSLSocket, address: Any) -> None:
+        """Have a connection's handshake done elsewhere."""
         reactor = running_reactor()
 
         def ended(done: bool) -> None:
@@ -122,9 +154,17 @@ class ServingLoop:
                     self._shaken.append((request, address))
                     self.wake()
 
-        reactor.callFromThread(Handshake, reactor, request, ended, seconds)
+        reactor.callFromThread(Handshake, reactor, request, ended, self._handshake)
 
-    def close(self) -> None:
+    def _take_shaken(self) -> None:
+        try:
+            self._outer.recv(4096)
+        except BlockingIOError:
+            pass
+        while self._shaken:
+            process(self._server, *self._shaken.popleft())
+
+    def _close(self) -> None:
         """The loop has ended; those whose handshakes are done by now find nobody there."""
         with self._lock:
             self._closed = True
@@ -133,10 +173,32 @@ class ServingLoop:
         for request, _ in self._shaken:
             request.close()
 
-    def _take_shaken(self) -> None:
+
+class LoopThread:
+    """
+    A server's loop on a thread of its own.
+
+    @param ended: called on that thread when the loop has ended, with what it raised.
+    """
+
+    def __init__(
+        self, server: Any, handshake: float | None, ended: Callable[[BaseException | None], object]
+    ) -> None:
+        self._loop = ServingLoop(server, handshake)
+        self._ended = ended
+        self._stopped = False
+        threading.Thread(target=self._run, name="sockserve loop", daemon=True).start()
+
+    def stop(self) -> None:
+        """End the loop."""
+        self._stopped = True
+        self._loop.wake()
+
+    def _run(self) -> None:
+        """The thread."""
         try:
-            self._outer.recv(4096)
-        except BlockingIOError:
-            pass
-        while self._shaken:
-            self._process(*self._shaken.popleft())
+            self._loop.run(POLL_SECONDS, lambda: self._stopped)
+        except BaseException as error:
+            self._ended(error)
+        else:
+            self._ended(None)

@@ -1,30 +1,29 @@
 """
 Services: listeners as parts of a Twisted application.
 
-This room owns listening, suspending, draining and stopping: one machine for stream and
-datagram listeners, and the descriptions that name them.  It must not know option
-strings.
+This room owns when a listener's machine (L{sockserve.listening}) is told to listen and to
+stop, the descriptions that name listeners, and server objects that come with their own
+socket.  It must not know option strings.
 """
 
 from __future__ import annotations
 
+import socketserver
 from collections.abc import Callable
 from typing import Any
-from typing import Protocol as TypingProtocol
 
-import attrs
-from automat import TypeMachineBuilder
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from sockserve.admission import Gate
+from sockserve.adoption import Adoption, is_overridden
 from sockserve.connections import StreamFactory, socket_address
 from sockserve.datagrams import DatagramServer
+from sockserve.deadlines import Deadlines
 from sockserve.descriptions import (
     datagram_port,
     is_datagram_description,
@@ -32,12 +31,16 @@ from sockserve.descriptions import (
     stream_endpoint,
 )
 from sockserve.interfaces import ConfigurationError
+from sockserve.listening import Core, DatagramDoors, Machine, StreamDoors
+from sockserve.loops import LoopThread
+from sockserve.threads import DEFAULT_THREADS
 
 __all__ = [
     "DEFAULT_REQUEST_QUEUE_SIZE",
     "DatagramRequestService",
     "ListenError",
     "RequestService",
+    "SocketServerService",
     "service_from_description",
 ]
 
@@ -72,168 +75,14 @@ def service_from_description(
     return RequestService.from_description(reactor, description, RequestHandlerClass, **options)
 
 
-# The machine
-
-
-class _Inputs(TypingProtocol):
-    """What happens to a listener."""
-
-    def opened(self, port: Any) -> None:
-        """It listens."""
-
-    def suspend(self) -> None:
-        """Take no more requests; keep the socket, where new ones wait."""
-
-    def resume(self) -> None:
-        """Take requests again."""
-
-    def stop(self) -> Deferred[None]:
-        """Close the socket, let requests finish; fires when all is gone."""
-
-    def gone(self) -> list[Deferred[None]]:
-        """All is gone; gives those to be told, outside of the machine."""
-
-    def is_stopped(self) -> bool:
-        """Whether it can begin to listen."""
-
-
-@attrs.define
-class _Core:
-    """
-    The listener's data.
-
-    @ivar doors: opens, suspends, resumes and closes one kind of port.
-    @ivar closing: what fires when all is gone; for whoever said stop to take.
-    """
-
-    doors: _StreamDoors | _DatagramDoors
-    closing: Deferred[Any] | None = None
-    stopped: list[Deferred[None]] = attrs.Factory(list)
-
-
-def _make_machine() -> Callable[[_Core], _Inputs]:
-    builder = TypeMachineBuilder(_Inputs, _Core)
-    stopped = builder.state("stopped")
-    listening = builder.state("listening")
-    suspended = builder.state("suspended")
-    draining = builder.state("draining")
-
-    @stopped.upon(_Inputs.opened).to(listening)
-    def opened(inputs: _Inputs, core: _Core, port: Any) -> None:
-        core.doors.opened(port)
-
-    @listening.upon(_Inputs.suspend).to(suspended)
-    def suspend(inputs: _Inputs, core: _Core) -> None:
-        core.doors.suspend()
-
-    @suspended.upon(_Inputs.resume).to(listening)
-    def resume(inputs: _Inputs, core: _Core) -> None:
-        core.doors.resume()
-
-    listening.upon(_Inputs.resume).loop().returns(None)
-    suspended.upon(_Inputs.suspend).loop().returns(None)
-    for state in (stopped, draining):
-        state.upon(_Inputs.suspend).loop().returns(None)
-        state.upon(_Inputs.resume).loop().returns(None)
-
-    @listening.upon(_Inputs.stop).to(draining)
-    @suspended.upon(_Inputs.stop).to(draining)
-    def stop(inputs: _Inputs, core: _Core) -> Deferred[None]:
-        core.closing = core.doors.close()
-        return wait(inputs, core)
-
-    @draining.upon(_Inputs.stop).loop()
-    def wait(inputs: _Inputs, core: _Core) -> Deferred[None]:
-        gone: Deferred[None] = Deferred()
-        core.stopped.append(gone)
-        return gone
-
-    @stopped.upon(_Inputs.stop).loop()
-    def nothing(inputs: _Inputs, core: _Core) -> Deferred[None]:
-        return succeed(None)
-
-    @draining.upon(_Inputs.gone).to(stopped)
-    def gone(inputs: _Inputs, core: _Core) -> list[Deferred[None]]:
-        waiting, core.stopped = core.stopped, []
-        return waiting
-
-    stopped.upon(_Inputs.is_stopped).loop().returns(True)
-    for state in (listening, suspended, draining):
-        state.upon(_Inputs.is_stopped).loop().returns(False)
-
-    return builder.build()
-
-
-_Machine = _make_machine()
-
-
-class _StreamDoors:
-    """Opens and closes a stream listener."""
-
-    def __init__(self, server: StreamFactory) -> None:
-        self.server = server
-        self._port: Any = None
-        self._gate: Gate | None = None
-
-    def opened(self, port: Any) -> None:
-        server = self.server
-        self._port = port
-        self._gate = Gate(port, server.admission, server.reactor, server.count_refusal)
-        server.ports.add(port)
-        sock = port.socket
-        server.server_address = sock.getsockname()
-        server.address_family = sock.family
-        if server.request_queue_size is not None:
-            sock.listen(server.request_queue_size)
-
-    def suspend(self) -> None:
-        assert self._gate is not None
-        self._gate.suspend()
-
-    def resume(self) -> None:
-        assert self._gate is not None
-        self._gate.resume()
-
-    def close(self) -> Deferred[Any]:
-        assert self._gate is not None
-        self._gate.close()
-        self.server.ports.discard(self._port)
-        closed = maybeDeferred(self._port.stopListening)
-        return gatherResults([closed, self.server.drain()], consumeErrors=True)
-
-
-class _DatagramDoors:
-    """Opens and closes a datagram listener."""
-
-    def __init__(self, server: DatagramServer) -> None:
-        self.server = server
-        self._port: Any = None
-
-    def opened(self, port: Any) -> None:
-        self._port = port
-        self.server.server_address = port.socket.getsockname()
-        self.server.address_family = port.socket.family
-
-    def suspend(self) -> None:
-        self.server.suspend()
-
-    def resume(self) -> None:
-        self.server.resume()
-
-    def close(self) -> Deferred[Any]:
-        # Answers leave through the socket that listens, so that goes last.
-        self.server.suspend()
-        return self.server.drain().addCallback(lambda _: self._port.stopListening())
-
-
 class _ListenerService(Service):
     """What both kinds of service share."""
 
     server: StreamFactory | DatagramServer
 
-    def __init__(self, doors: _StreamDoors | _DatagramDoors, description: str) -> None:
-        self._core = _Core(doors)
-        self._machine = _Machine(self._core)
+    def __init__(self, doors: StreamDoors | DatagramDoors, description: str) -> None:
+        self._core = Core(doors)
+        self._machine = Machine(self._core)
         self._opening: Deferred[None] | None = None
         self.description = description
 
@@ -322,7 +171,7 @@ class RequestService(_ListenerService):
         @param server: what serves its connections.
         @param description: names the listener in messages and statistics.
         """
-        super().__init__(_StreamDoors(server), description or repr(endpoint))
+        super().__init__(StreamDoors(server), description or repr(endpoint))
         self.endpoint = endpoint
         self.server = server
         server.statistics.listener = self.description
@@ -368,7 +217,7 @@ class DatagramRequestService(_ListenerService):
 
     def __init__(self, port: Any, server: DatagramServer, description: str) -> None:
         """Use L{from_description}."""
-        super().__init__(_DatagramDoors(server), description)
+        super().__init__(DatagramDoors(server), description)
         self._port = port
         self.server = server
         server.statistics.listener = description
@@ -396,6 +245,80 @@ class DatagramRequestService(_ListenerService):
     def _listen(self) -> Any:
         self._port.startListening()
         return self._port
+
+
+class SocketServerService(Service):
+    """
+    A server object of L{socketserver}'s kind, the standard library's or ours, as a service.
+    It serves as it stands, on a thread of its own in place of the one that would call
+    C{serve_forever}; where it has the standard library's way of processing requests, those
+    are served by sockserve's threads (one, without C{ThreadingMixIn}) under its deadlines.
+
+    @ivar server: what counts and observes: C{server.statistics}.
+    """
+
+    def __init__(
+        self,
+        server: Any,
+        reactor: Any,
+        *,
+        threads: int = DEFAULT_THREADS,
+        deadlines: Deadlines | None = None,
+        **options: Any,
+    ) -> None:
+        """
+        @param server: the server object, bound and listening.
+        @param threads: the most handlers at once, if it has C{ThreadingMixIn}.
+        @param options: as L{StreamFactory.__init__}.
+        """
+        self._object = server
+        self.description = f"{type(server).__qualname__} on {server.server_address}"
+        self._deadlines = Deadlines() if deadlines is None else deadlines
+        if not isinstance(server, socketserver.ThreadingMixIn):
+            threads = 1
+        self._adoption = Adoption(
+            server, reactor, threads=threads, deadlines=self._deadlines, **options
+        )
+        self._loop: LoopThread | None = None
+        self.server = self._adoption.factory
+        self.server.server_address = server.server_address
+        self.server.statistics.listener = self.description
+
+    @override
+    def startService(self) -> None:
+        """Serve."""
+        super().startService()
+        known = not is_overridden(self._object, "process_request")
+        if known and not isinstance(self._object, socketserver.ForkingMixIn):
+            self._object.process_request = self._adoption.take
+        self._ended: Deferred[None] = Deferred()
+        self._loop = LoopThread(self._object, self._deadlines.handshake, self._loop_ended)
+
+    @override
+    def stopService(self) -> Deferred[Any]:
+        """
+        Stop listening, and let requests come to their end within the C{drain} deadline.
+        Fires when all is gone.
+        """
+        super().stopService()
+        if self._loop is None:
+            return succeed(None)
+        self._loop.stop()
+        self._loop = None
+        self._ended.addErrback(_log_failure)
+        self._ended.addCallback(lambda _: self.server.drain())
+        return self._ended.addCallback(lambda _: self._adoption.release())
+
+    def _loop_ended(self, error: BaseException | None) -> None:
+        """The loop's thread."""
+        try:
+            self._object.server_close()
+        except Exception as raised:
+            error = raised
+        if error is None:
+            self.server.reactor.callFromThread(self._ended.callback, None)
+        else:
+            self.server.reactor.callFromThread(self._ended.errback, Failure(error))
 
 
 def _why_not(failure: Failure) -> str:

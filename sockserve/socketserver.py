@@ -22,7 +22,7 @@ from sockserve.background import running_reactor
 from sockserve.deadlines import Deadlines
 from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler, IRequestHandler
 from sockserve.lifecycle import handler_class, is_coroutine_handler, run_handler
-from sockserve.loops import ServingLoop, accept_tls
+from sockserve.loops import ServingLoop, accept_tls, process
 
 __all__ = [
     "BaseRequestHandler",
@@ -97,12 +97,11 @@ class BaseServer(_stdlib.BaseServer):
         @param poll_interval: how often C{service_actions} is called at least, in seconds.
         """
         self.__is_shut_down.clear()
-        loop = self.__loop = ServingLoop(self, self.__process)
+        loop = self.__loop = ServingLoop(self, self.deadlines.handshake)
         try:
             loop.run(poll_interval, lambda: self.__shutdown_request)
         finally:
             self.__loop = None
-            loop.close()
             self.__shutdown_request = False
             self.__is_shut_down.set()
 
@@ -123,36 +122,22 @@ class BaseServer(_stdlib.BaseServer):
     def _handle_request_noblock(self) -> None:
         try:
             accepted = accept_tls(self)
-            request, client_address = accepted or self.get_request()
         except OSError:
             return
         if accepted is None:
-            self.__process(request, client_address)
-        elif self.__loop is not None:
-            self.__loop.shake_hands(request, client_address, self.deadlines.handshake)
-        else:  # handle_request(): there is nothing else to be done meanwhile
-            timeout = request.gettimeout()
-            request.settimeout(self.deadlines.handshake)
-            try:
-                request.do_handshake()
-            except OSError:
-                request.close()
-                return
-            request.settimeout(timeout)
-            self.__process(request, client_address)
-
-    def __process(self, request: Any, client_address: Any) -> None:
-        if self.verify_request(request, client_address):
-            try:
-                self.process_request(request, client_address)
-            except Exception:
-                self.handle_error(request, client_address)
-                self.shutdown_request(request)
-            except BaseException:
-                self.shutdown_request(request)
-                raise
+            _stdlib.BaseServer._handle_request_noblock(self)  # type: ignore[attr-defined]
+            return
+        # In handle_request there is nothing else to be done meanwhile.
+        request, client_address = accepted
+        timeout = request.gettimeout()
+        request.settimeout(self.deadlines.handshake)
+        try:
+            request.do_handshake()
+        except OSError:
+            request.close()
         else:
-            self.shutdown_request(request)
+            request.settimeout(timeout)
+            process(self, request, client_address)
 
     @override
     def finish_request(self, request: Any, client_address: Any) -> None:

@@ -17,15 +17,18 @@ from twisted.logger import Logger, LoggingFile, LogLevel
 from twisted.python import usage
 from typing_extensions import override
 
-from sockserve.config import ServerConfig, read_toml, server_config
+from sockserve.config import ServerConfig, server_config
+from sockserve.config_file import read_toml
 from sockserve.connections import StreamFactory
 from sockserve.descriptions import nearest
 from sockserve.interfaces import ConfigurationError
-from sockserve.service import DatagramRequestService, RequestService
+from sockserve.service import DatagramRequestService, RequestService, SocketServerService
 
 __all__ = ["Options", "makeService"]
 
 _log = Logger()
+
+_Listener = RequestService | DatagramRequestService | SocketServerService
 
 
 class Options(usage.Options):
@@ -43,6 +46,7 @@ class Options(usage.Options):
     optParameters = [
         ["handler", "H", None, "the handler class, MODULE:CLASS, sockserve's or the stdlib's"],
         ["path", "p", None, "serve the files of this folder instead of a handler"],
+        ["server", None, None, "serve this server object, MODULE:OBJECT, or what that returns"],
         ["concurrency", None, None, "where blocking handlers run: serial, threads or fork"],
         ["threads", None, None, "the most threads [default: 256]"],
         ["max-children", None, None, "the most children with --concurrency fork [default: 40]"],
@@ -196,15 +200,15 @@ class _Commands(MultiService):
             )
 
 
-def _listeners(service: Any) -> Iterator[RequestService | DatagramRequestService]:
-    if isinstance(service, (RequestService, DatagramRequestService)):
+def _listeners(service: Any) -> Iterator[_Listener]:
+    if isinstance(service, _Listener):
         yield service
     elif isinstance(service, MultiService):
         for child in service:
             yield from _listeners(child)
 
 
-def _where(service: RequestService | DatagramRequestService) -> str:
+def _where(service: _Listener) -> str:
     """Where clients find it: a URL for what a browser can open."""
     server = service.server
     address = server.server_address

@@ -15,7 +15,8 @@ from sockserve import (
     StreamRequestHandler,
 )
 from sockserve.admission import parse_network
-from sockserve.config import DEFAULT_LISTEN, ServerConfig, load_handler, read_toml, server_config
+from sockserve.config import DEFAULT_LISTEN, ServerConfig, load_handler, server_config
+from sockserve.config_file import read_toml
 from sockserve.http import FileRequestHandler
 
 
@@ -488,3 +489,63 @@ def test_servers_of_one_file_share_neither(tmp_path):
     )
     assert one.concurrency is not two.concurrency
     assert one.admission is not two.admission
+
+
+SERVER_MODULE = """
+import socketserver
+
+class Server(socketserver.ThreadingTCPServer):
+    closed = []
+    def server_close(self):
+        self.closed.append(self)
+        super().server_close()
+
+def make():
+    return Server(("127.0.0.1", 0), socketserver.StreamRequestHandler)
+
+def fail():
+    raise OSError("no such device")
+
+number = 3
+"""
+
+
+@pytest.fixture
+def server_module(tmp_path, monkeypatch):
+    (tmp_path / "servermodule.py").write_text(SERVER_MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "servermodule"
+    sys.modules.pop("servermodule", None)
+
+
+def test_a_server_object_has_its_own_socket_and_handler(server_module):
+    config = server_config({"server": f"{server_module}:make", "threads": "3"})
+    with config.server as server:
+        assert config.handler is server.RequestHandlerClass
+        assert config.threads == 3
+        assert config.summary()[0] == (
+            f"server Server: StreamRequestHandler on {server.server_address}"
+        )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"server": "servermodule:number"}, "3 is not a socketserver.BaseServer, nor returns one"),
+        ({"server": "servermodule:fail"}, "calling it raised OSError: no such device"),
+        ({"server": "servermodule:mak"}, "no 'mak' in servermodule; did you mean 'make'?"),
+        ({"server": "servermodule"}, "server 'servermodule': write MODULE:OBJECT"),
+        ({"server": "nosuchmodule:x"}, "server 'nosuchmodule:x': no module 'nosuchmodule'"),
+    ],
+)
+def test_what_is_no_server_object(server_module, words, message):
+    with pytest.raises(ConfigurationError) as caught:
+        server_config(words)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["listen", "handler", "path", "concurrency", "proxy-from"])
+def test_what_a_server_object_comes_with_is_not_given(server_module, word):
+    value = {"listen": "tcp:1", "concurrency": "threads", "path": "."}.get(word, "192.0.2.1")
+    with pytest.raises(ConfigurationError, match=f"^{word}: does not go with server"):
+        server_config({word: value, "server": f"{server_module}:make"})

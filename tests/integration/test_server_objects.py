@@ -1,0 +1,272 @@
+"""Server objects of C{socketserver}'s kind, served as they stand by a service."""
+
+import http.client
+import http.server
+import os
+import socket
+import socketserver
+import ssl
+import threading
+import urllib.request
+
+import pytest
+
+import sockserve.socketserver
+from sockserve import Deadlines
+from sockserve.admission import Admission, parse_network
+from sockserve.service import SocketServerService
+from tests.integration.servers import (
+    certificate_file,
+    in_thread,
+    is_ended,
+    read_all,
+    read_line,
+    secure,
+    until,
+)
+
+pytestmark = pytest.mark.usefixtures("no_leaks", "errors")
+
+
+class Echo(socketserver.StreamRequestHandler):
+    """Echoes by line, and tells its thread."""
+
+    def handle(self):
+        for line in self.rfile:
+            self.wfile.write(threading.current_thread().name.encode() + b" " + line)
+
+
+class Web(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        body = self.server.greeting
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        """Quiet."""
+
+
+class Serving:
+    """A service that is started, and stopped again."""
+
+    def __init__(self, server, **options):
+        from twisted.internet import reactor
+
+        self.service = SocketServerService(server, reactor, **options)
+
+    async def __aenter__(self):
+        self.service.startService()
+        return self.service.server
+
+    async def __aexit__(self, *raised):
+        await self.service.stopService()
+
+
+def connect(server):
+    return socket.create_connection(server.server_address, 15)
+
+
+def say(client, line):
+    client.sendall(line)
+    return read_line(client)
+
+
+@pytest.mark.parametrize("module", [socketserver, sockserve.socketserver])
+async def test_a_serial_server_serves_one_after_another_on_one_thread(module):
+    server = module.TCPServer(("127.0.0.1", 0), Echo)
+
+    def talk():
+        with connect(server) as first, connect(server) as second:
+            one = say(first, b"one\n")
+            second.sendall(b"two\n")
+            first.shutdown(socket.SHUT_WR)
+            return one, read_line(second)
+
+    async with Serving(server) as factory:
+        answers = await in_thread(talk)
+        await until(lambda: factory.statistics.requests == 2 and factory.idle())
+    assert [answer.split()[1] for answer in answers] == [b"one", b"two"]
+    assert server.socket.fileno() == -1
+
+
+@pytest.mark.parametrize("module", [socketserver, sockserve.socketserver])
+async def test_a_threading_server_serves_side_by_side(module):
+    server = module.ThreadingTCPServer(("127.0.0.1", 0), Echo)
+
+    def talk():
+        with connect(server) as first, connect(server) as second:
+            return {say(client, b"x\n").split()[0] for client in (first, second, first)}
+
+    async with Serving(server):
+        assert len(await in_thread(talk)) == 2
+
+
+async def test_a_forking_server_forks():
+    class Tells(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.request.sendall(b"%d" % os.getpid())
+
+    server = socketserver.ForkingTCPServer(("127.0.0.1", 0), Tells)
+
+    def talk():
+        with connect(server) as client:
+            return int(read_all(client))
+
+    async with Serving(server):
+        child = await in_thread(talk)
+    assert child != os.getpid()
+    with pytest.raises(ProcessLookupError):  # server_close has waited for it
+        os.kill(child, 0)
+
+
+@pytest.mark.parametrize("module", [socketserver, sockserve.socketserver])
+async def test_datagrams(module):
+    class Answer(socketserver.DatagramRequestHandler):
+        def handle(self):
+            self.wfile.write(self.rfile.read().upper())
+
+    server = module.ThreadingUDPServer(("127.0.0.1", 0), Answer)
+
+    def talk():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(15)
+            client.connect(server.server_address)
+            client.send(b"abc")
+            return client.recv(100)
+
+    async with Serving(server):
+        assert await in_thread(talk) == b"ABC"
+
+
+async def test_its_overrides_run_on_one_thread_that_is_not_the_reactors():
+    where = {}
+
+    class Overrides(socketserver.ThreadingTCPServer):
+        def get_request(self):
+            where["get"] = threading.get_ident()
+            return super().get_request()
+
+        def verify_request(self, request, client_address):
+            where["verify"] = threading.get_ident()
+            return client_address[0] == "127.0.0.1"
+
+        def service_actions(self):
+            where["actions"] = threading.get_ident()
+
+        def shutdown_request(self, request):
+            where["shutdown"] = threading.get_ident()
+            super().shutdown_request(request)
+
+    server = Overrides(("127.0.0.1", 0), Echo)
+
+    def talk():
+        with connect(server) as client:
+            say(client, b"x\n")
+            client.shutdown(socket.SHUT_WR)
+            return is_ended(client)
+
+    async with Serving(server):
+        assert await in_thread(talk)
+        await until(lambda: {"actions", "shutdown"} <= where.keys())
+    assert len({where["get"], where["verify"], where["actions"], threading.get_ident()}) == 2
+    assert where["shutdown"] != where["get"]
+
+
+async def test_a_process_request_of_its_own_is_called():
+    class Own(socketserver.TCPServer):
+        def process_request(self, request, client_address):
+            request.sendall(b"mine\n")
+            self.shutdown_request(request)
+
+    server = Own(("127.0.0.1", 0), Echo)
+
+    def talk():
+        with connect(server) as client:
+            return read_all(client)
+
+    async with Serving(server):
+        assert await in_thread(talk) == b"mine\n"
+
+
+async def test_one_silent_client_stops_no_serial_http_server():
+    """As it does where the standard library serves it."""
+    server = http.server.HTTPServer(("127.0.0.1", 0), Web)
+    server.greeting = b"hello"
+
+    def talk():
+        with connect(server) as silent, connect(server) as slow:
+            slow.sendall(b"GET / HTT")
+            url = f"http://127.0.0.1:{server.server_address[1]}/"
+            with urllib.request.urlopen(url, timeout=15) as answer:
+                body = answer.read()
+            slow.sendall(b"P/1.1\r\nConnection: close\r\n\r\n")
+            return body, read_all(slow), silent.fileno()
+
+    async with Serving(server) as factory:
+        body, late, _ = await in_thread(talk)
+        assert body == b"hello"
+        assert late.endswith(b"hello")
+        assert factory.statistics.responses[2] == 2
+
+
+async def test_deadlines_apply():
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo)
+
+    def talk():
+        with connect(server) as client:
+            say(client, b"x\n")
+            return is_ended(client)
+
+    async with Serving(server, deadlines=Deadlines(handle=0.2)) as factory:
+        assert await in_thread(talk)
+        assert factory.statistics.expiries["handle"] == 1
+
+
+async def test_admission_applies():
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo)
+
+    def talk():
+        with connect(server) as client:
+            try:
+                return client.recv(1)
+            except ConnectionResetError:
+                return b""
+
+    admission = Admission(deny=[parse_network("127.0.0.0/8")])
+    async with Serving(server, admission=admission) as factory:
+        assert await in_thread(talk) == b""
+        await until(lambda: factory.statistics.refused["network"] == 1)
+
+
+async def test_stopping_lets_requests_end_and_closes_idle_connections():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Web)
+    server.greeting = b"hello"
+    client = http.client.HTTPConnection(*server.server_address, timeout=15)
+
+    def get():
+        client.request("GET", "/")
+        return client.getresponse().read()
+
+    async with Serving(server):
+        assert await in_thread(get) == b"hello"
+        sock = client.sock
+    assert await in_thread(is_ended, sock)
+    client.close()
+
+
+async def test_tls_wrapped_by_the_program(tmp_path):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate_file(tmp_path))
+    server = sockserve.socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+
+    def talk():
+        with connect(server), secure(connect(server)) as client:
+            return say(client, b"x\n")
+
+    async with Serving(server):
+        assert (await in_thread(talk)).endswith(b" x\n")
