@@ -32,26 +32,37 @@ class Row(NamedTuple):
     figure: str = ""  # where it is not the work's
 
 
+CLOSE = ["-H", "Connection: close"]
 FIGURES = {  # what is measured, and its format
     "round_trips_per_s": "{:,.0f}/s",
     "requests_per_s": "{:,.0f}/s",
     "p99_us": "p99 {:.0f} µs",
     "silent": "{:.2f} KiB",
     "used": "{:.2f} KiB",
+    "threads": "{:.0f} threads",
     "us": "{:.2f} µs",
     "grown_mib": "{:.1f} MiB",
 }
 LATENCY = "p50 {p50_us:.0f} µs, p99 {p99_us:.0f} µs"
+DROPIN = "p99 {p99_us:.0f} µs, {threads:.0f} threads"
 WORKS = {  # title, the figure compared, what stands beside it
     "tcp": ("TCP echo by line", "round_trips_per_s", LATENCY),
     "udp": ("UDP echo", "round_trips_per_s", LATENCY),
     "http": ("HTTP GET", "requests_per_s", LATENCY + ", CPU {cpu_us:.0f} µs"),
+    "dropin": ("unchanged program", "requests_per_s", DROPIN),
+    "dropin-1000": ("unchanged program, 1,000 connections", "requests_per_s", DROPIN),
+    "dropin-close": ("unchanged program, connection a request", "requests_per_s", DROPIN),
+    "dropin-close-1000": ("the same, 1,000 at once", "requests_per_s", DROPIN),
+    "dropin-idle": ("1,000 idle keep-alive connections", "threads", ""),
     "memory": ("idle connection", "silent", "{used:.2f} KiB after a line"),
     "memory-http": ("idle keep-alive connection", "used", "{silent:.2f} KiB before a request"),
     "transfer-upload": ("upload, memory grown by", "grown_mib", "in {seconds:.1f} s"),
     "transfer-download": ("download, memory grown by", "grown_mib", "in {seconds:.1f} s"),
     "timers": ("re-arm a deadline", "us", ""),
 }
+STDLIB = "ThreadingHTTPServer"
+STDLIB_AT_ONCE = "ThreadingHTTPServer, no Nagle"
+DROPIN_SERVER = "sockserve ThreadingHTTPServer"
 COROUTINE = "sockserve coroutine"
 THREADS = "sockserve threads"
 UNMODIFIED = "sockserve, http.server handler"
@@ -63,7 +74,9 @@ ROWS = [
     Row("tcp", "tcp-sockserve", COROUTINE, "tcp-asyncio", at_least=0.9),
     Row("tcp", "tcp-threading", "ThreadingTCPServer"),
     Row("tcp", "tcp-sockserve-threads", THREADS, "tcp-threading", at_least=0.9),
+    Row("tcp", "tcp-dropin", "sockserve ThreadingTCPServer", "tcp-threading", at_least=0.9),
     Row("udp", "udp-udpserver", "UDPServer"),
+    Row("udp", "udp-dropin", "sockserve UDPServer", "udp-udpserver", at_least=0.8),
     Row("udp", "udp-twisted", "Twisted DatagramProtocol", "udp-udpserver"),
     Row("udp", "udp-asyncio", "asyncio DatagramProtocol", "udp-udpserver"),
     Row("udp", "udp-sockserve", COROUTINE, "udp-udpserver", at_least=0.7),
@@ -76,10 +89,23 @@ ROWS = [
     Row("http", "http-sockserve", COROUTINE, "http-uvicorn", at_most=1, figure="p99_us"),
     Row("http", "http-waitress", "waitress"),
     Row("http", "http-sockserve-threads", THREADS, "http-waitress", at_least=2),
-    Row("http", "http-threading", "ThreadingHTTPServer"),
-    Row("http", "http-threading-nodelay", "ThreadingHTTPServer, no Nagle", "http-threading"),
+    Row("http", "http-threading", STDLIB),
+    Row("http", "http-threading-nodelay", STDLIB_AT_ONCE, "http-threading"),
     Row("http", "http-sockserve-stdlib", UNMODIFIED, "http-threading", at_least=15),
     Row("http", "http-sockserve-stdlib", UNMODIFIED, "http-threading-nodelay", at_least=1),
+    Row("dropin", "http-threading", STDLIB),
+    Row("dropin", "http-threading-nodelay", STDLIB_AT_ONCE, "http-threading"),
+    Row("dropin", "http-dropin", DROPIN_SERVER, "http-threading", at_least=15),
+    Row("dropin", "http-dropin", DROPIN_SERVER, "http-threading-nodelay", at_least=1),
+    Row("dropin-1000", "http-threading", STDLIB),
+    Row("dropin-1000", "http-threading-nodelay", STDLIB_AT_ONCE, "http-threading"),
+    Row("dropin-1000", "http-dropin", DROPIN_SERVER, "http-threading-nodelay", at_least=1),
+    Row("dropin-close", "http-threading", STDLIB),
+    Row("dropin-close", "http-dropin", DROPIN_SERVER, "http-threading", at_least=1),
+    Row("dropin-close-1000", "http-threading", STDLIB),
+    Row("dropin-close-1000", "http-dropin", DROPIN_SERVER, "http-threading", at_least=1),
+    Row("dropin-idle", "http-threading", STDLIB),
+    Row("dropin-idle", "http-dropin", DROPIN_SERVER, "http-threading", limit=1000),
     Row("memory", "tcp-asyncio", "asyncio streams"),
     Row("memory", "tcp-gevent", "gevent StreamServer", "tcp-asyncio"),
     Row("memory", "tcp-linereceiver", "Twisted LineReceiver", "tcp-asyncio"),
@@ -98,6 +124,7 @@ ROWS = [
 TITLES = {(row.work, row.name): row.title for row in ROWS}
 OPTIONAL = {  # a word of a name, and the modules it takes
     "gevent": ["gevent"],
+    "dropin": ["sockserve"],
     "sockserve": ["sockserve"],
     "uvicorn": ["uvicorn", "uvloop", "httptools"],
     "uvloop": ["uvloop"],
@@ -205,7 +232,7 @@ def main():
     peers = {(row.work, row.against) for row in wanted}
     rows = [row for row in ROWS if row in wanted or (row.work, row.name) in peers]
     works = {row.work for row in rows}
-    if "http" in works and shutil.which("wrk") is None:
+    if any(work.startswith(("http", "dropin")) for work in works) and shutil.which("wrk") is None:
         sys.exit("python -m benchmarks: the http rows take wrk, which is not installed")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of every finally
     with tempfile.TemporaryDirectory() as directory:
@@ -214,6 +241,13 @@ def main():
             "tcp": partial(harness.echo, pingpong, "tcp", options.seconds),
             "udp": partial(harness.echo, pingpong, "udp", options.seconds),
             "http": partial(http_loads.requests, options.seconds),
+            "dropin": partial(http_loads.requests, options.seconds),
+            "dropin-1000": partial(http_loads.requests, options.seconds, connections=1000),
+            "dropin-close": partial(http_loads.requests, options.seconds, options=CLOSE),
+            "dropin-close-1000": partial(
+                http_loads.requests, options.seconds, connections=1000, options=CLOSE
+            ),
+            "dropin-idle": partial(http_loads.mostly_idle, 1000),
             "memory": partial(harness.memory, harness.echo_line),
             "memory-http": partial(harness.memory, http_loads.get),
             "transfer-upload": partial(http_loads.transfer, http_loads.upload, options.mebibytes),

@@ -95,7 +95,8 @@ def echo(pingpong, transport, seconds, name):
     return result
 
 
-def status_kib(pid, word):
+def status_number(pid, word):
+    """The number behind a word of /proc/PID/status; KiB, of what is memory."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split(f"{word}:")[1].split()[0])
 
@@ -113,7 +114,7 @@ def settled_kib(pid):
     before, now, deadline = None, -1, time.monotonic() + GRACE_SECONDS
     while now != before and time.monotonic() < deadline:
         time.sleep(SETTLE_SECONDS)
-        before, now = now, status_kib(pid, "VmRSS")
+        before, now = now, status_number(pid, "VmRSS")
     return now
 
 

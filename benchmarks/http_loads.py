@@ -28,28 +28,54 @@ def get(sock):
         raise harness.Failed(f"a wrong answer: {answer.status} {answer.headers.items()} {body!r}")
 
 
-def requests(seconds, name):
-    """Requests a second, latencies and CPU time for each, of a server that is warm."""
+def requests(seconds, name, connections=harness.CONNECTIONS, options=()):
+    """
+    Requests a second, latencies and CPU time for each, of a server that is warm, and its
+    threads.
+
+    @param options: wrk's.
+    """
     with harness.serving(name, seconds) as (pid, port):
         with socket.create_connection((LOOPBACK, port), harness.GRACE_SECONDS) as sock:
             get(sock)
             get(sock)
         for duration in (WARM_UP_SECONDS, max(1, round(seconds))):
-            load = ["wrk", "-t1", f"-c{harness.CONNECTIONS}", f"-d{duration}s", "--latency"]
+            load = ["wrk", "-t1", f"-c{connections}", f"-d{duration}s", "--latency", *options]
             cpu_before = harness.cpu_seconds(pid)
             printed = harness.output(
                 harness.LOAD_CORE, duration, *load, f"http://{LOOPBACK}:{port}/"
             )
         cpu = harness.cpu_seconds(pid) - cpu_before
+        threads = harness.status_number(pid, "Threads")
     latencies = {
         f"p{percent}_us": float(figure) * MICROSECONDS[unit]
         for percent, figure, unit in re.findall(r"(50|99)% +([\d.]+)(us|ms|s)\s", printed)
     }
     count = re.search(r"([1-9]\d*) requests in", printed)
     rate = re.search(r"Requests/sec: +([\d.]+)", printed)
-    if not count or not rate or len(latencies) != 2 or re.search("Socket errors|Non-2xx", printed):
+    # wrk takes the end of a connection for an error when it is not the client's doing.
+    errors = re.search("Non-2xx|connect [1-9]|write [1-9]|timeout [1-9]", printed)
+    errors = errors or (not options and re.search("Socket errors", printed))
+    if not count or not rate or len(latencies) != 2 or errors:
         raise harness.Failed(printed)
-    return {"requests_per_s": float(rate[1]), "cpu_us": cpu / int(count[1]) * 1e6, **latencies}
+    return {
+        "requests_per_s": float(rate[1]),
+        "cpu_us": cpu / int(count[1]) * 1e6,
+        "threads": threads,
+        **latencies,
+    }
+
+
+def mostly_idle(connections, name):
+    """Threads of a server whose many clients have asked once and stay."""
+    with (
+        harness.serving(name, harness.GRACE_SECONDS) as (pid, port),
+        contextlib.ExitStack() as kept,
+    ):
+        for _ in range(connections):
+            sock = socket.create_connection((LOOPBACK, port), harness.GRACE_SECONDS)
+            get(kept.enter_context(sock))
+        return {"threads": harness.status_number(pid, "Threads")}
 
 
 def upload(connection, size):
@@ -88,5 +114,5 @@ def transfer(move, mebibytes, name):
         started = time.monotonic()
         move(connection, mebibytes * 2**20)
         seconds = time.monotonic() - started
-        peak = harness.status_kib(pid, "VmHWM")
+        peak = harness.status_number(pid, "VmHWM")
     return {"grown_mib": (peak - before) / 1024, "seconds": seconds}

@@ -95,7 +95,7 @@ class DatagramEcho(socketserver.BaseRequestHandler):
 
 
 def serve_stdlib(server_class, handler):
-    server_class.request_queue_size = 128  # by default 5: 64 clients at once lose SYNs
+    server_class.request_queue_size = 2048  # by default 5: many clients at once lose SYNs
     with server_class((LOOPBACK, 0), handler) as server:
         ready(server.server_address[1])
         server.serve_forever()
@@ -271,6 +271,24 @@ class StdlibHello(http.server.BaseHTTPRequestHandler):
 
 class StdlibHelloAtOnce(StdlibHello):
     disable_nagle_algorithm = True
+
+
+def tcp_dropin():
+    import sockserve.socketserver
+
+    serve_stdlib(sockserve.socketserver.ThreadingTCPServer, StreamEcho)
+
+
+def udp_dropin():
+    import sockserve.socketserver
+
+    serve_stdlib(sockserve.socketserver.UDPServer, DatagramEcho)
+
+
+def http_dropin():
+    import sockserve.http.server
+
+    serve_stdlib(sockserve.http.server.ThreadingHTTPServer, StdlibHello)
 
 
 def http_threading():
