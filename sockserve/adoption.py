@@ -168,8 +168,8 @@ class Adoption:
                 self._changed.notify_all()
 
     def __len__(self) -> int:
-        """How many requests are not over."""
-        return self._active
+        """How many threads there are, as C{ThreadingMixIn._threads} tells."""
+        return self._pool.threads
 
     def __bool__(self) -> bool:
         return True

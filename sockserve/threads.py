@@ -99,6 +99,11 @@ class ThreadConcurrency(Places):
         self._look: IDelayedCall | None = None
         self._waking: IDelayedCall | None = None
 
+    @property
+    def threads(self) -> int:
+        """How many threads there are now."""
+        return len(self._workers)
+
     def kill(self, job: IJob) -> bool:
         """A thread cannot be killed."""
         return False
