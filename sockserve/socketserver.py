@@ -56,6 +56,11 @@ DEFAULT_DEADLINES = Deadlines(
 )
 
 
+def __getattr__(name: str) -> Any:
+    """What else the standard library's module has, and programs have found."""
+    return getattr(_stdlib, name)
+
+
 def _check_handler(server: Any, make: Any) -> None:
     cls = handler_class(make)
     if isinstance(server, ThreadingMixIn) or not IRequestHandler.implementedBy(cls):

@@ -123,6 +123,11 @@ class SimpleHTTPRequestHandler(_stdlib.SimpleHTTPRequestHandler):
             return self.list_directory(folder)
 
 
+def __getattr__(name: str) -> Any:
+    """What else the standard library's module has, and programs have found."""
+    return getattr(_stdlib, name)
+
+
 def _family_and_address(bind: str | None, port: int) -> tuple[Any, Any]:
     found = socket.getaddrinfo(bind, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     return found[0][0], found[0][4]
