@@ -17,11 +17,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from twisted.logger import Logger
+
 from sockserve.adoption import is_overridden
 from sockserve.background import running_reactor
 from sockserve.handshakes import Handshake
 
 __all__ = ["LoopThread", "ServingLoop", "accept_tls", "process"]
+
+_log = Logger()
 
 #: C{serve_forever}'s default.
 POLL_SECONDS = 0.5
@@ -82,12 +86,20 @@ class ServingLoop:
 
     @param server: a C{socketserver.BaseServer}.
     @param handshake: how many seconds a TLS handshake may take; None for ever.
+    @param failed: called in the C{except} block when one of the server's methods has raised,
+        which then does not end the loop.
     @ivar thread: which it is.
     """
 
-    def __init__(self, server: Any, handshake: float | None) -> None:
+    def __init__(
+        self,
+        server: Any,
+        handshake: float | None,
+        failed: Callable[[], object] | None = None,
+    ) -> None:
         self._server = server
         self._handshake = handshake
+        self._failed = failed
         #: What wakes the loop: the one end is written to, the other waited for.
         self._inner, self._outer = socket.socketpair()
         self._inner.setblocking(False)
@@ -115,11 +127,16 @@ class ServingLoop:
                     ready = [key.fileobj for key, _ in selector.select(poll_interval)]
                     if stopped():
                         break
-                    if self._outer in ready:
-                        self._take_shaken()
-                    if server in ready:
-                        self._take_request()
-                    server.service_actions()
+                    try:
+                        if self._outer in ready:
+                            self._take_shaken()
+                        if server in ready:
+                            self._take_request()
+                        server.service_actions()
+                    except Exception:
+                        if self._failed is None:
+                            raise
+                        self._failed()
         finally:
             self._close()
 
@@ -184,7 +201,7 @@ class LoopThread:
     def __init__(
         self, server: Any, handshake: float | None, ended: Callable[[BaseException | None], object]
     ) -> None:
-        self._loop = ServingLoop(server, handshake)
+        self._loop = ServingLoop(server, handshake, self._failed)
         self._ended = ended
         self._stopped = False
         threading.Thread(target=self._run, name="sockserve loop", daemon=True).start()
@@ -193,6 +210,10 @@ class LoopThread:
         """End the loop."""
         self._stopped = True
         self._loop.wake()
+
+    def _failed(self) -> None:
+        # C{serve_forever} ends with what C{verify_request} raises; nobody would call it again.
+        _log.failure("a method of the served server object raised")
 
     def _run(self) -> None:
         """The thread."""

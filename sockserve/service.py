@@ -292,6 +292,7 @@ class SocketServerService(Service):
         if known and not isinstance(self._object, socketserver.ForkingMixIn):
             self._object.process_request = self._adoption.take
         self._ended: Deferred[None] = Deferred()
+        self._ended.addErrback(_log_failure)
         self._loop = LoopThread(self._object, self._deadlines.handshake, self._loop_ended)
 
     @override
@@ -305,7 +306,6 @@ class SocketServerService(Service):
             return succeed(None)
         self._loop.stop()
         self._loop = None
-        self._ended.addErrback(_log_failure)
         self._ended.addCallback(lambda _: self.server.drain())
         return self._ended.addCallback(lambda _: self._adoption.release())
 

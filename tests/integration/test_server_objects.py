@@ -192,6 +192,30 @@ async def test_a_process_request_of_its_own_is_called():
         assert await in_thread(talk) == b"mine\n"
 
 
+async def test_what_one_of_its_methods_raises_ends_nothing(errors):
+    class Fails(socketserver.ThreadingTCPServer):
+        fails = True
+
+        def verify_request(self, request, client_address):
+            failing, self.fails = self.fails, False
+            if failing:
+                request.close()
+                raise ZeroDivisionError
+            return True
+
+    server = Fails(("127.0.0.1", 0), Echo)
+
+    def talk():
+        with connect(server) as first, connect(server) as second:
+            return is_ended(first), say(second, b"x\n")
+
+    async with Serving(server):
+        ended, answer = await in_thread(talk)
+    assert ended
+    assert answer.endswith(b" x\n")
+    assert "ZeroDivisionError" in errors.pop()
+
+
 async def test_one_silent_client_stops_no_serial_http_server():
     """As it does where the standard library serves it."""
     server = http.server.HTTPServer(("127.0.0.1", 0), Web)
