@@ -14,7 +14,7 @@ from sockserve.http.gathering import is_gathered
 
 class Plain(BaseHTTPRequestHandler):
     timeout = 3
-    rbufsize = 0
+    rbufsize = 2**16
 
     def setup(self):
         super().setup()
@@ -53,6 +53,7 @@ def test_it_reads_requests_as_http_server_does(handler):
         *(overriding(name, WSGIRequestHandler) for name in LOOP),
         overriding("handle", type("Between", (Plain,), {})),
         functools.partial(overriding("parse_request")),
+        type("Unbuffered", (Plain,), {"rbufsize": 0}),
         StreamRequestHandler,
         HTTPRequestHandler,
         lambda *arguments: Plain(*arguments),

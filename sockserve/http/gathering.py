@@ -58,12 +58,14 @@ _log = Logger()
 def is_gathered(handler: Any) -> bool:
     """
     Whether what C{handler} makes is one of C{http.server}'s handlers and reads requests as
-    those do, so that it can be given one that has arrived.
+    those do, so that it can be given one that has arrived.  (With C{rbufsize} 0 it reads no
+    more than it asks for: another program, a CGI script say, is to have the connection.)
     """
     cls = handler_class(handler)
     return (
         isinstance(cls, type)
         and issubclass(cls, BaseHTTPRequestHandler)
+        and cls.rbufsize != 0
         and all(
             any(getattr(cls, name) is getattr(stock, name) for stock in _STOCK) for name in _LOOP
         )
