@@ -13,7 +13,7 @@ from __future__ import annotations
 import socketserver as _stdlib
 import threading
 from socketserver import BaseRequestHandler, DatagramRequestHandler, StreamRequestHandler
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from typing_extensions import override
 
@@ -56,9 +56,14 @@ DEFAULT_DEADLINES = Deadlines(
 )
 
 
-def __getattr__(name: str) -> Any:
-    """What else the standard library's module has, and programs have found."""
-    return getattr(_stdlib, name)
+if not TYPE_CHECKING:  # a type checker is to tell a wrong name from a right one
+
+    def __getattr__(name: str) -> Any:
+        """What else the standard library's module has, and programs have found there."""
+        try:
+            return getattr(_stdlib, name)
+        except AttributeError:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
 
 
 def _check_handler(server: Any, make: Any) -> None:

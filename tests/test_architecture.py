@@ -71,6 +71,9 @@ RINGS = {
     "testing": DOORS,
 }
 
+#: Public names that __all__ leaves out, as the one of the module that the room mirrors does.
+NOT_SHOWN = {"sockserve.http.server": {"test"}}
+
 FRONT_PAGE = "sockserve"
 #: The other page that has no ring for the same reason.
 HTTP_PAGE = "sockserve.http"
@@ -170,7 +173,7 @@ def test_all_is_what_is_public(room: str) -> None:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         and not node.name.startswith("_")
     }
-    assert defined - set(module.__all__) == set(), "public, but not in __all__"
+    assert defined - set(module.__all__) == NOT_SHOWN.get(room, set()), "public, but not in __all__"
     assert [name for name in module.__all__ if not hasattr(module, name)] == []
     assert len(set(module.__all__)) == len(module.__all__)
 

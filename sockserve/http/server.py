@@ -19,7 +19,7 @@ import ssl
 import sys
 import urllib.parse
 from http.server import BaseHTTPRequestHandler
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from typing_extensions import override
 
@@ -80,10 +80,13 @@ class HTTPSServer(HTTPServer, getattr(_stdlib, "HTTPSServer", _stdlib.HTTPServer
     def server_activate(self) -> None:
         """Listen for TLS."""
         HTTPServer.server_activate(self)
+        self.socket: Any = self._create_context().wrap_socket(self.socket, server_side=True)
+
+    def _create_context(self) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(self.certfile, self.keyfile, self.password)
         context.set_alpn_protocols(self.alpn_protocols)
-        self.socket: Any = context.wrap_socket(self.socket, server_side=True)
+        return context
 
 
 class ThreadingHTTPSServer(
@@ -123,27 +126,64 @@ class SimpleHTTPRequestHandler(_stdlib.SimpleHTTPRequestHandler):
             return self.list_directory(folder)
 
 
-def __getattr__(name: str) -> Any:
-    """What else the standard library's module has, and programs have found."""
-    return getattr(_stdlib, name)
+if not TYPE_CHECKING:  # a type checker is to tell a wrong name from a right one
+
+    def __getattr__(name: str) -> Any:
+        """What else the standard library's module has, and programs have found there."""
+        try:
+            return getattr(_stdlib, name)
+        except AttributeError:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
 
 
-def _family_and_address(bind: str | None, port: int) -> tuple[Any, Any]:
+def _get_best_family(bind: str | None, port: int) -> tuple[Any, Any]:
     found = socket.getaddrinfo(bind, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     return found[0][0], found[0][4]
 
 
-def _read_password(path: str | None) -> str | None:
-    if path is None:
-        return None
-    with open(path, encoding="utf-8") as file:
-        return file.read().strip()
+def test(
+    HandlerClass: Any = BaseHTTPRequestHandler,
+    ServerClass: Any = ThreadingHTTPServer,
+    protocol: str = "HTTP/1.0",
+    port: int = 8000,
+    bind: str | None = None,
+    tls_cert: Any = None,
+    tls_key: Any = None,
+    tls_password: Any = None,
+) -> None:
+    """
+    Serve until interrupted (C{http.server.test}).
+
+    @param bind: the address to listen on; None for all.
+    @param tls_cert: as C{certfile} of L{HTTPSServer}, which C{ServerClass} is then to be;
+        C{tls_key} and C{tls_password} go with it.
+    """
+    ServerClass.address_family, address = _get_best_family(bind, port)
+    HandlerClass.protocol_version = protocol
+    words: dict[str, Any] = {}
+    if tls_cert:
+        words = {"certfile": tls_cert, "keyfile": tls_key, "password": tls_password}
+    with ServerClass(address, HandlerClass, **words) as server:
+        host, port = server.socket.getsockname()[:2]
+        scheme = "https" if tls_cert else "http"
+        url_host = f"[{host}]" if ":" in host else host
+        where = f"{host} port {port} ({scheme}://{url_host}:{port}/)"
+        print(f"Serving {scheme.upper()} on {where} ...", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print("\nKeyboard interrupt received, exiting.")
+            sys.exit(0)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sockserve.http.server", description="Serve the files of a folder."
     )
+    if "CGIHTTPRequestHandler" in __all__:
+        parser.add_argument(
+            "--cgi", action="store_true", help="run what is in cgi-bin (until Python 3.15)"
+        )
     parser.add_argument(
         "-b", "--bind", metavar="ADDRESS", help="bind to this address (default: all)"
     )
@@ -171,45 +211,84 @@ def _main(arguments: list[str] | None = None) -> None:
     """The command line: C{python -m sockserve.http.server}."""
     parser = _parser()
     given = parser.parse_args(arguments)
-    if given.tls_cert is None and (given.tls_key or given.tls_password_file):
-        parser.error("--tls-key and --tls-password-file go with --tls-cert")
-    SimpleHTTPRequestHandler.protocol_version = given.protocol
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=given.directory)
+    for option in ("--tls-key", "--tls-password-file"):
+        if getattr(given, option[2:].replace("-", "_")) and not given.tls_cert:
+            parser.error(f"{option} requires --tls-cert to be set")
+    if not 0 <= given.port < 2**16:
+        parser.error(f"argument port: {given.port} is not one of 0 to 65535")
 
-    class DualStack:
-        """IPv4 and IPv6 alike, where all addresses are bound to."""
+    def fail(culprit: str, error: OSError | str) -> NoReturn:
+        why = error if isinstance(error, str) else error.strerror
+        parser.exit(1, f"{parser.prog}: {culprit}: {why}\n")
+
+    def read(option: str, path: str | None) -> str:
+        if not path:
+            return ""
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                return file.read()
+        except OSError as error:
+            fail(f"{option} {path}", error)
+
+    certificate = read("--tls-cert", given.tls_cert)
+    key = read("--tls-key", given.tls_key) or certificate
+    password = read("--tls-password-file", given.tls_password_file).strip()
+    if given.tls_cert:
+        try:
+            ssl.create_default_context(cafile=given.tls_cert)
+        except ssl.SSLError:
+            fail(f"--tls-cert {given.tls_cert}", "there is no certificate in it")
+
+    class FolderServer:
+        """Serves the folder; on IPv4 and IPv6 alike, where all addresses are bound to."""
+
+        def __init__(self, address: Any, handler: Any, **words: Any) -> None:
+            handler = functools.partial(handler, directory=given.directory)
+            try:
+                super().__init__(address, handler, **words)  # type: ignore[call-arg]
+            except OSError as error:
+                host = f"{given.bind} " if given.bind else ""
+                fail(f"{host}port {given.port}", error)
 
         def server_bind(self: Any) -> None:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # this is IPv4
                 self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             super().server_bind()  # type: ignore[misc]
 
-    words: dict[str, Any] = {}
+    class PlainServer(FolderServer, ThreadingHTTPServer):
+        pass
+
+    class TLSServer(FolderServer, ThreadingHTTPSServer):
+        def _create_context(self) -> ssl.SSLContext:
+            try:
+                return super()._create_context()
+            except OSError as error:
+                option = "--tls-key" if given.tls_key else "--tls-cert"
+                file = given.tls_key or given.tls_cert
+                if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+                    fail(f"{option} {file}", f"it is not the key of {given.tls_cert}")
+                if "ENCRYPTED" not in key:
+                    fail(f"{option} {file}", "there is no private key in it")
+                if not given.tls_password_file:
+                    fail(f"{option} {file}", "it is encrypted, and needs --tls-password-file")
+                option, password_file = "--tls-password-file", given.tls_password_file
+                fail(f"{option} {password_file}", f"it is not the password of {file}")
+
     try:
-        base: Any = ThreadingHTTPServer
-        if given.tls_cert is not None:
-            base = ThreadingHTTPSServer
-            words = {
-                "certfile": given.tls_cert,
-                "keyfile": given.tls_key,
-                "password": _read_password(given.tls_password_file),
-            }
-        family, address = _family_and_address(given.bind, given.port)
-        server_class: Any = type("Server", (DualStack, base), {"address_family": family})
-        server = server_class(address, handler, **words)
-    except (OSError, OverflowError, ValueError) as error:
-        parser.exit(1, f"{parser.prog}: {error}\n")
-    with server:
-        host, port = server.socket.getsockname()[:2]
-        scheme = "http" if given.tls_cert is None else "https"
-        url_host = f"[{host}]" if ":" in host else host
-        where = f"{host} port {port} ({scheme}://{url_host}:{port}/)"
-        print(f"Serving {scheme.upper()} on {where} ...", flush=True)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            print("\nKeyboard interrupt received, exiting.")
-            sys.exit(0)
+        _get_best_family(given.bind, given.port)
+    except OSError as error:
+        fail(f"--bind {given.bind}", error)
+    is_cgi = getattr(given, "cgi", False)
+    test(
+        HandlerClass=CGIHTTPRequestHandler if is_cgi else SimpleHTTPRequestHandler,
+        ServerClass=TLSServer if given.tls_cert else PlainServer,
+        port=given.port,
+        bind=given.bind,
+        protocol=given.protocol,
+        tls_cert=given.tls_cert,
+        tls_key=given.tls_key,
+        tls_password=password if given.tls_password_file else None,
+    )
 
 
 if __name__ == "__main__":
