@@ -8,6 +8,7 @@ import pytest
 
 import sockserve.http.server
 import sockserve.socketserver
+from tests.integration.servers import certificate_file
 
 MODULES = [(socketserver, sockserve.socketserver), (http.server, sockserve.http.server)]
 
@@ -30,6 +31,14 @@ each_class = pytest.mark.parametrize(
 )
 
 
+def arguments(function):
+    """Names, kinds and defaults."""
+    return [
+        (each.name, each.kind, each.default)
+        for each in inspect.signature(function).parameters.values()
+    ]
+
+
 @each_name
 def test_every_name_is_there(theirs, ours, name):
     if name not in TAKEN_IN:
@@ -48,17 +57,27 @@ def test_classes_are_subclasses(theirs, ours, name):
 
 
 @each_class
+def test_methods_are_looked_up_in_the_same_order(theirs, ours, name):
+    if name not in TAKEN_IN:
+        model = getattr(theirs, name).__mro__
+        mine = getattr(ours, name).__mro__
+        assert [each for each in mine if not each.__module__.startswith("sockserve")] == list(model)
+
+
+@each_class
 def test_their_methods_take_the_same(theirs, ours, name):
     if name in TAKEN_IN:
         return
     mine, model = getattr(ours, name), getattr(theirs, name)
     for method, function in inspect.getmembers(model, inspect.isfunction):
-        wanted = inspect.signature(function).parameters
-        given = inspect.signature(getattr(mine, method)).parameters
-        assert list(given) == list(wanted), method
-        assert [each.default for each in given.values()] == [
-            each.default for each in wanted.values()
-        ], method
+        assert arguments(getattr(mine, method)) == arguments(function), method
+
+
+@each_name
+def test_their_functions_take_the_same(theirs, ours, name):
+    model = getattr(theirs, name)
+    if inspect.isfunction(model) and (ours, name) != (sockserve.http.server, "test"):
+        assert arguments(getattr(ours, name)) == arguments(model)
 
 
 @each_class
@@ -71,32 +90,128 @@ def test_their_class_variables_have_the_same_defaults(theirs, ours, name):
             assert getattr(mine, variable) == value, variable
 
 
+# Names that are in nobody's __all__, but in programs
+
+
+@pytest.mark.parametrize(("theirs", "ours"), MODULES, ids=["socketserver", "http.server"])
+def test_names_that_are_not_public_are_there(theirs, ours):
+    names = [name for name in vars(theirs) if not name.startswith("__") or name == "__version__"]
+    assert [name for name in names if not hasattr(ours, name)] == []
+
+
+@pytest.mark.parametrize("name", ["DEFAULT_ERROR_MESSAGE", "DEFAULT_ERROR_CONTENT_TYPE"])
+def test_what_an_error_page_is_made_of(name):
+    assert getattr(sockserve.http.server, name) == getattr(http.server, name)
+
+
+@pytest.mark.parametrize("name", ["_SocketWriter", "_Threads", "_NoThreads", "_ServerSelector"])
+def test_internals_of_socketserver(name):
+    assert getattr(sockserve.socketserver, name) is getattr(socketserver, name)
+
+
+@pytest.mark.parametrize("module", ["sockserve.socketserver", "sockserve.http.server"])
+def test_a_name_that_neither_has(module):
+    with pytest.raises(ImportError, match=f"cannot import name 'Nonsense' from '{module}'"):
+        exec(f"from {module} import Nonsense")
+    with pytest.raises(AttributeError, match=f"^module '{module}' has no attribute 'Nonsense'$"):
+        exec(f"import {module}; {module}.Nonsense")
+
+
+# What is as of CPython 3.14, on every Python
+
+
 @pytest.mark.parametrize(
-    ("module", "name"),
+    ("module", "names"),
     [
-        (sockserve.socketserver, "ForkingUnixStreamServer"),  # Python 3.12
-        (sockserve.socketserver, "ForkingUnixDatagramServer"),  # Python 3.12
-        (sockserve.http.server, "HTTPSServer"),  # Python 3.14
-        (sockserve.http.server, "ThreadingHTTPSServer"),  # Python 3.14
+        (
+            sockserve.socketserver,
+            """
+            BaseRequestHandler BaseServer DatagramRequestHandler ForkingMixIn ForkingTCPServer
+            ForkingUDPServer ForkingUnixDatagramServer ForkingUnixStreamServer
+            StreamRequestHandler TCPServer ThreadingMixIn ThreadingTCPServer
+            ThreadingUDPServer ThreadingUnixDatagramServer ThreadingUnixStreamServer UDPServer
+            UnixDatagramServer UnixStreamServer
+            """,
+        ),
+        (
+            sockserve.http.server,
+            """
+            BaseHTTPRequestHandler HTTPSServer HTTPServer SimpleHTTPRequestHandler
+            ThreadingHTTPSServer ThreadingHTTPServer
+            """,
+        ),
     ],
 )
-def test_names_of_later_pythons_are_there_on_every_one(module, name):
-    assert name in module.__all__
-    assert hasattr(module, name)
+def test_names(module, names):
+    gone_with_3_15 = {"CGIHTTPRequestHandler"}
+    assert set(module.__all__) - gone_with_3_15 == set(names.split())
+    for name in module.__all__:
+        assert getattr(module, name).__name__ == name
+
+
+@pytest.mark.parametrize(
+    ("server", "values"),
+    [
+        ("TCPServer", {"request_queue_size": 5, "allow_reuse_address": False}),
+        ("TCPServer", {"allow_reuse_port": False, "timeout": None}),
+        ("UDPServer", {"allow_reuse_port": False, "max_packet_size": 8192}),
+        ("ThreadingTCPServer", {"daemon_threads": False, "block_on_close": True}),
+        ("ForkingTCPServer", {"timeout": 300, "max_children": 40, "block_on_close": True}),
+        ("ForkingUnixStreamServer", {"timeout": 300, "max_children": 40}),
+        ("ForkingUnixDatagramServer", {"timeout": 300, "max_packet_size": 8192}),
+    ],
+)
+def test_defaults(server, values):
+    cls = getattr(sockserve.socketserver, server)
+    assert {name: getattr(cls, name) for name in values} == values
 
 
 def test_https_servers_take_what_python_3_14s_do():
-    given = inspect.signature(sockserve.http.server.HTTPSServer).parameters
-    assert list(given) == [
-        "server_address",
-        "RequestHandlerClass",
-        "bind_and_activate",
-        "certfile",
-        "keyfile",
-        "password",
-        "alpn_protocols",
-    ]
-    assert given["certfile"].kind is inspect.Parameter.KEYWORD_ONLY
+    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    keyword, empty = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
+    for cls in (sockserve.http.server.HTTPSServer, sockserve.http.server.ThreadingHTTPSServer):
+        assert arguments(cls) == [
+            ("server_address", positional, empty),
+            ("RequestHandlerClass", positional, empty),
+            ("bind_and_activate", positional, True),
+            ("certfile", keyword, empty),
+            ("keyfile", keyword, None),
+            ("password", keyword, None),
+            ("alpn_protocols", keyword, None),
+        ]
+    assert sockserve.http.server.ThreadingHTTPSServer.daemon_threads is True
+
+
+def test_https_servers_listen_with_the_context_they_make(tmp_path):
+    made = []
+
+    class Server(sockserve.http.server.HTTPSServer):
+        def _create_context(self):
+            made.append(super()._create_context())
+            return made[0]
+
+    handler = sockserve.http.server.BaseHTTPRequestHandler
+    pem = certificate_file(tmp_path)
+    with Server(("127.0.0.1", 0), handler, certfile=pem) as server:
+        assert server.socket.context is made[0]
+        assert (server.keyfile, server.password) == (None, None)
+        assert server.alpn_protocols == ["http/1.1"]
+
+
+def test_the_function_that_serves_takes_what_python_3_14s_does():
+    function = sockserve.http.server.test
+    assert {name: default for name, _, default in arguments(function)} == {
+        "HandlerClass": sockserve.http.server.BaseHTTPRequestHandler,
+        "ServerClass": sockserve.http.server.ThreadingHTTPServer,
+        "protocol": "HTTP/1.0",
+        "port": 8000,
+        "bind": None,
+        "tls_cert": None,
+        "tls_key": None,
+        "tls_password": None,
+    }
+    of_this_python = [name for name, *_ in arguments(http.server.test)]
+    assert list(inspect.signature(function).parameters)[: len(of_this_python)] == of_this_python
 
 
 def test_ready_made_servers_mix_in_the_standard_librarys_classes():
@@ -108,6 +223,8 @@ def test_ready_made_servers_mix_in_the_standard_librarys_classes():
 
 
 def test_index_pages_of_python_3_12(tmp_path):
+    handler = sockserve.http.server.SimpleHTTPRequestHandler
+    assert tuple(handler.index_pages) == ("index.html", "index.htm")
     (tmp_path / "start.html").write_text("start")
     (tmp_path / "index.html").write_text("index")
 
