@@ -143,7 +143,14 @@ class RequestSocket(PumpedSocket):
         """It is the reactor's again.  The reactor's thread."""
         super().setblocking(False)
 
-    close = _directly("close")
+    @override
+    def close(self) -> None:
+        # One that is closed already, perhaps because the client has gone, is closed for good
+        # with the last of its files, and nobody needs to be asked.
+        if self.gathering is not None and not self.is_closed():
+            self.gathering.go_direct()
+        super().close()
+
     detach = _directly("detach")
     fileno = _directly("fileno")
     recv = _directly("recv")
