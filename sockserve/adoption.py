@@ -103,6 +103,10 @@ class Adoption:
         if not parks or any(is_overridden(server, name) for name in overridden):
             # An override may want to see, or to wrap, the connection itself.
             self.factory.give_connections()
+        #: Whether the handler can have its connection from the reactor only.
+        self._needs_reactor = own and (
+            self.factory.coroutine or IHTTPRequestHandler.implementedBy(handler_class(make))
+        )
         #: How many requests are not over yet.
         self._active = 0
         self._changed = threading.Condition()
@@ -121,7 +125,14 @@ class Adoption:
     def _begin(self, request: Any, client_address: Any) -> None:
         """Reactor thread."""
         self._reactors_thread = threading.get_ident()
-        if isinstance(request, socket.socket) and request.type == socket.SOCK_STREAM:
+        if self._needs_reactor and type(request) is not socket.socket:
+            error = ConfigurationError(
+                f"handler {self.factory.handler_name}: it takes plain connections, not"
+                f" {type(request).__name__}; a service from a description can serve those"
+            )
+            self.fail(request, client_address, error)
+            self.is_over()
+        elif isinstance(request, socket.socket) and request.type == socket.SOCK_STREAM:
             try:
                 transport = _Transport(request, client_address, self.factory, self.reactor)
             except OSError:  # closed meanwhile
@@ -416,20 +427,6 @@ class _Serving(LentServing):
 
     def feed(self, data: bytes) -> None:
         """The reactor does not read it."""
-
-    @override
-    def process(self) -> None:
-        factory = self.factory
-        cls = handler_class(factory.adopted.RequestHandlerClass)
-        if factory.coroutine or IHTTPRequestHandler.implementedBy(cls):
-            error = ConfigurationError(
-                f"handler {factory.handler_name}: it takes plain connections, and this is a"
-                f" {type(self.request).__name__}; listen for TLS with RequestService"
-            )
-            factory.adoption.fail(self.request, self.protocol.client_address, error)
-            self._over(self.parts)
-        else:
-            super().process()
 
     @override
     def serve(self) -> Outcome:
