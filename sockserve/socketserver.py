@@ -10,6 +10,7 @@ L{sockserve.loops} and L{sockserve.adoption}.
 
 from __future__ import annotations
 
+import socket
 import socketserver as _stdlib
 import threading
 from socketserver import BaseRequestHandler, DatagramRequestHandler, StreamRequestHandler
@@ -68,12 +69,20 @@ if not TYPE_CHECKING:  # a type checker is to tell a wrong name from a right one
 
 def _check_handler(server: Any, make: Any) -> None:
     cls = handler_class(make)
-    if isinstance(server, ThreadingMixIn) or not IRequestHandler.implementedBy(cls):
+    if not IRequestHandler.implementedBy(cls):
         return
-    if IHTTPRequestHandler.implementedBy(cls) or is_coroutine_handler(make):
+    http = IHTTPRequestHandler.implementedBy(cls)
+    if not http and not is_coroutine_handler(make):
+        return
+    name, kind = cls.__qualname__, type(server).__qualname__
+    if getattr(server, "socket_type", None) == socket.SOCK_DGRAM:
         raise ConfigurationError(
-            f"handler {cls.__qualname__}: {type(server).__qualname__} serves on the thread that"
-            " calls serve_forever, which such a handler does not run on; add ThreadingMixIn"
+            f"handler {name}: {kind} serves datagrams, by plain methods; use DatagramRequestService"
+        )
+    if not isinstance(server, ThreadingMixIn):
+        raise ConfigurationError(
+            f"handler {name}: {kind} serves on the thread that calls serve_forever, which such a"
+            " handler does not run on; add ThreadingMixIn"
         )
 
 
