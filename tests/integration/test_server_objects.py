@@ -254,11 +254,11 @@ async def test_admission_applies():
     server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo)
 
     def talk():
-        with connect(server) as client:
-            try:
+        try:
+            with connect(server) as client:
                 return client.recv(1)
-            except ConnectionResetError:
-                return b""
+        except ConnectionResetError:  # which may be before connect has returned
+            return b""
 
     admission = Admission(deny=[parse_network("127.0.0.0/8")])
     async with Serving(server, admission=admission) as factory:
