@@ -27,6 +27,7 @@ from twisted.internet.defer import Deferred
 from typing_extensions import override
 from zope.interface import implementer
 
+from sockserve.background import is_reactors_thread
 from sockserve.blocking import LentServing
 from sockserve.connections import StreamFactory, StreamProtocol
 from sockserve.deadlines import Deadlines
@@ -110,7 +111,6 @@ class Adoption:
         #: How many requests are not over yet.
         self._active = 0
         self._changed = threading.Condition()
-        self._reactors_thread: int | None = None
 
     def is_alive(self) -> bool:
         """Whether its reactor runs, in this process."""
@@ -124,7 +124,6 @@ class Adoption:
 
     def _begin(self, request: Any, client_address: Any) -> None:
         """Reactor thread."""
-        self._reactors_thread = threading.get_ident()
         if self._needs_reactor and type(request) is not socket.socket:
             error = ConfigurationError(
                 f"handler {self.factory.handler_name}: it takes plain connections, not"
@@ -196,7 +195,7 @@ class Adoption:
         if not self.is_alive():
             return True
         self.reactor.callFromThread(self.factory.end_unanswered)
-        if threading.get_ident() == self._reactors_thread:
+        if is_reactors_thread(self.reactor):
             return not self._active
         with self._changed:
             return self._changed.wait_for(lambda: not self._active, seconds)
@@ -207,10 +206,17 @@ class Adoption:
             _awaited.add(self)
             _register_at_exit()
 
-    def close(self) -> None:
-        """The server takes no more requests: let go of idle connections and threads."""
+    def close(self, waits: bool) -> None:
+        """
+        The server takes no more requests: let go of idle connections and threads.
+
+        @param waits: whether to wait until the threads are gone, as one that joins them does.
+        """
         if self.is_alive():
-            self.reactor.callFromThread(self.release)
+            gone = threading.Event()
+            self.reactor.callFromThread(lambda: self.release().addBoth(lambda _: gone.set()))
+            if waits and not is_reactors_thread(self.reactor):
+                gone.wait()
 
     def release(self) -> Deferred[Any]:
         """L{close}.  Reactor thread; fires when the threads that were idle are gone."""

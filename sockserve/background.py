@@ -17,10 +17,13 @@ import sys
 import threading
 from typing import Any
 
-__all__ = ["running_reactor"]
+from twisted.python import threadable
+
+__all__ = ["is_reactors_thread", "running_reactor"]
 
 _lock = threading.Lock()
 _private: Any = None
+_private_thread: threading.Thread | None = None
 
 
 def running_reactor() -> Any:
@@ -35,7 +38,15 @@ def running_reactor() -> Any:
         return _private
 
 
+def is_reactors_thread(reactor: Any) -> bool:
+    """Whether this is the thread that a reactor, which runs, runs on."""
+    if reactor is _private:
+        return threading.current_thread() is _private_thread
+    return bool(threadable.isInIOThread())
+
+
 def _start() -> Any:
+    global _private_thread
     try:
         from twisted.internet.epollreactor import EPollReactor as Reactor
     except ImportError:  # not Linux
@@ -45,13 +56,13 @@ def _start() -> Any:
     reactor: Any = Reactor()
     runs = threading.Event()
     reactor.callWhenRunning(runs.set)
-    thread = threading.Thread(
+    _private_thread = threading.Thread(
         target=reactor.run,
         kwargs={"installSignalHandlers": False},
         name="sockserve reactor",
         daemon=True,
     )
-    thread.start()
+    _private_thread.start()
     runs.wait()
     return reactor
 

@@ -233,7 +233,7 @@ class ThreadingMixIn(_stdlib.ThreadingMixIn):
         """Also wait for what is being served, as C{block_on_close} says."""
         super().server_close()
         if self.__adoption is not None:
-            self.__adoption.close()
+            self.__adoption.close(waits=self._threads is self.__adoption)
 
 
 class ThreadingTCPServer(ThreadingMixIn, TCPServer, _stdlib.ThreadingTCPServer):

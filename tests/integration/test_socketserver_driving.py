@@ -200,6 +200,47 @@ def test_a_closed_server_ends_idle_connections():
 
 
 @BOTH
+def test_no_thread_is_left_when_a_server_has_closed(package):
+    script = """
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:  # has what stays
+        background(server), say(server.server_address), server.shutdown()
+    before = set(threading.enumerate())
+    for _ in range(20):
+        with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
+            thread = background(server)
+            say(server.server_address)
+            server.shutdown()
+            thread.join()
+        assert set(threading.enumerate()) <= before, threading.enumerate()
+    """
+    run(script, package)
+
+
+@BOTH
+def test_a_reactor_turn_takes_a_request_and_closes_the_server(package):
+    """What has yet to be done on that thread cannot be waited for there."""
+    script = """
+    from twisted.internet import reactor
+    class Hello(socketserver.StreamRequestHandler):
+        def handle(self):
+            self.wfile.write(b"hello\\n")
+    def take():
+        server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Hello)
+        with socket.create_connection(server.server_address, 15) as client:
+            server.handle_request()
+            server.server_close()
+            reactor.callInThread(answer, client.dup())
+    def answer(client):
+        with client:
+            print(client.makefile("rb").readline().decode())
+        reactor.callFromThread(reactor.stop)
+    reactor.callWhenRunning(take)
+    reactor.run()
+    """
+    assert run(script, package) == ["hello"]
+
+
+@BOTH
 def test_a_child_forked_by_the_program_serves(package):
     script = """
     import warnings
