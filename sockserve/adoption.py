@@ -57,9 +57,9 @@ _log = logging.getLogger("sockserve")
 _KNOWN_MODULES = ("socketserver", "sockserve.socketserver")
 
 
-def is_overridden(server: Any, name: str) -> bool:
-    """Whether a server has a method of its own in place of L{socketserver}'s."""
-    method = getattr(server, name, None)
+def is_overridden(owner: Any, name: str) -> bool:
+    """Whether a server, or a handler class, has a method of its own, not L{socketserver}'s."""
+    method = getattr(owner, name, None)
     return getattr(method, "__module__", None) not in _KNOWN_MODULES if method else False
 
 
@@ -100,8 +100,9 @@ class Adoption:
             deadlines=deadlines,
             **options,
         )
-        overridden = ("finish_request", "process_request_thread")
-        if not parks or any(is_overridden(server, name) for name in overridden):
+        methods = [(server, "finish_request"), (server, "process_request_thread")]
+        methods += [(handler_class(make), "setup"), (handler_class(make), "finish")]
+        if not parks or any(is_overridden(owner, name) for owner, name in methods):
             # An override may want to see, or to wrap, the connection itself.
             self.factory.give_connections()
         #: Whether the handler can have its connection from the reactor only.

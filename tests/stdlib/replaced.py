@@ -16,7 +16,6 @@ def put_in_place():
     """What is imported from now on gets ours under the names of the standard library's."""
     import sockserve.http.server
     import sockserve.socketserver
-    from sockserve.background import running_reactor
 
     standard = socketserver, http.server
     ours = sockserve.socketserver, sockserve.http.server
@@ -39,8 +38,9 @@ def put_in_place():
             continue
         if any(isinstance(value, type) and value in theirs for value in vars(module).values()):
             del sys.modules[name]
-    # Its thread stays until the end, and so before and after each test, which counts them.
-    running_reactor()
+            package, _, attribute = name.rpartition(".")
+            if package:  # "from package import name" looks there first
+                delattr(sys.modules[package], attribute)
 
 
 def without(suite, skipped):
@@ -66,8 +66,12 @@ def main():
 
     from test import support
 
+    from sockserve.background import running_reactor
+
     support.use_resources = {"network": None, "walltime": None}  # loopback is meant
     put_in_place()
+    # Its thread stays until the end, and so before and after each test, which counts them.
+    running_reactor()
     suite, had = without(unittest.defaultTestLoader.loadTestsFromNames(given.names), given.skip)
     if unknown := set(given.skip) - had:
         sys.exit(f"no such test: {', '.join(sorted(unknown))}")

@@ -1,0 +1,15 @@
+"""logging.config.listen; prints the level it has been given."""
+
+import logging.config
+import threading
+
+server = logging.config.listen(0)
+server.start()
+server.ready.wait()
+print(server.port)
+try:
+    threading.Event().wait()
+except KeyboardInterrupt:
+    print(logging.getLogger("configured").level)
+    logging.config.stopListening()
+    server.join()

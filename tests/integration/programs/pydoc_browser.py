@@ -1,0 +1,12 @@
+"""pydoc's own server, whose loop is a select of its own; it is told to stop from outside."""
+
+import pydoc
+import threading
+
+server = pydoc._start_server(lambda url, kind: f"{kind} {url}", "127.0.0.1", 0)
+print(server.url)
+try:
+    threading.Event().wait()
+except KeyboardInterrupt:
+    server.stop()
+    print("serving", server.serving)
