@@ -19,7 +19,6 @@ import sys
 import threading
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakSet
 
 from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -31,6 +30,7 @@ from sockserve.background import is_reactors_thread
 from sockserve.blocking import LentServing
 from sockserve.connections import StreamFactory, StreamProtocol
 from sockserve.deadlines import Deadlines
+from sockserve.exits import hold_exit
 from sockserve.http.protocol import HTTPServing
 from sockserve.http.stock import make_stock_handler
 from sockserve.interfaces import (
@@ -121,6 +121,7 @@ class Adoption:
         """Serve a request; returns before it is served.  The serving thread."""
         with self._changed:
             self._active += 1
+        hold_exit(self)
         self.reactor.callFromThread(self._begin, request, client_address)
 
     def _begin(self, request: Any, client_address: Any) -> None:
@@ -201,12 +202,6 @@ class Adoption:
         with self._changed:
             return self._changed.wait_for(lambda: not self._active, seconds)
 
-    def wait_at_exit(self) -> None:
-        """Have the interpreter L{join} before it exits, as it does with threads of its own."""
-        if self not in _awaited:
-            _awaited.add(self)
-            _register_at_exit()
-
     def close(self, waits: bool) -> None:
         """
         The server takes no more requests: let go of idle connections and threads.
@@ -232,24 +227,6 @@ def _call_excepthook() -> None:
     threading.excepthook(
         threading.ExceptHookArgs((kind, value, traceback, threading.current_thread()))
     )
-
-
-#: Those whose requests the interpreter waits for.
-_awaited: WeakSet[Adoption] = WeakSet()
-_registered = False
-
-
-def _register_at_exit() -> None:
-    global _registered
-    if not _registered:
-        _registered = True
-        # Before the interpreter's own waiting for threads, like concurrent.futures.
-        threading._register_atexit(_join_all)  # type: ignore[attr-defined]
-
-
-def _join_all() -> None:
-    for adoption in list(_awaited):
-        adoption.join()
 
 
 @implementer(IJob)

@@ -21,6 +21,7 @@ from typing_extensions import override
 from sockserve.adoption import Adoption
 from sockserve.background import running_reactor
 from sockserve.deadlines import Deadlines
+from sockserve.exits import wait_at_exit
 from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler, IRequestHandler
 from sockserve.lifecycle import handler_class, is_coroutine_handler, run_handler
 from sockserve.loops import ServingLoop, accept_tls, process
@@ -223,7 +224,7 @@ class ThreadingMixIn(_stdlib.ThreadingMixIn):
                 parks=self.parks_connections,
             )
             if not self.daemon_threads:
-                adoption.wait_at_exit()
+                wait_at_exit(adoption)
                 if self.block_on_close:
                     self._threads = adoption
         adoption.take(request, client_address)

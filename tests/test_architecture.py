@@ -49,6 +49,7 @@ RINGS = {
     "socketserver": DOORS,
     "background": 2,
     "handshakes": 2,
+    "exits": 2,
     "adoption": 4,
     "loops": 4,
     "listening": 5,
