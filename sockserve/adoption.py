@@ -90,8 +90,7 @@ class Adoption:
         self._process = os.getpid()
         make = server.RequestHandlerClass
         own = IRequestHandler.implementedBy(handler_class(make))
-        self._pool = ThreadConcurrency(reactor, threads)
-        self._has_told = False
+        self._pool = _Pool(reactor, threads, type(server).__qualname__)
         self.factory = AdoptedFactory(
             make,
             adoption=self,
@@ -142,13 +141,6 @@ class Adoption:
                 transport.protocol.makeConnection(transport)
         else:
             self._pool.run(_Request(self, request, client_address))
-        if self._pool.waiting and not self._has_told:
-            self._has_told = True
-            _log.warning(
-                "%s: more than %d requests at once, which is max_threads; others wait",
-                type(self.server).__qualname__,
-                self._pool.limit,
-            )
 
     def serve(self, request: Any, client_address: Any) -> Outcome:
         """Serve a request from start to end.  The worker's thread."""
@@ -227,6 +219,26 @@ def _call_excepthook() -> None:
     threading.excepthook(
         threading.ExceptHookArgs((kind, value, traceback, threading.current_thread()))
     )
+
+
+class _Pool(ThreadConcurrency):
+    """Says so once when somebody has to wait, be it for a later request of a connection."""
+
+    def __init__(self, reactor: Any, limit: int, name: str) -> None:
+        super().__init__(reactor, limit)
+        self._name = name
+        self._has_told = False
+
+    @override
+    def run(self, job: IJob) -> None:
+        super().run(job)
+        if self.waiting and not self._has_told:
+            self._has_told = True
+            _log.warning(
+                "%s: more than %d requests at once, which is max_threads; others wait",
+                self._name,
+                self.limit,
+            )
 
 
 @implementer(IJob)
