@@ -56,6 +56,9 @@ _log = logging.getLogger("sockserve")
 #: Where the methods are defined that do what they are known to do.
 _KNOWN_MODULES = ("socketserver", "sockserve.socketserver")
 
+#: What a thread of C{ThreadingMixIn}'s calls with the connection.
+_ON_CONNECTIONS = ("finish_request", "process_request_thread", "shutdown_request", "close_request")
+
 
 def is_overridden(owner: Any, name: str) -> bool:
     """Whether a server, or a handler class, has a method of its own, not L{socketserver}'s."""
@@ -99,10 +102,11 @@ class Adoption:
             deadlines=deadlines,
             **options,
         )
-        methods = [(server, "finish_request"), (server, "process_request_thread")]
+        methods = [(server, name) for name in _ON_CONNECTIONS]
         methods += [(handler_class(make), "setup"), (handler_class(make), "finish")]
         if not parks or any(is_overridden(owner, name) for owner, name in methods):
-            # An override may want to see, or to wrap, the connection itself.
+            # An override may want to see, or to wrap, the connection itself; or to clean up
+            # after the thread that has served it.
             self.factory.give_connections()
         #: Whether the handler can have its connection from the reactor only.
         self._needs_reactor = own and (
