@@ -278,6 +278,12 @@ class _Request:
         self._adoption.is_over()
 
 
+def _is_address(family: int, address: Any) -> bool:
+    if family in (socket.AF_INET, socket.AF_INET6):
+        return isinstance(address, tuple) and len(address) >= 2 and isinstance(address[0], str)
+    return isinstance(address, (str, bytes))
+
+
 class _Transport(tcp.Connection):
     """
     A connection that the server has accepted, as the reactor has it.
@@ -296,13 +302,16 @@ class _Transport(tcp.Connection):
         self.client_address = client_address
         self.timeout = request.gettimeout()
         self._host = request.getsockname()
+        # A program's get_request may give whatever it likes.
+        claimed = _is_address(request.family, client_address)
+        self._peer = client_address if claimed else request.getpeername()
         super().__init__(request, AdoptedProtocol(factory), reactor)
         self.logstr = factory.handler_name
         self.connected = 1
 
     def getPeer(self) -> Any:
         """The client's address."""
-        return self._address(self.client_address)
+        return self._address(self._peer)
 
     def getHost(self) -> Any:
         """This side's."""
@@ -313,7 +322,8 @@ class _Transport(tcp.Connection):
             return IPv4Address("TCP", *address[:2])
         if self.socket.family == socket.AF_INET6:
             return IPv6Address("TCP", *address[:4])
-        return UNIXAddress(os.fsencode(address) if address else None)
+        is_path = bool(address) and isinstance(address, (str, bytes))
+        return UNIXAddress(os.fsencode(address) if is_path else None)
 
 
 class AdoptedFactory(StreamFactory):
