@@ -92,6 +92,8 @@ class Adoption:
         self.reactor = reactor
         self._process = os.getpid()
         make = server.RequestHandlerClass
+        if not callable(handler_class(make)):  # a finish_request of its own does without
+            make = socketserver.BaseRequestHandler
         own = IRequestHandler.implementedBy(handler_class(make))
         self._pool = _Pool(reactor, threads, type(server).__qualname__)
         self.factory = AdoptedFactory(
