@@ -104,6 +104,7 @@ class Adoption:
             deadlines=deadlines,
             **options,
         )
+        self.factory.concurrency = self._pool  # also of a handler that replaces a coroutine
         methods = [(server, name) for name in _ON_CONNECTIONS]
         methods += [(handler_class(make), "setup"), (handler_class(make), "finish")]
         if not parks or any(is_overridden(owner, name) for owner, name in methods):
@@ -345,13 +346,18 @@ class AdoptedFactory(StreamFactory):
         if self.stock:
             self.stock = self.http = False
 
+    def knows_handler(self) -> bool:
+        """Whether the reactor reads for the handler, which may have been replaced since."""
+        make = self.adopted.RequestHandlerClass
+        return (self.http or self.coroutine) and make == self.RequestHandlerClass
+
     @override
     def finish_request(self, request: Any, client_address: Any) -> Any:
         """Make the handler of a request that the reactor has read, and let it serve."""
-        server = self.adopted
+        server, make = self.adopted, self.RequestHandlerClass
         if self.stock:
-            return make_stock_handler(server.RequestHandlerClass, request, client_address, server)
-        handler = server.RequestHandlerClass(request, client_address, server)
+            return make_stock_handler(make, request, client_address, server)
+        handler = make(request, client_address, server)
         if not isinstance(request, socket.socket):
             return run_handler_coroutine(handler)
         return run_handler(handler)
@@ -398,7 +404,7 @@ class AdoptedProtocol(StreamProtocol):
     def _serve(self, addresses: tuple[Any, Any]) -> Serving:
         factory = self.factory
         self.client_address = self.transport.client_address
-        if type(self._request) is socket.socket and (factory.http or factory.coroutine):
+        if type(self._request) is socket.socket and factory.knows_handler():
             self._tells = True
             self.transport.startReading()
             return super()._serve(addresses)
