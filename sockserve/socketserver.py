@@ -117,8 +117,8 @@ class BaseServer(_stdlib.BaseServer):
         @param poll_interval: how often C{service_actions} is called at least, in seconds.
         """
         self.__is_shut_down.clear()
-        loop = self.__loop = ServingLoop(self, self.deadlines.handshake)
         try:
+            loop = self.__loop = ServingLoop(self, self.deadlines.handshake)
             loop.run(poll_interval, lambda: self.__shutdown_request)
         finally:
             self.__loop = None
