@@ -104,7 +104,8 @@ class ServingLoop:
         self._inner, self._outer = socket.socketpair()
         self._inner.setblocking(False)
         self._outer.setblocking(False)
-        #: Connections whose handshake is done.
+        #: Connections whose handshake is under way, and those where it is done.
+        self._shaking: set[ssl.SSLSocket] = set()
         self._shaken: deque[tuple[ssl.SSLSocket, Any]] = deque()
         #: Held while one of these is used by another thread, or the loop is closed.
         self._lock = threading.RLock()
@@ -165,12 +166,14 @@ class ServingLoop:
 
         def ended(done: bool) -> None:
             with self._lock:
+                self._shaking.discard(request)
                 if done and self._closed:
                     request.close()
                 elif done:
                     self._shaken.append((request, address))
                     self.wake()
 
+        self._shaking.add(request)
         reactor.callFromThread(Handshake, reactor, request, ended, self._handshake)
 
     def _take_shaken(self) -> None:
@@ -182,9 +185,14 @@ class ServingLoop:
             process(self._server, *self._shaken.popleft())
 
     def _close(self) -> None:
-        """The loop has ended; those whose handshakes are done by now find nobody there."""
+        """The loop has ended; those who have shaken hands, or are about to, find nobody there."""
         with self._lock:
             self._closed = True
+            for request in self._shaking:
+                try:
+                    socket.socket.shutdown(request, socket.SHUT_RDWR)
+                except OSError:  # the client has gone
+                    pass
             self._inner.close()
             self._outer.close()
         for request, _ in self._shaken:
