@@ -20,12 +20,11 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet import tcp
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from typing_extensions import override
 from zope.interface import implementer
 
+from sockserve.accepted import AcceptedTransport
 from sockserve.background import is_reactors_thread
 from sockserve.blocking import LentServing
 from sockserve.connections import StreamFactory, StreamProtocol
@@ -140,12 +139,13 @@ class Adoption:
             self.fail(request, client_address, error)
             self.is_over()
         elif isinstance(request, socket.socket) and request.type == socket.SOCK_STREAM:
+            protocol, name = AdoptedProtocol(self.factory), self.factory.handler_name
             try:
-                transport = _Transport(request, client_address, self.factory, self.reactor)
+                transport = AcceptedTransport(request, client_address, protocol, self.reactor, name)
             except OSError:  # closed meanwhile
                 self._pool.run(_Request(self, request, client_address))
             else:
-                transport.protocol.makeConnection(transport)
+                protocol.makeConnection(transport)
         else:
             self._pool.run(_Request(self, request, client_address))
 
@@ -281,54 +281,6 @@ class _Request:
         self._adoption.is_over()
 
 
-def _is_address(family: int, address: Any) -> bool:
-    if family in (socket.AF_INET, socket.AF_INET6):
-        return isinstance(address, tuple) and len(address) >= 2 and isinstance(address[0], str)
-    return isinstance(address, (str, bytes))
-
-
-class _Transport(tcp.Connection):
-    """
-    A connection that the server has accepted, as the reactor has it.
-
-    @ivar request: its socket, as the server knows it.
-    @ivar timeout: what the server has set on it.
-    """
-
-    def __init__(
-        self, request: socket.socket, client_address: Any, factory: AdoptedFactory, reactor: Any
-    ) -> None:
-        """
-        @raise OSError: the socket is closed.
-        """
-        self.request = request
-        self.client_address = client_address
-        self.timeout = request.gettimeout()
-        self._host = request.getsockname()
-        # A program's get_request may give whatever it likes.
-        claimed = _is_address(request.family, client_address)
-        self._peer = client_address if claimed else request.getpeername()
-        super().__init__(request, AdoptedProtocol(factory), reactor)
-        self.logstr = factory.handler_name
-        self.connected = 1
-
-    def getPeer(self) -> Any:
-        """The client's address."""
-        return self._address(self._peer)
-
-    def getHost(self) -> Any:
-        """This side's."""
-        return self._address(self._host)
-
-    def _address(self, address: Any) -> Any:
-        if self.socket.family == socket.AF_INET:
-            return IPv4Address("TCP", *address[:2])
-        if self.socket.family == socket.AF_INET6:
-            return IPv6Address("TCP", *address[:4])
-        is_path = bool(address) and isinstance(address, (str, bytes))
-        return UNIXAddress(os.fsencode(address) if is_path else None)
-
-
 class AdoptedFactory(StreamFactory):
     """
     Calls the adopted server's methods.
@@ -406,6 +358,7 @@ class AdoptedProtocol(StreamProtocol):
         self.client_address = self.transport.client_address
         if type(self._request) is socket.socket and factory.knows_handler():
             self._tells = True
+            self.transport.keep_open()
             self.transport.startReading()
             return super()._serve(addresses)
         serving = _Serving(self)

@@ -50,6 +50,7 @@ RINGS = {
     "background": 2,
     "handshakes": 2,
     "exits": 2,
+    "accepted": 2,
     "adoption": 4,
     "loops": 4,
     "listening": 5,

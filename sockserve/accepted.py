@@ -1,0 +1,79 @@
+"""
+Accepted: a connection that a program has accepted, as the reactor has it.
+
+This room owns a transport for such a socket.  It must not know what the connection is for.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+from twisted.internet import tcp
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from typing_extensions import override
+
+__all__ = ["AcceptedTransport"]
+
+
+def _is_address(family: int, address: Any) -> bool:
+    if family in (socket.AF_INET, socket.AF_INET6):
+        return isinstance(address, tuple) and len(address) >= 2 and isinstance(address[0], str)
+    return isinstance(address, (str, bytes))
+
+
+class AcceptedTransport(tcp.Connection):
+    """
+    The connection; the reactor thread's, once C{protocol.makeConnection} is called with it.
+
+    @ivar request: its socket, as the program knows it.
+    @ivar client_address: what the program calls the client.
+    @ivar timeout: what the program has set on it.
+    """
+
+    def __init__(
+        self, request: socket.socket, client_address: Any, protocol: Any, reactor: Any, name: str
+    ) -> None:
+        """
+        @param name: for Twisted's log.
+        @raise OSError: the socket is closed.
+        """
+        self.request = request
+        self.client_address = client_address
+        self.timeout = request.gettimeout()
+        self._host = request.getsockname()
+        # A program may call its client whatever it likes.
+        claimed = _is_address(request.family, client_address)
+        self._peer = client_address if claimed else request.getpeername()
+        super().__init__(request, protocol, reactor)
+        self.logstr = name
+        self.connected = 1
+
+    def keep_open(self) -> None:
+        """
+        The program's C{close} of the request ends nothing while the reactor reads it, as it
+        does not while a thread has an C{rfile} of it.
+        """
+        self.socket._io_refs += 1  # type: ignore[attr-defined]
+
+    @override
+    def _closeSocket(self, orderly: bool) -> None:
+        super()._closeSocket(orderly)
+        self.socket._decref_socketios()  # type: ignore[attr-defined]  # keep_open
+
+    def getPeer(self) -> Any:
+        """The client's address."""
+        return self._address(self._peer)
+
+    def getHost(self) -> Any:
+        """This side's."""
+        return self._address(self._host)
+
+    def _address(self, address: Any) -> Any:
+        if self.socket.family == socket.AF_INET:
+            return IPv4Address("TCP", *address[:2])
+        if self.socket.family == socket.AF_INET6:
+            return IPv6Address("TCP", *address[:4])
+        is_path = bool(address) and isinstance(address, (str, bytes))
+        return UNIXAddress(os.fsencode(address) if is_path else None)
