@@ -17,7 +17,8 @@ import socket
 import socketserver
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -219,6 +220,22 @@ class Adoption:
         return self.factory.release_workers()
 
 
+@contextmanager
+def _telling_excepthook() -> Iterator[None]:
+    """
+    What C{handle_error} is not for would end a thread.
+
+    @raise SystemExit: instead of what the hook has been told.
+    """
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as error:
+        _call_excepthook()
+        raise SystemExit from error
+
+
 def _call_excepthook() -> None:
     """What a thread of the program's own does about what nobody has caught."""
     kind, value, traceback = sys.exc_info()
@@ -308,7 +325,8 @@ class AdoptedFactory(StreamFactory):
         """Make the handler of a request that the reactor has read, and let it serve."""
         server, make = self.adopted, self.RequestHandlerClass
         if self.stock:
-            return make_stock_handler(make, request, client_address, server)
+            with _telling_excepthook():
+                return make_stock_handler(make, request, client_address, server)
         handler = make(request, client_address, server)
         if not isinstance(request, socket.socket):
             return run_handler_coroutine(handler)
