@@ -194,7 +194,10 @@ class Adoption:
         @param seconds: how long to wait at most.
         @return: whether they are.
         """
-        if not self.is_alive():
+        if self._process != os.getpid():
+            return True
+        if not self.reactor.running:  # nobody hears of their ends
+            self._pool.join(seconds)
             return True
         self.reactor.callFromThread(self.factory.end_unanswered)
         if is_reactors_thread(self.reactor):

@@ -128,6 +128,19 @@ class ThreadConcurrency(Places):
             worker.inbox.put(False)
         return DeferredList([worker.gone for worker in leaving])
 
+    def join(self, seconds: float | None = None) -> None:
+        """
+        Wait until threads at work are done with what they are at.  Any thread, but only when
+        the reactor does not run any more.
+
+        @param seconds: how long to wait at most for each.
+        """
+        workers = [each for each in self._workers if each.thread is not threading.current_thread()]
+        for worker in workers:
+            worker.inbox.put(False)
+        for worker in workers:
+            worker.thread.join(seconds)
+
     def call(self, function: Callable[..., _T], *arguments: Any) -> Deferred[_T]:
         """
         Call a function that may block on one of the threads.  (What
