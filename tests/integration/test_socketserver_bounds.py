@@ -1,0 +1,337 @@
+"""How much of threads and descriptors the drop-in modules' servers take."""
+
+import contextlib
+import gc
+import logging
+import os
+import resource
+import select
+import socket
+import socketserver as stdlib_socketserver
+import threading
+
+import pytest
+
+from tests.integration.servers import (
+    PATIENCE_SECONDS,
+    connect,
+    is_ended,
+    read_all,
+    read_line,
+    reset,
+)
+from tests.integration.socketservers import (
+    BOTH,
+    OURS,
+    blocking,
+    eventually,
+    looping,
+    run_program,
+)
+
+pytestmark = pytest.mark.usefixtures("no_leaks", "errors")
+
+ADDRESS = ("127.0.0.1", 0)
+REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+class Gate:
+    """Where handlers are held up; counts those that are inside."""
+
+    def __init__(self):
+        self.opened = threading.Event()
+        self.lock = threading.Lock()
+        self.inside = self.most = 0
+
+    def __enter__(self):
+        with self.lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        assert self.opened.wait(PATIENCE_SECONDS)
+
+    def __exit__(self, *raised):
+        with self.lock:
+            self.inside -= 1
+
+
+def gated(gate):
+    class Web(OURS.http.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            with gate:
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+        def log_message(self, *arguments):
+            """Quiet."""
+
+    return Web
+
+
+def read_head(client):
+    head = []
+    while (line := read_line(client)) > b"\r\n":
+        head.append(line)
+    return head
+
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("parks_connections", [True, False])
+@blocking
+def test_max_threads_is_the_bound_and_is_told_of_once(parks_connections, caplog):
+    """Be the connections there before their requests, or not."""
+    gate = Gate()
+
+    class Server(OURS.http.ThreadingHTTPServer):
+        max_threads = 3
+        request_queue_size = 10
+        daemon_threads = False
+
+    Server.parks_connections = parks_connections
+    server = Server(ADDRESS, gated(gate))
+    with caplog.at_level(logging.WARNING, "sockserve"), contextlib.ExitStack() as stack:
+        stack.enter_context(looping(server))
+        clients = [stack.enter_context(connect(server.server_address)) for _ in range(10)]
+        for client in clients:
+            client.sendall(REQUEST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        eventually(lambda: gate.inside == 3)
+        eventually(lambda: caplog.messages)
+        assert select.select(clients, [], [], 0)[0] == []
+        gate.opened.set()
+        for client in clients:
+            assert read_all(client).startswith(b"HTTP/1.1 200 ")
+    assert gate.most == 3
+    (message,) = caplog.messages
+    assert "more than 3 requests at once, which is max_threads" in message
+
+
+@blocking
+def test_no_warning_where_all_have_a_thread(caplog):
+    gate = Gate()
+
+    class Server(OURS.http.ThreadingHTTPServer):
+        max_threads = request_queue_size = 10
+        daemon_threads = False
+
+    server = Server(ADDRESS, gated(gate))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(looping(server))
+        clients = [stack.enter_context(connect(server.server_address)) for _ in range(10)]
+        for client in clients:
+            client.sendall(REQUEST)
+        eventually(lambda: gate.inside == 10)
+        gate.opened.set()
+        for client in clients:
+            assert read_head(client)[0] == b"HTTP/1.1 200 OK\r\n"
+            client.close()
+    assert caplog.messages == []
+
+
+@blocking
+def test_clients_that_wait_and_go_are_over_in_their_turn():
+    gate = Gate()
+
+    class Server(OURS.socketserver.ThreadingTCPServer):
+        max_threads = 1
+        request_queue_size = 10
+
+    class Handler(stdlib_socketserver.StreamRequestHandler):
+        def handle(self):
+            with gate:
+                for line in self.rfile:
+                    self.wfile.write(line)
+
+    server = Server(ADDRESS, Handler)
+    with looping(server), connect(server.server_address) as first:
+        eventually(lambda: gate.inside == 1)
+        for _ in range(5):
+            connect(server.server_address).close()
+        last = connect(server.server_address)
+        gate.opened.set()
+        first.close()
+        last.sendall(b"last\n")
+        assert read_line(last) == b"last\n"
+        last.close()
+
+
+@BOTH
+@blocking
+def test_a_chat_whose_every_connection_holds_its_thread(modules):
+    members = 200
+    everybody = []
+    lock = threading.Lock()
+
+    class Member(stdlib_socketserver.StreamRequestHandler):
+        def handle(self):
+            with lock:
+                everybody.append(self.wfile)
+            self.wfile.write(b"welcome\n")
+            for line in self.rfile:
+                with lock:
+                    for each in everybody:
+                        each.write(line)
+            with lock:
+                everybody.remove(self.wfile)
+
+    class Chat(modules.socketserver.ThreadingTCPServer):
+        request_queue_size = members
+
+    server = Chat(ADDRESS, Member)
+    with looping(server), contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connect(server.server_address)) for _ in range(members)]
+        for client in clients:
+            assert read_line(client) == b"welcome\n"
+        assert threading.active_count() >= members
+        for speaker in (clients[0], clients[-1]):
+            speaker.sendall(b"hello\n")
+            for client in clients:
+                assert read_line(client) == b"hello\n"
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@blocking
+def test_a_thousand_idle_connections_take_few_threads_and_a_descriptor_each():
+    count = 1000
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 3 * count:
+        pytest.skip(f"this needs {3 * count} descriptors, and {hard} is the limit here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 3 * count), hard))
+
+    class Server(OURS.http.ThreadingHTTPServer):
+        request_queue_size = 100
+
+    gate = Gate()
+    gate.opened.set()
+    try:
+        server = Server(ADDRESS, gated(gate))
+        with looping(server), contextlib.ExitStack() as stack:
+            gc.collect()
+            before = threading.active_count()
+            held = descriptors()
+            clients = []
+            for _ in range(count):
+                client = stack.enter_context(connect(server.server_address))
+                clients.append(client)
+                client.sendall(REQUEST)
+                assert read_head(client)[0] == b"HTTP/1.1 200 OK\r\n"
+            assert threading.active_count() - before < 30
+            assert descriptors() - held < 2 * count + 30  # its clients' are here as well
+            for client in (clients[0], clients[-1]):  # they are served still
+                client.sendall(REQUEST)
+                assert read_head(client)[0] == b"HTTP/1.1 200 OK\r\n"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("kind", ["ThreadingTCPServer", "TCPServer"])
+def test_a_want_of_descriptors_passes(kind):
+    """Who finds none waits; when there are some again, everybody is served."""
+    script = f"""
+    import errno, resource
+    base = socketserver.{kind}
+    class Server(base):
+        request_queue_size = 100
+        def get_request(self):
+            try:
+                return super().get_request()
+            except OSError as error:
+                wanted.append(error.errno)
+                raise
+    class Line(socketserver.StreamRequestHandler):
+        def handle(self):
+            self.wfile.write(self.rfile.readline())
+    wanted = []
+    server = Server(("127.0.0.1", 0), Line)
+    thread = background(server)
+    print(say(server))
+    free = os.dup(0)  # the lowest that is free
+    os.close(free)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 11, limits[1]))
+    clients = []
+    while True:
+        try:
+            clients.append(socket.create_connection(server.server_address, 15))
+        except OSError as error:
+            assert error.errno == errno.EMFILE
+            break
+    while errno.EMFILE not in wanted and {kind!r} != "TCPServer":
+        time.sleep(0.01)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    for client in clients:
+        client.sendall(b"y\\n")
+    print({{client.makefile("rb").readline() for client in clients}} == {{b"y\\n"}})
+    print(say(server))
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    """
+    assert run_program(script) == ["x", "True", "x"]
+
+
+def test_a_loop_that_finds_no_descriptors_says_so_and_may_be_shut_down():
+    script = """
+    import errno, resource
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo)
+    free = os.dup(0)
+    os.close(free)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        server.serve_forever()
+    except OSError as error:
+        print(error.errno == errno.EMFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    stop = threading.Thread(target=server.shutdown, daemon=True)
+    stop.start()
+    stop.join(15)
+    print(stop.is_alive())
+    server.server_close()
+    """
+    assert run_program(script) == ["True", "False"]
+
+
+@pytest.mark.parametrize("kind", ["ThreadingTCPServer", "ThreadingHTTPServer"])
+@blocking
+def test_nothing_is_left_of_clients_that_come_and_go(kind):
+    class Line(stdlib_socketserver.StreamRequestHandler):
+        def handle(self):
+            self.wfile.write(self.rfile.readline())
+
+    gate = Gate()
+    gate.opened.set()
+    http = kind == "ThreadingHTTPServer"
+    module = OURS.http if http else OURS.socketserver
+
+    class Server(getattr(module, kind)):
+        request_queue_size = 300
+
+        def handle_error(self, request, client_address):
+            """Quiet: there are those that reset."""
+
+    server = Server(ADDRESS, gated(gate) if http else Line)
+    with looping(server):
+        before = None
+        for number in range(300):
+            client = connect(server.server_address)
+            with contextlib.suppress(ConnectionError):
+                if number % 3:
+                    client.sendall(REQUEST if number % 2 else REQUEST[:9])
+            if number % 5:
+                client.close()
+            else:
+                reset(client)
+            if number == 20:
+                eventually(lambda: not gate.inside)
+                gc.collect()
+                before = descriptors()
+        eventually(lambda: descriptors() <= before)
+        with connect(server.server_address) as client:
+            client.sendall(REQUEST)
+            client.shutdown(socket.SHUT_WR)
+            assert is_ended(client)
