@@ -1,0 +1,263 @@
+"""TLS clients of the drop-in modules' servers that do their worst, or nothing."""
+
+import socket
+import ssl
+import threading
+import time
+
+import pytest
+
+from sockserve import Deadlines
+from tests.integration.servers import (
+    certificate_file,
+    connect,
+    connect_tls,
+    is_ended,
+    read_line,
+    reset,
+    trusting,
+)
+from tests.integration.socketservers import OURS, blocking, eventually, looping, run_program
+
+pytestmark = pytest.mark.usefixtures("no_leaks", "errors")
+
+ADDRESS = ("127.0.0.1", 0)
+
+
+class Echo(OURS.socketserver.StreamRequestHandler):
+    """Echoes by line."""
+
+    def handle(self):
+        for line in self.rfile:
+            self.wfile.write(line)
+
+
+def secured(folder, base=OURS.socketserver.ThreadingTCPServer, **attributes):
+    """A server whose socket the program has wrapped."""
+    cls = type("Server", (base,), {"request_queue_size": 100, **attributes})
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate_file(folder))
+    server = cls(ADDRESS, Echo)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    return server
+
+
+def echoes(server):
+    with connect_tls(server.server_address) as client:
+        client.sendall(b"hello\n")
+        line = read_line(client)
+        client.shutdown(socket.SHUT_RDWR)
+        return line == b"hello\n"
+
+
+def is_refused(client):
+    """Whether the connection ends, without TLS's own end, as the standard library has it."""
+    try:
+        return client.recv(1) == b""
+    except (ssl.SSLEOFError, ConnectionError):
+        return True
+
+
+KINDS = pytest.mark.parametrize("kind", ["TCPServer", "ThreadingTCPServer"])
+
+
+@KINDS
+@blocking
+def test_many_that_are_silent_take_no_threads(kind, tmp_path):
+    server = secured(tmp_path, getattr(OURS.socketserver, kind))
+    with looping(server):
+        before = threading.active_count()
+        silent = [connect(server.server_address) for _ in range(50)]
+        assert echoes(server)
+        assert threading.active_count() - before < 5
+        for client in silent:
+            client.close()
+        assert echoes(server)
+
+
+def test_a_forking_server_is_held_up_by_nobody(tmp_path):
+    script = f"""
+    import ssl
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain({str(certificate_file(tmp_path))!r})
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    server = socketserver.ForkingTCPServer(("127.0.0.1", 0), Echo)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = background(server, poll_interval=0.05)
+    with connect(server), connect(server):
+        for _ in range(2):
+            client = trusting.wrap_socket(connect(server))
+            print(say_on(client))
+            client.shutdown(socket.SHUT_RDWR)  # the child has a copy
+            client.close()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    """
+    assert run_program(script) == ["x", "x"]
+
+
+@KINDS
+@pytest.mark.parametrize("deadline", [None, 10.0])
+@blocking
+def test_a_server_that_stops_lets_go_of_those_that_are_silent(kind, deadline, tmp_path):
+    deadlines = Deadlines(handshake=deadline)
+    server = secured(tmp_path, getattr(OURS.socketserver, kind), deadlines=deadlines)
+    with looping(server):
+        silent = connect(server.server_address)
+        assert echoes(server)  # by then it has been accepted
+    with silent:
+        assert is_ended(silent)
+
+
+@blocking
+def test_one_that_trickles_is_let_go_of_at_the_deadline(tmp_path):
+    server = secured(tmp_path, deadlines=Deadlines(handshake=0.3))
+    with looping(server), connect(server.server_address) as slow:
+        hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"." * 100
+        slow.settimeout(0.02)
+        began = time.monotonic()
+        for byte in hello:
+            try:
+                slow.sendall(b"%c" % byte)
+                if slow.recv(1) == b"":
+                    break
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                break
+        else:
+            pytest.fail("it was not let go of")
+        assert 0.2 < time.monotonic() - began < 10
+
+
+@blocking
+def test_handle_request_waits_no_longer_than_the_deadline(tmp_path):
+    server = secured(tmp_path, deadlines=Deadlines(handshake=0.2))
+    with server, connect(server.server_address) as silent:
+        began = time.monotonic()
+        server.handle_request()
+        assert 0.1 < time.monotonic() - began < 10
+        assert is_ended(silent)
+
+
+def says(data):
+    def client(address):
+        with connect(address) as sock:
+            sock.sendall(data)
+            assert is_ended(sock)
+
+    return client
+
+
+def trusts_nobody(address):
+    sock = connect(address)
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    with pytest.raises(ssl.SSLCertVerificationError):
+        context.wrap_socket(sock)
+    sock.close()
+
+
+def speaks_old(address):
+    sock = connect(address)
+    context = trusting()
+    context.set_ciphers("AES128-SHA")
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises(OSError, match=r"(?i)handshake"):
+        context.wrap_socket(sock)
+    sock.close()
+
+
+def resets(address):
+    sock = connect(address)
+    sock.sendall(b"\x16\x03\x01")
+    reset(sock)
+
+
+def resets_later(address):
+    sock = connect(address)
+    inner, outer = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        trusting().wrap_bio(inner, outer).do_handshake()
+    sock.sendall(outer.read())
+    assert sock.recv(1)
+    reset(sock)
+
+
+@pytest.mark.parametrize(
+    "client",
+    [
+        says(b"GET / HTTP/1.0\r\n\r\n"),
+        says(b"\x16\x03\x01\x00\x05hello"),
+        trusts_nobody,
+        speaks_old,
+        resets,
+        resets_later,
+    ],
+    ids=["plain", "nonsense", "trusts_nobody", "speaks_old", "resets", "resets_later"],
+)
+@KINDS
+@blocking
+def test_a_handshake_that_fails_is_nobody_elses_business(kind, client, tmp_path, capfd):
+    """It is not even told of, as the standard library does not."""
+    told = []
+    server = secured(
+        tmp_path,
+        getattr(OURS.socketserver, kind),
+        handle_error=lambda server, *arguments: told.append(arguments),
+        verify_request=lambda server, *arguments: asked.append(arguments) or True,
+    )
+    asked = []
+    with looping(server):
+        client(server.server_address)
+        assert echoes(server)
+        eventually(lambda: asked)
+    assert told == []
+    # A client of TLS 1.3 may learn only after the handshake what it does not like.
+    assert len(asked) <= 2
+    assert capfd.readouterr() == ("", "")
+
+
+@KINDS
+@blocking
+def test_what_comes_along_with_the_handshake_is_not_lost(kind, tmp_path):
+    server = secured(tmp_path, getattr(OURS.socketserver, kind))
+    with looping(server):
+        for _ in range(5):
+            sock = connect(server.server_address)
+            inner, outer = ssl.MemoryBIO(), ssl.MemoryBIO()
+            tls = trusting().wrap_bio(inner, outer)
+            while True:
+                try:
+                    tls.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    sock.sendall(outer.read())
+                    inner.write(sock.recv(2**16))
+            tls.write(b"at once\n")
+            sock.sendall(outer.read())  # in one piece with Finished
+            while True:
+                try:
+                    assert tls.read(100) == b"at once\n"
+                    break
+                except ssl.SSLWantReadError:
+                    inner.write(sock.recv(2**16))
+            sock.close()
+
+
+@KINDS
+@blocking
+def test_a_verify_request_that_says_no_comes_after_the_handshake(kind, tmp_path):
+    seen = []
+
+    def verify_request(server, request, client_address):
+        seen.append((request.version() is not None, threading.current_thread() is serving))
+        return False
+
+    base = getattr(OURS.socketserver, kind)
+    server = secured(tmp_path, base, verify_request=verify_request)
+    with looping(server) as serving, connect_tls(server.server_address) as client:
+        assert is_refused(client)
+    assert seen == [(True, True)]
