@@ -35,10 +35,10 @@ def both_servers():
 
 
 servers = both_servers()
-print(servers[0].server.server_address[1])
-for server in servers:
-    server.start_thread()
 try:
+    for server in servers:
+        server.start_thread()
+    print(servers[0].server.server_address[1])
     threading.Event().wait()
 except KeyboardInterrupt:
     for server in servers:

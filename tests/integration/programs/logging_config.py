@@ -6,8 +6,8 @@ import threading
 server = logging.config.listen(0)
 server.start()
 server.ready.wait()
-print(server.port)
 try:
+    print(server.port)
     threading.Event().wait()
 except KeyboardInterrupt:
     print(logging.getLogger("configured").level)

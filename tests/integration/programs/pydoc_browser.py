@@ -4,8 +4,8 @@ import pydoc
 import threading
 
 server = pydoc._start_server(lambda url, kind: f"{kind} {url}", "127.0.0.1", 0)
-print(server.url)
 try:
+    print(server.url)
     threading.Event().wait()
 except KeyboardInterrupt:
     server.stop()
