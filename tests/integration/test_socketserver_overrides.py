@@ -288,8 +288,8 @@ def test_a_thread_of_the_programs_own_serves(modules):
             thread = threading.Thread(
                 target=self.process_request_thread, args=(request, client_address), name="mine"
             )
-            thread.start()
             threads.append(thread)
+            thread.start()
 
     class Web(modules.http.BaseHTTPRequestHandler):
         def do_GET(self):
