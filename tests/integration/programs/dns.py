@@ -1,9 +1,9 @@
 """dnslib's server, over UDP and TCP on the same port."""
 
-import threading
-
 from dnslib import RR
 from dnslib.server import BaseResolver, DNSHandler, DNSServer
+
+from tests.integration.programs.waiting import wait_for_interrupt
 
 
 class Resolver(BaseResolver):
@@ -39,7 +39,7 @@ try:
     for server in servers:
         server.start_thread()
     print(servers[0].server.server_address[1])
-    threading.Event().wait()
+    wait_for_interrupt()
 except KeyboardInterrupt:
     for server in servers:
         server.stop()
