@@ -38,6 +38,7 @@ _CLOSING = Stage.CLOSING
 _READING = Stage.READING
 _DIRECT = Hold.DIRECT
 _OVER = Hold.OVER
+_BODY = (State.COUNTED_BODY, State.CHUNKED_BODY)
 
 
 class BlockingHTTPServing(CoroutineHTTPServing):
@@ -76,13 +77,15 @@ class BlockingHTTPServing(CoroutineHTTPServing):
         if head.length != 0:
             self.timer.arm(Phase.BODY, gathering.body_seconds(self._answer_began))
         gathering.read_on()
+        if self._requests.state in _BODY:  # what is left of it has not been let in yet
+            self._resume()
 
     @override
     def _read_on(self) -> None:
         if self._gathering is None or self._stage is not _ANSWERING:
             super()._read_on()
             return
-        if self._requests.state in (State.COUNTED_BODY, State.CHUNKED_BODY):
+        if self._requests.state in _BODY:
             try:
                 self._gathering.read_on()
             except RemoteProtocolError as error:
@@ -235,6 +238,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
         if last or self._stage is _CLOSING or (self._draining and self._requests.is_empty()):
             self._end()
         else:
+            self._resume_when_low()
             self._next(now)
             if self._stage is _READING and not self._requests.is_empty():
                 self._read()

@@ -18,7 +18,7 @@ from sockserve.http import HTTPRequestHandler
 from sockserve.http.gathering import Gathering
 from sockserve.http.wire import RequestReader
 from sockserve.readers import HIGH_WATER_BYTES
-from tests.integration.http_clients import chunked, client, get, post, whole
+from tests.integration.http_clients import Client, chunked, client, get, post, whole
 from tests.integration.http_handlers import (
     SECONDS,
     Gate,
@@ -127,6 +127,43 @@ async def test_a_pipeline_without_end_fills_no_memory(base, kind, size, tmp_path
         finally:
             gate.opened.set()
         await until(lambda: not server.concurrency.running)
+
+
+@both_bases
+@one_of_each_kind
+@pytest.mark.parametrize(
+    "following", [[get("/" + "x" * 2000)] * 33, [post(b"x" * 100_000)]], ids=["requests", "a body"]
+)
+async def test_what_was_held_back_is_served(base, kind, following, tmp_path, most_buffered):
+    """
+    A client says more than is kept, be it whole requests or the beginning of one, while its
+    first request is in service; then it says no more for the time being.
+    """
+    gate = Gate()
+
+    def do_GET(self):
+        if self.path == "/first":
+            gate.wait()
+        self.answer(b"x")
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(b"x")
+
+    serves = handler(base, do_GET=do_GET, do_POST=do_POST)
+    async with serving(serves, description(kind, tmp_path)) as server:
+        one = await in_thread(Client, kind, server.server_address)
+        try:
+            await in_thread(one.say, get("/first") + b"".join(following))
+            await gate.entry()
+            await until(lambda: most_buffered[0] > HIGH_WATER_BYTES)
+            gate.opened.set()
+            for _ in range(1 + len(following)):
+                assert (await in_thread(one.answer)).body == b"x"
+            assert (await in_thread(one.ask, get("/last"))).body == b"x"
+        finally:
+            gate.opened.set()
+            one.close()
 
 
 @both_bases
