@@ -400,6 +400,9 @@ class AdoptedProtocol(StreamProtocol):
         super().settle()
         adoption = self.factory.adoption
         request, self._request = self._request, None
+        if isinstance(self._serving, _Serving):
+            # Where an override has not closed it, it ends with the last that knows of it.
+            self._serving.request = None
         if self._tells:
             # By now it is closed, so this closes nothing; an override may keep a list.
             for name in ("shutdown_request", "close_request"):
@@ -411,6 +414,8 @@ class AdoptedProtocol(StreamProtocol):
 
 class _Serving(LentServing):
     """A connection as its handler's own, from its first byte to its last."""
+
+    request: Any
 
     def __init__(self, protocol: AdoptedProtocol) -> None:
         timeout = protocol.transport.timeout

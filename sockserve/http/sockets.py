@@ -115,6 +115,10 @@ class RequestSocket(PumpedSocket):
 
     @override
     def settimeout(self, value: float | None) -> None:
+        if value is not None:
+            value = float(value)
+            if value < 0:
+                raise ValueError("Timeout value out of range")
         self._timeout = value
         if self.gathering is not None and self.gathering.hold is Hold.DIRECT:
             super().settimeout(value)

@@ -18,6 +18,7 @@ from http.client import HTTPMessage
 from typing import Any, NamedTuple
 
 from sockserve.http.heads import REPEATED_SECTION_BYTES, REPEATED_SECTIONS, TOKEN
+from sockserve.http.spools import StockInput
 
 __all__ = ["make_stock_handler"]
 
@@ -78,6 +79,7 @@ def _parse_request(handler: Any) -> bool:
         section = _parse_section(raw[len(line) :])
         if section is not None:
             rfile.seek(len(raw))
+            rfile.head_is_read()
             handler.requestline = str(line, "iso-8859-1").rstrip("\r\n")
             handler.command, handler.path, handler.request_version = words
             handler.headers = headers = HTTPMessage()
@@ -90,6 +92,8 @@ def _parse_request(handler: Any) -> bool:
             handler.close_connection = not keeps or section.connection == "close"
             return True
     parsed: bool = handler.parse_request()
+    if isinstance(rfile, StockInput):
+        rfile.head_is_read()
     return parsed
 
 
