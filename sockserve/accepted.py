@@ -17,10 +17,14 @@ from typing_extensions import override
 __all__ = ["AcceptedTransport"]
 
 
-def _is_address(family: int, address: Any) -> bool:
-    if family in (socket.AF_INET, socket.AF_INET6):
-        return isinstance(address, tuple) and len(address) >= 2 and isinstance(address[0], str)
-    return isinstance(address, (str, bytes))
+def _is_address(family: socket.AddressFamily | int, address: Any) -> bool:
+    if family not in (socket.AF_INET, socket.AF_INET6):
+        return isinstance(address, (str, bytes))
+    try:
+        socket.inet_pton(family, address[0])
+        return isinstance(address[1], int)
+    except (OSError, TypeError, LookupError):
+        return False
 
 
 class AcceptedTransport(tcp.Connection):

@@ -144,21 +144,22 @@ class ServerConfig:
 
     def summary(self) -> list[str]:
         """What would run, a line each, for people."""
-        place = (
-            "the reactor"
-            if is_coroutine_handler(self.handler)
-            else {
-                None: "threads",
-                "threads": "threads",
-                "serial": "one thread",
-                "fork": "child processes",
-            }[self.concurrency]
-        )
         name = getattr(handler_class(self.handler), "__qualname__", repr(self.handler))
-        first = [f"listen {description}: {name} on {place}" for description in self.listen]
         if self.server is not None:
             kind, where = type(self.server).__qualname__, self.server.server_address
             first = [f"server {kind}: {name} on {where}"]
+        else:
+            place = (
+                "the reactor"
+                if is_coroutine_handler(self.handler)
+                else {
+                    None: "threads",
+                    "threads": "threads",
+                    "serial": "one thread",
+                    "fork": "child processes",
+                }[self.concurrency]
+            )
+            first = [f"listen {description}: {name} on {place}" for description in self.listen]
         deadlines = " ".join(
             f"{phase}={'none' if value is None else f'{value:g}'}"
             for phase in Phase

@@ -70,10 +70,6 @@ def socket_address(address: Any) -> Any:
     return name if name.startswith(b"\0") else os.fsdecode(name)
 
 
-def _ignore(data: bytes) -> None:
-    """What a client that was refused still says."""
-
-
 @implementer(IProtocolNegotiationFactory)
 class StreamFactory(RequestServer, ServerFactory):
     """
@@ -84,6 +80,7 @@ class StreamFactory(RequestServer, ServerFactory):
     @ivar connections: those that are open.
     @ivar servings: what serves each request that is not over.
     @ivar ports: the listening ports.
+    @ivar http_deadlines: where the reactor reads HTTP: with the handler's C{timeout}.
     @ivar stock: whether the handler is one L{is_gathered} is about.
     @cvar acceptable_protocols: what to agree to when a TLS client names protocols (ALPN,
         RFC 7301); None for HTTP's when the handler is one of C{http.server}'s, else
@@ -116,9 +113,9 @@ class StreamFactory(RequestServer, ServerFactory):
         self.stock = is_gathered(RequestHandlerClass)
         gathers = self.stock and not isinstance(self.concurrency, ForkConcurrency)
         self.http = gathers or IHTTPRequestHandler.implementedBy(cls)
+        # What such a handler asks of its own reads.
         patience = getattr(cls, "timeout", None) if self.http else None
-        if patience is not None:  # what such a handler asks of its own reads
-            self.deadlines = self.deadlines.at_most(idle=patience, header=patience)
+        self.http_deadlines = self.deadlines.at_most(patience, "idle", "header")
         self.admission = Admission() if admission is None else admission
         self._proxies = Admission(allow=proxy_from)
         #: By HTTP method, whether the handler's must run on a thread; those it has.
@@ -257,6 +254,7 @@ class StreamProtocol(Protocol):
     transport: Any
     client_address: Any = None
     settled = False
+    _admitted: Any = None
     _serving: Serving | None = None
     _expired_phase: Phase | None = None
     _handled_at: float | None = None
@@ -310,7 +308,7 @@ class StreamProtocol(Protocol):
             self._refuse(refusal)
             return
         factory.admission.enter(addresses[0])
-        self.client_address = addresses[0]
+        self.client_address = self._admitted = addresses[0]
         try:
             serving = self._serving = self._serve(addresses)
         except OSError as error:
@@ -343,7 +341,7 @@ class StreamProtocol(Protocol):
     def _refuse(self, reason: str) -> None:
         self.factory.statistics.refused[reason] += 1
         self.record.outcome = f"refused: {reason}"
-        self.deliver_to(_ignore)
+        self.deliver_to(lambda data: None)
         self.abort()
 
     # While it is served
@@ -442,8 +440,8 @@ class StreamProtocol(Protocol):
             factory.servings.pop(self._serving.request, None)
         if self._handled_at is not None:
             self.record.phases["write"] = self.timer.seconds() - self._handled_at
-        if self.client_address is not None:
-            factory.admission.leave(self.client_address)
+        if self._admitted is not None:
+            factory.admission.leave(self._admitted)
         factory.connections.discard(self)
         factory.statistics.active -= 1
         factory.admission.closed()

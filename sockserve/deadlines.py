@@ -69,9 +69,11 @@ class Deadlines:
     lifetime: float | None = attrs.field(default=None, validator=_seconds)
     drain: float | None = attrs.field(default=10.0, validator=_seconds)
 
-    def at_most(self, **limits: float) -> Deadlines:
-        """These, but none of those named longer than that."""
-        shorter = {name: min(most, getattr(self, name) or most) for name, most in limits.items()}
+    def at_most(self, seconds: float | None, *names: str) -> Deadlines:
+        """These, but none of C{names} longer than that, unless it is None."""
+        if seconds is None:
+            return self
+        shorter = {name: min(seconds, getattr(self, name) or seconds) for name in names}
         return attrs.evolve(self, **shorter)
 
     def body_seconds(self, elapsed: float, received: int, idle: float | None) -> float | None:

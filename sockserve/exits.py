@@ -7,9 +7,11 @@ It must not know what serves them.  Any thread may call it.
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Iterable
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 __all__ = ["Requests", "hold_exit", "wait_at_exit"]
 
@@ -21,50 +23,72 @@ class Requests(Protocol):
         """Wait until they are over, and let none wait for what may never come."""
 
 
-#: With the threads that have brought requests since the main one ended.
-_awaited: WeakKeyDictionary[Requests, set[threading.Thread]] = WeakKeyDictionary()
+_lock = threading.Lock()
+#: With the threads that bring them.
+_awaited: WeakKeyDictionary[Requests, WeakSet[threading.Thread]] = WeakKeyDictionary()
 _is_registered = False
-#: Whether the main thread is at its end: what comes now, L{_join_all} has not waited for.
+#: Whether the main thread is at its end.
 _is_exiting = False
 
 
 def wait_at_exit(requests: Requests) -> None:
     """Have the interpreter wait for C{requests}, those to come included."""
     global _is_registered, _is_exiting
-    _awaited.setdefault(requests, set())
-    if not _is_registered:
-        _is_registered = True
-        try:
-            # Before the interpreter's own waiting for threads, like concurrent.futures.
-            threading._register_atexit(_join_all)  # type: ignore[attr-defined]
-        except RuntimeError:  # the main thread has ended, and the program goes on without
-            _is_exiting = True
+    with _lock:
+        _awaited.setdefault(requests, WeakSet())
+        if not _is_registered:
+            _is_registered = True
+            try:
+                # Before the interpreter's own waiting for threads, like concurrent.futures.
+                threading._register_atexit(_exit)  # type: ignore[attr-defined]
+            except RuntimeError:  # the main thread has ended, and the program goes on without
+                _is_exiting = True
 
 
 def hold_exit(requests: Requests) -> None:
-    """
-    One more has come: if the main thread has ended, let the interpreter wait for it as well.
-    The thread that has brought it, which is itself waited for if it is no daemon.
-    """
-    if _is_exiting and requests in _awaited:
-        serving, known = threading.current_thread(), _awaited[requests]
-        if not serving.daemon and serving not in known:
-            known.add(serving)
-            threading.Thread(
-                target=_join_after, args=(serving, requests), name="sockserve exit", daemon=False
-            ).start()
+    """The calling thread brings some, be it that the main one has ended."""
+    thread = threading.current_thread()
+    with _lock:
+        threads = _awaited.get(requests)
+        if threads is None or thread in threads:
+            return
+        threads.add(thread)
+        exiting = _is_exiting
+    if exiting:
+        _wait([thread], requests)
 
 
-def _join_after(serving: threading.Thread, requests: Requests) -> None:
+def _exit() -> None:
+    """
+    The main thread, at its end.  It waits for nothing itself, for others may wait for it, and
+    serve on.
+    """
+    global _is_exiting
+    with _lock:
+        _is_exiting = True
+        awaited = [(list(threads), requests) for requests, threads in _awaited.items()]
+    for threads, requests in awaited:
+        _wait(threads, requests)
+
+
+def _wait(threads: Iterable[threading.Thread], requests: Requests) -> None:
+    threading.Thread(
+        target=_join_after, args=(threads, requests), name="sockserve exit", daemon=False
+    ).start()
+
+
+def _join_after(threads: Iterable[threading.Thread], requests: Requests) -> None:
     """A thread of its own, so that the interpreter waits for it."""
-    serving.join()
+    for thread in threads:
+        if not thread.daemon:  # it is waited for itself, and may bring more until it ends
+            thread.join()
     requests.join()
 
 
-def _join_all() -> None:
-    """The main thread, at its end."""
-    global _is_exiting
-    # First: a request that comes meanwhile is either seen here or sees this.
-    _is_exiting = True
-    for requests in list(_awaited):
-        requests.join()
+def _renew_lock() -> None:
+    """This is a child."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)

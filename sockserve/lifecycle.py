@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
+import threading
 from typing import Any
 
 from twisted.logger import Logger
@@ -25,8 +27,10 @@ from sockserve.interfaces import (
 __all__ = [
     "answer",
     "answer_coroutine",
+    "call_excepthook",
     "handler_class",
     "is_coroutine_handler",
+    "is_overridden",
     "offer",
     "run_handler",
     "run_handler_coroutine",
@@ -35,6 +39,9 @@ __all__ = [
 ]
 
 _log = Logger()
+
+#: Where the methods are defined that do what they are known to do.
+_KNOWN_MODULES = ("socketserver", "sockserve.socketserver")
 
 #: Looked up once: reading a member of an enumeration costs ten times a global's time
 #: (CPython 3.11), and this one is read for every request.
@@ -132,6 +139,15 @@ def answer(server: IRequestServer, request: Any, client_address: Any) -> Excepti
     return None
 
 
+def call_excepthook() -> None:
+    """What a thread of the program's own does about what nobody has caught."""
+    kind, value, traceback = sys.exc_info()
+    assert kind is not None
+    threading.excepthook(
+        threading.ExceptHookArgs((kind, value, traceback, threading.current_thread()))
+    )
+
+
 def run_handler(handler: Any) -> None:
     """
     Call the three methods of a handler that did not serve in its constructor.
@@ -167,6 +183,16 @@ def _refuse_coroutine(result: object) -> None:
             f"{result.__qualname__} is a coroutine, but the callable that made the handler does"
             " not show it; give the class itself or a functools.partial of it"
         )
+
+
+def is_overridden(owner: Any, name: str) -> bool:
+    """Whether a server, or a handler class, has a method of its own, not L{socketserver}'s."""
+    method = getattr(owner, name, None)
+    if method is None:
+        return False
+    # Not by its name or module, which a wrapper takes over from what it wraps.
+    variables = getattr(getattr(method, "__func__", method), "__globals__", {})
+    return variables.get("__name__") not in _KNOWN_MODULES
 
 
 def handler_class(factory: Any) -> Any:

@@ -19,9 +19,9 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from sockserve.adoption import is_overridden
 from sockserve.background import running_reactor
 from sockserve.handshakes import Handshake
+from sockserve.lifecycle import is_overridden
 
 __all__ = ["LoopThread", "ServingLoop", "accept_tls", "process"]
 
@@ -67,7 +67,12 @@ def accept_tls(server: Any) -> tuple[ssl.SSLSocket, Any] | None:
 
 def process(server: Any, request: Any, client_address: Any) -> None:
     """What a server does with a request it has got.  The serving thread."""
-    if server.verify_request(request, client_address):
+    try:
+        verified = server.verify_request(request, client_address)
+    except BaseException:
+        server.shutdown_request(request)
+        raise
+    if verified:
         try:
             server.process_request(request, client_address)
         except Exception:
@@ -88,7 +93,6 @@ class ServingLoop:
     @param handshake: how many seconds a TLS handshake may take; None for ever.
     @param failed: called in the C{except} block when one of the server's methods has raised,
         which then does not end the loop.
-    @ivar thread: which it is.
     """
 
     def __init__(
@@ -97,6 +101,9 @@ class ServingLoop:
         handshake: float | None,
         failed: Callable[[], object] | None = None,
     ) -> None:
+        """
+        @raise OSError: there are no descriptors to be had.
+        """
         self._server = server
         self._handshake = handshake
         self._failed = failed
@@ -110,7 +117,6 @@ class ServingLoop:
         #: Held while one of these is used by another thread, or the loop is closed.
         self._lock = threading.RLock()
         self._closed = False
-        self.thread = threading.get_ident()
 
     def run(self, poll_interval: float, stopped: Callable[[], bool]) -> None:
         """
@@ -118,19 +124,21 @@ class ServingLoop:
 
         @param poll_interval: how often C{service_actions} is called at least, in seconds.
         """
-        self.thread = threading.get_ident()
         server = self._server
         try:
             with _Selector() as selector:
                 selector.register(server, selectors.EVENT_READ)
                 selector.register(self._outer, selectors.EVENT_READ)
                 while not stopped():
-                    ready = [key.fileobj for key, _ in selector.select(poll_interval)]
+                    seconds = 0 if self._shaken else poll_interval
+                    ready = [key.fileobj for key, _ in selector.select(seconds)]
                     if stopped():
                         break
                     try:
                         if self._outer in ready:
-                            self._take_shaken()
+                            self._heard()
+                        if self._shaken:
+                            process(server, *self._shaken.popleft())
                         if server in ready:
                             self._take_request()
                         server.service_actions()
@@ -162,7 +170,11 @@ class ServingLoop:
 
     def _shake_hands(self, request: ssl.SSLSocket, address: Any) -> None:
         """Have a connection's handshake done elsewhere."""
-        reactor = running_reactor()
+        try:
+            reactor = running_reactor()
+        except OSError:  # no descriptors for one; as if there had been none for the connection
+            request.close()
+            return
 
         def ended(done: bool) -> None:
             with self._lock:
@@ -176,13 +188,11 @@ class ServingLoop:
         self._shaking.add(request)
         reactor.callFromThread(Handshake, reactor, request, ended, self._handshake)
 
-    def _take_shaken(self) -> None:
+    def _heard(self) -> None:
         try:
             self._outer.recv(4096)
         except BlockingIOError:
             pass
-        while self._shaken:
-            process(self._server, *self._shaken.popleft())
 
     def _close(self) -> None:
         """The loop has ended; those who have shaken hands, or are about to, find nobody there."""
@@ -209,6 +219,9 @@ class LoopThread:
     def __init__(
         self, server: Any, handshake: float | None, ended: Callable[[BaseException | None], object]
     ) -> None:
+        """
+        @raise OSError: there are no descriptors to be had.
+        """
         self._loop = ServingLoop(server, handshake, self._failed)
         self._ended = ended
         self._stopped = False

@@ -8,6 +8,7 @@ socket.  It must not know option strings.
 
 from __future__ import annotations
 
+import socket
 import socketserver
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from sockserve.adoption import Adoption, is_overridden
+from sockserve.adoption import Adoption
 from sockserve.connections import StreamFactory, socket_address
 from sockserve.datagrams import DatagramServer
 from sockserve.deadlines import Deadlines
@@ -31,8 +32,10 @@ from sockserve.descriptions import (
     stream_endpoint,
 )
 from sockserve.interfaces import ConfigurationError
+from sockserve.lifecycle import is_overridden
 from sockserve.listening import Core, DatagramDoors, Machine, StreamDoors
 from sockserve.loops import LoopThread
+from sockserve.servers import ABANDON_SECONDS
 from sockserve.threads import DEFAULT_THREADS
 
 __all__ = [
@@ -269,7 +272,9 @@ class SocketServerService(Service):
         """
         @param server: the server object, bound and listening.
         @param threads: the most handlers at once, if it has C{ThreadingMixIn}.
+        @param deadlines: by default, C{Deadlines()}.
         @param options: as L{StreamFactory.__init__}.
+        @raise ConfigurationError: its handler cannot be served.
         """
         self._object = server
         self.description = f"{type(server).__qualname__} on {server.server_address}"
@@ -277,8 +282,15 @@ class SocketServerService(Service):
         if not isinstance(server, socketserver.ThreadingMixIn):
             threads = 1
         self._adoption = Adoption(
-            server, reactor, threads=threads, deadlines=self._deadlines, **options
+            server,
+            reactor,
+            threads=threads,
+            option="threads",
+            deadlines=self._deadlines,
+            **options,
         )
+        #: Whether handlers answer by the server's own socket, which is closed after them.
+        self._answers_by_itself = getattr(server, "socket_type", None) == socket.SOCK_DGRAM
         self._loop: LoopThread | None = None
         self.server = self._adoption.factory
         self.server.server_address = server.server_address
@@ -286,7 +298,11 @@ class SocketServerService(Service):
 
     @override
     def startService(self) -> None:
-        """Serve."""
+        """
+        Serve.
+
+        @raise OSError: there are no descriptors for it.
+        """
         super().startService()
         known = not is_overridden(self._object, "process_request")
         if known and not isinstance(self._object, socketserver.ForkingMixIn):
@@ -306,15 +322,28 @@ class SocketServerService(Service):
             return succeed(None)
         self._loop.stop()
         self._loop = None
-        self._ended.addCallback(lambda _: self.server.drain())
+        self._ended.addCallback(lambda _: self._drain())
+        if self._answers_by_itself:
+            self._ended.addCallback(lambda _: self.server.disk.call(self._object.server_close))
+            self._ended.addErrback(_log_failure)
         return self._ended.addCallback(lambda _: self._adoption.release())
+
+    def _drain(self) -> Deferred[Any]:
+        drained: Deferred[Any] = self.server.drain()
+        seconds = self._deadlines.drain
+        if seconds is not None:
+            # What is no connection is under no deadline, and is left behind as others are.
+            drained.addTimeout(seconds + ABANDON_SECONDS, self.server.reactor)
+            drained.addErrback(lambda failure: failure.trap(TimeoutError))
+        return drained
 
     def _loop_ended(self, error: BaseException | None) -> None:
         """The loop's thread."""
-        try:
-            self._object.server_close()
-        except Exception as raised:
-            error = raised
+        if error is not None or not self._answers_by_itself:
+            try:
+                self._object.server_close()
+            except Exception as raised:
+                error = raised
         if error is None:
             self.server.reactor.callFromThread(self._ended.callback, None)
         else:

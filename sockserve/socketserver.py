@@ -14,7 +14,7 @@ import socket
 import socketserver as _stdlib
 import threading
 from socketserver import BaseRequestHandler, DatagramRequestHandler, StreamRequestHandler
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
@@ -95,16 +95,19 @@ class BaseServer(_stdlib.BaseServer):
     @cvar deadlines: how long things may take.  By default only a TLS handshake has a limit.
     """
 
-    deadlines: ClassVar[Deadlines] = DEFAULT_DEADLINES
+    deadlines: Deadlines = DEFAULT_DEADLINES
 
+    __shutdown_request: bool
+    #: The thread that serves.
+    __thread: int | None = None
     __loop: ServingLoop | None = None
 
     def __init__(self, server_address: Any, RequestHandlerClass: Any) -> None:
         _check_handler(self, RequestHandlerClass)
         _stdlib.BaseServer.__init__(self, server_address, RequestHandlerClass)
-        BaseServer._is_not_serving(self)
+        BaseServer._let_shutdown_pass(self)
 
-    def _is_not_serving(self) -> None:
+    def _let_shutdown_pass(self) -> None:
         """Whoever says shutdown before serve_forever does not wait for that."""
         self.__is_shut_down: threading.Event
         self.__is_shut_down.set()
@@ -116,14 +119,18 @@ class BaseServer(_stdlib.BaseServer):
 
         @param poll_interval: how often C{service_actions} is called at least, in seconds.
         """
+        # Before anything waits for this thread: a signal's handler may run here at any time.
+        self.__thread = threading.get_ident()
         self.__is_shut_down.clear()
         try:
-            loop = self.__loop = ServingLoop(self, self.deadlines.handshake)
-            loop.run(poll_interval, lambda: self.__shutdown_request)
+            if not self.__shutdown_request:  # else the socket may be closed already
+                loop = self.__loop = ServingLoop(self, self.deadlines.handshake)
+                loop.run(poll_interval, lambda: self.__shutdown_request)
         finally:
             self.__loop = None
             self.__shutdown_request = False
             self.__is_shut_down.set()
+            self.__thread = None
 
     @override
     def shutdown(self) -> None:
@@ -135,9 +142,8 @@ class BaseServer(_stdlib.BaseServer):
         loop = self.__loop
         if loop is not None:
             loop.wake()
-            if loop.thread == threading.get_ident():
-                return
-        self.__is_shut_down.wait()
+        if self.__thread != threading.get_ident():
+            self.__is_shut_down.wait()
 
     def _handle_request_noblock(self) -> None:
         try:
@@ -175,7 +181,7 @@ class TCPServer(BaseServer, _stdlib.TCPServer):
     ) -> None:
         _check_handler(self, RequestHandlerClass)
         _stdlib.TCPServer.__init__(self, server_address, RequestHandlerClass, bind_and_activate)
-        BaseServer._is_not_serving(self)
+        BaseServer._let_shutdown_pass(self)
 
 
 class UDPServer(TCPServer, _stdlib.UDPServer):
@@ -200,41 +206,49 @@ class ThreadingMixIn(_stdlib.ThreadingMixIn):
     again; and a connection to one of C{http.server}'s handlers takes one only while a request
     that has arrived on it is being answered.
 
+    @cvar deadlines: as L{BaseServer}'s, from which it comes.
     @cvar max_threads: the most requests served at once; others wait, which is logged once.
     @cvar parks_connections: false for a handler object and a thread for each connection, as
         the standard library has it, instead of each HTTP request.
     """
 
-    deadlines: ClassVar[Deadlines] = DEFAULT_DEADLINES
-    max_threads: ClassVar[int] = DEFAULT_MAX_THREADS
-    parks_connections: ClassVar[bool] = True
+    max_threads: int = DEFAULT_MAX_THREADS
+    parks_connections: bool = True
 
-    __adoption: Adoption | None = None
+    _adoption: Adoption | None = None
 
     @override
     def process_request(self, request: Any, client_address: Any) -> None:
         """Have a thread of the pool call C{process_request_thread}."""
-        adoption = self.__adoption
+        adoption = self._adoption
         if adoption is None or not adoption.is_alive():
-            adoption = self.__adoption = Adoption(
-                self,
-                running_reactor(),
-                threads=self.max_threads,
-                deadlines=self.deadlines,
-                parks=self.parks_connections,
-            )
-            if not self.daemon_threads:
-                wait_at_exit(adoption)
-                if self.block_on_close:
-                    self._threads = adoption
+            adoption = self.__adopt()
         adoption.take(request, client_address)
+
+    def __adopt(self) -> Adoption:
+        """The first request has come; on two threads at once, perhaps."""
+        vars(self).pop("_adoption", None)  # a parent's
+        made = Adoption(
+            self,
+            running_reactor(),
+            threads=self.max_threads,
+            option="max_threads",
+            deadlines=getattr(self, "deadlines", DEFAULT_DEADLINES),
+            parks=self.parks_connections,
+        )
+        adoption: Adoption = vars(self).setdefault("_adoption", made)
+        if adoption is made and not self.daemon_threads:
+            wait_at_exit(adoption)
+            if self.block_on_close:
+                self._threads = adoption
+        return adoption
 
     @override
     def server_close(self) -> None:
         """Also wait for what is being served, as C{block_on_close} says."""
         super().server_close()
-        if self.__adoption is not None:
-            self.__adoption.close(waits=self._threads is self.__adoption)
+        if self._adoption is not None:
+            self._adoption.close(waits=self._threads is self._adoption)
 
 
 class ThreadingTCPServer(ThreadingMixIn, TCPServer, _stdlib.ThreadingTCPServer):

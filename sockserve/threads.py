@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -104,6 +105,10 @@ class ThreadConcurrency(Places):
         """How many threads there are now."""
         return len(self._workers)
 
+    def has_thread(self, thread: threading.Thread) -> bool:
+        """Whether C{thread} is one of its own.  Any thread."""
+        return any(worker.thread is thread for worker in tuple(self._workers))
+
     def kill(self, job: IJob) -> bool:
         """A thread cannot be killed."""
         return False
@@ -128,18 +133,16 @@ class ThreadConcurrency(Places):
             worker.inbox.put(False)
         return DeferredList([worker.gone for worker in leaving])
 
-    def join(self, seconds: float | None = None) -> None:
+    def join(self) -> None:
         """
         Wait until threads at work are done with what they are at.  Any thread, but only when
         the reactor does not run any more.
-
-        @param seconds: how long to wait at most for each.
         """
         workers = [each for each in self._workers if each.thread is not threading.current_thread()]
         for worker in workers:
             worker.inbox.put(False)
         for worker in workers:
-            worker.thread.join(seconds)
+            worker.thread.join()
 
     def call(self, function: Callable[..., _T], *arguments: Any) -> Deferred[_T]:
         """
@@ -347,7 +350,8 @@ class _Worker:
                 return
             # Programs tell connections apart by the name of their thread.
             self.thread.name = f"sockserve-{next(_jobs)}"
-            outcome = serve_guarded(job)
+            # As in a thread of its own: what one sets for its time the next does not see.
+            outcome = Context().run(serve_guarded, job)
             pool.done.append((job, outcome))
             del job
             # While others are ready the reactor looks around by itself.

@@ -52,6 +52,7 @@ RINGS = {
     "exits": 2,
     "accepted": 2,
     "adoption": 4,
+    "adopted": 4,
     "loops": 4,
     "listening": 5,
     "http.blocking": 4,

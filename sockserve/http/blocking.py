@@ -38,7 +38,6 @@ _CLOSING = Stage.CLOSING
 _READING = Stage.READING
 _DIRECT = Hold.DIRECT
 _OVER = Hold.OVER
-_BODY = (State.COUNTED_BODY, State.CHUNKED_BODY)
 
 
 class BlockingHTTPServing(CoroutineHTTPServing):
@@ -75,17 +74,16 @@ class BlockingHTTPServing(CoroutineHTTPServing):
             head.expects_continue = False
             self._writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if head.length != 0:
+            self._resume()  # what is left of it may have been held back
             self.timer.arm(Phase.BODY, gathering.body_seconds(self._answer_began))
         gathering.read_on()
-        if self._requests.state in _BODY:  # what is left of it has not been let in yet
-            self._resume()
 
     @override
     def _read_on(self) -> None:
         if self._gathering is None or self._stage is not _ANSWERING:
             super()._read_on()
             return
-        if self._requests.state in _BODY:
+        if self._requests.state in (State.COUNTED_BODY, State.CHUNKED_BODY):
             try:
                 self._gathering.read_on()
             except RemoteProtocolError as error:
@@ -285,10 +283,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
         return left
 
     def _give_up_transport(self) -> None:
-        """
-        The descriptor is another's business now: the transport is not heard of again.  Let
-        go of it, and of its cycle with us.
-        """
+        """The descriptor is another's business now: let go of the transport, and our cycle."""
         self.transport.socket.detach()
         self.transport = self.protocol.transport = None
         self.protocol.record.received = self._received

@@ -176,7 +176,7 @@ class Gathering:
 
     def body_seconds(self, now: float) -> float | None:
         """How long from C{now} the body may go on without another byte."""
-        deadlines = self._factory.deadlines
+        deadlines = self._serving.deadlines
         idle = deadlines.idle
         if idle is not None:
             idle -= now - self._arrived_at

@@ -90,6 +90,7 @@ class HTTPServing(ReactorServing):
         @param lenient: as L{RequestReader}'s.
         """
         super().__init__(protocol)
+        self.deadlines = self.factory.http_deadlines
         self._addresses = addresses
         self._requests = RequestReader(lenient)
         if is_lendable(self.transport):
