@@ -14,6 +14,8 @@ class Slow(socketserver.StreamRequestHandler):
         self.wfile.write(b"begun\\n")
         self.rfile.readline()
         os.write(1, b"done\\n")  # in one piece
+        done.set()
+done = threading.Event()
 """
 
 #: Serves from threads that outlive the main one.
@@ -161,8 +163,8 @@ closing.join(0.3 if {waits} else 15)
 print(closing.is_alive(), flush=True)
 client.close()
 closing.join()
-if {daemon_threads}:  # nobody waits for it
-    time.sleep(0.2)
+if {daemon_threads}:  # nobody else waits for it
+    done.wait(15)
 """
     )
     assert run_program(script, package) == [str(waits), "done"]
@@ -317,11 +319,15 @@ def test_a_signal_handler_may_say_shutdown():
     script = """
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
         signal.signal(signal.SIGTERM, lambda *arguments: server.shutdown())
+        ended = threading.Event()
         def stop():
             print(say(server))
-            os.kill(os.getpid(), signal.SIGTERM)
+            # A signal that comes just before a wait is heard of after it: then by the next.
+            while not ended.wait(0.1):
+                os.kill(os.getpid(), signal.SIGTERM)
         threading.Thread(target=stop).start()
         server.serve_forever(3600)
+        ended.set()
     print("ended")
     """
     assert run_program(script) == ["x", "ended"]
