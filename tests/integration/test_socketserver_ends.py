@@ -267,6 +267,28 @@ def test_a_handler_that_keeps_state_between_requests(modules):
     assert len(setups) == 1
 
 
+@pytest.mark.parametrize("said", [b"", REQUEST, b"GET / HT"], ids=["silent", "answered", "begun"])
+@blocking
+def test_a_closed_server_ends_idle_connections(said):
+    """Though it waits for its requests: there is none."""
+
+    class Server(OURS.socketserver.ThreadingMixIn, OURS.http.HTTPServer):
+        """One that does wait, as its threads are no daemons."""
+
+    server = Server(ADDRESS, web(OURS))
+    with connect(server.server_address) as client:
+        with looping(server):
+            client.sendall(said)
+            if said == REQUEST:
+                while read_line(client) > b"\r\n":
+                    pass
+            else:  # so that it has been accepted
+                with connect(server.server_address) as later:
+                    later.sendall(REQUEST)
+                    assert read_line(later) == b"HTTP/1.1 200 OK\r\n"
+        assert is_ended(client)
+
+
 # Deadlines
 
 

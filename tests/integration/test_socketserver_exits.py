@@ -33,6 +33,22 @@ thread = background(server, poll_interval=0.01)
 
 
 @PACKAGES
+def test_a_program_ends_when_its_handlers_do(package):
+    """Those that are no daemons, whoever has taken their requests."""
+    script = (
+        SLOW
+        + """
+server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Slow)
+client = connect(server)
+server.handle_request()
+client.recv(100)
+threading.Timer(0.2, client.close).start()
+"""
+    )
+    assert run_program(script, package) == ["done"]
+
+
+@PACKAGES
 def test_a_program_goes_on_when_its_main_thread_has_ended(package):
     """And waits for handlers then begun, though serve_forever ends before them."""
     script = AFTER.format(
@@ -49,8 +65,8 @@ def test_a_program_goes_on_when_its_main_thread_has_ended(package):
 
 
 @PACKAGES
-def test_and_waits_for_nothing_when_it_has_served_before(package):
-    """The same where there has been a request before the main thread's end."""
+def test_and_the_same_when_it_has_served_before(package):
+    """Where there has been a request before the main thread's end."""
     script = (
         AFTER.format(
             talk="""
@@ -90,11 +106,19 @@ def test_idle_connections_do_not_keep_a_program_without_its_main_thread():
     assert run_program(script) == ["served"]
 
 
-@pytest.mark.parametrize("state", ["accepted", "kept alive", "in the middle of a head"])
-def test_idle_connections_do_not_keep_a_program(state):
+@pytest.mark.parametrize(
+    ("daemon_threads", "state"),
+    [
+        (False, "accepted"),
+        (False, "kept alive"),
+        (True, "kept alive"),
+        (False, "in the middle of a head"),
+    ],
+)
+def test_idle_connections_do_not_keep_a_program(daemon_threads, state):
     script = f"""
-    class Server(socketserver.ThreadingMixIn, http_server.HTTPServer):
-        pass
+    class Server(http_server.ThreadingHTTPServer):
+        daemon_threads = {daemon_threads}
     server = Server(("127.0.0.1", 0), Web)
     thread = background(server)
     client = connect(server)
@@ -216,7 +240,10 @@ def test_server_close_on_the_reactors_thread_waits_for_nobody():
 @PACKAGES
 @pytest.mark.parametrize("state", ["serving", "stopped"])
 def test_a_fork_leaves_the_parents_server_alone(package, state):
-    """The child serves with a server of its own, the parent goes on with its own."""
+    """
+    The child serves with a server of its own, and with the parent's if that has stopped; the
+    parent goes on with its own.
+    """
     script = f"""
     server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo)
     thread = background(server, poll_interval=0.01)
@@ -232,6 +259,10 @@ def test_a_fork_leaves_the_parents_server_alone(package, state):
                 background(own, poll_interval=0.01)
                 print("child", say(own), flush=True)
                 own.shutdown()
+            if {state!r} == "stopped":
+                background(server, poll_interval=0.01)
+                print("inherited", say(server), flush=True)
+                server.shutdown()
         finally:
             os._exit(0)
     os.waitpid(pid, 0)
@@ -244,7 +275,8 @@ def test_a_fork_leaves_the_parents_server_alone(package, state):
     held.close()
     server.server_close()
     """
-    assert run_program(script, package) == ["x", "child", "x", "x", "x"]
+    inherited = ["inherited", "x"] if state == "stopped" else []
+    assert run_program(script, package) == ["x", "child", "x", *inherited, "x", "x"]
 
 
 @PACKAGES
@@ -276,6 +308,22 @@ def test_workers_forked_before_share_a_listener(package):
 # What is the program's own
 
 
+def test_signals_are_left_as_they_are():
+    """Unlike by a reactor that a program runs by itself."""
+    script = """
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP]
+    before = [signal.getsignal(number) for number in numbers]
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
+        thread = background(server)
+        print(say(server))
+        print([signal.getsignal(number) for number in numbers] == before)
+        print(signal.set_wakeup_fd(-1))
+        server.shutdown()
+        thread.join()
+    """
+    assert run_program(script) == ["x", "True", "-1"]
+
+
 def test_signals_and_the_wakeup_descriptor_are_the_programs():
     script = """
     handled = []
@@ -301,6 +349,8 @@ def test_signals_and_the_wakeup_descriptor_are_the_programs():
 @PACKAGES
 def test_a_keyboard_interrupt_reaches_who_called_serve_forever(package):
     script = """
+    # A shell that starts the tests in the background has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
         def interrupt():
             print(say(server))
@@ -331,6 +381,26 @@ def test_a_signal_handler_may_say_shutdown():
     print("ended")
     """
     assert run_program(script) == ["x", "ended"]
+
+
+def test_a_reactor_of_the_programs_serves_while_it_runs():
+    """And no other is started."""
+    script = """
+    from twisted.internet import reactor, threads
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo)
+    def talk():
+        thread = background(server)
+        print(say(server))
+        server.shutdown()
+        thread.join()
+        print([each.name for each in threading.enumerate()].count("sockserve reactor"))
+    def stop(result):
+        server.server_close()  # on the reactor's own thread
+        reactor.stop()
+    reactor.callWhenRunning(lambda: threads.deferToThread(talk).addBoth(stop))
+    reactor.run()
+    """
+    assert run_program(script) == ["x", "0"]
 
 
 def test_a_reactor_of_the_programs_may_be_installed_later():
