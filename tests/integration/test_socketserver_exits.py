@@ -7,7 +7,8 @@ import pytest
 
 from tests.integration.socketservers import PACKAGES, run_program
 
-#: A handler that has begun before a program ends, and comes to its end after that.
+#: A handler that has begun before a program ends, and comes to its end after that, when its
+#: client goes.  Who lets the client go is a daemon, or would be what keeps the program.
 SLOW = """
 class Slow(socketserver.StreamRequestHandler):
     def handle(self):
@@ -16,6 +17,11 @@ class Slow(socketserver.StreamRequestHandler):
         os.write(1, b"done\\n")  # in one piece
         done.set()
 done = threading.Event()
+def close_later(client):
+    def close():
+        time.sleep(0.1)  # time enough to exit
+        client.close()
+    threading.Thread(target=close, daemon=True).start()
 """
 
 #: Serves from threads that outlive the main one.
@@ -26,7 +32,7 @@ server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Slow)
 def clients():
     threading.main_thread().join()
     {talk}
-threading.Thread(target=clients).start()
+threading.Thread(target=clients, daemon=True).start()
 thread = background(server, poll_interval=0.01)
 """
 )
@@ -42,7 +48,7 @@ server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Slow)
 client = connect(server)
 server.handle_request()
 client.recv(100)
-threading.Timer(0.2, client.close).start()
+close_later(client)
 """
     )
     assert run_program(script, package) == ["done"]
@@ -56,8 +62,7 @@ def test_a_program_goes_on_when_its_main_thread_has_ended(package):
     one, other = connect(server), connect(server)
     one.recv(100), other.recv(100)
     server.shutdown()
-    thread.join()
-    time.sleep(0.05)  # time enough to exit
+    time.sleep(0.1)
     one.close(), other.close()
     """
     )
@@ -73,7 +78,7 @@ def test_and_the_same_when_it_has_served_before(package):
     one = connect(server)
     one.recv(100)
     server.shutdown()
-    thread.join()
+    time.sleep(0.1)
     one.close()
     """
         )
@@ -458,7 +463,7 @@ def stop(result):
     client = result
 reactor.callWhenRunning(lambda: threads.deferToThread(talk).addBoth(stop))
 reactor.run()
-threading.Timer(0.2, client.close).start()
+close_later(client)
 if {way!r} == "server_close":
     server.server_close()
     print("closed")
