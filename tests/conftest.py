@@ -88,6 +88,22 @@ def _descriptors() -> Iterator[str]:
             pass  # the one that listed the folder
 
 
-def _children() -> Iterator[str]:
-    for task in Path("/proc/self/task").glob("*/children"):
-        yield from task.read_text().split()
+def _children() -> set[str]:
+    """
+    The children of every thread.  Those of one that ends become another's, maybe of one that
+    has been looked at, so only what two looks in a row find is what there is.
+    """
+    found, before = _look_for_children(), None
+    while found != before:
+        found, before = _look_for_children(), found
+    return found
+
+
+def _look_for_children() -> set[str]:
+    found: set[str] = set()
+    for task in Path("/proc/self/task").glob("*"):
+        try:
+            found.update((task / "children").read_text().split())
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # the thread has ended, before it was opened or since
+    return found

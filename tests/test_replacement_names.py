@@ -11,6 +11,8 @@ import sockserve.socketserver
 from tests.integration.servers import certificate_file
 
 MODULES = [(socketserver, sockserve.socketserver), (http.server, sockserve.http.server)]
+#: Of theirs, by the name of the module a class is from.
+OURS = {theirs.__name__: ours for theirs, ours in MODULES}
 
 PUBLIC = [
     (theirs, ours, name)
@@ -18,17 +20,33 @@ PUBLIC = [
     for name in dir(theirs)
     if not name.startswith("_") and not inspect.ismodule(getattr(theirs, name))
 ]
-CLASSES = [each for each in PUBLIC if inspect.isclass(getattr(each[0], each[2]))]
-#: Taken in by the standard library's modules, and no part of them.
-TAKEN_IN = {"BufferedIOBase", "HTTPStatus", "time"}
+#: Without what the standard library's modules have taken in from elsewhere.
+CLASSES = [
+    (theirs, ours, name)
+    for theirs, ours, name in PUBLIC
+    if inspect.isclass(getattr(theirs, name)) and getattr(theirs, name).__module__ in OURS
+]
 
-#: What ours do in place of theirs, under the same signature.
 each_name = pytest.mark.parametrize(
     ("theirs", "ours", "name"), PUBLIC, ids=[f"{each[0].__name__}.{each[2]}" for each in PUBLIC]
 )
 each_class = pytest.mark.parametrize(
     ("theirs", "ours", "name"), CLASSES, ids=[f"{each[0].__name__}.{each[2]}" for each in CLASSES]
 )
+
+
+def own(module, name):
+    """
+    What one of our modules has by itself.  Asked for a name it lacks, it gives the standard
+    library's, of which everything below would be true.
+    """
+    assert name in vars(module), f"{module.__name__} has no {name} of its own"
+    return vars(module)[name]
+
+
+def is_replaced(model):
+    """Whether a class of the standard library's has to be another one here."""
+    return issubclass(model, socketserver.BaseServer) or model.__name__.endswith("MixIn")
 
 
 def arguments(function):
@@ -41,34 +59,38 @@ def arguments(function):
 
 @each_name
 def test_every_name_is_there(theirs, ours, name):
-    if name not in TAKEN_IN:
-        assert hasattr(ours, name)
+    assert hasattr(ours, name)
 
 
 @pytest.mark.parametrize(("theirs", "ours"), MODULES, ids=["socketserver", "http.server"])
 def test_what_an_import_of_all_gives(theirs, ours):
-    assert set(theirs.__all__) <= set(ours.__all__)
+    assert set(theirs.__all__) <= set(ours.__all__) <= set(vars(ours))
 
 
 @each_class
 def test_classes_are_subclasses(theirs, ours, name):
-    if name not in TAKEN_IN:
-        assert issubclass(getattr(ours, name), getattr(theirs, name))
+    mine, model = own(ours, name), getattr(theirs, name)
+    assert issubclass(mine, model)
+    assert mine is not model or not is_replaced(model)
+
+
+@each_class
+def test_bases_are_replaced_as_well(theirs, ours, name):
+    mine, model = own(ours, name), getattr(theirs, name)
+    replaced = [base for base in model.__mro__ if is_replaced(base)]
+    assert {own(OURS[base.__module__], base.__name__) for base in replaced} <= set(mine.__mro__)
 
 
 @each_class
 def test_methods_are_looked_up_in_the_same_order(theirs, ours, name):
-    if name not in TAKEN_IN:
-        model = getattr(theirs, name).__mro__
-        mine = getattr(ours, name).__mro__
-        assert [each for each in mine if not each.__module__.startswith("sockserve")] == list(model)
+    model = getattr(theirs, name).__mro__
+    mine = own(ours, name).__mro__
+    assert [each for each in mine if not each.__module__.startswith("sockserve")] == list(model)
 
 
 @each_class
 def test_their_methods_take_the_same(theirs, ours, name):
-    if name in TAKEN_IN:
-        return
-    mine, model = getattr(ours, name), getattr(theirs, name)
+    mine, model = own(ours, name), getattr(theirs, name)
     for method, function in inspect.getmembers(model, inspect.isfunction):
         assert arguments(getattr(mine, method)) == arguments(function), method
 
@@ -82,9 +104,7 @@ def test_their_functions_take_the_same(theirs, ours, name):
 
 @each_class
 def test_their_class_variables_have_the_same_defaults(theirs, ours, name):
-    if name in TAKEN_IN:
-        return
-    mine, model = getattr(ours, name), getattr(theirs, name)
+    mine, model = own(ours, name), getattr(theirs, name)
     for variable, value in inspect.getmembers(model, lambda each: not callable(each)):
         if not variable.startswith("_"):
             assert getattr(mine, variable) == value, variable
@@ -146,7 +166,7 @@ def test_names(module, names):
     gone_with_3_15 = {"CGIHTTPRequestHandler"}
     assert set(module.__all__) - gone_with_3_15 == set(names.split())
     for name in module.__all__:
-        assert getattr(module, name).__name__ == name
+        assert own(module, name).__name__ == name
 
 
 @pytest.mark.parametrize(
@@ -162,7 +182,7 @@ def test_names(module, names):
     ],
 )
 def test_defaults(server, values):
-    cls = getattr(sockserve.socketserver, server)
+    cls = own(sockserve.socketserver, server)
     assert {name: getattr(cls, name) for name in values} == values
 
 
@@ -199,7 +219,7 @@ def test_https_servers_listen_with_the_context_they_make(tmp_path):
 
 
 def test_the_function_that_serves_takes_what_python_3_14s_does():
-    function = sockserve.http.server.test
+    function = own(sockserve.http.server, "test")
     assert {name: default for name, _, default in arguments(function)} == {
         "HandlerClass": sockserve.http.server.BaseHTTPRequestHandler,
         "ServerClass": sockserve.http.server.ThreadingHTTPServer,
@@ -216,7 +236,7 @@ def test_the_function_that_serves_takes_what_python_3_14s_does():
 
 def test_ready_made_servers_mix_in_the_standard_librarys_classes():
     for name in sockserve.socketserver.__all__:
-        cls = getattr(sockserve.socketserver, name)
+        cls = own(sockserve.socketserver, name)
         for kind in ("Threading", "Forking"):
             if name.startswith(kind):
                 assert issubclass(cls, getattr(socketserver, f"{kind}MixIn"))

@@ -23,6 +23,7 @@ from tests.integration.servers import (
 from tests.integration.socketservers import (
     BOTH,
     OURS,
+    PACKAGES,
     blocking,
     eventually,
     looping,
@@ -228,9 +229,14 @@ def test_a_thousand_idle_connections_take_few_threads_and_a_descriptor_each():
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.parametrize("kind", ["ThreadingTCPServer", "TCPServer"])
-def test_a_want_of_descriptors_passes(kind):
-    """Who finds none waits; when there are some again, everybody is served."""
+@pytest.mark.parametrize(("kind", "room"), [("ThreadingTCPServer", 5), ("TCPServer", 0)])
+def test_a_want_of_descriptors_passes(kind, room):
+    """
+    Who finds none waits; when there are some again, everybody is served.
+
+    @param room: how many there are: some clients have one, unless one is all that is asked for
+        at once, as by a serial server.
+    """
     script = f"""
     import errno, resource
     base = socketserver.{kind}
@@ -253,11 +259,11 @@ def test_a_want_of_descriptors_passes(kind):
     free = os.dup(0)  # the lowest that is free
     os.close(free)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 5, limits[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + {room}, limits[1]))
     for client in clients:
         client.settimeout(15)
         client.connect(server.server_address)
-    while errno.EMFILE not in wanted and {kind!r} != "TCPServer":  # that takes one at a time
+    while errno.EMFILE not in wanted:
         time.sleep(0.01)
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     for client in clients:
@@ -291,6 +297,25 @@ def test_a_loop_that_finds_no_descriptors_says_so_and_may_be_shut_down():
     server.server_close()
     """
     assert run_program(script) == ["True", "False"]
+
+
+@PACKAGES
+def test_no_thread_is_left_when_a_server_has_closed(package):
+    """By then, not some time later; and there is one reactor, not one for each server."""
+    script = """
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:  # has what stays
+        background(server, poll_interval=0.01), say(server), server.shutdown()
+    before = set(threading.enumerate())
+    for _ in range(20):
+        with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
+            thread = background(server, poll_interval=0.01)
+            say(server)
+            server.shutdown()
+            thread.join()
+        assert set(threading.enumerate()) <= before, threading.enumerate()
+    print("ended")
+    """
+    assert run_program(script, package) == ["ended"]
 
 
 @pytest.mark.parametrize("kind", ["ThreadingTCPServer", "ThreadingHTTPServer"])

@@ -267,17 +267,44 @@ def test_a_handler_that_keeps_state_between_requests(modules):
     assert len(setups) == 1
 
 
+@pytest.mark.parametrize("said", [b"", REQUEST, b"GET / HT"], ids=["silent", "answered", "begun"])
+@blocking
+def test_a_closed_server_ends_idle_connections(said):
+    """Though it waits for its requests: there is none."""
+
+    class Server(OURS.socketserver.ThreadingMixIn, OURS.http.HTTPServer):
+        """One that does wait, as its threads are no daemons."""
+
+    server = Server(ADDRESS, web(OURS))
+    with connect(server.server_address) as client:
+        with looping(server):
+            client.sendall(said)
+            if said == REQUEST:
+                while read_line(client) > b"\r\n":
+                    pass
+            else:  # so that it has been accepted
+                with connect(server.server_address) as later:
+                    later.sendall(REQUEST)
+                    assert read_line(later) == b"HTTP/1.1 200 OK\r\n"
+        assert is_ended(client)
+
+
 # Deadlines
 
 
-def seconds_until(client, said=None):
-    """How long until a client is sent something, or its connection ends."""
-    if said:
-        client.sendall(said)
-    began = time.monotonic()
+def seconds_until_end(client, began):
+    """
+    How long it is until a client's connection ends, which it may be told of first.
+
+    @param began: a time by C{time.monotonic} when no deadline was armed yet: the machine may
+        have other things to do between any two steps of a test.
+    """
     with contextlib.suppress(ConnectionError, ssl.SSLEOFError):
         client.recv(1)
-    return time.monotonic() - began
+    seconds = time.monotonic() - began
+    with contextlib.suppress(ssl.SSLEOFError):
+        assert is_ended(client)
+    return seconds
 
 
 @pytest.mark.parametrize(
@@ -299,13 +326,15 @@ def test_deadlines_of_http_connections(phase, said, parks_connections):
     server.handle_error = lambda *arguments: None
     server.deadlines = Deadlines(**{"idle": 15.0, "header": 15.0, phase: 0.2})
     server.parks_connections = parks_connections
-    with looping(server), connect(server.server_address) as client:
-        client.sendall(said)
-        if said == REQUEST:
-            while read_line(client) > b"\r\n":
-                pass
-        assert 0.1 < seconds_until(client) < 10
-        assert is_ended(client)
+    began = time.monotonic()
+    with connect(server.server_address) as client:
+        client.sendall(said)  # before it is accepted, lest it be late
+        with looping(server):
+            if said == REQUEST:
+                assert read_line(client) == b"HTTP/1.1 200 OK\r\n"
+                while read_line(client) > b"\r\n":
+                    pass
+            assert 0.1 < seconds_until_end(client, began) < 10
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
@@ -329,9 +358,10 @@ def test_deadlines_of_stream_handlers(phase, tls, tmp_path):
         context.load_cert_chain(certificate_file(tmp_path))
         server.socket = context.wrap_socket(server.socket, server_side=True)
     with looping(server):
+        began = time.monotonic()
         client = connect(server.server_address)
         with secure(client) if tls else client as client:
-            assert 0.1 < seconds_until(client) < 10
+            assert 0.1 < seconds_until_end(client, began) < 10
             assert ended.wait(PATIENCE_SECONDS)
 
 
@@ -349,28 +379,43 @@ def test_a_handler_that_takes_too_long_loses_its_connection(parks_connections):
     server.handle_error = lambda *arguments: None
     server.deadlines = Deadlines(handle=0.2)
     server.parks_connections = parks_connections
-    with looping(server), connect(server.server_address) as client:
-        assert 0.1 < seconds_until(client, REQUEST) < 10
-        assert is_ended(client)
+    with looping(server):
+        began = time.monotonic()
+        with connect(server.server_address) as client:
+            client.sendall(REQUEST)
+            assert 0.1 < seconds_until_end(client, began) < 10
         go_on.set()
 
 
+def armed():
+    """The timers of connections; a reactor's turn has passed since this was called."""
+    from twisted.internet import reactor
+    from twisted.internet.threads import blockingCallFromThread
+
+    delayed = map(str, blockingCallFromThread(reactor, reactor.getDelayedCalls))
+    # The pool's are of the threads' own.
+    return [call for call in delayed if "DeadlineTimer" in call]
+
+
+@pytest.mark.parametrize(
+    "deadlines", [None, Deadlines(idle=60.0, header=60.0)], ids=["default", "asked for"]
+)
 @pytest.mark.parametrize("parks_connections", [True, False])
 @blocking
-def test_by_default_nothing_times_out(parks_connections):
-    """As far as that can be waited for: no deadline that would is armed."""
-    from twisted.internet import reactor
-
+def test_by_default_nothing_times_out(parks_connections, deadlines):
+    """As far as that can be waited for: no timer is armed, which there is if one asks for it."""
     server = OURS.http.ThreadingHTTPServer(ADDRESS, web(OURS))
     server.handle_error = lambda *arguments: None  # its client leaves before the answer's end
+    if deadlines is not None:
+        server.deadlines = deadlines
     server.parks_connections = parks_connections
     with looping(server), connect(server.server_address) as client:
         client.sendall(REQUEST + REQUEST[:9])
         while read_line(client) > b"\r\n":
             pass
-        time.sleep(0.05)
-        # The pool's are of the threads' own; a connection's is a timer's.
-        delayed = [str(call) for call in reactor.getDelayedCalls()]
-        assert not [call for call in delayed if "DeadlineTimer" in call]
+        if deadlines is None:
+            assert not any(armed() for _ in range(100))
+        else:
+            eventually(armed)
         client.sendall(REQUEST[9:])
         assert read_line(client) == b"HTTP/1.1 200 OK\r\n"

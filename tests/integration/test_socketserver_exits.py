@@ -7,13 +7,21 @@ import pytest
 
 from tests.integration.socketservers import PACKAGES, run_program
 
-#: A handler that has begun before a program ends, and comes to its end after that.
+#: A handler that has begun before a program ends, and comes to its end after that, when its
+#: client goes.  Who lets the client go is a daemon, or would be what keeps the program.
 SLOW = """
 class Slow(socketserver.StreamRequestHandler):
     def handle(self):
         self.wfile.write(b"begun\\n")
         self.rfile.readline()
         os.write(1, b"done\\n")  # in one piece
+        done.set()
+done = threading.Event()
+def close_later(client):
+    def close():
+        time.sleep(0.1)  # time enough to exit
+        client.close()
+    threading.Thread(target=close, daemon=True).start()
 """
 
 #: Serves from threads that outlive the main one.
@@ -24,10 +32,26 @@ server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Slow)
 def clients():
     threading.main_thread().join()
     {talk}
-threading.Thread(target=clients).start()
+threading.Thread(target=clients, daemon=True).start()
 thread = background(server, poll_interval=0.01)
 """
 )
+
+
+@PACKAGES
+def test_a_program_ends_when_its_handlers_do(package):
+    """Those that are no daemons, whoever has taken their requests."""
+    script = (
+        SLOW
+        + """
+server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Slow)
+client = connect(server)
+server.handle_request()
+client.recv(100)
+close_later(client)
+"""
+    )
+    assert run_program(script, package) == ["done"]
 
 
 @PACKAGES
@@ -38,8 +62,7 @@ def test_a_program_goes_on_when_its_main_thread_has_ended(package):
     one, other = connect(server), connect(server)
     one.recv(100), other.recv(100)
     server.shutdown()
-    thread.join()
-    time.sleep(0.05)  # time enough to exit
+    time.sleep(0.1)
     one.close(), other.close()
     """
     )
@@ -47,15 +70,15 @@ def test_a_program_goes_on_when_its_main_thread_has_ended(package):
 
 
 @PACKAGES
-def test_and_waits_for_nothing_when_it_has_served_before(package):
-    """The same where there has been a request before the main thread's end."""
+def test_and_the_same_when_it_has_served_before(package):
+    """Where there has been a request before the main thread's end."""
     script = (
         AFTER.format(
             talk="""
     one = connect(server)
     one.recv(100)
     server.shutdown()
-    thread.join()
+    time.sleep(0.1)
     one.close()
     """
         )
@@ -88,11 +111,19 @@ def test_idle_connections_do_not_keep_a_program_without_its_main_thread():
     assert run_program(script) == ["served"]
 
 
-@pytest.mark.parametrize("state", ["accepted", "kept alive", "in the middle of a head"])
-def test_idle_connections_do_not_keep_a_program(state):
+@pytest.mark.parametrize(
+    ("daemon_threads", "state"),
+    [
+        (False, "accepted"),
+        (False, "kept alive"),
+        (True, "kept alive"),
+        (False, "in the middle of a head"),
+    ],
+)
+def test_idle_connections_do_not_keep_a_program(daemon_threads, state):
     script = f"""
-    class Server(socketserver.ThreadingMixIn, http_server.HTTPServer):
-        pass
+    class Server(http_server.ThreadingHTTPServer):
+        daemon_threads = {daemon_threads}
     server = Server(("127.0.0.1", 0), Web)
     thread = background(server)
     client = connect(server)
@@ -161,8 +192,8 @@ closing.join(0.3 if {waits} else 15)
 print(closing.is_alive(), flush=True)
 client.close()
 closing.join()
-if {daemon_threads}:  # nobody waits for it
-    time.sleep(0.2)
+if {daemon_threads}:  # nobody else waits for it
+    done.wait(15)
 """
     )
     assert run_program(script, package) == [str(waits), "done"]
@@ -214,7 +245,10 @@ def test_server_close_on_the_reactors_thread_waits_for_nobody():
 @PACKAGES
 @pytest.mark.parametrize("state", ["serving", "stopped"])
 def test_a_fork_leaves_the_parents_server_alone(package, state):
-    """The child serves with a server of its own, the parent goes on with its own."""
+    """
+    The child serves with a server of its own, and with the parent's if that has stopped; the
+    parent goes on with its own.
+    """
     script = f"""
     server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo)
     thread = background(server, poll_interval=0.01)
@@ -230,6 +264,10 @@ def test_a_fork_leaves_the_parents_server_alone(package, state):
                 background(own, poll_interval=0.01)
                 print("child", say(own), flush=True)
                 own.shutdown()
+            if {state!r} == "stopped":
+                background(server, poll_interval=0.01)
+                print("inherited", say(server), flush=True)
+                server.shutdown()
         finally:
             os._exit(0)
     os.waitpid(pid, 0)
@@ -242,7 +280,8 @@ def test_a_fork_leaves_the_parents_server_alone(package, state):
     held.close()
     server.server_close()
     """
-    assert run_program(script, package) == ["x", "child", "x", "x", "x"]
+    inherited = ["inherited", "x"] if state == "stopped" else []
+    assert run_program(script, package) == ["x", "child", "x", *inherited, "x", "x"]
 
 
 @PACKAGES
@@ -274,6 +313,22 @@ def test_workers_forked_before_share_a_listener(package):
 # What is the program's own
 
 
+def test_signals_are_left_as_they_are():
+    """Unlike by a reactor that a program runs by itself."""
+    script = """
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP]
+    before = [signal.getsignal(number) for number in numbers]
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
+        thread = background(server)
+        print(say(server))
+        print([signal.getsignal(number) for number in numbers] == before)
+        print(signal.set_wakeup_fd(-1))
+        server.shutdown()
+        thread.join()
+    """
+    assert run_program(script) == ["x", "True", "-1"]
+
+
 def test_signals_and_the_wakeup_descriptor_are_the_programs():
     script = """
     handled = []
@@ -299,6 +354,8 @@ def test_signals_and_the_wakeup_descriptor_are_the_programs():
 @PACKAGES
 def test_a_keyboard_interrupt_reaches_who_called_serve_forever(package):
     script = """
+    # A shell that starts the tests in the background has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
         def interrupt():
             print(say(server))
@@ -317,14 +374,38 @@ def test_a_signal_handler_may_say_shutdown():
     script = """
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
         signal.signal(signal.SIGTERM, lambda *arguments: server.shutdown())
+        ended = threading.Event()
         def stop():
             print(say(server))
-            os.kill(os.getpid(), signal.SIGTERM)
+            # A signal that comes just before a wait is heard of after it: then by the next.
+            while not ended.wait(0.1):
+                os.kill(os.getpid(), signal.SIGTERM)
         threading.Thread(target=stop).start()
         server.serve_forever(3600)
+        ended.set()
     print("ended")
     """
     assert run_program(script) == ["x", "ended"]
+
+
+def test_a_reactor_of_the_programs_serves_while_it_runs():
+    """And no other is started."""
+    script = """
+    from twisted.internet import reactor, threads
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo)
+    def talk():
+        thread = background(server)
+        print(say(server))
+        server.shutdown()
+        thread.join()
+        print([each.name for each in threading.enumerate()].count("sockserve reactor"))
+    def stop(result):
+        server.server_close()  # on the reactor's own thread
+        reactor.stop()
+    reactor.callWhenRunning(lambda: threads.deferToThread(talk).addBoth(stop))
+    reactor.run()
+    """
+    assert run_program(script) == ["x", "0"]
 
 
 def test_a_reactor_of_the_programs_may_be_installed_later():
@@ -382,7 +463,7 @@ def stop(result):
     client = result
 reactor.callWhenRunning(lambda: threads.deferToThread(talk).addBoth(stop))
 reactor.run()
-threading.Timer(0.2, client.close).start()
+close_later(client)
 if {way!r} == "server_close":
     server.server_close()
     print("closed")

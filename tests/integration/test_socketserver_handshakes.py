@@ -9,10 +9,12 @@ import pytest
 
 from sockserve import Deadlines
 from tests.integration.servers import (
+    PATIENCE_SECONDS,
     certificate_file,
     connect,
     connect_tls,
     is_ended,
+    read_all,
     read_line,
     reset,
     trusting,
@@ -75,6 +77,33 @@ def test_many_that_are_silent_take_no_threads(kind, tmp_path):
         assert echoes(server)
 
 
+@pytest.mark.parametrize("kind", ["HTTPSServer", "ThreadingHTTPSServer"])
+@blocking
+def test_https_servers_are_held_up_by_nobody(kind, tmp_path):
+    """They listen for TLS by themselves, on every Python."""
+
+    class Web(OURS.http.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(self.connection.version().encode())
+
+        def log_message(self, *arguments):
+            """Quiet."""
+
+    server = getattr(OURS.http, kind)(ADDRESS, Web, certfile=certificate_file(tmp_path))
+    address = server.server_address
+    # The stdlib's servers end a connection without TLS's own end, too.
+    with (
+        looping(server),
+        connect(address),
+        connect(address),
+        trusting().wrap_socket(connect(address)) as client,
+    ):
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert read_all(client).endswith(b"\r\n\r\nTLSv1.3")
+
+
 def test_a_forking_server_is_held_up_by_nobody(tmp_path):
     script = f"""
     import ssl
@@ -99,7 +128,7 @@ def test_a_forking_server_is_held_up_by_nobody(tmp_path):
 
 
 @KINDS
-@pytest.mark.parametrize("deadline", [None, 10.0])
+@pytest.mark.parametrize("deadline", [None, 4 * PATIENCE_SECONDS])
 @blocking
 def test_a_server_that_stops_lets_go_of_those_that_are_silent(kind, deadline, tmp_path):
     deadlines = Deadlines(handshake=deadline)
@@ -111,25 +140,42 @@ def test_a_server_that_stops_lets_go_of_those_that_are_silent(kind, deadline, tm
         assert is_ended(silent)
 
 
+def trickles(client):
+    """The beginning of a handshake, by bytes, until the connection ends."""
+    client.settimeout(0.02)
+    for byte in b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"." * 500:
+        try:
+            client.sendall(b"%c" % byte)
+            if client.recv(1) == b"":
+                return True
+        except TimeoutError:
+            continue
+        except ConnectionError:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("end_of", [is_ended, trickles], ids=["silent", "trickles"])
+@KINDS
 @blocking
-def test_one_that_trickles_is_let_go_of_at_the_deadline(tmp_path):
-    server = secured(tmp_path, deadlines=Deadlines(handshake=0.3))
-    with looping(server), connect(server.server_address) as slow:
-        hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"." * 100
-        slow.settimeout(0.02)
-        began = time.monotonic()
-        for byte in hello:
-            try:
-                slow.sendall(b"%c" % byte)
-                if slow.recv(1) == b"":
-                    break
-            except TimeoutError:
-                continue
-            except ConnectionError:
-                break
-        else:
-            pytest.fail("it was not let go of")
-        assert 0.2 < time.monotonic() - began < 10
+def test_one_that_takes_too_long_is_let_go_of_at_the_deadline(kind, end_of, tmp_path):
+    base = getattr(OURS.socketserver, kind)
+    server = secured(tmp_path, base, deadlines=Deadlines(handshake=0.3))
+    with looping(server):
+        began = time.monotonic()  # it may be accepted before this thread goes on
+        with connect(server.server_address) as slow:
+            assert end_of(slow)
+            assert 0.2 < time.monotonic() - began < 10
+
+
+@KINDS
+@blocking
+def test_handle_request_does_the_handshake_by_itself(kind, tmp_path):
+    with secured(tmp_path, getattr(OURS.socketserver, kind)) as server:
+        once = threading.Thread(target=server.handle_request)
+        once.start()
+        assert echoes(server)
+        once.join()
 
 
 @blocking
@@ -253,11 +299,11 @@ def test_a_verify_request_that_says_no_comes_after_the_handshake(kind, tmp_path)
     seen = []
 
     def verify_request(server, request, client_address):
-        seen.append((request.version() is not None, threading.current_thread() is serving))
+        seen.append((request.version(), threading.current_thread() is serving))
         return False
 
     base = getattr(OURS.socketserver, kind)
     server = secured(tmp_path, base, verify_request=verify_request)
     with looping(server) as serving, connect_tls(server.server_address) as client:
         assert is_refused(client)
-    assert seen == [(True, True)]
+    assert seen == [("TLSv1.3", True)]

@@ -58,8 +58,8 @@ def say(client, line):
 
 def tracing(base):
     """
-    A server that notes of each method in C{trace} whether it ran on the thread C{serving}, what
-    exception was being handled, and whether the connection was open.
+    A server that notes of each method in C{trace} what thread it ran on, what exception was
+    being handled, and whether the connection was open.
     """
 
     def note(name):
@@ -68,7 +68,7 @@ def tracing(base):
             self.trace.append(
                 (
                     name,
-                    threading.current_thread() is self.serving,
+                    threading.current_thread(),
                     sys.exc_info()[0],
                     isinstance(request, socket.socket) and request.fileno() >= 0,
                 )
@@ -82,12 +82,15 @@ def tracing(base):
 
 
 def trace_of(server, talk):
-    """What is called for what one client does, by name."""
-    server.trace, server.serving = [], None
-    with looping(server) as server.serving:
+    """What is called for what one client does, by name; threads by what they are there for."""
+    server.trace = []
+    with looping(server) as serving:
         talk(server.server_address)
         eventually(lambda: any(entry[0] == "close_request" for entry in server.trace))
-    return sorted(server.trace, key=lambda entry: entry[0])
+    places = {thread: "handling" for name, thread, *_ in server.trace if name == "finish_request"}
+    places[serving] = "serving"
+    trace = [(name, places.get(where, where), *more) for name, where, *more in server.trace]
+    return sorted(trace, key=lambda entry: entry[0])
 
 
 @pytest.mark.parametrize("verified", [True, False])
@@ -276,6 +279,44 @@ def test_a_forked_child_calls_what_is_about_its_connection(package):
         "shutdown_request:child",
         "verify_request:serving",
     ]
+
+
+@BOTH
+@blocking
+def test_a_finish_request_gets_the_accepted_connection_once(modules):
+    """For all that is asked on it, be it HTTP."""
+
+    class Web(modules.http.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            """Quiet."""
+
+    class Server(modules.http.ThreadingHTTPServer):
+        def get_request(self):
+            accepted.append(super().get_request())
+            return accepted[0]
+
+        def finish_request(self, request, client_address):
+            finished.append((request, client_address))
+            self.RequestHandlerClass(request, client_address, self)
+
+    accepted, finished = [], []
+    server = Server(ADDRESS, Web)
+    with looping(server), connect(server.server_address) as client:
+        for _ in range(2):
+            assert say(client, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n") == b"HTTP/1.1 200 OK\r\n"
+            while read_line(client) > b"\r\n":
+                pass
+        client.shutdown(socket.SHUT_WR)
+        assert is_ended(client)
+    assert finished == accepted
+    assert [type(request) for request, _ in finished] == [socket.socket]
 
 
 @BOTH

@@ -29,13 +29,15 @@ def test_a_tunnel(modules):
     with (
         socket.create_server(("127.0.0.1", 0)) as target,
         running("tunnel", modules, target.getsockname()[1]) as program,
-        connect(program.address) as client,
-        connect(program.address) as second,
     ):
         target.settimeout(PATIENCE_SECONDS)
-        inside, _ = target.accept()
-        other, _ = target.accept()
-        with inside, other:
+        # One after another, as they are tunnelled by threads of their own.
+        with (
+            connect(program.address) as client,
+            target.accept()[0] as inside,
+            connect(program.address) as second,
+            target.accept()[0] as other,
+        ):
             for near, far in ((client, inside), (inside, client)):
                 for size in (1, 5000, 300_000):
                     data = os.urandom(size)
@@ -103,6 +105,7 @@ def test_a_proxy(modules, tmp_path):
         running("http_proxy", modules) as program,
         origin() as port,
         origin(certificate) as secure_port,
+        socket.socket() as nobody,
     ):
         proxy = ["--proxy", program.url, "--noproxy", ""]
         url, secure_url = f"http://127.0.0.1:{port}", f"https://localhost:{secure_port}"
@@ -116,14 +119,10 @@ def test_a_proxy(modules, tmp_path):
         assert curl(*proxy, f"{secure_url}/a") == "GET /a None\n"
         posted = curl(*proxy, *body, secure_url, input="x" * 2_000_000)
         assert posted == "POST 2000000 None\n"
-        closed = f"https://127.0.0.1:{unused_port()}"
+        nobody.bind(("127.0.0.1", 0))  # and does not listen, nor does anybody else
+        closed = f"https://127.0.0.1:{nobody.getsockname()[1]}"
         curl(*proxy, closed, status=56)
         assert status_of(*proxy, closed.replace("https", "http")) == "502"
-
-
-def unused_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 class WebSocket:
