@@ -7,7 +7,7 @@
 PYTHON ?= python3
 DEV = .venv-dev/bin/python -m
 
-.PHONY: serve test lint types docs check bench clean
+.PHONY: serve test lint types news docs check bench clean
 
 serve: .venv/.made
 	.venv/bin/twistd --nodaemon --pidfile= sockserve $(ARGS)
@@ -22,11 +22,13 @@ lint: .venv-dev/.made
 types: .venv-dev/.made
 	$(DEV) mypy
 
-docs: .venv-dev/.made
+news: .venv-dev/.made
 	$(DEV) towncrier build --draft --version next >/dev/null
+
+docs: news
 	$(DEV) pytest tests/test_docs.py
 
-check: lint types docs test
+check: lint types news test
 
 bench: .venv-dev/.made
 	$(DEV) benchmarks $(ARGS)

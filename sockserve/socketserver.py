@@ -10,9 +10,11 @@ L{sockserve.loops} and L{sockserve.adoption}.
 
 from __future__ import annotations
 
+import errno
 import socket
 import socketserver as _stdlib
 import threading
+import time
 from socketserver import BaseRequestHandler, DatagramRequestHandler, StreamRequestHandler
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +52,13 @@ __all__ = [
 #: A program that keeps a thread for each connection, as all did, works as before with so
 #: many; a runaway one does not take the machine with it.
 DEFAULT_MAX_THREADS = 1000
+
+#: What says that the process or the system has no room for another connection.
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+#: How long nobody is accepted then.  Too short for clients that wait to notice, and with ten
+#: attempts in a second the processor is free for what may make room.
+_NO_ROOM_SECONDS = 0.1
 
 #: A program that waits for ever, waits for ever; but who says nothing at all when TLS is
 #: spoken is not waited for.
@@ -182,6 +191,19 @@ class TCPServer(BaseServer, _stdlib.TCPServer):
         _check_handler(self, RequestHandlerClass)
         _stdlib.TCPServer.__init__(self, server_address, RequestHandlerClass, bind_and_activate)
         BaseServer._let_shutdown_pass(self)
+
+    @override
+    def get_request(self) -> Any:
+        """
+        One more; where there is no room for another connection, a moment passes first: the
+        next attempt would fail as well, and the one after it.
+        """
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                time.sleep(_NO_ROOM_SECONDS)
+            raise
 
 
 class UDPServer(TCPServer, _stdlib.UDPServer):

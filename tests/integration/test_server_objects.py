@@ -266,6 +266,104 @@ async def test_admission_applies():
         await until(lambda: factory.statistics.refused["network"] == 1)
 
 
+async def test_clients_are_counted_out_whatever_the_program_calls_them():
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+        def get_request(self):
+            return super().get_request()[0], None
+
+    def one():
+        with connect(server) as client:
+            return read_line(client) if client.sendall(b"x\n") is None else None
+
+    server = Server(("127.0.0.1", 0), Echo)
+    async with Serving(server, admission=Admission(max_connections_per_peer=1)) as counted:
+        for _ in range(3):
+            assert (await in_thread(one)).endswith(b" x\n")
+            await until(lambda: not counted.statistics.active)
+        assert not counted.statistics.refused
+
+
+@pytest.mark.parametrize("kind", ["ThreadingTCPServer", "ThreadingUDPServer", "UDPServer"])
+async def test_what_has_become_of_requests(kind):
+    """Byte counts are known of connections only."""
+    told = []
+
+    class Fails(socketserver.BaseRequestHandler):
+        def handle(self):
+            if isinstance(self.request, tuple):
+                self.request[1].sendto(b"answer", self.client_address)
+            else:
+                self.request.recv(100)
+                self.request.sendall(b"answer")
+            raise ZeroDivisionError
+
+    class Server(getattr(socketserver, kind)):
+        def handle_error(self, request, client_address):
+            """Quiet."""
+
+    server = Server(("127.0.0.1", 0), Fails)
+
+    def ask():
+        with socket.socket(server.address_family, server.socket_type) as client:
+            client.settimeout(15)
+            client.connect(server.server_address)
+            client.sendall(b"ask")
+            assert client.recv(100) == b"answer"
+
+    async with Serving(server) as counted:
+        counted.observers.append(told.append)
+        await in_thread(ask)
+        await until(lambda: told)
+        assert counted.statistics.errors == counted.statistics.requests == 1
+        assert not counted.statistics.active
+    [record] = told
+    assert record.outcome == "error"
+    assert record.phases.keys() >= {"queue", "handle"}
+    known = (None, None) if "UDP" in kind else (3, 6)
+    assert (record.received, record.sent) == known
+
+
+async def test_stopping_lets_datagrams_be_answered():
+    gate, begun = threading.Event(), threading.Event()
+
+    class Waits(socketserver.BaseRequestHandler):
+        def handle(self):
+            begun.set()
+            gate.wait(15)
+            self.request[1].sendto(b"answer", self.client_address)
+
+    server = socketserver.ThreadingUDPServer(("127.0.0.1", 0), Waits)
+    serving = Serving(server)
+    await serving.__aenter__()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(15)
+        client.sendto(b"ask", server.server_address)
+        await in_thread(begun.wait, 15)
+        stopped = serving.service.stopService()
+        gate.set()
+        await stopped
+        assert client.recv(100) == b"answer"
+    assert server.socket.fileno() == -1
+
+
+async def test_a_serial_server_does_not_complain_that_others_wait(caplog):
+    gate = threading.Event()
+
+    class Waits(socketserver.BaseRequestHandler):
+        def handle(self):
+            gate.wait(15)
+
+    server = socketserver.TCPServer(("127.0.0.1", 0), Waits)
+    async with Serving(server) as counted:
+        with connect(server), connect(server):
+            await until(lambda: counted.statistics.accepted == 2)
+            gate.set()
+            await until(lambda: counted.statistics.requests == 2)
+    assert not caplog.records
+
+
 async def test_stopping_lets_requests_end_and_closes_idle_connections():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Web)
     server.greeting = b"hello"

@@ -277,6 +277,32 @@ def test_a_want_of_descriptors_passes(kind, room):
     assert run_program(script) == ["x", "True", "x"]
 
 
+def test_a_want_of_descriptors_leaves_the_processor_to_others():
+    script = """
+    import resource
+    attempts = []
+    class Server(socketserver.TCPServer):
+        def get_request(self):
+            attempts.append(None)
+            return super().get_request()
+    server = Server(("127.0.0.1", 0), Echo)
+    thread = background(server)
+    print(say(server))
+    attempts.clear()
+    client = socket.socket()
+    free = os.dup(0)  # the lowest that is free
+    os.close(free)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    client.connect(server.server_address)
+    time.sleep(0.5)
+    print(0 < len(attempts) < 50)  # and not as many as there is time for
+    server.shutdown()
+    thread.join()
+    """
+    assert run_program(script) == ["x", "True"]
+
+
 def test_a_loop_that_finds_no_descriptors_says_so_and_may_be_shut_down():
     script = """
     import errno, resource
