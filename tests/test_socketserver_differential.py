@@ -175,8 +175,9 @@ class Conversing:
         super().__init__(request, client_address, server)
 
     def fail(self, where):
-        if where in self.talk["raises"]:
-            raise RAISED[self.talk["raises"][where]](where)
+        raises = self.talk["raises"]
+        if where in raises:
+            raise RAISED[raises[where]](where)
 
     def setup(self):
         self.note(f"setup {self.request.gettimeout()}")
@@ -509,5 +510,120 @@ async def test_streams(kind, tmp_path):
     def check(talk):
         expected = serve_and_talk(socketserver, kind, talk, tmp_path)
         assert serve_and_talk(sockserve.socketserver, kind, talk, tmp_path) == expected
+
+    await deferToThread(check)
+
+
+# Datagrams
+
+datagram_steps = st.one_of(
+    st.tuples(st.just("read"), st.integers(-1, 40)),
+    st.tuples(st.just("readline")),
+    st.tuples(st.just("write"), pieces),
+    st.tuples(st.just("sendto"), pieces),
+    st.tuples(st.just("look")),
+    st.tuples(st.just("raise"), st.sampled_from([*RAISED])),
+)
+
+datagrams = st.fixed_dictionaries(
+    {
+        "data": st.binary(max_size=60) | st.just(b"x" * 8192) | st.just(b"x" * 9000),
+        "steps": st.lists(datagram_steps, max_size=4),
+        "raises": rarely(raising),
+        "server_raises": rarely(st.just({"process_request": "ZeroDivisionError"})),
+        "verdict": st.sampled_from([True] * 9 + [False]),
+    }
+)
+
+
+class Answering(socketserver.DatagramRequestHandler):
+    """Does what is asked of it with a datagram, then the next thing with the next one."""
+
+    def __init__(self, request, client_address, server):
+        self.note = server.record.note
+        self.talk = server.talk
+        self.note("constructor")
+        self.fail("constructor")
+        super().__init__(request, client_address, server)
+
+    fail = Conversing.fail
+
+    def setup(self):
+        self.fail("setup")
+        super().setup()
+        self.fail("after setup")
+
+    def finish(self):
+        self.note("finish")
+        self.fail("finish")
+        super().finish()
+        self.fail("after finish")
+
+    def handle(self):
+        for name, *given_ in self.talk["steps"]:
+            self.note(f"{name}: {shown(getattr(self, 'do_' + name)(*given_))}")
+
+    def do_read(self, size):
+        return self.rfile.read(size)
+
+    def do_readline(self):
+        return self.rfile.readline()
+
+    def do_write(self, data):
+        return self.wfile.write(data)
+
+    def do_sendto(self, data):
+        return self.socket.sendto(data, self.client_address)
+
+    def do_look(self):
+        return (
+            [type(each).__name__ for each in self.request],
+            len(self.packet),
+            self.socket is self.server.socket,
+            self.client_address == self.server.client,
+        )
+
+    def do_raise(self, name):
+        raise RAISED[name](name)
+
+
+def serve_packets(module, kind, packets):
+    """What is received for each, and what ran."""
+    with contextlib.ExitStack() as stack:
+        done = Words()
+        stack.callback(done.close)
+
+        class Server(Recorded, getattr(module, kind)):
+            def close_request(self, request):
+                super().close_request(request)
+                done.say()
+
+        server = Server(("127.0.0.1", 0), Answering)
+        client = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        client.bind(("127.0.0.1", 0))
+        server.client = client.getsockname()
+        received = []
+        with recording(server) as record:
+            stack.callback(record.close)
+            for packet in packets:
+                server.talk = packet
+                server.raises, server.verdict = packet["server_raises"], packet["verdict"]
+                client.sendto(packet["data"], server.server_address)
+                done.wait()
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        received.append(client.recv(2**16, socket.MSG_DONTWAIT))
+                if kind == "UDPServer" and "SystemExit" in str(packet):
+                    break  # it may have ended serve_forever
+        return received, record.lines()
+
+
+@pytest.mark.parametrize("kind", ["UDPServer", "ThreadingUDPServer"])
+async def test_datagrams(kind):
+    @tries(100)
+    @given(st.lists(datagrams, max_size=3))
+    def check(packets):
+        expected = serve_packets(socketserver, kind, packets)
+        assert serve_packets(sockserve.socketserver, kind, packets) == expected
 
     await deferToThread(check)
