@@ -215,11 +215,14 @@ def peer_is_gone(request: object) -> bool:
         return False
     try:
         poll = select.poll()
-        poll.register(request, 0)
-        # A reset leaves what came before it to be read.
-        if poll.poll(0):
-            return True
-        return not request.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        poll.register(request, select.POLLIN)
+        ready = poll.poll(0)
+        # First of all: a socket with a timeout would be waited for. And a reset leaves what
+        # came before it to be read.
+        if not ready or ready[0][1] != select.POLLIN:
+            return bool(ready)
+        # Not by an override: TLS knows no flags.
+        return not socket.socket.recv(request, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:
         return False
     except (OSError, ValueError):

@@ -45,8 +45,11 @@ def test_a_timeout_of_something_else_is_an_error(server, pair):
     assert server.outcome_of(pair[0], TimeoutError("timed out")) is Outcome.ERROR
 
 
-def test_a_broken_connection_is_the_clients_when_the_client_is_gone(server, pair):
+@pytest.mark.parametrize("seconds", [None, 0.01])
+def test_a_broken_connection_is_the_clients_when_the_client_is_gone(server, pair, seconds):
+    """Its own timeout is not waited for."""
     ours, theirs = pair
+    ours.settimeout(seconds)
     assert server.outcome_of(ours, ConnectionResetError()) is Outcome.ERROR
     theirs.close()
     assert server.outcome_of(ours, ConnectionResetError()) is Outcome.LOST
