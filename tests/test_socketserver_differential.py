@@ -213,7 +213,11 @@ class Conversing:
         return self.rfile.readline()
 
     def do_bytes(self, data, _):
-        return self.rfile.read(len(data))
+        read = b""
+        # Without a buffer it gives what there is.
+        while len(read) < len(data) and (part := self.rfile.read(len(data) - len(read))):
+            read += part
+        return read
 
     def do_answer(self, data):
         if not is_calm(self.talk):
@@ -451,15 +455,19 @@ def serve_and_talk(module, kind, talk, folder):
         stack.callback(from_client.close)
         attributes = {**talk["attributes"], "talk": talk}
         attributes |= {"to_client": to_client, "from_client": from_client}
-        handler = type("Handler", (Bare if talk["bare"] else Streaming,), attributes)
-        methods = {"raises": talk["server_raises"], "verdict": talk["verdict"]}
+        raises = talk["server_raises"]
+        if "Forking" in kind and "close_request" in raises:
+            raises = {}  # the parent ends the connection then, while the child goes on
+        methods = {"raises": raises, "verdict": talk["verdict"]}
         if talk["overrides"]:
             methods[talk["overrides"]] = noted(talk["overrides"])
         base = getattr(module, kind)
         address = ("127.0.0.1", 0)
         if "Unix" in kind:
+            attributes["disable_nagle_algorithm"] = False  # there is none to be disabled
             address = str(folder / "socket")
             stack.callback(os.unlink, address)
+        handler = type("Handler", (Bare if talk["bare"] else Streaming,), attributes)
         server = type("Server", (Recorded, base), methods)(address, handler)
         if talk["keeps"] and "Forking" not in kind:
             server.keeps = keeping(stack)
