@@ -166,8 +166,10 @@ class AdoptedProtocol(StreamProtocol):
     def _serve(self, addresses: tuple[Any, Any]) -> Serving:
         factory = self.factory
         self.client_address = self.transport.client_address
-        plain = type(self._request) is socket.socket and self.transport.timeout is None
-        if plain and factory.knows_handler():
+        plain = type(self._request) is socket.socket
+        # A timeout is for what one of http.server's handlers reads by itself.
+        waits = factory.stock and self.transport.timeout is not None
+        if plain and not waits and factory.knows_handler():
             self._tells = True
             self.transport.keep_open()
             self.transport.startReading()

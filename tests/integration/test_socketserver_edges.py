@@ -99,6 +99,24 @@ def test_a_timeout_that_get_request_sets(modules):
         assert client.recv(1) == b""
 
 
+@blocking
+def test_a_coroutine_needs_none_of_its_connections():
+    class Echo(StreamRequestHandler):
+        async def handle(self):
+            self.wfile.write(await self.rfile.readline())
+
+    class Server(OURS.socketserver.ThreadingTCPServer):
+        def get_request(self):
+            request, client_address = super().get_request()
+            request.settimeout(0.2)
+            return request, client_address
+
+    server = Server(("127.0.0.1", 0), Echo)
+    with looping(server), connect(server) as client:
+        client.sendall(b"line\n")
+        assert read_line(client) == b"line\n"
+
+
 # Overrides
 
 
