@@ -55,7 +55,7 @@ def hold_exit(requests: Requests) -> None:
         threads.add(thread)
         exiting = _is_exiting
     if exiting:
-        _wait([thread], requests)
+        _wait({thread}, requests)
 
 
 def _exit() -> None:
@@ -64,21 +64,28 @@ def _exit() -> None:
     serve on.
     """
     global _is_exiting
+    # It brings no more; and CPython cannot stand that one waits just as it ends.
+    main = {threading.current_thread()}
     with _lock:
         _is_exiting = True
-        awaited = [(list(threads), requests) for requests, threads in _awaited.items()]
+        awaited = [(set(threads) - main, requests) for requests, threads in _awaited.items()]
     for threads, requests in awaited:
         _wait(threads, requests)
 
 
 def _wait(threads: Iterable[threading.Thread], requests: Requests) -> None:
-    threading.Thread(
+    """Have the interpreter wait, by a thread of its own kind."""
+    waits = threading.Thread(
         target=_join_after, args=(threads, requests), name="sockserve exit", daemon=False
-    ).start()
+    )
+    try:
+        waits.start()
+    except RuntimeError:  # CPython 3.12.0 and 3.12.1 start none any more
+        if threading.current_thread() is threading.main_thread():
+            _join_after(threads, requests)
 
 
 def _join_after(threads: Iterable[threading.Thread], requests: Requests) -> None:
-    """A thread of its own, so that the interpreter waits for it."""
     for thread in threads:
         if not thread.daemon:  # it is waited for itself, and may bring more until it ends
             thread.join()
