@@ -124,6 +124,9 @@ class BlockingHTTPServing(CoroutineHTTPServing):
             self._refuse(RemoteProtocolError(503, "the server has no room for the request"))
             return
         gathering.lend(request)
+        if gathering.switches:  # what follows is the handler's, however it reads it
+            self._paused = True
+            self.transport.pauseProducing()
         if self._forks:
             self._hand_over_now()
         self._queued_at = self.timer.seconds()

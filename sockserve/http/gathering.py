@@ -14,7 +14,9 @@ for another one, that is taken for its consent to keep the connection.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import re
 import socket
 import threading
@@ -75,6 +77,21 @@ def is_gathered(handler: Any) -> bool:
 #: Looked up once, as L{sockserve.lifecycle} does.
 _HELD = Hold.HELD
 _OK = Outcome.OK
+
+
+#: What a thread serves.
+_served = threading.local()
+
+
+def _before_fork() -> None:
+    """A handler that forks has its connection itself: there is no reactor where its child is."""
+    gathering = getattr(_served, "gathering", None)
+    if gathering is not None:
+        with contextlib.suppress(BrokenPipeError):
+            gathering.go_direct()
+
+
+os.register_at_fork(before=_before_fork)
 
 
 @implementer(IJob)
@@ -253,11 +270,14 @@ class Gathering:
     def serve(self) -> Outcome:
         """Runs on the worker thread or in the child."""
         factory, request = self._factory, self.request
+        _served.gathering = self
         try:
             error = answer(factory, request, self._serving.protocol.client_address)
         except BaseException:  # sys.exit(), or an error in handle_error
             self.response.close = True
             raise
+        finally:
+            _served.gathering = None
         outcome = _OK if error is None else factory.outcome_of(request, error)
         if self._stock:
             if error is not None:

@@ -378,14 +378,15 @@ def shouts_from_the_socket(handler):
     return handler.connection.recv(100)
 
 
-@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("when", ["with the request", "when answered", "before it is read"])
 @pytest.mark.parametrize("method", ["GET", "CONNECT"])
 @pytest.mark.parametrize("read", [shouts_from_rfile, shouts_from_the_socket])
 @both_bases
 @one_of_each_kind
-async def test_another_protocol(base, kind, read, method, early, tmp_path):
-    if read is shouts_from_the_socket and early:
+async def test_another_protocol(base, kind, read, method, when, tmp_path):
+    if read is shouts_from_the_socket and when == "with the request":
         pytest.skip("what came early is in rfile, as a buffered one has it in the stdlib")
+    said = threading.Event()
 
     class Shouts(base):
         def do_GET(self):
@@ -395,6 +396,8 @@ async def test_another_protocol(base, kind, read, method, early, tmp_path):
                 self.send_header("Connection", "Upgrade")
             self.end_headers()
             self.wfile.flush()
+            if when == "before it is read":  # which takes more than a moment
+                assert said.wait(15)
             for _ in range(2):
                 self.connection.sendall(read(self).upper())
             self.close_connection = True
@@ -406,10 +409,11 @@ async def test_another_protocol(base, kind, read, method, early, tmp_path):
     def talk(address):
         with client(address, kind) as one:
             request = get(target, *fields, method=method)
-            one.say(request + (b"hello\n" if early else b""))
+            one.say(request + (b"hello\n" if when == "with the request" else b""))
             status = one.answer("HEAD").status
-            if not early:
+            if when != "with the request":
                 one.say(b"hello\n")
+                said.set()
             first = one.read(6)
             one.say(b"there\n")
             return status, first, one.rest()

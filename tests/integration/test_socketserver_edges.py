@@ -328,6 +328,33 @@ def test_shutdown_is_heard_between_two_requests_over_tls(tmp_path):
 
 
 @PACKAGES
+def test_a_handler_forks(package):
+    """Its child has the connection as well, in which the answer has begun."""
+    script = """
+    class Forks(Web):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "9")
+            self.end_headers()
+            child = os.fork()
+            if not child:
+                self.wfile.write(b"by child ")
+                os._exit(0)
+            os.waitpid(child, 0)
+    server = http_server.ThreadingHTTPServer(("127.0.0.1", 0), Forks)
+    thread = background(server)
+    client = http.client.HTTPConnection(*server.server_address)
+    for _ in range(2):
+        client.request("GET", "/")
+        print(client.getresponse().read().decode())
+    client.close()
+    server.shutdown()
+    thread.join()
+    """
+    assert run_program(script, package) == ["by", "child"] * 2
+
+
+@PACKAGES
 def test_the_main_threads_end_is_not_its_servers(package):
     """Neither for clients that it goes on to serve, nor for who waits for that thread."""
     script = """
