@@ -43,7 +43,7 @@ from sockserve.lifecycle import (
 )
 from sockserve.threads import ThreadConcurrency
 
-__all__ = ["Adoption"]
+__all__ = ["Adoption", "check_terms"]
 
 _log = logging.getLogger("sockserve")
 
@@ -52,6 +52,19 @@ _LOOK_SECONDS = 0.5
 
 #: What a thread of C{ThreadingMixIn}'s calls with the connection.
 _ON_CONNECTIONS = ("finish_request", "process_request_thread", "shutdown_request", "close_request")
+
+
+def check_terms(option: str, threads: Any, deadlines: Any) -> None:
+    """
+    @param option: what C{threads} is called where it is set.
+    @raise ConfigurationError: one of these cannot be.
+    """
+    if not isinstance(threads, int) or threads < 1:
+        raise ConfigurationError(f"{option}: {threads!r} is not a number of threads, 1 or more")
+    if not isinstance(deadlines, Deadlines):
+        raise ConfigurationError(
+            f"deadlines: {deadlines!r} is no sockserve.Deadlines; a phase without one is None there"
+        )
 
 
 class Adoption:
@@ -78,12 +91,18 @@ class Adoption:
         parks: bool = True,
         **options: Any,
     ) -> None:
+        """
+        @raise ConfigurationError: the handler cannot be served, or not so.
+        """
+        check_terms(option, threads, deadlines)
         self.server = server
         self.reactor = reactor
         self._process = os.getpid()
         make = server.RequestHandlerClass
-        if not callable(handler_class(make)):  # a finish_request of its own does without
-            make = socketserver.BaseRequestHandler
+        if not callable(handler_class(make)):
+            if not is_overridden(server, "finish_request"):
+                raise ConfigurationError(f"handler {make!r} is not a class or callable")
+            make = socketserver.BaseRequestHandler  # it does without
         own = self._own = IRequestHandler.implementedBy(handler_class(make))
         self._pool = _Pool(reactor, threads, type(server).__qualname__, option)
         self.factory = AdoptedFactory(

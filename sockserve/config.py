@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import os
 import socketserver
 import sys
@@ -31,7 +32,7 @@ from sockserve.http.handlers import HTTPRequestHandler
 from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.lifecycle import handler_class, is_coroutine_handler
 from sockserve.observe.access import LOG_FORMATS, AccessLog
-from sockserve.service import SocketServerService, service_from_description
+from sockserve.service import SocketServerService, service_from_description, why_not_served
 
 __all__ = [
     "DEFAULT_LISTEN",
@@ -226,9 +227,13 @@ def _load_server(word: str, value: object) -> socketserver.BaseServer:
                 f"{word} {name!r}: calling it raised {type(error).__name__}: {one_line(error)}"
             ) from error
     if not isinstance(found, socketserver.BaseServer):
+        if inspect.iscoroutine(found):
+            found.close()
         raise ConfigurationError(
             f"{word} {name!r}: {found!r} is not a socketserver.BaseServer, nor returns one"
         )
+    if fault := why_not_served(found):
+        raise ConfigurationError(f"{word} {name!r}: {fault}")
     return found
 
 
@@ -324,14 +329,14 @@ def _load(word: str, name: str) -> Any:
             f"{word} {name!r}: importing it raised {type(error).__name__}: {one_line(error)}"
         ) from error
     found: Any = module
+    where = module_name
     for part in attribute.split("."):
         try:
             found = getattr(found, part)
         except AttributeError:
             hint = nearest(part, [word for word in dir(found) if not word.startswith("_")])
-            raise ConfigurationError(
-                f"{word} {name!r}: no {part!r} in {module_name}{hint}"
-            ) from None
+            raise ConfigurationError(f"{word} {name!r}: no {part!r} in {where}{hint}") from None
+        where = f"{where}.{part}"
     return found
 
 
@@ -339,8 +344,10 @@ def _load(word: str, name: str) -> Any:
 
 
 def _text(word: str, value: object) -> str:
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str):
         raise ConfigurationError(f"{word}: {value!r} is not a text")
+    if not value:
+        raise ConfigurationError(f"{word}: it is empty")
     return value
 
 

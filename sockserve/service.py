@@ -45,6 +45,7 @@ __all__ = [
     "RequestService",
     "SocketServerService",
     "service_from_description",
+    "why_not_served",
 ]
 
 #: How many accepted connections the kernel keeps for us, where a description does not
@@ -250,6 +251,25 @@ class DatagramRequestService(_ListenerService):
         return self._port
 
 
+def why_not_served(server: Any) -> str | None:
+    """Why a server object cannot be served as it stands; None if it can."""
+    served: Any = server
+    if not isinstance(server, socketserver.BaseServer):
+        return f"{server!r} is not a socketserver.BaseServer"
+    try:
+        closed = served.fileno() < 0
+    except (AttributeError, OSError):
+        return "it has no socket"
+    if closed:
+        return "its socket is closed"
+    sock = getattr(server, "socket", None)
+    if not isinstance(sock, socket.socket) or sock.type != socket.SOCK_STREAM:
+        return None
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return None
+    return "it does not listen; call its server_bind and server_activate"
+
+
 class SocketServerService(Service):
     """
     A server object of L{socketserver}'s kind, the standard library's or ours, as a service.
@@ -274,8 +294,11 @@ class SocketServerService(Service):
         @param threads: the most handlers at once, if it has C{ThreadingMixIn}.
         @param deadlines: by default, C{Deadlines()}.
         @param options: as L{StreamFactory.__init__}.
-        @raise ConfigurationError: its handler cannot be served.
+        @raise ConfigurationError: it, or its handler, cannot be served, or not so.
         """
+        fault = why_not_served(server)
+        if fault is not None:
+            raise ConfigurationError(f"{type(server).__qualname__}: {fault}")
         self._object = server
         self.description = f"{type(server).__qualname__} on {server.server_address}"
         self._deadlines = Deadlines() if deadlines is None else deadlines

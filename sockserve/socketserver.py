@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from sockserve.adoption import Adoption
+from sockserve.adoption import Adoption, check_terms
 from sockserve.background import running_reactor
 from sockserve.deadlines import Deadlines
 from sockserve.exits import wait_at_exit
@@ -77,7 +77,13 @@ if not TYPE_CHECKING:  # a type checker is to tell a wrong name from a right one
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
 
 
-def _check_handler(server: Any, make: Any) -> None:
+def _check(server: Any, make: Any) -> None:
+    """
+    @raise ConfigurationError: the server's variables, or its handler, cannot be.
+    """
+    check_terms(
+        "max_threads", getattr(server, "max_threads", DEFAULT_MAX_THREADS), server.deadlines
+    )
     cls = handler_class(make)
     if not IRequestHandler.implementedBy(cls):
         return
@@ -112,7 +118,7 @@ class BaseServer(_stdlib.BaseServer):
     __loop: ServingLoop | None = None
 
     def __init__(self, server_address: Any, RequestHandlerClass: Any) -> None:
-        _check_handler(self, RequestHandlerClass)
+        _check(self, RequestHandlerClass)
         _stdlib.BaseServer.__init__(self, server_address, RequestHandlerClass)
         BaseServer._let_shutdown_pass(self)
 
@@ -188,7 +194,7 @@ class TCPServer(BaseServer, _stdlib.TCPServer):
     def __init__(
         self, server_address: Any, RequestHandlerClass: Any, bind_and_activate: bool = True
     ) -> None:
-        _check_handler(self, RequestHandlerClass)
+        _check(self, RequestHandlerClass)
         _stdlib.TCPServer.__init__(self, server_address, RequestHandlerClass, bind_and_activate)
         BaseServer._let_shutdown_pass(self)
 

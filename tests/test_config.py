@@ -176,7 +176,7 @@ def test_all_words_as_toml_gives_them(tmp_path):
         ({"max_connections": 1}, "unknown word 'max_connections'; did you mean 'max-connections'?"),
         ({"qqq": 1}, "unknown word 'qqq'"),
         ({"listen": 7000}, "listen: 7000 is not a text"),
-        ({"listen": ""}, "listen: '' is not a text"),
+        ({"listen": ""}, "listen: it is empty"),
         ({"listen": ["tcp:1", 2]}, "listen: 2 is not a text"),
         ({"listen": []}, "listen: give at least one"),
         ({"path": "nowhere/here"}, "nowhere/here': not a directory"),
@@ -241,7 +241,7 @@ def test_a_wrong_word(words, message):
             here("Blockin"),
             f"handler '{here('Blockin')}': no 'Blockin' in {__name__}; did you mean 'Blocking'?",
         ),
-        (here("Outer.Iner"), f"no 'Iner' in {__name__}; did you mean 'Inner'?"),
+        (here("Outer.Iner"), f"no 'Iner' in {__name__}.Outer; did you mean 'Inner'?"),
         (here("NOT_CALLABLE"), f"handler '{here('NOT_CALLABLE')}': 7 is not a class or callable"),
         (
             here("Mixed"),

@@ -101,22 +101,22 @@ class BlockingHTTPServing(CoroutineHTTPServing):
 
     def gathered(self) -> None:
         """The request is complete."""
-        if self._gathering is not None and self._gathering.head.length != 0:
+        gathering = self._gathering
+        assert gathering is not None
+        if gathering.head.length != 0:
             self.timer.disarm(Phase.BODY)
         self._writer.flush()
         if self._writer.is_empty():
-            self._lend()
+            self._lend(gathering)
         else:  # the answers before this one
             Task(self._writer.emptied(), self._emptied).start()
 
     def _emptied(self, result: Any, error: BaseException | None) -> None:
         if error is None and self._gathering is not None:
-            self._lend()
+            self._lend(self._gathering)
 
-    def _lend(self) -> None:
+    def _lend(self, gathering: Gathering) -> None:
         """Let a handler have the request."""
-        gathering = self._gathering
-        assert gathering is not None
         try:
             request = self._request_socket()
         except OSError as error:
@@ -125,8 +125,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
             return
         gathering.lend(request)
         if gathering.switches:  # what follows is the handler's, however it reads it
-            self._paused = True
-            self.transport.pauseProducing()
+            self._pause()
         if self._forks:
             self._hand_over_now()
         self._queued_at = self.timer.seconds()
@@ -295,9 +294,9 @@ class BlockingHTTPServing(CoroutineHTTPServing):
 
     def _let_go_of_socket(self) -> None:
         """The handler's socket is of no more use."""
-        if self._outer is not None:
-            self._outer.close()
-            self._outer = None
+        outer, self._outer = self._outer, None
+        if outer is not None:
+            outer.close()
         request, self._socket = self._socket, None
         if request is not None:
             if self._lendable and self.transport is not None:
@@ -435,8 +434,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
                 return
             self.factory.statistics.abandoned += 1
             if self.parts & Part.CONNECTION:
-                gathering = self._gathering
-                if self._lendable and gathering is not None and gathering.hold is _DIRECT:
+                if self._lendable and self._gathering and self._gathering.hold is _DIRECT:
                     # Whoever still has the descriptor closes it.
                     self._give_up_transport()
                 else:  # it may still be at its last words

@@ -268,8 +268,11 @@ class HTTPServing(ReactorServing):
     def _pause_when_full(self) -> None:
         if self._requests.buffered > HIGH_WATER_BYTES:
             # Again and again: whoever reads the body resumes without asking.
-            self._paused = True
-            self.transport.pauseProducing()
+            self._pause()
+
+    def _pause(self) -> None:
+        self._paused = True
+        self.transport.pauseProducing()
 
     def _resume(self) -> None:
         if self._paused:

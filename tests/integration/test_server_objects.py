@@ -12,7 +12,7 @@ import urllib.request
 import pytest
 
 import sockserve.socketserver
-from sockserve import Deadlines
+from sockserve import ConfigurationError, Deadlines
 from sockserve.admission import Admission, parse_network
 from sockserve.service import SocketServerService
 from tests.integration.servers import (
@@ -392,3 +392,49 @@ async def test_tls_wrapped_by_the_program(tmp_path):
 
     async with Serving(server):
         assert (await in_thread(talk)).endswith(b" x\n")
+
+
+def closed():
+    server = socketserver.TCPServer(("127.0.0.1", 0), Echo)
+    server.server_close()
+    return server
+
+
+class NotBound(socketserver.TCPServer):
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Echo, bind_and_activate=False)
+
+
+@pytest.mark.parametrize(
+    ("make", "words", "message"),
+    [
+        (closed, {}, "TCPServer: its socket is closed"),
+        (NotBound, {}, "NotBound: it does not listen; call its server_bind and server_activate"),
+        (lambda: socketserver.BaseServer(None, Echo), {}, "BaseServer: it has no socket"),
+        (lambda: socketserver.TCPServer, {}, "is not a socketserver.BaseServer"),
+        (
+            lambda: socketserver.TCPServer(("127.0.0.1", 0), None),
+            {},
+            "handler None is not a class or callable",
+        ),
+        (
+            lambda: socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo),
+            {"threads": 0},
+            "threads: 0 is not a number of threads, 1 or more",
+        ),
+        (
+            lambda: socketserver.TCPServer(("127.0.0.1", 0), Echo),
+            {"deadlines": 3},
+            "deadlines: 3 is no sockserve.Deadlines; a phase without one is None there",
+        ),
+    ],
+)
+async def test_what_cannot_be_served(make, words, message):
+    server = make()
+    try:
+        with pytest.raises(ConfigurationError) as raised:
+            Serving(server, **words)
+        assert str(raised.value).endswith(message)
+    finally:
+        if hasattr(server, "socket"):
+            server.socket.close()

@@ -12,7 +12,7 @@ import threading
 
 import pytest
 
-from sockserve import Deadlines, StreamRequestHandler
+from sockserve import ConfigurationError, Deadlines, StreamRequestHandler
 from tests.integration.servers import certificate_file, connect_tls, read_all, read_line
 from tests.integration.socketservers import (
     BOTH,
@@ -115,6 +115,24 @@ def test_a_coroutine_needs_none_of_its_connections():
     with looping(server), connect(server) as client:
         client.sendall(b"line\n")
         assert read_line(client) == b"line\n"
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"max_threads": 0}, "max_threads: 0 is not a number of threads, 1 or more"),
+        ({"max_threads": None}, "max_threads: None is not a number of threads, 1 or more"),
+        (
+            {"deadlines": None},
+            "deadlines: None is no sockserve.Deadlines; a phase without one is None there",
+        ),
+    ],
+)
+def test_variables_that_cannot_be(variables, message):
+    server = type("Server", (OURS.socketserver.ThreadingTCPServer,), variables)
+    with pytest.raises(ConfigurationError) as raised:
+        server(("127.0.0.1", 0), None)
+    assert str(raised.value) == message
 
 
 # Overrides
@@ -284,12 +302,16 @@ def test_a_signals_handler_may_shut_down_just_as_it_begins():
     """The handler runs on the thread that serves, between any two of its steps."""
 
     class Server(OURS.socketserver.TCPServer):
+        begins = False
+
         @property
         def deadlines(self):
-            self.shutdown()
+            if self.begins:
+                self.shutdown()
             return Deadlines()
 
     with Server(("127.0.0.1", 0), None) as server:
+        server.begins = True
         server.serve_forever()
 
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 #: What is run, and how many tests really run at least.  (As root, http.server's of CGI do not.)
 SUITES = {
     "socketserver": (["test.test_socketserver"], 25),
-    "http.server": (["test.test_httpservers"], 55),
+    "http.server": (["test.test_httpservers"], 45),
     "xmlrpc": (["test.test_xmlrpc"], 90),
     "wsgiref": (["test.test_wsgiref"], 33),
     # What of it has to do with servers.
