@@ -3,12 +3,18 @@
 import gc
 import inspect
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import pytest_twisted
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that starts the tests in the background has it ignored, and so would programs that
+    # tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: How long what a test started may take to end after it: a worker thread on its way out, a
 #: connection whose close is in a socket's buffer.

@@ -315,4 +315,4 @@ def test_a_handlers_timeout_bounds_what_it_no_longer_waits_for(
 ):
     handler = wrap(type("Handler", (base,), {"do_GET": plain, "timeout": timeout}))
     server = StreamFactory(handler, reactor=Clock(), deadlines=Deadlines(**given))
-    assert (server.deadlines.idle, server.deadlines.header) == (idle, header)
+    assert (server.http_deadlines.idle, server.http_deadlines.header) == (idle, header)
