@@ -70,7 +70,7 @@ def process(server: Any, request: Any, client_address: Any) -> None:
     try:
         verified = server.verify_request(request, client_address)
     except BaseException:
-        server.shutdown_request(request)
+        request.close()  # nobody else has it
         raise
     if verified:
         try:
