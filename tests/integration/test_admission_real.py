@@ -354,8 +354,9 @@ async def test_stop_aborts_after_drain(handler, kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["tcp", "haproxy:tcp"])
-async def test_stop_abandons_a_thread_that_does_not_end(kind, tmp_path):
-    """0.5 s (drain) and 5 s (ABANDON_SECONDS); it is counted until it ends after all."""
+async def test_stop_abandons_a_thread_that_does_not_end(kind, tmp_path, monkeypatch):
+    """0.5 s (drain) and 1 s (ABANDON_SECONDS); it is counted until it ends after all."""
+    monkeypatch.setattr("sockserve.connections.ABANDON_SECONDS", 1.0)
     service = start(BlockingBusy, kind, tmp_path, drain=0.5)
     server = service.server
     server.event = threading.Event()

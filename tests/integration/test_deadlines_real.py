@@ -36,8 +36,16 @@ pytestmark = [
 #: 10 s (handshake) and more; a test that ended by one of those would say so by its counters.
 SECONDS = 0.5
 
+#: In place of ABANDON_SECONDS: how long after that what goes on regardless is waited for.
+PATIENCE = 2.0
+
 LENT = ["tcp", "unix"]
 PUMPED = ["haproxy:tcp", "ssl"]
+
+
+@pytest.fixture(autouse=True)
+def _shorter_patience(monkeypatch):
+    monkeypatch.setattr("sockserve.connections.ABANDON_SECONDS", PATIENCE)
 
 
 async def ended_after(kind, server, message=b"", reads=True):
@@ -167,8 +175,7 @@ async def test_coroutine(handler, phase, message, kind, tmp_path):
 
 async def test_coroutine_that_goes_on_regardless_is_abandoned():
     """
-    0.5 s (idle) and 5 s (ABANDON_SECONDS) later; until then its connection stays, for its
-    last words.
+    0.5 s (idle) and 2 s (PATIENCE) later; until then its connection stays, for its last words.
     """
 
     class Handler(StreamRequestHandler):

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from sockserve import ConfigurationError
+from sockserve import ConfigurationError, Deadlines
 from sockserve.connections import StreamFactory
 from tests.integration.http_clients import chunked, client, get, post, whole
 from tests.integration.http_handlers import (
@@ -317,7 +317,9 @@ async def test_a_child_for_each(base):
 
         do_POST = Echo.do_POST
 
-    async with serving(Process, concurrency=place("fork")) as server:
+    # The child has the client's end as well, as a copy of this process, and is not told of its end.
+    limits = Deadlines(drain=0.5)
+    async with serving(Process, concurrency=place("fork"), deadlines=limits) as server:
 
         def talk():
             with client(server.server_address) as one:
