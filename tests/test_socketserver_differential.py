@@ -621,8 +621,8 @@ def serve_packets(module, kind, packets):
                 with contextlib.suppress(BlockingIOError):
                     while True:
                         received.append(client.recv(2**16, socket.MSG_DONTWAIT))
-                if kind == "UDPServer" and "SystemExit" in str(packet):
-                    break  # it may have ended serve_forever
+                if "SystemExit" in str(packet):
+                    break  # it ends the thread, which may be that of serve_forever, after all that
         return received, record.lines()
 
 
