@@ -23,11 +23,11 @@ from sockserve.http.protocol import HTTPServing
 from sockserve.http.stock import make_stock_handler
 from sockserve.interfaces import IJob, Outcome
 from sockserve.lifecycle import (
-    call_excepthook,
     is_overridden,
     run_handler,
     run_handler_coroutine,
 )
+from sockserve.places import call_excepthook
 from sockserve.serving import Serving
 from sockserve.stats import RequestRecord
 
@@ -80,13 +80,12 @@ class AdoptedFactory(StreamFactory):
     """
     Calls the adopted server's methods.
 
-    @ivar adopted: the server, which handlers see as C{self.server}.
+    @ivar adoption: has the server, which handlers see as C{self.server}.
     """
 
     def __init__(self, make: Callable[..., Any], *, adoption: Adopter, **options: Any) -> None:
         super().__init__(make, **options)
         self.adoption = adoption
-        self.adopted = adoption.server
 
     def give_connections(self) -> None:
         """C{http.server}'s handlers have their connection, and read it, by themselves."""
@@ -95,13 +94,13 @@ class AdoptedFactory(StreamFactory):
 
     def knows_handler(self) -> bool:
         """Whether the reactor reads for the handler, which may have been replaced since."""
-        make = self.adopted.RequestHandlerClass
+        make = self.adoption.server.RequestHandlerClass
         return (self.http or self.coroutine) and make == self.RequestHandlerClass
 
     @override
     def finish_request(self, request: Any, client_address: Any) -> Any:
         """Make the handler of a request that the reactor has read, and let it serve."""
-        server, make = self.adopted, self.RequestHandlerClass
+        server, make = self.adoption.server, self.RequestHandlerClass
         if self.stock:
             with _telling_excepthook():
                 return make_stock_handler(make, request, client_address, server)
@@ -114,7 +113,7 @@ class AdoptedFactory(StreamFactory):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """The server's; where the handler ran.  What it raises ends nothing but the request."""
         try:
-            self.adopted.handle_error(request, client_address)
+            self.adoption.server.handle_error(request, client_address)
         except BaseException:
             call_excepthook()
 
@@ -126,7 +125,7 @@ class AdoptedFactory(StreamFactory):
             super().shutdown_request(request)
             return
         try:
-            self.adopted.shutdown_request(request)
+            self.adoption.server.shutdown_request(request)
         except BaseException:
             call_excepthook()
         finally:

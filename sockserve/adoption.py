@@ -35,12 +35,12 @@ from sockserve.interfaces import (
     Outcome,
 )
 from sockserve.lifecycle import (
-    call_excepthook,
     handler_class,
     is_coroutine_handler,
     is_overridden,
     run_handler,
 )
+from sockserve.places import call_excepthook
 from sockserve.threads import ThreadConcurrency
 
 __all__ = ["Adoption", "check_terms"]

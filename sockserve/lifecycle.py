@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
-import threading
 from typing import Any
 
 from twisted.logger import Logger
@@ -27,7 +25,6 @@ from sockserve.interfaces import (
 __all__ = [
     "answer",
     "answer_coroutine",
-    "call_excepthook",
     "handler_class",
     "is_coroutine_handler",
     "is_overridden",
@@ -137,15 +134,6 @@ def answer(server: IRequestServer, request: Any, client_address: Any) -> Excepti
         server.handle_error(request, client_address)
         return error
     return None
-
-
-def call_excepthook() -> None:
-    """What a thread of the program's own does about what nobody has caught."""
-    kind, value, traceback = sys.exc_info()
-    assert kind is not None
-    threading.excepthook(
-        threading.ExceptHookArgs((kind, value, traceback, threading.current_thread()))
-    )
 
 
 def run_handler(handler: Any) -> None:

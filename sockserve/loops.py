@@ -136,7 +136,7 @@ class ServingLoop:
                         break
                     try:
                         if self._outer in ready:
-                            self._heard()
+                            self._empty_wake_ups()
                         if self._shaken:
                             process(server, *self._shaken.popleft())
                         if server in ready:
@@ -188,7 +188,7 @@ class ServingLoop:
         self._shaking.add(request)
         reactor.callFromThread(Handshake, reactor, request, ended, self._handshake)
 
-    def _heard(self) -> None:
+    def _empty_wake_ups(self) -> None:
         try:
             self._outer.recv(4096)
         except BlockingIOError:

@@ -11,13 +11,15 @@ the next.
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections import deque
 
 from twisted.logger import Logger
 
 from sockserve.interfaces import IJob, Outcome
 
-__all__ = ["Places", "serve_guarded"]
+__all__ = ["Places", "call_excepthook", "serve_guarded"]
 
 _log = Logger()
 
@@ -77,6 +79,15 @@ class Places:
 
     def _start(self, job: IJob) -> None:
         raise NotImplementedError
+
+
+def call_excepthook() -> None:
+    """What a thread of the program's own does about what nobody has caught."""
+    kind, value, traceback = sys.exc_info()
+    assert kind is not None
+    threading.excepthook(
+        threading.ExceptHookArgs((kind, value, traceback, threading.current_thread()))
+    )
 
 
 def serve_guarded(job: IJob) -> Outcome:

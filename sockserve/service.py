@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
@@ -313,7 +313,7 @@ class SocketServerService(Service):
             **options,
         )
         #: Whether handlers answer by the server's own socket, which is closed after them.
-        self._answers_by_itself = getattr(server, "socket_type", None) == socket.SOCK_DGRAM
+        self._shares_socket = getattr(server, "socket_type", None) == socket.SOCK_DGRAM
         self._loop: LoopThread | None = None
         self.server = self._adoption.factory
         self.server.server_address = server.server_address
@@ -346,7 +346,7 @@ class SocketServerService(Service):
         self._loop.stop()
         self._loop = None
         self._ended.addCallback(lambda _: self._drain())
-        if self._answers_by_itself:
+        if self._shares_socket:
             self._ended.addCallback(lambda _: self.server.disk.call(self._object.server_close))
             self._ended.addErrback(_log_failure)
         return self._ended.addCallback(lambda _: self._adoption.release())
@@ -362,7 +362,7 @@ class SocketServerService(Service):
 
     def _loop_ended(self, error: BaseException | None) -> None:
         """The loop's thread."""
-        if error is not None or not self._answers_by_itself:
+        if error is not None or not self._shares_socket:
             try:
                 self._object.server_close()
             except Exception as raised:

@@ -161,12 +161,10 @@ def is_calm(talk):
 # The handler
 
 
-class Conversing:
-    """Does its part of a conversation."""
+class Failing:
+    """Fails where it is asked to, before or after what it does there."""
 
     talk: dict
-    to_client: Words
-    from_client: Words
 
     def __init__(self, request, client_address, server):
         self.note = server.record.note
@@ -180,7 +178,7 @@ class Conversing:
             raise RAISED[raises[where]](where)
 
     def setup(self):
-        self.note(f"setup {self.request.gettimeout()}")
+        self.note("setup")
         self.fail("setup")
         super().setup()
         self.fail("after setup")
@@ -190,6 +188,17 @@ class Conversing:
         self.fail("finish")
         super().finish()
         self.fail("after finish")
+
+
+class Conversing(Failing):
+    """Does its part of a conversation."""
+
+    to_client: Words
+    from_client: Words
+
+    def setup(self):
+        self.note(self.request.gettimeout())
+        super().setup()
 
     def handle(self):
         self.note("handle")
@@ -544,28 +553,12 @@ datagrams = st.fixed_dictionaries(
 )
 
 
-class Answering(socketserver.DatagramRequestHandler):
+class Answering(Failing, socketserver.DatagramRequestHandler):
     """Does what is asked of it with a datagram, then the next thing with the next one."""
 
     def __init__(self, request, client_address, server):
-        self.note = server.record.note
         self.talk = server.talk
-        self.note("constructor")
-        self.fail("constructor")
         super().__init__(request, client_address, server)
-
-    fail = Conversing.fail
-
-    def setup(self):
-        self.fail("setup")
-        super().setup()
-        self.fail("after setup")
-
-    def finish(self):
-        self.note("finish")
-        self.fail("finish")
-        super().finish()
-        self.fail("after finish")
 
     def handle(self):
         for name, *given_ in self.talk["steps"]:

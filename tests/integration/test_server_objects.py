@@ -348,6 +348,31 @@ async def test_stopping_lets_datagrams_be_answered():
     assert server.socket.fileno() == -1
 
 
+async def test_stopping_leaves_a_handler_of_datagrams_behind_that_does_not_end(monkeypatch):
+    """0.1 s (drain) and 0.1 s (ABANDON_SECONDS)."""
+    monkeypatch.setattr("sockserve.service.ABANDON_SECONDS", 0.1)
+    gate, begun = threading.Event(), threading.Event()
+
+    class Waits(socketserver.BaseRequestHandler):
+        def handle(self):
+            begun.set()
+            gate.wait(15)
+
+    server = socketserver.ThreadingUDPServer(("127.0.0.1", 0), Waits)
+    serving = Serving(server, deadlines=Deadlines(drain=0.1))
+    counted = await serving.__aenter__()
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.sendto(b"ask", server.server_address)
+        await in_thread(begun.wait, 15)
+        await serving.service.stopService()
+        assert server.socket.fileno() == -1
+        assert counted.statistics.active == 1
+    finally:
+        gate.set()
+    await until(lambda: not counted.statistics.active)
+
+
 async def test_a_serial_server_does_not_complain_that_others_wait(caplog):
     gate = threading.Event()
 
