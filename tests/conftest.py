@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 
+from tests.processes import children_of
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell that starts the tests in the background has it ignored, and so would programs that
     # tests start and interrupt.
@@ -89,7 +91,7 @@ def _held() -> set[object]:
     pool = reactor.getThreadPool().threads  # the reactor keeps its own until it stops
     return {
         *_descriptors(),
-        *(f"child {pid}" for pid in _children()),
+        *(f"child {pid}" for pid in children_of()),
         *(thread for thread in threading.enumerate() if thread not in pool),
         *reactor.getDelayedCalls(),
     }
@@ -101,24 +103,3 @@ def _descriptors() -> Iterator[str]:
             yield f"descriptor {link.name} {os.readlink(link)}"
         except FileNotFoundError:
             pass  # the one that listed the folder
-
-
-def _children() -> set[str]:
-    """
-    The children of every thread.  Those of one that ends become another's, maybe of one that
-    has been looked at, so only what two looks in a row find is what there is.
-    """
-    found, before = _look_for_children(), None
-    while found != before:
-        found, before = _look_for_children(), found
-    return found
-
-
-def _look_for_children() -> set[str]:
-    found: set[str] = set()
-    for task in Path("/proc/self/task").glob("*"):
-        try:
-            found.update((task / "children").read_text().split())
-        except (FileNotFoundError, ProcessLookupError):
-            pass  # the thread has ended, before it was opened or since
-    return found

@@ -3,7 +3,6 @@ Fifty thousand connections, most of which end as they should not: what a server 
 end is what it held in the beginning.
 """
 
-import contextlib
 import itertools
 import os
 import random
@@ -18,6 +17,7 @@ import pytest
 
 from tests.integration.programs.running import running
 from tests.integration.socketservers import blocking, eventually
+from tests.processes import children_of
 
 #: How many connections there are of each kind of server.
 CONNECTIONS = {
@@ -117,15 +117,11 @@ def talk_all(address, talks):
 def held(pid):
     """What a process holds, by name."""
     process = Path("/proc", str(pid))
-    children = []
-    for task in (process / "task").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
-            children += (task / "children").read_text().split()
     return Counter(
         {
             "descriptors": len(os.listdir(process / "fd")),
             "threads": len(os.listdir(process / "task")),
-            "children": len(children),
+            "children": len(children_of(pid)),
         }
     )
 
@@ -146,7 +142,7 @@ def test_nothing_is_left(kind):
     with running("soak", "sockserve", kind) as program:
         pid = program.process.pid
         talk(program.address, *kinds[0])
-        eventually(lambda: not held(pid)["children"])
+        eventually(lambda: not children_of(pid))
         before = held(pid)
         talk_all(program.address, itertools.islice(talks, warming))
         resident = resident_kib(pid)
