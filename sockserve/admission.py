@@ -16,7 +16,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Iterable
 from errno import EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errorcode
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -53,12 +53,19 @@ def parse_network(text: str) -> Network:
         ) from None
 
 
+class _Opens(Protocol):
+    """Takes connections while they are admitted."""
+
+    def reopen(self) -> None:
+        """There may be room again."""
+
+
 class Admission:
     """
     The caps and networks that one or several listeners share.
 
     @ivar active: connections admitted now.
-    @ivar gates: those of the ports it watches over.
+    @ivar gates: what takes the connections.
     """
 
     def __init__(
@@ -91,7 +98,7 @@ class Admission:
         self._networks = self.allow + self.deny
         self.active = 0
         self._peers: Counter[str] = Counter()
-        self.gates: set[Gate] = set()
+        self.gates: set[_Opens] = set()
 
     def full(self) -> bool:
         """Whether no more connections may be accepted."""

@@ -127,7 +127,9 @@ class Adoption:
         #: The last thread that has brought a request.
         self._bringer: threading.Thread | None = None
         #: How many requests are not over yet.
-        self._active = 0
+        self.active = 0
+        #: Called when one is over.
+        self.on_settled: Callable[[], object] | None = None
         self._changed = threading.Condition()
 
     def is_alive(self) -> bool:
@@ -137,7 +139,7 @@ class Adoption:
     def take(self, request: Any, client_address: Any) -> None:
         """Serve a request; returns before it is served.  The serving thread."""
         with self._changed:
-            self._active += 1
+            self.active += 1
         thread = threading.current_thread()
         if thread is not self._bringer:
             self._bringer = thread
@@ -217,9 +219,11 @@ class Adoption:
     def settled(self) -> None:
         """A request is over, and nothing of it is left."""
         with self._changed:
-            self._active -= 1
-            if not self._active:
+            self.active -= 1
+            if not self.active:
                 self._changed.notify_all()
+        if self.on_settled is not None:
+            self.on_settled()
 
     def __len__(self) -> int:
         """How many threads there are, as C{ThreadingMixIn._threads} tells."""
@@ -244,7 +248,7 @@ class Adoption:
             if is_reactors_thread(self.reactor):
                 return
         with self._changed:
-            while self._active and self.reactor.running:
+            while self.active and self.reactor.running:
                 self._changed.wait(_LOOK_SECONDS)
         if not self.reactor.running:  # nobody hears of their ends
             self._pool.join()

@@ -9,11 +9,9 @@ the messages about what cannot be.  It must not know where the words came from
 from __future__ import annotations
 
 import functools
-import importlib
-import inspect
 import os
+import socket
 import socketserver
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,20 +23,20 @@ from typing_extensions import override
 from sockserve.admission import Admission, parse_network
 from sockserve.concurrency import make_concurrency
 from sockserve.deadlines import Deadlines
-from sockserve.descriptions import is_datagram_description, nearest, one_line
+from sockserve.descriptions import is_datagram_description, nearest
 from sockserve.handlers import DatagramRequestHandler, StreamRequestHandler
 from sockserve.http.files import FileRequestHandler
 from sockserve.http.handlers import HTTPRequestHandler
 from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.lifecycle import handler_class, is_coroutine_handler
+from sockserve.loading import load_handler, load_server
 from sockserve.observe.access import LOG_FORMATS, AccessLog
-from sockserve.service import SocketServerService, service_from_description, why_not_served
+from sockserve.service import SocketServerService, processes_requests, service_from_description
 
 __all__ = [
     "DEFAULT_LISTEN",
     "WORDS",
     "ServerConfig",
-    "load_handler",
     "server_config",
 ]
 
@@ -46,8 +44,8 @@ DEFAULT_LISTEN = "tcp:8000:interface=127.0.0.1"
 
 #: What goes with a server object: it has its own socket and handler.
 _SERVER_WORDS = (
-    "server", "threads", "timeout", "max-connections-per-peer", "allow", "deny",
-    "access-log", "log-format",
+    "server", "threads", "timeout", "max-connections", "max-connections-per-peer", "allow",
+    "deny", "access-log", "log-format",
 )  # fmt: skip
 
 _CONCURRENCIES = ("serial", "threads", "fork")
@@ -209,32 +207,12 @@ def server_config(words: Mapping[str, Any]) -> ServerConfig:
         if word not in ("handler", "path")
     }
     if "server" in words:
-        return ServerConfig(handler=settings["server"].RequestHandlerClass, **settings)
+        config = ServerConfig(handler=settings["server"].RequestHandlerClass, **settings)
+        _check_object(config)
+        return config
     config = ServerConfig(handler=_handler(words), **settings)
     _check(config)
     return config
-
-
-def _load_server(word: str, value: object) -> socketserver.BaseServer:
-    """From C{MODULE:OBJECT}, a server or a callable that returns one."""
-    name = _text(word, value)
-    found: Any = _load(word, name)
-    if not isinstance(found, socketserver.BaseServer) and callable(found):
-        try:
-            found = found()
-        except (Exception, SystemExit) as error:
-            raise ConfigurationError(
-                f"{word} {name!r}: calling it raised {type(error).__name__}: {one_line(error)}"
-            ) from error
-    if not isinstance(found, socketserver.BaseServer):
-        if inspect.iscoroutine(found):
-            found.close()
-        raise ConfigurationError(
-            f"{word} {name!r}: {found!r} is not a socketserver.BaseServer, nor returns one"
-        )
-    if fault := why_not_served(found):
-        raise ConfigurationError(f"{word} {name!r}: {fault}")
-    return found
 
 
 def _handler(words: Mapping[str, Any]) -> Callable[..., Any]:
@@ -246,6 +224,30 @@ def _handler(words: Mapping[str, Any]) -> Callable[..., Any]:
     if not os.path.isdir(directory):
         raise ConfigurationError(f"path {directory!r}: not a directory")
     return functools.partial(FileRequestHandler, directory=directory)
+
+
+def _check_object(config: ServerConfig) -> None:
+    """What would not apply to the server object."""
+    server = config.server
+    kind = type(server).__qualname__
+    caps = {
+        "max-connections": config.max_connections,
+        "max-connections-per-peer": config.max_connections_per_peer,
+    }
+    given: Mapping[str, object] = {}
+    if processes_requests(server):
+        fault = f"{kind} processes requests by itself"
+        given = {**caps, "threads": config.threads, "access-log": config.access_log}
+        if config.deadlines != Deadlines(handshake=config.deadlines.handshake):
+            given["timeout"] = fault = f"{fault}, where only handshake applies"
+    elif not isinstance(server, socketserver.ThreadingMixIn):
+        fault = f"{kind} is no socketserver.ThreadingMixIn and serves one request at a time"
+        given = {"threads": config.threads}
+    if getattr(server, "socket_type", None) == socket.SOCK_DGRAM and any(caps.values()):
+        fault, given = f"{kind} has no connections", caps
+    for word, value in given.items():
+        if value is not None:
+            raise ConfigurationError(f"{word}: does not go with this server: {fault}")
 
 
 def _check(config: ServerConfig) -> None:
@@ -293,54 +295,11 @@ def _derives(cls: Any, *bases: type) -> bool:
     return isinstance(cls, type) and issubclass(cls, bases)
 
 
-def load_handler(name: str) -> Callable[..., Any]:
-    """
-    Import C{MODULE:CLASS} or C{MODULE.CLASS}; the current folder is looked in, too.
-
-    @raise ConfigurationError: there is no such module or name in it, or importing it
-        fails.
-    """
-    found = _load("handler", name)
-    if not callable(found):
-        raise ConfigurationError(f"handler {name!r}: {found!r} is not a class or callable")
-    is_coroutine_handler(found)
-    return found  # type: ignore[no-any-return]
-
-
-def _load(word: str, name: str) -> Any:
-    """What C{MODULE:NAME} or C{MODULE.NAME} names; C{word} is for messages."""
-    kind = "CLASS" if word == "handler" else "OBJECT"
-    module_name, colon, attribute = name.partition(":")
-    if not colon:
-        module_name, _, attribute = name.rpartition(".")
-    if not module_name or not attribute:
-        raise ConfigurationError(f"{word} {name!r}: write MODULE:{kind}")
-    here = os.getcwd()
-    if here not in sys.path and "" not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (module_name + ".").startswith(error.name + "."):
-            raise ConfigurationError(f"{word} {name!r}: no module {error.name!r}") from None
-        raise ConfigurationError(f"{word} {name!r}: importing it: {error}") from error
-    except (Exception, SystemExit) as error:  # a script without a main guard ends itself
-        raise ConfigurationError(
-            f"{word} {name!r}: importing it raised {type(error).__name__}: {one_line(error)}"
-        ) from error
-    found: Any = module
-    where = module_name
-    for part in attribute.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError:
-            hint = nearest(part, [word for word in dir(found) if not word.startswith("_")])
-            raise ConfigurationError(f"{word} {name!r}: no {part!r} in {where}{hint}") from None
-        where = f"{where}.{part}"
-    return found
-
-
 # The kinds of values
+
+
+def _server_object(word: str, value: object) -> socketserver.BaseServer:
+    return load_server(_text(word, value))
 
 
 def _text(word: str, value: object) -> str:
@@ -424,7 +383,7 @@ WORDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "listen": ("listen", _texts),
     "handler": ("handler", _text),
     "path": ("path", _text),
-    "server": ("server", _load_server),
+    "server": ("server", _server_object),
     "concurrency": ("concurrency", _choice(*_CONCURRENCIES)),
     "threads": ("threads", _number),
     "max-children": ("max_children", _number),

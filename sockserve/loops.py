@@ -93,6 +93,8 @@ class ServingLoop:
     @param handshake: how many seconds a TLS handshake may take; None for ever.
     @param failed: called in the C{except} block when one of the server's methods has raised,
         which then does not end the loop.
+    @param is_full: whether to take no more requests for now, given how many connections are
+        not the server's yet; it is asked whenever something has happened.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class ServingLoop:
         server: Any,
         handshake: float | None,
         failed: Callable[[], object] | None = None,
+        is_full: Callable[[int], bool] | None = None,
     ) -> None:
         """
         @raise OSError: there are no descriptors to be had.
@@ -107,6 +110,7 @@ class ServingLoop:
         self._server = server
         self._handshake = handshake
         self._failed = failed
+        self._is_full = is_full
         #: What wakes the loop: the one end is written to, the other waited for.
         self._inner, self._outer = socket.socketpair()
         self._inner.setblocking(False)
@@ -127,9 +131,15 @@ class ServingLoop:
         server = self._server
         try:
             with _Selector() as selector:
-                selector.register(server, selectors.EVENT_READ)
                 selector.register(self._outer, selectors.EVENT_READ)
+                takes = False
                 while not stopped():
+                    if takes == self._has_no_room():
+                        takes = not takes
+                        if takes:
+                            selector.register(server, selectors.EVENT_READ)
+                        else:
+                            selector.unregister(server)
                     seconds = 0 if self._shaken else poll_interval
                     ready = [key.fileobj for key, _ in selector.select(seconds)]
                     if stopped():
@@ -139,7 +149,7 @@ class ServingLoop:
                             self._empty_wake_ups()
                         if self._shaken:
                             process(server, *self._shaken.popleft())
-                        if server in ready:
+                        if server in ready and not self._has_no_room():
                             self._take_request()
                         server.service_actions()
                     except Exception:
@@ -157,6 +167,12 @@ class ServingLoop:
                     self._inner.send(b"\0")
                 except BlockingIOError:  # it has enough to wake up for
                     pass
+
+    def _has_no_room(self) -> bool:
+        if self._is_full is None:
+            return False
+        with self._lock:
+            return self._is_full(len(self._shaking) + len(self._shaken))
 
     def _take_request(self) -> None:
         try:
@@ -214,18 +230,27 @@ class LoopThread:
     A server's loop on a thread of its own.
 
     @param ended: called on that thread when the loop has ended, with what it raised.
+    @param is_full: as L{ServingLoop}'s.
     """
 
     def __init__(
-        self, server: Any, handshake: float | None, ended: Callable[[BaseException | None], object]
+        self,
+        server: Any,
+        handshake: float | None,
+        ended: Callable[[BaseException | None], object],
+        is_full: Callable[[int], bool] | None = None,
     ) -> None:
         """
         @raise OSError: there are no descriptors to be had.
         """
-        self._loop = ServingLoop(server, handshake, self._failed)
+        self._loop = ServingLoop(server, handshake, self._failed, is_full)
         self._ended = ended
         self._stopped = False
         threading.Thread(target=self._run, name="sockserve loop", daemon=True).start()
+
+    def reopen(self) -> None:
+        """There may be room again.  Any thread."""
+        self._loop.wake()
 
     def stop(self) -> None:
         """End the loop."""

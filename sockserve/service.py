@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from sockserve.accepted import peer_address
 from sockserve.adoption import Adoption
 from sockserve.connections import StreamFactory, socket_address
 from sockserve.datagrams import DatagramServer
@@ -36,6 +37,7 @@ from sockserve.lifecycle import is_overridden
 from sockserve.listening import Core, DatagramDoors, Machine, StreamDoors
 from sockserve.loops import LoopThread
 from sockserve.servers import ABANDON_SECONDS
+from sockserve.stats import RequestRecord
 from sockserve.threads import DEFAULT_THREADS
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "ListenError",
     "RequestService",
     "SocketServerService",
+    "processes_requests",
     "service_from_description",
     "why_not_served",
 ]
@@ -270,12 +273,17 @@ def why_not_served(server: Any) -> str | None:
     return "it does not listen; call its server_bind and server_activate"
 
 
+def processes_requests(server: Any) -> bool:
+    """Whether a server object has a way of its own to process requests, or has children do it."""
+    return isinstance(server, socketserver.ForkingMixIn) or is_overridden(server, "process_request")
+
+
 class SocketServerService(Service):
     """
     A server object of L{socketserver}'s kind, the standard library's or ours, as a service.
     It serves as it stands, on a thread of its own in place of the one that would call
-    C{serve_forever}; where it has the standard library's way of processing requests, those
-    are served by sockserve's threads (one, without C{ThreadingMixIn}) under its deadlines.
+    C{serve_forever}; unless it L{processes_requests} by itself, those are served by
+    sockserve's threads (one, without C{ThreadingMixIn}) under its deadlines and caps.
 
     @ivar server: what counts and observes: C{server.statistics}.
     """
@@ -304,6 +312,7 @@ class SocketServerService(Service):
         self._deadlines = Deadlines() if deadlines is None else deadlines
         if not isinstance(server, socketserver.ThreadingMixIn):
             threads = 1
+        self._processes = processes_requests(server)
         self._adoption = Adoption(
             server,
             reactor,
@@ -327,12 +336,22 @@ class SocketServerService(Service):
         @raise OSError: there are no descriptors for it.
         """
         super().startService()
-        known = not is_overridden(self._object, "process_request")
-        if known and not isinstance(self._object, socketserver.ForkingMixIn):
+        admission = self.server.admission
+        if not self._processes:
             self._object.process_request = self._adoption.take
+        if admission.allow or admission.deny:
+            self._verify_request = self._object.verify_request
+            self._object.verify_request = self._verify_network
+        is_full = None
+        if admission.max_connections is not None and not self._processes:
+            is_full = None if self._shares_socket else self._is_full
         self._ended: Deferred[None] = Deferred()
         self._ended.addErrback(_log_failure)
-        self._loop = LoopThread(self._object, self._deadlines.handshake, self._loop_ended)
+        loop = LoopThread(self._object, self._deadlines.handshake, self._loop_ended, is_full)
+        self._loop = loop
+        if is_full is not None:
+            admission.gates.add(loop)
+            self._adoption.on_settled = loop.reopen
 
     @override
     def stopService(self) -> Deferred[Any]:
@@ -344,12 +363,40 @@ class SocketServerService(Service):
         if self._loop is None:
             return succeed(None)
         self._loop.stop()
+        self.server.admission.gates.discard(self._loop)
         self._loop = None
         self._ended.addCallback(lambda _: self._drain())
         if self._shares_socket:
             self._ended.addCallback(lambda _: self.server.disk.call(self._object.server_close))
             self._ended.addErrback(_log_failure)
         return self._ended.addCallback(lambda _: self._adoption.release())
+
+    def _is_full(self, coming: int) -> bool:
+        """Whether no more connections may be taken.  The loop's thread."""
+        admission = self.server.admission
+        # Those that are on their way to the reactor are not in its count, nor are others' here.
+        active = max(self._adoption.active + coming, admission.active)
+        return active >= (admission.max_connections or active + 1)
+
+    def _verify_network(self, request: Any, client_address: Any) -> bool:
+        """The server's C{verify_request}, when it is its turn.  The loop's thread."""
+        address = client_address
+        if isinstance(request, socket.socket):
+            try:
+                address = peer_address(request, client_address)
+            except OSError:  # it has gone
+                return False
+        if self.server.admission.allows(address):
+            return bool(self._verify_request(request, client_address))
+        self.server.reactor.callFromThread(self._refuse_network, client_address)
+        return False
+
+    def _refuse_network(self, client_address: Any) -> None:
+        """Account for a request that has not been taken.  Reactor thread."""
+        factory, refused = self.server, "refused: network"
+        factory.arrived()
+        factory.count_refusal("network")
+        factory.finished(RequestRecord(client_address, factory.handler_name, outcome=refused))
 
     def _drain(self) -> Deferred[Any]:
         drained: Deferred[Any] = self.server.drain()

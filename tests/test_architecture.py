@@ -68,6 +68,7 @@ RINGS = {
     "config": 5,
     "config_file": 5,
     "descriptions": 5,
+    "loading": 5,
     "observe": 5,
     "service": 5,
     "tap": DOORS,

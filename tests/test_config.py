@@ -3,7 +3,6 @@
 import functools
 import socketserver
 import sys
-import textwrap
 
 import pytest
 from twisted.internet.testing import MemoryReactorClock
@@ -15,7 +14,7 @@ from sockserve import (
     StreamRequestHandler,
 )
 from sockserve.admission import parse_network
-from sockserve.config import DEFAULT_LISTEN, ServerConfig, load_handler, server_config
+from sockserve.config import DEFAULT_LISTEN, ServerConfig, server_config
 from sockserve.config_file import read_toml
 from sockserve.http import FileRequestHandler
 
@@ -43,45 +42,11 @@ class StdlibPacket(socketserver.DatagramRequestHandler):
     pass
 
 
-class Mixed(StreamRequestHandler):
-    async def setup(self):
-        pass
-
-    def handle(self):
-        pass
-
-
-class NeverAwaited(socketserver.StreamRequestHandler):
-    async def handle(self):
-        pass
-
-
-class Outer:
-    Inner = Blocking
-
-
 bound = functools.partial(Blocking)
-NOT_CALLABLE = 7
 
 
 def here(name):
     return f"{__name__}:{name}"
-
-
-@pytest.fixture
-def modules(tmp_path, monkeypatch):
-    """Write modules into the current folder; they are forgotten afterwards."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    before = set(sys.modules)
-
-    def write(**sources):
-        for name, source in sources.items():
-            (tmp_path / f"{name}.py").write_text(textwrap.dedent(source))
-
-    yield write
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
 
 
 # What is understood
@@ -225,72 +190,6 @@ def test_a_wrong_word(words, message):
         server_config(words)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("Echo", "handler 'Echo': write MODULE:CLASS"),
-        (":Echo", "handler ':Echo': write MODULE:CLASS"),
-        ("echo:", "handler 'echo:': write MODULE:CLASS"),
-        ("no_such:Echo", "handler 'no_such:Echo': no module 'no_such'"),
-        ("no.such.Echo", "handler 'no.such.Echo': no module 'no'"),
-        ("email.nomod:Echo", "handler 'email.nomod:Echo': no module 'email.nomod'"),
-        ("..echo:Echo", "handler '..echo:Echo': "),
-        (
-            here("Blockin"),
-            f"handler '{here('Blockin')}': no 'Blockin' in {__name__}; did you mean 'Blocking'?",
-        ),
-        (here("Outer.Iner"), f"no 'Iner' in {__name__}.Outer; did you mean 'Inner'?"),
-        (here("NOT_CALLABLE"), f"handler '{here('NOT_CALLABLE')}': 7 is not a class or callable"),
-        (
-            here("Mixed"),
-            "handler Mixed: setup is async def but handle is not; a request runs in one place,",
-        ),
-        (
-            here("NeverAwaited"),
-            "handler NeverAwaited: handle is async def, which socketserver's classes never await;",
-        ),
-    ],
-)
-def test_a_wrong_handler(name, message):
-    with pytest.raises(ConfigurationError) as caught:
-        load_handler(name)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        ("raise ValueError('a\\n  b')", "importing it raised ValueError: a b"),
-        ("1/0", "importing it raised ZeroDivisionError: division by zero"),
-        ("def f(:", "importing it raised SyntaxError: invalid syntax (broken.py, line 1)"),
-        ("import no_such_thing", "importing it: No module named 'no_such_thing'"),
-        ("from os import nothing", "importing it raised ImportError: cannot import name 'nothing'"),
-        ("import sys; sys.exit('bye')", "importing it raised SystemExit: bye"),
-    ],
-)
-def test_a_handlers_module_that_cannot_be_imported(modules, source, message):
-    modules(broken=source)
-    with pytest.raises(ConfigurationError) as caught:
-        load_handler("broken:Handler")
-    assert f"handler 'broken:Handler': {message}" in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["echo:Echo", "echo.Echo"])
-def test_a_handlers_module_is_found_in_the_current_folder(modules, name):
-    modules(echo="class Echo: pass")
-    assert load_handler(name).__name__ == "Echo"
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [("Outer.Inner", Blocking), ("bound", bound), ("Coroutine", Coroutine)],
-)
-def test_a_handler_may_be_nested_or_any_callable(name, expected):
-    assert load_handler(here(name)) is expected
 
 
 STREAMS = ("tcp:0", "unix:s", "tls:0:d", "systemd:domain=INET:index=0", "haproxy:tcp:0", "fd:3")
@@ -494,19 +393,33 @@ def test_servers_of_one_file_share_neither(tmp_path):
 SERVER_MODULE = """
 import socketserver
 
+made = []
+
+def make_of(kind):
+    made.append(kind(("127.0.0.1", 0), socketserver.BaseRequestHandler))
+    return made[-1]
+
 class Server(socketserver.ThreadingTCPServer):
-    closed = []
-    def server_close(self):
-        self.closed.append(self)
-        super().server_close()
+    pass
 
-def make():
-    return Server(("127.0.0.1", 0), socketserver.StreamRequestHandler)
+class Own(socketserver.TCPServer):
+    def process_request(self, request, client_address):
+        pass
 
-def fail():
-    raise OSError("no such device")
+def threading():
+    return make_of(Server)
 
-number = 3
+def serial():
+    return make_of(socketserver.TCPServer)
+
+def forking():
+    return make_of(socketserver.ForkingTCPServer)
+
+def datagrams():
+    return make_of(socketserver.ThreadingUDPServer)
+
+def own():
+    return make_of(Own)
 """
 
 
@@ -515,37 +428,84 @@ def server_module(tmp_path, monkeypatch):
     (tmp_path / "servermodule.py").write_text(SERVER_MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     yield "servermodule"
-    sys.modules.pop("servermodule", None)
+    module = sys.modules.pop("servermodule", None)
+    for server in module.made if module else ():
+        server.server_close()
 
 
 def test_a_server_object_has_its_own_socket_and_handler(server_module):
-    config = server_config({"server": f"{server_module}:make", "threads": "3"})
-    with config.server as server:
-        assert config.handler is server.RequestHandlerClass
-        assert config.threads == 3
-        assert config.summary()[0] == (
-            f"server Server: StreamRequestHandler on {server.server_address}"
-        )
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ({"server": "servermodule:number"}, "3 is not a socketserver.BaseServer, nor returns one"),
-        ({"server": "servermodule:fail"}, "calling it raised OSError: no such device"),
-        ({"server": "servermodule:mak"}, "no 'mak' in servermodule; did you mean 'make'?"),
-        ({"server": "servermodule"}, "server 'servermodule': write MODULE:OBJECT"),
-        ({"server": "nosuchmodule:x"}, "server 'nosuchmodule:x': no module 'nosuchmodule'"),
-    ],
-)
-def test_what_is_no_server_object(server_module, words, message):
-    with pytest.raises(ConfigurationError) as caught:
-        server_config(words)
-    assert message in str(caught.value)
+    config = server_config({"server": f"{server_module}:threading", "threads": "3"})
+    server = config.server
+    assert config.handler is server.RequestHandlerClass
+    assert config.threads == 3
+    assert config.summary()[0] == f"server Server: BaseRequestHandler on {server.server_address}"
 
 
 @pytest.mark.parametrize("word", ["listen", "handler", "path", "concurrency", "proxy-from"])
 def test_what_a_server_object_comes_with_is_not_given(server_module, word):
     value = {"listen": "tcp:1", "concurrency": "threads", "path": "."}.get(word, "192.0.2.1")
     with pytest.raises(ConfigurationError, match=f"^{word}: does not go with server"):
-        server_config({word: value, "server": f"{server_module}:make"})
+        server_config({word: value, "server": f"{server_module}:threading"})
+
+
+@pytest.mark.parametrize(
+    ("make", "words", "message"),
+    [
+        (
+            "serial",
+            {"threads": "3"},
+            "threads: does not go with this server: TCPServer is no socketserver.ThreadingMixIn"
+            " and serves one request at a time",
+        ),
+        (
+            "forking",
+            {"threads": "3"},
+            "threads: does not go with this server: ForkingTCPServer processes requests by itself",
+        ),
+        (
+            "own",
+            {"max-connections": "3"},
+            "max-connections: does not go with this server: Own processes requests by itself",
+        ),
+        (
+            "own",
+            {"max-connections-per-peer": "3"},
+            "max-connections-per-peer: does not go with this server: Own processes requests by"
+            " itself",
+        ),
+        (
+            "own",
+            {"access-log": "-"},
+            "access-log: does not go with this server: Own processes requests by itself",
+        ),
+        (
+            "forking",
+            {"timeout": ["handshake=5", "idle=5"]},
+            "timeout: does not go with this server: ForkingTCPServer processes requests by itself,"
+            " where only handshake applies",
+        ),
+        (
+            "datagrams",
+            {"max-connections": "3"},
+            "max-connections: does not go with this server: ThreadingUDPServer has no connections",
+        ),
+    ],
+)
+def test_what_would_not_apply_to_a_server_object_is_not_given(server_module, make, words, message):
+    with pytest.raises(ConfigurationError) as caught:
+        server_config({"server": f"{server_module}:{make}", **words})
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        ("threading", {"max-connections": "3", "max-connections-per-peer": "2", "access-log": "-"}),
+        ("serial", {"max-connections": "3", "timeout": "idle=5", "deny": "192.0.2.1"}),
+        ("forking", {"timeout": "handshake=5", "allow": "192.0.2.1"}),
+        ("own", {"deny": "192.0.2.1"}),
+        ("datagrams", {"threads": "3", "deny": "192.0.2.1", "access-log": "-"}),
+    ],
+)
+def test_what_applies_to_a_server_object(server_module, make, words):
+    server_config({"server": f"{server_module}:{make}", **words})

@@ -2,6 +2,7 @@
 
 import http.client
 import http.server
+import itertools
 import os
 import socket
 import socketserver
@@ -250,8 +251,34 @@ async def test_deadlines_apply():
         assert factory.statistics.expiries["handle"] == 1
 
 
-async def test_admission_applies():
-    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo)
+def own_process_request(request_of):
+    """A server whose requests are not sockserve's to process."""
+
+    class Own(socketserver.TCPServer):
+        def process_request(self, request, client_address):
+            self.finish_request(request, client_address)
+            self.shutdown_request(request)
+
+        def get_request(self):
+            request, client_address = super().get_request()
+            return request, request_of(client_address)
+
+    return Own(("127.0.0.1", 0), Echo)
+
+
+NETWORK_SERVERS = [
+    lambda: socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo),
+    lambda: socketserver.ForkingTCPServer(("127.0.0.1", 0), Echo),
+    lambda: own_process_request(lambda address: address),
+    lambda: own_process_request(lambda address: "somebody"),
+]
+
+
+@pytest.mark.parametrize("make", NETWORK_SERVERS)
+@pytest.mark.parametrize("networks", [{"deny": "127.0.0.0/8"}, {"allow": "192.0.2.0/24"}])
+async def test_networks_apply(make, networks):
+    """Whoever processes the requests, and whatever the program calls its clients."""
+    server = make()
 
     def talk():
         try:
@@ -260,10 +287,112 @@ async def test_admission_applies():
         except ConnectionResetError:  # perhaps as early as in connect
             return b""
 
-    admission = Admission(deny=[parse_network("127.0.0.0/8")])
+    admission = Admission(**{word: [parse_network(text)] for word, text in networks.items()})
+    told = []
     async with Serving(server, admission=admission) as factory:
+        factory.observers.append(told.append)
         assert await in_thread(talk) == b""
-        await until(lambda: factory.statistics.refused["network"] == 1)
+        await until(lambda: told)
+    assert factory.statistics.refused == {"network": 1}
+    assert factory.statistics.accepted == 1
+    assert [record.outcome for record in told] == ["refused: network"]
+
+
+async def test_networks_apply_to_datagrams():
+    class Answer(socketserver.DatagramRequestHandler):
+        def handle(self):
+            self.wfile.write(self.rfile.read())
+
+    server = socketserver.ThreadingUDPServer(("127.0.0.1", 0), Answer)
+    admission = Admission(deny=[parse_network("127.0.0.2")])
+    async with Serving(server, admission=admission) as factory:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as denied:
+            denied.bind(("127.0.0.2", 0))
+            denied.sendto(b"one", server.server_address)
+            await until(lambda: factory.statistics.refused["network"] == 1)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.settimeout(15)
+                client.connect(server.server_address)
+                client.send(b"two")
+                assert await in_thread(client.recv, 100) == b"two"
+            with pytest.raises(BlockingIOError):
+                denied.recv(100, socket.MSG_DONTWAIT)
+    assert factory.statistics.requests == 1
+
+
+async def turns(server):
+    """Wait until the server's loop has been round, and would have taken who had come before."""
+    count = itertools.count(1)
+    turned = 0
+
+    def service_actions():
+        nonlocal turned
+        turned = next(count)
+
+    server.service_actions = service_actions
+    await until(lambda: turned == 2)
+
+
+@pytest.mark.parametrize("handler", [Echo, Web])
+@pytest.mark.parametrize("kind", ["TCPServer", "ThreadingTCPServer"])
+async def test_over_the_most_connections_clients_wait(handler, kind):
+    server = getattr(socketserver, kind)(("127.0.0.1", 0), handler)
+    server.greeting = b"hello"
+
+    def late():
+        with connect(server) as client:
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n" if handler is Web else b"x\n")
+            client.shutdown(socket.SHUT_WR)
+            return read_all(client)
+
+    async with Serving(server, admission=Admission(max_connections=2)) as counted:
+        with connect(server) as first, connect(server):
+            await until(lambda: counted.statistics.active == 2)
+            answer = in_thread(late)
+            with connect(server):
+                await turns(server)
+                assert counted.statistics.accepted == 2
+                first.close()
+                await until(lambda: counted.statistics.accepted > 2)
+        assert (await answer).endswith(b"hello" if handler is Web else b"x\n")
+        await until(lambda: counted.statistics.accepted == 4 and not counted.statistics.active)
+
+
+async def test_other_listeners_connections_are_among_the_most():
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo)
+    admission = Admission(max_connections=1)
+
+    def talk():
+        with connect(server) as client:
+            return say(client, b"x\n")
+
+    async with Serving(server, admission=admission) as counted:
+        admission.opened()
+        answer = in_thread(talk)
+        await turns(server)
+        assert not counted.statistics.accepted
+        admission.closed()
+        assert (await answer).endswith(b" x\n")
+    assert not admission.gates
+
+
+async def test_handshakes_are_among_the_most_connections(tmp_path):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate_file(tmp_path))
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+
+    def talk():
+        with secure(connect(server)) as client:
+            return say(client, b"x\n")
+
+    async with Serving(server, admission=Admission(max_connections=1)):
+        with connect(server):  # and says nothing
+            await turns(server)
+            answer = in_thread(talk)
+            await turns(server)
+            assert not answer.called
+        assert (await answer).endswith(b" x\n")
 
 
 async def test_clients_are_counted_out_whatever_the_program_calls_them():
