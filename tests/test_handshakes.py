@@ -1,0 +1,99 @@
+"""One TLS handshake on a reactor, step by step."""
+
+import socket
+import ssl
+
+import pytest
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+
+from sockserve.handshakes import Handshake
+from tests.integration.servers import certificate_file, trusting
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """A client whose bytes a test moves by hand, and the socket that was accepted from it."""
+    accepted, far = socket.socketpair()
+    far.setblocking(False)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate_file(tmp_path))
+    accepted.settimeout(7)
+    server = context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = trusting().wrap_bio(incoming, outgoing)
+
+    def step():
+        """The client's next flight, for as long as it has one."""
+        try:
+            incoming.write(far.recv(2**16))
+        except BlockingIOError:
+            pass
+        try:
+            client.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+        said = outgoing.read()
+        if said:
+            far.send(said)
+        return bool(said)
+
+    with server, far:
+        yield server, step
+
+
+def begin(sock, seconds):
+    reactor, ended = MemoryReactorClock(), []
+    return reactor, ended, Handshake(reactor, sock, ended.append, seconds)
+
+
+@pytest.mark.parametrize("seconds", [None, 3])
+def test_it_is_done_in_as_many_steps_as_it_takes(pair, seconds):
+    server, step = pair
+    reactor, ended, handshake = begin(server, seconds)
+    assert reactor.getReaders() == [handshake]
+    while step():
+        assert not ended
+        handshake.doRead()
+    assert ended == [True]
+    assert server.gettimeout() == 7  # as it was
+    assert not reactor.getReaders()
+    assert not reactor.getWriters()
+    assert not reactor.getDelayedCalls()
+
+
+def test_its_seconds_are_in_all(pair):
+    """A client that says something at 2 s has no more than 3 s either."""
+    server, step = pair
+    reactor, ended, handshake = begin(server, 3)
+    reactor.advance(2)
+    assert step()
+    handshake.doRead()
+    reactor.advance(0.75)
+    assert not ended
+    reactor.advance(0.25)
+    assert ended == [False]
+    assert server.fileno() == -1
+    assert not reactor.getReaders()
+
+
+def test_the_reactors_loss_of_it_ends_it(pair):
+    server, _ = pair
+    reactor, ended, handshake = begin(server, 3)
+    handshake.connectionLost(Failure(ConnectionDone()))
+    assert ended == [False]
+    assert server.fileno() == -1
+    assert not reactor.getDelayedCalls()
+
+
+def test_words_that_are_not_tls_end_it():
+    accepted, far = socket.socketpair()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server = context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
+    with far, server:
+        far.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        reactor, ended, _ = begin(server, 3)
+        assert ended == [False]
+        assert not reactor.getReaders()
+        assert not reactor.getDelayedCalls()

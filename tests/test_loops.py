@@ -1,0 +1,114 @@
+"""A loop's turns, with a server that only counts."""
+
+import queue
+import socket
+
+import pytest
+
+from sockserve.loops import LoopThread, ServingLoop
+
+
+class Counting:
+    """
+    A server that takes a byte for a request.
+
+    @ivar taken: requests.
+    @ivar taken_at: in which turn each of these was.
+    @ivar turns: how often C{service_actions} was called.
+    """
+
+    def __init__(self, requests):
+        self._near, self._far = socket.socketpair()
+        self._far.sendall(bytes(requests))
+        self.taken = self.turns = 0
+        self.taken_at = []
+
+    def fileno(self):
+        return self._near.fileno()
+
+    def _handle_request_noblock(self):
+        self.taken += len(self._near.recv(1))
+        self.taken_at.append(self.turns)
+
+    def service_actions(self):
+        self.turns += 1
+
+    def close(self):
+        self._near.close()
+        self._far.close()
+
+
+@pytest.fixture
+def counting():
+    server = Counting(5)
+    yield server
+    server.close()
+
+
+def test_it_takes_requests_until_it_is_stopped(counting):
+    ServingLoop(counting, None).run(60, lambda: counting.taken == 5)
+    assert counting.turns == 5
+
+
+def test_it_ends_at_once_when_it_is_stopped_before(counting):
+    ServingLoop(counting, None).run(60, lambda: True)
+    assert not counting.taken
+
+
+def test_service_actions_is_called_with_nothing_to_do(counting):
+    counting._near.recv(5)
+    ServingLoop(counting, None).run(0.001, lambda: counting.turns == 3)
+    assert not counting.taken
+
+
+def test_a_wake_up_is_a_turn(counting):
+    counting._near.recv(5)
+    loop = ServingLoop(counting, None)
+    for _ in range(100_000):  # more than fit into a socket
+        loop.wake()
+    loop.run(60, lambda: counting.turns > 0)
+    loop.wake()  # which is nothing to one that has ended
+
+
+def test_it_takes_none_while_it_is_full(counting):
+    loop = ServingLoop(counting, None, None, lambda coming: counting.turns < 3)
+    loop.run(0.001, lambda: counting.taken == 5)
+    assert counting.taken_at == [3, 4, 5, 6, 7]  # three turns in which it was full, then each
+
+
+def test_it_looks_once_more_before_it_takes_one(counting):
+    """What others take counts, too, and it is not woken up for that."""
+    answers = iter([False, True, True, False])
+    loop = ServingLoop(counting, None, None, lambda coming: next(answers, False))
+    loop.run(0.001, lambda: counting.taken == 1)
+    assert counting.taken_at == [2]  # asked in the first turn twice, in the second once
+
+
+def test_what_the_server_raises_ends_the_loop_unless_somebody_hears_of_it(counting):
+    def fail():
+        counting.turns += 1
+        raise ZeroDivisionError
+
+    counting.service_actions = fail
+    with pytest.raises(ZeroDivisionError):
+        ServingLoop(counting, None).run(60, lambda: False)
+    heard = []
+    loop = ServingLoop(counting, None, lambda: heard.append(counting.turns))
+    loop.run(60, lambda: counting.taken == 5)
+    assert heard == [2, 3, 4, 5]
+
+
+def test_on_a_thread_it_tells_what_ended_it(counting):
+    ended, turned = queue.SimpleQueue(), queue.SimpleQueue()
+    counting.service_actions = lambda: turned.put(counting.taken)
+    loop = LoopThread(counting, None, ended.put)
+    while turned.get(timeout=15) < 5:
+        pass
+    loop.reopen()
+    assert turned.get(timeout=15) == 5
+    assert ended.empty()
+    loop.stop()
+    assert ended.get(timeout=15) is None
+    counting.close()
+    LoopThread(counting, None, ended.put)
+    assert isinstance(ended.get(timeout=15), ValueError)
