@@ -16,6 +16,7 @@ import os
 import socket
 import socketserver
 import threading
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -43,7 +44,7 @@ from sockserve.lifecycle import (
 from sockserve.places import call_excepthook
 from sockserve.threads import ThreadConcurrency
 
-__all__ = ["Adoption", "check_terms"]
+__all__ = ["Adoption", "check_terms", "take_requests"]
 
 _log = logging.getLogger("sockserve")
 
@@ -65,6 +66,35 @@ def check_terms(option: str, threads: Any, deadlines: Any) -> None:
         raise ConfigurationError(
             f"deadlines: {deadlines!r} is no sockserve.Deadlines; a phase without one is None there"
         )
+
+
+def take_requests(server: Any, take: Callable[[Any, Any], None]) -> None:
+    """
+    Have C{take} in place of L{socketserver}'s C{process_request}, also where the server has one
+    of its own that leaves requests to that by C{super()}: its class is another then, which
+    differs from the first in nothing else.
+    """
+    if not is_overridden(server, "process_request"):
+        server.process_request = take
+        return
+    name, cls = "process_request", type(server)
+    defining = (base for base in cls.__mro__ if name in vars(base))
+    known = next((base for base in defining if not is_overridden(base, name)), None)
+    if known is None:  # the program has replaced the module's own
+        return
+
+    def process_request(self: Any, request: Any, client_address: Any) -> None:
+        take(request, client_address)
+
+    # It is the next of all that define it after the program's own.
+    last = type(known.__name__, (known,), {name: process_request})
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    try:
+        server.__class__ = types.new_class(
+            cls.__name__, (cls, last), exec_body=lambda body: body.update(names)
+        )
+    except TypeError:  # there is no such class, or not for this object
+        pass
 
 
 class Adoption:

@@ -31,7 +31,7 @@ from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.lifecycle import handler_class, is_coroutine_handler
 from sockserve.loading import load_handler, load_server
 from sockserve.observe.access import LOG_FORMATS, AccessLog
-from sockserve.service import SocketServerService, processes_requests, service_from_description
+from sockserve.service import SocketServerService, service_from_description
 
 __all__ = [
     "DEFAULT_LISTEN",
@@ -235,8 +235,8 @@ def _check_object(config: ServerConfig) -> None:
         "max-connections-per-peer": config.max_connections_per_peer,
     }
     given: Mapping[str, object] = {}
-    if processes_requests(server):
-        fault = f"{kind} processes requests by itself"
+    if isinstance(server, socketserver.ForkingMixIn):
+        fault = f"{kind} has children process its requests"
         given = {**caps, "threads": config.threads, "access-log": config.access_log}
         if config.deadlines != Deadlines(handshake=config.deadlines.handshake):
             given["timeout"] = fault = f"{fault}, where only handshake applies"

@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from sockserve.accepted import peer_address
-from sockserve.adoption import Adoption
+from sockserve.adoption import Adoption, take_requests
 from sockserve.connections import StreamFactory, socket_address
 from sockserve.datagrams import DatagramServer
 from sockserve.deadlines import Deadlines
@@ -33,7 +33,6 @@ from sockserve.descriptions import (
     stream_endpoint,
 )
 from sockserve.interfaces import ConfigurationError
-from sockserve.lifecycle import is_overridden
 from sockserve.listening import Core, DatagramDoors, Machine, StreamDoors
 from sockserve.loops import LoopThread
 from sockserve.servers import ABANDON_SECONDS
@@ -46,7 +45,6 @@ __all__ = [
     "ListenError",
     "RequestService",
     "SocketServerService",
-    "processes_requests",
     "service_from_description",
     "why_not_served",
 ]
@@ -273,17 +271,13 @@ def why_not_served(server: Any) -> str | None:
     return "it does not listen; call its server_bind and server_activate"
 
 
-def processes_requests(server: Any) -> bool:
-    """Whether a server object has a way of its own to process requests, or has children do it."""
-    return isinstance(server, socketserver.ForkingMixIn) or is_overridden(server, "process_request")
-
-
 class SocketServerService(Service):
     """
     A server object of L{socketserver}'s kind, the standard library's or ours, as a service.
     It serves as it stands, on a thread of its own in place of the one that would call
-    C{serve_forever}; unless it L{processes_requests} by itself, those are served by
-    sockserve's threads (one, without C{ThreadingMixIn}) under its deadlines and caps.
+    C{serve_forever}; requests are served by sockserve's threads (one, without
+    C{ThreadingMixIn}) under its deadlines and caps, unless it has C{ForkingMixIn}, or a
+    C{process_request} of its own that does not leave them to C{super()}.
 
     @ivar server: what counts and observes: C{server.statistics}.
     """
@@ -312,7 +306,6 @@ class SocketServerService(Service):
         self._deadlines = Deadlines() if deadlines is None else deadlines
         if not isinstance(server, socketserver.ThreadingMixIn):
             threads = 1
-        self._processes = processes_requests(server)
         self._adoption = Adoption(
             server,
             reactor,
@@ -337,14 +330,15 @@ class SocketServerService(Service):
         """
         super().startService()
         admission = self.server.admission
-        if not self._processes:
-            self._object.process_request = self._adoption.take
+        forks = isinstance(self._object, socketserver.ForkingMixIn)
+        if not forks:
+            take_requests(self._object, self._adoption.take)
         if admission.allow or admission.deny:
             self._verify_request = self._object.verify_request
             self._object.verify_request = self._verify_network
         is_full = None
-        if admission.max_connections is not None and not self._processes:
-            is_full = None if self._shares_socket else self._is_full
+        if admission.max_connections is not None and not forks and not self._shares_socket:
+            is_full = self._is_full
         self._ended: Deferred[None] = Deferred()
         self._ended.addErrback(_log_failure)
         loop = LoopThread(self._object, self._deadlines.handshake, self._loop_ended, is_full)

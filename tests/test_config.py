@@ -402,9 +402,9 @@ def make_of(kind):
 class Server(socketserver.ThreadingTCPServer):
     pass
 
-class Own(socketserver.TCPServer):
+class Own(socketserver.ThreadingTCPServer):
     def process_request(self, request, client_address):
-        pass
+        super().process_request(request, client_address)
 
 def threading():
     return make_of(Server)
@@ -460,29 +460,32 @@ def test_what_a_server_object_comes_with_is_not_given(server_module, word):
         (
             "forking",
             {"threads": "3"},
-            "threads: does not go with this server: ForkingTCPServer processes requests by itself",
+            "threads: does not go with this server: ForkingTCPServer has children"
+            " process its requests",
         ),
         (
-            "own",
+            "forking",
             {"max-connections": "3"},
-            "max-connections: does not go with this server: Own processes requests by itself",
+            "max-connections: does not go with this server: ForkingTCPServer has children process"
+            " its requests",
         ),
         (
-            "own",
+            "forking",
             {"max-connections-per-peer": "3"},
-            "max-connections-per-peer: does not go with this server: Own processes requests by"
-            " itself",
+            "max-connections-per-peer: does not go with this server: ForkingTCPServer has children"
+            " process its requests",
         ),
         (
-            "own",
+            "forking",
             {"access-log": "-"},
-            "access-log: does not go with this server: Own processes requests by itself",
+            "access-log: does not go with this server: ForkingTCPServer has children process its"
+            " requests",
         ),
         (
             "forking",
             {"timeout": ["handshake=5", "idle=5"]},
-            "timeout: does not go with this server: ForkingTCPServer processes requests by itself,"
-            " where only handshake applies",
+            "timeout: does not go with this server: ForkingTCPServer has children process its"
+            " requests, where only handshake applies",
         ),
         (
             "datagrams",
@@ -503,7 +506,7 @@ def test_what_would_not_apply_to_a_server_object_is_not_given(server_module, mak
         ("threading", {"max-connections": "3", "max-connections-per-peer": "2", "access-log": "-"}),
         ("serial", {"max-connections": "3", "timeout": "idle=5", "deny": "192.0.2.1"}),
         ("forking", {"timeout": "handshake=5", "allow": "192.0.2.1"}),
-        ("own", {"deny": "192.0.2.1"}),
+        ("own", {"deny": "192.0.2.1", "threads": "3", "max-connections": "3"}),
         ("datagrams", {"threads": "3", "deny": "192.0.2.1", "access-log": "-"}),
     ],
 )

@@ -193,6 +193,73 @@ async def test_a_process_request_of_its_own_is_called():
         assert await in_thread(talk) == b"mine\n"
 
 
+class Noting:
+    """Notes which of its own come by."""
+
+    def process_request(self, request, client_address):
+        self.noted.append(threading.get_ident())
+        super().process_request(request, client_address)
+
+
+class Threading(Noting, socketserver.ThreadingTCPServer):
+    pass
+
+
+class Plain(socketserver.ThreadingTCPServer):
+    pass
+
+
+class Several(Plain, Threading):
+    """C{Plain}'s is C{Threading}'s here."""
+
+
+class Serial(Noting, socketserver.TCPServer):
+    pass
+
+
+class Ours(Noting, sockserve.socketserver.ThreadingTCPServer):
+    pass
+
+
+@pytest.mark.parametrize("kind", [Threading, Several, Serial, Ours])
+async def test_what_its_process_request_leaves_is_sockserves(kind):
+    """On its threads, under its deadlines, and counted."""
+    server = kind(("127.0.0.1", 0), Echo)
+    server.noted = []
+
+    def talk():
+        with connect(server) as client:
+            return say(client, b"x\n"), is_ended(client)
+
+    async with Serving(server, deadlines=Deadlines(handle=0.2), threads=1) as counted:
+        answer, ended = await in_thread(talk)
+        await until(lambda: counted.statistics.requests == 1)
+        assert counted.statistics.expiries["handle"] == 1
+    assert ended
+    assert answer.startswith(b"sockserve-")
+    [thread] = server.noted
+    assert thread != threading.get_ident()
+    assert isinstance(server, kind)
+
+
+async def test_a_process_request_that_is_set_on_the_object_is_called():
+    server = socketserver.TCPServer(("127.0.0.1", 0), Echo)
+    before = server.process_request
+
+    def process_request(request, client_address):
+        request.sendall(b"first\n")
+        before(request, client_address)
+
+    server.process_request = process_request
+
+    def talk():
+        with connect(server) as client:
+            return read_line(client), say(client, b"x\n")
+
+    async with Serving(server):
+        assert await in_thread(talk) == (b"first\n", b"sockserve loop x\n")
+
+
 async def test_what_one_of_its_methods_raises_ends_nothing(errors):
     class Fails(socketserver.ThreadingTCPServer):
         fails = True
