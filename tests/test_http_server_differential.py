@@ -100,6 +100,7 @@ def requests(actions, versions, connections):
             "fields": fields,
             "connection": connections,
             "body": st.none() | bodies,
+            "to the end": st.booleans(),
             "reading": readings,
             "actions": st.lists(actions, max_size=4),
             "cuts": st.lists(st.integers(0, 300), max_size=3),
@@ -135,6 +136,18 @@ conversations = st.fixed_dictionaries(
 )
 
 
+def ends_with_connection(request):
+    """Whether the client ends its side, by which alone the end of the body can be told."""
+    connection = (request["connection"] or "").lower()
+    last = {"HTTP/1.1": connection == "close", "HTTP/1.0": connection != "keep-alive"}
+    return (
+        request["to the end"]
+        and request["method"] not in ("GET", "HEAD")
+        and request["body"] is not None
+        and last.get(request["version"], False)
+    )
+
+
 def raw(request):
     """A request as it is sent."""
     if request["version"] is None:
@@ -143,7 +156,7 @@ def raw(request):
     lines += [f"{name}: {value}" for name, value in request["fields"]]
     if request["connection"]:
         lines.append(f"Connection: {request['connection']}")
-    if request["body"] is not None:
+    if request["body"] is not None and not ends_with_connection(request):
         lines.append(f"Content-Length: {len(request['body'])}")
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + (request["body"] or b"")
 
@@ -180,12 +193,13 @@ class Conversing(http.server.BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_GET
 
     def body(self, request):
-        left = int(self.headers.get("Content-Length", 0))
+        ends = ends_with_connection(request)
+        left = 10**6 if ends else int(self.headers.get("Content-Length", 0))
         if request["reading"] == "all":
-            return self.rfile.read(left)
+            return self.rfile.read(None if ends else left)
         data = b""
-        while len(data) < left:
-            data += self.piece(request["reading"], left - len(data))
+        while len(data) < left and (piece := self.piece(request["reading"], left - len(data))):
+            data += piece
         return data
 
     def piece(self, reading, left):
@@ -349,6 +363,8 @@ class Client:
         with contextlib.suppress(ConnectionError):  # it has been sent away before
             for start, end in zip([0, *cuts], [*cuts, len(sent)], strict=True):
                 self.sock.sendall(sent[start:end])
+        if requests and ends_with_connection(requests[-1]):
+            self.end()
         for _ in requests:
             # One for a method that the handler does not have is answered by an end.
             word = self.from_handler.wait(self.sock)

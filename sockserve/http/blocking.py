@@ -317,9 +317,8 @@ class BlockingHTTPServing(CoroutineHTTPServing):
                 self.timer.arm(phase, left)
                 return False
         elif phase is Phase.IDLE:
-            return gathering.response.switches and (
-                not self._lendable or self._traffic_stalls(phase)
-            )
+            silent = gathering.response.switches or gathering.unending
+            return silent and (not self._lendable or self._traffic_stalls(phase))
         elif phase is Phase.WRITE and self._lendable and gathering.hold is _DIRECT:
             return self._traffic_stalls(phase)
         return True
@@ -341,15 +340,15 @@ class BlockingHTTPServing(CoroutineHTTPServing):
     def expire(self, phase: Phase) -> None:
         gathering = self._gathering
         hard = phase is Phase.WRITE or phase is Phase.DRAIN
+        error = DeadlineExpired(phase)
         if gathering is None:
             super().expire(phase)
         elif self.parts & Part.HANDLER:
             if not self.factory.concurrency.kill(gathering):
-                self._interrupt(gathering, None if hard else 504, reset=hard)
+                self._interrupt(gathering, None if hard else status_for(error), reset=hard)
         elif not gathering.lent or self.factory.concurrency.withdraw(gathering):
             if gathering.hold is _DIRECT:
                 self._take_back()
-            error = DeadlineExpired(phase)
             if hard:
                 self._gathering = None
                 gathering.close()

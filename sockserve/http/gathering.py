@@ -31,7 +31,7 @@ from sockserve.http.framing import Event, LocalProtocolError, RemoteProtocolErro
 from sockserve.http.heads import RequestHead
 from sockserve.http.responses import BlockingResponse, answer_error
 from sockserve.http.sockets import Hold, RequestSocket
-from sockserve.http.spools import Spool, StockSwitchingFile, SwitchingFile, stock_file
+from sockserve.http.spools import Spool, StockFile, StockSwitchingFile, SwitchingFile, stock_file
 from sockserve.http.wire import RequestReader
 from sockserve.interfaces import IJob, Outcome
 from sockserve.lending import is_broken
@@ -46,6 +46,9 @@ __all__ = ["Gathering", "is_gathered"]
 #: What of a handler decides how requests are read.
 _LOOP = ("handle", "handle_one_request", "parse_request", "handle_expect_100")
 _STOCK = (BaseHTTPRequestHandler, WSGIRequestHandler)
+
+#: No client sends a body with these that nobody could tell the end of.
+_BODILESS = frozenset(["GET", "HEAD"])
 
 _EXPECT = re.compile(rb"(?im)^expect:[^\n]*\n")
 #: The status of a final response, behind interim ones.
@@ -103,10 +106,13 @@ class Gathering:
     @ivar head: its head.
     @ivar response: what answers it; of a handler of C{http.server}'s, only what can be
         seen of that.
-    @ivar switches: whether the handler may come to speak another protocol on the
-        connection.
+    @ivar unending: whether the body may go on until the client ends its side: one of
+        C{http.server}'s handlers finds what follows the last request of a connection, if that
+        says nothing of a length.
+    @ivar switches: whether what follows on the connection may be the handler's, as that, or as
+        another protocol that it speaks then.
     @ivar rest: what the client has sent after the request, once the handler has the
-        connection and may speak another protocol on it.
+        connection, and what follows on it.
     @ivar hold: who has the connection.  Written under a lock.
     @ivar sent: how many bytes the handler has sent.
     @ivar request: the socket, once the handler has it.
@@ -139,8 +145,16 @@ class Gathering:
         self._lock = threading.Lock()
         self._reactors_thread = threading.get_ident()
         self.response = BlockingResponse(head, self._send)
-        self.switches = head.length == 0 and (
-            head.method == "CONNECT" or (b"\nupgrade:" in head.raw.lower() and head.upgrades)
+        self.unending = (
+            stock
+            and not head.keep_alive
+            and head.length == 0
+            and head.method not in _BODILESS
+            and head.field(b"content-length") is None
+        )
+        self.switches = self.unending or (
+            head.length == 0
+            and (head.method == "CONNECT" or (b"\nupgrade:" in head.raw.lower() and head.upgrades))
         )
         self.rest = b""
         self._instead: BlockingResponse | None = None
@@ -157,7 +171,10 @@ class Gathering:
             self.rfile = stock_file(raw) if stock else io.BytesIO()
             if self.switches:
                 file = SwitchingFile(raw, self._follow)
-                self.rfile = StockSwitchingFile(file) if stock else io.BufferedReader(file)
+                if self.unending:
+                    self.rfile = StockFile(file)
+                else:
+                    self.rfile = StockSwitchingFile(file) if stock else io.BufferedReader(file)
 
     # Until it is complete
 
@@ -233,7 +250,10 @@ class Gathering:
         return self.hold is Hold.OVER or bool(self._serving.broken())
 
     def _follow(self) -> tuple[bytes, Any] | None:
-        """What the client says after the request, if that is another protocol."""
+        """What the client says after the request, if that is the handler's."""
+        if self.unending:
+            self.go_direct()
+            return self.rest, socket.socket.makefile(self.request, "rb", buffering=0)
         if self._stock and self.hold is _HELD:
             with self._lock:
                 found = _STATUS.match(b"".join(self._held))

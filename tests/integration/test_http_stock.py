@@ -14,6 +14,7 @@ from xmlrpc.server import SimpleXMLRPCDispatcher, SimpleXMLRPCRequestHandler
 
 import pytest
 
+from sockserve import Deadlines
 from sockserve.connections import StreamFactory
 from tests.integration.handlers import PIECE
 from tests.integration.http_clients import client, get, post, whole
@@ -89,6 +90,122 @@ async def test_a_client_that_ends_its_side_is_answered():
         )
         assert answer.count(b"HTTP/1.1 200 OK") == 2
         assert answer.endswith(b"/bye")
+
+
+# A request that ends with its connection
+
+
+class Takes(Stock):
+    """Answers with what it has read, as C{read} has it read."""
+
+    def read(self):
+        return self.rfile.read()
+
+    def do_PUT(self):
+        body = self.read()
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"%d %b" % (len(body), body[-5:]))
+
+    do_SOURCE = do_PUT
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix", "haproxy:tcp"])
+@pytest.mark.parametrize("method", ["PUT", "SOURCE"])
+@pytest.mark.parametrize("last", ["with its head", "later", "before its head is read"])
+async def test_a_body_may_end_with_its_connection(kind, method, last, tmp_path):
+    """As it does for who reads from the connection by itself."""
+    head = get(method=method, version="1.0")
+    body = PIECE * 10 + b"the end"
+
+    def talk(address):
+        with client(address, kind) as one:
+            if last == "with its head":
+                one.say(head + body, end=True)
+            elif last == "later":
+                one.say(head)
+                one.say(PIECE * 10)
+                one.say(b"the end", end=True)
+            else:
+                one.say(head[:-2])
+                one.say(head[-2:] + body, end=True)
+            return one.answer().body
+
+    async with serving(Takes, description(kind, tmp_path)) as server:
+        answer = await in_thread(talk, server.server_address)
+        assert answer == b"%d e end" % len(body)
+        await until(lambda: not server.statistics.active)
+        assert counts(server) == {"accepted": 1, "requests": 1}
+
+
+@pytest.mark.parametrize("kind", ONE_OF_EACH)
+async def test_a_stream_is_read_as_it_comes(kind, tmp_path):
+    class Echoes(Stock):
+        def do_SOURCE(self):
+            self.send_response(200)
+            self.end_headers()
+            while (line := self.rfile.readline()) != b"bye\n":
+                self.wfile.write(line.upper())
+
+    def talk(address):
+        with client(address, kind) as one:
+            one.say(get("/", "Connection: close", method="SOURCE"))
+            status = one.answer("HEAD").status
+            said = [one.say(b"%d a\n" % number) or one.read(4) for number in range(3)]
+            one.say(b"bye\n")
+            return status, said, one.rest()
+
+    async with serving(Echoes, description(kind, tmp_path)) as server:
+        said = [b"0 A\n", b"1 A\n", b"2 A\n"]
+        assert await in_thread(talk, server.server_address) == (200, said, b"")
+
+
+@pytest.mark.parametrize(
+    ("fields", "version"),
+    [
+        (["Content-Length: 0"], "1.0"),
+        (["Content-Length: 0", "Connection: close"], "1.1"),
+        ([], "1.1"),  # what follows may be somebody else's request
+        (["Connection: keep-alive"], "1.0"),
+    ],
+)
+async def test_others_without_a_body_have_an_end(fields, version):
+    request = get("/", *fields, method="PUT", version=version)
+
+    def talk(address):
+        with client(address) as one:
+            one.say(request + get("/bye"))
+            return one.answer("HEAD").status, one.rest()
+
+    async with serving(Takes) as server:
+        status, rest = await in_thread(talk, server.server_address)
+    assert status == 200
+    assert rest.startswith(b"0 ")
+
+
+@pytest.mark.parametrize("kind", ONE_OF_EACH)
+async def test_a_body_that_nobody_reads_is_not_waited_for(kind, tmp_path):
+    class Ignores(Takes):
+        def read(self):
+            return b""
+
+    request = get("/", "Connection: close", method="PUT")
+    async with serving(Ignores, description(kind, tmp_path)) as server:
+        answer = await in_thread(whole, server.server_address, request, kind)
+    assert answer.endswith(b"0 ")
+
+
+@pytest.mark.parametrize("kind", ONE_OF_EACH)
+async def test_a_body_that_stalls(kind, tmp_path):
+    """It holds its thread for as long as the connection may be idle."""
+    request = get("/", "Connection: close", method="PUT")
+    deadlines = Deadlines(idle=0.2)
+    async with serving(Takes, description(kind, tmp_path), deadlines=deadlines) as server:
+        answer = await in_thread(whole, server.server_address, request, kind)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        await until(lambda: not server.statistics.active)
+        assert server.statistics.expiries == {"idle": 1}
+        assert not server.statistics.errors
 
 
 # Whole servers' handlers
