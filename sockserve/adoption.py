@@ -39,6 +39,7 @@ from sockserve.lifecycle import (
     handler_class,
     is_coroutine_handler,
     is_overridden,
+    makes,
     run_handler,
 )
 from sockserve.places import call_excepthook
@@ -133,7 +134,7 @@ class Adoption:
             if not is_overridden(server, "finish_request"):
                 raise ConfigurationError(f"handler {make!r} is not a class or callable")
             make = socketserver.BaseRequestHandler  # it does without
-        own = self._own = IRequestHandler.implementedBy(handler_class(make))
+        own = self._own = makes(make, IRequestHandler)
         self._pool = _Pool(reactor, threads, type(server).__qualname__, option)
         self.factory = AdoptedFactory(
             make,
@@ -151,9 +152,7 @@ class Adoption:
             # after the thread that has served it.
             self.factory.give_connections()
         #: Whether the handler can have its connection from the reactor only.
-        self._needs_reactor = own and (
-            self.factory.coroutine or IHTTPRequestHandler.implementedBy(handler_class(make))
-        )
+        self._needs_reactor = own and (self.factory.coroutine or makes(make, IHTTPRequestHandler))
         #: The last thread that has brought a request.
         self._bringer: threading.Thread | None = None
         #: How many requests are not over yet.

@@ -41,7 +41,7 @@ from sockserve.http.sockets import RequestSocket
 from sockserve.http.stock import make_stock_handler
 from sockserve.interfaces import IHTTPRequestHandler, IRequestHandler, Outcome, Phase
 from sockserve.lending import is_lendable
-from sockserve.lifecycle import handler_class, offer, run_handler, run_handler_coroutine
+from sockserve.lifecycle import handler_class, makes, offer, run_handler, run_handler_coroutine
 from sockserve.proxying import IProxyHeaderListener
 from sockserve.servers import ABANDON_SECONDS, RequestServer
 from sockserve.serving import CoroutineServing, Serving, transport_descriptors
@@ -112,7 +112,7 @@ class StreamFactory(RequestServer, ServerFactory):
         cls = handler_class(RequestHandlerClass)
         self.stock = is_gathered(RequestHandlerClass)
         gathers = self.stock and not isinstance(self.concurrency, ForkConcurrency)
-        self.http = gathers or IHTTPRequestHandler.implementedBy(cls)
+        self.http = gathers or makes(cls, IHTTPRequestHandler)
         # What such a handler asks of its own reads.
         patience = getattr(cls, "timeout", None) if self.http else None
         self.http_deadlines = self.deadlines.at_most(patience, "idle", "header")
@@ -120,7 +120,7 @@ class StreamFactory(RequestServer, ServerFactory):
         self._proxies = Admission(allow=proxy_from)
         #: By HTTP method, whether the handler's must run on a thread; those it has.
         self._blocking_methods: dict[str, bool] = {}
-        if IHTTPRequestHandler.implementedBy(cls):
+        if makes(cls, IHTTPRequestHandler):
             self._blocking_methods = {name: cls.blocks(name) for name in cls.commands()}
         self.outbox = Outbox(self.reactor)
         self.connections: set[StreamProtocol] = set()

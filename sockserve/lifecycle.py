@@ -28,6 +28,7 @@ __all__ = [
     "handler_class",
     "is_coroutine_handler",
     "is_overridden",
+    "makes",
     "offer",
     "run_handler",
     "run_handler_coroutine",
@@ -190,6 +191,13 @@ def handler_class(factory: Any) -> Any:
     return factory
 
 
+def makes(factory: Any, interface: Any) -> bool:
+    """Whether what C{factory} makes has an interface, as far as a class can tell."""
+    cls = handler_class(factory)
+    # Of other callables zope.interface would keep a note on them, which not all let it.
+    return isinstance(cls, type) and bool(interface.implementedBy(cls))
+
+
 def is_coroutine_handler(factory: Any) -> bool:
     """
     Whether what C{factory} makes is served by a coroutine on the reactor.
@@ -200,7 +208,7 @@ def is_coroutine_handler(factory: Any) -> bool:
     cls = handler_class(factory)
     if not callable(cls):
         raise ConfigurationError(f"handler {cls!r} is not a class or callable")
-    if IHTTPRequestHandler.implementedBy(cls):
+    if makes(cls, IHTTPRequestHandler):
         return not cls.may_block()
     name = getattr(cls, "__qualname__", repr(cls))
     methods = {"setup", "handle", "finish"}
@@ -211,7 +219,7 @@ def is_coroutine_handler(factory: Any) -> bool:
     }
     if not coroutines:
         return False
-    if not IRequestHandler.implementedBy(cls):
+    if not makes(cls, IRequestHandler):
         raise ConfigurationError(
             f"handler {name}: {', '.join(sorted(coroutines))} is async def, which"
             " socketserver's classes never await; derive from sockserve's class of the same name"

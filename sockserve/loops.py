@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.logger import Logger
+from typing_extensions import override
 
 from sockserve.background import running_reactor
 from sockserve.handshakes import Handshake
@@ -85,6 +86,14 @@ def process(server: Any, request: Any, client_address: Any) -> None:
         server.shutdown_request(request)
 
 
+def _is_open(server: Any) -> bool:
+    """Whether a server has a socket still; one that is closed would never let a loop wait."""
+    try:
+        return bool(server.fileno() >= 0)
+    except (OSError, ValueError):
+        return False
+
+
 class ServingLoop:
     """
     One run of C{serve_forever}, on the thread that calls L{run}.
@@ -131,10 +140,11 @@ class ServingLoop:
         server = self._server
         try:
             with _Selector() as selector:
+                selector.register(server, selectors.EVENT_READ)
                 selector.register(self._outer, selectors.EVENT_READ)
-                takes = False
+                takes = True
                 while not stopped():
-                    if takes == self._has_no_room():
+                    if takes != (self._has_room() and _is_open(server)):
                         takes = not takes
                         if takes:
                             selector.register(server, selectors.EVENT_READ)
@@ -149,7 +159,7 @@ class ServingLoop:
                             self._empty_wake_ups()
                         if self._shaken:
                             process(server, *self._shaken.popleft())
-                        if server in ready and not self._has_no_room():
+                        if server in ready and self._has_room():
                             self._take_request()
                         server.service_actions()
                     except Exception:
@@ -168,11 +178,11 @@ class ServingLoop:
                 except BlockingIOError:  # it has enough to wake up for
                     pass
 
-    def _has_no_room(self) -> bool:
+    def _has_room(self) -> bool:
         if self._is_full is None:
-            return False
+            return True
         with self._lock:
-            return self._is_full(len(self._shaking) + len(self._shaken))
+            return not self._is_full(len(self._shaking) + len(self._shaken))
 
     def _take_request(self) -> None:
         try:
@@ -225,9 +235,29 @@ class ServingLoop:
             request.close()
 
 
+class _Ending(threading.Event):
+    """
+    What C{socketserver.BaseServer.shutdown} waits for: the end of a loop, for which nobody
+    waits who does not want it.
+
+    @param stop: has the loop end.
+    """
+
+    def __init__(self, stop: Callable[[], None], thread: threading.Thread) -> None:
+        super().__init__()
+        self._stop = stop
+        self._thread = thread
+
+    @override
+    def wait(self, timeout: float | None = None) -> bool:
+        """Until the loop has ended, unless this is its thread."""
+        self._stop()
+        return threading.current_thread() is self._thread or super().wait(timeout)
+
+
 class LoopThread:
     """
-    A server's loop on a thread of its own.
+    A server's loop on a thread of its own.  It also ends by the server's C{shutdown}.
 
     @param ended: called on that thread when the loop has ended, with what it raised.
     @param is_full: as L{ServingLoop}'s.
@@ -246,14 +276,16 @@ class LoopThread:
         self._loop = ServingLoop(server, handshake, self._failed, is_full)
         self._ended = ended
         self._stopped = False
-        threading.Thread(target=self._run, name="sockserve loop", daemon=True).start()
+        thread = threading.Thread(target=self._run, name="sockserve loop", daemon=True)
+        self._ending = server._BaseServer__is_shut_down = _Ending(self.stop, thread)
+        thread.start()
 
     def reopen(self) -> None:
         """There may be room again.  Any thread."""
         self._loop.wake()
 
     def stop(self) -> None:
-        """End the loop."""
+        """End the loop.  Any thread."""
         self._stopped = True
         self._loop.wake()
 
@@ -266,6 +298,8 @@ class LoopThread:
         try:
             self._loop.run(POLL_SECONDS, lambda: self._stopped)
         except BaseException as error:
+            self._ending.set()
             self._ended(error)
         else:
+            self._ending.set()
             self._ended(None)

@@ -280,6 +280,8 @@ class SocketServerService(Service):
     C{process_request} of its own that does not leave them to C{super()}.
 
     @ivar server: what counts and observes: C{server.statistics}.
+    @ivar shut_down: fires when the program itself has called the object's C{shutdown}.  It
+        takes no more requests then.
     """
 
     def __init__(
@@ -317,6 +319,7 @@ class SocketServerService(Service):
         #: Whether handlers answer by the server's own socket, which is closed after them.
         self._shares_socket = getattr(server, "socket_type", None) == socket.SOCK_DGRAM
         self._loop: LoopThread | None = None
+        self.shut_down: Deferred[None] = Deferred()
         self.server = self._adoption.factory
         self.server.server_address = server.server_address
         self.server.statistics.listener = self.description
@@ -408,10 +411,16 @@ class SocketServerService(Service):
                 self._object.server_close()
             except Exception as raised:
                 error = raised
-        if error is None:
-            self.server.reactor.callFromThread(self._ended.callback, None)
-        else:
-            self.server.reactor.callFromThread(self._ended.errback, Failure(error))
+        failure = None if error is None else Failure(error)
+        self.server.reactor.callFromThread(self._over, failure)
+
+    def _over(self, failure: Failure | None) -> None:
+        """Reactor thread."""
+        by_itself = self._loop is not None and failure is None
+        self._ended.callback(failure)
+        if by_itself:
+            _log.info("{server}: it has shut down", server=self.description)
+            self.shut_down.callback(None)
 
 
 def _why_not(failure: Failure) -> str:

@@ -25,7 +25,7 @@ from sockserve.background import running_reactor
 from sockserve.deadlines import Deadlines
 from sockserve.exits import wait_at_exit
 from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler, IRequestHandler
-from sockserve.lifecycle import handler_class, is_coroutine_handler, run_handler
+from sockserve.lifecycle import handler_class, is_coroutine_handler, makes, run_handler
 from sockserve.loops import ServingLoop, accept_tls, process
 
 __all__ = [
@@ -84,13 +84,11 @@ def _check(server: Any, make: Any) -> None:
     check_terms(
         "max_threads", getattr(server, "max_threads", DEFAULT_MAX_THREADS), server.deadlines
     )
-    cls = handler_class(make)
-    if not IRequestHandler.implementedBy(cls):
+    if not makes(make, IRequestHandler):
         return
-    http = IHTTPRequestHandler.implementedBy(cls)
-    if not http and not is_coroutine_handler(make):
+    if not makes(make, IHTTPRequestHandler) and not is_coroutine_handler(make):
         return
-    name, kind = cls.__qualname__, type(server).__qualname__
+    name, kind = handler_class(make).__qualname__, type(server).__qualname__
     if getattr(server, "socket_type", None) == socket.SOCK_DGRAM:
         raise ConfigurationError(
             f"handler {name}: {kind} serves datagrams, by plain methods; use DatagramRequestService"
@@ -195,8 +193,17 @@ class TCPServer(BaseServer, _stdlib.TCPServer):
         self, server_address: Any, RequestHandlerClass: Any, bind_and_activate: bool = True
     ) -> None:
         _check(self, RequestHandlerClass)
-        _stdlib.TCPServer.__init__(self, server_address, RequestHandlerClass, bind_and_activate)
+        _stdlib.TCPServer.__init__(
+            self, server_address, RequestHandlerClass, bind_and_activate=False
+        )
         BaseServer._let_shutdown_pass(self)
+        if bind_and_activate:  # an override may have it serve already
+            try:
+                self.server_bind()
+                self.server_activate()
+            except BaseException:
+                self.server_close()
+                raise
 
     @override
     def get_request(self) -> Any:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 from twisted.application.service import IService, MultiService
+from twisted.internet.defer import DeferredList
 from twisted.logger import Logger, LoggingFile, LogLevel
 from twisted.python import usage
 from typing_extensions import override
@@ -155,17 +156,19 @@ class Options(usage.Options):
 
 class _Commands(MultiService):
     """
-    What C{twistd sockserve} runs: a failure to listen ends the program with one line.
+    What C{twistd sockserve} runs: a failure to listen ends the program with one line; and it
+    ends when all it serves are server objects that have shut down.
 
-    @param pidfile: to be removed then, as nobody else would; None when this process is
-        not C{twistd -n}.
+    @param twistd: its options; empty when this is part of another application, which goes on.
     """
 
-    def __init__(self, reactor: Any, nodaemon: bool, pidfile: str | None) -> None:
+    def __init__(self, reactor: Any, twistd: Mapping[str, Any]) -> None:
         super().__init__()
         self._reactor = reactor
-        self._nodaemon = nodaemon
-        self._pidfile = pidfile
+        self._is_alone = bool(twistd)
+        self._nodaemon = bool(twistd.get("nodaemon"))
+        #: To be removed when listening fails, as nobody else would.
+        self._pidfile: str | None = twistd.get("pidfile")
 
     @override
     def privilegedStartService(self) -> None:
@@ -192,12 +195,17 @@ class _Commands(MultiService):
         # What handlers print is no error by itself: http.server's log goes there.
         if isinstance(sys.stderr, LoggingFile):
             sys.stderr.level = LogLevel.info
-        for service in _listeners(self):
+        listeners = list(_listeners(self))
+        for service in listeners:
             _log.info(
                 "{handler}: serving {where}",
                 handler=service.server.handler_name,
                 where=_where(service),
             )
+        objects = [each for each in listeners if isinstance(each, SocketServerService)]
+        if self._is_alone and len(objects) == len(listeners):
+            shut_down = DeferredList([each.shut_down for each in objects])
+            shut_down.addCallback(lambda _: self._reactor.stop())
 
 
 def _listeners(service: Any) -> Iterator[_Listener]:
@@ -239,7 +247,7 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     twistd: dict[str, Any] = options.parent or {}
-    parent = _Commands(reactor, bool(twistd.get("nodaemon")), twistd.get("pidfile"))
+    parent = _Commands(reactor, twistd)
     try:
         for server in options.servers:
             server.build(reactor).setServiceParent(parent)

@@ -300,6 +300,17 @@ class OnlyFinish(StreamRequestHandler):
         pass
 
 
+class Maker:
+    """Makes handlers, by methods that let nothing be noted on them."""
+
+    def make(self, *arguments: Any) -> StdlibStream:
+        return StdlibStream(*arguments)
+
+    @classmethod
+    def make_one(cls, *arguments: Any) -> StdlibStream:
+        return StdlibStream(*arguments)
+
+
 class OnlySetup(DatagramRequestHandler):
     async def setup(self) -> None:
         pass
@@ -317,6 +328,9 @@ class OnlySetup(DatagramRequestHandler):
         (functools.partial(Coroutine), True),
         (functools.partial(functools.partial(Coroutine), server=None), True),
         (lambda request, client_address, server: None, False),
+        (Maker().make, False),
+        (Maker.make_one, False),
+        (functools.partial(Maker().make), False),
     ],
 )
 def test_a_handler_is_a_coroutine_handler_or_not(

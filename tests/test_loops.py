@@ -27,8 +27,8 @@ class Counting:
         return self._near.fileno()
 
     def _handle_request_noblock(self):
-        self.taken += len(self._near.recv(1))
         self.taken_at.append(self.turns)
+        self.taken += len(self._near.recv(1))
 
     def service_actions(self):
         self.turns += 1
@@ -82,6 +82,19 @@ def test_it_looks_once_more_before_it_takes_one(counting):
     loop = ServingLoop(counting, None, None, lambda coming: next(answers, False))
     loop.run(0.001, lambda: counting.taken == 1)
     assert counting.taken_at == [2]  # asked in the first turn twice, in the second once
+
+
+def test_a_closed_socket_is_nothing_to_take_from(counting):
+    """The kernel would say at once, and again, that there is something about it."""
+
+    def service_actions():
+        counting.turns += 1
+        if counting.turns == 2:
+            counting.close()
+
+    counting.service_actions = service_actions
+    ServingLoop(counting, None).run(0.001, lambda: counting.turns == 5)
+    assert counting.taken_at == [0, 1]
 
 
 def test_what_the_server_raises_ends_the_loop_unless_somebody_hears_of_it(counting):

@@ -601,6 +601,73 @@ async def test_stopping_lets_requests_end_and_closes_idle_connections():
     client.close()
 
 
+# The program's own end
+
+
+class Quits(socketserver.StreamRequestHandler):
+    """Shuts its server down, then answers."""
+
+    def handle(self):
+        line = self.rfile.readline()
+        if line == b"thread\n":
+            stopping = threading.Thread(target=self.server.shutdown)
+            stopping.start()
+            stopping.join()
+        else:
+            self.server.shutdown()
+        self.wfile.write(b"down\n")
+
+
+class Careful(socketserver.ThreadingTCPServer):
+    """Ends with its socket's end, and says that it has."""
+
+    def shutdown(self):
+        super().shutdown()
+        self.told.append("shutdown")
+
+    def server_close(self):
+        self.shutdown()
+        super().server_close()
+        self.told.append("closed")
+
+
+KINDS = [
+    socketserver.TCPServer,
+    Careful,
+    sockserve.socketserver.TCPServer,
+    sockserve.socketserver.ThreadingTCPServer,
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("line", [b"here\n", b"thread\n"])
+async def test_a_program_may_shut_its_server_down(kind, line):
+    server = kind(("127.0.0.1", 0), Quits)
+    server.told = []
+
+    def talk():
+        with connect(server) as client:
+            return say(client, line), is_ended(client)
+
+    serving = Serving(server)
+    async with serving:
+        assert await in_thread(talk) == (b"down\n", True)
+        assert await serving.service.shut_down is None
+        await until(lambda: server.socket.fileno() == -1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_service_stops_whatever_server_close_does(kind):
+    server = kind(("127.0.0.1", 0), Quits)
+    server.told = []
+    serving = Serving(server)
+    async with serving:
+        pass
+    assert server.socket.fileno() == -1
+    assert server.told == (["shutdown", "closed"] if kind is Careful else [])
+    assert not serving.service.shut_down.called
+
+
 async def test_tls_wrapped_by_the_program(tmp_path):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate_file(tmp_path))

@@ -247,6 +247,57 @@ def test_an_own_handler_on_either_kind_of_server(modules):
 
 
 @BOTH
+@pytest.mark.parametrize("kind", ["TCPServer", "ThreadingTCPServer"])
+@pytest.mark.parametrize("name", ["make", "make_one", "makes"])
+@blocking
+def test_what_makes_handlers_may_be_a_method(modules, kind, name):
+    class Shout(modules.socketserver.StreamRequestHandler):
+        def handle(self):
+            self.wfile.write(self.rfile.readline().upper())
+
+    class Maker:
+        def make(self, *arguments):
+            return Shout(*arguments)
+
+        @classmethod
+        def make_one(cls, *arguments):
+            return Shout(*arguments)
+
+        makes = functools.partialmethod(make)
+
+    server = getattr(modules.socketserver, kind)(("127.0.0.1", 0), getattr(Maker(), name))
+    with looping(server), connect(server) as client:
+        client.sendall(b"line\n")
+        assert read_line(client) == b"LINE\n"
+
+
+@BOTH
+@blocking
+def test_a_server_may_serve_before_it_is_made(modules):
+    begun, gate = threading.Event(), threading.Event()
+
+    class Server(modules.socketserver.TCPServer):
+        def server_activate(self):
+            super().server_activate()
+            self.thread = threading.Thread(target=self.serve_forever, args=(0.01,))
+            self.thread.start()
+            assert begun.wait(15)
+
+        def service_actions(self):
+            begun.set()
+            gate.wait(15)
+
+    with Server(("127.0.0.1", 0), None) as server:
+        stopping = threading.Thread(target=server.shutdown)
+        stopping.start()
+        stopping.join(0.1)
+        assert stopping.is_alive()  # it waits for the loop
+        gate.set()
+        stopping.join()
+        server.thread.join()
+
+
+@BOTH
 @blocking
 def test_a_context_variable_is_of_one_request_only(modules):
     user = contextvars.ContextVar("user", default="nobody")

@@ -69,6 +69,23 @@ class Either(socketserver.BaseRequestHandler):
             sock.sendto(data, self.client_address)
         else:
             self.request.sendall(self.request.recv(100))
+
+class Quits(BlockingEcho):
+    def handle(self):
+        self.wfile.write(self.rfile.readline())
+        if self.rfile.readline() == b"quit\\n":
+            self.server.shutdown()
+            self.wfile.write(b"bye\\n")
+
+def make_server():
+    return socketserver.ThreadingTCPServer(("127.0.0.1", 0), Quits)
+
+def make_careful_server():
+    class Careful(socketserver.ThreadingTCPServer):
+        def server_close(self):
+            self.shutdown()
+            super().server_close()
+    return Careful(("127.0.0.1", 0), Quits)
 """
 
 
@@ -728,6 +745,49 @@ def test_the_command_as_a_part_of_an_application(twistd, folder):
     )
     with connect(str(folder / "echo")) as client:
         assert echoes(client)
+    server.end()
+
+
+# Server objects
+
+
+@pytest.mark.parametrize("make", ["make_server", "make_careful_server"])
+def test_a_server_object(twistd, make):
+    server = twistd("--server", f"handlers:{make}", "--timeout", "idle=60", "--access-log", "log")
+    with connect(("127.0.0.1", server.port())) as client:
+        assert echoes(client)
+    server.end()
+
+
+def test_a_server_object_that_shuts_down_ends_the_program(twistd, folder):
+    """What is being answered is answered."""
+    server = twistd("--server", "handlers:make_server")
+    address = "127.0.0.1", server.port()
+    with connect(address) as client, connect(address) as other:
+        assert echoes(client)
+        assert echoes(other)
+        client.sendall(b"quit\n")
+        assert read_all(client) == b"bye\n"
+        server.line_with("has shut down")
+        other.sendall(b"go on\n")
+        assert read_all(other) == b""
+    assert server.process.wait(PATIENCE_SECONDS) == 0
+    assert server.errors == ""
+    assert "Traceback" not in server.log
+
+
+def test_a_server_object_among_others_ends_alone(twistd, folder):
+    (folder / "s.toml").write_text(
+        f'[[server]]\nserver = "handlers:make_server"\n[[server]]\nlisten = "{TCP}"\n'
+    )
+    server = twistd("--config", "s.toml", listeners=2)
+    web = int(server.line_with("http://").rstrip("/").rpartition(":")[2])
+    [port] = [port for port in server.ports("tcp") if port != web]
+    with connect(("127.0.0.1", port)) as client:
+        assert echoes(client)
+        client.sendall(b"quit\n")
+        assert read_all(client) == b"bye\n"
+    eventually(lambda: server.ports("tcp") == [web])
     server.end()
 
 
