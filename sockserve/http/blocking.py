@@ -124,8 +124,8 @@ class BlockingHTTPServing(CoroutineHTTPServing):
             self._refuse(RemoteProtocolError(503, "the server has no room for the request"))
             return
         gathering.lend(request)
-        if gathering.switches:  # what follows is the handler's, however it reads it
-            self._pause()
+        if gathering.switches and not gathering.unending:
+            self._pause()  # what follows is the handler's, however it reads it
         if self._forks:
             self._hand_over_now()
         self._queued_at = self.timer.seconds()
@@ -195,6 +195,8 @@ class BlockingHTTPServing(CoroutineHTTPServing):
         if gathering.switches:  # nobody can tell what is said from here on
             gathering.rest = self._requests.switch()
             self.protocol.deliver_to(self._feed_pump)
+            if self._pump is not None and self._requests.eof:
+                self._pump.feed_eof()
         request.become_blocking()
         gathering.take_held(Hold.DIRECT)
 
@@ -317,8 +319,9 @@ class BlockingHTTPServing(CoroutineHTTPServing):
                 self.timer.arm(phase, left)
                 return False
         elif phase is Phase.IDLE:
-            silent = gathering.response.switches or gathering.unending
-            return silent and (not self._lendable or self._traffic_stalls(phase))
+            return gathering.response.switches and (
+                not self._lendable or self._traffic_stalls(phase)
+            )
         elif phase is Phase.WRITE and self._lendable and gathering.hold is _DIRECT:
             return self._traffic_stalls(phase)
         return True
@@ -329,9 +332,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
         counts = transfer_counts(self.transport.socket)
         if counts is None or limit is None:
             return False
-        left = counts.write_seconds(limit)
-        if phase is Phase.IDLE:
-            left = counts.idle_seconds(limit)
+        left = (counts.idle_seconds if phase is Phase.IDLE else counts.write_seconds)(limit)
         if left > 0:
             self.timer.arm(phase, left)
         return left <= 0
@@ -340,15 +341,15 @@ class BlockingHTTPServing(CoroutineHTTPServing):
     def expire(self, phase: Phase) -> None:
         gathering = self._gathering
         hard = phase is Phase.WRITE or phase is Phase.DRAIN
-        error = DeadlineExpired(phase)
         if gathering is None:
             super().expire(phase)
         elif self.parts & Part.HANDLER:
             if not self.factory.concurrency.kill(gathering):
-                self._interrupt(gathering, None if hard else status_for(error), reset=hard)
+                self._interrupt(gathering, None if hard else 504, reset=hard)
         elif not gathering.lent or self.factory.concurrency.withdraw(gathering):
             if gathering.hold is _DIRECT:
                 self._take_back()
+            error = DeadlineExpired(phase)
             if hard:
                 self._gathering = None
                 gathering.close()

@@ -30,10 +30,10 @@ from zope.interface import implementer
 from sockserve.http.framing import Event, LocalProtocolError, RemoteProtocolError
 from sockserve.http.heads import RequestHead
 from sockserve.http.responses import BlockingResponse, answer_error
-from sockserve.http.sockets import Hold, RequestSocket
-from sockserve.http.spools import Spool, StockFile, StockSwitchingFile, SwitchingFile, stock_file
+from sockserve.http.sockets import BodyFile, Hold, RequestSocket
+from sockserve.http.spools import Spool, StockSwitchingFile, SwitchingFile, stock_file
 from sockserve.http.wire import RequestReader
-from sockserve.interfaces import IJob, Outcome
+from sockserve.interfaces import DeadlineExpired, IJob, Outcome, Phase
 from sockserve.lending import is_broken
 from sockserve.lifecycle import answer, handler_class
 from sockserve.readers import HIGH_WATER_BYTES
@@ -48,7 +48,7 @@ _LOOP = ("handle", "handle_one_request", "parse_request", "handle_expect_100")
 _STOCK = (BaseHTTPRequestHandler, WSGIRequestHandler)
 
 #: No client sends a body with these that nobody could tell the end of.
-_BODILESS = frozenset(["GET", "HEAD"])
+_WITHOUT_BODY = frozenset(["GET", "HEAD"])
 
 _EXPECT = re.compile(rb"(?im)^expect:[^\n]*\n")
 #: The status of a final response, behind interim ones.
@@ -149,7 +149,7 @@ class Gathering:
             stock
             and not head.keep_alive
             and head.length == 0
-            and head.method not in _BODILESS
+            and head.method not in _WITHOUT_BODY
             and head.field(b"content-length") is None
         )
         self.switches = self.unending or (
@@ -171,10 +171,7 @@ class Gathering:
             self.rfile = stock_file(raw) if stock else io.BytesIO()
             if self.switches:
                 file = SwitchingFile(raw, self._follow)
-                if self.unending:
-                    self.rfile = StockFile(file)
-                else:
-                    self.rfile = StockSwitchingFile(file) if stock else io.BufferedReader(file)
+                self.rfile = StockSwitchingFile(file) if stock else io.BufferedReader(file)
 
     # Until it is complete
 
@@ -253,7 +250,7 @@ class Gathering:
         """What the client says after the request, if that is the handler's."""
         if self.unending:
             self.go_direct()
-            return self.rest, socket.socket.makefile(self.request, "rb", buffering=0)
+            return self.rest, BodyFile(self.request, len(self.rest), self._patience, self._late)
         if self._stock and self.hold is _HELD:
             with self._lock:
                 found = _STATUS.match(b"".join(self._held))
@@ -265,6 +262,22 @@ class Gathering:
             self.response.flush()
         self.go_direct()
         return self.rest, socket.socket.makefile(self.request, "rb", buffering=0)
+
+    def _patience(self, received: int, waited: float) -> float | None:
+        """
+        How long a body that ends with its connection may go on without another byte.
+
+        @param waited: how long it has been waited for.
+        """
+        deadlines = self._serving.deadlines
+        seconds: float | None = deadlines.body_seconds(waited, received, deadlines.idle)
+        return seconds
+
+    def _late(self) -> DeadlineExpired:
+        """Such a body has not come in time."""
+        expiries = self._factory.statistics.expiries
+        self._factory.reactor.callFromThread(expiries.update, [Phase.BODY])
+        return DeadlineExpired(Phase.BODY)
 
     @property
     def lent(self) -> bool:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import functools
 import socket
+import time
+from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,7 +25,7 @@ from sockserve.pumping import PumpedSocket
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["Hold", "Keeper", "RequestSocket"]
+__all__ = ["BodyFile", "Hold", "Keeper", "RequestSocket"]
 
 
 class Hold(Enum):
@@ -69,6 +71,57 @@ class Keeper(Protocol):
 
     def client_is_gone(self) -> bool:
         """Whether the client has broken the connection."""
+
+
+class BodyFile(socket.SocketIO):
+    """
+    What follows a request's head on its connection.
+
+    @param received: how many bytes of it have come already.
+    @param patience: how long the next may be waited for: given how many have come, and how
+        many seconds they have been waited for.  None is for ever.
+    @param late: makes the error when it has taken too long.
+    """
+
+    def __init__(
+        self,
+        request: RequestSocket,
+        received: int,
+        patience: Callable[[int, float], float | None],
+        late: Callable[[], TimeoutError],
+    ) -> None:
+        super().__init__(request, "r")
+        request._io_refs += 1  # type: ignore[attr-defined]  # as socket.makefile has it
+        self._request = request
+        self._received = received
+        self._patience = patience
+        self._late = late
+        self._waited = 0.0
+
+    @override
+    def readinto(self, buffer: Any) -> int | None:
+        """As C{socket.SocketIO}'s."""
+        own, seconds = self._request.gettimeout(), self._patience(self._received, self._waited)
+        began = time.monotonic()
+        try:
+            if seconds is None or (own is not None and own <= seconds):
+                count = super().readinto(buffer)
+            else:
+                count = self._read_within(seconds, buffer)
+        finally:
+            self._waited += time.monotonic() - began
+        self._received += count or 0
+        return count
+
+    def _read_within(self, seconds: float, buffer: Any) -> int | None:
+        own = self._request.gettimeout()
+        self._request.settimeout(max(seconds, 0.001))  # 0 would be not to wait at all
+        try:
+            return super().readinto(buffer)
+        except TimeoutError:
+            raise self._late() from None
+        finally:
+            self._request.settimeout(own)
 
 
 class RequestSocket(PumpedSocket):

@@ -14,7 +14,7 @@ from typing import Any
 
 from typing_extensions import override
 
-__all__ = ["Spool", "StockFile", "StockInput", "StockSwitchingFile", "SwitchingFile", "stock_file"]
+__all__ = ["Spool", "StockInput", "StockSwitchingFile", "SwitchingFile", "stock_file"]
 
 #: What is larger than this waits in a temporary file.  512 KiB: waitress'
 #: C{inbuf_overflow}.
@@ -89,8 +89,8 @@ class _StockBytes(StockInput, io.BytesIO):
         return bytes(self.getbuffer()[start : start + max(size, io.DEFAULT_BUFFER_SIZE)])
 
 
-class StockFile(StockInput, io.BufferedReader):
-    """The same of a file."""
+class _StockFile(StockInput, io.BufferedReader):
+    pass
 
 
 def stock_file(head: bytes) -> Any:
@@ -140,7 +140,7 @@ class Spool:
             file = _StockBytes(self._kept)
         else:
             self._file.seek(0)
-            file = StockFile(self._file)
+            file = _StockFile(self._file)
         file.head = head
         return file
 

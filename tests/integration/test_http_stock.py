@@ -7,6 +7,7 @@ import functools
 import http.client
 import socket
 import threading
+import time
 import xmlrpc.client
 from http.server import SimpleHTTPRequestHandler
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -33,6 +34,8 @@ pytestmark = [
     # Twisted's own way to its certificates.
     pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning"),
 ]
+
+CLOSE = "Connection: close"
 
 KINDS = ["tcp", "unix", "ssl", "haproxy:tcp"]
 
@@ -189,23 +192,129 @@ async def test_a_body_that_nobody_reads_is_not_waited_for(kind, tmp_path):
         def read(self):
             return b""
 
-    request = get("/", "Connection: close", method="PUT")
+    request = get("/", CLOSE, method="PUT")
     async with serving(Ignores, description(kind, tmp_path)) as server:
         answer = await in_thread(whole, server.server_address, request, kind)
     assert answer.endswith(b"0 ")
 
 
 @pytest.mark.parametrize("kind", ONE_OF_EACH)
-async def test_a_body_that_stalls(kind, tmp_path):
-    """It holds its thread for as long as the connection may be idle."""
-    request = get("/", "Connection: close", method="PUT")
-    deadlines = Deadlines(idle=0.2)
-    async with serving(Takes, description(kind, tmp_path), deadlines=deadlines) as server:
-        answer = await in_thread(whole, server.server_address, request, kind)
-        assert answer.startswith(b"HTTP/1.1 408 ")
+@pytest.mark.parametrize(
+    "deadlines", [Deadlines(idle=0.2), Deadlines(body=0.2), Deadlines(body_rate=0.001, idle=0.2)]
+)
+async def test_a_body_that_stalls(kind, deadlines, tmp_path):
+    """Whoever reads it has what a timeout of the socket's raises."""
+    raised = []
+
+    class Notes(Takes):
+        def read(self):
+            try:
+                return self.rfile.read()
+            except TimeoutError as error:
+                raised.append(error)
+                raise
+
+    request = get("/", CLOSE, method="PUT") + b"begun"
+    async with serving(Notes, description(kind, tmp_path), deadlines=deadlines) as server:
+        assert await in_thread(whole, server.server_address, request, kind) == b""
         await until(lambda: not server.statistics.active)
-        assert server.statistics.expiries == {"idle": 1}
+        assert server.statistics.expiries == {"body": 1}
         assert not server.statistics.errors
+    assert [error.phase for error in raised] == ["body"]
+
+
+@pytest.mark.parametrize("kind", ONE_OF_EACH)
+async def test_a_handlers_own_timeout_of_such_a_body(kind, tmp_path):
+    class Impatient(Takes):
+        timeout = 0.2
+
+        def log_message(self, template, *arguments):
+            self.server.said = template % arguments
+
+    request = get("/", CLOSE, method="PUT")
+    async with serving(Impatient, description(kind, tmp_path)) as server:
+        assert await in_thread(whole, server.server_address, request, kind) == b""
+        await until(lambda: not server.statistics.active)
+        assert server.said == "Request timed out: TimeoutError('timed out')"
+
+
+@pytest.mark.parametrize("kind", ONE_OF_EACH)
+@pytest.mark.parametrize("sent", ["nothing", "some"])
+async def test_idle_is_not_for_a_handler_that_has_such_a_request(kind, sent, tmp_path):
+    """It takes longer than a client may be silent, and does not wait for it."""
+
+    class Works(Takes):
+        def do_DELETE(self):
+            if sent == "some":
+                self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+            time.sleep(0.4)
+            if sent == "nothing":
+                self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+            self.wfile.write(b"\r\ndone")
+
+    request = get("/", CLOSE, method="DELETE")
+    deadlines = Deadlines(idle=0.2)
+    async with serving(Works, description(kind, tmp_path), deadlines=deadlines) as server:
+        answer = await in_thread(whole, server.server_address, request, kind)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert answer.endswith(b"done")
+
+
+@pytest.mark.parametrize("kind", ONE_OF_EACH)
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_what_follows_connect_is_read_line_by_line(kind, version, tmp_path):
+    """As C{http.server} reads a head, too."""
+
+    class Tunnel(Stock):
+        def do_CONNECT(self):
+            self.send_response(200)
+            self.end_headers()
+            self.close_connection = True
+            self.wfile.write(self.rfile.readline(65537).upper())
+
+    def talk(address):
+        with client(address, kind) as one:
+            one.say(get("host:80", method="CONNECT", version=version))
+            assert one.answer("HEAD").status == 200
+            one.say(b"hello\n")
+            return one.rest()
+
+    async with serving(Tunnel, description(kind, tmp_path)) as server:
+        assert await in_thread(talk, server.server_address) == b"HELLO\n"
+
+
+async def test_parts_with_heads_of_their_own():
+    """Which are read as a request's is, and after the answer has begun."""
+
+    class Parts(Stock):
+        def do_SOURCE(self):
+            self.send_response(200)
+            self.end_headers()
+            part = http.client.parse_headers(self.rfile)
+            self.wfile.write(part["Content-Type"].encode() + self.rfile.read())
+
+    request = get(method="SOURCE", version="1.0") + b"Content-Type: image/jpeg\r\n\r\n body"
+    async with serving(Parts) as server:
+        answer = await in_thread(whole, server.server_address, request, "tcp", True)
+    assert answer.endswith(b"image/jpeg body")
+
+
+@pytest.mark.parametrize("kind", ["tcp", "ssl"])
+async def test_a_body_that_nobody_reads_does_not_throw_away_the_answer(kind, tmp_path):
+    class Refuses(Stock):
+        def do_PUT(self):
+            self.send_error(403)
+
+    request = get("/", CLOSE, method="PUT") + PIECE * 20
+
+    def talk(address):
+        with client(address, kind) as one:
+            one.say(request)
+            return one.answer().status
+
+    async with serving(Refuses, description(kind, tmp_path)) as server:
+        for _ in range(20):
+            assert await in_thread(talk, server.server_address) == 403
 
 
 # Whole servers' handlers
