@@ -53,8 +53,8 @@ def parse_network(text: str) -> Network:
         ) from None
 
 
-class _Opens(Protocol):
-    """Takes connections while they are admitted."""
+class _Source(Protocol):
+    """What takes connections while they are admitted."""
 
     def reopen(self) -> None:
         """There may be room again."""
@@ -98,7 +98,7 @@ class Admission:
         self._networks = self.allow + self.deny
         self.active = 0
         self._peers: Counter[str] = Counter()
-        self.gates: set[_Opens] = set()
+        self.gates: set[_Source] = set()
 
     def full(self) -> bool:
         """Whether no more connections may be accepted."""

@@ -16,7 +16,6 @@ import os
 import socket
 import socketserver
 import threading
-import types
 from collections.abc import Callable
 from typing import Any
 
@@ -45,7 +44,7 @@ from sockserve.lifecycle import (
 from sockserve.places import call_excepthook
 from sockserve.threads import ThreadConcurrency
 
-__all__ = ["Adoption", "check_terms", "take_requests"]
+__all__ = ["Adoption", "can_take", "check_terms", "take_requests"]
 
 _log = logging.getLogger("sockserve")
 
@@ -69,33 +68,60 @@ def check_terms(option: str, threads: Any, deadlines: Any) -> None:
         )
 
 
+def can_take(server: Any) -> bool:
+    """
+    Whether L{take_requests} gets the requests of a server: it has L{socketserver}'s
+    C{process_request}, or one that calls that by C{super()}, and no children.
+    """
+    if isinstance(server, socketserver.ForkingMixIn):
+        return False
+    return not is_overridden(server, "process_request") or _calls_super(server)
+
+
+def _calls_super(server: Any) -> bool:
+    """Whether all C{process_request} of a server's classes say C{super()}, in this way."""
+    cls = type(server)
+    if "process_request" in vars(server) or type(cls) is not type:
+        return False
+    if any("__init_subclass__" in vars(base) for base in cls.__mro__[:-1]):
+        return False  # it would hear of one more class
+    for base in cls.__mro__:
+        method = vars(base).get("process_request")
+        if method is None:
+            continue
+        if not is_overridden(base, "process_request"):
+            return True
+        code = getattr(method, "__code__", None)
+        # "super(type(self), self)" would not be the same in a class below.
+        if (
+            code is None
+            or "__class__" not in code.co_freevars
+            or not {"type", "__class__"}.isdisjoint(code.co_names)
+        ):
+            return False
+    return False
+
+
 def take_requests(server: Any, take: Callable[[Any, Any], None]) -> None:
     """
-    Have C{take} in place of L{socketserver}'s C{process_request}, also where the server has one
-    of its own that leaves requests to that by C{super()}: its class is another then, which
-    differs from the first in nothing else.
+    Have C{take} in place of L{socketserver}'s C{process_request}; L{can_take} has said so.
+    Where a program's own calls that by C{super()}, the server is of another class from now on,
+    with C{take} between the program's classes and L{socketserver}'s.
     """
-    if not is_overridden(server, "process_request"):
+    name, cls = "process_request", type(server)
+    if not is_overridden(server, name):
         server.process_request = take
         return
-    name, cls = "process_request", type(server)
-    defining = (base for base in cls.__mro__ if name in vars(base))
-    known = next((base for base in defining if not is_overridden(base, name)), None)
-    if known is None:  # the program has replaced the module's own
-        return
+    known = next(
+        base for base in cls.__mro__ if name in vars(base) and not is_overridden(base, name)
+    )
 
     def process_request(self: Any, request: Any, client_address: Any) -> None:
         take(request, client_address)
 
-    # It is the next of all that define it after the program's own.
     last = type(known.__name__, (known,), {name: process_request})
-    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    try:
-        server.__class__ = types.new_class(
-            cls.__name__, (cls, last), exec_body=lambda body: body.update(names)
-        )
-    except TypeError:  # there is no such class, or not for this object
-        pass
+    names = {key: getattr(cls, key) for key in ("__doc__", "__module__", "__qualname__")}
+    object.__setattr__(server, "__class__", type(cls.__name__, (cls, last), names))
 
 
 class Adoption:
@@ -132,9 +158,10 @@ class Adoption:
         make = server.RequestHandlerClass
         if not callable(handler_class(make)):
             if not is_overridden(server, "finish_request"):
-                raise ConfigurationError(f"handler {make!r} is not a class or callable")
+                kind = type(server).__qualname__
+                raise ConfigurationError(f"{kind}: handler {make!r} is not a class or callable")
             make = socketserver.BaseRequestHandler  # it does without
-        own = self._own = makes(make, IRequestHandler)
+        own = makes(make, IRequestHandler)
         self._pool = _Pool(reactor, threads, type(server).__qualname__, option)
         self.factory = AdoptedFactory(
             make,
@@ -218,10 +245,12 @@ class Adoption:
         """What C{ThreadingMixIn.process_request_thread} does, and what has come of it."""
         server, outcome = self.server, Outcome.OK
         try:
-            if self._own and not is_overridden(server, "finish_request"):
-                run_handler(server.RequestHandlerClass(request, client_address, server))
-            else:
+            if is_overridden(server, "finish_request"):
                 server.finish_request(request, client_address)
+            else:
+                handler = server.RequestHandlerClass(request, client_address, server)
+                if IRequestHandler.providedBy(handler):
+                    run_handler(handler)
         except Exception as error:
             outcome = self.factory.outcome_of(request, error)
             server.handle_error(request, client_address)

@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from typing_extensions import override
 
 from sockserve.admission import Admission, parse_network
+from sockserve.adoption import can_take
 from sockserve.concurrency import make_concurrency
 from sockserve.deadlines import Deadlines
 from sockserve.descriptions import is_datagram_description, nearest
@@ -228,25 +229,27 @@ def _handler(words: Mapping[str, Any]) -> Callable[..., Any]:
 
 def _check_object(config: ServerConfig) -> None:
     """What would not apply to the server object."""
-    server = config.server
+    server, usual = config.server, Deadlines()
     kind = type(server).__qualname__
-    caps = {
-        "max-connections": config.max_connections,
-        "max-connections-per-peer": config.max_connections_per_peer,
-    }
-    given: Mapping[str, object] = {}
-    if isinstance(server, socketserver.ForkingMixIn):
-        fault = f"{kind} has children process its requests"
-        given = {**caps, "threads": config.threads, "access-log": config.access_log}
-        if config.deadlines != Deadlines(handshake=config.deadlines.handshake):
-            given["timeout"] = fault = f"{fault}, where only handshake applies"
-    elif not isinstance(server, socketserver.ThreadingMixIn):
-        fault = f"{kind} is no socketserver.ThreadingMixIn and serves one request at a time"
-        given = {"threads": config.threads}
-    if getattr(server, "socket_type", None) == socket.SOCK_DGRAM and any(caps.values()):
-        fault, given = f"{kind} has no connections", caps
-    for word, value in given.items():
-        if value is not None:
+    alone = None if can_take(server) else f"{kind} processes requests by itself"
+    serial = unconnected = None
+    if not isinstance(server, socketserver.ThreadingMixIn):
+        serial = f"{kind} is no socketserver.ThreadingMixIn and serves one request at a time"
+    if getattr(server, "socket_type", None) == socket.SOCK_DGRAM:
+        unconnected = f"{kind} has no connections"
+    faults = [
+        ("threads", config.threads, alone or serial),
+        ("access-log", config.access_log, alone),
+        ("max-connections", config.max_connections, alone or unconnected),
+        ("max-connections-per-peer", config.max_connections_per_peer, alone or unconnected),
+    ]
+    for phase in Phase:
+        fault = unconnected or (None if phase is Phase.HANDSHAKE else alone)
+        seconds = getattr(config.deadlines, phase)
+        if phase is not Phase.DRAIN and seconds != getattr(usual, phase):
+            faults.append((f"timeout {phase}", phase, fault))
+    for word, value, fault in faults:
+        if value is not None and fault is not None:
             raise ConfigurationError(f"{word}: does not go with this server: {fault}")
 
 

@@ -72,7 +72,7 @@ def _line_of(text: str, word: str | None, table: int) -> int:
             seen += 1
             if seen == table:
                 start = number
-        if (
+        elif (
             word is not None
             and (seen == table or word not in WORDS)
             and re.match(rf"\s*(\[+\s*(server\.)?)?[\"']?{re.escape(word)}[\"']?\s*[=.\]]", line)

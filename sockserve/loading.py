@@ -18,7 +18,7 @@ from typing import Any
 from sockserve.descriptions import nearest, one_line
 from sockserve.interfaces import ConfigurationError
 from sockserve.lifecycle import is_coroutine_handler
-from sockserve.service import why_not_served
+from sockserve.objects import why_not_served
 
 __all__ = ["load_handler", "load_server"]
 
@@ -67,7 +67,11 @@ def _load(word: str, name: str, kind: str) -> Any:
     module_name, colon, attribute = name.partition(":")
     if not colon:
         module_name, _, attribute = name.rpartition(".")
-    if not module_name or not attribute:
+    if module_name.endswith(".py") or "/" in module_name:
+        raise ConfigurationError(
+            f"{word} {name!r}: write MODULE:{kind}; a module's name is what import takes"
+        )
+    if not module_name or not attribute or not all(module_name.split(".")):
         raise ConfigurationError(f"{word} {name!r}: write MODULE:{kind}")
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:

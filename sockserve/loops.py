@@ -9,7 +9,9 @@ not know what the server does with a request.
 
 from __future__ import annotations
 
+import os
 import selectors
+import signal
 import socket
 import ssl
 import threading
@@ -24,7 +26,7 @@ from sockserve.background import running_reactor
 from sockserve.handshakes import Handshake
 from sockserve.lifecycle import is_overridden
 
-__all__ = ["LoopThread", "ServingLoop", "accept_tls", "process"]
+__all__ = ["LoopThread", "ServingLoop", "accept_tls", "is_open", "process"]
 
 _log = Logger()
 
@@ -86,7 +88,7 @@ def process(server: Any, request: Any, client_address: Any) -> None:
         server.shutdown_request(request)
 
 
-def _is_open(server: Any) -> bool:
+def is_open(server: Any) -> bool:
     """Whether a server has a socket still; one that is closed would never let a loop wait."""
     try:
         return bool(server.fileno() >= 0)
@@ -144,7 +146,7 @@ class ServingLoop:
                 selector.register(self._outer, selectors.EVENT_READ)
                 takes = True
                 while not stopped():
-                    if takes != (self._has_room() and _is_open(server)):
+                    if takes != (self._has_room() and is_open(server)):
                         takes = not takes
                         if takes:
                             selector.register(server, selectors.EVENT_READ)
@@ -209,7 +211,7 @@ class ServingLoop:
                     request.close()
                 elif done:
                     self._shaken.append((request, address))
-                    self.wake()
+                self.wake()
 
         self._shaking.add(request)
         reactor.callFromThread(Handshake, reactor, request, ended, self._handshake)
@@ -255,11 +257,37 @@ class _Ending(threading.Event):
         return threading.current_thread() is self._thread or super().wait(timeout)
 
 
+#: The loop that this thread runs, if it is one of a L{LoopThread}.
+_serves = threading.local()
+
+
+def _be_a_child() -> None:
+    """
+    A server with C{ForkingMixIn} has forked: its child has the reactor's signal handlers, but
+    no reactor.
+    """
+    if getattr(_serves, "loop", None) is None:
+        return
+    signal.set_wakeup_fd(-1)
+    for number, usual in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGTERM, signal.SIG_DFL),
+        (signal.SIGCHLD, signal.SIG_DFL),
+    ):
+        module = getattr(signal.getsignal(number), "__module__", None) or ""
+        if module.startswith("twisted."):
+            signal.signal(number, usual)
+
+
+os.register_at_fork(after_in_child=_be_a_child)
+
+
 class LoopThread:
     """
     A server's loop on a thread of its own.  It also ends by the server's C{shutdown}.
 
-    @param ended: called on that thread when the loop has ended, with what it raised.
+    @param ended: called on that thread when the loop has ended, with whether it has done so by
+        itself: by C{shutdown}, or because it could not go on.
     @param is_full: as L{ServingLoop}'s.
     """
 
@@ -267,17 +295,19 @@ class LoopThread:
         self,
         server: Any,
         handshake: float | None,
-        ended: Callable[[BaseException | None], object],
+        ended: Callable[[bool], object],
         is_full: Callable[[int], bool] | None = None,
     ) -> None:
         """
         @raise OSError: there are no descriptors to be had.
         """
         self._loop = ServingLoop(server, handshake, self._failed, is_full)
+        self._server = server
         self._ended = ended
         self._stopped = False
+        self._by_itself = False
         thread = threading.Thread(target=self._run, name="sockserve loop", daemon=True)
-        self._ending = server._BaseServer__is_shut_down = _Ending(self.stop, thread)
+        self._ending = server._BaseServer__is_shut_down = _Ending(self._shut_down, thread)
         thread.start()
 
     def reopen(self) -> None:
@@ -289,17 +319,27 @@ class LoopThread:
         self._stopped = True
         self._loop.wake()
 
+    def _shut_down(self) -> None:
+        """C{shutdown} was called.  Any thread."""
+        if not self._stopped:
+            self._by_itself = True
+            self.stop()
+
     def _failed(self) -> None:
         # C{serve_forever} ends with what C{verify_request} raises; nobody would call it again.
         _log.failure("a method of the served server object raised")
 
     def _run(self) -> None:
         """The thread."""
+        _serves.loop = self
         try:
-            self._loop.run(POLL_SECONDS, lambda: self._stopped)
-        except BaseException as error:
-            self._ending.set()
-            self._ended(error)
-        else:
-            self._ending.set()
-            self._ended(None)
+            self._loop.run(POLL_SECONDS, self._is_over)
+        except BaseException:
+            _log.failure("the loop of a served server object has failed")
+        by_itself = self._by_itself or not self._stopped
+        self._ending.set()
+        self._ended(by_itself)
+
+    def _is_over(self) -> bool:
+        # What shutdown sets, and programs set by themselves on the thread that serves.
+        return self._stopped or bool(getattr(self._server, "_BaseServer__shutdown_request", False))

@@ -2,30 +2,25 @@
 Services: listeners as parts of a Twisted application.
 
 This room owns when a listener's machine (L{sockserve.listening}) is told to listen and to
-stop, the descriptions that name listeners, and server objects that come with their own
-socket.  It must not know option strings.
+stop, and the descriptions that name listeners.  It must not know option strings.  (Server
+objects that come with their own socket are L{sockserve.objects}'.)
 """
 
 from __future__ import annotations
 
-import socket
-import socketserver
 from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError, maybeDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from sockserve.accepted import peer_address
-from sockserve.adoption import Adoption, take_requests
 from sockserve.connections import StreamFactory, socket_address
 from sockserve.datagrams import DatagramServer
-from sockserve.deadlines import Deadlines
 from sockserve.descriptions import (
     datagram_port,
     is_datagram_description,
@@ -34,10 +29,7 @@ from sockserve.descriptions import (
 )
 from sockserve.interfaces import ConfigurationError
 from sockserve.listening import Core, DatagramDoors, Machine, StreamDoors
-from sockserve.loops import LoopThread
-from sockserve.servers import ABANDON_SECONDS
-from sockserve.stats import RequestRecord
-from sockserve.threads import DEFAULT_THREADS
+from sockserve.objects import SocketServerService
 
 __all__ = [
     "DEFAULT_REQUEST_QUEUE_SIZE",
@@ -46,7 +38,6 @@ __all__ = [
     "RequestService",
     "SocketServerService",
     "service_from_description",
-    "why_not_served",
 ]
 
 #: How many accepted connections the kernel keeps for us, where a description does not
@@ -250,177 +241,6 @@ class DatagramRequestService(_ListenerService):
     def _listen(self) -> Any:
         self._port.startListening()
         return self._port
-
-
-def why_not_served(server: Any) -> str | None:
-    """Why a server object cannot be served as it stands; None if it can."""
-    served: Any = server
-    if not isinstance(server, socketserver.BaseServer):
-        return f"{server!r} is not a socketserver.BaseServer"
-    try:
-        closed = served.fileno() < 0
-    except (AttributeError, OSError):
-        return "it has no socket"
-    if closed:
-        return "its socket is closed"
-    sock = getattr(server, "socket", None)
-    if not isinstance(sock, socket.socket) or sock.type != socket.SOCK_STREAM:
-        return None
-    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        return None
-    return "it does not listen; call its server_bind and server_activate"
-
-
-class SocketServerService(Service):
-    """
-    A server object of L{socketserver}'s kind, the standard library's or ours, as a service.
-    It serves as it stands, on a thread of its own in place of the one that would call
-    C{serve_forever}; requests are served by sockserve's threads (one, without
-    C{ThreadingMixIn}) under its deadlines and caps, unless it has C{ForkingMixIn}, or a
-    C{process_request} of its own that does not leave them to C{super()}.
-
-    @ivar server: what counts and observes: C{server.statistics}.
-    @ivar shut_down: fires when the program itself has called the object's C{shutdown}.  It
-        takes no more requests then.
-    """
-
-    def __init__(
-        self,
-        server: Any,
-        reactor: Any,
-        *,
-        threads: int = DEFAULT_THREADS,
-        deadlines: Deadlines | None = None,
-        **options: Any,
-    ) -> None:
-        """
-        @param server: the server object, bound and listening.
-        @param threads: the most handlers at once, if it has C{ThreadingMixIn}.
-        @param deadlines: by default, C{Deadlines()}.
-        @param options: as L{StreamFactory.__init__}.
-        @raise ConfigurationError: it, or its handler, cannot be served, or not so.
-        """
-        fault = why_not_served(server)
-        if fault is not None:
-            raise ConfigurationError(f"{type(server).__qualname__}: {fault}")
-        self._object = server
-        self.description = f"{type(server).__qualname__} on {server.server_address}"
-        self._deadlines = Deadlines() if deadlines is None else deadlines
-        if not isinstance(server, socketserver.ThreadingMixIn):
-            threads = 1
-        self._adoption = Adoption(
-            server,
-            reactor,
-            threads=threads,
-            option="threads",
-            deadlines=self._deadlines,
-            **options,
-        )
-        #: Whether handlers answer by the server's own socket, which is closed after them.
-        self._shares_socket = getattr(server, "socket_type", None) == socket.SOCK_DGRAM
-        self._loop: LoopThread | None = None
-        self.shut_down: Deferred[None] = Deferred()
-        self.server = self._adoption.factory
-        self.server.server_address = server.server_address
-        self.server.statistics.listener = self.description
-
-    @override
-    def startService(self) -> None:
-        """
-        Serve.
-
-        @raise OSError: there are no descriptors for it.
-        """
-        super().startService()
-        admission = self.server.admission
-        forks = isinstance(self._object, socketserver.ForkingMixIn)
-        if not forks:
-            take_requests(self._object, self._adoption.take)
-        if admission.allow or admission.deny:
-            self._verify_request = self._object.verify_request
-            self._object.verify_request = self._verify_network
-        is_full = None
-        if admission.max_connections is not None and not forks and not self._shares_socket:
-            is_full = self._is_full
-        self._ended: Deferred[None] = Deferred()
-        self._ended.addErrback(_log_failure)
-        loop = LoopThread(self._object, self._deadlines.handshake, self._loop_ended, is_full)
-        self._loop = loop
-        if is_full is not None:
-            admission.gates.add(loop)
-            self._adoption.on_settled = loop.reopen
-
-    @override
-    def stopService(self) -> Deferred[Any]:
-        """
-        Stop listening, and let requests come to their end within the C{drain} deadline.
-        Fires when all is gone.
-        """
-        super().stopService()
-        if self._loop is None:
-            return succeed(None)
-        self._loop.stop()
-        self.server.admission.gates.discard(self._loop)
-        self._loop = None
-        self._ended.addCallback(lambda _: self._drain())
-        if self._shares_socket:
-            self._ended.addCallback(lambda _: self.server.disk.call(self._object.server_close))
-            self._ended.addErrback(_log_failure)
-        return self._ended.addCallback(lambda _: self._adoption.release())
-
-    def _is_full(self, coming: int) -> bool:
-        """Whether no more connections may be taken.  The loop's thread."""
-        admission = self.server.admission
-        # Those that are on their way to the reactor are not in its count, nor are others' here.
-        active = max(self._adoption.active + coming, admission.active)
-        return active >= (admission.max_connections or active + 1)
-
-    def _verify_network(self, request: Any, client_address: Any) -> bool:
-        """The server's C{verify_request}, when it is its turn.  The loop's thread."""
-        address = client_address
-        if isinstance(request, socket.socket):
-            try:
-                address = peer_address(request, client_address)
-            except OSError:  # it has gone
-                return False
-        if self.server.admission.allows(address):
-            return bool(self._verify_request(request, client_address))
-        self.server.reactor.callFromThread(self._refuse_network, client_address)
-        return False
-
-    def _refuse_network(self, client_address: Any) -> None:
-        """Account for a request that has not been taken.  Reactor thread."""
-        factory, refused = self.server, "refused: network"
-        factory.arrived()
-        factory.count_refusal("network")
-        factory.finished(RequestRecord(client_address, factory.handler_name, outcome=refused))
-
-    def _drain(self) -> Deferred[Any]:
-        drained: Deferred[Any] = self.server.drain()
-        seconds = self._deadlines.drain
-        if seconds is not None:
-            # What is no connection is under no deadline, and is left behind as others are.
-            drained.addTimeout(seconds + ABANDON_SECONDS, self.server.reactor)
-            drained.addErrback(lambda failure: failure.trap(TimeoutError))
-        return drained
-
-    def _loop_ended(self, error: BaseException | None) -> None:
-        """The loop's thread."""
-        if error is not None or not self._shares_socket:
-            try:
-                self._object.server_close()
-            except Exception as raised:
-                error = raised
-        failure = None if error is None else Failure(error)
-        self.server.reactor.callFromThread(self._over, failure)
-
-    def _over(self, failure: Failure | None) -> None:
-        """Reactor thread."""
-        by_itself = self._loop is not None and failure is None
-        self._ended.callback(failure)
-        if by_itself:
-            _log.info("{server}: it has shut down", server=self.description)
-            self.shut_down.callback(None)
 
 
 def _why_not(failure: Failure) -> str:

@@ -138,6 +138,8 @@ class Options(usage.Options):
         makeService(self)
         for server in self.servers:
             print("\n".join(server.summary()))  # noqa: T201 (--check is asked to)
+            if server.server is not None:
+                server.server.server_close()
         sys.exit(0)
 
     def _explain(self, message: str) -> str:

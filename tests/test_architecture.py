@@ -70,6 +70,7 @@ RINGS = {
     "descriptions": 5,
     "loading": 5,
     "observe": 5,
+    "objects": 5,
     "service": 5,
     "tap": DOORS,
     "testing": DOORS,

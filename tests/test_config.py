@@ -272,6 +272,7 @@ TOML_MISTAKES = [
     (f"[[server]]\n{BLOCKING}\nthreads = 1\n\n[[server]]\nthreads = 0\n", 6, "threads: 0 is less"),
     (f"[[server]]\n{BLOCKING}\nthreads=1\n[[server]]\nfoo=1\n", 5, "unknown word 'foo'"),
     ("[[server]]\nthreads = 4\n", 2, "threads: handler FileRequestHandler is async def"),
+    ("[[server]]\nallow = '::1'\nserver = 'nomodule:x'\n", 3, "server 'nomodule:x': no module"),
     ("[[server]]\npath='.'\nconcurrency='serial'\n", 3, "concurrency: handler FileRequestHandler"),
     ("[[server]]\n\n[server.timeout]\nidle = 'x'\n", 3, "timeout idle: 'x' is not a number"),
     ("[[server]]\n[server.timeout]\nidel = 5\n", 2, "timeout: 'idel' is not one of"),
@@ -420,6 +421,13 @@ def datagrams():
 
 def own():
     return make_of(Own)
+
+class Alone(socketserver.ThreadingTCPServer):
+    def process_request(self, request, client_address):
+        self.shutdown_request(request)
+
+def alone():
+    return make_of(Alone)
 """
 
 
@@ -460,32 +468,41 @@ def test_what_a_server_object_comes_with_is_not_given(server_module, word):
         (
             "forking",
             {"threads": "3"},
-            "threads: does not go with this server: ForkingTCPServer has children"
-            " process its requests",
+            "threads: does not go with this server: ForkingTCPServer processes requests by itself",
         ),
         (
             "forking",
             {"max-connections": "3"},
-            "max-connections: does not go with this server: ForkingTCPServer has children process"
-            " its requests",
+            "max-connections: does not go with this server: ForkingTCPServer processes"
+            " requests by itself",
         ),
         (
             "forking",
             {"max-connections-per-peer": "3"},
-            "max-connections-per-peer: does not go with this server: ForkingTCPServer has children"
-            " process its requests",
+            "max-connections-per-peer: does not go with this server: ForkingTCPServer processes"
+            " requests by itself",
         ),
         (
             "forking",
             {"access-log": "-"},
-            "access-log: does not go with this server: ForkingTCPServer has children process its"
-            " requests",
+            "access-log: does not go with this server: ForkingTCPServer processes requests by"
+            " itself",
         ),
         (
             "forking",
             {"timeout": ["handshake=5", "idle=5"]},
-            "timeout: does not go with this server: ForkingTCPServer has children process its"
-            " requests, where only handshake applies",
+            "timeout idle: does not go with this server: ForkingTCPServer processes requests by"
+            " itself",
+        ),
+        (
+            "alone",
+            {"max-connections": "3"},
+            "max-connections: does not go with this server: Alone processes requests by itself",
+        ),
+        (
+            "datagrams",
+            {"timeout": "idle=3"},
+            "timeout idle: does not go with this server: ThreadingUDPServer has no connections",
         ),
         (
             "datagrams",
@@ -505,7 +522,7 @@ def test_what_would_not_apply_to_a_server_object_is_not_given(server_module, mak
     [
         ("threading", {"max-connections": "3", "max-connections-per-peer": "2", "access-log": "-"}),
         ("serial", {"max-connections": "3", "timeout": "idle=5", "deny": "192.0.2.1"}),
-        ("forking", {"timeout": "handshake=5", "allow": "192.0.2.1"}),
+        ("forking", {"timeout": ["handshake=5", "drain=3"], "allow": "192.0.2.1"}),
         ("own", {"deny": "192.0.2.1", "threads": "3", "max-connections": "3"}),
         ("datagrams", {"threads": "3", "deny": "192.0.2.1", "access-log": "-"}),
     ],

@@ -71,7 +71,9 @@ def modules(tmp_path, monkeypatch):
         ("no_such:Echo", "handler 'no_such:Echo': no module 'no_such'"),
         ("no.such.Echo", "handler 'no.such.Echo': no module 'no'"),
         ("email.nomod:Echo", "handler 'email.nomod:Echo': no module 'email.nomod'"),
-        ("..echo:Echo", "handler '..echo:Echo': "),
+        ("..echo:Echo", "handler '..echo:Echo': write MODULE:CLASS"),
+        ("echo.py:Echo", "handler 'echo.py:Echo': write MODULE:CLASS; a module's name is what"),
+        ("../echo:Echo", "handler '../echo:Echo': write MODULE:CLASS; a module's name is what"),
         (
             here("Blockin"),
             f"handler '{here('Blockin')}': no 'Blockin' in {__name__}; did you mean 'Blocking'?",
@@ -174,6 +176,6 @@ def test_what_is_no_server_object(modules, name, message):
     modules(servers=SERVERS)
     with pytest.raises(ConfigurationError) as caught:
         load_server(name)
-    assert message in str(caught.value)
     if "servers" in sys.modules:
         sys.modules["servers"].made.server_close()
+    assert message in str(caught.value)

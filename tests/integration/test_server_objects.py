@@ -2,18 +2,19 @@
 
 import http.client
 import http.server
-import itertools
 import os
 import socket
 import socketserver
 import ssl
+import sys
 import threading
 import urllib.request
+from typing import ClassVar
 
 import pytest
 
 import sockserve.socketserver
-from sockserve import ConfigurationError, Deadlines
+from sockserve import ConfigurationError, Deadlines, StreamRequestHandler
 from sockserve.admission import Admission, parse_network
 from sockserve.service import SocketServerService
 from tests.integration.servers import (
@@ -57,6 +58,7 @@ class Serving:
     def __init__(self, server, **options):
         from twisted.internet import reactor
 
+        self.object = server
         self.service = SocketServerService(server, reactor, **options)
 
     async def __aenter__(self):
@@ -242,6 +244,60 @@ async def test_what_its_process_request_leaves_is_sockserves(kind):
     assert isinstance(server, kind)
 
 
+class Explicit(socketserver.ThreadingTCPServer):
+    def process_request(self, request, client_address):
+        socketserver.ThreadingMixIn.process_request(self, request, client_address)
+
+
+class Dynamic(socketserver.ThreadingTCPServer):
+    def process_request(self, request, client_address):
+        super(type(self), self).process_request(request, client_address)
+
+
+class Registered(socketserver.ThreadingTCPServer):
+    seen: ClassVar = []
+
+    def __init_subclass__(cls):
+        cls.seen.append(cls)
+
+    def process_request(self, request, client_address):
+        super().process_request(request, client_address)
+
+
+@pytest.mark.parametrize("kind", [Explicit, Dynamic, Registered])
+async def test_a_process_request_that_cannot_be_followed_is_as_it_was(kind):
+    server = kind(("127.0.0.1", 0), Echo)
+    server.daemon_threads = True
+
+    def talk():
+        with connect(server) as client:
+            return say(client, b"x\n")
+
+    async with Serving(server):
+        assert (await in_thread(talk)).startswith(b"Thread-")
+    assert type(server) is kind
+    assert not Registered.seen
+
+
+async def test_methods_may_make_sockserves_own_handlers():
+    class Own(StreamRequestHandler):
+        def handle(self):
+            self.wfile.write(self.rfile.readline())
+
+    class Maker:
+        def make(self, *arguments):
+            return Own(*arguments)
+
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Maker().make)
+
+    def talk():
+        with connect(server) as client:
+            return say(client, b"x\n")
+
+    async with Serving(server):
+        assert await in_thread(talk) == b"x\n"
+
+
 async def test_a_process_request_that_is_set_on_the_object_is_called():
     server = socketserver.TCPServer(("127.0.0.1", 0), Echo)
     before = server.process_request
@@ -365,6 +421,92 @@ async def test_networks_apply(make, networks):
     assert [record.outcome for record in told] == ["refused: network"]
 
 
+class Wrapper:
+    """A request that is no socket, as some C{get_request} returns."""
+
+    def __init__(self, sock):
+        self._sock = sock
+
+    def __getattr__(self, name):
+        if name == "getpeername":
+            raise AttributeError(name)
+        return getattr(self._sock, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrap", "served"),
+    [
+        (("192.0.2.7", 5), None, False),
+        (("2001:db8::1", 5), None, False),
+        (("2001:db8::1%eth0", 5, 0, 0), None, False),
+        (("198.51.100.1", 5), None, True),
+        ("somebody", None, True),  # the connection's own address counts
+        (("somebody", 5), None, True),
+        ("somebody", Wrapper, False),  # nobody knows
+        (("somebody", 5), Wrapper, False),
+        (("198.51.100.1", 5), Wrapper, True),
+    ],
+)
+async def test_a_client_is_known_by_the_address_it_is_given(name, wrap, served):
+    class Server(socketserver.ThreadingTCPServer):
+        def get_request(self):
+            request, _ = super().get_request()
+            return (wrap(request) if wrap else request), name
+
+    class Answers(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.request.sendall(b"served")
+
+    server = Server(("127.0.0.1", 0), Answers)
+    deny = [parse_network("192.0.2.0/24"), parse_network("2001:db8::/32")]
+
+    def talk():
+        with connect(server) as client:
+            try:
+                return read_all(client)
+            except ConnectionResetError:
+                return b""
+
+    async with Serving(server, admission=Admission(deny=deny)) as counted:
+        assert await in_thread(talk) == (b"served" if served else b"")
+        await until(lambda: not counted.statistics.active)
+    assert counted.statistics.refused["network"] == (not served)
+
+
+async def test_clients_of_unix_sockets_have_no_network(tmp_path):
+    server = socketserver.ThreadingUnixStreamServer(str(tmp_path / "s"), Echo)
+
+    def talk():
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(server.server_address)
+            return say(client, b"x\n")
+
+    admission = Admission(allow=[parse_network("192.0.2.0/24")])
+    async with Serving(server, admission=admission):
+        assert (await in_thread(talk)).endswith(b" x\n")
+
+
+async def test_the_servers_own_verify_request_is_asked_after_the_networks():
+    asked = []
+
+    class Server(socketserver.ThreadingTCPServer):
+        def verify_request(self, request, client_address):
+            asked.append(client_address[0])
+            return False
+
+    server = Server(("127.0.0.1", 0), Echo)
+
+    def talk(host):
+        with socket.create_connection(server.server_address, 15, (host, 0)) as client:
+            return is_ended(client)
+
+    admission = Admission(deny=[parse_network("127.0.0.2")])
+    async with Serving(server, admission=admission):
+        for host in ("127.0.0.2", "127.0.0.3"):
+            assert await in_thread(talk, host)
+    assert asked == ["127.0.0.3"]
+
+
 async def test_networks_apply_to_datagrams():
     class Answer(socketserver.DatagramRequestHandler):
         def handle(self):
@@ -387,21 +529,25 @@ async def test_networks_apply_to_datagrams():
     assert factory.statistics.requests == 1
 
 
-async def turns(server):
-    """Wait until the server's loop has been round, and would have taken who had come before."""
-    count = itertools.count(1)
-    turned = 0
+async def turns(serving):
+    """Have the server's loop go round, after which it would have taken who had come before."""
+    turned = threading.Event()
+    serving.object.service_actions = turned.set
+    for _ in range(2):
+        turned.clear()
+        serving.service._loop.reopen()
+        assert await in_thread(turned.wait, 15)
 
-    def service_actions():
-        nonlocal turned
-        turned = next(count)
 
-    server.service_actions = service_actions
-    await until(lambda: turned == 2)
+@pytest.fixture
+def patient(monkeypatch):
+    """Loops go round for nothing but what they are woken up for."""
+    monkeypatch.setattr("sockserve.loops.POLL_SECONDS", 60.0)
 
 
 @pytest.mark.parametrize("handler", [Echo, Web])
 @pytest.mark.parametrize("kind", ["TCPServer", "ThreadingTCPServer"])
+@pytest.mark.usefixtures("patient")
 async def test_over_the_most_connections_clients_wait(handler, kind):
     server = getattr(socketserver, kind)(("127.0.0.1", 0), handler)
     server.greeting = b"hello"
@@ -412,12 +558,13 @@ async def test_over_the_most_connections_clients_wait(handler, kind):
             client.shutdown(socket.SHUT_WR)
             return read_all(client)
 
-    async with Serving(server, admission=Admission(max_connections=2)) as counted:
+    serving = Serving(server, admission=Admission(max_connections=2))
+    async with serving as counted:
         with connect(server) as first, connect(server):
             await until(lambda: counted.statistics.active == 2)
             answer = in_thread(late)
             with connect(server):
-                await turns(server)
+                await turns(serving)
                 assert counted.statistics.accepted == 2
                 first.close()
                 await until(lambda: counted.statistics.accepted > 2)
@@ -425,6 +572,7 @@ async def test_over_the_most_connections_clients_wait(handler, kind):
         await until(lambda: counted.statistics.accepted == 4 and not counted.statistics.active)
 
 
+@pytest.mark.usefixtures("patient")
 async def test_other_listeners_connections_are_among_the_most():
     server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo)
     admission = Admission(max_connections=1)
@@ -433,16 +581,18 @@ async def test_other_listeners_connections_are_among_the_most():
         with connect(server) as client:
             return say(client, b"x\n")
 
-    async with Serving(server, admission=admission) as counted:
+    serving = Serving(server, admission=admission)
+    async with serving as counted:
         admission.opened()
         answer = in_thread(talk)
-        await turns(server)
+        await turns(serving)
         assert not counted.statistics.accepted
         admission.closed()
         assert (await answer).endswith(b" x\n")
     assert not admission.gates
 
 
+@pytest.mark.usefixtures("patient")
 async def test_handshakes_are_among_the_most_connections(tmp_path):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate_file(tmp_path))
@@ -453,13 +603,17 @@ async def test_handshakes_are_among_the_most_connections(tmp_path):
         with secure(connect(server)) as client:
             return say(client, b"x\n")
 
-    async with Serving(server, admission=Admission(max_connections=1)):
+    serving = Serving(server, admission=Admission(max_connections=1))
+    async with serving:
         with connect(server):  # and says nothing
-            await turns(server)
+            await turns(serving)
             answer = in_thread(talk)
-            await turns(server)
+            await turns(serving)
             assert not answer.called
         assert (await answer).endswith(b" x\n")
+        with connect(server) as rude:
+            rude.sendall(b"not TLS at all\n")
+            assert (await in_thread(talk)).endswith(b" x\n")
 
 
 async def test_clients_are_counted_out_whatever_the_program_calls_them():
@@ -546,7 +700,7 @@ async def test_stopping_lets_datagrams_be_answered():
 
 async def test_stopping_leaves_a_handler_of_datagrams_behind_that_does_not_end(monkeypatch):
     """0.1 s (drain) and 0.1 s (ABANDON_SECONDS)."""
-    monkeypatch.setattr("sockserve.service.ABANDON_SECONDS", 0.1)
+    monkeypatch.setattr("sockserve.objects.ABANDON_SECONDS", 0.1)
     gate, begun = threading.Event(), threading.Event()
 
     class Waits(socketserver.BaseRequestHandler):
@@ -666,6 +820,176 @@ async def test_a_service_stops_whatever_server_close_does(kind):
     assert server.socket.fileno() == -1
     assert server.told == (["shutdown", "closed"] if kind is Careful else [])
     assert not serving.service.shut_down.called
+
+
+class Sleeps(socketserver.BaseRequestHandler):
+    """Tells whether its server has been closed meanwhile."""
+
+    def handle(self):
+        self.server.begun.set()
+        self.server.gate.wait(15)
+        self.request.sendall(b"%d" % self.server.is_closed)
+
+
+class Closes:
+    is_closed = False
+
+    def server_close(self):
+        super().server_close()
+        self.is_closed = True
+
+
+@pytest.mark.parametrize(
+    ("base", "attributes", "closed"),
+    [
+        (socketserver.ThreadingTCPServer, {}, b"0"),
+        (socketserver.TCPServer, {}, b"0"),
+        (socketserver.ThreadingTCPServer, {"daemon_threads": True}, b"1"),
+        (socketserver.ThreadingTCPServer, {"block_on_close": False}, b"1"),
+        (sockserve.socketserver.ThreadingTCPServer, {}, b"0"),
+    ],
+)
+async def test_server_close_waits_for_what_it_always_waited_for(base, attributes, closed):
+    kind = type("Server", (Closes, base), attributes)
+    server = kind(("127.0.0.1", 0), Sleeps)
+    server.begun, server.gate = threading.Event(), threading.Event()
+    serving = Serving(server)
+    await serving.__aenter__()
+    with connect(server) as client:
+        await in_thread(server.begun.wait, 15)
+        stopped = serving.service.stopService()
+        if closed == b"1":
+            await until(lambda: server.is_closed)
+        server.gate.set()
+        assert await in_thread(read_all, client) == closed
+    await stopped
+    assert server.is_closed
+
+
+async def test_children_are_killed_that_do_not_end():
+    """0.1 s (drain)."""
+    server = socketserver.ForkingTCPServer(("127.0.0.1", 0), Echo)
+    serving = Serving(server, deadlines=Deadlines(drain=0.1))
+    await serving.__aenter__()
+    with connect(server) as client:
+        await in_thread(say, client, b"x\n")
+        await serving.service.stopService()
+        assert await in_thread(is_ended, client)
+
+
+async def test_a_server_close_that_does_not_return_is_left_behind(monkeypatch):
+    """0.1 s (drain) and 0.1 s (ABANDON_SECONDS)."""
+    monkeypatch.setattr("sockserve.objects.ABANDON_SECONDS", 0.1)
+    gate = threading.Event()
+
+    class Server(socketserver.TCPServer):
+        def server_close(self):
+            super().server_close()
+            gate.wait(15)
+
+    serving = Serving(Server(("127.0.0.1", 0), Echo), deadlines=Deadlines(drain=0.1))
+    await serving.__aenter__()
+    await serving.service.stopService()
+    assert not serving.service.running
+    gate.set()
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
+async def test_a_server_close_that_raises(error, errors):
+    class Server(socketserver.TCPServer):
+        def server_close(self):
+            super().server_close()
+            raise error
+
+    serving = Serving(Server(("127.0.0.1", 0), Echo))
+    await serving.__aenter__()
+    await in_thread(serving.object.shutdown)
+    await serving.service.shut_down
+    await serving.service.stopService()
+    assert error.__name__ in errors.pop()
+
+
+async def test_shut_down_and_stopped_at_once():
+    serving = Serving(socketserver.TCPServer(("127.0.0.1", 0), Echo))
+    await serving.__aenter__()
+    await in_thread(serving.object.shutdown)
+    stopped = serving.service.stopService()
+    await serving.service.shut_down
+    await stopped
+
+
+@pytest.mark.parametrize("way", ["shutdown", "flag", "exit"])
+async def test_the_end_may_come_from_the_loop_itself(way, errors):
+    class Server(socketserver.TCPServer):
+        def service_actions(self):
+            if way == "shutdown":
+                self.shutdown()
+            elif way == "flag":
+                self._BaseServer__shutdown_request = True
+            else:
+                sys.exit("enough")
+
+    serving = Serving(Server(("127.0.0.1", 0), Echo))
+    async with serving:
+        await serving.service.shut_down
+    assert serving.object.socket.fileno() == -1
+    if way == "exit":
+        assert "SystemExit: enough" in errors.pop()
+
+
+async def test_what_has_ended_or_has_not_yet_cannot_be_started():
+    gate = threading.Event()
+
+    class Server(socketserver.TCPServer):
+        def server_close(self):
+            gate.wait(15)
+            super().server_close()
+
+    serving = Serving(Server(("127.0.0.1", 0), Echo))
+    await serving.__aenter__()
+    stopped = serving.service.stopService()
+    with pytest.raises(ConfigurationError, match="wait for what stopService returned"):
+        serving.service.startService()
+    gate.set()
+    await stopped
+    with pytest.raises(ConfigurationError, match="its socket is closed"):
+        serving.service.startService()
+    assert not serving.service.running
+    assert serving.service.stopService().called
+
+
+async def test_one_that_has_a_new_socket_is_started_again():
+    server = socketserver.TCPServer(("127.0.0.1", 0), Echo)
+
+    def talk():
+        with connect(server) as client:
+            return say(client, b"x\n")
+
+    serving = Serving(server, admission=Admission(deny=[parse_network("192.0.2.1")]))
+    for _ in range(2):
+        async with serving:
+            assert (await in_thread(talk)).endswith(b" x\n")
+        server.socket = socket.create_server(server.server_address)
+    server.server_close()
+
+
+@pytest.mark.parametrize("kind", ["TCPServer", "ThreadingTCPServer", "ForkingTCPServer"])
+@pytest.mark.usefixtures("patient")
+async def test_a_service_is_suspended(kind):
+    server = getattr(socketserver, kind)(("127.0.0.1", 0), Echo)
+
+    def talk():
+        with connect(server) as client:
+            return say(client, b"x\n")
+
+    serving = Serving(server)
+    async with serving:
+        serving.service.suspend()
+        answer = in_thread(talk)
+        await turns(serving)
+        assert not answer.called
+        serving.service.resume()
+        assert (await answer).endswith(b" x\n")
 
 
 async def test_tls_wrapped_by_the_program(tmp_path):

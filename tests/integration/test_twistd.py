@@ -21,6 +21,7 @@ from tests.integration.servers import (
     connect,
     read_all,
     read_exactly,
+    read_line,
     secure,
 )
 from tests.tools import need_tool
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 
 HANDLERS = """
-import socketserver, sockserve
+import os, socketserver, sockserve
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
@@ -79,6 +80,21 @@ class Quits(BlockingEcho):
 
 def make_server():
     return socketserver.ThreadingTCPServer(("127.0.0.1", 0), Quits)
+
+class Tells(BlockingEcho):
+    def handle(self):
+        self.wfile.write(b"%d\\n" % os.getpid())
+        super().handle()
+
+def make_forking_server():
+    return socketserver.ForkingTCPServer(("127.0.0.1", 0), Tells)
+
+def make_told_server():
+    class Told(socketserver.TCPServer):
+        def server_close(self):
+            super().server_close()
+            print("closed")
+    return Told(("127.0.0.1", 0), Quits)
 
 def make_careful_server():
     class Careful(socketserver.ThreadingTCPServer):
@@ -774,6 +790,30 @@ def test_a_server_object_that_shuts_down_ends_the_program(twistd, folder):
     assert server.process.wait(PATIENCE_SECONDS) == 0
     assert server.errors == ""
     assert "Traceback" not in server.log
+
+
+def test_children_of_a_server_object_are_ended_as_usual(twistd):
+    """They have not the reactor's handlers, which would wait for it."""
+    server = twistd("--server", "handlers:make_forking_server", "--timeout", "drain=0.5")
+    address = "127.0.0.1", server.port()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with connect(address) as client, client.makefile("rb") as answers:
+            child = int(answers.readline())
+            assert echoes(client)
+            os.kill(child, number)
+            assert answers.read() == b""
+    with connect(address) as client:
+        assert read_line(client)
+        server.end()  # by force, after half a second
+        assert read_all(client) == b""
+
+
+def test_a_server_object_is_closed_when_it_is_only_checked(folder):
+    checked = run(
+        *TWISTD, "sockserve", "--server", "handlers:make_told_server", "--check", folder=folder
+    )
+    assert checked.returncode == 0, checked.stderr
+    assert checked.stdout.splitlines()[-1] == b"closed"
 
 
 def test_a_server_object_among_others_ends_alone(twistd, folder):
