@@ -82,6 +82,10 @@ _HELD = Hold.HELD
 _OK = Outcome.OK
 
 
+def _never_sent(data: bytes) -> None:
+    raise AssertionError
+
+
 #: What a thread serves.
 _served = threading.local()
 
@@ -144,7 +148,8 @@ class Gathering:
         self._held_size = 0
         self._lock = threading.Lock()
         self._reactors_thread = threading.get_ident()
-        self.response = BlockingResponse(head, self._send)
+        # A stock handler sends by itself, and a cycle would be left to the garbage collector.
+        self.response = BlockingResponse(head, _never_sent if stock else self._send)
         self.unending = (
             stock
             and not head.keep_alive

@@ -163,7 +163,7 @@ class SwitchingFile(io.RawIOBase):
 
     def __init__(self, data: bytes, follow: Callable[[], tuple[bytes, Any] | None]) -> None:
         self._data = data
-        self._follow = follow
+        self._follow: Callable[[], tuple[bytes, Any] | None] | None = follow
         self._file: Any = None
 
     @override
@@ -173,7 +173,7 @@ class SwitchingFile(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         """As C{io.RawIOBase}'s."""
         if not self._data and self._file is None:
-            following = self._follow()
+            following = self._follow and self._follow()
             if following is None:
                 return 0
             self._data, self._file = following
@@ -188,6 +188,7 @@ class SwitchingFile(io.RawIOBase):
     @override
     def close(self) -> None:
         super().close()
+        self._follow = None  # a cycle, otherwise
         if self._file is not None:
             self._file.close()
 

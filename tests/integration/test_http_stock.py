@@ -4,6 +4,7 @@ does.
 """
 
 import functools
+import gc
 import http.client
 import socket
 import threading
@@ -17,6 +18,7 @@ import pytest
 
 from sockserve import Deadlines
 from sockserve.connections import StreamFactory
+from sockserve.http.gathering import Gathering
 from tests.integration.handlers import PIECE
 from tests.integration.http_clients import client, get, post, whole
 from tests.integration.http_handlers import ONE_OF_EACH, Stock, place
@@ -49,6 +51,29 @@ class OldEcho(Echo):
 
 
 # The kinds of connection
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_nothing_of_a_request_is_left_to_the_garbage_collector(method):
+    request = get("/", CLOSE, method=method)
+
+    class Counts(Stock):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+
+        do_POST = do_GET
+
+    async with serving(Counts) as server:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                await in_thread(whole, server.server_address, request)
+            await until(lambda: not server.statistics.active)
+            assert not [each for each in gc.get_objects() if isinstance(each, Gathering)]
+        finally:
+            gc.enable()
 
 
 @pytest.mark.parametrize("kind", KINDS)
