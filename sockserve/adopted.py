@@ -10,8 +10,7 @@ who waits for them.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from typing_extensions import override
@@ -32,22 +31,6 @@ from sockserve.serving import Serving
 from sockserve.stats import RequestRecord
 
 __all__ = ["AdoptedFactory", "AdoptedProtocol", "AdoptedRequest", "Adopter"]
-
-
-@contextmanager
-def _telling_excepthook() -> Iterator[None]:
-    """
-    What C{handle_error} is not for would end a thread.
-
-    @raise SystemExit: instead of what the hook has been told.
-    """
-    try:
-        yield
-    except Exception:
-        raise
-    except BaseException as error:
-        call_excepthook()
-        raise SystemExit from error
 
 
 def _call(method: Callable[[Any], object], request: Any) -> None:
@@ -102,8 +85,13 @@ class AdoptedFactory(StreamFactory):
         """Make the handler of a request that the reactor has read, and let it serve."""
         server, make = self.adoption.server, self.RequestHandlerClass
         if self.stock:
-            with _telling_excepthook():
+            try:
                 return make_stock_handler(make, request, client_address, server)
+            except Exception:
+                raise
+            except BaseException as error:  # it would end a thread, and is not for handle_error
+                call_excepthook()
+                raise SystemExit from error
         handler = make(request, client_address, server)
         if not isinstance(request, socket.socket):
             return run_handler_coroutine(handler)
