@@ -199,6 +199,7 @@ class Adoption:
         thread = threading.current_thread()
         if thread is not self._bringer:
             self._bringer = thread
+            self._process = os.getpid()  # a daemon's is not the one in which it was made
             hold_exit(self)
         self.reactor.callFromThread(self._begin, request, client_address)
 
@@ -255,9 +256,11 @@ class Adoption:
             outcome = self.factory.outcome_of(request, error)
             server.handle_error(request, client_address)
         finally:
-            if served is not None:
-                served()
-            server.shutdown_request(request)
+            try:
+                if served is not None:
+                    served()
+            finally:
+                server.shutdown_request(request)
         return outcome
 
     def fail(self, request: Any, client_address: Any, error: Exception) -> None:

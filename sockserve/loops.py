@@ -106,6 +106,7 @@ class ServingLoop:
         which then does not end the loop.
     @param is_full: whether to take no more requests for now, given how many connections are
         not the server's yet; it is asked whenever something has happened.
+    @param reactor: where handshakes are done; by default, one that runs.
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class ServingLoop:
         handshake: float | None,
         failed: Callable[[], object] | None = None,
         is_full: Callable[[int], bool] | None = None,
+        reactor: Any = None,
     ) -> None:
         """
         @raise OSError: there are no descriptors to be had.
@@ -122,6 +124,7 @@ class ServingLoop:
         self._handshake = handshake
         self._failed = failed
         self._is_full = is_full
+        self._reactor = reactor
         #: What wakes the loop: the one end is written to, the other waited for.
         self._inner, self._outer = socket.socketpair()
         self._inner.setblocking(False)
@@ -169,7 +172,7 @@ class ServingLoop:
                             raise
                         self._failed()
         finally:
-            self._close()
+            self.close()
 
     def wake(self) -> None:
         """Something has happened.  Any thread."""
@@ -199,7 +202,7 @@ class ServingLoop:
     def _shake_hands(self, request: ssl.SSLSocket, address: Any) -> None:
         """Have a connection's handshake done elsewhere."""
         try:
-            reactor = running_reactor()
+            reactor = running_reactor() if self._reactor is None else self._reactor
         except OSError:  # no descriptors for one; as if there had been none for the connection
             request.close()
             return
@@ -222,7 +225,7 @@ class ServingLoop:
         except BlockingIOError:
             pass
 
-    def _close(self) -> None:
+    def close(self) -> None:
         """The loop has ended; those who have shaken hands, or are about to, find nobody there."""
         with self._lock:
             self._closed = True
@@ -286,6 +289,7 @@ class LoopThread:
     """
     A server's loop on a thread of its own.  It also ends by the server's C{shutdown}.
 
+    @param reactor: where handshakes are done.
     @param ended: called on that thread when the loop has ended, with whether it has done so by
         itself: by C{shutdown}, or because it could not go on.
     @param is_full: as L{ServingLoop}'s.
@@ -294,21 +298,29 @@ class LoopThread:
     def __init__(
         self,
         server: Any,
+        reactor: Any,
         handshake: float | None,
         ended: Callable[[bool], object],
         is_full: Callable[[int], bool] | None = None,
     ) -> None:
         """
-        @raise OSError: there are no descriptors to be had.
+        @raise OSError: there are no descriptors, or no thread, to be had.
         """
-        self._loop = ServingLoop(server, handshake, self._failed, is_full)
+        self._loop = ServingLoop(server, handshake, self._failed, is_full, reactor)
         self._server = server
         self._ended = ended
         self._stopped = False
         self._by_itself = False
         thread = threading.Thread(target=self._run, name="sockserve loop", daemon=True)
-        self._ending = server._BaseServer__is_shut_down = _Ending(self._shut_down, thread)
-        thread.start()
+        self._ending = _Ending(self._shut_down, thread)
+        before = server._BaseServer__is_shut_down
+        server._BaseServer__is_shut_down = self._ending
+        try:
+            thread.start()
+        except RuntimeError as error:
+            server._BaseServer__is_shut_down = before
+            self._loop.close()
+            raise OSError(str(error)) from error
 
     def reopen(self) -> None:
         """There may be room again.  Any thread."""
@@ -337,6 +349,7 @@ class LoopThread:
         except BaseException:
             _log.failure("the loop of a served server object has failed")
         by_itself = self._by_itself or not self._stopped
+        self._server._BaseServer__shutdown_request = False  # it may serve again
         self._ending.set()
         self._ended(by_itself)
 

@@ -15,12 +15,14 @@ import socket
 import socketserver
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, TimeoutError, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from typing_extensions import override
 
 from sockserve.adoption import Adoption, can_take, take_requests
@@ -129,6 +131,8 @@ class SocketServerService(Service):
         self._cap: int | None = None
         self._state = _State.STOPPED
         self._loop: LoopThread
+        #: Tells the loop that runs from one that has been left behind.
+        self._run: object = None
         #: The object's own, once L{_verify_network} has its place.
         self._verify_request: Callable[[Any, Any], object] | None = None
         self._stopped: list[Deferred[None]] = []
@@ -159,7 +163,14 @@ class SocketServerService(Service):
         if self.shut_down.called:
             self.shut_down = Deferred()
         seconds = self._deadlines.handshake
-        self._loop = LoopThread(self._object, seconds, self._loop_ended, self._is_full)
+        self._run = run = object()
+        self._loop = LoopThread(
+            self._object,
+            self.server.reactor,
+            seconds,
+            partial(self._loop_ended, run),
+            self._is_full,
+        )
         if self._cap is not None:
             self.server.admission.gates.add(self._loop)
             self._adoption.on_settled = self._loop.reopen
@@ -204,6 +215,8 @@ class SocketServerService(Service):
         """From now on who takes the object's requests asks here."""
         if self._takes:
             take_requests(self._object, self._adoption.take)
+        if self._joins():
+            self._object._threads = self._adoption
         if self.server.admission.allow or self.server.admission.deny:
             self._object.verify_request = self._verify_network
 
@@ -244,36 +257,44 @@ class SocketServerService(Service):
 
     # The end
 
-    def _loop_ended(self, by_itself: bool) -> None:
+    def _loop_ended(self, run: object, by_itself: bool) -> None:
         """The loop's thread."""
+        if run is not self._run:
+            return
         self.server.reactor.callFromThread(self.server.drain)
         if not by_itself and not self._shares_socket:
             if not isinstance(self._object, socketserver.ThreadingMixIn):
                 self._adoption.join()  # otherwise this thread would have served them
             self._close()
-        self.server.reactor.callFromThread(self._end, by_itself)
+        self.server.reactor.callFromThread(self._end, run, by_itself)
 
     def _kill_children(self) -> None:
         """C{drain} has passed, and the loop's thread waits still: for children, perhaps."""
         for pid in list(getattr(self._object, "active_children", None) or ()):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self._overdue = self.server.reactor.callLater(ABANDON_SECONDS, self._leave_behind)
+        # After as long again requests are abandoned for which server_close may wait.
+        seconds = 2 * ABANDON_SECONDS
+        self._overdue = self.server.reactor.callLater(seconds, self._leave_behind)
 
     def _leave_behind(self) -> None:
         """The loop's thread still waits."""
         self._overdue = None
+        self._complain()
+        self._end(self._run, by_itself=False)
+
+    def _complain(self) -> None:
         _log.warn(
             "{server}: verify_request, server_close or another method does not return; it is"
             " left behind",
             server=self.description,
         )
-        self._end(by_itself=False)
 
-    def _end(self, by_itself: bool) -> None:
+    def _end(self, run: object, by_itself: bool) -> None:
         """Reactor thread."""
-        if self._state not in _RUNNING:  # it had been left behind
+        if run is not self._run:  # it had been left behind
             return
+        self._run = None
         self._state = _State.ENDING
         if self._overdue is not None:
             self._overdue.cancel()
@@ -282,7 +303,7 @@ class SocketServerService(Service):
         ended = self._drained()
         if by_itself or self._shares_socket:
             # Who has called shutdown may be about to close the object, and answer somebody.
-            ended.addCallback(lambda _: self.server.disk.call(self._close))
+            ended.addCallback(lambda _: self._close_apart())
         ended.addCallback(lambda _: self._adoption.release())
         ended.addCallback(self._ended)
         if by_itself:
@@ -291,13 +312,24 @@ class SocketServerService(Service):
 
     def _drained(self) -> Deferred[Any]:
         """Fires when requests have come to their end."""
-        drained: Deferred[Any] = self.server.drained()
+        drained: Deferred[Any] = Deferred()
+        self.server.drained().addCallback(lambda _: drained.callback(None))
         seconds = self._deadlines.drain
         if seconds is not None:
             # What is no connection is under no deadline, and is left behind as others are.
             drained.addTimeout(seconds + ABANDON_SECONDS, self.server.reactor)
             drained.addErrback(lambda failure: failure.trap(TimeoutError))
         return drained
+
+    def _close_apart(self) -> Deferred[Any]:
+        """Close the object on a thread of the disk's.  Fires in any case."""
+        closed: Deferred[Any] = self.server.disk.call(self._close)
+        closed.addTimeout(ABANDON_SECONDS, self.server.reactor)
+        return closed.addErrback(self._not_closed)
+
+    def _not_closed(self, failure: Failure) -> None:
+        failure.trap(TimeoutError)
+        self._complain()
 
     def _joins(self) -> bool:
         """Whether the object's C{server_close} waits for what would be threads of its own."""
@@ -312,12 +344,9 @@ class SocketServerService(Service):
 
     def _close(self) -> None:
         """Close the object, unless the program has.  The loop's thread, or one of the disk's."""
-        server = self._object
         try:
-            if self._joins():
-                server._threads = self._adoption
-            if is_open(server):
-                server.server_close()
+            if is_open(self._object):
+                self._object.server_close()
         except BaseException:  # SystemExit, too
             _log.failure("{server}: server_close raised", server=self.description)
 

@@ -207,7 +207,7 @@ class _Commands(MultiService):
         objects = [each for each in listeners if isinstance(each, SocketServerService)]
         if self._is_alone and len(objects) == len(listeners):
             shut_down = DeferredList([each.shut_down for each in objects])
-            shut_down.addCallback(lambda _: self._reactor.stop())
+            shut_down.addCallback(lambda _: self.running and self._reactor.stop())
 
 
 def _listeners(service: Any) -> Iterator[_Listener]:

@@ -2,6 +2,7 @@
 
 import queue
 import socket
+import threading
 
 import pytest
 
@@ -21,6 +22,7 @@ class Counting:
         self._near, self._far = socket.socketpair()
         self._far.sendall(bytes(requests))
         self.taken = self.turns = 0
+        self._BaseServer__is_shut_down = threading.Event()
         self.taken_at = []
 
     def fileno(self):
@@ -114,7 +116,7 @@ def test_what_the_server_raises_ends_the_loop_unless_somebody_hears_of_it(counti
 def test_on_a_thread_it_ends_when_it_is_told(counting):
     ended, turned = queue.SimpleQueue(), queue.SimpleQueue()
     counting.service_actions = lambda: turned.put(counting.taken)
-    loop = LoopThread(counting, None, ended.put)
+    loop = LoopThread(counting, None, None, ended.put)
     while turned.get(timeout=15) < 5:
         pass
     loop.reopen()

@@ -34,10 +34,8 @@ __all__ = ["BlockingHTTPServing"]
 
 #: Looked up once, as L{sockserve.lifecycle} does.
 _ANSWERING = Stage.ANSWERING
-_CLOSING = Stage.CLOSING
 _READING = Stage.READING
 _DIRECT = Hold.DIRECT
-_OVER = Hold.OVER
 
 
 class BlockingHTTPServing(CoroutineHTTPServing):
@@ -150,8 +148,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
         """There is a place for it."""
         self.parts |= Part.HANDLER
         self.factory.statistics.lasted("queue", self.timer.seconds() - self._queued_at)
-        if self.deadlines.handle is not None:
-            self.timer.arm(Phase.HANDLE, self.deadlines.handle)
+        self.timer.arm(Phase.HANDLE, self.deadlines.handle)
 
     def handler_lasts(self) -> None:
         """It takes its time: send what it has sent."""
@@ -221,7 +218,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
         if self.deadlines.handle is not None:
             self.timer.disarm(Phase.HANDLE)
         direct = gathering.hold is _DIRECT
-        held = gathering.take_held(_OVER)
+        held = gathering.take_held(Hold.OVER)
         if self.protocol.settled:  # it was given up
             self.factory.statistics.abandoned -= 1
             self._account(gathering.response, outcome)
@@ -237,7 +234,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
             self._let_go_of_socket()
         now = self._account(gathering.response, outcome)
         last = gathering.response.close or self._writer.broken
-        if last or self._stage is _CLOSING or (self._draining and self._requests.is_empty()):
+        if last or self._stage is Stage.CLOSING or (self._draining and self._requests.is_empty()):
             self._end()
         else:
             self._resume_when_low()
@@ -365,6 +362,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
         @param status: what to answer if the handler has sent nothing.
         @param reset: let the kernel forget what the client has not taken.
         """
+        gathering.cut_off = True
         if gathering.hold is _DIRECT:
             if status is not None and not gathering.sent:
                 send = self.transport.write if self._identity is None else self._identity.send
@@ -401,6 +399,8 @@ class BlockingHTTPServing(CoroutineHTTPServing):
             socket.socket.detach(self._socket)
             if gathering is None:
                 self._socket = None
+        if gathering is not None:
+            gathering.cut_off |= not reason.check("twisted.internet.error.ConnectionDone")
         if self._pump is not None:
             self._pump.transport_lost()
         if gathering is not None:

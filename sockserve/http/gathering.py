@@ -20,6 +20,7 @@ import os
 import re
 import socket
 import threading
+from errno import ECONNRESET
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler
@@ -117,6 +118,7 @@ class Gathering:
         another protocol that it speaks then.
     @ivar rest: what the client has sent after the request, once the handler has the
         connection, and what follows on it.
+    @ivar cut_off: whether the connection has ended otherwise than by the client's own end.
     @ivar hold: who has the connection.  Written under a lock.
     @ivar sent: how many bytes the handler has sent.
     @ivar request: the socket, once the handler has it.
@@ -142,6 +144,7 @@ class Gathering:
         self.head = head
         self._stock = stock
         self._limit = limit
+        self.cut_off = False
         self.hold = _HELD
         self.sent = 0
         self._held: list[bytes] = []
@@ -254,8 +257,7 @@ class Gathering:
     def _follow(self) -> tuple[bytes, Any] | None:
         """What the client says after the request, if that is the handler's."""
         if self.unending:
-            self.go_direct()
-            return self.rest, BodyFile(self.request, len(self.rest), self._patience, self._late)
+            return self._follow_body()
         if self._stock and self.hold is _HELD:
             with self._lock:
                 found = _STATUS.match(b"".join(self._held))
@@ -268,6 +270,17 @@ class Gathering:
         self.go_direct()
         return self.rest, socket.socket.makefile(self.request, "rb", buffering=0)
 
+    def _follow_body(self) -> tuple[bytes, Any]:
+        """The body of a request that ends with its connection."""
+        try:
+            self.go_direct()
+        except BrokenPipeError:
+            if self.cut_off:
+                raise
+            # The client has ended a connection over TLS, which has no half ends.
+            return self._requests.switch(), io.BytesIO()
+        return self.rest, BodyFile(self.request, len(self.rest), self._patience, self._error)
+
     def _patience(self, received: int, waited: float) -> float | None:
         """
         How long a body that ends with its connection may go on without another byte.
@@ -278,11 +291,15 @@ class Gathering:
         seconds: float | None = deadlines.body_seconds(waited, received, deadlines.idle)
         return seconds
 
-    def _late(self) -> DeadlineExpired:
-        """Such a body has not come in time."""
-        expiries = self._factory.statistics.expiries
-        self._factory.reactor.callFromThread(expiries.update, [Phase.BODY])
-        return DeadlineExpired(Phase.BODY)
+    def _error(self, late: bool) -> OSError | None:
+        """What is wrong with such a body that ends here, or has not come in time."""
+        if late:
+            expiries = self._factory.statistics.expiries
+            self._factory.reactor.callFromThread(expiries.update, [Phase.BODY])
+            return DeadlineExpired(Phase.BODY)
+        if self.cut_off:
+            return ConnectionResetError(ECONNRESET, "the connection was cut off")
+        return None
 
     @property
     def lent(self) -> bool:

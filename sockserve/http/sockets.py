@@ -80,7 +80,8 @@ class BodyFile(socket.SocketIO):
     @param received: how many bytes of it have come already.
     @param patience: how long the next may be waited for: given how many have come, and how
         many seconds they have been waited for.  None is for ever.
-    @param late: makes the error when it has taken too long.
+    @param error: gives what is to be raised when it has taken too long (True), or where it
+        ends (False).
     """
 
     def __init__(
@@ -88,14 +89,14 @@ class BodyFile(socket.SocketIO):
         request: RequestSocket,
         received: int,
         patience: Callable[[int, float], float | None],
-        late: Callable[[], TimeoutError],
+        error: Callable[[bool], OSError | None],
     ) -> None:
         super().__init__(request, "r")
         request._io_refs += 1  # type: ignore[attr-defined]  # as socket.makefile has it
         self._request = request
         self._received = received
         self._patience = patience
-        self._late = late
+        self._error = error
         self._waited = 0.0
 
     @override
@@ -110,6 +111,8 @@ class BodyFile(socket.SocketIO):
                 count = self._read_within(seconds, buffer)
         finally:
             self._waited += time.monotonic() - began
+        if count == 0 and (error := self._error(False)) is not None:
+            raise error
         self._received += count or 0
         return count
 
@@ -118,8 +121,8 @@ class BodyFile(socket.SocketIO):
         self._request.settimeout(max(seconds, 0.001))  # 0 would be not to wait at all
         try:
             return super().readinto(buffer)
-        except TimeoutError:
-            raise self._late() from None
+        except TimeoutError as timeout:
+            raise self._error(True) or timeout from None
         finally:
             self._request.settimeout(own)
 

@@ -3,10 +3,12 @@ C{http.server}'s handlers, as they are: a request that has arrived gets a thread
 does.
 """
 
+import contextlib
 import functools
 import gc
 import http.client
 import socket
+import ssl
 import threading
 import time
 import xmlrpc.client
@@ -24,9 +26,11 @@ from tests.integration.http_clients import client, get, post, whole
 from tests.integration.http_handlers import ONE_OF_EACH, Stock, place
 from tests.integration.http_handlers import Echo as BothEcho
 from tests.integration.servers import (
+    connect_as,
     counts,
     description,
     in_thread,
+    reset,
     serving,
     until,
 )
@@ -340,6 +344,70 @@ async def test_a_body_that_nobody_reads_does_not_throw_away_the_answer(kind, tmp
     async with serving(Refuses, description(kind, tmp_path)) as server:
         for _ in range(20):
             assert await in_thread(talk, server.server_address) == 403
+
+
+def end_connection(sock):
+    """In the way of its kind."""
+    if isinstance(sock, ssl.SSLSocket):
+        # It says so, and waits for no answer to it.
+        sock.setblocking(False)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            sock.unwrap()
+    else:
+        sock.shutdown(socket.SHUT_WR)
+
+
+class Late(Stock):
+    """Reads when it is told to."""
+
+    def do_PUT(self):
+        self.server.begun.set()
+        self.server.gate.wait(15)
+        try:
+            self.server.had = self.rfile.read()
+        except OSError as error:
+            self.server.had = error
+
+
+@pytest.mark.parametrize("kind", ["tcp", "ssl", "haproxy:tcp"])
+@pytest.mark.parametrize(
+    ("how", "when"),
+    [
+        ("ends", "before it is read"),
+        ("ends", "while it is read"),
+        ("resets", "while it is read"),
+        ("stops", "while it is read"),
+    ],
+)
+async def test_a_body_that_was_cut_off_is_not_whole(kind, how, when, tmp_path):
+    """One whose client has ended is, although over TLS that is the end of all."""
+    request = get("/", CLOSE, method="PUT") + b"x" * 1000
+    deadlines = Deadlines(drain=0.1)
+    listening = serving(Late, description(kind, tmp_path), deadlines=deadlines)
+    async with listening as server:
+        server.begun, server.gate, server.had = threading.Event(), threading.Event(), None
+        sock = await in_thread(connect_as, kind, server.server_address)
+        await in_thread(sock.sendall, request)
+        await in_thread(server.begun.wait, 15)
+        if when == "while it is read":
+            server.gate.set()
+            await in_thread(time.sleep, 0.1)
+        if how == "resets":
+            reset(sock)
+        elif how == "ends":
+            await in_thread(end_connection, sock)
+        else:
+            server.drain()
+        if when == "before it is read":
+            await in_thread(time.sleep, 0.1)
+            server.gate.set()
+        await until(lambda: server.had is not None)
+        sock.close()
+        await until(lambda: not server.statistics.active)
+    if how == "ends":
+        assert server.had == b"x" * 1000
+    else:
+        assert isinstance(server.had, ConnectionError)
 
 
 # Whole servers' handlers

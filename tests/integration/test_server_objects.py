@@ -992,7 +992,137 @@ async def test_a_service_is_suspended(kind):
         assert (await answer).endswith(b" x\n")
 
 
-async def test_tls_wrapped_by_the_program(tmp_path):
+@pytest.mark.parametrize("kind", ["UDPServer", "TCPServer"])
+async def test_a_close_after_the_requests_that_does_not_return_is_left_behind(kind, monkeypatch):
+    """0.1 s (ABANDON_SECONDS)."""
+    monkeypatch.setattr("sockserve.objects.ABANDON_SECONDS", 0.1)
+    gate = threading.Event()
+
+    class Server(getattr(socketserver, kind)):
+        def server_close(self):
+            super().server_close()
+            gate.wait(15)
+
+    serving = Serving(Server(("127.0.0.1", 0), Echo), deadlines=Deadlines(drain=0.1))
+    await serving.__aenter__()
+    if kind == "TCPServer":
+        await in_thread(serving.object.shutdown)
+    await serving.service.stopService()
+    gate.set()
+
+
+async def test_a_stuck_handler_of_a_serial_server_is_abandoned_before_that(monkeypatch, errors):
+    """0.1 s (drain), 0.1 s (ABANDON_SECONDS), and no more than as long again."""
+    for room in ("objects", "connections"):
+        monkeypatch.setattr(f"sockserve.{room}.ABANDON_SECONDS", 0.1)
+    gate, begun = threading.Event(), threading.Event()
+    shut_down = []
+
+    class Stuck(socketserver.BaseRequestHandler):
+        def handle(self):
+            begun.set()
+            gate.wait(15)
+
+    class Server(Closes, socketserver.TCPServer):
+        def shutdown_request(self, request):
+            super().shutdown_request(request)
+            shut_down.append(request)
+
+    server = Server(("127.0.0.1", 0), Stuck)
+    serving = Serving(server, deadlines=Deadlines(drain=0.1))
+    counted = await serving.__aenter__()
+    with connect(server):
+        await in_thread(begun.wait, 15)
+        await serving.service.stopService()
+        assert server.is_closed
+        assert counted.statistics.abandoned == 1
+        gate.set()
+        await until(lambda: shut_down)
+    await until(lambda: not counted.statistics.abandoned)
+
+
+async def test_a_loop_that_was_left_behind_ends_nothing_of_the_next(monkeypatch):
+    """0.1 s (drain) and 0.2 s (twice ABANDON_SECONDS)."""
+    monkeypatch.setattr("sockserve.objects.ABANDON_SECONDS", 0.1)
+    gate, begun = threading.Event(), threading.Event()
+
+    class Server(socketserver.ThreadingTCPServer):
+        def verify_request(self, request, client_address):
+            begun.set()
+            gate.wait(15)
+            return True
+
+    server = Server(("127.0.0.1", 0), Echo)
+    serving = Serving(server, deadlines=Deadlines(drain=0.1))
+
+    def talk():
+        with connect(server) as client:
+            return say(client, b"x\n")
+
+    await serving.__aenter__()
+    with connect(server):
+        await in_thread(begun.wait, 15)
+        await serving.service.stopService()
+        async with serving:
+            gate.set()
+            assert (await in_thread(talk)).endswith(b" x\n")
+            await turns(serving)
+            assert (await in_thread(talk)).endswith(b" x\n")
+            assert not serving.service.shut_down.called
+
+
+async def test_one_that_was_shut_down_is_started_again_with_a_new_socket():
+    server = socketserver.TCPServer(("127.0.0.1", 0), Echo)
+
+    def talk():
+        with connect(server) as client:
+            return say(client, b"x\n")
+
+    serving = Serving(server)
+    for _ in range(2):
+        async with serving:
+            assert (await in_thread(talk)).endswith(b" x\n")
+            await in_thread(server.shutdown)
+            await serving.service.shut_down
+        server.socket = socket.create_server(server.server_address)
+    server.server_close()
+
+
+async def test_no_thread_for_a_loop(monkeypatch):
+    server = socketserver.TCPServer(("127.0.0.1", 0), Echo)
+    serving = Serving(server)
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        with pytest.raises(OSError, match="can't start new thread"):
+            serving.service.startService()
+    async with serving:  # it may be had now
+        await in_thread(server.shutdown)
+
+
+async def test_the_programs_own_server_close_waits_for_requests():
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Sleeps)
+    server.is_closed = False
+    server.begun, server.gate = threading.Event(), threading.Event()
+    serving = Serving(server)
+    async with serving:
+        with connect(server) as client:
+            await in_thread(server.begun.wait, 15)
+            await in_thread(server.shutdown)
+            closed = in_thread(server.server_close)
+            await serving.service.shut_down
+            assert not closed.called
+            server.gate.set()
+            assert await in_thread(read_all, client) == b"0"
+        await closed
+
+
+async def test_tls_wrapped_by_the_program(tmp_path, monkeypatch):
+    """Its handshakes are on the service's reactor, whether that runs already or not."""
+    monkeypatch.delattr("sockserve.loops.running_reactor")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate_file(tmp_path))
     server = sockserve.socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo)

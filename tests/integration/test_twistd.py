@@ -5,6 +5,7 @@ import json
 import logging
 import logging.handlers
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -88,6 +89,20 @@ class Tells(BlockingEcho):
 
 def make_forking_server():
     return socketserver.ForkingTCPServer(("127.0.0.1", 0), Tells)
+
+class Waits(socketserver.BaseRequestHandler):
+    def handle(self):
+        self.request.sendall(b"begun\\n")
+        self.request.recv(100)
+        self.request.sendall(b"%d\\n" % self.server.is_closed)
+
+def make_waiting_server():
+    class Server(socketserver.ThreadingTCPServer):
+        is_closed = False
+        def server_close(self):
+            super().server_close()
+            self.is_closed = True
+    return Server(("127.0.0.1", 0), Waits)
 
 def make_told_server():
     class Told(socketserver.TCPServer):
@@ -692,6 +707,30 @@ def test_a_daemon(folder):
         eventually(lambda: not pid_file.exists())
         eventually(lambda: not Path(f"/proc/{pid}").exists())
     assert "Traceback" not in (folder / "log").read_text()
+
+
+def test_a_daemon_waits_for_a_server_objects_requests(folder):
+    """Though the object was made in another process."""
+    options = ("--server", "handlers:make_waiting_server")
+    done = run(*TWISTD, "--logfile=log", "sockserve", *options, folder=folder)
+    assert (done.returncode, done.stderr) == (0, b"")
+    pid_file, log = folder / "twistd.pid", folder / "log"
+    eventually(pid_file.exists)
+    pid = int(pid_file.read_text())
+    try:
+        eventually(lambda: "serving " in log.read_text())
+        port = int(re.search(r"'127\.0\.0\.1', (\d+)", log.read_text())[1])
+        with connect(("127.0.0.1", port)) as client:
+            assert read_line(client) == b"begun\n"
+            os.kill(pid, signal.SIGTERM)
+            eventually(lambda: "Received SIGTERM" in log.read_text())
+            client.sendall(b"go on\n")
+            assert read_all(client) == b"0\n"
+        eventually(lambda: not pid_file.exists())
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        raise
+    assert "Traceback" not in log.read_text()
 
 
 def test_help_names_every_option():
