@@ -201,12 +201,6 @@ class _Serving(LentServing):
         self.request.settimeout(timeout)
 
     @override
-    def measure(self) -> None:
-        """Nothing is left to be measured of one that was abandoned."""
-        if self.request is not None:
-            super().measure()
-
-    @override
     def serve(self) -> Outcome:
         """Runs on the worker thread."""
         adoption: Adopter = self.factory.adoption

@@ -163,12 +163,14 @@ _SIOCOUTQ = 0x5411
 _FIN_COUNTED = {4: (1, 0), 5: (1, 0), 6: (1, 1), 8: (0, 1), 9: (1, 1), 11: (1, 1)}
 
 
-def transfer_counts(sock: socket.socket) -> TransferCounts | None:
+def transfer_counts(sock: socket.socket | None) -> TransferCounts | None:
     """
-    Ask the kernel about a lent connection; None where it does not say: UNIX
-    sockets, other systems than Linux, a closed or detached socket.  Any thread.
+    Ask the kernel about a lent connection; None where it does not say: UNIX sockets, other
+    systems than Linux, a closed or detached socket, or one that was let go.  Any thread.
     """
-    if sys.platform != "linux" or sock.family not in (socket.AF_INET, socket.AF_INET6):
+    if sys.platform != "linux" or sock is None:
+        return None
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return None
     import fcntl
 

@@ -35,6 +35,10 @@ from sockserve.threads import DEFAULT_THREADS
 
 __all__ = ["SocketServerService", "why_not_served"]
 
+#: How long after C{drain} a method of the object may take.  Handlers are abandoned after
+#: L{ABANDON_SECONDS}; C{server_close}, which may wait for them, has as long to follow.
+LEAVE_BEHIND_SECONDS = 2 * ABANDON_SECONDS
+
 _log = Logger()
 
 
@@ -88,7 +92,7 @@ class SocketServerService(Service):
     @ivar server: what counts and observes: C{server.statistics}.
     @ivar shut_down: fires when the object has ended by itself: the program has called its
         C{shutdown}.  It takes no more requests then; those under way come to their end within
-        the C{drain} deadline, and it is closed.
+        the C{drain} deadline, and it is closed.  A start after that makes another.
     """
 
     def __init__(
@@ -182,8 +186,8 @@ class SocketServerService(Service):
     def stopService(self) -> Deferred[None]:
         """
         Stop listening, and let requests come to their end within the C{drain} deadline.
-        Fires when all is gone; what does not end by then, be it the object's own
-        C{server_close}, is left behind.
+        Fires when all is gone.  What does not end L{LEAVE_BEHIND_SECONDS} after that, be it the
+        object's own C{server_close}, is left behind.
         """
         super().stopService()
         if self._state is _State.STOPPED:
@@ -193,9 +197,7 @@ class SocketServerService(Service):
         if self._state in _RUNNING:
             self._loop.stop()
             self.server.drain()
-            seconds = self._deadlines.drain
-            if seconds is not None and self._overdue is None:
-                self._overdue = self.server.reactor.callLater(seconds, self._kill_children)
+            self._limit_end()
         return stopped
 
     def suspend(self) -> None:
@@ -215,8 +217,7 @@ class SocketServerService(Service):
         """From now on who takes the object's requests asks here."""
         if self._takes:
             take_requests(self._object, self._adoption.take)
-        if self._joins():
-            self._object._threads = self._adoption
+        self._stand_for_threads()
         if self.server.admission.allow or self.server.admission.deny:
             self._object.verify_request = self._verify_network
 
@@ -259,7 +260,9 @@ class SocketServerService(Service):
 
     def _loop_ended(self, run: object, by_itself: bool) -> None:
         """The loop's thread."""
-        if run is not self._run:
+        if run is not self._run:  # it had been left behind
+            if self._state is _State.STOPPED:
+                self._close()
             return
         self.server.reactor.callFromThread(self.server.drain)
         if not by_itself and not self._shares_socket:
@@ -268,47 +271,52 @@ class SocketServerService(Service):
             self._close()
         self.server.reactor.callFromThread(self._end, run, by_itself)
 
-    def _kill_children(self) -> None:
-        """C{drain} has passed, and the loop's thread waits still: for children, perhaps."""
-        for pid in list(getattr(self._object, "active_children", None) or ()):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        # After as long again requests are abandoned for which server_close may wait.
-        seconds = 2 * ABANDON_SECONDS
-        self._overdue = self.server.reactor.callLater(seconds, self._leave_behind)
-
-    def _leave_behind(self) -> None:
-        """The loop's thread still waits."""
-        self._overdue = None
-        self._complain()
-        self._end(self._run, by_itself=False)
-
-    def _complain(self) -> None:
-        _log.warn(
-            "{server}: verify_request, server_close or another method does not return; it is"
-            " left behind",
-            server=self.description,
-        )
-
     def _end(self, run: object, by_itself: bool) -> None:
         """Reactor thread."""
-        if run is not self._run:  # it had been left behind
+        if run is not self._run:
             return
-        self._run = None
         self._state = _State.ENDING
-        if self._overdue is not None:
-            self._overdue.cancel()
-            self._overdue = None
+        self._limit_end()
         self.server.admission.gates.discard(self._loop)
         ended = self._drained()
         if by_itself or self._shares_socket:
             # Who has called shutdown may be about to close the object, and answer somebody.
-            ended.addCallback(lambda _: self._close_apart())
+            ended.addCallback(lambda _: self.server.disk.call(self._close))
         ended.addCallback(lambda _: self._adoption.release())
-        ended.addCallback(self._ended)
+        ended.addErrback(_log_failure)
+        ended.addCallback(lambda _: self._ended(run))
         if by_itself:
             _log.info("{server}: it has shut down", server=self.description)
             self.shut_down.callback(None)
+
+    def _limit_end(self) -> None:
+        """From now on the end has the C{drain} deadline, and little more."""
+        seconds = self._deadlines.drain
+        if seconds is not None and self._overdue is None:
+            self._overdue = self.server.reactor.callLater(seconds, self._kill_children)
+
+    def _kill_children(self) -> None:
+        """C{drain} has passed."""
+        for pid in list(getattr(self._object, "active_children", None) or ()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        seconds = LEAVE_BEHIND_SECONDS
+        self._overdue = self.server.reactor.callLater(seconds, self._leave_behind)
+
+    def _leave_behind(self) -> None:
+        """A method of the object has not returned."""
+        self._overdue = None
+        culprit = "server_close"
+        if self._state in _RUNNING:
+            culprit = "verify_request, server_close or another method"
+            self.server.admission.gates.discard(self._loop)
+            self._adoption.release()
+        _log.warn(
+            "{server}: {culprit} does not return; it is left behind",
+            server=self.description,
+            culprit=culprit,
+        )
+        self._ended(self._run)
 
     def _drained(self) -> Deferred[Any]:
         """Fires when requests have come to their end."""
@@ -321,37 +329,39 @@ class SocketServerService(Service):
             drained.addErrback(lambda failure: failure.trap(TimeoutError))
         return drained
 
-    def _close_apart(self) -> Deferred[Any]:
-        """Close the object on a thread of the disk's.  Fires in any case."""
-        closed: Deferred[Any] = self.server.disk.call(self._close)
-        closed.addTimeout(ABANDON_SECONDS, self.server.reactor)
-        return closed.addErrback(self._not_closed)
-
-    def _not_closed(self, failure: Failure) -> None:
-        failure.trap(TimeoutError)
-        self._complain()
-
-    def _joins(self) -> bool:
-        """Whether the object's C{server_close} waits for what would be threads of its own."""
+    def _stand_for_threads(self) -> None:
+        """Have the object's C{server_close} wait for requests as for threads of its own."""
         server = self._object
-        return (
-            self._takes
-            and not self._shares_socket
-            and isinstance(server, socketserver.ThreadingMixIn)
-            and server.block_on_close
-            and not server.daemon_threads
-        )
+        if self._shares_socket or not (
+            self._takes and isinstance(server, socketserver.ThreadingMixIn)
+        ):
+            return
+        vars(server).pop("_threads", None)
+        if server.block_on_close and not server.daemon_threads:
+            server._threads = self._adoption  # type: ignore[attr-defined]
 
     def _close(self) -> None:
         """Close the object, unless the program has.  The loop's thread, or one of the disk's."""
+        self._stand_for_threads()
         try:
             if is_open(self._object):
                 self._object.server_close()
         except BaseException:  # SystemExit, too
             _log.failure("{server}: server_close raised", server=self.description)
 
-    def _ended(self, _: object) -> None:
+    def _ended(self, run: object) -> None:
+        """Reactor thread."""
+        if run is not self._run:  # it had been left behind
+            return
+        self._run = None
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
         self._state = _State.STOPPED
         stopped, self._stopped = self._stopped, []
         for each in stopped:
             each.callback(None)
+
+
+def _log_failure(failure: Failure) -> None:
+    _log.failure("the end of a served server object failed", failure)

@@ -362,7 +362,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
         @param status: what to answer if the handler has sent nothing.
         @param reset: let the kernel forget what the client has not taken.
         """
-        gathering.cut_off = True
+        gathering.cut_off = ConnectionAbortedError("a deadline has ended the connection")
         if gathering.hold is _DIRECT:
             if status is not None and not gathering.sent:
                 send = self.transport.write if self._identity is None else self._identity.send
@@ -400,7 +400,7 @@ class BlockingHTTPServing(CoroutineHTTPServing):
             if gathering is None:
                 self._socket = None
         if gathering is not None:
-            gathering.cut_off |= not reason.check("twisted.internet.error.ConnectionDone")
+            gathering.lost(reason)
         if self._pump is not None:
             self._pump.transport_lost()
         if gathering is not None:

@@ -25,7 +25,9 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler
 
+from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sockserve.http.framing import Event, LocalProtocolError, RemoteProtocolError
@@ -84,7 +86,7 @@ _OK = Outcome.OK
 
 
 def _never_sent(data: bytes) -> None:
-    raise AssertionError
+    raise AssertionError("one of http.server's handlers answers by its socket")
 
 
 #: What a thread serves.
@@ -118,7 +120,7 @@ class Gathering:
         another protocol that it speaks then.
     @ivar rest: what the client has sent after the request, once the handler has the
         connection, and what follows on it.
-    @ivar cut_off: whether the connection has ended otherwise than by the client's own end.
+    @ivar cut_off: why the connection has ended, if not by the client's own end.
     @ivar hold: who has the connection.  Written under a lock.
     @ivar sent: how many bytes the handler has sent.
     @ivar request: the socket, once the handler has it.
@@ -144,7 +146,7 @@ class Gathering:
         self.head = head
         self._stock = stock
         self._limit = limit
-        self.cut_off = False
+        self.cut_off: OSError | None = None
         self.hold = _HELD
         self.sent = 0
         self._held: list[bytes] = []
@@ -223,6 +225,11 @@ class Gathering:
         seconds: float | None = deadlines.body_seconds(now - self._began, received, idle)
         return seconds
 
+    def lost(self, reason: Failure) -> None:
+        """The connection is gone."""
+        if self.cut_off is None and not reason.check(ConnectionDone):
+            self.cut_off = ConnectionResetError(ECONNRESET, "the client has cut it off")
+
     def close(self) -> None:
         """Nobody will read it any more."""
         if self.lent:
@@ -275,11 +282,12 @@ class Gathering:
         try:
             self.go_direct()
         except BrokenPipeError:
-            if self.cut_off:
+            if self.cut_off is not None:
                 raise
             # The client has ended a connection over TLS, which has no half ends.
             return self._requests.switch(), io.BytesIO()
-        return self.rest, BodyFile(self.request, len(self.rest), self._patience, self._error)
+        limits = self._patience, self._late, lambda: self.cut_off
+        return self.rest, BodyFile(self.request, len(self.rest), *limits)
 
     def _patience(self, received: int, waited: float) -> float | None:
         """
@@ -291,15 +299,11 @@ class Gathering:
         seconds: float | None = deadlines.body_seconds(waited, received, deadlines.idle)
         return seconds
 
-    def _error(self, late: bool) -> OSError | None:
-        """What is wrong with such a body that ends here, or has not come in time."""
-        if late:
-            expiries = self._factory.statistics.expiries
-            self._factory.reactor.callFromThread(expiries.update, [Phase.BODY])
-            return DeadlineExpired(Phase.BODY)
-        if self.cut_off:
-            return ConnectionResetError(ECONNRESET, "the connection was cut off")
-        return None
+    def _late(self) -> DeadlineExpired:
+        """Such a body has not come in time."""
+        expiries = self._factory.statistics.expiries
+        self._factory.reactor.callFromThread(expiries.update, [Phase.BODY])
+        return DeadlineExpired(Phase.BODY)
 
     @property
     def lent(self) -> bool:

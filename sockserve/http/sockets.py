@@ -80,8 +80,8 @@ class BodyFile(socket.SocketIO):
     @param received: how many bytes of it have come already.
     @param patience: how long the next may be waited for: given how many have come, and how
         many seconds they have been waited for.  None is for ever.
-    @param error: gives what is to be raised when it has taken too long (True), or where it
-        ends (False).
+    @param late: makes the error when it has taken too long.
+    @param cut_off: gives the error where that is no end of the client's.
     """
 
     def __init__(
@@ -89,14 +89,16 @@ class BodyFile(socket.SocketIO):
         request: RequestSocket,
         received: int,
         patience: Callable[[int, float], float | None],
-        error: Callable[[bool], OSError | None],
+        late: Callable[[], TimeoutError],
+        cut_off: Callable[[], OSError | None],
     ) -> None:
         super().__init__(request, "r")
         request._io_refs += 1  # type: ignore[attr-defined]  # as socket.makefile has it
         self._request = request
         self._received = received
         self._patience = patience
-        self._error = error
+        self._late = late
+        self._cut_off = cut_off
         self._waited = 0.0
 
     @override
@@ -111,7 +113,7 @@ class BodyFile(socket.SocketIO):
                 count = self._read_within(seconds, buffer)
         finally:
             self._waited += time.monotonic() - began
-        if count == 0 and (error := self._error(False)) is not None:
+        if count == 0 and (error := self._cut_off()) is not None:
             raise error
         self._received += count or 0
         return count
@@ -121,8 +123,8 @@ class BodyFile(socket.SocketIO):
         self._request.settimeout(max(seconds, 0.001))  # 0 would be not to wait at all
         try:
             return super().readinto(buffer)
-        except TimeoutError as timeout:
-            raise self._error(True) or timeout from None
+        except TimeoutError:
+            raise self._late() from None
         finally:
             self._request.settimeout(own)
 

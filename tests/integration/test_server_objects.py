@@ -866,20 +866,82 @@ async def test_server_close_waits_for_what_it_always_waited_for(base, attributes
     assert server.is_closed
 
 
-async def test_children_are_killed_that_do_not_end():
+@pytest.mark.parametrize("shuts_down", [True, False])
+async def test_children_are_killed_that_do_not_end(shuts_down):
     """0.1 s (drain)."""
     server = socketserver.ForkingTCPServer(("127.0.0.1", 0), Echo)
     serving = Serving(server, deadlines=Deadlines(drain=0.1))
     await serving.__aenter__()
     with connect(server) as client:
         await in_thread(say, client, b"x\n")
+        if shuts_down:
+            await in_thread(server.shutdown)
         await serving.service.stopService()
         assert await in_thread(is_ended, client)
+    assert not server.active_children
+
+
+@pytest.mark.parametrize("drain", [None, 15])
+async def test_children_have_the_time_that_drain_gives_them(drain):
+    class Waits(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.request.sendall(b"begun\n")
+            self.request.recv(1)
+            self.request.sendall(b"done")
+
+    server = socketserver.ForkingTCPServer(("127.0.0.1", 0), Waits)
+    serving = Serving(server, deadlines=Deadlines(drain=drain))
+    await serving.__aenter__()
+    with connect(server) as client:
+        assert await in_thread(read_line, client) == b"begun\n"
+        await in_thread(server.shutdown)
+        await serving.service.shut_down
+        stopped = serving.service.stopService()
+        client.sendall(b"x")
+        assert await in_thread(read_all, client) == b"done"
+    await stopped
+    assert server.socket.fileno() == -1
+
+
+async def test_what_was_left_behind_is_closed_when_it_returns(monkeypatch):
+    """0.1 s (drain) and 0.1 s (LEAVE_BEHIND_SECONDS)."""
+    monkeypatch.setattr("sockserve.objects.LEAVE_BEHIND_SECONDS", 0.1)
+    gate, begun = threading.Event(), threading.Event()
+
+    class Server(socketserver.ThreadingTCPServer):
+        def verify_request(self, request, client_address):
+            begun.set()
+            return gate.wait(15) and False
+
+    server = Server(("127.0.0.1", 0), Echo)
+    serving = Serving(server, deadlines=Deadlines(drain=0.1))
+    await serving.__aenter__()
+    with connect(server):
+        await in_thread(begun.wait, 15)
+        await serving.service.stopService()
+        assert server.socket.fileno() >= 0
+        gate.set()
+        await until(lambda: server.socket.fileno() < 0)
+
+
+async def test_no_thread_to_close_on(monkeypatch, errors):
+    server = socketserver.UDPServer(("127.0.0.1", 0), Echo)
+    serving = Serving(server)
+    await serving.__aenter__()
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        await serving.service.stopService()
+    assert "can't start new thread" in errors.pop()
+    server.server_close()
 
 
 async def test_a_server_close_that_does_not_return_is_left_behind(monkeypatch):
-    """0.1 s (drain) and 0.1 s (ABANDON_SECONDS)."""
-    monkeypatch.setattr("sockserve.objects.ABANDON_SECONDS", 0.1)
+    """0.1 s (drain) and 0.1 s (LEAVE_BEHIND_SECONDS)."""
+    monkeypatch.setattr("sockserve.objects.LEAVE_BEHIND_SECONDS", 0.1)
     gate = threading.Event()
 
     class Server(socketserver.TCPServer):
@@ -994,8 +1056,8 @@ async def test_a_service_is_suspended(kind):
 
 @pytest.mark.parametrize("kind", ["UDPServer", "TCPServer"])
 async def test_a_close_after_the_requests_that_does_not_return_is_left_behind(kind, monkeypatch):
-    """0.1 s (ABANDON_SECONDS)."""
-    monkeypatch.setattr("sockserve.objects.ABANDON_SECONDS", 0.1)
+    """0.1 s (drain) and 0.1 s (LEAVE_BEHIND_SECONDS)."""
+    monkeypatch.setattr("sockserve.objects.LEAVE_BEHIND_SECONDS", 0.1)
     gate = threading.Event()
 
     class Server(getattr(socketserver, kind)):
@@ -1042,8 +1104,8 @@ async def test_a_stuck_handler_of_a_serial_server_is_abandoned_before_that(monke
 
 
 async def test_a_loop_that_was_left_behind_ends_nothing_of_the_next(monkeypatch):
-    """0.1 s (drain) and 0.2 s (twice ABANDON_SECONDS)."""
-    monkeypatch.setattr("sockserve.objects.ABANDON_SECONDS", 0.1)
+    """0.1 s (drain) and 0.1 s (LEAVE_BEHIND_SECONDS)."""
+    monkeypatch.setattr("sockserve.objects.LEAVE_BEHIND_SECONDS", 0.1)
     gate, begun = threading.Event(), threading.Event()
 
     class Server(socketserver.ThreadingTCPServer):
