@@ -14,7 +14,7 @@ from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from typing_extensions import override
 
-__all__ = ["AcceptedTransport", "peer_address"]
+__all__ = ["AcceptedTransport"]
 
 
 def _is_address(family: socket.AddressFamily | int, address: Any) -> bool:
@@ -25,17 +25,6 @@ def _is_address(family: socket.AddressFamily | int, address: Any) -> bool:
         return isinstance(address[1], int)
     except (OSError, TypeError, LookupError):
         return False
-
-
-def peer_address(request: socket.socket, client_address: Any) -> Any:
-    """
-    Whom a connection is from.  A program may call its client whatever it likes; where that is
-    no address, it is the socket's peer.
-
-    @raise OSError: the socket is closed.
-    """
-    claimed = _is_address(request.family, client_address)
-    return client_address if claimed else request.getpeername()
 
 
 class AcceptedTransport(tcp.Connection):
@@ -58,7 +47,9 @@ class AcceptedTransport(tcp.Connection):
         self.client_address = client_address
         self.timeout = request.gettimeout()
         self._host = request.getsockname()
-        self._peer = peer_address(request, client_address)
+        # A program may call its client whatever it likes.
+        claimed = _is_address(request.family, client_address)
+        self._peer = client_address if claimed else request.getpeername()
         super().__init__(request, protocol, reactor)
         self.logstr = name
         self.connected = 1

@@ -131,8 +131,6 @@ class SocketServerService(Service):
         self._shares_socket = getattr(server, "socket_type", None) == socket.SOCK_DGRAM
         #: Whether its requests are brought here.
         self._takes = can_take(server)
-        #: How many connections it may have.
-        self._cap: int | None = None
         self._state = _State.STOPPED
         self._loop: LoopThread
         #: Tells the loop that runs from one that has been left behind.
@@ -143,8 +141,10 @@ class SocketServerService(Service):
         self._overdue: IDelayedCall | None = None
         self.shut_down: Deferred[None] = Deferred()
         self.server = self._adoption.factory
-        if self._takes and not self._shares_socket:
-            self._cap = self.server.admission.max_connections
+        #: How many connections it may have; None for as many as come.
+        self._cap = self.server.admission.max_connections
+        if self._shares_socket or not self._takes:
+            self._cap = None
         self.server.server_address = server.server_address
         self.server.statistics.listener = self.description
 

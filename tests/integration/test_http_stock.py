@@ -21,6 +21,7 @@ import pytest
 from sockserve import Deadlines
 from sockserve.connections import StreamFactory
 from sockserve.http.gathering import Gathering
+from sockserve.http.sockets import Hold
 from tests.integration.handlers import PIECE
 from tests.integration.http_clients import client, get, post, whole
 from tests.integration.http_handlers import ONE_OF_EACH, Stock, place
@@ -392,7 +393,8 @@ async def test_a_body_that_was_cut_off_is_not_whole(kind, how, when, tmp_path):
         await in_thread(server.begun.wait, 15)
         if when == "while it is read":
             server.gate.set()
-            await in_thread(time.sleep, 0.1)
+            [serving_it] = server.servings.values()
+            await until(lambda: serving_it._gathering.hold is Hold.DIRECT)
         if how == "resets":
             reset(sock)
         elif how == "ends":
@@ -400,7 +402,8 @@ async def test_a_body_that_was_cut_off_is_not_whole(kind, how, when, tmp_path):
         else:
             server.drain()
         if when == "before it is read":
-            await in_thread(time.sleep, 0.1)
+            if kind == "ssl":  # which has no half ends
+                await until(lambda: not any(each.connected for each in server.connections))
             server.gate.set()
         await until(lambda: server.had is not None)
         sock.close()
