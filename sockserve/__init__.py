@@ -3,7 +3,7 @@ Request handlers on Twisted: write a class with C{setup}, C{handle} and C{finish
 server makes one instance of it for each request.
 """
 
-from sockserve.deadlines import Deadlines
+from sockserve.core.deadlines import Deadlines
 from sockserve.handlers import (
     BaseRequestHandler,
     DatagramRequestHandler,

@@ -33,7 +33,7 @@ class BaseRequestHandler:
     server calls C{setup}, C{handle} and C{finish}.
 
     @ivar request: a socket (plain C{handle}), a
-        L{sockserve.streams.StreamConnection} (C{async def handle}), or for datagrams a
+        L{sockserve.streams.connection.StreamConnection} (C{async def handle}), or for datagrams a
         pair of the data and something with a C{sendto}.
     @ivar client_address: the client's address as a socket gives it.
     @ivar server: the server object.
@@ -57,7 +57,7 @@ class BaseRequestHandler:
 class StreamRequestHandler(BaseRequestHandler):
     """
     Adds C{self.rfile} and C{self.wfile}: awaitable streams
-    (L{sockserve.streams.StreamReader}, L{sockserve.streams.StreamWriter}) for a
+    (L{sockserve.streams.reader.StreamReader}, L{sockserve.streams.writer.StreamWriter}) for a
     coroutine handler, files over the socket for a blocking one.
 
     @cvar rbufsize: the buffer size of a blocking handler's C{rfile}, as in C{open}.
@@ -92,7 +92,7 @@ class StreamRequestHandler(BaseRequestHandler):
             socketserver.StreamRequestHandler.finish(self)  # type: ignore[arg-type]
 
     async def start_tls(self, context: Any) -> None:
-        """L{sockserve.streams.StreamConnection.start_tls} (coroutine handlers)."""
+        """L{sockserve.streams.connection.StreamConnection.start_tls} (coroutine handlers)."""
         await self.request.start_tls(context)
 
 

@@ -118,7 +118,7 @@ class IRequestServer(Interface):
     L{socketserver.BaseServer}, under the same names and called in the same order.
 
     C{request} is a socket for blocking handlers, a
-    L{sockserve.streams.StreamConnection} for coroutine stream handlers and a
+    L{sockserve.streams.connection.StreamConnection} for coroutine stream handlers and a
     C{(data, socket)} pair for datagrams.
     """
 

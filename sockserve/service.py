@@ -1,9 +1,9 @@
 """
 Services: listeners as parts of a Twisted application.
 
-This room owns when a listener's machine (L{sockserve.listening}) is told to listen and to
+This room owns when a listener's machine (L{sockserve.listeners.machine}) is told to listen and to
 stop, and the descriptions that name listeners.  It must not know option strings.  (Server
-objects that come with their own socket are L{sockserve.objects}'.)
+objects that come with their own socket are L{sockserve.dropin.service}'.)
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from sockserve.connections import StreamFactory, socket_address
-from sockserve.datagrams import DatagramServer
-from sockserve.descriptions import (
+from sockserve.dropin.service import SocketServerService
+from sockserve.interfaces import ConfigurationError
+from sockserve.listeners.datagrams import DatagramServer
+from sockserve.listeners.endpoints import (
     datagram_port,
     is_datagram_description,
     one_line,
     stream_endpoint,
 )
-from sockserve.interfaces import ConfigurationError
-from sockserve.listening import Core, DatagramDoors, Machine, StreamDoors
-from sockserve.objects import SocketServerService
+from sockserve.listeners.machine import Core, DatagramDoors, Machine, StreamDoors
+from sockserve.listeners.streams import StreamFactory, socket_address
 
 __all__ = [
     "DEFAULT_REQUEST_QUEUE_SIZE",

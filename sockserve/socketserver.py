@@ -5,7 +5,7 @@ C{import socketserver} is the whole migration.
 This room owns the names of the standard library's module of the same name, as of CPython
 3.14, on every Python: its servers are subclasses of the standard library's, and call the
 same methods on the same threads.  What they do better is said where they do it; how is in
-L{sockserve.loops} and L{sockserve.adoption}.
+L{sockserve.dropin.accept_loop} and L{sockserve.dropin.dispatcher}.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from sockserve.adoption import Adoption, check_terms
-from sockserve.background import running_reactor
-from sockserve.deadlines import Deadlines
-from sockserve.exits import wait_at_exit
+from sockserve.core.deadlines import Deadlines
+from sockserve.core.lifecycle import handler_class, is_coroutine_handler, makes, run_handler
+from sockserve.dropin.accept_loop import ServingLoop, accept_tls, process
+from sockserve.dropin.background_reactor import running_reactor
+from sockserve.dropin.dispatcher import Adoption, check_terms
+from sockserve.dropin.interpreter_exit import wait_at_exit
 from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler, IRequestHandler
-from sockserve.lifecycle import handler_class, is_coroutine_handler, makes, run_handler
-from sockserve.loops import ServingLoop, accept_tls, process
 
 __all__ = [
     "BaseRequestHandler",

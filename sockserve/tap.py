@@ -18,11 +18,11 @@ from twisted.logger import Logger, LoggingFile, LogLevel
 from twisted.python import usage
 from typing_extensions import override
 
-from sockserve.config import ServerConfig, server_config
-from sockserve.config_file import read_toml
-from sockserve.connections import StreamFactory
-from sockserve.descriptions import nearest
 from sockserve.interfaces import ConfigurationError
+from sockserve.listeners.endpoints import nearest
+from sockserve.listeners.streams import StreamFactory
+from sockserve.run.config import ServerConfig, server_config
+from sockserve.run.config_file import read_toml
 from sockserve.service import DatagramRequestService, RequestService, SocketServerService
 
 __all__ = ["Options", "makeService"]

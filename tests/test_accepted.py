@@ -7,7 +7,7 @@ from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.protocol import Protocol
 from twisted.internet.testing import MemoryReactor
 
-from sockserve.accepted import AcceptedTransport
+from sockserve.dropin.transport import AcceptedTransport
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import pytest
 
 from sockserve import ConfigurationError
-from sockserve.observe.access import LOG_FORMATS, AccessLog
-from sockserve.stats import HTTPRequestRecord, RequestRecord
+from sockserve.core.statistics import HTTPRequestRecord, RequestRecord
+from sockserve.observe.access_log import LOG_FORMATS, AccessLog
 
 #: 17 July 2026, 10:20:30.5 UTC
 WHEN = 1784283630.5

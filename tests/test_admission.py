@@ -13,7 +13,13 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 
-from sockserve.admission import ACCEPT_RETRY_SECONDS, CALM_SECONDS, Admission, Gate, parse_network
+from sockserve.core.admission import (
+    ACCEPT_RETRY_SECONDS,
+    CALM_SECONDS,
+    Admission,
+    Gate,
+    parse_network,
+)
 from sockserve.interfaces import ConfigurationError
 
 pytestmark = pytest.mark.usefixtures("no_leaks")

@@ -13,10 +13,10 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import LogLevel, capturedLogs
 
-from sockserve.concurrency import DEFAULT_MAX_CHILDREN, ForkConcurrency, make_concurrency
+from sockserve.executors.fork import DEFAULT_MAX_CHILDREN, ForkConcurrency, make_concurrency
+from sockserve.executors.threads import DEFAULT_THREADS, ThreadConcurrency
 from sockserve.interfaces import ConfigurationError, Outcome
 from sockserve.testing import InlineConcurrency
-from sockserve.threads import DEFAULT_THREADS, ThreadConcurrency
 from tests.contracts import ConcurrencyContract, HeldJob, Job, QueueContract
 
 pytestmark = pytest.mark.usefixtures("no_leaks")

@@ -13,10 +13,10 @@ from sockserve import (
     Deadlines,
     StreamRequestHandler,
 )
-from sockserve.admission import parse_network
-from sockserve.config import DEFAULT_LISTEN, ServerConfig, server_config
-from sockserve.config_file import read_toml
+from sockserve.core.admission import parse_network
 from sockserve.http import FileRequestHandler
+from sockserve.run.config import DEFAULT_LISTEN, ServerConfig, server_config
+from sockserve.run.config_file import read_toml
 
 
 class Coroutine(StreamRequestHandler):

@@ -5,7 +5,7 @@ from twisted.internet.defer import Deferred
 
 from sockserve import BaseRequestHandler, Deadlines
 from sockserve.interfaces import Phase
-from sockserve.servers import ABANDON_SECONDS
+from sockserve.listeners.server import ABANDON_SECONDS
 from tests.test_datagrams import Listener
 
 

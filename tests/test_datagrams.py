@@ -15,10 +15,10 @@ from sockserve import (
     DeadlineExpired,
     Deadlines,
 )
-from sockserve.admission import Admission, parse_network
-from sockserve.datagrams import MAX_REQUESTS, DatagramServer
+from sockserve.core.admission import Admission, parse_network
 from sockserve.interfaces import Phase
-from sockserve.servers import ABANDON_SECONDS
+from sockserve.listeners.datagrams import MAX_REQUESTS, DatagramServer
+from sockserve.listeners.server import ABANDON_SECONDS
 
 PEER = ("192.0.2.7", 5300)
 

@@ -8,7 +8,7 @@ import attrs
 import pytest
 from twisted.internet.task import Clock
 
-from sockserve.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.interfaces import ConfigurationError, Phase
 
 FIELDS = [field.name for field in attrs.fields(Deadlines)]

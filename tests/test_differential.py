@@ -19,8 +19,8 @@ import pytest
 from twisted.internet.threads import deferToThread
 
 from sockserve import BaseRequestHandler, DatagramRequestHandler, StreamRequestHandler
-from sockserve.connections import StreamFactory
-from sockserve.datagrams import DatagramServer
+from sockserve.listeners.datagrams import DatagramServer
+from sockserve.listeners.streams import StreamFactory
 from sockserve.service import DatagramRequestService, RequestService
 
 pytestmark = pytest.mark.usefixtures("no_leaks")

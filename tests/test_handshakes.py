@@ -8,7 +8,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
-from sockserve.handshakes import Handshake
+from sockserve.dropin.tls_handshake import Handshake
 from tests.integration.servers import certificate_file, trusting
 
 

@@ -20,7 +20,8 @@ from urllib.parse import unquote_to_bytes
 import pytest
 from twisted.internet.task import Clock, deferLater
 
-from sockserve.http import FileRequestHandler, folders
+from sockserve.http import FileRequestHandler
+from sockserve.http.files import disk as folders
 from tests.integration.servers import (
     PATIENCE_SECONDS,
     connect,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sockserve.http import folders
-from sockserve.http.folders import (
+from sockserve.http.files import disk as folders
+from sockserve.http.files.disk import (
     PIECE_BYTES,
     Entry,
     FileBody,
@@ -18,7 +18,7 @@ from sockserve.http.folders import (
     open_beneath,
     words_beneath,
 )
-from sockserve.http.ranges import ByteRange
+from sockserve.http.files.ranges import ByteRange
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

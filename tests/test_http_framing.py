@@ -3,7 +3,7 @@
 import h11
 import pytest
 
-from sockserve.http.framing import TRANSITIONS, Event, LocalProtocolError, ResponseFraming, State
+from sockserve.http.h1.framing import TRANSITIONS, Event, LocalProtocolError, ResponseFraming, State
 
 GET_1_1 = ("GET", (1, 1), 200, None, None)
 

@@ -9,7 +9,7 @@ from xmlrpc.server import SimpleXMLRPCRequestHandler
 import pytest
 
 from sockserve.http import HTTPRequestHandler
-from sockserve.http.gathering import is_gathered
+from sockserve.http.buffered_request import is_gathered
 
 
 class Plain(BaseHTTPRequestHandler):

@@ -12,11 +12,11 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 
 from sockserve import ConfigurationError, Deadlines
-from sockserve.connections import StreamFactory
 from sockserve.http import HTTPRequestHandler
-from sockserve.http.framing import LocalProtocolError
-from sockserve.http.heads import parse_head
+from sockserve.http.h1.framing import LocalProtocolError
+from sockserve.http.h1.head import parse_head
 from sockserve.http.responses import BlockingResponse
+from sockserve.listeners.streams import StreamFactory
 from tests.test_http_protocol import GET, POST, Client, Hello, only
 
 LAST = GET[:-2] + b"Connection: close\r\n\r\n"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from sockserve.http.framing import RemoteProtocolError
-from sockserve.http.heads import parse_head
+from sockserve.http.h1.framing import RemoteProtocolError
+from sockserve.http.h1.head import parse_head
 from tests.wire import HOST, exchange
 
 LINE = b"GET / HTTP/1.1\r\n"

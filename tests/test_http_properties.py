@@ -8,7 +8,7 @@ import h11
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from sockserve.http.framing import ResponseFraming
+from sockserve.http.h1.framing import ResponseFraming
 from tests.wire import HOST, exchange
 
 quick = settings(max_examples=150, deadline=None)

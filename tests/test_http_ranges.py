@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sockserve.http.ranges import (
+from sockserve.http.files.ranges import (
     MOST_RANGES,
     ByteRange,
     Validators,

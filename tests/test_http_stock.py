@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sockserve.http.spools import Spool, stock_file
+from sockserve.http.spool import Spool, stock_file
 from sockserve.http.stock import make_stock_handler
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sockserve.http.targets import link_to, parse_target, shown
+from sockserve.http.files.targets import link_to, parse_target, shown
 
 
 @pytest.mark.parametrize(

@@ -4,21 +4,21 @@ import time
 
 import pytest
 
-from sockserve.http.chunks import MAX_CHUNK_LINE_BYTES, MAX_CHUNK_OVERHEAD_BYTES
-from sockserve.http.framing import (
+from sockserve.http.h1.chunks import MAX_CHUNK_LINE_BYTES, MAX_CHUNK_OVERHEAD_BYTES
+from sockserve.http.h1.framing import (
     TRANSITIONS,
     Event,
     LocalProtocolError,
     RemoteProtocolError,
     State,
 )
-from sockserve.http.heads import (
+from sockserve.http.h1.head import (
     MAX_HEADER_BYTES,
     MAX_HEADER_FIELDS,
     MAX_LINE_BYTES,
     RequestHead,
 )
-from sockserve.http.wire import RequestReader
+from sockserve.http.h1.reader import RequestReader
 from tests.wire import HOST, exchange
 
 GET = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"

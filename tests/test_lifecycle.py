@@ -16,8 +16,7 @@ from sockserve import (
     DatagramRequestHandler,
     StreamRequestHandler,
 )
-from sockserve.interfaces import IRequestServer, Outcome
-from sockserve.lifecycle import (
+from sockserve.core.lifecycle import (
     handler_class,
     is_coroutine_handler,
     offer,
@@ -26,6 +25,7 @@ from sockserve.lifecycle import (
     serve,
     serve_coroutine,
 )
+from sockserve.interfaces import IRequestServer, Outcome
 from tests.transports import Call
 
 REQUEST = object()

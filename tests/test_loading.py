@@ -8,7 +8,7 @@ import textwrap
 import pytest
 
 from sockserve import ConfigurationError, StreamRequestHandler
-from sockserve.loading import load_handler, load_server
+from sockserve.run.loading import load_handler, load_server
 
 
 class Coroutine(StreamRequestHandler):

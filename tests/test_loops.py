@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from sockserve.loops import LoopThread, ServingLoop
+from sockserve.dropin.accept_loop import LoopThread, ServingLoop
 
 
 class Counting:

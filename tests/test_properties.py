@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from sockserve.deadlines import DeadlineTimer
+from sockserve.core.deadlines import DeadlineTimer
+from sockserve.core.statistics import DURATION_BUCKETS_SECONDS, Histogram
 from sockserve.interfaces import Phase
-from sockserve.stats import DURATION_BUCKETS_SECONDS, Histogram
 from tests.transports import Call, Connection
 
 quick = settings(max_examples=150, deadline=None)

@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.defer import ensureDeferred
 
 from sockserve.interfaces import DeadlineExpired, Phase
-from sockserve.readers import HIGH_WATER_BYTES, LOW_WATER_BYTES, StreamReader
+from sockserve.streams.reader import HIGH_WATER_BYTES, LOW_WATER_BYTES, StreamReader
 from tests.transports import Call, Connection
 
 TEXT = b"one\ntwo\r\n\n\nfive\0\xff\nlast"

@@ -7,8 +7,8 @@ import pytest
 from sockserve import DeadlineExpired, Phase
 from sockserve.handlers import BaseRequestHandler
 from sockserve.interfaces import Outcome
-from sockserve.readers import IncompleteReadError, LimitOverrunError
-from sockserve.servers import RequestServer
+from sockserve.listeners.server import RequestServer
+from sockserve.streams.reader import IncompleteReadError, LimitOverrunError
 
 
 @pytest.fixture

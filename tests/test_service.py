@@ -18,7 +18,7 @@ from sockserve import (
     Deadlines,
     StreamRequestHandler,
 )
-from sockserve.connections import StreamFactory
+from sockserve.listeners.streams import StreamFactory
 from sockserve.service import (
     DEFAULT_REQUEST_QUEUE_SIZE,
     DatagramRequestService,
@@ -260,7 +260,7 @@ async def test_a_request_under_way_ends_in_peace(description):
 
 @BOTH
 async def test_a_thread_that_does_not_end_is_not_waited_for(description, monkeypatch):
-    for room in ("connections", "datagrams"):
+    for room in ("listeners.streams", "listeners.datagrams"):
         monkeypatch.setattr(f"sockserve.{room}.ABANDON_SECONDS", 0.05)
     release = threading.Event()
     began = threading.Event()

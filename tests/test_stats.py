@@ -5,14 +5,14 @@ from math import inf
 
 import pytest
 
-from sockserve.interfaces import Phase
-from sockserve.stats import (
+from sockserve.core.statistics import (
     DURATION_BUCKETS_SECONDS,
     Histogram,
     HTTPRequestRecord,
     ListenerStatistics,
     RequestRecord,
 )
+from sockserve.interfaces import Phase
 
 
 def test_bounds_rise() -> None:

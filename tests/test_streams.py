@@ -10,7 +10,7 @@ from zope.interface import directlyProvides
 
 from sockserve import StreamRequestHandler
 from sockserve.interfaces import Phase
-from sockserve.streams import StreamConnection
+from sockserve.streams.connection import StreamConnection
 from tests.transports import Call, Connection
 
 CLIENT = ("192.0.2.1", 50000)

@@ -18,7 +18,7 @@ from twisted.internet.defer import (
 )
 from twisted.internet.task import Clock, deferLater
 
-from sockserve.tasks import Task, Wakeup
+from sockserve.core.tasks import Task, Wakeup
 from tests.transports import Call, Connection
 
 

@@ -15,9 +15,9 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
 
-from sockserve import threads as threads_room
+from sockserve.executors import threads as threads_room
+from sockserve.executors.threads import MOMENT_SECONDS, ThreadConcurrency
 from sockserve.interfaces import Outcome
-from sockserve.threads import MOMENT_SECONDS, ThreadConcurrency
 from tests.contracts import HeldJob, Job, QueueContract
 
 pytestmark = pytest.mark.usefixtures("no_leaks")

@@ -7,11 +7,11 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactor
 
-from sockserve.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.tasks import Cork, Task
 from sockserve.interfaces import DeadlineExpired, Phase
-from sockserve.readers import StreamReader
-from sockserve.tasks import Cork, Task
-from sockserve.writers import StreamWriter
+from sockserve.streams.reader import StreamReader
+from sockserve.streams.writer import StreamWriter
 
 
 class KernelTransport(FileDescriptor):

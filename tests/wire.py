@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from sockserve.http.framing import Event, RemoteProtocolError, State
-from sockserve.http.heads import RequestHead
-from sockserve.http.wire import RequestReader
+from sockserve.http.h1.framing import Event, RemoteProtocolError, State
+from sockserve.http.h1.head import RequestHead
+from sockserve.http.h1.reader import RequestReader
 
 HOST = b"Host: example.org\r\n"
 

@@ -3,7 +3,7 @@ HTTP connections with blocking handlers: each request gathers on the reactor, is
 a thread or in a child, and leaves the connection to the reactor again.
 
 This room owns how the connection changes hands, and which deadline means what while a
-handler has it.  It must not know how a request gathers (L{sockserve.http.gathering}).
+handler has it.  It must not know how a request gathers (L{sockserve.http.buffered_request}).
 Everything runs on the reactor thread.
 """
 
@@ -16,23 +16,23 @@ from typing import Any
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from sockserve.concurrency import ForkConcurrency
-from sockserve.http.coroutines import CoroutineHTTPServing
-from sockserve.http.framing import RemoteProtocolError, State
-from sockserve.http.gathering import Gathering
-from sockserve.http.heads import RequestHead
-from sockserve.http.protocol import Stage
+from sockserve.core.tasks import Task
+from sockserve.executors.fork import ForkConcurrency
+from sockserve.http.buffered_request import Gathering
+from sockserve.http.channel import Stage
+from sockserve.http.coroutine import CoroutineHTTPServing
+from sockserve.http.h1.framing import RemoteProtocolError, State
+from sockserve.http.h1.head import RequestHead
+from sockserve.http.handler_socket import Hold, RequestSocket
 from sockserve.http.responses import status_for
-from sockserve.http.sockets import Hold, RequestSocket
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
-from sockserve.lending import SocketIdentity, is_lendable, transfer_counts
-from sockserve.pumping import Pump, stand_for
-from sockserve.serving import Connection, Part
-from sockserve.tasks import Task
+from sockserve.sockets.lending import SocketIdentity, is_lendable, transfer_counts
+from sockserve.sockets.pumping import Pump, stand_for
+from sockserve.streams.channel import Connection, Part
 
 __all__ = ["BlockingHTTPServing"]
 
-#: Looked up once, as L{sockserve.lifecycle} does.
+#: Looked up once, as L{sockserve.core.lifecycle} does.
 _ANSWERING = Stage.ANSWERING
 _READING = Stage.READING
 _DIRECT = Hold.DIRECT

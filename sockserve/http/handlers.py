@@ -24,8 +24,8 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from sockserve.handlers import BaseRequestHandler
-from sockserve.http.framing import LocalProtocolError
-from sockserve.http.heads import TOKEN
+from sockserve.http.h1.framing import LocalProtocolError
+from sockserve.http.h1.head import TOKEN
 from sockserve.http.responses import Response
 from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler
 
@@ -94,7 +94,7 @@ class HTTPRequestHandler(BaseRequestHandler):
     on the reactor, or plain, to run on a worker thread.
 
     The names are L{http.server.BaseHTTPRequestHandler}'s.  A method that is C{async def}
-    has awaitable streams (L{sockserve.readers.StreamReader},
+    has awaitable streams (L{sockserve.streams.reader.StreamReader},
     L{sockserve.http.responses.CoroutineResponse}), a plain one has files, its C{rfile}
     being the whole body, and a socket as C{self.connection}.
 

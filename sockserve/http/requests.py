@@ -14,13 +14,13 @@ from typing import Any
 
 from typing_extensions import override
 
-from sockserve.deadlines import Deadlines, DeadlineTimer
-from sockserve.http.heads import RequestHead
+from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.http.h1.head import RequestHead
 from sockserve.http.responses import CoroutineResponse
 from sockserve.interfaces import Phase
-from sockserve.readers import StreamReader
-from sockserve.streams import StreamConnection
-from sockserve.writers import StreamWriter
+from sockserve.streams.connection import StreamConnection
+from sockserve.streams.reader import StreamReader
+from sockserve.streams.writer import StreamWriter
 
 __all__ = ["BodyReader", "HTTPConnection"]
 

@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from sockserve.http.framing import (
+from sockserve.http.h1.framing import (
     LocalProtocolError,
     RemoteProtocolError,
     ResponseFraming,
     State,
 )
-from sockserve.http.heads import RequestHead
+from sockserve.http.h1.head import RequestHead
 from sockserve.interfaces import DeadlineExpired, Phase
-from sockserve.readers import HIGH_WATER_BYTES
-from sockserve.writers import Outbox, StreamWriter
+from sockserve.streams.reader import HIGH_WATER_BYTES
+from sockserve.streams.writer import Outbox, StreamWriter
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -46,7 +46,7 @@ __all__ = [
     "status_for",
 ]
 
-#: Looked up once, as L{sockserve.http.framing} does.
+#: Looked up once, as L{sockserve.http.h1.framing} does.
 _AWAITED = State.AWAITED
 _CHUNKED = State.CHUNKED
 _UNTIL_CLOSE = State.UNTIL_CLOSE
@@ -251,7 +251,7 @@ class Response(ResponseFraming):
 class CoroutineResponse(Response):
     """
     The C{wfile} of a coroutine handler, on the reactor thread; see
-    L{sockserve.writers.StreamWriter} for the names.
+    L{sockserve.streams.writer.StreamWriter} for the names.
 
     @ivar corked: whether the handler runs just now and its output is held back.
     """

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from http.client import HTTPMessage
 from typing import Any, NamedTuple
 
-from sockserve.http.heads import REPEATED_SECTION_BYTES, REPEATED_SECTIONS, TOKEN
-from sockserve.http.spools import StockInput
+from sockserve.http.h1.head import REPEATED_SECTION_BYTES, REPEATED_SECTIONS, TOKEN
+from sockserve.http.spool import StockInput
 
 __all__ = ["make_stock_handler"]
 

@@ -17,9 +17,9 @@ from twisted.internet.defer import Deferred, succeed
 from typing_extensions import override
 from zope.interface import implementer
 
+from sockserve.executors.base import serve_guarded
 from sockserve.interfaces import IConcurrency, IJob
-from sockserve.places import serve_guarded
-from sockserve.servers import RequestServer
+from sockserve.listeners.server import RequestServer
 
 __all__ = [
     "CLIENT_ADDRESS",

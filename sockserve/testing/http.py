@@ -2,7 +2,7 @@
 Testing HTTP handlers, without a network.
 
 This room owns the client: what it sends, and what it makes of the bytes it gets.  Between the
-two is the very server that HTTP is served with (L{sockserve.connections}), on a transport
+two is the very server that HTTP is served with (L{sockserve.listeners.streams}), on a transport
 in memory and a clock that stands still.  It must not know services or options.
 """
 
@@ -19,10 +19,10 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from typing_extensions import override
 
-from sockserve.connections import StreamFactory
-from sockserve.deadlines import Deadlines
+from sockserve.core.deadlines import Deadlines
+from sockserve.core.lifecycle import is_coroutine_handler
 from sockserve.interfaces import Phase
-from sockserve.lifecycle import is_coroutine_handler
+from sockserve.listeners.streams import StreamFactory
 from sockserve.testing.exchanges import (
     CLIENT_ADDRESS,
     Exchange,

@@ -20,7 +20,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from sockserve.places import serve_guarded
+from sockserve.executors.base import serve_guarded
 from sockserve.testing.exchanges import (
     SERVER_ADDRESS,
     Exchange,
@@ -81,7 +81,7 @@ def _twisted_address(address: Any) -> Any:
 class MemoryReactor(Clock):
     """
     A clock that stands still, and the sockets of handlers that run: one end of each
-    (L{sockserve.pumping}) is the reactor's.
+    (L{sockserve.sockets.pumping}) is the reactor's.
     """
 
     def __init__(self) -> None:

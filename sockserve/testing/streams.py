@@ -16,13 +16,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from typing_extensions import override
 
-from sockserve.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.lifecycle import is_coroutine_handler, offer, serve, serve_coroutine
+from sockserve.core.tasks import Task
 from sockserve.interfaces import DeadlineExpired, Phase
-from sockserve.lifecycle import is_coroutine_handler, offer, serve, serve_coroutine
-from sockserve.readers import StreamReader
-from sockserve.servers import RequestServer
-from sockserve.streams import StreamConnection
-from sockserve.tasks import Task
+from sockserve.listeners.server import RequestServer
+from sockserve.streams.connection import StreamConnection
+from sockserve.streams.reader import StreamReader
+from sockserve.streams.writer import StreamWriter
 from sockserve.testing.exchanges import (
     CLIENT_ADDRESS,
     SERVER_ADDRESS,
@@ -31,7 +32,6 @@ from sockserve.testing.exchanges import (
     MemoryTransport,
     Recording,
 )
-from sockserve.writers import StreamWriter
 
 __all__ = ["StreamExchange", "run_datagram", "run_stream"]
 

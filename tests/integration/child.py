@@ -10,7 +10,7 @@ from importlib import import_module
 from twisted.logger import globalLogBeginner, textFileLogObserver
 
 from sockserve import Deadlines
-from sockserve.concurrency import make_concurrency
+from sockserve.executors.fork import make_concurrency
 from sockserve.service import RequestService
 
 

@@ -5,7 +5,7 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from sockserve.concurrency import make_concurrency
+from sockserve.executors.fork import make_concurrency
 from sockserve.http import HTTPRequestHandler
 from tests.integration.servers import in_thread
 

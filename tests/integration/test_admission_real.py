@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from sockserve import Deadlines, StreamRequestHandler
-from sockserve.admission import Admission, parse_network
+from sockserve.core.admission import Admission, parse_network
 from sockserve.service import RequestService
 from tests.integration.handlers import BlockingEcho, Echo
 from tests.integration.servers import (
@@ -356,7 +356,7 @@ async def test_stop_aborts_after_drain(handler, kind, tmp_path):
 @pytest.mark.parametrize("kind", ["tcp", "haproxy:tcp"])
 async def test_stop_abandons_a_thread_that_does_not_end(kind, tmp_path, monkeypatch):
     """0.5 s (drain) and 1 s (ABANDON_SECONDS); it is counted until it ends after all."""
-    monkeypatch.setattr("sockserve.connections.ABANDON_SECONDS", 1.0)
+    monkeypatch.setattr("sockserve.listeners.streams.ABANDON_SECONDS", 1.0)
     service = start(BlockingBusy, kind, tmp_path, drain=0.5)
     server = service.server
     server.event = threading.Event()
@@ -373,7 +373,7 @@ async def test_stop_abandons_a_thread_that_does_not_end(kind, tmp_path, monkeypa
 async def test_stop_with_requests_that_wait_for_a_thread():
     from twisted.internet import reactor
 
-    from sockserve.concurrency import make_concurrency
+    from sockserve.executors.fork import make_concurrency
 
     service = RequestService.from_description(
         reactor,

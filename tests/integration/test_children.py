@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sockserve.admission import Admission
-from sockserve.concurrency import ForkConcurrency
+from sockserve.core.admission import Admission
+from sockserve.executors.fork import ForkConcurrency
 from tests.integration.handlers import BlockingEcho
 from tests.integration.servers import (
     connect,

@@ -3,7 +3,7 @@
 import pytest
 
 from sockserve import Deadlines
-from sockserve.concurrency import ForkConcurrency
+from sockserve.executors.fork import ForkConcurrency
 from tests.integration.handlers import BlockingEcho
 from tests.integration.servers import connect, in_thread, is_ended, serving
 

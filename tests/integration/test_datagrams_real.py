@@ -15,8 +15,8 @@ from twisted.internet.task import deferLater
 
 import sockserve
 from sockserve import Deadlines
-from sockserve.concurrency import make_concurrency
-from sockserve.datagrams import DatagramServer
+from sockserve.executors.fork import make_concurrency
+from sockserve.listeners.datagrams import DatagramServer
 from sockserve.service import DatagramRequestService, service_from_description
 from tests.integration.servers import PATIENCE_SECONDS, in_thread, running, until
 from tests.tools import need_tool

@@ -45,7 +45,7 @@ PUMPED = ["haproxy:tcp", "ssl"]
 
 @pytest.fixture(autouse=True)
 def _shorter_patience(monkeypatch):
-    monkeypatch.setattr("sockserve.connections.ABANDON_SECONDS", PATIENCE)
+    monkeypatch.setattr("sockserve.listeners.streams.ABANDON_SECONDS", PATIENCE)
 
 
 async def ended_after(kind, server, message=b"", reads=True):

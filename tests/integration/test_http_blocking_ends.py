@@ -106,7 +106,7 @@ async def test_a_handler_that_takes_too_long(base, kind, phase, sent, tmp_path):
 @one_of_each_kind
 async def test_a_handler_that_does_not_end_is_abandoned(base, kind, direct, tmp_path, monkeypatch):
     """And is counted no longer once it has ended."""
-    monkeypatch.setattr("sockserve.connections.ABANDON_SECONDS", SECONDS)
+    monkeypatch.setattr("sockserve.listeners.streams.ABANDON_SECONDS", SECONDS)
     gate = Gate()
     deadlines = Deadlines(handle=SECONDS)
 

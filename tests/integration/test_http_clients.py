@@ -14,7 +14,7 @@ from twisted.internet.task import deferLater
 
 from sockserve import Deadlines
 from sockserve.http import FileRequestHandler, HTTPRequestHandler
-from sockserve.observe.access import AccessLog
+from sockserve.observe.access_log import AccessLog
 from tests.integration.servers import (
     PATIENCE_SECONDS,
     certificate_file,

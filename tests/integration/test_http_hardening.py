@@ -15,9 +15,9 @@ from twisted.internet.task import deferLater
 
 from sockserve import Deadlines
 from sockserve.http import HTTPRequestHandler
-from sockserve.http.gathering import Gathering
-from sockserve.http.wire import RequestReader
-from sockserve.readers import HIGH_WATER_BYTES
+from sockserve.http.buffered_request import Gathering
+from sockserve.http.h1.reader import RequestReader
+from sockserve.streams.reader import HIGH_WATER_BYTES
 from tests.integration.http_clients import Client, chunked, client, get, post, whole
 from tests.integration.http_handlers import (
     SECONDS,

@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.task import deferLater
 
 from sockserve.http import HTTPRequestHandler
-from sockserve.http.framing import LocalProtocolError
+from sockserve.http.h1.framing import LocalProtocolError
 from tests.integration.web import answers_in, conversing, get, said
 
 pytestmark = pytest.mark.usefixtures("no_leaks", "errors")

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from sockserve import Deadlines
-from sockserve.concurrency import make_concurrency
+from sockserve.executors.fork import make_concurrency
 from sockserve.http import HTTPRequestHandler
 from tests.integration.servers import (
     LOOPBACK,

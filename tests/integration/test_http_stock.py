@@ -19,9 +19,9 @@ from xmlrpc.server import SimpleXMLRPCDispatcher, SimpleXMLRPCRequestHandler
 import pytest
 
 from sockserve import Deadlines
-from sockserve.connections import StreamFactory
-from sockserve.http.gathering import Gathering
-from sockserve.http.sockets import Hold
+from sockserve.http.buffered_request import Gathering
+from sockserve.http.handler_socket import Hold
+from sockserve.listeners.streams import StreamFactory
 from tests.integration.handlers import PIECE
 from tests.integration.http_clients import client, get, post, whole
 from tests.integration.http_handlers import ONE_OF_EACH, Stock, place

@@ -6,8 +6,8 @@ import socketserver
 import pytest
 
 from sockserve import StreamRequestHandler
-from sockserve.concurrency import make_concurrency
-from sockserve.connections import StreamFactory
+from sockserve.executors.fork import make_concurrency
+from sockserve.listeners.streams import StreamFactory
 from tests.integration.servers import (
     connect_as,
     description,

@@ -13,7 +13,7 @@ import pytest
 
 import sockserve
 from sockserve import Deadlines
-from sockserve.concurrency import make_concurrency
+from sockserve.executors.fork import make_concurrency
 from tests.integration.handlers import PIECE, BlockingEcho, StdlibEcho
 from tests.integration.servers import (
     PROXIED_CLIENT,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sockserve.config import server_config
+from sockserve.run.config import server_config
 from tests.integration.servers import LOOPBACK, connect, in_thread, is_ended, read_line
 
 pytestmark = pytest.mark.usefixtures("no_leaks", "errors")

@@ -5,7 +5,7 @@ import socketserver
 import pytest
 
 import sockserve
-from sockserve.connections import StreamFactory
+from sockserve.listeners.streams import StreamFactory
 from sockserve.service import RequestService
 from tests.integration.handlers import Echo, StdlibEcho
 from tests.integration.servers import (
@@ -118,7 +118,7 @@ async def test_an_observer_that_raises_stops_nothing(errors):
 async def test_a_coroutine_that_does_not_end_is_ended_and_not_counted_as_abandoned(monkeypatch):
     from twisted.internet.defer import Deferred
 
-    monkeypatch.setattr("sockserve.connections.ABANDON_SECONDS", 0.3)
+    monkeypatch.setattr("sockserve.listeners.streams.ABANDON_SECONDS", 0.3)
 
     class Stubborn(sockserve.StreamRequestHandler):
         async def handle(self):

@@ -15,7 +15,7 @@ import pytest
 
 import sockserve.socketserver
 from sockserve import ConfigurationError, Deadlines, StreamRequestHandler
-from sockserve.admission import Admission, parse_network
+from sockserve.core.admission import Admission, parse_network
 from sockserve.service import SocketServerService
 from tests.integration.servers import (
     certificate_file,
@@ -542,7 +542,7 @@ async def turns(serving):
 @pytest.fixture
 def patient(monkeypatch):
     """Loops go round for nothing but what they are woken up for."""
-    monkeypatch.setattr("sockserve.loops.POLL_SECONDS", 60.0)
+    monkeypatch.setattr("sockserve.dropin.accept_loop.POLL_SECONDS", 60.0)
 
 
 @pytest.mark.parametrize("handler", [Echo, Web])
@@ -700,7 +700,7 @@ async def test_stopping_lets_datagrams_be_answered():
 
 async def test_stopping_leaves_a_handler_of_datagrams_behind_that_does_not_end(monkeypatch):
     """0.1 s (drain) and 0.1 s (ABANDON_SECONDS)."""
-    monkeypatch.setattr("sockserve.objects.ABANDON_SECONDS", 0.1)
+    monkeypatch.setattr("sockserve.dropin.service.ABANDON_SECONDS", 0.1)
     gate, begun = threading.Event(), threading.Event()
 
     class Waits(socketserver.BaseRequestHandler):
@@ -905,7 +905,7 @@ async def test_children_have_the_time_that_drain_gives_them(drain):
 
 async def test_what_was_left_behind_is_closed_when_it_returns(monkeypatch):
     """0.1 s (drain) and 0.1 s (LEAVE_BEHIND_SECONDS)."""
-    monkeypatch.setattr("sockserve.objects.LEAVE_BEHIND_SECONDS", 0.1)
+    monkeypatch.setattr("sockserve.dropin.service.LEAVE_BEHIND_SECONDS", 0.1)
     gate, begun = threading.Event(), threading.Event()
 
     class Server(socketserver.ThreadingTCPServer):
@@ -941,7 +941,7 @@ async def test_no_thread_to_close_on(monkeypatch, errors):
 
 async def test_a_server_close_that_does_not_return_is_left_behind(monkeypatch):
     """0.1 s (drain) and 0.1 s (LEAVE_BEHIND_SECONDS)."""
-    monkeypatch.setattr("sockserve.objects.LEAVE_BEHIND_SECONDS", 0.1)
+    monkeypatch.setattr("sockserve.dropin.service.LEAVE_BEHIND_SECONDS", 0.1)
     gate = threading.Event()
 
     class Server(socketserver.TCPServer):
@@ -1057,7 +1057,7 @@ async def test_a_service_is_suspended(kind):
 @pytest.mark.parametrize("kind", ["UDPServer", "TCPServer"])
 async def test_a_close_after_the_requests_that_does_not_return_is_left_behind(kind, monkeypatch):
     """0.1 s (drain) and 0.1 s (LEAVE_BEHIND_SECONDS)."""
-    monkeypatch.setattr("sockserve.objects.LEAVE_BEHIND_SECONDS", 0.1)
+    monkeypatch.setattr("sockserve.dropin.service.LEAVE_BEHIND_SECONDS", 0.1)
     gate = threading.Event()
 
     class Server(getattr(socketserver, kind)):
@@ -1075,7 +1075,7 @@ async def test_a_close_after_the_requests_that_does_not_return_is_left_behind(ki
 
 async def test_a_stuck_handler_of_a_serial_server_is_abandoned_before_that(monkeypatch, errors):
     """0.1 s (drain), 0.1 s (ABANDON_SECONDS), and no more than as long again."""
-    for room in ("objects", "connections"):
+    for room in ("dropin.service", "listeners.streams"):
         monkeypatch.setattr(f"sockserve.{room}.ABANDON_SECONDS", 0.1)
     gate, begun = threading.Event(), threading.Event()
     shut_down = []
@@ -1105,7 +1105,7 @@ async def test_a_stuck_handler_of_a_serial_server_is_abandoned_before_that(monke
 
 async def test_a_loop_that_was_left_behind_ends_nothing_of_the_next(monkeypatch):
     """0.1 s (drain) and 0.1 s (LEAVE_BEHIND_SECONDS)."""
-    monkeypatch.setattr("sockserve.objects.LEAVE_BEHIND_SECONDS", 0.1)
+    monkeypatch.setattr("sockserve.dropin.service.LEAVE_BEHIND_SECONDS", 0.1)
     gate, begun = threading.Event(), threading.Event()
 
     class Server(socketserver.ThreadingTCPServer):
@@ -1184,7 +1184,7 @@ async def test_the_programs_own_server_close_waits_for_requests():
 
 async def test_tls_wrapped_by_the_program(tmp_path, monkeypatch):
     """Its handshakes are on the service's reactor, whether that runs already or not."""
-    monkeypatch.delattr("sockserve.loops.running_reactor")
+    monkeypatch.delattr("sockserve.dropin.accept_loop.running_reactor")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate_file(tmp_path))
     server = sockserve.socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo)

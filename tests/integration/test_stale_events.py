@@ -10,8 +10,8 @@ import pytest
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
-from sockserve.concurrency import ForkConcurrency
-from sockserve.pumping import Pump
+from sockserve.executors.fork import ForkConcurrency
+from sockserve.sockets.pumping import Pump
 from tests.integration.servers import (
     connect,
     connect_as,

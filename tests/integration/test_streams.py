@@ -11,7 +11,7 @@ import pytest
 from twisted.internet.task import deferLater
 
 from sockserve import StreamRequestHandler
-from sockserve.admission import Admission, parse_network
+from sockserve.core.admission import Admission, parse_network
 from tests.integration.handlers import PIECE, Echo
 from tests.integration.servers import (
     LOOPBACK,

@@ -66,7 +66,7 @@ def main():
 
     from test import support
 
-    from sockserve.background import running_reactor
+    from sockserve.dropin.background_reactor import running_reactor
 
     support.use_resources = {"network": None, "walltime": None}  # loopback is meant
     put_in_place()

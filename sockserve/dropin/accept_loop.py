@@ -1,0 +1,358 @@
+"""
+Loops: what C{serve_forever} does for a server of L{socketserver}'s kind, on the thread that
+calls it.
+
+This room owns waiting for requests and for the word to stop, without polling for the latter,
+and bringing connections over TLS to the server only once their handshake is done.  It must
+not know what the server does with a request.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import ssl
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from twisted.logger import Logger
+from typing_extensions import override
+
+from sockserve.core.lifecycle import is_overridden
+from sockserve.dropin.background_reactor import running_reactor
+from sockserve.dropin.tls_handshake import Handshake
+
+__all__ = ["LoopThread", "ServingLoop", "accept_tls", "is_open", "process"]
+
+_log = Logger()
+
+#: C{serve_forever}'s default.
+POLL_SECONDS = 0.5
+
+#: L{socketserver}'s choice: it takes no descriptor of its own.
+_Selector: type[selectors.BaseSelector] = getattr(
+    selectors, "PollSelector", selectors.SelectSelector
+)
+
+
+def accept_tls(server: Any) -> tuple[ssl.SSLSocket, Any] | None:
+    """
+    Take a connection from a listening TLS socket and leave its handshake for later.
+
+    @return: the connection and the client's address; None when the server does not listen
+        for TLS in the usual way, and is to be asked by C{get_request}.
+    @raise OSError: there is none to be had.
+    """
+    listening: Any = getattr(server, "socket", None)
+    if (
+        not isinstance(listening, ssl.SSLSocket)
+        or not listening.do_handshake_on_connect  # type: ignore[attr-defined]
+        or is_overridden(server, "get_request")
+    ):
+        return None
+    accepted, address = socket.socket.accept(listening)
+    try:
+        request = listening.context.wrap_socket(
+            accepted,
+            server_side=True,
+            do_handshake_on_connect=False,
+            suppress_ragged_eofs=listening.suppress_ragged_eofs,  # type: ignore[attr-defined]
+        )
+    except BaseException:
+        accepted.close()
+        raise
+    return request, address
+
+
+def process(server: Any, request: Any, client_address: Any) -> None:
+    """What a server does with a request it has got.  The serving thread."""
+    try:
+        verified = server.verify_request(request, client_address)
+    except BaseException:
+        request.close()  # nobody else has it
+        raise
+    if verified:
+        try:
+            server.process_request(request, client_address)
+        except Exception:
+            server.handle_error(request, client_address)
+            server.shutdown_request(request)
+        except BaseException:
+            server.shutdown_request(request)
+            raise
+    else:
+        server.shutdown_request(request)
+
+
+def is_open(server: Any) -> bool:
+    """Whether a server has a socket still; one that is closed would never let a loop wait."""
+    try:
+        return bool(server.fileno() >= 0)
+    except (OSError, ValueError):
+        return False
+
+
+class ServingLoop:
+    """
+    One run of C{serve_forever}, on the thread that calls L{run}.
+
+    @param server: a C{socketserver.BaseServer}.
+    @param handshake: how many seconds a TLS handshake may take; None for ever.
+    @param failed: called in the C{except} block when one of the server's methods has raised,
+        which then does not end the loop.
+    @param is_full: whether to take no more requests for now, given how many connections are
+        not the server's yet; it is asked whenever something has happened.
+    @param reactor: where handshakes are done; by default, one that runs.
+    """
+
+    def __init__(
+        self,
+        server: Any,
+        handshake: float | None,
+        failed: Callable[[], object] | None = None,
+        is_full: Callable[[int], bool] | None = None,
+        reactor: Any = None,
+    ) -> None:
+        """
+        @raise OSError: there are no descriptors to be had.
+        """
+        self._server = server
+        self._handshake = handshake
+        self._failed = failed
+        self._is_full = is_full
+        self._reactor = reactor
+        #: What wakes the loop: the one end is written to, the other waited for.
+        self._inner, self._outer = socket.socketpair()
+        self._inner.setblocking(False)
+        self._outer.setblocking(False)
+        #: Connections whose handshake is under way, and those where it is done.
+        self._shaking: set[ssl.SSLSocket] = set()
+        self._shaken: deque[tuple[ssl.SSLSocket, Any]] = deque()
+        #: Held while one of these is used by another thread, or the loop is closed.
+        self._lock = threading.RLock()
+        self._closed = False
+
+    def run(self, poll_interval: float, stopped: Callable[[], bool]) -> None:
+        """
+        Serve until C{stopped}, which is asked whenever something has happened.
+
+        @param poll_interval: how often C{service_actions} is called at least, in seconds.
+        """
+        server = self._server
+        try:
+            with _Selector() as selector:
+                selector.register(server, selectors.EVENT_READ)
+                selector.register(self._outer, selectors.EVENT_READ)
+                takes = True
+                while not stopped():
+                    if takes != (self._has_room() and is_open(server)):
+                        takes = not takes
+                        if takes:
+                            selector.register(server, selectors.EVENT_READ)
+                        else:
+                            selector.unregister(server)
+                    seconds = 0 if self._shaken else poll_interval
+                    ready = [key.fileobj for key, _ in selector.select(seconds)]
+                    if stopped():
+                        break
+                    try:
+                        if self._outer in ready:
+                            self._empty_wake_ups()
+                        if self._shaken:
+                            process(server, *self._shaken.popleft())
+                        if server in ready and self._has_room():
+                            self._take_request()
+                        server.service_actions()
+                    except Exception:
+                        if self._failed is None:
+                            raise
+                        self._failed()
+        finally:
+            self.close()
+
+    def wake(self) -> None:
+        """Something has happened.  Any thread."""
+        with self._lock:
+            if not self._closed:
+                try:
+                    self._inner.send(b"\0")
+                except BlockingIOError:  # it has enough to wake up for
+                    pass
+
+    def _has_room(self) -> bool:
+        if self._is_full is None:
+            return True
+        with self._lock:
+            return not self._is_full(len(self._shaking) + len(self._shaken))
+
+    def _take_request(self) -> None:
+        try:
+            accepted = accept_tls(self._server)
+        except OSError:
+            return
+        if accepted is None:
+            self._server._handle_request_noblock()
+        else:
+            self._shake_hands(*accepted)
+
+    def _shake_hands(self, request: ssl.SSLSocket, address: Any) -> None:
+        """Have a connection's handshake done elsewhere."""
+        try:
+            reactor = running_reactor() if self._reactor is None else self._reactor
+        except OSError:  # no descriptors for one; as if there had been none for the connection
+            request.close()
+            return
+
+        def ended(done: bool) -> None:
+            with self._lock:
+                self._shaking.discard(request)
+                if done and self._closed:
+                    request.close()
+                elif done:
+                    self._shaken.append((request, address))
+                self.wake()
+
+        self._shaking.add(request)
+        reactor.callFromThread(Handshake, reactor, request, ended, self._handshake)
+
+    def _empty_wake_ups(self) -> None:
+        try:
+            self._outer.recv(4096)
+        except BlockingIOError:
+            pass
+
+    def close(self) -> None:
+        """The loop has ended; those who have shaken hands, or are about to, find nobody there."""
+        with self._lock:
+            self._closed = True
+            for request in self._shaking:
+                try:
+                    socket.socket.shutdown(request, socket.SHUT_RDWR)
+                except OSError:  # the client has gone
+                    pass
+            self._inner.close()
+            self._outer.close()
+        for request, _ in self._shaken:
+            request.close()
+
+
+class _Ending(threading.Event):
+    """
+    What C{socketserver.BaseServer.shutdown} waits for: the end of a loop, for which nobody
+    waits who does not want it.
+
+    @param stop: has the loop end.
+    """
+
+    def __init__(self, stop: Callable[[], None], thread: threading.Thread) -> None:
+        super().__init__()
+        self._stop = stop
+        self._thread = thread
+
+    @override
+    def wait(self, timeout: float | None = None) -> bool:
+        """Until the loop has ended, unless this is its thread."""
+        self._stop()
+        return threading.current_thread() is self._thread or super().wait(timeout)
+
+
+#: The loop that this thread runs, if it is one of a L{LoopThread}.
+_serves = threading.local()
+
+
+def _be_a_child() -> None:
+    """
+    A server with C{ForkingMixIn} has forked: its child has the reactor's signal handlers, but
+    no reactor.
+    """
+    if getattr(_serves, "loop", None) is None:
+        return
+    signal.set_wakeup_fd(-1)
+    for number, usual in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGTERM, signal.SIG_DFL),
+        (signal.SIGCHLD, signal.SIG_DFL),
+    ):
+        module = getattr(signal.getsignal(number), "__module__", None) or ""
+        if module.startswith("twisted."):
+            signal.signal(number, usual)
+
+
+os.register_at_fork(after_in_child=_be_a_child)
+
+
+class LoopThread:
+    """
+    A server's loop on a thread of its own.  It also ends by the server's C{shutdown}.
+
+    @param reactor: where handshakes are done.
+    @param ended: called on that thread when the loop has ended, with whether it has done so by
+        itself: by C{shutdown}, or because it could not go on.
+    @param is_full: as L{ServingLoop}'s.
+    """
+
+    def __init__(
+        self,
+        server: Any,
+        reactor: Any,
+        handshake: float | None,
+        ended: Callable[[bool], object],
+        is_full: Callable[[int], bool] | None = None,
+    ) -> None:
+        """
+        @raise OSError: there are no descriptors, or no thread, to be had.
+        """
+        self._loop = ServingLoop(server, handshake, self._failed, is_full, reactor)
+        self._server = server
+        self._ended = ended
+        self._stopped = False
+        self._by_itself = False
+        thread = threading.Thread(target=self._run, name="sockserve loop", daemon=True)
+        self._ending = _Ending(self._shut_down, thread)
+        before = server._BaseServer__is_shut_down
+        server._BaseServer__is_shut_down = self._ending
+        try:
+            thread.start()
+        except RuntimeError as error:
+            server._BaseServer__is_shut_down = before
+            self._loop.close()
+            raise OSError(str(error)) from error
+
+    def reopen(self) -> None:
+        """There may be room again.  Any thread."""
+        self._loop.wake()
+
+    def stop(self) -> None:
+        """End the loop.  Any thread."""
+        self._stopped = True
+        self._loop.wake()
+
+    def _shut_down(self) -> None:
+        """C{shutdown} was called.  Any thread."""
+        if not self._stopped:
+            self._by_itself = True
+            self.stop()
+
+    def _failed(self) -> None:
+        # C{serve_forever} ends with what C{verify_request} raises; nobody would call it again.
+        _log.failure("a method of the served server object raised")
+
+    def _run(self) -> None:
+        """The thread."""
+        _serves.loop = self
+        try:
+            self._loop.run(POLL_SECONDS, self._is_over)
+        except BaseException:
+            _log.failure("the loop of a served server object has failed")
+        by_itself = self._by_itself or not self._stopped
+        self._server._BaseServer__shutdown_request = False  # it may serve again
+        self._ending.set()
+        self._ended(by_itself)
+
+    def _is_over(self) -> bool:
+        # What shutdown sets, and programs set by themselves on the thread that serves.
+        return self._stopped or bool(getattr(self._server, "_BaseServer__shutdown_request", False))

@@ -1,0 +1,3 @@
+"""Where blocking handlers run: threads, and child processes."""
+
+__all__: list[str] = []

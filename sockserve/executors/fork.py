@@ -1,0 +1,194 @@
+"""
+Concurrency: the places where blocking handlers run, by name; and one of them, child
+processes.
+
+This room owns making the place that was asked for, and starting and ending children.  It
+must not know what a job serves.  (Coroutine handlers need no place: they run where the
+reactor runs.)
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakSet
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from sockserve.executors.base import Places, serve_guarded
+from sockserve.executors.threads import DEFAULT_THREADS, ThreadConcurrency
+from sockserve.interfaces import ConfigurationError, IConcurrency, IJob, Outcome
+
+__all__ = ["DEFAULT_MAX_CHILDREN", "ForkConcurrency", "make_concurrency"]
+
+#: C{socketserver.ForkingMixIn.max_children}.
+DEFAULT_MAX_CHILDREN = 40
+
+_log = Logger()
+
+
+@implementer(IConcurrency)
+class ForkConcurrency(Places):
+    """
+    A child process for each request.
+
+    The child gets a copy of everything but touches nothing of the reactor's: it
+    closes the descriptors the reactor watches, restores the signal handlers, serves,
+    and leaves by C{os._exit}.  The parent learns of its end through a pidfd, so it
+    works on any thread and leaves SIGCHLD alone.
+
+    @param reactor: watches the pidfds.
+    @param limit: the most children there are.
+    @raise ConfigurationError: the system has no C{pidfd_open} (Linux 5.3).
+    """
+
+    def __init__(self, reactor: Any, limit: int = DEFAULT_MAX_CHILDREN) -> None:
+        if not hasattr(os, "pidfd_open"):
+            raise ConfigurationError(
+                "concurrency fork: this system has no pidfd_open (Linux 5.3); use threads"
+            )
+        super().__init__(limit)
+        self._reactor = reactor
+        self._children: dict[IJob, _Child] = {}
+        #: Whoever has descriptors the reactor does not always watch: C{descriptors()}.
+        self.owners: WeakSet[Any] = WeakSet()
+
+    def kill(self, job: IJob) -> bool:
+        """Kill the child that serves the job."""
+        child = self._children.get(job)
+        if child is None:
+            return False
+        child.kill()
+        return True
+
+    def stop(self) -> Deferred[Any]:
+        """There are no idle children."""
+        return DeferredList([])
+
+    def _owned_descriptors(self) -> set[int]:
+        """
+        What belongs to the parent: other connections, and listening sockets, end when
+        the parent ends them, so a child must not hold them open.
+        """
+        watched = {*self._reactor.getReaders(), *self._reactor.getWriters()}
+        owned = {selectable.fileno() for selectable in watched}
+        for owner in self.owners:
+            owned.update(owner.descriptors())
+        return {descriptor for descriptor in owned if descriptor >= 0}
+
+    def _start(self, job: IJob) -> None:
+        # What is buffered would otherwise be written twice.
+        _flush()
+        pid = os.fork()
+        if pid == 0:
+            _be_the_child(job, self._owned_descriptors())
+        try:
+            child = _Child(pid, lambda outcome: self._reaped(job, outcome))
+        except OSError:  # no descriptor to watch it by
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        self._children[job] = child
+        self._reactor.addReader(child)
+        job.forked()
+
+    def _reaped(self, job: IJob, outcome: Outcome) -> None:
+        self._reactor.removeReader(self._children[job])
+        self._children.pop(job).close()
+        self._ended(job, outcome)
+
+
+#: The exit statuses of children.  0 and 1 are those of C{socketserver.ForkingMixIn}'s.
+_STATUS = {Outcome.OK: 0, Outcome.ERROR: 1, Outcome.LOST: 2}
+_OUTCOME = {status: outcome for outcome, status in _STATUS.items()}
+
+
+class _Child:
+    """One child, as the reactor watches it: readable when it has ended."""
+
+    def __init__(self, pid: int, ended: Callable[[Outcome], None]) -> None:
+        self._pid = pid
+        self._descriptor = os.pidfd_open(pid)
+        self._ended = ended
+        self._killed = False
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def logPrefix(self) -> str:
+        return f"child {self._pid}"
+
+    def doRead(self) -> None:
+        pid, status = os.waitpid(self._pid, os.WNOHANG)
+        if not pid:  # it was another's descriptor that the reactor has heard of
+            return
+        code = os.waitstatus_to_exitcode(status)
+        if code not in _OUTCOME and not self._killed:
+            _log.error("child {pid} ended with {code}", pid=self._pid, code=code)
+        self._ended(_OUTCOME.get(code, Outcome.ERROR))
+
+    def connectionLost(self, reason: Any) -> None:
+        """The reactor lets go of us at its own end."""
+
+    def kill(self) -> None:
+        self._killed = True
+        os.kill(self._pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def _be_the_child(job: IJob, owned: set[int]) -> None:
+    """Serve in a fresh child.  Does not return."""
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        # The reactor's own table is left alone: the kernel side of it is shared.
+        for descriptor in owned - {0, 1, 2, *getattr(job, "descriptors", ())}:
+            try:
+                os.close(descriptor)
+            except OSError:
+                pass
+        status = _STATUS[serve_guarded(job)]
+    except BaseException:
+        _log.failure("a child came to no end of its own")
+    finally:
+        try:
+            _flush()
+        finally:
+            os._exit(status)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):  # none, full, or closed
+            pass
+
+
+def make_concurrency(
+    reactor: Any, name: str, *, threads: int | None = None, max_children: int | None = None
+) -> IConcurrency:
+    """
+    The place called C{name}.
+
+    @param name: C{serial}, C{threads} or C{fork}.
+    @raise ConfigurationError: there is none of that name.
+    """
+    if name == "serial":
+        return ThreadConcurrency(reactor, 1)
+    if name == "threads":
+        return ThreadConcurrency(reactor, DEFAULT_THREADS if threads is None else threads)
+    if name == "fork":
+        return ForkConcurrency(
+            reactor, DEFAULT_MAX_CHILDREN if max_children is None else max_children
+        )
+    raise ConfigurationError(f"concurrency {name!r}: choose serial, threads or fork")

@@ -1,0 +1,381 @@
+"""
+Files: the request handler that serves those of a folder.
+
+This room owns which files are shown and with which headers.  It must not know
+connections.  What RFC 9110 has to say on ranges and preconditions is in
+L{sockserve.http.files.ranges}, what a path means in L{sockserve.http.files.targets}, and the way to
+the disk in L{sockserve.http.files.disk}.
+
+The handler is a coroutine, and a disk can be slow: all that looks at it runs on threads
+(L{FileRequestHandler.on_disk}).  A file of one piece costs one way
+there and back, to find, open, read and close it.
+"""
+
+from __future__ import annotations
+
+import html
+import inspect
+import mimetypes
+import os
+import posixpath
+import secrets
+import stat
+import time
+from collections.abc import Callable, Mapping, Sequence
+from errno import EACCES, EILSEQ, EINVAL, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM
+from http import HTTPStatus
+from typing import Any, NamedTuple, TypeVar
+
+from twisted.internet.interfaces import IReactorThreads
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from sockserve.http.files.disk import PIECE_BYTES, FileBody, entries, words_beneath
+from sockserve.http.files.ranges import (
+    ByteRange,
+    Validators,
+    conditional_fields,
+    content_range,
+    multipart,
+    precondition,
+    selected_ranges,
+)
+from sockserve.http.files.targets import link_to, parse_target, shown
+from sockserve.http.handlers import HTTPRequestHandler
+
+__all__ = ["FileRequestHandler"]
+
+_T = TypeVar("_T")
+
+#: What a request can be to blame for, and a 404 answers: there is no such file for this
+#: client.  Everything else, such as EMFILE or EIO, is the server's fault, and a 500.
+_NOT_FOUND = frozenset({ENOENT, ENOTDIR, ENAMETOOLONG, EINVAL, EILSEQ})
+
+#: The same 404, but whoever runs the server may wonder about it, and finds it in the log.
+#: Not 403: that would tell strangers which names exist (RFC 9110, 15.5.4 leaves the
+#: choice), and SimpleHTTPRequestHandler answers 404, too.
+_HIDDEN = frozenset({EACCES, EPERM, ELOOP})
+
+#: Types for files whose names end in a compression: what they are, not what is inside.
+_COMPRESSED = {
+    "br": "application/octet-stream",
+    "bzip2": "application/x-bzip2",
+    "compress": "application/octet-stream",
+    "gzip": "application/gzip",
+    "xz": "application/x-xz",
+}
+
+
+class _Answer(NamedTuple):
+    """
+    What the disk had to say.
+
+    @ivar piece: the first of the body.
+    @ivar listing: the path of the folder to list, instead of the rest.
+    @ivar reason: why there is no file, for the log.
+    """
+
+    status: HTTPStatus
+    headers: Sequence[tuple[str, str]] = ()
+    piece: bytes = b""
+    listing: str | None = None
+    reason: str | None = None
+
+
+_log = Logger()
+
+
+def _not_closed(failure: Failure) -> None:
+    _log.failure("a file could not be closed", failure)
+
+
+class FileRequestHandler(HTTPRequestHandler):
+    """
+    Answers GET and HEAD with the files of a folder, as
+    L{http.server.SimpleHTTPRequestHandler} does, with its names for what can be
+    overridden, and with ranges, all preconditions, and no way out of the folder.
+
+    C{functools.partial(FileRequestHandler, directory="/srv/site")} is a handler, too.
+
+    @cvar directory: the folder.  Nothing outside is served: a symbolic link that leads
+        out of it is a 404.
+    @cvar dotfiles: whether to serve what has a name that begins with a dot, or is in a
+        folder that has; C{/.well-known/} is served in any case.  It is the names in
+        requests that count: a link C{site -> .releases/7} is followed.
+    @cvar index_pages: what to send for a folder, if one of them is in it.
+    @cvar extensions_map: content types by the end of the name; before L{mimetypes}.
+    @cvar default_content_type: the content type of files with any other name.
+    """
+
+    directory: str = "."
+    dotfiles: bool = False
+    index_pages: Sequence[str] = ("index.html", "index.htm")
+    extensions_map: Mapping[str, str] = {
+        ".bz2": "application/x-bzip2",
+        ".gz": "application/gzip",
+        ".xz": "application/x-xz",
+        ".Z": "application/octet-stream",
+    }
+    default_content_type: str = "application/octet-stream"
+
+    def __init__(
+        self,
+        request: Any,
+        client_address: Any,
+        server: Any,
+        *,
+        directory: str | bytes | os.PathLike[Any] | None = None,
+        dotfiles: bool | None = None,
+    ) -> None:
+        """
+        @param directory: instead of the class's.
+        @param dotfiles: instead of the class's.
+        """
+        self.directory = os.fsdecode(self.directory if directory is None else directory) or "."
+        if dotfiles is not None:
+            self.dotfiles = dotfiles
+        super().__init__(request, client_address, server)
+
+    async def do_GET(self) -> None:
+        """Send a file, a part of it, or a listing."""
+        await self._answer()
+
+    async def do_HEAD(self) -> None:
+        """As L{do_GET}, of which only the headers are sent."""
+        await self._answer()
+
+    # What can be overridden.  The first two run on a thread for the disk, and so
+    # may look at the disk.
+
+    def translate_path(self, path: str) -> str:
+        """
+        The file that a request's path stands for; with a slash at the end if that has one.
+
+        An override may choose any path in C{self.directory}; one that serves from several
+        folders sets C{self.directory}, too: a handler serves one request.
+
+        @param path: the target of a request, with or without a query.
+        """
+        target = parse_target(path)
+        return os.path.join(self.directory, *target.words) + "/" * target.as_folder
+
+    def guess_type(self, path: str) -> str:
+        """
+        The content type of a file, by its name.
+
+        Without a charset: which one a text is in, its name does not tell.  An override
+        may know.
+        """
+        extension = posixpath.splitext(path)[1]
+        for known in (extension, extension.lower()):
+            if known in self.extensions_map:
+                return self.extensions_map[known]
+        guess, compression = mimetypes.guess_type(path)
+        if compression is not None:
+            return _COMPRESSED.get(compression, self.default_content_type)
+        return guess or self.default_content_type
+
+    def list_directory(self, path: str) -> Any:
+        """
+        Answer with a listing of the folder at C{path}, which has no index page.  Plain or
+        C{async def}; runs on the reactor.
+
+        @return: None, or a file whose content is to be sent, headers having been.
+        """
+        return self._list(path)
+
+    # On the reactor thread
+
+    async def on_disk(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """
+        Call what may wait for the disk, on a thread of the server's for that.  (A reactor
+        without threads is a test's, and has nobody else to serve meanwhile.)
+        """
+        if not IReactorThreads.providedBy(self.server.reactor):
+            return function(*arguments)
+        result: _T = await self.server.disk.call(function, *arguments)
+        return result
+
+    async def _answer(self) -> None:
+        body = FileBody()
+        try:
+            answer = await self.on_disk(self._find, body)
+            if answer.listing is not None:
+                await self._send_listing(answer.listing)
+                return
+            if answer.reason is not None:
+                self.log_error("%s: %s", self.path, answer.reason)
+            if answer.status >= HTTPStatus.BAD_REQUEST and not answer.headers:
+                self.send_error(answer.status)
+                return
+            self._send_head(answer.status, answer.headers)
+            piece = answer.piece
+            while piece:
+                self.wfile.write(piece)
+                await self.wfile.drain()
+                piece = b"" if body.closed else await self.on_disk(body.read)
+            if body.left:
+                # The file is shorter than it was.  The only way left to say so.
+                self.close_connection = True
+        finally:
+            # Whatever ended this, be it the client, a deadline, or nothing at all: closing
+            # waits for nobody, and nobody waits for it.
+            if not body.closed:
+                self._in_background(body.close)
+
+    def _in_background(self, function: Callable[[], object]) -> None:
+        if IReactorThreads.providedBy(self.server.reactor):
+            self.server.disk.call(function).addErrback(_not_closed)
+        else:
+            function()
+
+    def _send_head(self, status: HTTPStatus, headers: Sequence[tuple[str, str]]) -> None:
+        self.send_response(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.end_headers()
+
+    async def _send_listing(self, path: str) -> None:
+        listed = self.list_directory(path)
+        if inspect.isawaitable(listed):
+            listed = await listed
+        if listed is not None:
+            try:
+                while piece := listed.read(PIECE_BYTES):
+                    self.wfile.write(piece)
+                    await self.wfile.drain()
+            finally:
+                listed.close()
+
+    async def _list(self, path: str) -> None:
+        page = await self.on_disk(self._listing, path)
+        if page is None:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        self._send_head(
+            HTTPStatus.OK,
+            [("Content-Type", "text/html; charset=utf-8"), ("Content-Length", str(len(page)))],
+        )
+        for start in range(0, len(page), PIECE_BYTES):
+            self.wfile.write(page[start : start + PIECE_BYTES])
+            await self.wfile.drain()
+
+    # On a thread of the pool
+
+    def _find(self, body: FileBody) -> _Answer:
+        """Look for what was asked for; C{body} is left open if there is more to read."""
+        try:
+            return self._found(body)
+        except OSError as error:
+            if error.errno in _NOT_FOUND or isinstance(error, FileNotFoundError):
+                return _Answer(HTTPStatus.NOT_FOUND)
+            if error.errno in _HIDDEN or isinstance(error, PermissionError):
+                return _Answer(HTTPStatus.NOT_FOUND, reason=str(error))
+            raise
+        finally:
+            if not body.left:
+                body.close()
+
+    def _found(self, body: FileBody) -> _Answer:
+        target = parse_target(self.path)
+        if target.is_impossible or (target.is_hidden and not self.dotfiles):
+            return _Answer(HTTPStatus.NOT_FOUND)
+        path = self.translate_path(self.path)
+        root, words = self._place(path)
+        status = body.open(root, words)
+        if stat.S_ISDIR(status.st_mode):
+            if not target.as_folder:
+                return _Answer(
+                    HTTPStatus.MOVED_PERMANENTLY,
+                    [("Location", target.folder_location), ("Content-Length", "0")],
+                )
+            for page in self.index_pages:
+                try:
+                    status = body.open(root, [*words, *page.split("/")])
+                except FileNotFoundError:
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    path = os.path.join(path, page)
+                    break
+            else:
+                return _Answer(HTTPStatus.OK, listing=path)
+        elif path.endswith("/"):
+            return _Answer(HTTPStatus.NOT_FOUND)
+        return self._representation(path, status, body)
+
+    def _place(self, path: str) -> tuple[str, list[str]]:
+        root = os.path.abspath(self.directory)
+        return root, words_beneath(root, os.path.abspath(path))
+
+    def _representation(self, path: str, status: os.stat_result, body: FileBody) -> _Answer:
+        """The answer for a file that is there: 200, 206, 304, 412 or 416."""
+        size = status.st_size
+        # A modification in the future is none that happened (RFC 9110, 8.8.2.1).
+        modified = min(status.st_mtime_ns // 10**9, int(time.time()))
+        # Strong: whoever changes a file changes its time, which the system keeps to a few
+        # milliseconds, or its size.  What this cannot tell apart is a second change within
+        # the same tick of the clock that keeps the size, and a file put in place with both
+        # of another.  No inode number: it differs among the machines behind one name.
+        etag = f'"{status.st_mtime_ns:x}-{size:x}"'
+        current = Validators(etag, modified)
+        fields = conditional_fields(self.headers.raw_items())
+        refusal = precondition(fields, current)
+        if refusal is HTTPStatus.NOT_MODIFIED:
+            return _Answer(refusal, [("ETag", etag)])
+        if refusal is not None:
+            return _Answer(refusal)
+        # Ranges are defined for GET alone (RFC 9110, 14.2).
+        ranges = selected_ranges(fields, current, size) if self.command == "GET" else None
+        if ranges == []:
+            return _Answer(
+                HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+                [("Content-Range", content_range(None, size)), ("Content-Length", "0")],
+            )
+        kind = self.guess_type(path)
+        headers = [
+            ("Last-Modified", self.date_time_string(modified)),
+            ("ETag", etag),
+            ("Accept-Ranges", "bytes"),
+        ]
+        plan: list[bytes | ByteRange]
+        if ranges is None:
+            plan = [ByteRange(0, size)] if size else []
+            length = size
+        elif len(ranges) == 1:
+            headers.append(("Content-Range", content_range(ranges[0], size)))
+            plan = [*ranges]
+            length = ranges[0].size
+        else:
+            boundary = secrets.token_hex(16)  # nobody can have put it into the file
+            plan, length = multipart(ranges, size, kind, boundary)
+            kind = f"multipart/byteranges; boundary={boundary}"
+        headers += [("Content-Type", kind), ("Content-Length", str(length))]
+        answer = _Answer(HTTPStatus.OK if ranges is None else HTTPStatus.PARTIAL_CONTENT, headers)
+        if self.command == "HEAD" or not plan:
+            return answer
+        body.plan(plan)
+        return answer._replace(piece=body.read())
+
+    def _listing(self, path: str) -> bytes | None:
+        words = parse_target(self.path).words
+        try:
+            names = entries(*self._place(path), self.dotfiles)
+        except OSError as error:
+            if error.errno in _NOT_FOUND | _HIDDEN or isinstance(error, PermissionError):
+                return None
+            raise
+        title = html.escape(f"Index of /{''.join(shown(word) + '/' for word in words)}")
+        lines = [
+            "<!DOCTYPE html>",
+            '<html lang="en">',
+            f'<head><meta charset="utf-8"><title>{title}</title></head>',
+            f"<body><h1>{title}</h1>",
+            "<ul>",
+            *(['<li><a href="../">../</a></li>'] if words else []),
+        ]
+        for name, is_folder in names:
+            slash = "/" * is_folder
+            text = html.escape(shown(name))
+            lines.append(f'<li><a href="{link_to(name)}{slash}">{text}{slash}</a></li>')
+        lines += ["</ul>", "</body>", "</html>", ""]
+        return "\n".join(lines).encode()

@@ -1,0 +1,315 @@
+"""
+Heads: what a request's first lines say, and everything about them that is refused.
+
+This room owns the request line, the header fields that decide about framing, and their
+limits.  The grammar of header fields is httptools' (llhttp, strict); methods it has not
+heard of and every doubt about framing are decided here (RFC 9112 section 11.2).
+It must not know where bytes come from, or what follows a head.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+import attrs
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from sockserve.http.h1.framing import RemoteProtocolError
+
+__all__ = [
+    "MAX_HEADER_BYTES",
+    "MAX_HEADER_FIELDS",
+    "MAX_LINE_BYTES",
+    "TOKEN",
+    "HeaderSection",
+    "RequestHead",
+    "parse_head",
+    "parse_request_line",
+]
+
+#: The longest request line: C{http.server}'s (C{_MAXLINE}).  Longer: 414.
+MAX_LINE_BYTES = 65536
+
+#: The longest header section, and the longest trailer section.  64 KiB: h11's and
+#: gunicorn's order of magnitude.  Longer: 431.
+MAX_HEADER_BYTES = 65536
+
+#: How many header sections are remembered with what they mean, and how long one (with its
+#: request line) may be for that: a few MiB at most, together.
+REPEATED_SECTIONS = 512
+REPEATED_SECTION_BYTES = 2048
+
+#: The most header fields: C{http.client._MAXHEADERS}.  More: 431.
+MAX_HEADER_FIELDS = 100
+
+
+@attrs.frozen
+class HeaderSection:
+    """
+    The header fields of a head, and what they say about framing and the connection; see
+    L{RequestHead}.
+    """
+
+    fields: tuple[tuple[bytes, bytes], ...] = ()
+    length: int | None = 0
+    keep_alive: bool = False
+    expects_continue: bool = False
+
+
+class RequestHead:
+    """
+    A request's head.
+
+    @ivar method: as sent: methods are case-sensitive (RFC 9110 section 9.1).
+    @ivar target: as sent, decoded as Latin-1.
+    @ivar version: C{(1, 1)}, C{(1, 0)}, or C{(0, 9)}, which has no header section and
+        whose response is the bare body.
+    @ivar fields: the header fields, names as sent, values without the white space around.
+    @ivar raw: the bytes, from the method to the empty line.
+    @ivar length: the body's length in bytes; None when it is chunked.
+    @ivar keep_alive: whether the client would send another request after this one.
+    @ivar expects_continue: whether the client waits for a 100 (RFC 9110 section 10.1.1).
+    """
+
+    __slots__ = (
+        "expects_continue",
+        "fields",
+        "keep_alive",
+        "length",
+        "method",
+        "raw",
+        "target",
+        "version",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        target: str,
+        version: tuple[int, int],
+        raw: bytes,
+        section: HeaderSection,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.version = version
+        self.raw = raw
+        self.fields = section.fields
+        self.length = section.length
+        self.keep_alive = section.keep_alive
+        self.expects_continue = section.expects_continue
+
+    def __repr__(self) -> str:
+        return f"<RequestHead {self.method} {self.target!r} {self.version}>"
+
+    @property
+    def request_line(self) -> str:
+        """The first line, without its end, decoded as Latin-1."""
+        return self.raw.partition(b"\n")[0].rstrip(b"\r").decode("latin-1")
+
+    @property
+    def upgrades(self) -> bool:
+        """Whether the client offers to speak another protocol after this request."""
+        if self.version != _HTTP_1_1 or not self.field(b"upgrade"):  # RFC 9110 section 7.8
+            return False
+        values = [value for name, value in self.fields if name.lower() == b"connection"]
+        options = b",".join(values).lower().split(b",")
+        return b"upgrade" in [option.strip(b" \t") for option in options]
+
+    def field(self, name: bytes) -> bytes | None:
+        """The value of the first header field of a name, given in lower case."""
+        for key, value in self.fields:
+            if key.lower() == name:
+                return value
+        return None
+
+
+class _Fields:
+    """The header fields of one head, as httptools finds them."""
+
+    __slots__ = ("fields",)
+
+    def __init__(self) -> None:
+        self.fields: list[tuple[bytes, bytes]] = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by httptools."""
+        self.fields.append((name, value))
+
+
+_HTTP_1_1 = (1, 1)
+_VERSIONS = {b"HTTP/1.1": _HTTP_1_1, b"HTTP/1.0": (1, 0)}
+_VERSION = re.compile(rb"HTTP/([0-9])\.([0-9])")
+#: RFC 9110 section 5.6.2.
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+#: RFC 3986 section 3.2.2, as widely as the characters go.
+_HOST_NAME = rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[A-Za-z0-9.:_~!$&'()*+,;=-]+\])"
+_HOST = re.compile(_HOST_NAME + rb"(?::[0-9]*)?")
+#: RFC 9112 section 3.2: the origin and the absolute form, and those of one method each.
+_TARGET = re.compile(rb"/[\x21-\x7e]*|[A-Za-z][A-Za-z0-9+.-]*://[\x21-\x7e]+")
+_OWN_TARGETS = {
+    b"CONNECT": re.compile(_HOST_NAME + rb":[0-9]+"),
+    b"OPTIONS": re.compile(_TARGET.pattern + rb"|\*"),
+}
+_LENIENT_TARGET = re.compile(rb"[\x21-\x7e\x80-\xff]+")
+
+
+#: What nearly all requests begin with.  (CONNECT and OPTIONS have targets of their own.)
+_USUAL_LINE = re.compile(rb"(GET|HEAD|POST|PUT|DELETE|PATCH) (/[\x21-\x7e]*) (HTTP/1\.[01])\r\n")
+_DIGITS = re.compile(rb"[0-9]+")
+_LINE_END = re.compile(rb"\r?\n")
+
+#: What decides about framing or the connection.
+_DECISIVE = frozenset([b"connection", b"content-length", b"expect", b"host", b"transfer-encoding"])
+
+
+def parse_request_line(line: bytes, lenient: bool) -> tuple[bytes, bytes, tuple[int, int]]:
+    """
+    The method, target and version of a line with its end.
+
+    @raise RemoteProtocolError: it is none.
+    """
+    if line.endswith(b"\r\n"):
+        text = line[:-2]
+    elif lenient:
+        text = line[:-1]
+    else:
+        raise RemoteProtocolError(400, "a line ends with CR and LF")
+    words = text.split(b" ")
+    if lenient:
+        words = text.split()
+    if len(words) == 2 and words[0] == b"GET":
+        version = (0, 9)
+    elif len(words) == 3:
+        version = _parse_version(words[2])
+    else:
+        raise RemoteProtocolError(400, "a request line has a method, a target and a version")
+    method, target = words[:2]
+    if not TOKEN.fullmatch(method) or not line.startswith(method):
+        raise RemoteProtocolError(400, "a request line begins with a method, which is a token")
+    target_form = _LENIENT_TARGET if lenient else _OWN_TARGETS.get(method, _TARGET)
+    if not target_form.fullmatch(target):
+        raise RemoteProtocolError(400, "the target is not one, or not of this method")
+    return method, target, version
+
+
+def _parse_version(version: bytes) -> tuple[int, int]:
+    found = _VERSION.fullmatch(version)
+    if found is None:
+        raise RemoteProtocolError(400, "the version is not one of HTTP's")
+    if found[1] != b"1":
+        raise RemoteProtocolError(505, "the version is not 1.1 or 1.0")
+    # A higher minor version is treated as the highest known (RFC 9110 section 2.5).
+    return (1, 0) if found[2] == b"0" else _HTTP_1_1
+
+
+def parse_head(raw: bytes, lenient: bool) -> RequestHead:
+    """
+    What the bytes of a head say.
+
+    @param raw: up to and with the empty line; of an HTTP/0.9 request, which ends with its
+        line, what has arrived.
+    @raise RemoteProtocolError: it is none, or one that is refused.
+    """
+    line = _USUAL_LINE.match(raw)
+    if line is None or len(raw) > REPEATED_SECTION_BYTES:
+        return _unusual_head(raw, lenient)
+    method, target, version_text = line.groups()
+    version = _VERSIONS[version_text]
+    try:
+        section = _repeated_section(raw[line.end() :], version, lenient)
+    except RemoteProtocolError:
+        if lenient:  # its lines may end in another way
+            return _unusual_head(raw, lenient)
+        raise
+    return RequestHead(method.decode(), target.decode("latin-1"), version, raw, section)
+
+
+def _unusual_head(raw: bytes, lenient: bool) -> RequestHead:
+    """What is long, of an unusual form, or bad."""
+    line_end = raw.find(b"\n") + 1
+    if line_end > MAX_LINE_BYTES:
+        raise RemoteProtocolError(414, "the request line is too long")
+    if len(raw) - line_end > MAX_HEADER_BYTES:
+        raise RemoteProtocolError(431, "the header section is too long")
+    method, target, version = parse_request_line(raw[:line_end], lenient)
+    section = raw[line_end:]
+    if version == (0, 9):
+        # Nothing follows such a request; header fields are a later one's without its version.
+        if not lenient and section.strip(b"\r\n"):
+            raise RemoteProtocolError(400, "header fields need a version in the request line")
+        raw = raw[:line_end]
+        parsed = HeaderSection()
+    else:
+        if lenient:
+            section = _LINE_END.sub(b"\r\n", section)
+        parsed = _parse_section(section, version, lenient)
+    return RequestHead(method.decode(), target.decode("latin-1"), version, raw, parsed)
+
+
+def _parse_section(section: bytes, version: tuple[int, int], lenient: bool) -> HeaderSection:
+    """
+    Find out from header fields how a request's body is delimited, and what comes after.
+
+    @raise RemoteProtocolError: they are malformed, or there is a doubt.
+    """
+    found = _Fields()
+    try:
+        # Below a request line of its liking: it does not know all methods.
+        HttpRequestParser(found).feed_data(b"GET / HTTP/%d.%d\r\n%b" % (*version, section))
+    except HttpParserUpgrade:  # what follows the message could be another protocol
+        pass
+    except HttpParserError as error:
+        raise RemoteProtocolError(400, str(error)) from None
+    fields = [(name, value.rstrip(b" \t")) for name, value in found.fields]
+    if len(fields) > MAX_HEADER_FIELDS:
+        raise RemoteProtocolError(431, "there are too many header fields")
+    values: dict[bytes, list[bytes]] = {}
+    for name, value in fields:
+        lower = name.lower()
+        if lower in _DECISIVE:
+            values.setdefault(lower, []).append(value)
+    hosts = values.get(b"host", [])
+    if len(hosts) != 1 and (hosts or (version == _HTTP_1_1 and not lenient)):
+        raise RemoteProtocolError(400, "a request has one Host, if it is not an old one")
+    if hosts and not lenient and not _HOST.fullmatch(hosts[0]):
+        raise RemoteProtocolError(400, "the Host is not one")
+    length = _body_length(values, version)
+    options = b",".join(values.get(b"connection", [])).lower().split(b",")
+    options = [option.strip(b" \t") for option in options]
+    keep_alive = b"close" not in options and (version == _HTTP_1_1 or b"keep-alive" in options)
+    expects_continue = False
+    if b"expect" in values and version == _HTTP_1_1:
+        if values[b"expect"][-1].lower() == b"100-continue":
+            expects_continue = length != 0
+        elif not lenient:
+            raise RemoteProtocolError(417, "the expectation is none that can be met")
+    return HeaderSection(tuple(fields), length, keep_alive, expects_continue)
+
+
+#: A client says the same about itself in one request after another: what that means is
+#: looked up.
+_repeated_section = lru_cache(maxsize=REPEATED_SECTIONS)(_parse_section)
+
+
+def _body_length(values: dict[bytes, list[bytes]], version: tuple[int, int]) -> int | None:
+    """A body's length by the fields that tell; None when it is chunked."""
+    lengths = values.get(b"content-length", [])
+    length = 0
+    if lengths:
+        if len(lengths) > 1 or not _DIGITS.fullmatch(lengths[0]) or len(lengths[0]) > 18:
+            raise RemoteProtocolError(400, "the Content-Length is not one number")
+        length = int(lengths[0])
+    if b"transfer-encoding" not in values:
+        return length
+    if lengths or version != _HTTP_1_1:
+        # RFC 9112 section 6.1: the ways of smuggling a request.
+        raise RemoteProtocolError(400, "Transfer-Encoding goes with HTTP/1.1 and no Content-Length")
+    coding = b",".join(values[b"transfer-encoding"]).lower()
+    if coding != b"chunked":
+        # RFC 9112 section 6.3: without chunked as the last there is no length.
+        last = coding.rpartition(b",")[2].strip(b" \t")
+        status = 501 if last == b"chunked" else 400
+        raise RemoteProtocolError(status, "the only transfer coding is chunked")
+    return None

@@ -1,0 +1,241 @@
+"""
+The wire: a connection's bytes as HTTP/1.x requests.
+
+This room owns which bytes are a request's head, its body and the next request
+(L{RequestReader}); what may follow what is in L{sockserve.http.h1.framing}'s table.  It must
+not know sockets, clocks, handlers or responses.
+
+Requests are taken one at a time: a pipelined request waits unparsed until the one before it
+is answered.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from sockserve.http.h1.chunks import ChunkReader
+from sockserve.http.h1.framing import TRANSITIONS, Event, RemoteProtocolError, State, misplaced
+from sockserve.http.h1.head import (
+    MAX_HEADER_BYTES,
+    MAX_LINE_BYTES,
+    TOKEN,
+    RequestHead,
+    parse_head,
+    parse_request_line,
+)
+
+__all__ = ["RequestReader"]
+
+#: Looked up once, as L{sockserve.http.h1.framing} does.
+_IDLE = State.IDLE
+_BODILESS = Event.BODILESS
+_END = Event.END
+_NEXT = Event.NEXT
+
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+_LINE_BREAKS = (b"\r", b"\n")
+
+
+class RequestReader:
+    """
+    Bytes in, requests out: L{feed} it, and take what L{next_event} gives until that is
+    None.  A request's events are its L{RequestHead} and, if it has a body, the pieces of
+    that as C{bytes} and C{Event.END}.  What follows waits, unparsed, until
+    L{next_request}.
+
+    @param lenient: accept what C{http.server} does and what does no harm to framing: a
+        missing C{Host}, lines of a head ended by LF alone, bytes above 127 in the target.
+    @ivar state: where it stands.
+    """
+
+    __slots__ = ("_buffer", "_chunks", "_eof", "_lenient", "_remaining", "_searched", "state")
+
+    def __init__(self, lenient: bool = False) -> None:
+        self.state = _IDLE
+        self._lenient = lenient
+        self._buffer: bytes | bytearray = b""
+        self._eof = False
+        #: How much of an incomplete head is known not to hold the beginning of its end.
+        self._searched = 0
+        self._remaining = 0
+        self._chunks: ChunkReader | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Bytes have arrived."""
+        if not self._buffer:
+            self._buffer = data
+        else:
+            if type(self._buffer) is bytes:
+                self._buffer = bytearray(self._buffer)
+            self._buffer += data
+
+    def feed_eof(self) -> None:
+        """No more bytes will come."""
+        self._eof = True
+
+    def is_empty(self) -> bool:
+        """Whether nothing waits, and more may come."""
+        return not self._buffer and not self._eof
+
+    @property
+    def buffered(self) -> int:
+        """How many bytes wait."""
+        return len(self._buffer)
+
+    @property
+    def remaining(self) -> int | None:
+        """How much of a counted body has not been taken; None of one in chunks."""
+        return None if self.state is State.CHUNKED_BODY else self._remaining
+
+    @property
+    def eof(self) -> bool:
+        """Whether the peer has ended its side."""
+        return self._eof
+
+    def next_event(self) -> RequestHead | bytes | Event | None:
+        """
+        What comes next; None until more is fed, or in a state that has no more to give.
+
+        @raise RemoteProtocolError: the peer has broken the protocol; nothing follows.
+        """
+        read = _READERS.get(self.state)
+        if read is None:
+            return None
+        try:
+            event = read(self)
+            if event is None and self._eof:
+                self.state = TRANSITIONS[self.state][Event.EOF]
+                if self.state is State.FAILED:
+                    raise RemoteProtocolError(400, "the request ends before its end")
+            return event
+        except RemoteProtocolError:
+            self.state = State.FAILED
+            self._buffer = b""
+            raise
+
+    def next_request(self) -> None:
+        """
+        This one is answered: read the next.
+
+        @raise LocalProtocolError: it has not been read to its end.
+        """
+        try:
+            self.state = TRANSITIONS[self.state][_NEXT]
+        except KeyError:
+            raise misplaced(_NEXT, self.state) from None
+
+    def switch(self) -> bytes:
+        """
+        After this request the connection speaks another protocol.
+
+        @return: what the peer has already said in it.
+        @raise LocalProtocolError: the request has not been read to its end.
+        """
+        if self.state is not State.COMPLETE:
+            raise misplaced(Event.SWITCH, self.state)
+        self._move(Event.SWITCH)
+        return self._take(len(self._buffer))
+
+    # Inside
+
+    def _take(self, size: int) -> bytes:
+        buffer = self._buffer
+        if size >= len(buffer):
+            self._buffer = b""
+            return bytes(buffer)  # the same object, when it is bytes
+        self._buffer = bytes(buffer[size:])
+        return bytes(buffer[:size])
+
+    def _move(self, event: Event) -> None:
+        self.state = TRANSITIONS[self.state][event]
+
+    def _read_head(self) -> RequestHead | None:
+        buffer = self._buffer
+        if buffer[:1] in _LINE_BREAKS:
+            # RFC 9112 section 2.2: an empty line or more before a request is ignored.
+            buffer = self._buffer = _without_empty_lines(buffer, self._lenient)
+        if not buffer or buffer == b"\r":
+            return None
+        if self._lenient:
+            found = _HEAD_END.search(buffer, self._searched)
+            end = found.end() if found else 3
+        else:
+            end = buffer.find(b"\r\n\r\n", self._searched) + 4
+        if end > 3:
+            return self._head(end)
+        if self.state is _IDLE:
+            self._move(Event.BEGUN)
+        line_end = buffer.find(b"\n") + 1
+        size = len(buffer)
+        if (line_end or size) > MAX_LINE_BYTES:
+            raise RemoteProtocolError(414, "the request line is too long")
+        if not line_end:
+            if not TOKEN.match(buffer, 0, 1):  # no more of it: it may come byte by byte
+                raise RemoteProtocolError(400, "a request does not begin so")
+        elif size - line_end > MAX_HEADER_BYTES:
+            raise RemoteProtocolError(431, "the header section is too long")
+        elif not self._lenient and _BARE_LF.search(buffer, max(0, self._searched - 1)):
+            raise RemoteProtocolError(400, "a line ends with CR and LF")
+        elif line_end > self._searched:  # it was not whole the last time
+            _, _, version = parse_request_line(bytes(buffer[:line_end]), self._lenient)
+            if version == (0, 9):
+                return self._head(size)
+        self._searched = max(0, size - 3)
+        return None
+
+    def _head(self, end: int) -> RequestHead:
+        self._searched = 0
+        head = parse_head(self._take(end), self._lenient)
+        length = head.length
+        if length == 0:
+            self.state = TRANSITIONS[self.state][_BODILESS]
+        elif length is None:
+            self._chunks = ChunkReader()
+            self._move(Event.CHUNKED)
+        else:
+            self._remaining = length
+            self._move(Event.COUNTED)
+        return head
+
+    def _read_counted(self) -> bytes | Event | None:
+        if not self._remaining:
+            self._move(_END)
+            return _END
+        if not self._buffer:
+            return None
+        data = self._take(self._remaining)
+        self._remaining -= len(data)
+        return data
+
+    def _read_chunks(self) -> bytes | Event | None:
+        chunks = self._chunks
+        assert chunks is not None
+        if self._buffer and not chunks.complete:
+            body, taken = chunks.read(self._buffer)
+            if taken:
+                self._take(taken)
+            if body:
+                return body
+        if chunks.complete:
+            self._chunks = None
+            self._move(_END)
+            return _END
+        return None
+
+
+#: What reads in which state.
+_READERS: dict[State, Callable[[RequestReader], RequestHead | bytes | Event | None]] = {
+    State.IDLE: RequestReader._read_head,
+    State.HEAD: RequestReader._read_head,
+    State.COUNTED_BODY: RequestReader._read_counted,
+    State.CHUNKED_BODY: RequestReader._read_chunks,
+}
+
+
+def _without_empty_lines(buffer: bytes | bytearray, lenient: bool) -> bytes | bytearray:
+    start = 0
+    while buffer.startswith(b"\r\n", start) or (lenient and buffer.startswith(b"\n", start)):
+        start += 2 if buffer[start] == 13 else 1
+    return buffer[start:] if start else buffer

@@ -1,0 +1,249 @@
+"""
+Sockets: the connection as a blocking HTTP handler has it.
+
+This room owns a socket whose output is kept until somebody must have the connection itself.
+It must not know who has it meanwhile.  Runs on the handler's thread, but where it says
+otherwise.
+"""
+
+from __future__ import annotations
+
+import functools
+import socket
+import time
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from typing_extensions import override
+
+from sockserve.http.h1.head import RequestHead
+from sockserve.http.responses import BlockingResponse, ResponseFile
+from sockserve.http.spool import StockInput
+from sockserve.sockets.pumping import PumpedSocket
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+__all__ = ["BodyFile", "Hold", "Keeper", "RequestSocket"]
+
+
+class Hold(Enum):
+    """Who has the connection, and what becomes of what the handler sends."""
+
+    #: The reactor has it, and what the handler sends is kept for it to send.
+    HELD = "held"
+    #: The reactor has it; it has sent what was kept, and the handler gets it when it next
+    #: sends.
+    EAGER = "eager"
+    #: The handler has it.
+    DIRECT = "direct"
+    #: It has ended, or is about to.
+    OVER = "over"
+
+
+def _directly(name: str) -> Any:
+    """A socket's method that needs the connection itself."""
+    method = getattr(socket.socket, name)
+
+    @functools.wraps(method)
+    def call(self: RequestSocket, *arguments: Any, **words: Any) -> Any:
+        if self.gathering is not None:
+            self.gathering.go_direct()
+        return method(self, *arguments, **words)
+
+    return call
+
+
+class Keeper(Protocol):
+    """What a socket needs of the request it is for."""
+
+    hold: Hold
+    head: RequestHead
+    response: BlockingResponse
+    rfile: Any
+
+    def keep(self, data: ReadableBuffer) -> bool:
+        """The handler sends C{data}; gives false when it is to do so by itself."""
+
+    def go_direct(self) -> None:
+        """The handler needs the connection itself."""
+
+    def client_is_gone(self) -> bool:
+        """Whether the client has broken the connection."""
+
+
+class BodyFile(socket.SocketIO):
+    """
+    What follows a request's head on its connection.
+
+    @param received: how many bytes of it have come already.
+    @param patience: how long the next may be waited for: given how many have come, and how
+        many seconds they have been waited for.  None is for ever.
+    @param late: makes the error when it has taken too long.
+    @param cut_off: gives the error where that is no end of the client's.
+    """
+
+    def __init__(
+        self,
+        request: RequestSocket,
+        received: int,
+        patience: Callable[[int, float], float | None],
+        late: Callable[[], TimeoutError],
+        cut_off: Callable[[], OSError | None],
+    ) -> None:
+        super().__init__(request, "r")
+        request._io_refs += 1  # type: ignore[attr-defined]  # as socket.makefile has it
+        self._request = request
+        self._received = received
+        self._patience = patience
+        self._late = late
+        self._cut_off = cut_off
+        self._waited = 0.0
+
+    @override
+    def readinto(self, buffer: Any) -> int | None:
+        """As C{socket.SocketIO}'s."""
+        own, seconds = self._request.gettimeout(), self._patience(self._received, self._waited)
+        began = time.monotonic()
+        try:
+            if seconds is None or (own is not None and own <= seconds):
+                count = super().readinto(buffer)
+            else:
+                count = self._read_within(seconds, buffer)
+        finally:
+            self._waited += time.monotonic() - began
+        if count == 0 and (error := self._cut_off()) is not None:
+            raise error
+        self._received += count or 0
+        return count
+
+    def _read_within(self, seconds: float, buffer: Any) -> int | None:
+        own = self._request.gettimeout()
+        self._request.settimeout(max(seconds, 0.001))  # 0 would be not to wait at all
+        try:
+            return super().readinto(buffer)
+        except TimeoutError:
+            raise self._late() from None
+        finally:
+            self._request.settimeout(own)
+
+
+class RequestSocket(PumpedSocket):
+    """
+    The connection as a blocking HTTP handler has it: a real socket, whose C{makefile}
+    gives the request that was gathered.  Any thread: the handler's.
+
+    What is sent through it is kept, up to the high watermark, until the handler is over or
+    a moment has passed: the reactor sends it then, with what others have sent.  Any other
+    use, such as its descriptor's, makes it an ordinary blocking socket first.
+    """
+
+    __slots__ = ("_timeout", "gathering")
+
+    gathering: Keeper | None
+    _timeout: float | None
+
+    def __init__(
+        self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None
+    ) -> None:
+        self.gathering = None
+        self._timeout = None
+        super().__init__(family, type, proto, fileno)
+
+    @override
+    def makefile(self, mode: str = "r", *arguments: Any, **words: Any) -> Any:
+        if self.gathering is not None and mode == "rb":
+            rfile = self.gathering.rfile
+            if isinstance(rfile, StockInput):
+                rfile.belong_to(self)
+            return rfile
+        return super().makefile(mode, *arguments, **words)  # type: ignore[call-overload]
+
+    @override
+    def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
+        if self.gathering is None or not self.gathering.keep(data):
+            super().sendall(data, flags)
+
+    @override
+    def send(self, data: ReadableBuffer, flags: int = 0) -> int:
+        if self.gathering is None or not self.gathering.keep(data):
+            return super().send(data, flags)
+        return memoryview(data).nbytes
+
+    @override
+    def settimeout(self, value: float | None) -> None:
+        if value is not None:
+            value = float(value)
+            if value < 0:
+                raise ValueError("Timeout value out of range")
+        self._timeout = value
+        if self.gathering is not None and self.gathering.hold is Hold.DIRECT:
+            super().settimeout(value)
+
+    @override
+    def setblocking(self, flag: bool) -> None:
+        self.settimeout(None if flag else 0.0)
+
+    @override
+    def gettimeout(self) -> float | None:
+        return self._timeout
+
+    @override
+    def getblocking(self) -> bool:
+        return self._timeout != 0.0
+
+    def is_closed(self) -> bool:
+        """Whether the handler has closed it, be it that a file keeps the descriptor open."""
+        return bool(self._closed)  # type: ignore[attr-defined]
+
+    def become_blocking(self) -> None:
+        """Be in truth what L{gettimeout} says: it is the handler's now.  The reactor's thread."""
+        super().settimeout(self._timeout)
+
+    def become_nonblocking(self) -> None:
+        """It is the reactor's again.  The reactor's thread."""
+        super().setblocking(False)
+
+    @override
+    def close(self) -> None:
+        # One that is closed already, perhaps because the client has gone, is closed for good
+        # with the last of its files, and nobody needs to be asked.
+        if self.gathering is not None and not self.is_closed():
+            self.gathering.go_direct()
+        super().close()
+
+    detach = _directly("detach")
+    fileno = _directly("fileno")
+    recv = _directly("recv")
+    recv_into = _directly("recv_into")
+    recvfrom = _directly("recvfrom")
+    recvfrom_into = _directly("recvfrom_into")
+    recvmsg = _directly("recvmsg")
+    recvmsg_into = _directly("recvmsg_into")
+    sendmsg = _directly("sendmsg")
+    sendto = _directly("sendto")
+    shutdown = _directly("shutdown")
+
+    @property
+    def head(self) -> RequestHead:
+        """The request's head."""
+        assert self.gathering is not None
+        return self.gathering.head
+
+    @property
+    def response(self) -> BlockingResponse:
+        """What answers the request."""
+        assert self.gathering is not None
+        return self.gathering.response
+
+    @property
+    def rfile(self) -> Any:
+        """The request's body."""
+        assert self.gathering is not None
+        return self.gathering.rfile
+
+    @property
+    def wfile(self) -> ResponseFile:
+        """Where the response's body is written."""
+        return ResponseFile(self.response)

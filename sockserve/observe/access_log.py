@@ -1,0 +1,219 @@
+"""
+Access log: a line for each request that has ended.
+
+This room owns the line's two forms and the file it goes to.  It must not know how
+requests are served.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import IO, Any, cast
+
+from twisted.application.service import Service
+from twisted.logger import FileLogObserver, ILogObserver, LogEvent, Logger, LogLevel
+from typing_extensions import override
+
+from sockserve.core.statistics import HTTPRequestRecord, RequestRecord
+from sockserve.interfaces import ConfigurationError
+
+__all__ = ["LOG_FORMATS", "AccessLog", "format_combined", "format_json"]
+
+_log = Logger()
+
+
+def format_combined(event: LogEvent) -> str:
+    """
+    Of an HTTP request the combined log format to the letter.  (Apache's
+    C{%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-agent}i"}; time in UTC, of the end.)
+
+    Of others in its manner: client, two dashes, time, handler, how it ended, bytes received
+    and sent, and the seconds of each phase.
+    """
+    record: RequestRecord = event["record"]
+    when = f"[{datetime.fromtimestamp(event['log_time'], UTC):%d/%b/%Y:%H:%M:%S %z}]"
+    if isinstance(record, HTTPRequestRecord):
+        host = record.peer[0] if isinstance(record.peer, tuple) else _peer(record.peer)
+        return (
+            f'{host} - - {when} "{_quoted(record.request_line)}" {record.status or "-"}'
+            f' {record.sent or "-"} "{_quoted(record.referer)}" "{_quoted(record.user_agent)}"\n'
+        )
+    phases = " ".join(f"{name}={seconds:.6f}" for name, seconds in record.phases.items())
+    return (
+        f"{_peer(record.peer)} - - {when} {record.handler}"
+        f' "{record.outcome}" {_count(record.received)} {_count(record.sent)} {phases}'.rstrip()
+        + "\n"
+    )
+
+
+def format_json(event: LogEvent) -> str:
+    """
+    One JSON object; C{null} where the system does not tell a number of bytes, or a client
+    has not said something.
+    """
+    record: RequestRecord = event["record"]
+    when = datetime.fromtimestamp(event["log_time"], UTC)
+    shown = {
+        "time": when.isoformat(),
+        "listener": event["listener"],
+        "peer": _peer(record.peer),
+        "handler": record.handler,
+        "outcome": record.outcome,
+        "received": record.received,
+        "sent": record.sent,
+        "phases": {name: round(seconds, 6) for name, seconds in record.phases.items()},
+    }
+    if isinstance(record, HTTPRequestRecord):
+        shown |= _http_members(record)
+    return json.dumps(shown) + "\n"
+
+
+LOG_FORMATS: dict[str, Callable[[LogEvent], str]] = {
+    "combined": format_combined,
+    "json": format_json,
+}
+
+
+def _peer(address: Any) -> str:
+    if isinstance(address, tuple):
+        host, port = address[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if not address:
+        return "-"
+    # A UNIX client chooses its own name, and must not forge lines with it.
+    plain = isinstance(address, str) and address.isprintable() and " " not in address
+    return address if plain else repr(address).replace(" ", r"\x20")
+
+
+def _http_members(record: HTTPRequestRecord) -> dict[str, Any]:
+    """What the JSON of an HTTP request has besides; a request line of HTTP/0.9 has no version."""
+    words: list[str | None] = [*record.request_line.split()]
+    method, target, protocol, *_ = [*words, None, None, None] if len(words) > 1 else [None] * 3
+    return {
+        "method": method,
+        "target": target,
+        "protocol": protocol,
+        "status": record.status or None,
+        "referer": None if record.referer == "-" else record.referer,
+        "user_agent": None if record.user_agent == "-" else record.user_agent,
+    }
+
+
+#: What would end a quoted string or a line, or be taken for something else by a terminal:
+#: Apache's C{ap_escape_logitem}.
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0x100))} | {
+    ord('"'): r"\"",
+    ord("\\"): r"\\",
+}
+
+
+def _quoted(text: str) -> str:
+    """A client's words, decoded as Latin-1, for between quotation marks."""
+    return text.translate(_ESCAPES)
+
+
+def _count(size: int | None) -> str:
+    return "-" if size is None else str(size)
+
+
+class AccessLog(Service):
+    """
+    Writes to a file or to standard output while it runs; reopens the file on SIGUSR1, so
+    that it can be rotated.
+
+    @param reactor: where lines are written, and so where the file is reopened.
+    @param path: the file's name, or C{-} for standard output.
+    @param log_format: a name in L{LOG_FORMATS}.
+    @raise ConfigurationError: the file cannot be written.
+    """
+
+    def __init__(self, reactor: Any, path: str, log_format: str = "combined") -> None:
+        self._reactor = reactor
+        self._path = path
+        self._format = LOG_FORMATS[log_format]
+        self._file: IO[str] | None = None
+        self._previous: Any = None
+        self._log = Logger(namespace="sockserve.access", observer=cast(ILogObserver, self._write))
+        if path != "-":
+            self._open().close()
+
+    def observer(self, listener: str) -> Callable[[RequestRecord], None]:
+        """What to add to a server's C{observers}."""
+
+        def observe(record: RequestRecord) -> None:
+            self._log.emit(LogLevel.info, "{record}", record=record, listener=listener)
+
+        return observe
+
+    @override
+    def privilegedStartService(self) -> None:
+        """Open the file while there are still the privileges for it."""
+        self._start_writing()
+
+    @override
+    def startService(self) -> None:
+        """Open the file, and reopen it on SIGUSR1 from now on."""
+        super().startService()
+        self._start_writing()
+        # Only the main thread may; a reactor that runs elsewhere leaves signals alone.
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGUSR1, self._signalled)
+
+    @override
+    def stopService(self) -> None:
+        """Close the file."""
+        super().stopService()
+        if self._previous is not None:
+            signal.signal(signal.SIGUSR1, self._previous)
+            self._previous = None
+        self._stop_writing()
+
+    def reopen(self) -> None:
+        """
+        Close the file and open one of the same name, which may be a new one.  If there
+        cannot be one, writing to the old one goes on.
+        """
+        if self._file is not None and self._path != "-":
+            old = self._file
+            self._file = None
+            try:
+                self._start_writing()
+            except ConfigurationError as error:
+                self._file = old
+                _log.error("cannot rotate: {error}", error=error)
+            else:
+                old.close()
+
+    def _signalled(self, number: int, frame: Any) -> None:
+        # Between any two bytecodes, so perhaps in the middle of a line.
+        self._reactor.callFromThread(self.reopen)
+        if callable(self._previous):
+            self._previous(number, frame)
+
+    def _open(self) -> IO[str]:
+        try:
+            return open(self._path, "a", encoding="utf-8", buffering=1)
+        except OSError as error:
+            raise ConfigurationError(f"access-log {self._path!r}: {error.strerror}") from None
+
+    def _start_writing(self) -> None:
+        if self._file is None:
+            file = cast(IO[str], sys.__stdout__) if self._path == "-" else self._open()
+            self._file = file
+            self._observer = FileLogObserver(file, self._format)
+
+    def _stop_writing(self) -> None:
+        if self._file is not None and self._path != "-":
+            self._file.close()
+        self._file = None
+
+    def _write(self, event: LogEvent) -> None:
+        if self._file is not None:
+            self._observer(event)
+            if self._path == "-":
+                self._file.flush()

@@ -1,0 +1,401 @@
+"""
+Configuration: what a user asked for, checked, and the services it comes to.
+
+This room owns the words (option names and TOML keys are the same), their checks, and
+the messages about what cannot be.  It must not know where the words came from
+(L{sockserve.run.config_file} is one such place).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import socketserver
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from typing_extensions import override
+
+from sockserve.core.admission import Admission, parse_network
+from sockserve.core.deadlines import Deadlines
+from sockserve.core.lifecycle import handler_class, is_coroutine_handler
+from sockserve.dropin.dispatcher import can_take
+from sockserve.executors.fork import make_concurrency
+from sockserve.handlers import DatagramRequestHandler, StreamRequestHandler
+from sockserve.http.files.handler import FileRequestHandler
+from sockserve.http.handlers import HTTPRequestHandler
+from sockserve.interfaces import ConfigurationError, Phase
+from sockserve.listeners.endpoints import is_datagram_description, nearest
+from sockserve.observe.access_log import LOG_FORMATS, AccessLog
+from sockserve.run.loading import load_handler, load_server
+from sockserve.service import SocketServerService, service_from_description
+
+__all__ = [
+    "DEFAULT_LISTEN",
+    "WORDS",
+    "ServerConfig",
+    "server_config",
+]
+
+DEFAULT_LISTEN = "tcp:8000:interface=127.0.0.1"
+
+#: What goes with a server object: it has its own socket and handler.
+_SERVER_WORDS = (
+    "server", "threads", "timeout", "max-connections", "max-connections-per-peer", "allow",
+    "deny", "access-log", "log-format",
+)  # fmt: skip
+
+_CONCURRENCIES = ("serial", "threads", "fork")
+
+
+@attrs.frozen(kw_only=True)
+class ServerConfig:
+    """
+    One server: a handler, where it listens, and under which terms.
+
+    @ivar listen: descriptions, at least one.
+    @ivar handler: a handler class, or any callable that makes a handler.
+    @ivar server: a server object of C{socketserver}'s kind, instead of both.
+    @ivar concurrency: C{serial}, C{threads} or C{fork}; None for what the handler needs.
+    @ivar allow: networks, as L{Admission}'s.
+    @ivar located: puts where the words were written before a message about them.
+    """
+
+    listen: tuple[str, ...] = (DEFAULT_LISTEN,)
+    handler: Callable[..., Any]
+    server: Any = None
+    concurrency: str | None = None
+    threads: int | None = None
+    max_children: int | None = None
+    deadlines: Deadlines = attrs.Factory(Deadlines)
+    max_connections: int | None = None
+    max_connections_per_peer: int | None = None
+    allow: tuple[Any, ...] = ()
+    deny: tuple[Any, ...] = ()
+    proxy_from: tuple[Any, ...] = ()
+    access_log: str | None = None
+    log_format: str = "combined"
+    located: Callable[[str], str] = attrs.field(default=str, eq=False, repr=False)
+
+    def build(self, reactor: Any) -> MultiService:
+        """
+        The services this comes to, not started: one for each description, sharing the
+        workers and the caps.
+
+        @raise ConfigurationError: a description or a file cannot be.
+        """
+        try:
+            return self._build(reactor)
+        except ConfigurationError as error:
+            raise ConfigurationError(self.located(str(error))) from error
+
+    def _build(self, reactor: Any) -> MultiService:
+        log = None
+        if self.access_log is not None:
+            log = AccessLog(reactor, self.access_log, self.log_format)
+        parent = _Server(log)
+        service: Any
+        if self.server is not None:
+            service = self._build_object(reactor)
+            if log is not None:
+                service.server.observers.append(log.observer(service.description))
+            service.setServiceParent(parent)
+            return parent
+        concurrency = None
+        if not is_coroutine_handler(self.handler):
+            concurrency = make_concurrency(
+                reactor,
+                self.concurrency or "threads",
+                threads=self.threads,
+                max_children=self.max_children,
+            )
+        admission = self._admission()
+        for description in self.listen:
+            options: dict[str, Any] = {
+                "deadlines": self.deadlines,
+                "concurrency": concurrency,
+                "admission": admission,
+            }
+            if not is_datagram_description(description):
+                options["proxy_from"] = self.proxy_from
+            service = service_from_description(reactor, description, self.handler, **options)
+            if log is not None:
+                service.server.observers.append(log.observer(description))
+            service.setServiceParent(parent)
+        return parent
+
+    def _build_object(self, reactor: Any) -> SocketServerService:
+        options: dict[str, Any] = {"deadlines": self.deadlines, "admission": self._admission()}
+        if self.threads is not None:
+            options["threads"] = self.threads
+        return SocketServerService(self.server, reactor, **options)
+
+    def _admission(self) -> Admission:
+        return Admission(
+            max_connections=self.max_connections,
+            max_connections_per_peer=self.max_connections_per_peer,
+            allow=self.allow,
+            deny=self.deny,
+        )
+
+    def summary(self) -> list[str]:
+        """What would run, a line each, for people."""
+        name = getattr(handler_class(self.handler), "__qualname__", repr(self.handler))
+        if self.server is not None:
+            kind, where = type(self.server).__qualname__, self.server.server_address
+            first = [f"server {kind}: {name} on {where}"]
+        else:
+            place = (
+                "the reactor"
+                if is_coroutine_handler(self.handler)
+                else {
+                    None: "threads",
+                    "threads": "threads",
+                    "serial": "one thread",
+                    "fork": "child processes",
+                }[self.concurrency]
+            )
+            first = [f"listen {description}: {name} on {place}" for description in self.listen]
+        deadlines = " ".join(
+            f"{phase}={'none' if value is None else f'{value:g}'}"
+            for phase in Phase
+            if (value := getattr(self.deadlines, phase)) or True
+        )
+        return [*first, f"deadlines {deadlines}"]
+
+
+class _Server(MultiService):
+    """Listeners and their access log, which goes last: requests end while they drain."""
+
+    def __init__(self, log: AccessLog | None) -> None:
+        super().__init__()
+        self._log = log
+        if log is not None:
+            log.setServiceParent(self)
+
+    @override
+    def stopService(self) -> Deferred[Any]:
+        Service.stopService(self)
+        stopped = [maybeDeferred(child.stopService) for child in self if child is not self._log]
+        return DeferredList(stopped, consumeErrors=True).addCallback(self._stop_log)
+
+    def _stop_log(self, stopped: Any) -> Any:
+        if self._log is not None:
+            self._log.stopService()
+        return stopped
+
+
+def server_config(words: Mapping[str, Any]) -> ServerConfig:
+    """
+    Check one server's words.
+
+    @param words: by option name, C{max-connections} and so on; the values as strings
+        or, from TOML, of their own types.
+    @raise ConfigurationError: one is unknown or cannot be.
+    """
+    for word in words:
+        if word not in WORDS:
+            raise ConfigurationError(f"unknown word {word!r}{nearest(word, WORDS)}")
+        if "server" in words and word not in _SERVER_WORDS:
+            raise ConfigurationError(f"{word}: does not go with server, which has its own")
+    settings = {
+        WORDS[word][0]: WORDS[word][1](word, value)
+        for word, value in words.items()
+        if word not in ("handler", "path")
+    }
+    if "server" in words:
+        config = ServerConfig(handler=settings["server"].RequestHandlerClass, **settings)
+        _check_object(config)
+        return config
+    config = ServerConfig(handler=_handler(words), **settings)
+    _check(config)
+    return config
+
+
+def _handler(words: Mapping[str, Any]) -> Callable[..., Any]:
+    if "handler" in words and "path" in words:
+        raise ConfigurationError("handler and path: give one of them")
+    if "handler" in words:
+        return load_handler(_text("handler", words["handler"]))
+    directory = os.path.abspath(_text("path", words.get("path", ".")))
+    if not os.path.isdir(directory):
+        raise ConfigurationError(f"path {directory!r}: not a directory")
+    return functools.partial(FileRequestHandler, directory=directory)
+
+
+def _check_object(config: ServerConfig) -> None:
+    """What would not apply to the server object."""
+    server, usual = config.server, Deadlines()
+    kind = type(server).__qualname__
+    alone = None if can_take(server) else f"{kind} processes requests by itself"
+    serial = unconnected = None
+    if not isinstance(server, socketserver.ThreadingMixIn):
+        serial = f"{kind} is no socketserver.ThreadingMixIn and serves one request at a time"
+    if getattr(server, "socket_type", None) == socket.SOCK_DGRAM:
+        unconnected = f"{kind} has no connections"
+    faults = [
+        ("threads", config.threads, alone or serial),
+        ("access-log", config.access_log, alone),
+        ("max-connections", config.max_connections, alone or unconnected),
+        ("max-connections-per-peer", config.max_connections_per_peer, alone or unconnected),
+    ]
+    for phase in Phase:
+        fault = unconnected or (None if phase is Phase.HANDSHAKE else alone)
+        seconds = getattr(config.deadlines, phase)
+        if phase is not Phase.DRAIN and seconds != getattr(usual, phase):
+            faults.append((f"timeout {phase}", phase, fault))
+    for word, value, fault in faults:
+        if value is not None and fault is not None:
+            raise ConfigurationError(f"{word}: does not go with this server: {fault}")
+
+
+def _check(config: ServerConfig) -> None:
+    """What only several words together show."""
+    cls = handler_class(config.handler)
+    name = getattr(cls, "__qualname__", repr(cls))
+    if is_coroutine_handler(config.handler):
+        for word, value in (
+            ("concurrency", config.concurrency),
+            ("threads", config.threads),
+            ("max-children", config.max_children),
+        ):
+            if value is not None:
+                raise ConfigurationError(
+                    f"{word}: handler {name} is async def and runs on the reactor; leave"
+                    f" {word} out, or write handle without async"
+                )
+    if not config.listen:
+        raise ConfigurationError("listen: give at least one description")
+    if config.threads is not None and config.concurrency not in (None, "threads"):
+        raise ConfigurationError(
+            f"threads: goes with concurrency threads, not {config.concurrency}"
+        )
+    if config.max_children is not None and config.concurrency != "fork":
+        raise ConfigurationError("max-children: goes with concurrency fork")
+    for description in config.listen:
+        datagrams = is_datagram_description(description)
+        if datagrams and _derives(
+            cls, StreamRequestHandler, socketserver.StreamRequestHandler, HTTPRequestHandler
+        ):
+            raise ConfigurationError(
+                f"listen {description!r}: handler {name} serves streams; listen on tcp:,"
+                " tls: or unix:"
+            )
+        if not datagrams and _derives(
+            cls, DatagramRequestHandler, socketserver.DatagramRequestHandler
+        ):
+            raise ConfigurationError(
+                f"listen {description!r}: handler {name} serves datagrams; listen on udp:,"
+                " udp6: or unixgram:"
+            )
+
+
+def _derives(cls: Any, *bases: type) -> bool:
+    return isinstance(cls, type) and issubclass(cls, bases)
+
+
+# The kinds of values
+
+
+def _server_object(word: str, value: object) -> socketserver.BaseServer:
+    return load_server(_text(word, value))
+
+
+def _text(word: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{word}: {value!r} is not a text")
+    if not value:
+        raise ConfigurationError(f"{word}: it is empty")
+    return value
+
+
+def _texts(word: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, (list, tuple)):
+        return tuple(_text(word, item) for item in value)
+    return (_text(word, value),)
+
+
+def _number(word: str, value: object) -> int:
+    try:
+        if isinstance(value, (bool, float)):
+            raise ValueError
+        number = int(value)  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        raise ConfigurationError(f"{word}: {value!r} is not a whole number") from None
+    if number < 1:
+        raise ConfigurationError(f"{word}: {number} is less than 1")
+    return int(number)
+
+
+def _choice(*choices: str) -> Callable[[str, object], str]:
+    def choose(word: str, value: object) -> str:
+        if value not in choices:
+            hint = nearest(str(value), choices)
+            raise ConfigurationError(f"{word}: {value!r} is not one of {', '.join(choices)}{hint}")
+        return str(value)
+
+    return choose
+
+
+def _networks(word: str, value: object) -> tuple[Any, ...]:
+    try:
+        return tuple(parse_network(text) for text in _texts(word, value))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{word}: {error}") from None
+
+
+def _deadlines(word: str, value: object) -> Deadlines:
+    """From C{["idle=60", …]} or, in TOML, C{{idle = 60, …}}."""
+    if isinstance(value, Mapping):
+        pairs = list(value.items())
+    else:
+        pairs = []
+        for text in _texts(word, value):
+            phase, equals, seconds = text.partition("=")
+            if not equals:
+                raise ConfigurationError(f"{word} {text!r}: write PHASE=SECONDS")
+            pairs.append((phase, seconds))
+    phases = [str(phase) for phase in Phase]
+    settings: dict[str, float | None] = {}
+    for phase, seconds in pairs:
+        if phase not in phases:
+            raise ConfigurationError(
+                f"{word}: {phase!r} is not one of {', '.join(phases)}{nearest(phase, phases)}"
+            )
+        if seconds == "none":
+            settings[phase] = None
+            continue
+        try:
+            if isinstance(seconds, bool):
+                raise ValueError
+            settings[phase] = float(seconds)
+            Deadlines(**{phase: settings[phase]})
+        except (TypeError, ValueError, ConfigurationError):
+            raise ConfigurationError(
+                f"{word} {phase}: {seconds!r} is not a number of seconds above 0, nor none"
+            ) from None
+    return Deadlines(**settings)
+
+
+#: By word: the setting of L{ServerConfig} it is for, and what checks its value.
+WORDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
+    "listen": ("listen", _texts),
+    "handler": ("handler", _text),
+    "path": ("path", _text),
+    "server": ("server", _server_object),
+    "concurrency": ("concurrency", _choice(*_CONCURRENCIES)),
+    "threads": ("threads", _number),
+    "max-children": ("max_children", _number),
+    "timeout": ("deadlines", _deadlines),
+    "max-connections": ("max_connections", _number),
+    "max-connections-per-peer": ("max_connections_per_peer", _number),
+    "allow": ("allow", _networks),
+    "deny": ("deny", _networks),
+    "proxy-from": ("proxy_from", _networks),
+    "access-log": ("access_log", _text),
+    "log-format": ("log_format", _choice(*LOG_FORMATS)),
+}

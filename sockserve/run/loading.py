@@ -1,0 +1,98 @@
+"""
+Loading: the objects that names like C{MODULE:CLASS} stand for.
+
+This room owns importing them, and the messages about what is not there.  It must not know
+what becomes of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import socketserver
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from sockserve.core.lifecycle import is_coroutine_handler
+from sockserve.dropin.service import why_not_served
+from sockserve.interfaces import ConfigurationError
+from sockserve.listeners.endpoints import nearest, one_line
+
+__all__ = ["load_handler", "load_server"]
+
+
+def load_handler(name: str) -> Callable[..., Any]:
+    """
+    Import C{MODULE:CLASS} or C{MODULE.CLASS}; the current folder is looked in, too.
+
+    @raise ConfigurationError: there is no such module or name in it, or importing it
+        fails.
+    """
+    found = _load("handler", name, "CLASS")
+    if not callable(found):
+        raise ConfigurationError(f"handler {name!r}: {found!r} is not a class or callable")
+    is_coroutine_handler(found)
+    return found  # type: ignore[no-any-return]
+
+
+def load_server(name: str) -> socketserver.BaseServer:
+    """
+    Import C{MODULE:OBJECT}, a server or a callable that returns one.
+
+    @raise ConfigurationError: there is none, or none that can be served.
+    """
+    found: Any = _load("server", name, "OBJECT")
+    if not isinstance(found, socketserver.BaseServer) and callable(found):
+        try:
+            found = found()
+        except (Exception, SystemExit) as error:
+            raise ConfigurationError(
+                f"server {name!r}: calling it raised {type(error).__name__}: {one_line(error)}"
+            ) from error
+    if not isinstance(found, socketserver.BaseServer):
+        if inspect.iscoroutine(found):
+            found.close()
+        raise ConfigurationError(
+            f"server {name!r}: {found!r} is not a socketserver.BaseServer, nor returns one"
+        )
+    if fault := why_not_served(found):
+        raise ConfigurationError(f"server {name!r}: {fault}")
+    return found
+
+
+def _load(word: str, name: str, kind: str) -> Any:
+    """What C{MODULE:NAME} or C{MODULE.NAME} names; C{word} and C{kind} are for messages."""
+    module_name, colon, attribute = name.partition(":")
+    if not colon:
+        module_name, _, attribute = name.rpartition(".")
+    if module_name.endswith(".py") or "/" in module_name:
+        raise ConfigurationError(
+            f"{word} {name!r}: write MODULE:{kind}; a module's name is what import takes"
+        )
+    if not module_name or not attribute or not all(module_name.split(".")):
+        raise ConfigurationError(f"{word} {name!r}: write MODULE:{kind}")
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module_name + ".").startswith(error.name + "."):
+            raise ConfigurationError(f"{word} {name!r}: no module {error.name!r}") from None
+        raise ConfigurationError(f"{word} {name!r}: importing it: {error}") from error
+    except (Exception, SystemExit) as error:  # a script without a main guard ends itself
+        raise ConfigurationError(
+            f"{word} {name!r}: importing it raised {type(error).__name__}: {one_line(error)}"
+        ) from error
+    found: Any = module
+    where = module_name
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            hint = nearest(part, [word for word in dir(found) if not word.startswith("_")])
+            raise ConfigurationError(f"{word} {name!r}: no {part!r} in {where}{hint}") from None
+        where = f"{where}.{part}"
+    return found

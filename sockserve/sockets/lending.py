@@ -1,0 +1,231 @@
+"""
+Lending: how a blocking handler gets the very socket of a connection the reactor owns.
+
+A plain TCP or UNIX connection's own descriptor is I{lent}: the reactor stops reading and
+writing it and keeps only its timers.  This room owns that, finding a lent socket again
+whatever a handler does with it, and what the kernel can tell about it.  It must not know
+handlers or servers.  (What is more than a socket is pumped: L{sockserve.sockets.pumping}.)
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from errno import EMFILE, ENFILE
+from typing import Any, NamedTuple
+
+from twisted.internet import tcp
+
+__all__ = [
+    "SocketIdentity",
+    "TransferCounts",
+    "is_broken",
+    "is_lendable",
+    "lend",
+    "peer_is_gone",
+    "transfer_counts",
+]
+
+
+def is_lendable(transport: Any) -> bool:
+    """Whether the transport is nothing but a socket, so that the socket can be lent."""
+    return isinstance(transport, tcp.Connection) and not transport.TLS
+
+
+def lend(transport: tcp.Connection) -> socket.socket:
+    """
+    Take the socket away from the reactor for good and make it blocking, as the
+    stdlib's C{accept} returns it.  Runs on the reactor thread.
+
+    The transport must have nothing to write.  It is not told of the connection's
+    end: once its descriptor is closed by someone else, asking the reactor to forget
+    it would search all descriptors, and what it would do besides is close the socket.
+    """
+    transport.stopReading()
+    transport.stopWriting()
+    lent: socket.socket = transport.socket
+    lent.settimeout(socket.getdefaulttimeout())
+    return lent
+
+
+class SocketIdentity:
+    """
+    Finds a socket again by its descriptor, whatever a handler has done with its
+    socket object: closed it, or moved the descriptor elsewhere (C{detach},
+    C{ssl.wrap_socket}).
+
+    The descriptor's inode is what makes it safe: a number that was closed may belong
+    to a stranger by now.
+    """
+
+    __slots__ = ("_descriptor", "_inode")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._descriptor = sock.fileno()
+        self._inode = os.fstat(self._descriptor).st_ino
+
+    def shutdown(self, how: int, *, reset: bool = False) -> None:
+        """
+        End one direction or both, which wakes whoever is blocked in C{recv}, C{send}
+        or C{select} on it.  Any thread.
+
+        @param how: as for C{socket.shutdown}.
+        @param reset: let the close that follows drop what the peer has not taken.
+        """
+        with self._found() as sock:
+            if sock is not None:
+                try:
+                    if reset:
+                        linger = struct.pack("ii", 1, 0)
+                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    sock.shutdown(how)
+                except OSError:
+                    pass
+
+    def send(self, data: bytes) -> None:
+        """Send what the kernel takes of C{data} at once.  Any thread."""
+        with self._found() as sock:
+            if sock is not None:
+                try:
+                    sock.send(data, socket.MSG_DONTWAIT)
+                except OSError:
+                    pass
+
+    @contextmanager
+    def _found(self) -> Iterator[socket.socket | None]:
+        """The socket for a moment; None, if it is no more."""
+        try:
+            # A duplicate cannot be closed under us between the look and the act.
+            descriptor = os.dup(self._descriptor)
+        except OSError as error:
+            if error.errno not in (EMFILE, ENFILE):
+                yield None
+                return
+            # None to be had, and connections that do not end are why: do without.
+            descriptor = self._descriptor
+        sock = None
+        try:
+            if os.fstat(descriptor).st_ino == self._inode:
+                sock = socket.socket(fileno=descriptor)
+        except OSError:
+            pass
+        try:
+            yield sock
+        finally:
+            if sock is not None:
+                sock.detach()
+            if descriptor != self._descriptor:
+                os.close(descriptor)
+
+
+class TransferCounts(NamedTuple):
+    """
+    What the kernel knows about a TCP connection's traffic.
+
+    @ivar received: bytes from the peer.
+    @ivar sent: bytes to the peer, acknowledged or on their way.
+    @ivar unsent: of these, bytes the peer has not acknowledged.
+    @ivar since_received: seconds since a byte last came; at first, since accept.
+    @ivar since_sent: seconds since a byte last went; likewise.
+    """
+
+    received: int
+    sent: int
+    unsent: int
+    since_received: float
+    since_sent: float
+
+    def idle_seconds(self, limit: float) -> float:
+        """How long until no byte has moved for C{limit} seconds."""
+        return limit - min(self.since_sent, self.since_received)
+
+    def write_seconds(self, limit: float) -> float:
+        """How long until the peer has taken nothing of what waits for C{limit} seconds."""
+        return limit - self.since_sent if self.unsent else limit
+
+
+#: Offsets in Linux's C{struct tcp_info} (include/uapi/linux/tcp.h): the milliseconds
+#: since data was last sent and last received, and the byte counters of Linux 4.1.
+_LAST_DATA_SENT = 44
+_LAST_DATA_RECEIVED = 52
+_BYTES_ACKED = 120
+_BYTES_RECEIVED = 128
+_TCP_INFO_BYTES = 136
+_SIOCOUTQ = 0x5411
+
+#: By C{tcpi_state}: whether we have sent, and have received, a FIN (include/net/
+#: tcp_states.h).
+_FIN_COUNTED = {4: (1, 0), 5: (1, 0), 6: (1, 1), 8: (0, 1), 9: (1, 1), 11: (1, 1)}
+
+
+def transfer_counts(sock: socket.socket | None) -> TransferCounts | None:
+    """
+    Ask the kernel about a lent connection; None where it does not say: UNIX sockets, other
+    systems than Linux, a closed or detached socket, or one that was let go.  Any thread.
+    """
+    if sys.platform != "linux" or sock is None:
+        return None
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    import fcntl
+
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        queued = struct.unpack("i", fcntl.ioctl(sock.fileno(), _SIOCOUTQ, b"\0\0\0\0"))[0]
+    except (OSError, ValueError):
+        return None
+    if len(info) < _TCP_INFO_BYTES:
+        return None
+    # A FIN takes a number of its own and is counted with the bytes.
+    sent_fin, received_fin = _FIN_COUNTED.get(info[0], (0, 0))
+    (last_sent,) = struct.unpack_from("I", info, _LAST_DATA_SENT)
+    (last_received,) = struct.unpack_from("I", info, _LAST_DATA_RECEIVED)
+    acked, received = struct.unpack_from("QQ", info, _BYTES_ACKED)
+    return TransferCounts(
+        received - received_fin,
+        acked + queued - sent_fin,
+        queued,
+        last_received / 1000,
+        last_sent / 1000,
+    )
+
+
+def is_broken(sock: socket.socket) -> bool:
+    """
+    Whether a connection is of no more use; one whose peer has only ended its own side is.
+    Never blocks, takes no bytes.  Any thread.
+    """
+    try:
+        poll = select.poll()
+        poll.register(sock, 0)
+        return bool(poll.poll(0))
+    except (OSError, ValueError):
+        return True
+
+
+def peer_is_gone(request: object) -> bool:
+    """
+    Whether the peer has ended or broken a handler's connection, so that an error of
+    that handler's is the peer's doing.  Never blocks, takes no bytes.  Any thread.
+    """
+    if not isinstance(request, socket.socket):
+        return False
+    try:
+        poll = select.poll()
+        poll.register(request, select.POLLIN)
+        ready = poll.poll(0)
+        # First of all: a socket with a timeout would be waited for. And a reset leaves what
+        # came before it to be read.
+        if not ready or ready[0][1] != select.POLLIN:
+            return bool(ready)
+        # Not by an override: TLS knows no flags.
+        return not socket.socket.recv(request, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except (OSError, ValueError):
+        return True

@@ -1,0 +1,325 @@
+"""
+Blocking: a stream request served by a blocking handler, on a thread or in a child.
+
+This room owns the two ways such a handler holds its connection while the reactor keeps
+the deadlines: L{LentServing} and L{PumpedServing}.  It must not know how a connection
+came about.  Everything runs on the reactor thread but what says otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from twisted.python.failure import Failure
+from typing_extensions import override
+from zope.interface import implementer
+
+from sockserve.core.lifecycle import serve
+from sockserve.interfaces import IConcurrency, IJob, Outcome, Phase
+from sockserve.sockets.lending import SocketIdentity, lend, transfer_counts
+from sockserve.sockets.pumping import Pump, PumpedSocket, stand_for
+from sockserve.streams.channel import Connection, Part, Serving
+
+__all__ = ["LentServing", "PumpedServing"]
+
+#: A connection on which nothing came for so long is, as far as can be told, between two
+#: messages when the service stops.
+QUIET_SECONDS = 1.0
+
+
+@implementer(IJob)
+class _BlockingServing(Serving):
+    """A blocking handler on a thread or in a child: the part both sockets share."""
+
+    def __init__(self, protocol: Connection) -> None:
+        super().__init__(protocol)
+        concurrency = self.factory.concurrency
+        assert concurrency is not None
+        self._concurrency: IConcurrency = concurrency
+        self._process = os.getpid()
+        self._draining = False
+
+    def process(self) -> None:
+        self._queued_at = self.timer.seconds()
+        self._concurrency.run(self)
+
+    def started(self) -> None:
+        self._handler_began()
+        self.protocol.record.phases["queue"] = self.timer.seconds() - self._queued_at
+
+    def lasts(self) -> None:
+        """Most connections do."""
+
+    def serve(self) -> Outcome:
+        """Runs on the worker thread or in the child."""
+        if os.getpid() != self._process:
+            self.serve_in_child()
+        return serve(self.factory, self.request, self.protocol.client_address)
+
+    @property
+    def descriptors(self) -> tuple[int]:
+        """What the child needs."""
+        return (self.request.fileno(),)
+
+    def serve_in_child(self) -> None:
+        """This is a child's own copy now.  Runs in the child."""
+
+    def forked(self) -> None:
+        self.factory.close_request(self.request)
+
+    def ended(self, outcome: Outcome) -> None:
+        self._handler_ended(outcome)
+        self._over(Part.HANDLER)
+
+    def failed(self, error: OSError) -> None:
+        self._handler_ended(Outcome.ERROR)
+        self.parts &= ~Part.HANDLER
+        try:
+            raise error
+        except OSError:
+            self.factory.handle_error(self.request, self.protocol.client_address)
+        self.factory.shutdown_request(self.request)
+
+    def expire(self, phase: Phase) -> None:
+        if self.parts & Part.HANDLER:
+            if not self._concurrency.kill(self):
+                self.interrupt()
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        if self.parts & Part.HANDLER:
+            if not self._concurrency.kill(self):
+                self.interrupt()
+        elif self._concurrency.withdraw(self):
+            self.factory.shutdown_request(self.request)
+        else:  # served by means of an override's own
+            self.interrupt()
+
+    @override
+    def drain(self) -> None:
+        self._draining = True
+        self._ends_when_quiet()
+
+    def _ends_when_quiet(self) -> bool:
+        """
+        While the service stops: end the handler's input as soon as its client has been
+        quiet for a while, as far as that can be told.
+
+        @return: whether the service stops.
+        """
+        if self._draining:
+            quiet = self.quiet_seconds()
+            if quiet is None:
+                pass
+            elif quiet >= QUIET_SECONDS:
+                self.end_input()
+            else:
+                self.timer.arm(Phase.IDLE, QUIET_SECONDS - quiet)
+        return self._draining
+
+    def quiet_seconds(self) -> float | None:
+        """Seconds since the client last sent a byte; None where nobody can tell."""
+        raise NotImplementedError
+
+    def end_input(self) -> None:
+        """End the handler's input; its output still leaves."""
+        raise NotImplementedError
+
+    @override
+    def owned_descriptors(self) -> Iterator[int]:
+        yield from super().owned_descriptors()
+        yield self.request.fileno()
+
+    def interrupt(self) -> None:
+        """Wake the handler wherever it is blocked on its socket, with an end of file."""
+        raise NotImplementedError
+
+
+class LentServing(_BlockingServing):
+    """A blocking handler with the connection's own socket."""
+
+    request: socket.socket
+
+    def __init__(self, protocol: Connection) -> None:
+        super().__init__(protocol)
+        self.request = lend(self.transport)
+        self._identity = SocketIdentity(self.request)
+        # The transport is not heard of again: let go of it, and of its cycle with us.
+        self.transport = protocol.transport = None
+        # Until the kernel was asked; a child does not tell.
+        protocol.record.received = protocol.record.sent = None
+        self.timer.arm(Phase.IDLE, self.deadlines.idle)
+        self.timer.arm(Phase.WRITE, self.deadlines.write)
+
+    @override
+    def ended(self, outcome: Outcome) -> None:
+        self.parts &= ~Part.CONNECTION
+        super().ended(outcome)
+
+    @override
+    def abandon(self) -> None:
+        super().abandon()
+        self._over(Part.CONNECTION)
+
+    @override
+    def measure(self) -> None:
+        counts = transfer_counts(self.request)
+        if counts is not None:
+            self.protocol.record.received = counts.received
+            self.protocol.record.sent = counts.sent
+
+    @override
+    def closing(self) -> None:
+        if not self.parts & Part.HANDLER:
+            self.factory.reactor.callFromThread(self._over, Part.CONNECTION)
+
+    def passed(self, phase: Phase) -> bool:
+        """
+        The reactor does not see a lent connection's bytes; the kernel does.  Where it
+        does not tell, C{idle} and C{write} do not apply.
+        """
+        if phase not in (Phase.IDLE, Phase.WRITE):
+            return True
+        if phase is Phase.IDLE and self._ends_when_quiet():
+            return False
+        left = self._seconds_left(phase)
+        if left is None:
+            return False
+        if left > 0:
+            self.timer.arm(phase, left)
+            return False
+        return True
+
+    def _seconds_left(self, phase: Phase) -> float | None:
+        """How long until C{idle} or C{write} could pass; None for never.  Any thread."""
+        counts = transfer_counts(self.request)
+        limit = self.deadlines.idle if phase is Phase.IDLE else self.deadlines.write
+        if counts is None or limit is None:
+            return None
+        if phase is Phase.IDLE:
+            return counts.idle_seconds(limit)
+        return counts.write_seconds(limit)
+
+    @override
+    def serve_in_child(self) -> None:
+        # The parent has closed its copy and can ask the kernel nothing.
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        """Keeps C{idle} and C{write} where no reactor does: a thread in the child."""
+        while True:
+            left = [self._seconds_left(phase) for phase in (Phase.IDLE, Phase.WRITE)]
+            known = [seconds for seconds in left if seconds is not None]
+            if not known:
+                return
+            if min(known) <= 0:
+                self.interrupt()
+                return
+            time.sleep(min(known))
+
+    @override
+    def quiet_seconds(self) -> float | None:
+        counts = transfer_counts(self.request)
+        return None if counts is None else counts.since_received
+
+    @override
+    def end_input(self) -> None:
+        self._identity.shutdown(socket.SHUT_RD)
+
+    @override
+    def expire(self, phase: Phase) -> None:
+        if phase is Phase.WRITE or phase is Phase.DRAIN:
+            self._identity.shutdown(socket.SHUT_RDWR, reset=True)
+        super().expire(phase)
+
+    @override
+    def interrupt(self) -> None:
+        self._identity.shutdown(socket.SHUT_RDWR)
+
+
+class PumpedServing(_BlockingServing):
+    """A blocking handler with one end of a socketpair."""
+
+    request: socket.socket
+
+    def __init__(self, protocol: Connection, addresses: tuple[Any, Any]) -> None:
+        """
+        @raise OSError: there is no descriptor to be had.
+        """
+        super().__init__(protocol)
+        inner, outer = socket.socketpair()
+        request = PumpedSocket(fileno=inner.detach())
+        stand_for(request, self.transport, addresses)
+        request.settimeout(socket.getdefaulttimeout())
+        self._pump = Pump(
+            self.factory.reactor, self.transport, request, outer, self.deadlines, self.timer
+        )
+        self.request = self._pump.request
+        self.feed = self._pump.feed
+
+    @override
+    def ended(self, outcome: Outcome) -> None:
+        super().ended(outcome)
+        self._pump.served()
+
+    @override
+    def serve_in_child(self) -> None:
+        self._pump.request.forked()
+
+    @override
+    def closing(self) -> None:
+        if not self.parts & Part.HANDLER:
+            self.factory.reactor.callFromThread(self._pump.served)
+
+    @override
+    def owned_descriptors(self) -> Iterator[int]:
+        yield from super().owned_descriptors()
+        yield self._pump.fileno()
+
+    @override
+    def read_ended(self) -> None:
+        self._pump.feed_eof()
+
+    @override
+    def lost(self, reason: Failure) -> None:
+        self.protocol.record.received = self._pump.received
+        self.protocol.record.sent = self._pump.sent
+        self._pump.transport_lost()
+        super().lost(reason)
+
+    @override
+    def passed(self, phase: Phase) -> bool:
+        return not (phase is Phase.IDLE and self._ends_when_quiet())
+
+    @override
+    def quiet_seconds(self) -> float | None:
+        return self._pump.quiet()
+
+    @override
+    def end_input(self) -> None:
+        self._pump.feed_eof()
+
+    @override
+    def abort(self) -> None:
+        super().abort()
+        self._abort_connection()
+
+    @override
+    def expire(self, phase: Phase) -> None:
+        super().expire(phase)
+        if phase in (Phase.WRITE, Phase.DRAIN):  # nothing more is waited for
+            self._abort_connection()
+
+    def _abort_connection(self) -> None:
+        if self.parts & Part.CONNECTION:  # Twisted's TLS cannot stand it afterwards
+            self.transport.abortConnection()
+
+    @override
+    def interrupt(self) -> None:
+        self._pump.interrupt()

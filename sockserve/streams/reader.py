@@ -1,0 +1,390 @@
+"""
+Reading: the awaitable C{rfile} of a coroutine handler.
+
+This room owns the input buffer, its watermarks, the meaning of each read, and which
+deadline guards it.  It must not know handlers, servers or how a connection came about.
+Everything here runs on the reactor thread.
+"""
+
+from __future__ import annotations
+
+from asyncio import IncompleteReadError, LimitOverrunError
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any
+
+from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.tasks import Wakeup
+from sockserve.interfaces import DeadlineExpired, Phase
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["HIGH_WATER_BYTES", "LOW_WATER_BYTES", "StreamReader"]
+
+#: Above this many buffered bytes the other side is made to wait.  64 KiB: asyncio's
+#: and Twisted's (C{FileDescriptor.bufferSize}) default.
+HIGH_WATER_BYTES = 64 * 1024
+
+#: At or below this many it may go on.  A quarter of the high one, as asyncio's.
+LOW_WATER_BYTES = 16 * 1024
+
+#: Looked up once: reading a member of an enumeration costs ten times a global's time
+#: (CPython 3.11), and these are read for every message.
+_IDLE = Phase.IDLE
+_HEADER = Phase.HEADER
+
+
+class _Sink(bytearray):
+    """A buffer that keeps nothing."""
+
+    def __iadd__(self, data: object) -> Self:
+        return self
+
+
+class _Now:
+    """An awaitable that does not wait."""
+
+    def __await__(self) -> Any:
+        return iter(())
+
+
+_NOW = _Now()
+
+
+class StreamReader:
+    """
+    What a coroutine handler reads from: C{self.rfile}.
+
+    The names and results are those of L{asyncio.StreamReader} and of the file
+    objects C{socket.makefile} makes; end of file is C{b""}.  One read at a time.
+
+    Every method that waits raises L{DeadlineExpired} when a deadline of the connection
+    passes and L{ConnectionError} when the connection broke, once; after that there is
+    only end of file.  (Not after a timeout the handler itself has set.)
+
+    @ivar limit: the longest line or separated piece in bytes that is gathered when
+        the caller names no limit.
+    """
+
+    __slots__ = (
+        "_base",
+        "_began",
+        "_buffer",
+        "_deadlines",
+        "_draining",
+        "_eof",
+        "_error",
+        "_own_timeout",
+        "_own_timeout_passed",
+        "_paused",
+        "_phase",
+        "_timer",
+        "_transport",
+        "_waiter",
+        "_wakeup",
+        "idle",
+        "limit",
+        "received",
+    )
+
+    def __init__(self, transport: Any, deadlines: Deadlines, timer: DeadlineTimer) -> None:
+        self._transport = transport
+        self._deadlines = deadlines
+        self._timer = timer
+        self._buffer = bytearray()
+        self._eof = False
+        self._draining = False
+        self._error: BaseException | None = None
+        self._paused = False
+        #: What is awaited now; and the one to await next time.
+        self._waiter: Wakeup | None = None
+        self._wakeup = Wakeup()
+        #: The deadline that guards the message being read, once it has begun.
+        self._phase: Phase | None = None
+        self._began = 0.0
+        self._base = 0
+        self.idle = deadlines.idle
+        self._own_timeout = False
+        self._own_timeout_passed = False
+        self.limit = HIGH_WATER_BYTES
+        self.received = 0
+
+    def __repr__(self) -> str:
+        return f"<StreamReader buffered={len(self._buffer)} eof={self._eof}>"
+
+    # What handlers call
+
+    async def read(self, n: int = -1) -> bytes:
+        """
+        Up to C{n} bytes, as soon as there are any; with C{n} negative everything up
+        to end of file.
+        """
+        if n < 0:
+            parts = []
+            while part := await self.read(HIGH_WATER_BYTES):
+                parts.append(part)
+            return b"".join(parts)
+        if n == 0:
+            return b""
+        while not self._buffer and not self._eof:
+            await self._arrival(None)
+        return self._take(min(n, len(self._buffer)))
+
+    async def readline(self, limit: int = -1) -> bytes:
+        """
+        A line with its newline, or what there is before end of file.
+
+        @param limit: as C{io.IOBase.readline}'s C{size}: return at most so many
+            bytes.
+        @raise LimitOverrunError: no C{limit} was named and the line is longer than
+            L{limit}.
+        """
+        if limit == 0:
+            return b""
+        buffer = self._buffer
+        searched = 0
+        while True:
+            end = buffer.find(b"\n", searched) + 1
+            if limit > 0 and (end > limit or (not end and len(buffer) >= limit)):
+                end = limit
+            if end:
+                if end > self.limit and limit < 0:
+                    raise self._overrun(end - 1)
+                return self._take(end)
+            searched = len(buffer)
+            if searched > self.limit and limit < 0:
+                raise self._overrun(searched)
+            if self._eof:
+                return self._take(searched)
+            await self._arrival(_HEADER)
+
+    async def readuntil(self, separator: bytes = b"\n") -> bytes:
+        """
+        Everything up to and with C{separator}.
+
+        @raise IncompleteReadError: end of file came first; C{partial} has the rest.
+        @raise LimitOverrunError: more than L{limit} bytes came without it.
+        """
+        if not separator:
+            raise ValueError("the separator is at least one byte long")
+        buffer = self._buffer
+        searched = 0
+        while True:
+            start = buffer.find(separator, searched)
+            end = len(buffer) if start < 0 else start + len(separator)
+            if end > self.limit:
+                consumed = end - len(separator) + (start < 0)
+                raise LimitOverrunError(f"no {separator!r} within {self.limit} bytes", consumed)
+            if start >= 0:
+                return self._take(end)
+            searched = max(0, end + 1 - len(separator))
+            if self._eof:
+                raise IncompleteReadError(self._take(end), None)
+            await self._arrival(_HEADER)
+
+    async def readexactly(self, n: int) -> bytes:
+        """
+        Exactly C{n} bytes.
+
+        @raise IncompleteReadError: end of file came first; C{partial} has what came.
+        """
+        if n < 0:
+            raise ValueError("readexactly needs a number of bytes of 0 or more")
+        while len(self._buffer) < n:
+            if self._eof:
+                raise IncompleteReadError(self._take(len(self._buffer)), n)
+            await self._arrival(Phase.BODY)
+        return self._take(n)
+
+    def at_eof(self) -> bool:
+        """Whether everything that will ever come has been read."""
+        return self._eof and not self._buffer
+
+    def __aiter__(self) -> StreamReader:
+        return self
+
+    async def __anext__(self) -> bytes:
+        # readline(), with one coroutine less for what most handlers spend their life in.
+        buffer = self._buffer
+        searched = 0
+        while True:
+            end = buffer.find(b"\n", searched) + 1
+            if end:
+                if end > self.limit:
+                    raise self._overrun(end - 1)
+                return self._take(end)
+            searched = len(buffer)
+            if searched > self.limit:
+                raise self._overrun(searched)
+            if self._eof:
+                if searched:
+                    return self._take(searched)
+                raise StopAsyncIteration
+            await self._arrival(_HEADER)
+
+    # What the connection calls
+
+    def feed(self, data: bytes) -> None:
+        """Bytes have arrived."""
+        self._buffer += data
+        self.received += len(data)
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            waiter.wake()
+        if len(self._buffer) > HIGH_WATER_BYTES and self._waiter is None and not self._paused:
+            self._paused = True
+            self._transport.pauseProducing()
+
+    def feed_eof(self) -> None:
+        """No more bytes will come."""
+        self._eof = True
+        self._wake()
+
+    def fail(self, error: BaseException) -> None:
+        """Whoever reads now or later gets C{error} instead, except for what is buffered."""
+        if self._error is None:
+            self._error = error
+        self._wake()
+
+    def waiting(self) -> bool:
+        """Whether a handler waits for this stream."""
+        return self._waiter is not None and not self._waiter.called
+
+    def between_messages(self) -> bool:
+        """Whether it waits for a message of which nothing has come."""
+        return self.waiting() and not self._buffer
+
+    def settimeout(self, seconds: float | None) -> None:
+        """Let each wait for a byte last so long, instead of the C{idle} deadline."""
+        self.idle = seconds
+        self._own_timeout = True
+
+    def passed(self, phase: Phase) -> bool:
+        """
+        The timer says that a deadline has passed.  A handler's own timeout ends nothing
+        but its read.
+
+        @return: whether it really has, and ends the connection.
+        """
+        if phase in (Phase.HEADER, Phase.BODY):
+            if not self.waiting():  # the read was given up
+                self._phase = None
+            return self.waiting()
+        if phase is not Phase.IDLE:
+            return True
+        if self._own_timeout and self.waiting():
+            self._own_timeout_passed = True
+            self.fail(DeadlineExpired(Phase.IDLE))
+            return False
+        return self.between_messages()
+
+    def unread(self) -> bool:
+        """Whether bytes have arrived that nobody took."""
+        return bool(self._buffer) or self._paused
+
+    def discard(self) -> bool:
+        """
+        Nobody reads any more: forget what is buffered and what comes.
+
+        @return: whether there was or may be anything to forget, before end of file.
+        """
+        unread = self.unread() and not self._eof
+        self._buffer = _Sink()
+        if self._paused:
+            self._paused = False
+            self._transport.resumeProducing()
+        return unread
+
+    def end_between_messages(self) -> None:
+        """End of file for a handler that waits for a message, now or later, of which
+        nothing has come."""
+        self._draining = True
+        if self.between_messages():
+            self.feed_eof()
+
+    # Inside
+
+    def _told(self) -> BaseException:
+        """
+        The error, which whoever reads now gets.  Further reads find an end of file, as on
+        a socket: a loop that goes on after errors would otherwise never leave the reactor
+        to others.
+        """
+        assert self._error is not None
+        error, self._error = self._error, None
+        if not self._own_timeout_passed:
+            self._eof = True
+            self._buffer.clear()
+        self._own_timeout_passed = False
+        return error
+
+    def _overrun(self, size: int) -> LimitOverrunError:
+        return LimitOverrunError(f"a line is longer than {self.limit} bytes", size)
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.wake()
+
+    def _take(self, n: int) -> bytes:
+        buffer = self._buffer
+        if n == len(buffer):
+            data = bytes(buffer)
+            buffer.clear()
+        else:
+            data = bytes(buffer[:n])
+            del buffer[:n]
+        if self._phase is not None:
+            self._timer.disarm(self._phase)
+            self._phase = None
+        if self._paused and len(buffer) <= LOW_WATER_BYTES:
+            self._paused = False
+            self._transport.resumeProducing()
+        return data
+
+    def _arrival(self, phase: Phase | None) -> Awaitable[None]:
+        """
+        What to await for more bytes, end of file or an error; call again to see which.
+
+        @param phase: the deadline for the rest of a message that has begun.
+        """
+        if self._error is not None:
+            raise self._told()
+        if self.waiting():
+            raise RuntimeError("another read is already waiting on this stream")
+        if self._draining and not self._buffer:
+            self._eof = True
+            return _NOW
+        if self._paused:  # the message is larger than the watermark
+            self._paused = False
+            self._transport.resumeProducing()
+        self._guard(phase)
+        waiter = self._wakeup
+        if waiter.used():
+            waiter = self._wakeup = Wakeup()
+        self._waiter = waiter
+        return waiter
+
+    def _guard(self, phase: Phase | None) -> None:
+        """Arm what guards a wait: C{idle}, and the deadline of a message that has begun."""
+        deadlines, timer = self._deadlines, self._timer
+        if self._own_timeout or phase is None or not self._buffer:
+            timer.arm(_IDLE, self.idle)
+        if phase is None or not self._buffer:
+            return
+        if self._phase is not phase:
+            if self._phase is not None:  # a read of the other kind was given up
+                timer.disarm(self._phase)
+            self._phase = phase
+            self._began = timer.seconds()
+            self._base = self.received - len(self._buffer)
+            if phase is Phase.HEADER:
+                timer.arm(phase, deadlines.header)
+        if phase is Phase.BODY:
+            timer.arm(phase, self._body_seconds(timer.seconds() - self._began))
+
+    def _body_seconds(self, elapsed: float) -> float | None:
+        """How long from now a counted read may go on without another byte."""
+        idle = None if self._own_timeout else self.idle
+        return self._deadlines.body_seconds(elapsed, self.received - self._base, idle)

@@ -1,0 +1,381 @@
+"""
+Writing: the C{wfile} of a coroutine handler.
+
+This room owns the output queue, its watermarks, and when bytes leave.  It must not know
+handlers, servers or how a connection came about.  Everything here runs on the reactor
+thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IPullProducer, IPushProducer, ISSLTransport
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.tasks import Wakeup
+from sockserve.interfaces import Phase
+from sockserve.streams.reader import HIGH_WATER_BYTES, LOW_WATER_BYTES
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+__all__ = ["Outbox", "StreamWriter"]
+
+
+_log = Logger()
+
+
+class Outbox:
+    """
+    What the connections of one server have to send, sent in one go when the reactor has
+    heard all that can be heard in this turn.
+
+    Sending wakes whoever waits at the other end, which costs many times what putting bytes
+    into its queue does.  A client, or a proxy, with many connections is woken once for the
+    answers to all it has asked.  (uvloop does the same.)
+
+    @param reactor: an C{IReactorTime}.
+    """
+
+    __slots__ = ("_reactor", "_writers")
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._writers: list[StreamWriter] = []
+
+    def add(self, writer: StreamWriter) -> None:
+        """Flush C{writer} at the end of the turn."""
+        if not self._writers:
+            self._reactor.callLater(0, self._flush)
+        self._writers.append(writer)
+
+    def _flush(self) -> None:
+        writers, self._writers = self._writers, []
+        for writer in writers:
+            try:
+                writer.uncork()
+            except Exception:  # of whoever heard that the connection is gone
+                _log.failure("sending an answer raised")
+
+
+@implementer(IPushProducer, IPullProducer)
+class StreamWriter:
+    """
+    What a coroutine handler writes to: C{self.wfile}.
+
+    C{write} never waits.  What a handler writes until it next waits leaves in one
+    piece then, at the latest; L{flush} sends it now, and L{drain} is where a handler
+    lets a slow reader slow it down.
+
+    On a plain transport with nothing queued, bytes go to the kernel at once, and
+    only what it did not take is queued (with the reactor asking for more when there
+    is room: L{IPullProducer}).  That saves two C{epoll_ctl} and a turn of the loop
+    for almost every write.  A wrapped transport (TLS, PROXY) buffers by itself and
+    says when to pause (L{IPushProducer}).
+
+    @ivar corked: whether the handler runs just now and its output is held back.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_congested",
+        "_deadlines",
+        "_direct",
+        "_ended",
+        "_error",
+        "_finished",
+        "_pending",
+        "_size",
+        "_socket",
+        "_timer",
+        "_transport",
+        "_waiters",
+        "corked",
+        "sent",
+    )
+
+    def __init__(
+        self, transport: Any, direct: bool, deadlines: Deadlines, timer: DeadlineTimer
+    ) -> None:
+        self._transport = transport
+        self._direct = direct
+        self._deadlines = deadlines
+        self._timer = timer
+        self._pending: list[bytes | memoryview] = []
+        self._size = 0
+        self._congested = False
+        self._waiters: list[Wakeup] = []
+        self._error: BaseException | None = None
+        self._closed = False
+        self._ended = False
+        self._finished: Callable[[], object] | None = None
+        self.corked = False
+        self.sent = 0
+        if direct:
+            self._socket = transport.getHandle()
+        else:
+            transport.registerProducer(self, True)
+
+    def __repr__(self) -> str:
+        return f"<StreamWriter waiting={self._size} closed={self._closed}>"
+
+    # What handlers call
+
+    def write(self, data: ReadableBuffer) -> int:
+        """
+        Send C{data}, in order.  After the connection broke it goes nowhere, and
+        L{drain} says so.
+
+        @return: the number of bytes in C{data}.
+        @raise ValueError: the writer was closed by this side.
+        """
+        if self._closed:
+            raise ValueError("write to a closed stream")
+        if type(data) is not bytes:
+            data = bytes(memoryview(data))
+        size = len(data)
+        if size and self._error is None:
+            self._pending.append(data)
+            self._size += size
+            if not self.corked or self._size > HIGH_WATER_BYTES:
+                self.flush()
+        return size
+
+    def post(self, data: bytes, outbox: Outbox) -> None:
+        """L{write}, to leave with what other connections send in this turn of the reactor."""
+        if self._error is not None or self._closed:
+            return
+        if not self._pending and not self._congested:
+            outbox.add(self)
+        self._pending.append(data)
+        self._size += len(data)
+        if self._size > HIGH_WATER_BYTES:
+            self.flush()
+
+    def writelines(self, lines: Iterable[ReadableBuffer]) -> None:
+        """L{write} each of C{lines}; no separators are added."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Send what was held back; does not wait for a slow reader."""
+        if self._congested or not self._pending:
+            return
+        if self._direct:
+            self._send()
+        else:
+            self._hand_over()
+
+    async def drain(self) -> None:
+        """
+        Wait while more than the high watermark is queued, until it is down to the
+        low one.
+
+        @raise ConnectionError: the connection broke.
+        @raise DeadlineExpired: the C{write} deadline passed.
+        """
+        if self._size > HIGH_WATER_BYTES:
+            self.flush()
+            if self._size > HIGH_WATER_BYTES:
+                while self._size > LOW_WATER_BYTES and self._error is None:
+                    waiter = Wakeup()
+                    self._waiters.append(waiter)
+                    await waiter
+        if self._error is not None:
+            raise self._error
+
+    # What the task that writes calls
+
+    def uncork(self) -> None:
+        """The handler waits: send what was held back."""
+        self.corked = False
+        if self._pending and not self._congested:
+            if self._direct:
+                self._send()
+            else:
+                self._hand_over()
+
+    # What the connection calls
+
+    def close(self) -> None:
+        """Take no more, and end the output once everything has left."""
+        if not self._closed:
+            self._closed = True
+            self.flush()
+            if not self._pending and not (self._direct and self._congested):
+                self._end()
+
+    def finish(self, finished: Callable[[], object]) -> None:
+        """
+        L{close}, and call C{finished} once everything has been handed to the transport
+        and the output has ended; never, if the connection breaks before.
+        """
+        self.close()
+        if self._ended:
+            finished()
+        else:
+            self._finished = finished
+
+    @property
+    def broken(self) -> bool:
+        """Whether the connection is of no more use."""
+        return self._error is not None
+
+    def is_closed(self) -> bool:
+        """Whether this side has ended, or is ending, its output."""
+        return self._closed
+
+    def is_empty(self) -> bool:
+        """Whether all that was written has been handed to the transport, or the kernel."""
+        return not self._pending and not self._congested
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes wait here for the client to take those before them."""
+        return self._size
+
+    def fail(self, error: BaseException) -> None:
+        """The connection is of no more use: forget what is queued."""
+        if self._error is None:
+            self._error = error
+        self._pending.clear()
+        self._size = 0
+        self._wake()
+
+    async def emptied(self) -> None:
+        """
+        Wait until nothing is queued here.
+
+        @raise ConnectionError: the connection broke.
+        @raise DeadlineExpired: the C{write} deadline passed.
+        """
+        while (self._pending or self._congested) and self._error is None:
+            waiter = Wakeup()
+            self._waiters.append(waiter)
+            await waiter
+        if self._error is not None:
+            raise self._error
+
+    def detach(self) -> None:
+        """Let go of the transport, which is about to become another one; L{wrapped} follows."""
+        if not self._direct:
+            self._transport.unregisterProducer()
+
+    def wrapped(self) -> None:
+        """The transport has become TLS: from now on it buffers by itself."""
+        self._direct = False
+        self._transport.registerProducer(self, True)
+
+    # What the transport calls
+
+    def resumeProducing(self) -> None:
+        """The transport has room."""
+        if self._direct:
+            if self._pending:
+                self._timer.arm(Phase.WRITE, self._deadlines.write)
+                self._transport.write(self._batch())
+            else:
+                self._congested = False
+                self._timer.disarm(Phase.WRITE)
+                self._transport.unregisterProducer()
+                if self._closed:
+                    self._end()
+        else:
+            self._congested = False
+            self._timer.disarm(Phase.WRITE)
+            self._hand_over()
+            if self._closed and not self._pending:
+                self._end()
+        if self._waiters and self._size <= LOW_WATER_BYTES:
+            self._wake()
+
+    def pauseProducing(self) -> None:
+        """The transport is full (push producers only)."""
+        if not self._direct:
+            self._congested = True
+            self._timer.arm(Phase.WRITE, self._deadlines.write)
+
+    def stopProducing(self) -> None:
+        """The transport is gone; C{connectionLost} follows."""
+
+    # Inside
+
+    def _send(self) -> None:
+        """Straight to the kernel; what it does not take waits for the reactor."""
+        pending = self._pending
+        data = pending[0]
+        size = len(data)
+        if len(pending) == 1 and type(data) is bytes and size <= HIGH_WATER_BYTES:
+            pending.clear()
+            self._size = 0
+            self.sent += size
+        else:
+            data = self._batch()
+            size = len(data)
+        try:
+            # What transport.writeSomeData does, without its memoryview and its retry on
+            # EINTR (PEP 475 has that): a twentieth of a small request.
+            taken = self._socket.send(data)
+        except BlockingIOError:
+            taken = 0
+        except OSError:
+            self.sent -= size
+            self.fail(BrokenPipeError("the peer has closed the connection"))
+            self._transport.abortConnection()
+            return
+        if taken < size:
+            self.sent -= size - taken
+            rest = memoryview(data)[taken:]
+            self._pending.insert(0, rest)
+            self._size += len(rest)
+        if self._pending:
+            self._congested = True
+            # Asks for more at once, and again whenever the transport is empty.
+            self._transport.registerProducer(self, False)
+
+    def _hand_over(self) -> None:
+        while self._pending and not self._congested:
+            self._transport.write(self._batch())
+
+    def _end(self) -> None:
+        if self._error is not None:
+            return
+        self._ended = True
+        if not self._direct:
+            self._transport.unregisterProducer()
+        # Below TLS a half-close would cut off what TLS has yet to send.
+        if not ISSLTransport.providedBy(self._transport):
+            self._transport.loseWriteConnection()
+        finished, self._finished = self._finished, None
+        if finished is not None:
+            finished()
+
+    def _batch(self) -> bytes:
+        """Take what leaves next, at most about the high watermark."""
+        pending = self._pending
+        first = pending[0]
+        if len(first) > HIGH_WATER_BYTES:
+            view = memoryview(first)
+            pending[0] = view[HIGH_WATER_BYTES:]
+            batch = bytes(view[:HIGH_WATER_BYTES])
+        else:
+            size = count = 0
+            for part in pending:
+                size += len(part)
+                if size > HIGH_WATER_BYTES:
+                    break
+                count += 1
+            batch = b"".join(pending[:count])
+            del pending[:count]  # at once: a list gives up its first items slowly
+        self._size -= len(batch)
+        self.sent += len(batch)
+        return batch
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.wake()
