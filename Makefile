@@ -26,7 +26,7 @@ news: .venv-dev/.made
 	$(DEV) towncrier build --draft --version next >/dev/null
 
 docs: news
-	$(DEV) pytest tests/test_docs.py
+	$(DEV) pytest tests/docs/test_listings.py
 
 check: lint types news test
 

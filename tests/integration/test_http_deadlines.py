@@ -1,6 +1,6 @@
 """
 Deadlines of coroutine HTTP handlers on real connections and the real clock.  Their arithmetic
-is in C{tests/test_http_protocol.py}; this is about what reaches a client, and when all ends.
+is in C{tests/http/test_channel.py}; this is about what reaches a client, and when all ends.
 """
 
 import re

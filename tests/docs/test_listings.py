@@ -32,7 +32,7 @@ from sockserve import Deadlines, Phase
 from sockserve.tap import Options
 from tests.tools import need_tool
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 #: How long a command may take on a busy machine.

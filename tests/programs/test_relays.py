@@ -12,7 +12,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.integration.programs.running import curl, on_both, running, status_of
 from tests.integration.servers import (
     PATIENCE_SECONDS,
     certificate_file,
@@ -21,6 +20,7 @@ from tests.integration.servers import (
     read_exactly,
     read_line,
 )
+from tests.programs.running import curl, on_both, running, status_of
 
 pytestmark = [pytest.mark.usefixtures("no_leaks"), on_both]
 

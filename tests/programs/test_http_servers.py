@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.programs.running import (
+from tests.integration.servers import certificate_file, connect
+from tests.programs.running import (
     connections_of,
     curl,
     on_both,
@@ -16,7 +17,6 @@ from tests.integration.programs.running import (
     running_module,
     status_of,
 )
-from tests.integration.servers import certificate_file, connect
 from tests.tools import need_tool
 
 pytestmark = [pytest.mark.usefixtures("no_leaks"), on_both]

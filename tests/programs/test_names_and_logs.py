@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
-from tests.integration.programs.running import on_both, output, running
 from tests.integration.servers import connect, read_all, read_exactly, read_line
+from tests.programs.running import on_both, output, running
 
 pytestmark = [pytest.mark.usefixtures("no_leaks"), on_both]
 

@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred
 from sockserve import BaseRequestHandler, Deadlines
 from sockserve.interfaces import Phase
 from sockserve.listeners.server import ABANDON_SECONDS
-from tests.test_datagrams import Listener
+from tests.listeners.test_datagrams import Listener
 
 
 @pytest.mark.parametrize(

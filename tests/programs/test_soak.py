@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.programs.running import running
 from tests.integration.socketservers import blocking, eventually
 from tests.processes import children_of
+from tests.programs.running import running
 
 #: How many connections there are of each kind of server.
 CONNECTIONS = {

@@ -3,7 +3,7 @@
 from dnslib import RR
 from dnslib.server import BaseResolver, DNSHandler, DNSServer
 
-from tests.integration.programs.waiting import wait_for_interrupt
+from tests.programs.waiting import wait_for_interrupt
 
 
 class Resolver(BaseResolver):

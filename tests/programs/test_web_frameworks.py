@@ -5,8 +5,8 @@ import xmlrpc.client
 
 import pytest
 
-from tests.integration.programs.running import connections_of, curl, on_both, running, status_of
 from tests.integration.servers import certificate_file, connect
+from tests.programs.running import connections_of, curl, on_both, running, status_of
 
 pytestmark = [pytest.mark.usefixtures("no_leaks"), on_both]
 

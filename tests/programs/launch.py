@@ -1,5 +1,5 @@
 """
-``python -m tests.integration.programs.launch PROGRAM stdlib|sockserve [ARGUMENT ...]``: runs the
+``python -m tests.programs.launch PROGRAM stdlib|sockserve [ARGUMENT ...]``: runs the
 script of that name here, as it is, on the one or the other modules, until it is interrupted.
 """
 

@@ -4,7 +4,7 @@ import sys
 
 import prometheus_client
 
-from tests.integration.programs.waiting import wait_for_interrupt
+from tests.programs.waiting import wait_for_interrupt
 
 prometheus_client.Counter("program", "It counts.").inc()
 words = {"certfile": sys.argv[1], "keyfile": sys.argv[1]} if sys.argv[1:] else {}

@@ -2,7 +2,7 @@
 
 import logging.config
 
-from tests.integration.programs.waiting import wait_for_interrupt
+from tests.programs.waiting import wait_for_interrupt
 
 server = logging.config.listen(0)
 server.start()

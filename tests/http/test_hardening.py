@@ -17,7 +17,7 @@ from sockserve.http.h1.framing import LocalProtocolError
 from sockserve.http.h1.head import parse_head
 from sockserve.http.responses import BlockingResponse
 from sockserve.listeners.streams import StreamFactory
-from tests.test_http_protocol import GET, POST, Client, Hello, only
+from tests.http.test_channel import GET, POST, Client, Hello, only
 
 LAST = GET[:-2] + b"Connection: close\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -2,7 +2,7 @@
 
 import pydoc
 
-from tests.integration.programs.waiting import wait_for_interrupt
+from tests.programs.waiting import wait_for_interrupt
 
 server = pydoc._start_server(lambda url, kind: f"{kind} {url}", "127.0.0.1", 0)
 try:
