@@ -15,7 +15,7 @@ from zope.interface import Attribute, Interface
 __all__ = [
     "ConfigurationError",
     "DeadlineExpired",
-    "IConcurrency",
+    "IExecutor",
     "IHTTPRequestHandler",
     "IJob",
     "IRequestHandler",
@@ -166,7 +166,7 @@ class IJob(Interface):
     def started() -> None:
         """A place was found and L{serve} is about to run.  Reactor thread."""
 
-    def lasts() -> None:
+    def runs_long() -> None:
         """L{serve} has not come to its end in a moment.  Reactor thread."""
 
     def forked() -> None:
@@ -182,7 +182,7 @@ class IJob(Interface):
         """
 
 
-class IConcurrency(Interface):
+class IExecutor(Interface):
     """
     A place for blocking handlers to run in.  All methods are called on the
     reactor thread.

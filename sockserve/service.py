@@ -19,17 +19,19 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from sockserve.core.addresses import socket_address
+from sockserve.core.messages import one_line
 from sockserve.dropin.service import SocketServerService
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.datagrams import DatagramServer
-from sockserve.listeners.endpoints import (
-    datagram_port,
-    is_datagram_description,
-    one_line,
-    stream_endpoint,
+from sockserve.listeners.endpoints import datagram_port, is_datagram_description, stream_endpoint
+from sockserve.listeners.machine import (
+    DatagramListener,
+    ListenerData,
+    ListenerMachine,
+    StreamListener,
 )
-from sockserve.listeners.machine import Core, DatagramDoors, Machine, StreamDoors
-from sockserve.listeners.streams import StreamFactory, socket_address
+from sockserve.listeners.stream_factory import StreamFactory
 
 __all__ = [
     "DEFAULT_REQUEST_QUEUE_SIZE",
@@ -76,9 +78,9 @@ class _ListenerService(Service):
 
     server: StreamFactory | DatagramServer
 
-    def __init__(self, doors: StreamDoors | DatagramDoors, description: str) -> None:
-        self._core = Core(doors)
-        self._machine = Machine(self._core)
+    def __init__(self, doors: StreamListener | DatagramListener, description: str) -> None:
+        self._core = ListenerData(doors)
+        self._machine = ListenerMachine(self._core)
         self._opening: Deferred[None] | None = None
         self.description = description
 
@@ -167,7 +169,7 @@ class RequestService(_ListenerService):
         @param server: what serves its connections.
         @param description: names the listener in messages and statistics.
         """
-        super().__init__(StreamDoors(server), description or repr(endpoint))
+        super().__init__(StreamListener(server), description or repr(endpoint))
         self.endpoint = endpoint
         self.server = server
         server.statistics.listener = self.description
@@ -213,7 +215,7 @@ class DatagramRequestService(_ListenerService):
 
     def __init__(self, port: Any, server: DatagramServer, description: str) -> None:
         """Use L{from_description}."""
-        super().__init__(DatagramDoors(server), description)
+        super().__init__(DatagramListener(server), description)
         self._port = port
         self.server = server
         server.statistics.listener = description

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from sockserve.core.deadlines import Deadlines
-from sockserve.core.lifecycle import handler_class, is_coroutine_handler, makes, run_handler
-from sockserve.dropin.accept_loop import ServingLoop, accept_tls, process
+from sockserve.core.handler_kinds import handler_kind, provides, unwrap
+from sockserve.core.lifecycle import run_handler
+from sockserve.dropin.accept_loop import AcceptLoop, accept_tls, verify_and_process
 from sockserve.dropin.background_reactor import running_reactor
-from sockserve.dropin.dispatcher import Adoption, check_terms
+from sockserve.dropin.dispatcher import RequestDispatcher, check_settings
 from sockserve.dropin.interpreter_exit import wait_at_exit
 from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler, IRequestHandler
 
@@ -81,14 +82,14 @@ def _check(server: Any, make: Any) -> None:
     """
     @raise ConfigurationError: the server's variables, or its handler, cannot be.
     """
-    check_terms(
+    check_settings(
         "max_threads", getattr(server, "max_threads", DEFAULT_MAX_THREADS), server.deadlines
     )
-    if not makes(make, IRequestHandler):
+    if not provides(make, IRequestHandler):
         return
-    if not makes(make, IHTTPRequestHandler) and not is_coroutine_handler(make):
+    if not provides(make, IHTTPRequestHandler) and not handler_kind(make).is_coroutine:
         return
-    name, kind = handler_class(make).__qualname__, type(server).__qualname__
+    name, kind = unwrap(make).__qualname__, type(server).__qualname__
     if getattr(server, "socket_type", None) == socket.SOCK_DGRAM:
         raise ConfigurationError(
             f"handler {name}: {kind} serves datagrams, by plain methods; use DatagramRequestService"
@@ -113,7 +114,7 @@ class BaseServer(_stdlib.BaseServer):
     __shutdown_request: bool
     #: The thread that serves.
     __thread: int | None = None
-    __loop: ServingLoop | None = None
+    __loop: AcceptLoop | None = None
 
     def __init__(self, server_address: Any, RequestHandlerClass: Any) -> None:
         _check(self, RequestHandlerClass)
@@ -137,7 +138,7 @@ class BaseServer(_stdlib.BaseServer):
         self.__is_shut_down.clear()
         try:
             if not self.__shutdown_request:  # else the socket may be closed already
-                loop = self.__loop = ServingLoop(self, self.deadlines.handshake)
+                loop = self.__loop = AcceptLoop(self, self.deadlines.handshake)
                 loop.run(poll_interval, lambda: self.__shutdown_request)
         finally:
             self.__loop = None
@@ -176,7 +177,7 @@ class BaseServer(_stdlib.BaseServer):
             request.close()
         else:
             request.settimeout(timeout)
-            process(self, request, client_address)
+            verify_and_process(self, request, client_address)
 
     @override
     def finish_request(self, request: Any, client_address: Any) -> None:
@@ -250,7 +251,7 @@ class ThreadingMixIn(_stdlib.ThreadingMixIn):
     max_threads: int = DEFAULT_MAX_THREADS
     parks_connections: bool = True
 
-    _adoption: Adoption | None = None
+    _adoption: RequestDispatcher | None = None
 
     @override
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -260,10 +261,10 @@ class ThreadingMixIn(_stdlib.ThreadingMixIn):
             adoption = self.__adopt()
         adoption.take(request, client_address)
 
-    def __adopt(self) -> Adoption:
+    def __adopt(self) -> RequestDispatcher:
         """The first request has come; on two threads at once, perhaps."""
         vars(self).pop("_adoption", None)  # a parent's
-        made = Adoption(
+        made = RequestDispatcher(
             self,
             running_reactor(),
             threads=self.max_threads,
@@ -271,7 +272,7 @@ class ThreadingMixIn(_stdlib.ThreadingMixIn):
             deadlines=getattr(self, "deadlines", DEFAULT_DEADLINES),
             parks=self.parks_connections,
         )
-        adoption: Adoption = vars(self).setdefault("_adoption", made)
+        adoption: RequestDispatcher = vars(self).setdefault("_adoption", made)
         if adoption is made and not self.daemon_threads:
             wait_at_exit(adoption)
             if self.block_on_close:

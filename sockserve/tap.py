@@ -18,9 +18,9 @@ from twisted.logger import Logger, LoggingFile, LogLevel
 from twisted.python import usage
 from typing_extensions import override
 
+from sockserve.core.messages import nearest
 from sockserve.interfaces import ConfigurationError
-from sockserve.listeners.endpoints import nearest
-from sockserve.listeners.streams import StreamFactory
+from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.run.config import ServerConfig, server_config
 from sockserve.run.config_file import read_toml
 from sockserve.service import DatagramRequestService, RequestService, SocketServerService

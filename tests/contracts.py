@@ -15,7 +15,7 @@ from twisted.logger import capturedLogs
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from sockserve.interfaces import IConcurrency, IJob, Outcome
+from sockserve.interfaces import IExecutor, IJob, Outcome
 
 __all__ = ["ConcurrencyContract", "HeldJob", "Job", "QueueContract"]
 
@@ -42,7 +42,7 @@ class Job:
     def started(self) -> None:
         self.told.append("started")
 
-    def lasts(self) -> None:
+    def runs_long(self) -> None:
         assert self.told[-1] == "started"
         self.lasted += 1
 
@@ -95,14 +95,14 @@ def raises(error: BaseException) -> Callable[[], Outcome]:
 
 
 class ConcurrencyContract:
-    """L{IConcurrency}: derive, and override the fixture C{place}."""
+    """L{IExecutor}: derive, and override the fixture C{place}."""
 
     @pytest.fixture
     def place(self) -> Iterator[Any]:
         raise NotImplementedError
 
     def test_it_provides_the_interface(self, place: Any) -> None:
-        assert verifyObject(IConcurrency, place)
+        assert verifyObject(IExecutor, place)
         assert verifyObject(IJob, Job())
 
     @pytest.mark.parametrize("outcome", Outcome)

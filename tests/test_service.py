@@ -18,7 +18,7 @@ from sockserve import (
     Deadlines,
     StreamRequestHandler,
 )
-from sockserve.listeners.streams import StreamFactory
+from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.service import (
     DEFAULT_REQUEST_QUEUE_SIZE,
     DatagramRequestService,
@@ -259,9 +259,7 @@ async def test_a_request_under_way_ends_in_peace(description):
 
 
 @BOTH
-async def test_a_thread_that_does_not_end_is_not_waited_for(description, monkeypatch):
-    for room in ("listeners.streams", "listeners.datagrams"):
-        monkeypatch.setattr(f"sockserve.{room}.ABANDON_SECONDS", 0.05)
+async def test_a_thread_that_does_not_end_is_not_waited_for(description):
     release = threading.Event()
     began = threading.Event()
 
@@ -270,13 +268,13 @@ async def test_a_thread_that_does_not_end_is_not_waited_for(description, monkeyp
             began.set()
             release.wait()
 
-    service = service_for(description, Stubborn, deadlines=Deadlines(drain=0.05))
+    service = service_for(description, Stubborn, deadlines=Deadlines(drain=0.05, abandon=0.05))
     service.startService()
     client = Client(service)
     while not began.is_set():
         await turn()
     try:
-        await service.stopService()  # drain and then ABANDON_SECONDS
+        await service.stopService()  # drain, then abandon
         assert service.server.statistics.abandoned == 1
     finally:
         release.set()

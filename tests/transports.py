@@ -127,7 +127,7 @@ class Connection:
             return
         self.expired.append((self.clock.seconds(), phase))
         self.reader.fail(DeadlineExpired(phase))
-        self.writer.fail(DeadlineExpired(phase))
+        self.writer.discard(DeadlineExpired(phase))
 
     def advance(self, seconds: float) -> None:
         """Turn the clock second by second, so that expiries are told their time."""

@@ -1,4 +1,4 @@
-"""What a L{RequestReader} makes of a connection's bytes, for the tests of the wire."""
+"""What a L{RequestParser} makes of a connection's bytes, for the tests of the wire."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from sockserve.http.h1.framing import Event, RemoteProtocolError, State
 from sockserve.http.h1.head import RequestHead
-from sockserve.http.h1.reader import RequestReader
+from sockserve.http.h1.reader import RequestParser
 
 HOST = b"Host: example.org\r\n"
 
@@ -50,7 +50,7 @@ def exchange(data: bytes, *, cuts: Iterable[int] = (), lenient: bool = False) ->
     Read a connection to its end of file as a server would that answers each request at once,
     and stops where the client would not send another.
     """
-    reader, seen = RequestReader(lenient), Exchange()
+    reader, seen = RequestParser(lenient), Exchange()
     body: list[bytes] = []
     head: RequestHead | None = None
 

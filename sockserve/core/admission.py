@@ -1,41 +1,23 @@
 """
-Admission: who may connect, and how many at once.
+Admission: the caps and networks that say who may connect, and how many at once.
 
-This room owns the caps and networks, and a listening socket that keeps to them.  It
-must not know protocols or handlers.  Everything runs on the reactor thread.
-
-Over C{max_connections} nobody is accepted and dropped: accepting stops, later clients
-wait in the kernel's queue, and accepting goes on when a connection ends.  The same
-happens for a while when the process runs out of descriptors.
+This room owns the policy.  It must not know protocols, handlers or sockets; what listens keeps
+to it (L{sockserve.listeners.gate}).  (reactor thread)
 """
 
 from __future__ import annotations
 
 import ipaddress
-import socket
 from collections import Counter
-from collections.abc import Callable, Iterable
-from errno import EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errorcode
+from collections.abc import Iterable
 from typing import Any, Protocol
-
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
 from sockserve.interfaces import ConfigurationError
 
-__all__ = ["Admission", "Gate", "Network", "parse_network"]
-
-#: How long to wait before accepting again when there was no descriptor to accept
-#: with.  0.1: ranch's C{ranch_acceptor}.
-ACCEPT_RETRY_SECONDS = 0.1
-
-#: A lack of descriptors that comes back within so many seconds is still the same one.
-CALM_SECONDS = 1.0
+__all__ = ["Admission", "Network", "Reopenable", "parse_network"]
 
 #: How the kernel writes an IPv4 address of a dual-stack socket (RFC 4291, 2.5.5.2).
 _MAPPED = "::ffff:"
-
-_OUT_OF_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -53,7 +35,7 @@ def parse_network(text: str) -> Network:
         ) from None
 
 
-class _Source(Protocol):
+class Reopenable(Protocol):
     """What takes connections while they are admitted."""
 
     def reopen(self) -> None:
@@ -98,7 +80,7 @@ class Admission:
         self._networks = self.allow + self.deny
         self.active = 0
         self._peers: Counter[str] = Counter()
-        self.gates: set[_Source] = set()
+        self.gates: set[Reopenable] = set()
 
     def full(self) -> bool:
         """Whether no more connections may be accepted."""
@@ -118,7 +100,7 @@ class Admission:
     def refusal(self, client_address: Any) -> str | None:
         """
         Why a client may not be served: C{"network"} or C{"peer"}; None when it may.
-        Its host is counted by L{enter} then, and until L{leave}.
+        Its host is counted by L{admit} then, and until L{release}.
         """
         host = _host(client_address)
         if host is None:
@@ -130,15 +112,15 @@ class Admission:
             return "peer"
         return None
 
-    def enter(self, client_address: Any) -> None:
+    def admit(self, client_address: Any) -> None:
         """The client is served from now on."""
         if self.max_connections_per_peer is not None:
             host = _host(client_address)
             if host is not None:
                 self._peers[host] += 1
 
-    def leave(self, client_address: Any) -> None:
-        """The client that L{enter} counted is gone."""
+    def release(self, client_address: Any) -> None:
+        """The client that L{admit} counted is gone."""
         if self.max_connections_per_peer is not None:
             host = _host(client_address)
             if host is not None:
@@ -165,122 +147,3 @@ def _host(client_address: Any) -> str | None:
         return None
     host = str(client_address[0])
     return host.removeprefix(_MAPPED) if host.startswith(_MAPPED) and "." in host else host
-
-
-class Gate:
-    """
-    Stands between a listening port of Twisted's and its socket: it decides, before a
-    connection is taken from the kernel, whether one may be.
-
-    It replaces the port's socket by one whose C{accept} asks; Twisted's own answer to
-    having no descriptor is to accept and drop.
-
-    @param port: the C{IListeningPort} of a stream endpoint.
-    @param clock: for retrying.
-    @param refused: called with C{"descriptors"} each time accepting stops for want of
-        descriptors.
-    """
-
-    _log = Logger()
-
-    def __init__(
-        self,
-        port: Any,
-        admission: Admission,
-        clock: IReactorTime,
-        refused: Callable[[str], object],
-    ) -> None:
-        self._port = port
-        self._admission = admission
-        self._clock = clock
-        self._refused = refused
-        self._retry: IDelayedCall | None = None
-        self._complained = False
-        self._exhausted_at = 0.0
-        listening = port.socket
-        gated = _GatedSocket(
-            listening.family, listening.type, listening.proto, fileno=listening.detach()
-        )
-        gated.setblocking(False)
-        gated.gate = self
-        port.socket = gated
-        port.fileno = gated.fileno
-        admission.gates.add(self)
-
-    def may_accept(self) -> bool:
-        """Whether to take one more; stops the port when not."""
-        if self._admission.full():
-            self._port.stopReading()
-            self.caught_up()
-            return False
-        return True
-
-    def caught_up(self) -> None:
-        """Nobody waits for a descriptor: if that lasts, the next complaint is a new one."""
-        if self._complained and self._clock.seconds() - self._exhausted_at >= CALM_SECONDS:
-            self._complained = False
-
-    def exhausted(self, error: OSError) -> None:
-        """There was nothing to accept with: stop, and try again soon."""
-        self._port.stopReading()
-        self._refused("descriptors")
-        self._exhausted_at = self._clock.seconds()
-        if not self._complained:
-            self._complained = True
-            self._log.error(
-                "cannot accept connections ({error}), which wait; trying again every"
-                " {seconds} s; raise the limit of open files (ulimit -n) or lower"
-                " max-connections",
-                error=errorcode.get(error.errno or 0, str(error)),
-                seconds=ACCEPT_RETRY_SECONDS,
-            )
-        if self._retry is None:
-            self._retry = self._clock.callLater(ACCEPT_RETRY_SECONDS, self._try_again)
-
-    def reopen(self) -> None:
-        """There may be room again."""
-        if self._retry is None and not self._port.disconnecting and self._port.connected:
-            self._port.startReading()
-
-    def suspend(self) -> None:
-        """Take no connections until L{resume}; they wait in the kernel's queue."""
-        self.close()
-        self._port.stopReading()
-
-    def resume(self) -> None:
-        """Take connections again."""
-        self._admission.gates.add(self)
-        self._try_again()
-
-    def close(self) -> None:
-        """The port stops listening."""
-        self._admission.gates.discard(self)
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
-
-    def _try_again(self) -> None:
-        self._retry = None
-        if not self._admission.full():
-            self.reopen()
-
-
-class _GatedSocket(socket.socket):
-    """A listening socket that asks its gate before it accepts."""
-
-    __slots__ = ("gate",)
-
-    gate: Gate
-
-    def accept(self) -> tuple[socket.socket, Any]:
-        if not self.gate.may_accept():
-            raise BlockingIOError(EAGAIN, "no more connections are admitted just now")
-        try:
-            return super().accept()
-        except OSError as error:
-            if error.errno in _OUT_OF_RESOURCES:
-                self.gate.exhausted(error)
-                raise BlockingIOError(EAGAIN, "no descriptor to accept with") from error
-            if isinstance(error, BlockingIOError):
-                self.gate.caught_up()
-            raise

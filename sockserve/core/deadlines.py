@@ -57,6 +57,8 @@ class Deadlines:
     @ivar lifetime: from accept, whatever happens.
     @ivar drain: from the moment the service stops.  10: what container runtimes
         grant before they kill.
+    @ivar abandon: no phase, but what a handler gets to come to its end after one of
+        these has passed; then its connection is aborted, and it is abandoned.  5.
     """
 
     handshake: float | None = attrs.field(default=10.0, validator=_seconds)
@@ -68,8 +70,9 @@ class Deadlines:
     write: float | None = attrs.field(default=60.0, validator=_seconds)
     lifetime: float | None = attrs.field(default=None, validator=_seconds)
     drain: float | None = attrs.field(default=10.0, validator=_seconds)
+    abandon: float | None = attrs.field(default=5.0, validator=_seconds)
 
-    def at_most(self, seconds: float | None, *names: str) -> Deadlines:
+    def capped(self, seconds: float | None, *names: str) -> Deadlines:
         """These, but none of C{names} longer than that, unless it is None."""
         if seconds is None:
             return self
@@ -159,9 +162,9 @@ class DeadlineTimer:
         if self._call is not None:
             self._call.cancel()
         self._wake_at = at
-        self._call = self._clock.callLater(max(0.0, at - self._clock.seconds()), self._look)
+        self._call = self._clock.callLater(max(0.0, at - self._clock.seconds()), self._fire_due)
 
-    def _look(self) -> None:
+    def _fire_due(self) -> None:
         self._call = None
         self._wake_at = inf
         now = self._clock.seconds()

@@ -149,9 +149,9 @@ class ListenerStatistics:
         self.received += record.received or 0
         self.sent += record.sent or 0
         for phase, seconds in record.phases.items():
-            self.lasted(phase, seconds)
+            self.observe_duration(phase, seconds)
 
-    def answered(self, status: int, failed: bool, seconds: float) -> None:
+    def count_response(self, status: int, failed: bool, seconds: float) -> None:
         """Count an HTTP request whose handler has come to its end."""
         self.requests += 1
         self.errors += failed
@@ -160,7 +160,7 @@ class ListenerStatistics:
         histogram.counts[bisect_left(DURATION_BUCKETS_SECONDS, seconds)] += 1
         histogram.total += seconds
 
-    def lasted(self, phase: str, seconds: float) -> None:
+    def observe_duration(self, phase: str, seconds: float) -> None:
         """Count how long a phase of a request lasted."""
         self.histogram(phase).add(seconds)
 

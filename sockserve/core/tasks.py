@@ -112,7 +112,7 @@ class Task:
         #: What to throw into the coroutine as soon as it waits.
         self._interrupt: BaseException | None = None
 
-    def go_on(self, awaited: Any) -> None:
+    def attach(self, awaited: Any) -> None:
         """Drive a coroutine, not L{start}ed here, that already waits for C{awaited}."""
         if type(awaited) is Wakeup or isinstance(awaited, Deferred):
             self._wait(awaited)

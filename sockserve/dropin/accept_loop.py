@@ -22,11 +22,11 @@ from typing import Any
 from twisted.logger import Logger
 from typing_extensions import override
 
-from sockserve.core.lifecycle import is_overridden
 from sockserve.dropin.background_reactor import running_reactor
-from sockserve.dropin.tls_handshake import Handshake
+from sockserve.dropin.overriding import is_overridden
+from sockserve.dropin.tls_handshake import TLSHandshake
 
-__all__ = ["LoopThread", "ServingLoop", "accept_tls", "is_open", "process"]
+__all__ = ["AcceptLoop", "AcceptLoopThread", "accept_tls", "is_open", "verify_and_process"]
 
 _log = Logger()
 
@@ -68,7 +68,7 @@ def accept_tls(server: Any) -> tuple[ssl.SSLSocket, Any] | None:
     return request, address
 
 
-def process(server: Any, request: Any, client_address: Any) -> None:
+def verify_and_process(server: Any, request: Any, client_address: Any) -> None:
     """What a server does with a request it has got.  The serving thread."""
     try:
         verified = server.verify_request(request, client_address)
@@ -96,7 +96,7 @@ def is_open(server: Any) -> bool:
         return False
 
 
-class ServingLoop:
+class AcceptLoop:
     """
     One run of C{serve_forever}, on the thread that calls L{run}.
 
@@ -163,7 +163,7 @@ class ServingLoop:
                         if self._outer in ready:
                             self._empty_wake_ups()
                         if self._shaken:
-                            process(server, *self._shaken.popleft())
+                            verify_and_process(server, *self._shaken.popleft())
                         if server in ready and self._has_room():
                             self._take_request()
                         server.service_actions()
@@ -217,7 +217,7 @@ class ServingLoop:
                 self.wake()
 
         self._shaking.add(request)
-        reactor.callFromThread(Handshake, reactor, request, ended, self._handshake)
+        reactor.callFromThread(TLSHandshake, reactor, request, ended, self._handshake)
 
     def _empty_wake_ups(self) -> None:
         try:
@@ -260,11 +260,11 @@ class _Ending(threading.Event):
         return threading.current_thread() is self._thread or super().wait(timeout)
 
 
-#: The loop that this thread runs, if it is one of a L{LoopThread}.
+#: The loop that this thread runs, if it is one of a L{AcceptLoopThread}.
 _serves = threading.local()
 
 
-def _be_a_child() -> None:
+def _reset_signals_in_child() -> None:
     """
     A server with C{ForkingMixIn} has forked: its child has the reactor's signal handlers, but
     no reactor.
@@ -282,17 +282,17 @@ def _be_a_child() -> None:
             signal.signal(number, usual)
 
 
-os.register_at_fork(after_in_child=_be_a_child)
+os.register_at_fork(after_in_child=_reset_signals_in_child)
 
 
-class LoopThread:
+class AcceptLoopThread:
     """
     A server's loop on a thread of its own.  It also ends by the server's C{shutdown}.
 
     @param reactor: where handshakes are done.
     @param ended: called on that thread when the loop has ended, with whether it has done so by
         itself: by C{shutdown}, or because it could not go on.
-    @param is_full: as L{ServingLoop}'s.
+    @param is_full: as L{AcceptLoop}'s.
     """
 
     def __init__(
@@ -306,7 +306,7 @@ class LoopThread:
         """
         @raise OSError: there are no descriptors, or no thread, to be had.
         """
-        self._loop = ServingLoop(server, handshake, self._failed, is_full, reactor)
+        self._loop = AcceptLoop(server, handshake, self._failed, is_full, reactor)
         self._server = server
         self._ended = ended
         self._stopped = False

@@ -16,21 +16,20 @@ from typing import Any, Protocol
 from typing_extensions import override
 from zope.interface import implementer
 
-from sockserve.core.lifecycle import (
-    is_overridden,
-    run_handler,
-    run_handler_coroutine,
-)
+from sockserve.core.handler_kinds import HandlerKind
+from sockserve.core.lifecycle import run_handler, run_handler_coroutine
 from sockserve.core.statistics import RequestRecord
+from sockserve.dropin.overriding import is_overridden
 from sockserve.executors.base import call_excepthook
-from sockserve.http.channel import HTTPServing
+from sockserve.http.channel import HTTPChannel
 from sockserve.http.stock import make_stock_handler
 from sockserve.interfaces import IJob, Outcome
-from sockserve.listeners.streams import StreamFactory, StreamProtocol
-from sockserve.streams.blocking import LentServing
-from sockserve.streams.channel import Serving
+from sockserve.listeners.stream_factory import StreamFactory
+from sockserve.listeners.stream_protocol import StreamProtocol
+from sockserve.streams.blocking import LentSocketChannel
+from sockserve.streams.channel import Channel
 
-__all__ = ["AdoptedFactory", "AdoptedProtocol", "AdoptedRequest", "Adopter"]
+__all__ = ["AdoptedFactory", "AdoptedProtocol", "AdoptedRequest", "AdoptedSocketChannel", "Adopter"]
 
 
 def _call(method: Callable[[Any], object], request: Any) -> None:
@@ -55,7 +54,7 @@ class Adopter(Protocol):
     def fail(self, request: Any, client_address: Any, error: Exception) -> None:
         """A request cannot be served: tell the server, and end it."""
 
-    def settled(self) -> None:
+    def request_finished(self) -> None:
         """A request is over, and nothing of it is left."""
 
 
@@ -63,28 +62,28 @@ class AdoptedFactory(StreamFactory):
     """
     Calls the adopted server's methods.
 
-    @ivar adoption: has the server, which handlers see as C{self.server}.
+    @ivar dispatcher: has the server, which handlers see as C{self.server}.
     """
 
-    def __init__(self, make: Callable[..., Any], *, adoption: Adopter, **options: Any) -> None:
+    def __init__(self, make: Callable[..., Any], *, dispatcher: Adopter, **options: Any) -> None:
         super().__init__(make, **options)
-        self.adoption = adoption
+        self.dispatcher = dispatcher
 
     def give_connections(self) -> None:
         """C{http.server}'s handlers have their connection, and read it, by themselves."""
-        if self.stock:
-            self.stock = self.http = False
+        if self.kind is HandlerKind.HTTP_STOCK:
+            self.kind = HandlerKind.BLOCKING
 
     def knows_handler(self) -> bool:
         """Whether the reactor reads for the handler, which may have been replaced since."""
-        make = self.adoption.server.RequestHandlerClass
-        return (self.http or self.coroutine) and make == self.RequestHandlerClass
+        make = self.dispatcher.server.RequestHandlerClass
+        return self.kind is not HandlerKind.BLOCKING and make == self.RequestHandlerClass
 
     @override
     def finish_request(self, request: Any, client_address: Any) -> Any:
         """Make the handler of a request that the reactor has read, and let it serve."""
-        server, make = self.adoption.server, self.RequestHandlerClass
-        if self.stock:
+        server, make = self.dispatcher.server, self.RequestHandlerClass
+        if self.kind is HandlerKind.HTTP_STOCK:
             try:
                 return make_stock_handler(make, request, client_address, server)
             except Exception:
@@ -101,23 +100,23 @@ class AdoptedFactory(StreamFactory):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """The server's; where the handler ran.  What it raises ends nothing but the request."""
         try:
-            self.adoption.server.handle_error(request, client_address)
+            self.dispatcher.server.handle_error(request, client_address)
         except BaseException:
             call_excepthook()
 
     @override
     def shutdown_request(self, request: Any) -> None:
         """The server's, for a connection that no handler has had."""
-        serving = self.servings.get(request)
-        if not isinstance(serving, _Serving):
+        channel = self.channels.get(request)
+        if not isinstance(channel, AdoptedSocketChannel):
             super().shutdown_request(request)
             return
         try:
-            self.adoption.server.shutdown_request(request)
+            self.dispatcher.server.shutdown_request(request)
         except BaseException:
             call_excepthook()
         finally:
-            serving.closing()
+            channel.request_closing()
 
     @override
     def outcome_of(self, request: Any, error: BaseException) -> Outcome:
@@ -150,47 +149,47 @@ class AdoptedProtocol(StreamProtocol):
         super().makeConnection(transport)
 
     @override
-    def _serve(self, addresses: tuple[Any, Any]) -> Serving:
+    def make_channel(self, addresses: tuple[Any, Any]) -> Channel:
         factory = self.factory
         self.client_address = self.transport.client_address
         plain = type(self._request) is socket.socket
         # A timeout is for what one of http.server's handlers reads by itself.
-        waits = factory.stock and self.transport.timeout is not None
+        waits = factory.kind is HandlerKind.HTTP_STOCK and self.transport.timeout is not None
         if plain and not waits and factory.knows_handler():
             self._tells = True
             self.transport.keep_open()
             self.transport.startReading()
-            return super()._serve(addresses)
-        return _Serving(self)
+            return super().make_channel(addresses)
+        return AdoptedSocketChannel(self)
 
     def end_unanswered(self) -> None:
         """End the connection if no request has arrived on it."""
-        if isinstance(self._serving, HTTPServing):
+        if isinstance(self._channel, HTTPChannel):
             self.drain()
-            if self._serving.is_reading():
-                self._serving.abort()
+            if self._channel.is_reading():
+                self._channel.abort()
 
     @override
-    def settle(self) -> None:
-        if self.settled:
+    def finish(self) -> None:
+        if self.is_finished:
             return
-        super().settle()
-        adoption = self.factory.adoption
+        super().finish()
+        dispatcher = self.factory.dispatcher
         request, self._request = self._request, None
-        if isinstance(self._serving, _Serving):
+        if isinstance(self._channel, AdoptedSocketChannel):
             # Where an override has not closed it, it ends with the last that knows of it.
-            self._serving.request = None
+            self._channel.request = None
         if self._tells and any(
-            is_overridden(adoption.server, name) for name in ("shutdown_request", "close_request")
+            is_overridden(dispatcher.server, name) for name in ("shutdown_request", "close_request")
         ):
             # By now it is closed, so this closes nothing; the override may keep a list.
-            told = self.factory.disk.call(_call, adoption.server.shutdown_request, request)
-            told.addBoth(lambda _: adoption.settled())
+            told = self.factory.disk.call(_call, dispatcher.server.shutdown_request, request)
+            told.addBoth(lambda _: dispatcher.request_finished())
         else:
-            adoption.settled()
+            dispatcher.request_finished()
 
 
-class _Serving(LentServing):
+class AdoptedSocketChannel(LentSocketChannel):
     """A connection as its handler's own, from its first byte to its last."""
 
     request: Any
@@ -203,34 +202,34 @@ class _Serving(LentServing):
     @override
     def serve(self) -> Outcome:
         """Runs on the worker thread."""
-        adoption: Adopter = self.factory.adoption
-        return adoption.serve(self.request, self.protocol.client_address, self.measure)
+        dispatcher: Adopter = self.factory.dispatcher
+        return dispatcher.serve(self.request, self.protocol.client_address, self.record_traffic)
 
 
 @implementer(IJob)
 class AdoptedRequest:
     """A request that is no connection: a datagram, or whatever else C{get_request} gives."""
 
-    def __init__(self, adoption: Adopter, request: Any, client_address: Any) -> None:
-        self._adoption = adoption
+    def __init__(self, dispatcher: Adopter, request: Any, client_address: Any) -> None:
+        self._dispatcher = dispatcher
         self._request = request
         self._client_address = client_address
-        self._factory = factory = adoption.factory
+        self._factory = factory = dispatcher.factory
         self._record = RequestRecord(client_address, factory.handler_name)
         self._record.received = self._record.sent = None
         self._since = factory.reactor.seconds()
         factory.statistics.active += 1
-        factory.arrived()
+        factory.request_accepted()
 
     def serve(self) -> Outcome:
         """The worker's thread."""
-        return self._adoption.serve(self._request, self._client_address)
+        return self._dispatcher.serve(self._request, self._client_address)
 
     def started(self) -> None:
         """It has waited for its thread until now."""
         self._record.phases["queue"] = self._lap()
 
-    def lasts(self) -> None:
+    def runs_long(self) -> None:
         """Nothing depends on it."""
 
     def forked(self) -> None:
@@ -240,12 +239,12 @@ class AdoptedRequest:
         """It is over."""
         self._record.phases["handle"] = self._lap()
         self._account(outcome)
-        self._adoption.settled()
+        self._dispatcher.request_finished()
 
     def failed(self, error: OSError) -> None:
         """There is no thread to be had."""
         self._account(Outcome.ERROR)
-        self._adoption.fail(self._request, self._client_address, error)
+        self._dispatcher.fail(self._request, self._client_address, error)
 
     def _lap(self) -> float:
         """Seconds since the last, or the beginning."""
@@ -257,4 +256,4 @@ class AdoptedRequest:
         self._record.outcome = outcome
         factory.count_request(outcome)
         factory.statistics.active -= 1
-        factory.finished(self._record)
+        factory.request_finished(self._record)

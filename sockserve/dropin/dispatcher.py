@@ -1,9 +1,9 @@
 """
-Adoption: the requests of a server object of L{socketserver}'s kind, served by sockserve's
+RequestDispatcher: the requests of a server object of L{socketserver}'s kind, served by sockserve's
 workers under its deadlines.
 
-This room owns how a request that such a server has taken (L{Adoption.take}) reaches a worker
-thread, or, when it is a connection to one of C{http.server}'s handlers, the reactor until a
+This room owns how a request that such a server has taken (L{RequestDispatcher.take}) reaches a
+worker thread, or, when it is a connection to one of C{http.server}'s handlers, the reactor until a
 request has arrived on it; and waiting for those that are not over.  The server's own methods
 are called as L{socketserver.ThreadingMixIn} calls them.  It must not know how the server gets
 its requests.
@@ -23,19 +23,15 @@ from twisted.internet.defer import Deferred
 from typing_extensions import override
 
 from sockserve.core.deadlines import Deadlines
-from sockserve.core.lifecycle import (
-    handler_class,
-    is_coroutine_handler,
-    is_overridden,
-    makes,
-    run_handler,
-)
+from sockserve.core.handler_kinds import handler_kind, provides, unwrap
+from sockserve.core.lifecycle import run_handler
 from sockserve.dropin.background_reactor import is_reactors_thread
 from sockserve.dropin.connection import AdoptedFactory, AdoptedProtocol, AdoptedRequest
-from sockserve.dropin.interpreter_exit import hold_exit
-from sockserve.dropin.transport import AcceptedTransport
+from sockserve.dropin.interpreter_exit import keep_interpreter_alive
+from sockserve.dropin.overriding import is_overridden
+from sockserve.dropin.transport import AdoptedConnection
 from sockserve.executors.base import call_excepthook
-from sockserve.executors.threads import ThreadConcurrency
+from sockserve.executors.threads import ThreadExecutor
 from sockserve.interfaces import (
     ConfigurationError,
     IHTTPRequestHandler,
@@ -44,18 +40,18 @@ from sockserve.interfaces import (
     Outcome,
 )
 
-__all__ = ["Adoption", "can_take", "check_terms", "take_requests"]
+__all__ = ["RequestDispatcher", "check_settings"]
 
 _log = logging.getLogger("sockserve")
 
 #: How often who waits for the reactor looks whether that still runs, in seconds.
-_LOOK_SECONDS = 0.5
+REACTOR_CHECK_SECONDS = 0.5
 
 #: What a thread of C{ThreadingMixIn}'s calls with the connection.
 _ON_CONNECTIONS = ("finish_request", "process_request_thread", "shutdown_request", "close_request")
 
 
-def check_terms(option: str, threads: Any, deadlines: Any) -> None:
+def check_settings(option: str, threads: Any, deadlines: Any) -> None:
     """
     @param option: what C{threads} is called where it is set.
     @raise ConfigurationError: one of these cannot be.
@@ -68,63 +64,7 @@ def check_terms(option: str, threads: Any, deadlines: Any) -> None:
         )
 
 
-def can_take(server: Any) -> bool:
-    """
-    Whether L{take_requests} gets the requests of a server: it has L{socketserver}'s
-    C{process_request}, or one that calls that by C{super()}, and no children.
-    """
-    if isinstance(server, socketserver.ForkingMixIn):
-        return False
-    return not is_overridden(server, "process_request") or _calls_super(server)
-
-
-def _calls_super(server: Any) -> bool:
-    """Whether all C{process_request} of a server's classes say C{super()}, in this way."""
-    cls = type(server)
-    if "process_request" in vars(server) or type(cls) is not type:
-        return False
-    if any("__init_subclass__" in vars(base) for base in cls.__mro__[:-1]):
-        return False  # it would hear of one more class
-    for base in cls.__mro__:
-        method = vars(base).get("process_request")
-        if method is None:
-            continue
-        if not is_overridden(base, "process_request"):
-            return True
-        code = getattr(method, "__code__", None)
-        # "super(type(self), self)" would not be the same in a class below.
-        if (
-            code is None
-            or "__class__" not in code.co_freevars
-            or not {"type", "__class__"}.isdisjoint(code.co_names)
-        ):
-            return False
-    return False
-
-
-def take_requests(server: Any, take: Callable[[Any, Any], None]) -> None:
-    """
-    Have C{take} in place of L{socketserver}'s C{process_request}; L{can_take} has said so.
-    Where a program's own calls that by C{super()}, the server is of another class from now on,
-    with C{take} between the program's classes and L{socketserver}'s.
-    """
-    name, cls = "process_request", type(server)
-    if not is_overridden(server, name):
-        server.process_request = take
-        return
-    known = next(
-        base for base in cls.__mro__ if name in vars(base) and not is_overridden(base, name)
-    )
-
-    def process_request(self: Any, request: Any, client_address: Any) -> None:
-        take(request, client_address)
-
-    last = type(known.__name__, (known,), {name: process_request})
-    names = {key: getattr(cls, key) for key in ("__doc__", "__module__", "__qualname__")}
-    object.__setattr__(server, "__class__", type(cls.__name__, (cls, last), names))
-
-
-class Adoption:
+class RequestDispatcher:
     """
     Serves the requests of one server.  Any thread may call what says nothing else.
 
@@ -151,41 +91,43 @@ class Adoption:
         """
         @raise ConfigurationError: the handler cannot be served, or not so.
         """
-        check_terms(option, threads, deadlines)
+        check_settings(option, threads, deadlines)
         self.server = server
         self.reactor = reactor
         self._process = os.getpid()
         make = server.RequestHandlerClass
-        if not callable(handler_class(make)):
+        if not callable(unwrap(make)):
             if not is_overridden(server, "finish_request"):
                 kind = type(server).__qualname__
                 raise ConfigurationError(f"{kind}: handler {make!r} is not a class or callable")
             make = socketserver.BaseRequestHandler  # it does without
-        own = makes(make, IRequestHandler)
+        own = provides(make, IRequestHandler)
         self._pool = _Pool(reactor, threads, type(server).__qualname__, option)
         self.factory = AdoptedFactory(
             make,
             adoption=self,
             reactor=reactor,
-            concurrency=None if own and is_coroutine_handler(make) else self._pool,
+            concurrency=None if own and handler_kind(make).is_coroutine else self._pool,
             deadlines=deadlines,
             **options,
         )
         self.factory.concurrency = self._pool  # also of a handler that replaces a coroutine
         methods = [(server, name) for name in _ON_CONNECTIONS]
-        methods += [(handler_class(make), "setup"), (handler_class(make), "finish")]
+        methods += [(unwrap(make), "setup"), (unwrap(make), "finish")]
         if not parks or any(is_overridden(owner, name) for owner, name in methods):
             # An override may want to see, or to wrap, the connection itself; or to clean up
             # after the thread that has served it.
             self.factory.give_connections()
         #: Whether the handler can have its connection from the reactor only.
-        self._needs_reactor = own and (self.factory.coroutine or makes(make, IHTTPRequestHandler))
+        self._needs_reactor = own and (
+            self.factory.kind.is_coroutine or provides(make, IHTTPRequestHandler)
+        )
         #: The last thread that has brought a request.
         self._bringer: threading.Thread | None = None
         #: How many requests are not over yet.
         self.active = 0
         #: Called when one is over.
-        self.on_settled: Callable[[], object] | None = None
+        self.on_request_finished: Callable[[], object] | None = None
         self._changed = threading.Condition()
 
     def is_alive(self) -> bool:
@@ -200,7 +142,7 @@ class Adoption:
         if thread is not self._bringer:
             self._bringer = thread
             self._process = os.getpid()  # a daemon's is not the one in which it was made
-            hold_exit(self)
+            keep_interpreter_alive(self)
         self.reactor.callFromThread(self._begin, request, client_address)
 
     def _begin(self, request: Any, client_address: Any) -> None:
@@ -214,7 +156,7 @@ class Adoption:
         elif isinstance(request, socket.socket) and request.type == socket.SOCK_STREAM:
             protocol, name = AdoptedProtocol(self.factory), self.factory.handler_name
             try:
-                transport = AcceptedTransport(request, client_address, protocol, self.reactor, name)
+                transport = AdoptedConnection(request, client_address, protocol, self.reactor, name)
             except OSError:  # closed meanwhile
                 self._pool.run(AdoptedRequest(self, request, client_address))
             else:
@@ -275,16 +217,16 @@ class Adoption:
         except BaseException:
             call_excepthook()
         finally:
-            self.settled()
+            self.request_finished()
 
-    def settled(self) -> None:
+    def request_finished(self) -> None:
         """A request is over, and nothing of it is left."""
         with self._changed:
             self.active -= 1
             if not self.active:
                 self._changed.notify_all()
-        if self.on_settled is not None:
-            self.on_settled()
+        if self.on_request_finished is not None:
+            self.on_request_finished()
 
     def __len__(self) -> int:
         """How many threads there are, as C{ThreadingMixIn._threads} tells."""
@@ -310,7 +252,7 @@ class Adoption:
                 return
         with self._changed:
             while self.active and self.reactor.running:
-                self._changed.wait(_LOOK_SECONDS)
+                self._changed.wait(REACTOR_CHECK_SECONDS)
         if not self.reactor.running:  # nobody hears of their ends
             self._pool.join()
 
@@ -324,7 +266,7 @@ class Adoption:
             gone = threading.Event()
             self.reactor.callFromThread(lambda: self.release().addBoth(lambda _: gone.set()))
             if waits and not is_reactors_thread(self.reactor):
-                while not gone.wait(_LOOK_SECONDS) and self.reactor.running:
+                while not gone.wait(REACTOR_CHECK_SECONDS) and self.reactor.running:
                     pass
 
     def release(self) -> Deferred[Any]:
@@ -333,7 +275,7 @@ class Adoption:
         return self.factory.release_workers()
 
 
-class _Pool(ThreadConcurrency):
+class _Pool(ThreadExecutor):
     """Says so once when somebody has to wait, be it for a later request of a connection."""
 
     def __init__(self, reactor: Any, limit: int, name: str, option: str) -> None:

@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
-__all__ = ["Requests", "hold_exit", "wait_at_exit"]
+__all__ = ["Joinable", "keep_interpreter_alive", "wait_at_exit"]
 
 
-class Requests(Protocol):
+class Joinable(Protocol):
     """What is waited for."""
 
     def join(self) -> Any:
@@ -25,13 +25,13 @@ class Requests(Protocol):
 
 _lock = threading.Lock()
 #: With the threads that bring them.
-_awaited: WeakKeyDictionary[Requests, WeakSet[threading.Thread]] = WeakKeyDictionary()
+_awaited: WeakKeyDictionary[Joinable, WeakSet[threading.Thread]] = WeakKeyDictionary()
 _is_registered = False
 #: Whether the main thread is at its end.
 _is_exiting = False
 
 
-def wait_at_exit(requests: Requests) -> None:
+def wait_at_exit(requests: Joinable) -> None:
     """Have the interpreter wait for C{requests}, those to come included."""
     global _is_registered, _is_exiting
     with _lock:
@@ -45,7 +45,7 @@ def wait_at_exit(requests: Requests) -> None:
                 _is_exiting = True
 
 
-def hold_exit(requests: Requests) -> None:
+def keep_interpreter_alive(requests: Joinable) -> None:
     """The calling thread brings some, be it that the main one has ended."""
     thread = threading.current_thread()
     with _lock:
@@ -73,7 +73,7 @@ def _exit() -> None:
         _wait(threads, requests)
 
 
-def _wait(threads: Iterable[threading.Thread], requests: Requests) -> None:
+def _wait(threads: Iterable[threading.Thread], requests: Joinable) -> None:
     """Have the interpreter wait, by a thread of its own kind."""
     waits = threading.Thread(
         target=_join_after, args=(threads, requests), name="sockserve exit", daemon=False
@@ -85,7 +85,7 @@ def _wait(threads: Iterable[threading.Thread], requests: Requests) -> None:
             _join_after(threads, requests)
 
 
-def _join_after(threads: Iterable[threading.Thread], requests: Requests) -> None:
+def _join_after(threads: Iterable[threading.Thread], requests: Joinable) -> None:
     for thread in threads:
         if not thread.daemon:  # it is waited for itself, and may bring more until it ends
             thread.join()

@@ -27,17 +27,13 @@ from typing_extensions import override
 
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.statistics import RequestRecord
-from sockserve.dropin.accept_loop import LoopThread, is_open
-from sockserve.dropin.dispatcher import Adoption, can_take, take_requests
+from sockserve.dropin.accept_loop import AcceptLoopThread, is_open
+from sockserve.dropin.dispatcher import RequestDispatcher
+from sockserve.dropin.overriding import accepts_takeover, take_over
 from sockserve.executors.threads import DEFAULT_THREADS
 from sockserve.interfaces import ConfigurationError
-from sockserve.listeners.server import ABANDON_SECONDS
 
 __all__ = ["SocketServerService", "why_not_served"]
-
-#: How long after C{drain} a method of the object may take.  Handlers are abandoned after
-#: L{ABANDON_SECONDS}; C{server_close}, which may wait for them, has as long to follow.
-LEAVE_BEHIND_SECONDS = 2 * ABANDON_SECONDS
 
 _log = Logger()
 
@@ -119,7 +115,7 @@ class SocketServerService(Service):
         self._deadlines = Deadlines() if deadlines is None else deadlines
         if not isinstance(server, socketserver.ThreadingMixIn):
             threads = 1
-        self._adoption = Adoption(
+        self._dispatcher = RequestDispatcher(
             server,
             reactor,
             threads=threads,
@@ -130,9 +126,9 @@ class SocketServerService(Service):
         #: Whether handlers answer by the server's own socket, which is closed after them.
         self._shares_socket = getattr(server, "socket_type", None) == socket.SOCK_DGRAM
         #: Whether its requests are brought here.
-        self._takes = can_take(server)
+        self._takes = accepts_takeover(server)
         self._state = _State.STOPPED
-        self._loop: LoopThread
+        self._loop: AcceptLoopThread
         #: Tells the loop that runs from one that has been left behind.
         self._run: object = None
         #: The object's own, once L{_verify_network} has its place.
@@ -140,7 +136,7 @@ class SocketServerService(Service):
         self._stopped: list[Deferred[None]] = []
         self._overdue: IDelayedCall | None = None
         self.shut_down: Deferred[None] = Deferred()
-        self.server = self._adoption.factory
+        self.server = self._dispatcher.factory
         #: How many connections it may have; None for as many as come.
         self._cap = self.server.admission.max_connections
         if self._shares_socket or not self._takes:
@@ -168,7 +164,7 @@ class SocketServerService(Service):
             self.shut_down = Deferred()
         seconds = self._deadlines.handshake
         self._run = run = object()
-        self._loop = LoopThread(
+        self._loop = AcceptLoopThread(
             self._object,
             self.server.reactor,
             seconds,
@@ -177,7 +173,7 @@ class SocketServerService(Service):
         )
         if self._cap is not None:
             self.server.admission.gates.add(self._loop)
-            self._adoption.on_settled = self._loop.reopen
+            self._dispatcher.on_request_finished = self._loop.reopen
         self._state = _State.SERVING
         super().startService()
         _log.info("{server}: starting", server=self.description)
@@ -186,8 +182,8 @@ class SocketServerService(Service):
     def stopService(self) -> Deferred[None]:
         """
         Stop listening, and let requests come to their end within the C{drain} deadline.
-        Fires when all is gone.  What does not end L{LEAVE_BEHIND_SECONDS} after that, be it the
-        object's own C{server_close}, is left behind.
+        Fires when all is gone.  What does not end within twice C{Deadlines.abandon} after that,
+        be it the object's own C{server_close}, is left behind.
         """
         super().stopService()
         if self._state is _State.STOPPED:
@@ -197,7 +193,7 @@ class SocketServerService(Service):
         if self._state in _RUNNING:
             self._loop.stop()
             self.server.drain()
-            self._limit_end()
+            self._arm_shutdown_deadline()
         return stopped
 
     def suspend(self) -> None:
@@ -216,8 +212,8 @@ class SocketServerService(Service):
     def _take_over(self) -> None:
         """From now on who takes the object's requests asks here."""
         if self._takes:
-            take_requests(self._object, self._adoption.take)
-        self._stand_for_threads()
+            take_over(self._object, self._dispatcher.take)
+        self._install_joinable()
         if self.server.admission.allow or self.server.admission.deny:
             self._object.verify_request = self._verify_network
 
@@ -226,7 +222,7 @@ class SocketServerService(Service):
         if self._cap is None:
             return self._state is _State.SUSPENDED
         # Not opened yet by the reactor, and so not in its count.
-        coming += self._adoption.active - len(self.server.connections)
+        coming += self._dispatcher.active - len(self.server.connections)
         full = self.server.admission.active + coming >= self._cap
         return full or self._state is _State.SUSPENDED
 
@@ -252,9 +248,11 @@ class SocketServerService(Service):
     def _refuse_network(self, client_address: Any) -> None:
         """Account for a request that has not been taken.  Reactor thread."""
         factory, refused = self.server, "refused: network"
-        factory.arrived()
+        factory.request_accepted()
         factory.count_refusal("network")
-        factory.finished(RequestRecord(client_address, factory.handler_name, outcome=refused))
+        factory.request_finished(
+            RequestRecord(client_address, factory.handler_name, outcome=refused)
+        )
 
     # The end
 
@@ -267,7 +265,7 @@ class SocketServerService(Service):
         self.server.reactor.callFromThread(self.server.drain)
         if not by_itself and not self._shares_socket:
             if not isinstance(self._object, socketserver.ThreadingMixIn):
-                self._adoption.join()  # otherwise this thread would have served them
+                self._dispatcher.join()  # otherwise this thread would have served them
             self._close()
         self.server.reactor.callFromThread(self._end, run, by_itself)
 
@@ -276,20 +274,20 @@ class SocketServerService(Service):
         if run is not self._run:
             return
         self._state = _State.ENDING
-        self._limit_end()
+        self._arm_shutdown_deadline()
         self.server.admission.gates.discard(self._loop)
         ended = self._drained()
         if by_itself or self._shares_socket:
             # Who has called shutdown may be about to close the object, and answer somebody.
             ended.addCallback(lambda _: self.server.disk.call(self._close))
-        ended.addCallback(lambda _: self._adoption.release())
+        ended.addCallback(lambda _: self._dispatcher.release())
         ended.addErrback(_log_failure)
         ended.addCallback(lambda _: self._ended(run))
         if by_itself:
             _log.info("{server}: it has shut down", server=self.description)
             self.shut_down.callback(None)
 
-    def _limit_end(self) -> None:
+    def _arm_shutdown_deadline(self) -> None:
         """From now on the end has the C{drain} deadline, and little more."""
         seconds = self._deadlines.drain
         if seconds is not None and self._overdue is None:
@@ -300,17 +298,22 @@ class SocketServerService(Service):
         for pid in list(getattr(self._object, "active_children", None) or ()):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        seconds = LEAVE_BEHIND_SECONDS
-        self._overdue = self.server.reactor.callLater(seconds, self._leave_behind)
+        seconds = self._deadlines.abandon
+        if seconds is None:
+            self._overdue = None
+        else:
+            # Handlers are abandoned after the first; server_close, which may wait for them, has
+            # as long to follow.
+            self._overdue = self.server.reactor.callLater(2 * seconds, self._give_up)
 
-    def _leave_behind(self) -> None:
+    def _give_up(self) -> None:
         """A method of the object has not returned."""
         self._overdue = None
         culprit = "server_close"
         if self._state in _RUNNING:
             culprit = "verify_request, server_close or another method"
             self.server.admission.gates.discard(self._loop)
-            self._adoption.release()
+            self._dispatcher.release()
         _log.warn(
             "{server}: {culprit} does not return; it is left behind",
             server=self.description,
@@ -322,14 +325,14 @@ class SocketServerService(Service):
         """Fires when requests have come to their end."""
         drained: Deferred[Any] = Deferred()
         self.server.drained().addCallback(lambda _: drained.callback(None))
-        seconds = self._deadlines.drain
-        if seconds is not None:
+        seconds, abandon = self._deadlines.drain, self._deadlines.abandon
+        if seconds is not None and abandon is not None:
             # What is no connection is under no deadline, and is left behind as others are.
-            drained.addTimeout(seconds + ABANDON_SECONDS, self.server.reactor)
+            drained.addTimeout(seconds + abandon, self.server.reactor)
             drained.addErrback(lambda failure: failure.trap(TimeoutError))
         return drained
 
-    def _stand_for_threads(self) -> None:
+    def _install_joinable(self) -> None:
         """Have the object's C{server_close} wait for requests as for threads of its own."""
         server = self._object
         if self._shares_socket or not (
@@ -338,11 +341,11 @@ class SocketServerService(Service):
             return
         vars(server).pop("_threads", None)
         if server.block_on_close and not server.daemon_threads:
-            server._threads = self._adoption  # type: ignore[attr-defined]
+            server._threads = self._dispatcher  # type: ignore[attr-defined]
 
     def _close(self) -> None:
         """Close the object, unless the program has.  The loop's thread, or one of the disk's."""
-        self._stand_for_threads()
+        self._install_joinable()
         try:
             if is_open(self._object):
                 self._object.server_close()

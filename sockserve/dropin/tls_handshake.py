@@ -2,7 +2,7 @@
 Handshakes: TLS handshakes of accepted sockets, on the reactor, so that a client that says
 nothing holds up nobody.
 
-This room owns one handshake of a socket of the C{ssl} module (L{Handshake}).  It must not
+This room owns one handshake of a socket of the C{ssl} module (L{TLSHandshake}).  It must not
 know what becomes of the socket.  Everything runs on the reactor thread.
 """
 
@@ -15,11 +15,11 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall, IReadWriteDescriptor
 from zope.interface import implementer
 
-__all__ = ["Handshake"]
+__all__ = ["TLSHandshake"]
 
 
 @implementer(IReadWriteDescriptor)
-class Handshake:
+class TLSHandshake:
     """
     One handshake.
 

@@ -14,7 +14,7 @@ from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from typing_extensions import override
 
-__all__ = ["AcceptedTransport"]
+__all__ = ["AdoptedConnection"]
 
 
 def _is_address(family: socket.AddressFamily | int, address: Any) -> bool:
@@ -27,7 +27,7 @@ def _is_address(family: socket.AddressFamily | int, address: Any) -> bool:
         return False
 
 
-class AcceptedTransport(tcp.Connection):
+class AdoptedConnection(tcp.Connection):
     """
     The connection; the reactor thread's, once C{protocol.makeConnection} is called with it.
 

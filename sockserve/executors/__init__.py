@@ -1,3 +1,33 @@
-"""Where blocking handlers run: threads, and child processes."""
+"""
+Where blocking handlers run: threads, and child processes.
 
-__all__: list[str] = []
+This page owns the choice between them, by the name that users write.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sockserve.executors.fork import DEFAULT_MAX_CHILDREN, ForkExecutor
+from sockserve.executors.threads import DEFAULT_THREADS, ThreadExecutor
+from sockserve.interfaces import ConfigurationError, IExecutor
+
+__all__ = ["make_executor"]
+
+
+def make_executor(
+    reactor: Any, name: str, *, threads: int | None = None, max_children: int | None = None
+) -> IExecutor:
+    """
+    The place called C{name}.
+
+    @param name: C{serial}, C{threads} or C{fork}.
+    @raise ConfigurationError: there is none of that name.
+    """
+    if name == "serial":
+        return ThreadExecutor(reactor, 1)
+    if name == "threads":
+        return ThreadExecutor(reactor, DEFAULT_THREADS if threads is None else threads)
+    if name == "fork":
+        return ForkExecutor(reactor, DEFAULT_MAX_CHILDREN if max_children is None else max_children)
+    raise ConfigurationError(f"concurrency {name!r}: choose serial, threads or fork")

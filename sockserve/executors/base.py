@@ -1,5 +1,5 @@
 """
-Places: how many jobs run at once, and who waits.
+BoundedExecutor: how many jobs run at once, and who waits.
 
 This room owns what every place for blocking handlers has in common.  It must not know what
 a job serves, or what runs it.
@@ -19,12 +19,12 @@ from twisted.logger import Logger
 
 from sockserve.interfaces import IJob, Outcome
 
-__all__ = ["Places", "call_excepthook", "serve_guarded"]
+__all__ = ["BoundedExecutor", "call_excepthook", "serve_guarded"]
 
 _log = Logger()
 
 
-class Places:
+class BoundedExecutor:
     """Jobs waiting for one of a limited number of places.  Reactor thread only."""
 
     def __init__(self, limit: int) -> None:

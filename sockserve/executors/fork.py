@@ -20,11 +20,10 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from sockserve.executors.base import Places, serve_guarded
-from sockserve.executors.threads import DEFAULT_THREADS, ThreadConcurrency
-from sockserve.interfaces import ConfigurationError, IConcurrency, IJob, Outcome
+from sockserve.executors.base import BoundedExecutor, serve_guarded
+from sockserve.interfaces import ConfigurationError, IExecutor, IJob, Outcome
 
-__all__ = ["DEFAULT_MAX_CHILDREN", "ForkConcurrency", "make_concurrency"]
+__all__ = ["DEFAULT_MAX_CHILDREN", "ForkExecutor"]
 
 #: C{socketserver.ForkingMixIn.max_children}.
 DEFAULT_MAX_CHILDREN = 40
@@ -32,8 +31,8 @@ DEFAULT_MAX_CHILDREN = 40
 _log = Logger()
 
 
-@implementer(IConcurrency)
-class ForkConcurrency(Places):
+@implementer(IExecutor)
+class ForkExecutor(BoundedExecutor):
     """
     A child process for each request.
 
@@ -172,23 +171,3 @@ def _flush() -> None:
             stream.flush()
         except (AttributeError, OSError, ValueError):  # none, full, or closed
             pass
-
-
-def make_concurrency(
-    reactor: Any, name: str, *, threads: int | None = None, max_children: int | None = None
-) -> IConcurrency:
-    """
-    The place called C{name}.
-
-    @param name: C{serial}, C{threads} or C{fork}.
-    @raise ConfigurationError: there is none of that name.
-    """
-    if name == "serial":
-        return ThreadConcurrency(reactor, 1)
-    if name == "threads":
-        return ThreadConcurrency(reactor, DEFAULT_THREADS if threads is None else threads)
-    if name == "fork":
-        return ForkConcurrency(
-            reactor, DEFAULT_MAX_CHILDREN if max_children is None else max_children
-        )
-    raise ConfigurationError(f"concurrency {name!r}: choose serial, threads or fork")

@@ -22,10 +22,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from sockserve.executors.base import Places, serve_guarded
-from sockserve.interfaces import IConcurrency, IJob, Outcome
+from sockserve.executors.base import BoundedExecutor, serve_guarded
+from sockserve.interfaces import IExecutor, IJob, Outcome
 
-__all__ = ["DEFAULT_THREADS", "MOMENT_SECONDS", "ThreadConcurrency"]
+__all__ = ["DEFAULT_THREADS", "SLOW_JOB_SECONDS", "ThreadExecutor"]
 
 #: A blocking stream handler keeps its thread as long as its connection lasts, so a
 #: few hundred: what fits comfortably in memory (8 MiB of address space each, some
@@ -38,7 +38,7 @@ THREAD_IDLE_SECONDS = 10.0
 
 #: How long a job may take before those behind it get threads of their own.  Some ten times
 #: what a small HTTP request takes, and too short for a client to notice.
-MOMENT_SECONDS = 0.001
+SLOW_JOB_SECONDS = 0.001
 
 #: Jobs that take less than this are not worth a thread of their own.
 SHORT_SECONDS = 0.00025
@@ -55,8 +55,8 @@ _T = TypeVar("_T")
 _jobs = itertools.count(1)
 
 
-@implementer(IConcurrency)
-class ThreadConcurrency(Places):
+@implementer(IExecutor)
+class ThreadExecutor(BoundedExecutor):
     """
     A private pool of daemon threads that grows on demand and shrinks when idle.
 
@@ -65,7 +65,7 @@ class ThreadConcurrency(Places):
 
     Most jobs of some kinds (an HTTP request) are over in a moment, and waking a thread for
     each costs more than they do.  So one thread takes one job after another, and what is
-    left after L{MOMENT_SECONDS} gets threads of its own: if that one thread is stuck, or the
+    left after L{SLOW_JOB_SECONDS} gets threads of its own: if that one thread is stuck, or the
     processor has time to spare.
 
     @param reactor: for C{callFromThread} and C{callLater}.
@@ -86,8 +86,8 @@ class ThreadConcurrency(Places):
         #: Whether the reactor has been told of the latter.  Any thread.
         self.told = False
         #: Jobs begun since the last look, and those that have been served for longer.
-        self._young: set[IJob] = set()
-        self._lasting: set[IJob] = set()
+        self._recent: set[IJob] = set()
+        self._slow: set[IJob] = set()
         #: Of the young, those that were being served at the last look.
         self._running: set[IJob] = set()
         #: How many jobs have ended; and at the last look, the time and what the process had
@@ -162,8 +162,8 @@ class ThreadConcurrency(Places):
         while self.done:
             job, outcome = self.done.popleft()
             self._served += 1
-            self._young.discard(job)
-            self._lasting.discard(job)
+            self._recent.discard(job)
+            self._slow.discard(job)
             self._ended(job, outcome)
         if self._retiring and not self.running:
             self.stop()
@@ -173,14 +173,14 @@ class ThreadConcurrency(Places):
         if not self._workers:
             self._wake()
         self.ready.append(job)
-        self._young.add(job)
-        if self._waking is None and len(self._workers) - len(self.idle) <= len(self._lasting):
+        self._recent.add(job)
+        if self._waking is None and len(self._workers) - len(self.idle) <= len(self._slow):
             # Nobody is about to take it.  A thread that is woken now would have to share the
             # interpreter with the rest of this turn.
             self._waking = self._reactor.callLater(0, self._wake_one)
         if self._look is None:
             self._remember()
-            self._look = self._reactor.callLater(MOMENT_SECONDS, self._look_around)
+            self._look = self._reactor.callLater(SLOW_JOB_SECONDS, self._rebalance)
 
     def _wake_one(self) -> None:
         self._waking = None
@@ -196,22 +196,22 @@ class ThreadConcurrency(Places):
         self._then = self._reactor.seconds()
         self._cpu_then = time.process_time()
 
-    def _look_around(self) -> None:
+    def _rebalance(self) -> None:
         """A moment has passed: who is stuck, and who waits because of that?"""
         self._look = None
         # Before those who are done are collected: they tell by themselves if nothing is.
         waiting = set(self.ready)
-        served = self._young - waiting
+        served = self._recent - waiting
         self.collect()  # may begin others
         # Served now and a moment ago.
-        served &= self._young
+        served &= self._recent
         stuck = served & self._running
         self._running = served - stuck
-        self._young -= stuck
+        self._recent -= stuck
         for job in stuck:
-            self._lasting.add(job)
+            self._slow.add(job)
             try:
-                job.lasts()
+                job.runs_long()
             except Exception:
                 _log.failure("a job raised when it was told that it lasts")
         if waiting and self._need_more():
@@ -221,8 +221,8 @@ class ThreadConcurrency(Places):
                 except OSError:  # those there are will come to it
                     break
         self._remember()
-        if self._look is None and (self._young or self.ready):
-            self._look = self._reactor.callLater(MOMENT_SECONDS, self._look_around)
+        if self._look is None and (self._recent or self.ready):
+            self._look = self._reactor.callLater(SLOW_JOB_SECONDS, self._rebalance)
 
     def _need_more(self) -> bool:
         """
@@ -233,7 +233,7 @@ class ThreadConcurrency(Places):
         if not served:
             return True
         elapsed = self._reactor.seconds() - self._then
-        at_work = len(self._workers) - len(self.idle) - len(self._lasting)
+        at_work = len(self._workers) - len(self.idle) - len(self._slow)
         if elapsed * at_work / served < SHORT_SECONDS:
             return False
         return bool(time.process_time() - self._cpu_then < BUSY_SHARE * elapsed)
@@ -271,12 +271,12 @@ class ThreadConcurrency(Places):
             return False
         return True
 
-    def _bored(self, worker: _Worker) -> None:
+    def _retire_idle(self, worker: _Worker) -> None:
         """A worker has had nothing to do for a while; it may have got something since."""
         if self.take_out(worker):
             worker.inbox.put(False)
 
-    def _left(self, worker: _Worker) -> None:
+    def _worker_exited(self, worker: _Worker) -> None:
         """A worker's thread is about to end."""
         self._workers.discard(worker)
         worker.thread.join()
@@ -314,7 +314,7 @@ class _Call:
     def started(self) -> None:
         """Nothing depends on it."""
 
-    def lasts(self) -> None:
+    def runs_long(self) -> None:
         """Nothing depends on it."""
 
     def forked(self) -> None:
@@ -329,7 +329,7 @@ class _Worker:
     @ivar gone: fires when its thread has ended.
     """
 
-    def __init__(self, pool: ThreadConcurrency, reactor: Any) -> None:
+    def __init__(self, pool: ThreadExecutor, reactor: Any) -> None:
         self._pool = pool
         self._reactor = reactor
         self.inbox: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -346,7 +346,7 @@ class _Worker:
             except IndexError:
                 if self._wait():
                     continue
-                tell(pool._left, self)
+                tell(pool._worker_exited, self)
                 return
             # Programs tell connections apart by the name of their thread.
             self.thread.name = f"sockserve-{next(_jobs)}"
@@ -369,7 +369,7 @@ class _Worker:
         try:
             woken = self.inbox.get(timeout=THREAD_IDLE_SECONDS)
         except queue.Empty:
-            self._reactor.callFromThread(pool._bored, self)
+            self._reactor.callFromThread(pool._retire_idle, self)
             woken = self.inbox.get()
         if not woken:
             pool.take_out(self)

@@ -1,5 +1,5 @@
 """
-Gathering: how a blocking handler gets an HTTP request that has arrived, and no thread
+BufferedRequest: how a blocking handler gets an HTTP request that has arrived, and no thread
 before that.
 
 This room owns the request until its handler is over: the socket and the files the handler
@@ -21,20 +21,18 @@ import re
 import socket
 import threading
 from errno import ECONNRESET
-from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
-from wsgiref.simple_server import WSGIRequestHandler
 
 from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from sockserve.core.lifecycle import answer, handler_class
+from sockserve.core.lifecycle import serve_next
 from sockserve.http.h1.framing import Event, LocalProtocolError, RemoteProtocolError
 from sockserve.http.h1.head import RequestHead
-from sockserve.http.h1.reader import RequestReader
-from sockserve.http.handler_socket import BodyFile, Hold, RequestSocket
+from sockserve.http.h1.reader import RequestParser
+from sockserve.http.handler_socket import ConnectionBody, OutputMode, RequestSocket
 from sockserve.http.responses import BlockingResponse, answer_error
 from sockserve.http.spool import Spool, StockSwitchingFile, SwitchingFile, stock_file
 from sockserve.interfaces import DeadlineExpired, IJob, Outcome, Phase
@@ -44,11 +42,7 @@ from sockserve.streams.reader import HIGH_WATER_BYTES
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["Gathering", "is_gathered"]
-
-#: What of a handler decides how requests are read.
-_LOOP = ("handle", "handle_one_request", "parse_request", "handle_expect_100")
-_STOCK = (BaseHTTPRequestHandler, WSGIRequestHandler)
+__all__ = ["BufferedRequest"]
 
 #: No client sends a body with these that nobody could tell the end of.
 _WITHOUT_BODY = frozenset(["GET", "HEAD"])
@@ -63,25 +57,8 @@ _STATUS = re.compile(
 _log = Logger()
 
 
-def is_gathered(handler: Any) -> bool:
-    """
-    Whether what C{handler} makes is one of C{http.server}'s handlers and reads requests as
-    those do, so that it can be given one that has arrived.  (With C{rbufsize} 0 it reads no
-    more than it asks for: another program, a CGI script say, is to have the connection.)
-    """
-    cls = handler_class(handler)
-    return (
-        isinstance(cls, type)
-        and issubclass(cls, BaseHTTPRequestHandler)
-        and cls.rbufsize != 0
-        and all(
-            any(getattr(cls, name) is getattr(stock, name) for stock in _STOCK) for name in _LOOP
-        )
-    )
-
-
 #: Looked up once, as L{sockserve.core.lifecycle} does.
-_HELD = Hold.HELD
+_BUFFERED = OutputMode.BUFFERED
 _OK = Outcome.OK
 
 
@@ -95,17 +72,17 @@ _served = threading.local()
 
 def _before_fork() -> None:
     """A handler that forks has its connection itself: there is no reactor where its child is."""
-    gathering = getattr(_served, "gathering", None)
-    if gathering is not None:
+    buffered = getattr(_served, "request", None)
+    if buffered is not None:
         with contextlib.suppress(BrokenPipeError):
-            gathering.go_direct()
+            buffered.acquire_connection()
 
 
 os.register_at_fork(before=_before_fork)
 
 
 @implementer(IJob)
-class Gathering:
+class BufferedRequest:
     """
     One request on its way to a blocking handler, and with it.  Runs on the reactor thread,
     but where it says otherwise.
@@ -113,7 +90,7 @@ class Gathering:
     @ivar head: its head.
     @ivar response: what answers it; of a handler of C{http.server}'s, only what can be
         seen of that.
-    @ivar unending: whether the body may go on until the client ends its side: one of
+    @ivar ends_with_connection: whether the body may go on until the client ends its side: one of
         C{http.server}'s handlers finds what follows the last request of a connection, if that
         says nothing of a length.
     @ivar switches: whether what follows on the connection may be the handler's, as that, or as
@@ -131,23 +108,23 @@ class Gathering:
     rfile: Any
 
     def __init__(
-        self, serving: Any, requests: RequestReader, head: RequestHead, stock: bool, limit: int
+        self, owner: Any, requests: RequestParser, head: RequestHead, stock: bool, limit: int
     ) -> None:
         """
-        @param serving: told what happens: C{gathered()}, C{handler_began()},
-            C{handler_lasts()}, C{hand_over()}, C{handler_ended()}, C{handler_failed()}.
+        @param owner: told what happens: C{request_complete()}, C{handler_began()},
+            C{handler_runs_long()}, C{hand_over()}, C{handler_finished()}, C{handler_failed()}.
         @param requests: where the body comes from.
         @param stock: whether the handler is one of C{http.server}'s.
         @param limit: the largest body in bytes.
         """
-        self._serving = serving
-        self._factory = serving.factory
+        self._owner = owner
+        self._factory = owner.factory
         self._requests = requests
         self.head = head
         self._stock = stock
         self._limit = limit
         self.cut_off: OSError | None = None
-        self.hold = _HELD
+        self.mode = _BUFFERED
         self.sent = 0
         self._held: list[bytes] = []
         self._held_size = 0
@@ -155,14 +132,14 @@ class Gathering:
         self._reactors_thread = threading.get_ident()
         # A stock handler sends by itself, and a cycle would be left to the garbage collector.
         self.response = BlockingResponse(head, _never_sent if stock else self._send)
-        self.unending = (
+        self.ends_with_connection = (
             stock
             and not head.keep_alive
             and head.length == 0
             and head.method not in _WITHOUT_BODY
             and head.field(b"content-length") is None
         )
-        self.switches = self.unending or (
+        self.switches = self.ends_with_connection or (
             head.length == 0
             and (head.method == "CONNECT" or (b"\nupgrade:" in head.raw.lower() and head.upgrades))
         )
@@ -175,7 +152,7 @@ class Gathering:
             self._raw = raw = _EXPECT.sub(b"", raw)
         if head.length != 0:
             self._spool = Spool()
-            self._began = self._arrived_at = serving.timer.seconds()
+            self._began = self._arrived_at = owner.timer.seconds()
             self._spool.write(raw)
         else:
             self.rfile = stock_file(raw) if stock else io.BytesIO()
@@ -196,7 +173,7 @@ class Gathering:
             limit = self._limit + len(self._raw)
             if head.length is not None and head.length > self._limit:
                 raise RemoteProtocolError(413, f"the body is larger than {self._limit} bytes")
-            self._arrived_at = self._serving.timer.seconds()
+            self._arrived_at = self._owner.timer.seconds()
             # A handler of the stdlib's that knows chunks takes them apart by itself.
             chunks = self._stock and head.length is None
             while (event := self._requests.next_event()) is not Event.END:
@@ -213,11 +190,11 @@ class Gathering:
             if chunks:
                 spool.write(b"0\r\n\r\n")
             self.rfile = spool.open_for_stock(self._raw) if self._stock else spool.open()
-        self._serving.gathered()
+        self._owner.request_complete()
 
     def body_seconds(self, now: float) -> float | None:
         """How long from C{now} the body may go on without another byte."""
-        deadlines = self._serving.deadlines
+        deadlines = self._owner.deadlines
         idle = deadlines.idle
         if idle is not None:
             idle -= now - self._arrived_at
@@ -225,7 +202,7 @@ class Gathering:
         seconds: float | None = deadlines.body_seconds(now - self._began, received, idle)
         return seconds
 
-    def lost(self, reason: Failure) -> None:
+    def connection_lost(self, reason: Failure) -> None:
         """The connection is gone."""
         if self.cut_off is None and not reason.check(ConnectionDone):
             self.cut_off = ConnectionResetError(ECONNRESET, "the client has cut it off")
@@ -233,7 +210,7 @@ class Gathering:
     def close(self) -> None:
         """Nobody will read it any more."""
         if self.lent:
-            self.request.gathering = None
+            self.request.buffered = None
             if (self._stock or self.switches) and not self.rfile.closed:
                 self.rfile.close()
         if self._spool is not None:
@@ -244,7 +221,7 @@ class Gathering:
     def lend(self, request: RequestSocket) -> None:
         """What the handler's socket is."""
         self.request = request
-        request.gathering = self
+        request.buffered = self
 
     def answer_instead(self, status: int) -> bytes:
         """What a client gets whose handler was too slow; gives all of the response."""
@@ -257,15 +234,15 @@ class Gathering:
 
     def client_is_gone(self) -> bool:
         """Whether the client has broken the connection.  The handler's thread."""
-        if self.hold is Hold.DIRECT:
+        if self.mode is OutputMode.DIRECT:
             return is_broken(self.request)
-        return self.hold is Hold.OVER or bool(self._serving.broken())
+        return self.mode is OutputMode.CLOSED or bool(self._owner.is_broken())
 
     def _follow(self) -> tuple[bytes, Any] | None:
         """What the client says after the request, if that is the handler's."""
-        if self.unending:
+        if self.ends_with_connection:
             return self._follow_body()
-        if self._stock and self.hold is _HELD:
+        if self._stock and self.mode is _BUFFERED:
             with self._lock:
                 found = _STATUS.match(b"".join(self._held))
             if found is not None:
@@ -274,20 +251,20 @@ class Gathering:
             return None
         if not self._stock:
             self.response.flush()
-        self.go_direct()
+        self.acquire_connection()
         return self.rest, socket.socket.makefile(self.request, "rb", buffering=0)
 
     def _follow_body(self) -> tuple[bytes, Any]:
         """The body of a request that ends with its connection."""
         try:
-            self.go_direct()
+            self.acquire_connection()
         except BrokenPipeError:
             if self.cut_off is not None:
                 raise
             # The client has ended a connection over TLS, which has no half ends.
             return self._requests.switch(), io.BytesIO()
         limits = self._patience, self._late, lambda: self.cut_off
-        return self.rest, BodyFile(self.request, len(self.rest), *limits)
+        return self.rest, ConnectionBody(self.request, len(self.rest), *limits)
 
     def _patience(self, received: int, waited: float) -> float | None:
         """
@@ -295,7 +272,7 @@ class Gathering:
 
         @param waited: how long it has been waited for.
         """
-        deadlines = self._serving.deadlines
+        deadlines = self._owner.deadlines
         seconds: float | None = deadlines.body_seconds(waited, received, deadlines.idle)
         return seconds
 
@@ -317,11 +294,11 @@ class Gathering:
 
     def started(self) -> None:
         """There is a place for it."""
-        self._serving.handler_began()
+        self._owner.handler_began()
 
-    def lasts(self) -> None:
+    def runs_long(self) -> None:
         """The handler takes its time: let the client have what there is."""
-        self._serving.handler_lasts()
+        self._owner.handler_runs_long()
 
     def forked(self) -> None:
         """The parent keeps the connection, which the child only answers on."""
@@ -329,14 +306,14 @@ class Gathering:
     def serve(self) -> Outcome:
         """Runs on the worker thread or in the child."""
         factory, request = self._factory, self.request
-        _served.gathering = self
+        _served.request = self
         try:
-            error = answer(factory, request, self._serving.protocol.client_address)
+            error = serve_next(factory, request, self._owner.protocol.client_address)
         except BaseException:  # sys.exit(), or an error in handle_error
             self.response.close = True
             raise
         finally:
-            _served.gathering = None
+            _served.request = None
         outcome = _OK if error is None else factory.outcome_of(request, error)
         if self._stock:
             if error is not None:
@@ -366,7 +343,7 @@ class Gathering:
                     handler=self._factory.handler_name,
                     request=self.head,
                 )
-            response.forget()
+            response.reset()
             answer_error(response, 500)
         response.finish()
 
@@ -377,16 +354,16 @@ class Gathering:
         elif self._stock and not getattr(self.rfile, "wants_next", False):
             self.response.close = True
         self.close()
-        self._serving.handler_ended(outcome)
+        self._owner.handler_finished(outcome)
 
     def failed(self, error: OSError) -> None:
         """There is no thread or process to be had."""
         self.close()
-        self._serving.handler_failed(error)
+        self._owner.handler_failed(error)
 
     # What the handler sends
 
-    def keep(self, data: ReadableBuffer) -> bool:
+    def buffer(self, data: ReadableBuffer) -> bool:
         """
         The handler sends C{data}; gives false when it is to do so by itself.  The
         handler's thread.
@@ -398,11 +375,11 @@ class Gathering:
             self.rfile.answered()
         with self._lock:
             self.sent += len(kept)
-            if self.hold is _HELD and self._held_size + len(kept) <= HIGH_WATER_BYTES:
+            if self.mode is _BUFFERED and self._held_size + len(kept) <= HIGH_WATER_BYTES:
                 self._held.append(kept)
                 self._held_size += len(kept)
                 return True
-        self.go_direct()
+        self.acquire_connection()
         if self._stock:
             self._observe(kept)
         return False
@@ -416,32 +393,32 @@ class Gathering:
             response.sent -= data.find(b"\r\n\r\n", found.end()) + 4  # its head
         response.sent += len(data)
 
-    def go_direct(self) -> None:
+    def acquire_connection(self) -> None:
         """
         Have the connection itself.  The handler's thread.
 
         @raise BrokenPipeError: it has ended.
         """
-        if self.hold is not Hold.DIRECT and self.hold is not Hold.OVER:
+        if self.mode is not OutputMode.DIRECT and self.mode is not OutputMode.CLOSED:
             if threading.get_ident() == self._reactors_thread:
-                self._serving.hand_over(lambda: None)
+                self._owner.hand_over(lambda: None)
             else:
                 granted = threading.Lock()
                 granted.acquire()
                 reactor = self._factory.reactor
-                reactor.callFromThread(self._serving.hand_over, granted.release)
+                reactor.callFromThread(self._owner.hand_over, granted.release)
                 granted.acquire()
-        if self.hold is not Hold.DIRECT:
+        if self.mode is not OutputMode.DIRECT:
             raise BrokenPipeError("the connection has ended")
 
     def _send(self, data: bytes) -> None:
         """Send a piece of the response.  The handler's thread."""
         self.request.sendall(data)
 
-    def take_held(self, hold: Hold) -> bytes:
+    def take_output(self, mode: OutputMode) -> bytes:
         """What has been kept; from now on C{hold} applies."""
         with self._lock:
-            self.hold = hold
+            self.mode = mode
             held, self._held = self._held, []
             self._held_size = 0
         data = b"".join(held)

@@ -23,15 +23,15 @@ from sockserve.core.statistics import HTTPRequestRecord
 from sockserve.core.tasks import Task
 from sockserve.http.h1.framing import Event, RemoteProtocolError, State
 from sockserve.http.h1.head import HeaderSection, RequestHead
-from sockserve.http.h1.reader import RequestReader
-from sockserve.http.requests import HTTPConnection
+from sockserve.http.h1.reader import RequestParser
+from sockserve.http.requests import RequestConnection
 from sockserve.http.responses import CoroutineResponse, Response, answer_error, status_for
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
 from sockserve.sockets.lending import is_lendable
-from sockserve.streams.channel import Connection, Part, ReactorServing
+from sockserve.streams.channel import ChannelOwner, Pending, TransportChannel
 from sockserve.streams.reader import HIGH_WATER_BYTES, LOW_WATER_BYTES, StreamReader
 
-__all__ = ["HTTPServing", "Stage"]
+__all__ = ["ChannelState", "HTTPChannel"]
 
 #: How much of a body that its handler left unread is read and thrown away so that the
 #: connection can be used again.  256 KiB: Go's C{maxPostHandlerReadBytes}.
@@ -45,7 +45,7 @@ BODY_READ_BYTES = 65536
 _log = Logger()
 
 
-class Stage(Enum):
+class ChannelState(Enum):
     """What a connection does."""
 
     #: The server has not begun to process it.
@@ -63,9 +63,9 @@ class Stage(Enum):
 
 
 #: Looked up once, as L{sockserve.core.lifecycle} does.
-_READING = Stage.READING
-_ANSWERING = Stage.ANSWERING
-_CLOSING = Stage.CLOSING
+_READING = ChannelState.READING
+_ANSWERING = ChannelState.ANSWERING
+_CLOSING = ChannelState.CLOSING
 _IDLE = State.IDLE
 _HEAD = State.HEAD
 _COMPLETE = State.COMPLETE
@@ -78,24 +78,27 @@ def _ignore(data: bytes) -> None:
     """What comes after the last request."""
 
 
-class HTTPServing(ReactorServing):
+class HTTPChannel(TransportChannel):
     """
     One HTTP connection: the part that is the same wherever its handlers run.
     """
 
+    has_requests = True
+
     def __init__(
-        self, protocol: Connection, addresses: tuple[Any, Any], lenient: bool = False
+        self, protocol: ChannelOwner, addresses: tuple[Any, Any], lenient: bool = False
     ) -> None:
         """
-        @param lenient: as L{RequestReader}'s.
+        @param lenient: as L{RequestParser}'s.
         """
         super().__init__(protocol)
         self.deadlines = self.factory.http_deadlines
         self._addresses = addresses
-        self._requests = RequestReader(lenient)
+        self._requests = RequestParser(lenient)
         if is_lendable(self.transport):
             self.transport.bufferSize = HEAD_READ_BYTES
-        self._stage = Stage.OFFERED
+        protocol.set_receiver(self.feed)
+        self._state = ChannelState.OFFERED
         self._answer_began = 0.0
         #: What L{DeadlineTimer.seconds} asks; twice for every request.
         self._seconds: Callable[[], float] = self.factory.reactor.seconds
@@ -107,15 +110,15 @@ class HTTPServing(ReactorServing):
         self._task: Task | None = None
         self._draining = False
         self._paused = False
-        self.request = HTTPConnection(
+        self.request = RequestConnection(
             self.transport, self._writer, addresses, self._close, self._open_body
         )
 
     # What the protocol calls
 
     @override
-    def process(self) -> None:
-        self._stage = _READING
+    def start(self) -> None:
+        self._state = _READING
         self.timer.arm(_PHASE_IDLE, self.deadlines.idle)
         self._read()
 
@@ -123,90 +126,90 @@ class HTTPServing(ReactorServing):
         """Bytes have arrived."""
         self._received += len(data)
         self._requests.feed(data)
-        if self._stage is _READING:
+        if self._state is _READING:
             self._read()
         else:
             self._read_on()
 
     @override
-    def read_ended(self) -> None:
+    def eof_received(self) -> None:
         self._requests.feed_eof()
-        if self._stage is _READING:
+        if self._state is _READING:
             self._read()
         elif self._requests.state is State.SWITCHED and self._body is not None:
             self._body.feed_eof()
         else:
             self._read_on()
-        super().read_ended()
+        super().eof_received()
 
     @override
-    def lost(self, reason: Failure) -> None:
+    def connection_lost(self, reason: Failure) -> None:
         self.protocol.record.received = self._received
-        super().lost(reason)
+        super().connection_lost(reason)
         self._requests.feed_eof()
         if self._body is not None:
             self._body.fail(ConnectionResetError(reason.getErrorMessage()))
-        if self._stage is not _ANSWERING:
-            self._end()
-        self._over(Part.CONNECTION)
+        if self._state is not _ANSWERING:
+            self._shut_down()
+        self._part_ended(Pending.CONNECTION)
 
     @override
-    def passed(self, phase: Phase) -> bool:
-        if self._stage is _CLOSING and phase not in (Phase.WRITE, Phase.LIFETIME, Phase.DRAIN):
+    def deadline_applies(self, phase: Phase) -> bool:
+        if self._state is _CLOSING and phase not in (Phase.WRITE, Phase.LIFETIME, Phase.DRAIN):
             return False
         if phase is Phase.IDLE:
-            if self._body is not None and self._stage is _ANSWERING:
-                return self._body.passed(phase)
-            return self._stage is _READING and self._requests.state is _IDLE
+            if self._body is not None and self._state is _ANSWERING:
+                return self._body.deadline_applies(phase)
+            return self._state is _READING and self._requests.state is _IDLE
         if (
             phase in (Phase.HEADER, Phase.BODY)
             and self._body is not None
-            and self._stage is _ANSWERING
+            and self._state is _ANSWERING
         ):
-            return self._body.passed(phase)
-        return super().passed(phase)
+            return self._body.deadline_applies(phase)
+        return super().deadline_applies(phase)
 
     @override
-    def expire(self, phase: Phase) -> None:
+    def deadline_passed(self, phase: Phase) -> None:
         error = DeadlineExpired(phase)
         if phase is Phase.WRITE or phase is Phase.DRAIN:
             if self._task is not None:
                 self._task.cancel(error)
-            self._writer.fail(error)
+            self._writer.discard(error)
             self.abort()
-        elif self._stage is _ANSWERING:
+        elif self._state is _ANSWERING:
             # It may be answered in good order yet, but is the last.
             self.request.response.close = True
             if self._body is not None:
                 self._body.fail(error)
             if phase in (Phase.HANDLE, Phase.LIFETIME) and self._task is not None:
                 self._task.cancel(error)
-        elif self._stage is _READING and self._requests.state is _HEAD:
+        elif self._state is _READING and self._requests.state is _HEAD:
             self._refuse(RemoteProtocolError(status_for(error), str(error)))
         else:
-            self._end()
+            self._shut_down()
 
     @override
     def drain(self) -> None:
         self._draining = True
-        if self._stage is _ANSWERING:
+        if self._state is _ANSWERING:
             self.request.response.close = True
-        elif self._stage is _READING and self._requests.state is _IDLE:
-            self._end()
+        elif self._state is _READING and self._requests.state is _IDLE:
+            self._shut_down()
 
     def is_reading(self) -> bool:
         """Whether it waits for a request, or for the rest of one's head."""
-        return self._stage is _READING
+        return self._state is _READING
 
     @override
-    def closing(self) -> None:
-        self._stage = _CLOSING
+    def request_closing(self) -> None:
+        self._state = _CLOSING
 
     @override
     def discard_input(self) -> bool:
         requests = self._requests
         unread = requests.buffered > 0 or requests.state not in (_IDLE, _COMPLETE, State.ENDED)
-        self.protocol.deliver_to(_ignore)
+        self.protocol.set_receiver(_ignore)
         self._resume()
         return unread and not requests.eof
 
@@ -228,7 +231,7 @@ class HTTPServing(ReactorServing):
                 if requests.state is not _COMPLETE:
                     self.transport.bufferSize = BODY_READ_BYTES
                 self._answer(head)  # type: ignore[arg-type]
-                if self._stage is not _READING or requests.is_empty():
+                if self._state is not _READING or requests.is_empty():
                     return
         except RemoteProtocolError as error:
             self._refuse(error)
@@ -239,18 +242,18 @@ class HTTPServing(ReactorServing):
             if before is not _HEAD:
                 self.timer.arm(Phase.HEADER, self.deadlines.header)
         elif state is not _IDLE:
-            self._end()
+            self._shut_down()
 
     def _read_on(self) -> None:
         """Bytes have come while a request is in service, or after it."""
         requests = self._requests
-        if self._stage is Stage.DISCARDING:
+        if self._state is ChannelState.DISCARDING:
             self._discard()
-            if self._stage is _READING:
+            if self._state is _READING:
                 self._read()
             return
         body = self._body
-        if body is not None and self._stage is _ANSWERING:
+        if body is not None and self._state is _ANSWERING:
             try:
                 # Whoever reads may come to its end at each piece.
                 while self._body is body and (event := requests.next_event()) is not None:
@@ -282,7 +285,7 @@ class HTTPServing(ReactorServing):
     # Answering one
 
     def _answer(self, head: RequestHead) -> None:
-        """Have the request answered, now or later; L{_next} or L{_end} follows."""
+        """Have the request answered, now or later; L{_await_next} or L{_shut_down} follows."""
         raise NotImplementedError
 
     def _open_body(self) -> StreamReader:
@@ -291,19 +294,19 @@ class HTTPServing(ReactorServing):
 
     # After it
 
-    def go_on(self) -> None:
+    def _finish_request(self) -> None:
         """The request is answered, and the connection stays."""
         if self._body is not None:
             self._body.discard()
             self._body = None
         if self._requests.state is not _COMPLETE:
-            self._stage = Stage.DISCARDING
+            self._state = ChannelState.DISCARDING
             self._discarded = 0
             self.timer.arm(Phase.BODY, self.deadlines.header)
             self._discard()
         else:
             self._resume_when_low()
-            self._next(self.timer.seconds())
+            self._await_next(self.timer.seconds())
 
     def _discard(self) -> None:
         requests = self._requests
@@ -312,14 +315,14 @@ class HTTPServing(ReactorServing):
                 if event is _END:
                     self.timer.disarm(Phase.BODY)
                     self._resume_when_low()
-                    self._next(self.timer.seconds())
+                    self._await_next(self.timer.seconds())
                     return
                 self._discarded += len(event)  # type: ignore[arg-type]
         except RemoteProtocolError:
-            self._end()
+            self._shut_down()
             return
         if self._discarded > MAX_DISCARD_BYTES or requests.state is State.FAILED:
-            self._end()
+            self._shut_down()
         else:
             self._resume()
 
@@ -327,28 +330,28 @@ class HTTPServing(ReactorServing):
         if self._requests.buffered <= LOW_WATER_BYTES:
             self._resume()
 
-    def _next(self, now: float) -> None:
+    def _await_next(self, now: float) -> None:
         self._requests.next_request()
         # An idle connection keeps nothing of what it has served.
         request = self.request
         request.head = request.response = request.wfile = None
-        if self._writer.waiting > HIGH_WATER_BYTES:
+        if self._writer.queued_bytes > HIGH_WATER_BYTES:
             # A client that asks on and on without reading is not answered on and on.
-            self._stage = Stage.FLUSHING
+            self._state = ChannelState.FLUSHING
             Task(self._writer.emptied(), self._flushed).start()
             return
-        self._stage = _READING
+        self._state = _READING
         self.timer.arm_from(now, _PHASE_IDLE, self.deadlines.idle)
         if self._draining and self._requests.is_empty():
-            self._end()
+            self._shut_down()
 
     def _flushed(self, result: Any, error: BaseException | None) -> None:
-        if error is None and self._stage is Stage.FLUSHING:
-            self._stage = _READING
+        if error is None and self._state is ChannelState.FLUSHING:
+            self._state = _READING
             self.timer.arm(_PHASE_IDLE, self.deadlines.idle)
             self._read()
-            if self._draining and self._stage is _READING and self._requests.state is _IDLE:
-                self._end()
+            if self._draining and self._state is _READING and self._requests.state is _IDLE:
+                self._shut_down()
 
     def _refuse(self, error: RemoteProtocolError, head: RequestHead | None = None) -> None:
         """
@@ -365,19 +368,19 @@ class HTTPServing(ReactorServing):
         answer_error(response, error.status, str(error))
         response.finish()
         self._account(response, Outcome.LOST)
-        self._end()
+        self._shut_down()
 
-    def _end(self) -> None:
+    def _shut_down(self) -> None:
         """There will be no further request."""
-        if self._stage is not _CLOSING:
-            self._stage = _CLOSING
+        if self._state is not _CLOSING:
+            self._state = _CLOSING
             for phase in (Phase.HEADER, Phase.BODY, Phase.HANDLE):
                 self.timer.disarm(phase)
             try:
                 self.factory.shutdown_request(self.request)
             except Exception:  # an override's; the connection ends even so
                 _log.failure("shutdown_request raised")
-                if self.parts & Part.CONNECTION:
+                if self.parts & Pending.CONNECTION:
                     self.abort()
 
     def _account(self, response: Response, outcome: Outcome) -> float:
@@ -385,7 +388,7 @@ class HTTPServing(ReactorServing):
         factory = self.factory
         now = self._seconds()
         seconds = now - self._answer_began
-        factory.statistics.answered(response.status, outcome is _ERROR, seconds)
+        factory.statistics.count_response(response.status, outcome is _ERROR, seconds)
         if factory.observers:
             head = response.request
             ended = self.protocol.record.outcome

@@ -15,35 +15,35 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from sockserve.core.lifecycle import answer_coroutine
+from sockserve.core.lifecycle import serve_next_coroutine
 from sockserve.core.tasks import Task
-from sockserve.http.channel import MAX_DISCARD_BYTES, HTTPServing, Stage
+from sockserve.http.channel import MAX_DISCARD_BYTES, ChannelState, HTTPChannel
 from sockserve.http.h1.framing import LocalProtocolError, State
 from sockserve.http.h1.head import RequestHead
 from sockserve.http.requests import BodyReader
 from sockserve.http.responses import CoroutineResponse, Response, answer_error, status_for
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
-from sockserve.streams.channel import Part
+from sockserve.streams.channel import Pending
 from sockserve.streams.reader import StreamReader
 
-__all__ = ["CoroutineHTTPServing"]
+__all__ = ["CoroutineHTTPChannel"]
 
 _log = Logger()
 
 #: Looked up once, as L{sockserve.core.lifecycle} does.
-_READING = Stage.READING
-_ANSWERING = Stage.ANSWERING
-_CLOSING = Stage.CLOSING
+_READING = ChannelState.READING
+_ANSWERING = ChannelState.ANSWERING
+_CLOSING = ChannelState.CLOSING
 _COMPLETE = State.COMPLETE
 _OK = Outcome.OK
 
 
-class CoroutineHTTPServing(HTTPServing):
+class CoroutineHTTPChannel(HTTPChannel):
     """One HTTP connection whose handlers are coroutines."""
 
     @override
     def _answer(self, head: RequestHead) -> None:
-        self._stage = _ANSWERING
+        self._state = _ANSWERING
         self._answer_began = self._seconds()
         request = self.request
         request.head = head
@@ -54,7 +54,7 @@ class CoroutineHTTPServing(HTTPServing):
             response.close = True
         if self.deadlines.handle is not None:
             self.timer.arm(Phase.HANDLE, self.deadlines.handle)
-        coroutine = answer_coroutine(self.factory, request, self.protocol.client_address)
+        coroutine = serve_next_coroutine(self.factory, request, self.protocol.client_address)
         context = copy_context()
         try:
             awaited = context.run(coroutine.send, None)
@@ -63,10 +63,10 @@ class CoroutineHTTPServing(HTTPServing):
         except BaseException as error:
             self._raised(error)
         else:
-            self.parts |= Part.HANDLER
+            self.parts |= Pending.HANDLER
             response.uncork()
             self._task = Task(coroutine, self._task_ended, response, context)
-            self._task.go_on(awaited)
+            self._task.attach(awaited)
 
     def _raised(self, error: BaseException) -> None:
         _log.failure("serving a request raised past its server's handle_error", Failure(error))
@@ -74,14 +74,14 @@ class CoroutineHTTPServing(HTTPServing):
 
     def _task_ended(self, result: Any, error: BaseException | None) -> None:
         self._task = None
-        self.parts &= ~Part.HANDLER  # before the next request has one
+        self.parts &= ~Pending.HANDLER  # before the next request has one
         if error is None:
             self._answered(result)
         else:
             self._raised(error)
-        if self._stage is _READING:
+        if self._state is _READING:
             self._read()
-        self._over(0)
+        self._part_ended(0)
 
     @override
     def _open_body(self) -> StreamReader:
@@ -91,7 +91,7 @@ class CoroutineHTTPServing(HTTPServing):
             response.flush()
             self._body = StreamReader(self.transport, self.deadlines, self.timer)
             self._resume()
-            self.protocol.deliver_to(self._feed_switched)
+            self.protocol.set_receiver(self._feed_switched)
             rest = requests.switch()
             if rest:
                 self._body.feed(rest)
@@ -113,7 +113,7 @@ class CoroutineHTTPServing(HTTPServing):
         if head.expects_continue:
             head.expects_continue = False
             if not response.started:
-                response.inform("HTTP/1.1 100 Continue\r\n")
+                response.send_informational("HTTP/1.1 100 Continue\r\n")
 
     def _feed_switched(self, data: bytes) -> None:
         self._received += len(data)
@@ -126,16 +126,16 @@ class CoroutineHTTPServing(HTTPServing):
             self.timer.disarm(Phase.HANDLE)
         response = self.request.response
         outcome = _OK if error is None else self.factory.outcome_of(self.request, error)
-        if self._stage is _CLOSING or self._writer.broken:  # by the handler, or the client
+        if self._state is _CLOSING or self._writer.is_broken():  # by the handler, or the client
             self._account(response, outcome)
-            self._end()
+            self._shut_down()
             return
         if error is not None and response.begun:
             # A client can tell by the connection's end only, which must not look in order.
             self._account(response, outcome)
             self._writer.flush()
             self.abort()
-            self._end()
+            self._shut_down()
             return
         if error is not None or not response.started:
             self._answer_failure(response, error)
@@ -152,11 +152,11 @@ class CoroutineHTTPServing(HTTPServing):
             response.close = True
         now = self._account(response, outcome)
         if response.close:
-            self._end()
+            self._shut_down()
         elif self._body is None and self._requests.state is _COMPLETE and not self._paused:
-            self._next(now)
+            self._await_next(now)
         else:
-            self.go_on()
+            self._finish_request()
 
     def _answer_failure(self, response: Response, error: Exception | None) -> None:
         if error is None:
@@ -165,7 +165,7 @@ class CoroutineHTTPServing(HTTPServing):
                 handler=self.factory.handler_name,
                 request=response.request,
             )
-        response.forget()
+        response.reset()
         status = 500 if error is None else status_for(error)
         if status != 500 or isinstance(error, DeadlineExpired):
             response.close = True
@@ -189,4 +189,4 @@ class CoroutineHTTPServing(HTTPServing):
             # Unlike a thread, a coroutine can be ended.
             task.abandon()
             self._account(self.request.response, Outcome.ERROR)
-            self.protocol.settle()
+            self.protocol.finish()

@@ -25,21 +25,21 @@ from sockserve.sockets.pumping import PumpedSocket
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["BodyFile", "Hold", "Keeper", "RequestSocket"]
+__all__ = ["ConnectionBody", "Keeper", "OutputMode", "RequestSocket"]
 
 
-class Hold(Enum):
+class OutputMode(Enum):
     """Who has the connection, and what becomes of what the handler sends."""
 
     #: The reactor has it, and what the handler sends is kept for it to send.
-    HELD = "held"
+    BUFFERED = "buffered"
     #: The reactor has it; it has sent what was kept, and the handler gets it when it next
     #: sends.
-    EAGER = "eager"
+    SENT = "sent"
     #: The handler has it.
     DIRECT = "direct"
     #: It has ended, or is about to.
-    OVER = "over"
+    CLOSED = "closed"
 
 
 def _directly(name: str) -> Any:
@@ -48,8 +48,8 @@ def _directly(name: str) -> Any:
 
     @functools.wraps(method)
     def call(self: RequestSocket, *arguments: Any, **words: Any) -> Any:
-        if self.gathering is not None:
-            self.gathering.go_direct()
+        if self.buffered is not None:
+            self.buffered.acquire_connection()
         return method(self, *arguments, **words)
 
     return call
@@ -58,22 +58,22 @@ def _directly(name: str) -> Any:
 class Keeper(Protocol):
     """What a socket needs of the request it is for."""
 
-    hold: Hold
+    mode: OutputMode
     head: RequestHead
     response: BlockingResponse
     rfile: Any
 
-    def keep(self, data: ReadableBuffer) -> bool:
+    def buffer(self, data: ReadableBuffer) -> bool:
         """The handler sends C{data}; gives false when it is to do so by itself."""
 
-    def go_direct(self) -> None:
+    def acquire_connection(self) -> None:
         """The handler needs the connection itself."""
 
     def client_is_gone(self) -> bool:
         """Whether the client has broken the connection."""
 
 
-class BodyFile(socket.SocketIO):
+class ConnectionBody(socket.SocketIO):
     """
     What follows a request's head on its connection.
 
@@ -139,35 +139,35 @@ class RequestSocket(PumpedSocket):
     use, such as its descriptor's, makes it an ordinary blocking socket first.
     """
 
-    __slots__ = ("_timeout", "gathering")
+    __slots__ = ("_timeout", "buffered")
 
-    gathering: Keeper | None
+    buffered: Keeper | None
     _timeout: float | None
 
     def __init__(
         self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None
     ) -> None:
-        self.gathering = None
+        self.buffered = None
         self._timeout = None
         super().__init__(family, type, proto, fileno)
 
     @override
     def makefile(self, mode: str = "r", *arguments: Any, **words: Any) -> Any:
-        if self.gathering is not None and mode == "rb":
-            rfile = self.gathering.rfile
+        if self.buffered is not None and mode == "rb":
+            rfile = self.buffered.rfile
             if isinstance(rfile, StockInput):
-                rfile.belong_to(self)
+                rfile.hold_open(self)
             return rfile
         return super().makefile(mode, *arguments, **words)  # type: ignore[call-overload]
 
     @override
     def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
-        if self.gathering is None or not self.gathering.keep(data):
+        if self.buffered is None or not self.buffered.buffer(data):
             super().sendall(data, flags)
 
     @override
     def send(self, data: ReadableBuffer, flags: int = 0) -> int:
-        if self.gathering is None or not self.gathering.keep(data):
+        if self.buffered is None or not self.buffered.buffer(data):
             return super().send(data, flags)
         return memoryview(data).nbytes
 
@@ -178,7 +178,7 @@ class RequestSocket(PumpedSocket):
             if value < 0:
                 raise ValueError("Timeout value out of range")
         self._timeout = value
-        if self.gathering is not None and self.gathering.hold is Hold.DIRECT:
+        if self.buffered is not None and self.buffered.mode is OutputMode.DIRECT:
             super().settimeout(value)
 
     @override
@@ -209,8 +209,8 @@ class RequestSocket(PumpedSocket):
     def close(self) -> None:
         # One that is closed already, perhaps because the client has gone, is closed for good
         # with the last of its files, and nobody needs to be asked.
-        if self.gathering is not None and not self.is_closed():
-            self.gathering.go_direct()
+        if self.buffered is not None and not self.is_closed():
+            self.buffered.acquire_connection()
         super().close()
 
     detach = _directly("detach")
@@ -228,20 +228,20 @@ class RequestSocket(PumpedSocket):
     @property
     def head(self) -> RequestHead:
         """The request's head."""
-        assert self.gathering is not None
-        return self.gathering.head
+        assert self.buffered is not None
+        return self.buffered.head
 
     @property
     def response(self) -> BlockingResponse:
         """What answers the request."""
-        assert self.gathering is not None
-        return self.gathering.response
+        assert self.buffered is not None
+        return self.buffered.response
 
     @property
     def rfile(self) -> Any:
         """The request's body."""
-        assert self.gathering is not None
-        return self.gathering.rfile
+        assert self.buffered is not None
+        return self.buffered.rfile
 
     @property
     def wfile(self) -> ResponseFile:

@@ -238,7 +238,7 @@ class HTTPRequestHandler(BaseRequestHandler):
         if not status:
             raise LocalProtocolError("a head begins with send_response")
         if 100 <= status < 200 and status != HTTPStatus.SWITCHING_PROTOCOLS:
-            self._response.inform(head)
+            self._response.send_informational(head)
         else:
             self._response.start(status, head, self._length, self._coding)
             if status == 101 or self.command == "CONNECT":
@@ -262,7 +262,7 @@ class HTTPRequestHandler(BaseRequestHandler):
         explain = long if explain is None else explain
         self.log_error("code %d, message %s", code, message)
         if not self._response.begun:
-            self._response.forget()
+            self._response.reset()
         self.send_response(code, message)
         body = b""
         if code >= 200 and code not in (204, 205, 304):

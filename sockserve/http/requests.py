@@ -1,7 +1,7 @@
 """
 Requests: what a coroutine handler sees of its HTTP connection and its request's body.
 
-This room owns C{self.request} (L{HTTPConnection}) and the body's stream (L{BodyReader})
+This room owns C{self.request} (L{RequestConnection}) and the body's stream (L{BodyReader})
 with the deadline that guards it.  It must not know handlers, servers or where requests
 come from.  Everything here runs on the reactor thread.
 """
@@ -22,7 +22,7 @@ from sockserve.streams.connection import StreamConnection
 from sockserve.streams.reader import StreamReader
 from sockserve.streams.writer import StreamWriter
 
-__all__ = ["BodyReader", "HTTPConnection"]
+__all__ = ["BodyReader", "RequestConnection"]
 
 
 class BodyReader(StreamReader):
@@ -56,13 +56,13 @@ class BodyReader(StreamReader):
         super().feed(data)
 
     @override
-    def passed(self, phase: Phase) -> bool:
+    def deadline_applies(self, phase: Phase) -> bool:
         if phase is Phase.IDLE and not self._own_timeout:
             return False  # it has run since before the request, which came just in time
-        return super().passed(phase)
+        return super().deadline_applies(phase)
 
     @override
-    def _guard(self, phase: Phase | None) -> None:
+    def _arm_deadlines(self, phase: Phase | None) -> None:
         if self._asked is not None:
             asked, self._asked = self._asked, None
             asked()
@@ -72,7 +72,7 @@ class BodyReader(StreamReader):
         self._timer.arm(Phase.IDLE if self._own_timeout else Phase.BODY, seconds)
 
 
-class HTTPConnection(StreamConnection):
+class RequestConnection(StreamConnection):
     """
     The connection of a coroutine HTTP handler, with the request it serves now.
 
@@ -101,7 +101,7 @@ class HTTPConnection(StreamConnection):
         self._open_body = open_body
 
     def __repr__(self) -> str:
-        return f"<HTTPConnection peer={self._addresses[0]!r}>"
+        return f"<RequestConnection peer={self._addresses[0]!r}>"
 
     @property
     def rfile(self) -> StreamReader:  # type: ignore[override]

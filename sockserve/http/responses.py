@@ -103,7 +103,7 @@ class Response(ResponseFraming):
         self._length = length
         self._coding = coding
 
-    def inform(self, head: str) -> None:
+    def send_informational(self, head: str) -> None:
         """
         Send the whole head of an interim response (1xx), to whom understands it.
 
@@ -126,7 +126,7 @@ class Response(ResponseFraming):
         """Whether there is a head, be it held back."""
         return self._head is not None or self.state is not _AWAITED
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Forget what is held back; nothing has left."""
         self._head = None
         self._parts.clear()
@@ -307,7 +307,7 @@ class CoroutineResponse(Response):
 
     @override
     def _emit(self, data: bytes) -> None:
-        self._writer.post(data, self._outbox)
+        self._writer.write_at_turn_end(data, self._outbox)
 
 
 class BlockingResponse(Response):

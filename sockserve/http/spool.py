@@ -67,7 +67,7 @@ class StockInput:
         self.wants_next |= not line and size == _HEAD_LINE_BYTES
         return line
 
-    def belong_to(self, sock: Any) -> None:
+    def hold_open(self, sock: Any) -> None:
         """Keep C{sock} open as long as this is, as what C{socket.makefile} makes does."""
         if self._socket is None:
             sock._io_refs += 1

@@ -24,7 +24,7 @@ from typing import Any
 from twisted.internet import udp, unix
 from typing_extensions import override
 
-__all__ = ["AnsweringSocket", "DatagramAnswer", "UDPPort", "UNIXDatagramPort", "WildcardUDPPort"]
+__all__ = ["DatagramReply", "ReplySocket", "UDPPort", "UNIXDatagramPort", "WildcardUDPPort"]
 
 #: How many packets are read in a row before other connections get their turn.
 _READS_PER_TURN = 64
@@ -36,7 +36,7 @@ _IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)
 _sendto = socket.socket.sendto
 
 
-class AnsweringSocket(socket.socket):
+class ReplySocket(socket.socket):
     """
     The listening socket, as handlers get it: while a thread serves a request, what it
     sends to that request's client leaves from the address the request came to.
@@ -57,7 +57,7 @@ class AnsweringSocket(socket.socket):
         return self.sendmsg([data], arrived_at, flags, address)
 
 
-class DatagramAnswer:
+class DatagramReply:
     """
     What a coroutine handler answers with: the second half of its request.
 
@@ -103,9 +103,9 @@ class _PortMixin:
     addressFamily: Any
     maxPacketSize: int
 
-    def createInternetSocket(self) -> AnsweringSocket:
+    def createInternetSocket(self) -> ReplySocket:
         """The socket, not bound yet."""
-        sock = AnsweringSocket(self.addressFamily, socket.SOCK_DGRAM)
+        sock = ReplySocket(self.addressFamily, socket.SOCK_DGRAM)
         sock.setblocking(True)  # whatever socket.setdefaulttimeout says
         if self.addressFamily == socket.AF_INET6:
             # udp6:5300 beside udp:5300
@@ -129,9 +129,9 @@ class _PortMixin:
             if not received(data, address, None):
                 return
 
-    def answering(self) -> Callable[[Any], DatagramAnswer]:
+    def answering(self) -> Callable[[Any], DatagramReply]:
         """Makes what a coroutine answers a packet with, from where the packet came to."""
-        return functools.partial(DatagramAnswer, self.socket)
+        return functools.partial(DatagramReply, self.socket)
 
 
 class UDPPort(_PortMixin, udp.Port):
@@ -142,7 +142,7 @@ class WildcardUDPPort(UDPPort):
     """A UDP port bound to all addresses: it notes which one each packet came to."""
 
     @override
-    def createInternetSocket(self) -> AnsweringSocket:
+    def createInternetSocket(self) -> ReplySocket:
         sock = super().createInternetSocket()
         if self.addressFamily == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
@@ -164,11 +164,11 @@ class WildcardUDPPort(UDPPort):
                 if error.errno == ECONNREFUSED:
                     continue
                 raise
-            if not self.protocol.received(data, address, _arrival(ancillary)):
+            if not self.protocol.received(data, address, _wait_for_data(ancillary)):
                 return
 
 
-def _arrival(ancillary: Any) -> Any:
+def _wait_for_data(ancillary: Any) -> Any:
     """The ancillary data that sends an answer from where the request came to."""
     for level, kind, data in ancillary:
         if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:

@@ -21,14 +21,17 @@ from zope.interface import implementer
 
 from sockserve.core.admission import Admission
 from sockserve.core.deadlines import DeadlineTimer
-from sockserve.core.lifecycle import offer, serve, serve_coroutine
+from sockserve.core.lifecycle import serve, serve_coroutine, verify_and_process
 from sockserve.core.statistics import RequestRecord
 from sockserve.core.tasks import Task
 from sockserve.interfaces import ConfigurationError, DeadlineExpired, IJob, Outcome, Phase
 from sockserve.listeners.datagram_ports import UDPPort
-from sockserve.listeners.server import ABANDON_SECONDS, RequestServer
+from sockserve.listeners.server import RequestServer
 
-__all__ = ["MAX_REQUESTS", "DatagramServer"]
+__all__ = [
+    "MAX_REQUESTS",
+    "DatagramServer",
+]
 
 #: How many requests of one listener are under way at once (being served, or waiting for
 #: a worker) before it stops reading; what comes then waits in the kernel's buffer, and
@@ -72,7 +75,7 @@ class DatagramServer(RequestServer, DatagramProtocol):
         self.max_requests = max_requests
         self.admission = Admission() if admission is None else admission
         #: Requests whose handlers take a while.
-        self.servings: set[_Serving] = set()
+        self.pending: set[_PendingDatagram] = set()
         self._arrivals: dict[int, Any] = {}
         self._seconds = self.reactor.seconds
         self._suspended = False
@@ -82,18 +85,18 @@ class DatagramServer(RequestServer, DatagramProtocol):
         self._socket = self.transport.socket
         self._answering = self.transport.answering()
         self._suspended = False
-        self._watch_silence()
+        self._start_idle_timeout()
 
     @override
     def stopProtocol(self) -> None:
-        self._unwatch_silence()
+        self._stop_idle_timeout()
 
     # Override points that differ from those of streams
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start serving the request; returns before it is served.  Reactor thread."""
         if self.concurrency is not None:
-            _BlockingServing(self, request, client_address).process()
+            _BlockingDatagram(self, request, client_address).start()
             return
         # A coroutine that does not wait is driven to its end right here, and nothing is
         # made for it that only a waiting one needs.
@@ -110,8 +113,8 @@ class DatagramServer(RequestServer, DatagramProtocol):
             _log.failure("serving a request raised past its server's handle_error")
             self._account(request, client_address, began, Outcome.ERROR, Outcome.ERROR)
         else:
-            serving = _CoroutineServing(self, request, client_address, began)
-            serving.go_on(coroutine, context, awaited)
+            serving = _CoroutineDatagram(self, request, client_address, began)
+            serving.attach(coroutine, context, awaited)
 
     def shutdown_request(self, request: Any) -> None:
         """A packet has no output to end: L{close_request}.  Where the handler ran."""
@@ -131,22 +134,22 @@ class DatagramServer(RequestServer, DatagramProtocol):
         """
         statistics = self.statistics
         statistics.accepted += 1
-        if self._silence is not None:
-            self._heard()
+        if self._idle_call is not None:
+            self._reset_idle_timeout()
         if len(data) > self.max_packet_size:
             statistics.refused["truncated"] += 1
             return True
         if not self.admission.allows(address):
             statistics.refused["network"] += 1
             return True
-        if self.coroutine:
+        if self.concurrency is None:
             request: Any = (data, self._answering(arrived_at))
         elif arrived_at is None:
             request = (data, self._socket)
         else:
             request = (data, self._socket)
             self._arrivals[id(request)] = arrived_at
-        if not offer(self, request, address):
+        if not verify_and_process(self, request, address):
             statistics.refused["verify"] += 1
         if arrived_at is not None:
             self._arrivals.pop(id(request), None)
@@ -178,13 +181,13 @@ class DatagramServer(RequestServer, DatagramProtocol):
         Let requests come to their end within the C{drain} deadline, then give them up.
         Fires when all are gone.
         """
-        for serving in list(self.servings):
+        for serving in list(self.pending):
             serving.drain()
         return self.drained()
 
     def abort(self) -> None:
         """Give all requests up now."""
-        for serving in list(self.servings):
+        for serving in list(self.pending):
             serving.abandon()
 
     def _account(
@@ -203,11 +206,11 @@ class DatagramServer(RequestServer, DatagramProtocol):
         self.count_request(ended)
         seconds = self._seconds() - began
         received = len(request[0])
-        sent = request[1].sent if self.coroutine else None
+        sent = request[1].sent if self.concurrency is None else None
         statistics.received += received
         if sent:
             statistics.sent += sent
-        statistics.lasted("handle", seconds)
+        statistics.observe_duration("handle", seconds)
         if self.observers:
             self.observe(
                 RequestRecord(
@@ -223,7 +226,7 @@ class DatagramServer(RequestServer, DatagramProtocol):
             self._check_drained()
 
 
-class _Serving:
+class _PendingDatagram:
     """
     One packet whose handler takes a while.
 
@@ -239,8 +242,8 @@ class _Serving:
         self.began = began
         self._timer: DeadlineTimer | None = None
         self._expired_phase: Phase | None = None
-        self._settled = False
-        server.servings.add(self)
+        self._finished = False
+        server.pending.add(self)
 
     def drain(self) -> None:
         """The service stops."""
@@ -248,15 +251,15 @@ class _Serving:
 
     def abandon(self) -> None:
         """Wait for the handler no longer."""
-        if not self._settled:
+        if not self._finished:
             self._server.statistics.abandoned += 1
-            self._settle(Outcome.ERROR)
+            self._finish(Outcome.ERROR)
 
-    def expire(self, phase: Phase) -> None:
+    def deadline_passed(self, phase: Phase) -> None:
         """A deadline has passed: bring the request to an end."""
         raise NotImplementedError
 
-    def _guard(self) -> None:
+    def _arm_deadlines(self) -> None:
         """The handler waits, or runs elsewhere: keep its deadlines."""
         deadlines = self._server.deadlines
         if deadlines.handle is not None or deadlines.lifetime is not None:
@@ -266,10 +269,10 @@ class _Serving:
 
     def _timer_made(self) -> DeadlineTimer:
         if self._timer is None:
-            self._timer = DeadlineTimer(self._server.reactor, self._passed)
+            self._timer = DeadlineTimer(self._server.reactor, self._deadline_passed)
         return self._timer
 
-    def _passed(self, phase: Phase) -> None:
+    def _deadline_passed(self, phase: Phase) -> None:
         """The timer says that a deadline has passed."""
         if self._expired_phase is not None:
             if phase is Phase.LIFETIME:
@@ -279,21 +282,21 @@ class _Serving:
         self._server.statistics.expiries[phase] += 1
         _log.info("{peer}: the {phase} deadline expired", peer=self.client_address, phase=phase)
         # Nothing else arms this one by now.
-        self._timer_made().arm(Phase.LIFETIME, ABANDON_SECONDS)
-        self.expire(phase)
+        self._timer_made().arm(Phase.LIFETIME, self._server.deadlines.abandon)
+        self.deadline_passed(phase)
 
-    def _over(self, outcome: Outcome) -> None:
+    def _handler_finished(self, outcome: Outcome) -> None:
         """The handler has come to its end."""
-        if self._settled:
+        if self._finished:
             self._server.statistics.abandoned -= 1
         else:
-            self._settle(outcome)
+            self._finish(outcome)
 
-    def _settle(self, ended: Outcome) -> None:
-        self._settled = True
+    def _finish(self, ended: Outcome) -> None:
+        self._finished = True
         if self._timer is not None:
             self._timer.stop()
-        self._server.servings.discard(self)
+        self._server.pending.discard(self)
         phase = self._expired_phase
         self._server._account(
             self.request,
@@ -304,32 +307,32 @@ class _Serving:
         )
 
 
-class _CoroutineServing(_Serving):
+class _CoroutineDatagram(_PendingDatagram):
     """A coroutine that waits."""
 
-    def go_on(self, coroutine: Any, context: Context, awaited: Any) -> None:
+    def attach(self, coroutine: Any, context: Context, awaited: Any) -> None:
         """It waits for C{awaited} now."""
-        self._guard()
+        self._arm_deadlines()
         self._task = Task(coroutine, self._ended, context=context)
-        self._task.go_on(awaited)
+        self._task.attach(awaited)
 
-    def expire(self, phase: Phase) -> None:
+    def deadline_passed(self, phase: Phase) -> None:
         self._task.cancel(DeadlineExpired(phase))
 
     def abandon(self) -> None:
         # Unlike a thread, a coroutine can be ended.
-        if not self._settled:
-            self._settle(Outcome.ERROR)
+        if not self._finished:
+            self._finish(Outcome.ERROR)
             self._task.abandon()
 
     def _ended(self, result: Any, error: BaseException | None) -> None:
         if error is not None:
             _log.failure("serving a request raised past its server's handle_error", Failure(error))
-        self._over(result if error is None else Outcome.ERROR)
+        self._handler_finished(result if error is None else Outcome.ERROR)
 
 
 @implementer(IJob)
-class _BlockingServing(_Serving):
+class _BlockingDatagram(_PendingDatagram):
     """A blocking handler on a thread or in a child."""
 
     def __init__(self, server: DatagramServer, request: Any, client_address: Any) -> None:
@@ -341,7 +344,7 @@ class _BlockingServing(_Serving):
         """A child answers through the listener's own socket."""
         return (self.request[1].fileno(),)
 
-    def process(self) -> None:
+    def start(self) -> None:
         """Start serving, or wait for a worker."""
         self._server.statistics.active += 1
         concurrency = self._server.concurrency
@@ -350,7 +353,7 @@ class _BlockingServing(_Serving):
 
     def started(self) -> None:
         self.began = self._server.reactor.seconds()
-        self._guard()
+        self._arm_deadlines()
 
     def serve(self) -> Outcome:
         """Runs on the worker thread or in the child."""
@@ -361,14 +364,14 @@ class _BlockingServing(_Serving):
         finally:
             serving.arrived_at = None
 
-    def lasts(self) -> None:
+    def runs_long(self) -> None:
         """Nothing depends on it."""
 
     def forked(self) -> None:
         """The parent keeps nothing of a packet."""
 
     def ended(self, outcome: Outcome) -> None:
-        self._over(outcome)
+        self._handler_finished(outcome)
 
     def failed(self, error: OSError) -> None:
         try:
@@ -376,14 +379,14 @@ class _BlockingServing(_Serving):
         except OSError:
             self._server.handle_error(self.request, self.client_address)
         self._server.shutdown_request(self.request)
-        self._over(Outcome.ERROR)
+        self._handler_finished(Outcome.ERROR)
 
-    def expire(self, phase: Phase) -> None:
+    def deadline_passed(self, phase: Phase) -> None:
         concurrency = self._server.concurrency
         assert concurrency is not None
         if concurrency.withdraw(self):
             self._server.shutdown_request(self.request)
-            self._settle(Outcome.LOST)
+            self._finish(Outcome.LOST)
         else:
             # A thread shares its socket with all others, so nothing can wake it.
             concurrency.kill(self)

@@ -7,10 +7,9 @@ and one clear message for each that cannot be.  It must not know services.
 
 from __future__ import annotations
 
-import difflib
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from OpenSSL.SSL import Error as SSLError
@@ -20,12 +19,13 @@ from twisted.internet.error import InvalidAddressError
 from twisted.internet.interfaces import IAddress, IStreamServerEndpointStringParser
 from twisted.plugin import getPlugins
 
+from sockserve.core.messages import nearest, one_line
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.datagram_ports import UDPPort, UNIXDatagramPort, WildcardUDPPort
 from sockserve.listeners.datagrams import DatagramServer
 from sockserve.listeners.proxy_protocol import ProxyEndpoint
 
-__all__ = ["datagram_port", "is_datagram_description", "nearest", "one_line", "stream_endpoint"]
+__all__ = ["datagram_port", "is_datagram_description", "stream_endpoint"]
 
 _FORMS = {
     "udp": "udp:PORT[:interface=ADDRESS]",
@@ -43,12 +43,6 @@ _STREAM_FORMS = {
 _OURS = ("fd", "haproxy")
 #: The kinds that Twisted has built in; others are plugins.
 _TWISTEDS = ("tcp", "unix", "ssl")
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """A hint at the valid word nearest to C{word}, or an empty string."""
-    found = difflib.get_close_matches(word, list(words), n=1)
-    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def is_datagram_description(description: str) -> bool:
@@ -80,7 +74,7 @@ def stream_endpoint(reactor: Any, description: str, trusted: Callable[[IAddress]
             )
         return ProxyEndpoint(stream_endpoint(reactor, rest, trusted), trusted)
     if kind == "fd":
-        return _adopted(reactor, description, rest)
+        return _inherited_socket(reactor, description, rest)
     _check_kind(description, kind)
     twisteds = _tls_description(description) if kind == "tls" else description
     try:
@@ -151,12 +145,9 @@ def _tls_description(description: str) -> str:
     return ":".join(["tls", *quoted])
 
 
-def one_line(error: BaseException) -> str:
-    """An error's own words, on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _adopted(reactor: Any, description: str, number: str) -> endpoints.AdoptedStreamServerEndpoint:
+def _inherited_socket(
+    reactor: Any, description: str, number: str
+) -> endpoints.AdoptedStreamServerEndpoint:
     try:
         descriptor = os.dup(int(number))
         try:

@@ -15,14 +15,20 @@ import attrs
 from automat import TypeMachineBuilder
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 
-from sockserve.core.admission import Gate
 from sockserve.listeners.datagrams import DatagramServer
-from sockserve.listeners.streams import StreamFactory
+from sockserve.listeners.gate import Gate
+from sockserve.listeners.stream_factory import StreamFactory
 
-__all__ = ["Core", "DatagramDoors", "Inputs", "Machine", "StreamDoors"]
+__all__ = [
+    "DatagramListener",
+    "ListenerData",
+    "ListenerInputs",
+    "ListenerMachine",
+    "StreamListener",
+]
 
 
-class Inputs(Protocol):
+class ListenerInputs(Protocol):
     """What happens to a listener."""
 
     def opened(self, port: Any) -> None:
@@ -45,7 +51,7 @@ class Inputs(Protocol):
 
 
 @attrs.define
-class Core:
+class ListenerData:
     """
     The listener's data.
 
@@ -53,68 +59,68 @@ class Core:
     @ivar closing: what fires when all is gone; for whoever said stop to take.
     """
 
-    doors: StreamDoors | DatagramDoors
+    doors: StreamListener | DatagramListener
     closing: Deferred[Any] | None = None
     stopped: list[Deferred[None]] = attrs.Factory(list)
 
 
-def _make_machine() -> Callable[[Core], Inputs]:
-    builder = TypeMachineBuilder(Inputs, Core)
+def _make_machine() -> Callable[[ListenerData], ListenerInputs]:
+    builder = TypeMachineBuilder(ListenerInputs, ListenerData)
     stopped = builder.state("stopped")
     listening = builder.state("listening")
     suspended = builder.state("suspended")
     draining = builder.state("draining")
 
-    @stopped.upon(Inputs.opened).to(listening)
-    def opened(inputs: Inputs, core: Core, port: Any) -> None:
+    @stopped.upon(ListenerInputs.opened).to(listening)
+    def opened(inputs: ListenerInputs, core: ListenerData, port: Any) -> None:
         core.doors.opened(port)
 
-    @listening.upon(Inputs.suspend).to(suspended)
-    def suspend(inputs: Inputs, core: Core) -> None:
+    @listening.upon(ListenerInputs.suspend).to(suspended)
+    def suspend(inputs: ListenerInputs, core: ListenerData) -> None:
         core.doors.suspend()
 
-    @suspended.upon(Inputs.resume).to(listening)
-    def resume(inputs: Inputs, core: Core) -> None:
+    @suspended.upon(ListenerInputs.resume).to(listening)
+    def resume(inputs: ListenerInputs, core: ListenerData) -> None:
         core.doors.resume()
 
-    listening.upon(Inputs.resume).loop().returns(None)
-    suspended.upon(Inputs.suspend).loop().returns(None)
+    listening.upon(ListenerInputs.resume).loop().returns(None)
+    suspended.upon(ListenerInputs.suspend).loop().returns(None)
     for state in (stopped, draining):
-        state.upon(Inputs.suspend).loop().returns(None)
-        state.upon(Inputs.resume).loop().returns(None)
+        state.upon(ListenerInputs.suspend).loop().returns(None)
+        state.upon(ListenerInputs.resume).loop().returns(None)
 
-    @listening.upon(Inputs.stop).to(draining)
-    @suspended.upon(Inputs.stop).to(draining)
-    def stop(inputs: Inputs, core: Core) -> Deferred[None]:
+    @listening.upon(ListenerInputs.stop).to(draining)
+    @suspended.upon(ListenerInputs.stop).to(draining)
+    def stop(inputs: ListenerInputs, core: ListenerData) -> Deferred[None]:
         core.closing = core.doors.close()
         return wait(inputs, core)
 
-    @draining.upon(Inputs.stop).loop()
-    def wait(inputs: Inputs, core: Core) -> Deferred[None]:
+    @draining.upon(ListenerInputs.stop).loop()
+    def wait(inputs: ListenerInputs, core: ListenerData) -> Deferred[None]:
         gone: Deferred[None] = Deferred()
         core.stopped.append(gone)
         return gone
 
-    @stopped.upon(Inputs.stop).loop()
-    def nothing(inputs: Inputs, core: Core) -> Deferred[None]:
+    @stopped.upon(ListenerInputs.stop).loop()
+    def nothing(inputs: ListenerInputs, core: ListenerData) -> Deferred[None]:
         return succeed(None)
 
-    @draining.upon(Inputs.gone).to(stopped)
-    def gone(inputs: Inputs, core: Core) -> list[Deferred[None]]:
+    @draining.upon(ListenerInputs.gone).to(stopped)
+    def gone(inputs: ListenerInputs, core: ListenerData) -> list[Deferred[None]]:
         waiting, core.stopped = core.stopped, []
         return waiting
 
-    stopped.upon(Inputs.is_stopped).loop().returns(True)
+    stopped.upon(ListenerInputs.is_stopped).loop().returns(True)
     for state in (listening, suspended, draining):
-        state.upon(Inputs.is_stopped).loop().returns(False)
+        state.upon(ListenerInputs.is_stopped).loop().returns(False)
 
     return builder.build()
 
 
-Machine = _make_machine()
+ListenerMachine = _make_machine()
 
 
-class StreamDoors:
+class StreamListener:
     """Opens and closes a stream listener."""
 
     def __init__(self, server: StreamFactory) -> None:
@@ -153,7 +159,7 @@ class StreamDoors:
         return gatherResults([closed, self.server.drain()], consumeErrors=True)
 
 
-class DatagramDoors:
+class DatagramListener:
     """Opens and closes a datagram listener."""
 
     def __init__(self, server: DatagramServer) -> None:

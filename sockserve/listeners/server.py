@@ -22,33 +22,25 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sockserve.core.deadlines import Deadlines
-from sockserve.core.lifecycle import (
-    handler_class,
-    is_coroutine_handler,
-    run_handler,
-    run_handler_coroutine,
-)
+from sockserve.core.handler_kinds import handler_kind, unwrap
+from sockserve.core.lifecycle import run_handler, run_handler_coroutine
 from sockserve.core.statistics import ListenerStatistics, RequestRecord
-from sockserve.executors.fork import ForkConcurrency
-from sockserve.executors.threads import ThreadConcurrency
+from sockserve.executors.fork import ForkExecutor
+from sockserve.executors.threads import ThreadExecutor
 from sockserve.http.h1.framing import RemoteProtocolError
 from sockserve.interfaces import (
     ConfigurationError,
     DeadlineExpired,
-    IConcurrency,
+    IExecutor,
     IRequestHandler,
     IRequestServer,
     Outcome,
 )
 from sockserve.sockets.lending import peer_is_gone
 
-__all__ = ["ABANDON_SECONDS", "RequestServer"]
+__all__ = ["RequestServer"]
 
 _log = Logger()
-
-#: What a handler whose deadline has passed gets to come to its end before its
-#: connection is aborted and it counts as abandoned.
-ABANDON_SECONDS = 5.0
 
 #: How many threads wait for the disk, at most.  10: the size of Twisted's own pool, which
 #: this one is not: name look-ups need not wait for a disk that is gone.
@@ -102,7 +94,7 @@ class RequestServer:
         *,
         reactor: Any,
         deadlines: Deadlines | None = None,
-        concurrency: IConcurrency | None = None,
+        concurrency: IExecutor | None = None,
     ) -> None:
         """
         @param RequestHandlerClass: a handler class of sockserve's or the stdlib's, or
@@ -112,25 +104,25 @@ class RequestServer:
         @raise ConfigurationError: the handler cannot be served so.
         """
         self.RequestHandlerClass = RequestHandlerClass
-        cls = handler_class(RequestHandlerClass)
+        cls = unwrap(RequestHandlerClass)
         self._handler_name: str = getattr(cls, "__qualname__", None) or repr(cls)
-        self.coroutine = is_coroutine_handler(RequestHandlerClass)
-        if self.coroutine and concurrency is not None:
+        self.kind = handler_kind(RequestHandlerClass)
+        if self.kind.is_coroutine and concurrency is not None:
             raise ConfigurationError(
                 f"handler {self.handler_name}: handle is async def, so it runs on the reactor"
                 " and takes no concurrency; leave that out, or write handle without async"
             )
         self.reactor = reactor
         self.deadlines = Deadlines() if deadlines is None else deadlines
-        if concurrency is None and not self.coroutine:
-            concurrency = ThreadConcurrency(reactor)
+        if concurrency is None and not self.kind.is_coroutine:
+            concurrency = ThreadExecutor(reactor)
         self.concurrency = concurrency
-        if isinstance(concurrency, ForkConcurrency):
+        if isinstance(concurrency, ForkExecutor):
             concurrency.owners.add(self)
         self.server_address: Any = None
         self.statistics = ListenerStatistics()
         self.observers: list[Callable[[RequestRecord], object]] = []
-        self._silence: IDelayedCall | None = None
+        self._idle_call: IDelayedCall | None = None
         self._drained: Deferred[None] | None = None
 
     @property
@@ -151,7 +143,7 @@ class RequestServer:
     def finish_request(self, request: Any, client_address: Any) -> Any:
         """Make the handler and let it serve.  Where the handler runs."""
         handler = self.RequestHandlerClass(request, client_address, self)
-        if self.coroutine:
+        if self.kind.is_coroutine:
             return run_handler_coroutine(handler)
         if IRequestHandler.providedBy(handler):
             run_handler(handler)
@@ -205,9 +197,9 @@ class RequestServer:
     # For handlers and services
 
     @cached_property
-    def disk(self) -> ThreadConcurrency:
-        """Threads for what waits for the disk: L{ThreadConcurrency.call}."""
-        return ThreadConcurrency(self.reactor, DISK_THREADS)
+    def disk(self) -> ThreadExecutor:
+        """Threads for what waits for the disk: L{ThreadExecutor.call}."""
+        return ThreadExecutor(self.reactor, DISK_THREADS)
 
     def release_workers(self) -> Deferred[Any]:
         """Let go of idle workers; fires when those are gone."""
@@ -245,32 +237,32 @@ class RequestServer:
     def _peer_is_gone(self, request: Any) -> bool:
         return peer_is_gone(request)
 
-    def arrived(self) -> None:
+    def request_accepted(self) -> None:
         """A request has come."""
         self.statistics.accepted += 1
-        if self._silence is not None:
-            self._heard()
+        if self._idle_call is not None:
+            self._reset_idle_timeout()
 
-    def _heard(self) -> None:
+    def _reset_idle_timeout(self) -> None:
         """There is no silence."""
-        if self._silence is not None:
-            self._silence.reset(self.timeout or 0)
+        if self._idle_call is not None:
+            self._idle_call.reset(self.timeout or 0)
 
-    def _watch_silence(self) -> None:
+    def _start_idle_timeout(self) -> None:
         if self.timeout is not None:
-            self._silence = self.reactor.callLater(self.timeout, self._silent)
+            self._idle_call = self.reactor.callLater(self.timeout, self._idle_timeout)
 
-    def _unwatch_silence(self) -> None:
-        if self._silence is not None:
-            self._silence.cancel()
-            self._silence = None
+    def _stop_idle_timeout(self) -> None:
+        if self._idle_call is not None:
+            self._idle_call.cancel()
+            self._idle_call = None
 
-    def _silent(self) -> None:
-        self._silence = None
-        self._watch_silence()
+    def _idle_timeout(self) -> None:
+        self._idle_call = None
+        self._start_idle_timeout()
         self.handle_timeout()
 
-    def finished(self, record: RequestRecord, observed: bool = True) -> None:
+    def request_finished(self, record: RequestRecord, observed: bool = True) -> None:
         """
         A request is over, and nothing of it is left.
 

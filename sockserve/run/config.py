@@ -22,14 +22,15 @@ from typing_extensions import override
 
 from sockserve.core.admission import Admission, parse_network
 from sockserve.core.deadlines import Deadlines
-from sockserve.core.lifecycle import handler_class, is_coroutine_handler
-from sockserve.dropin.dispatcher import can_take
-from sockserve.executors.fork import make_concurrency
+from sockserve.core.handler_kinds import handler_kind, unwrap
+from sockserve.core.messages import nearest
+from sockserve.dropin.overriding import accepts_takeover
+from sockserve.executors import make_executor
 from sockserve.handlers import DatagramRequestHandler, StreamRequestHandler
 from sockserve.http.files.handler import FileRequestHandler
 from sockserve.http.handlers import HTTPRequestHandler
 from sockserve.interfaces import ConfigurationError, Phase
-from sockserve.listeners.endpoints import is_datagram_description, nearest
+from sockserve.listeners.endpoints import is_datagram_description
 from sockserve.observe.access_log import LOG_FORMATS, AccessLog
 from sockserve.run.loading import load_handler, load_server
 from sockserve.service import SocketServerService, service_from_description
@@ -62,7 +63,7 @@ class ServerConfig:
     @ivar server: a server object of C{socketserver}'s kind, instead of both.
     @ivar concurrency: C{serial}, C{threads} or C{fork}; None for what the handler needs.
     @ivar allow: networks, as L{Admission}'s.
-    @ivar located: puts where the words were written before a message about them.
+    @ivar add_location: puts where the words were written before a message about them.
     """
 
     listen: tuple[str, ...] = (DEFAULT_LISTEN,)
@@ -79,7 +80,7 @@ class ServerConfig:
     proxy_from: tuple[Any, ...] = ()
     access_log: str | None = None
     log_format: str = "combined"
-    located: Callable[[str], str] = attrs.field(default=str, eq=False, repr=False)
+    add_location: Callable[[str], str] = attrs.field(default=str, eq=False, repr=False)
 
     def build(self, reactor: Any) -> MultiService:
         """
@@ -91,7 +92,7 @@ class ServerConfig:
         try:
             return self._build(reactor)
         except ConfigurationError as error:
-            raise ConfigurationError(self.located(str(error))) from error
+            raise ConfigurationError(self.add_location(str(error))) from error
 
     def _build(self, reactor: Any) -> MultiService:
         log = None
@@ -106,8 +107,8 @@ class ServerConfig:
             service.setServiceParent(parent)
             return parent
         concurrency = None
-        if not is_coroutine_handler(self.handler):
-            concurrency = make_concurrency(
+        if not handler_kind(self.handler).is_coroutine:
+            concurrency = make_executor(
                 reactor,
                 self.concurrency or "threads",
                 threads=self.threads,
@@ -144,14 +145,14 @@ class ServerConfig:
 
     def summary(self) -> list[str]:
         """What would run, a line each, for people."""
-        name = getattr(handler_class(self.handler), "__qualname__", repr(self.handler))
+        name = getattr(unwrap(self.handler), "__qualname__", repr(self.handler))
         if self.server is not None:
             kind, where = type(self.server).__qualname__, self.server.server_address
             first = [f"server {kind}: {name} on {where}"]
         else:
             place = (
                 "the reactor"
-                if is_coroutine_handler(self.handler)
+                if handler_kind(self.handler).is_coroutine
                 else {
                     None: "threads",
                     "threads": "threads",
@@ -209,7 +210,7 @@ def server_config(words: Mapping[str, Any]) -> ServerConfig:
     }
     if "server" in words:
         config = ServerConfig(handler=settings["server"].RequestHandlerClass, **settings)
-        _check_object(config)
+        _check_server_object(config)
         return config
     config = ServerConfig(handler=_handler(words), **settings)
     _check(config)
@@ -227,11 +228,11 @@ def _handler(words: Mapping[str, Any]) -> Callable[..., Any]:
     return functools.partial(FileRequestHandler, directory=directory)
 
 
-def _check_object(config: ServerConfig) -> None:
+def _check_server_object(config: ServerConfig) -> None:
     """What would not apply to the server object."""
     server, usual = config.server, Deadlines()
     kind = type(server).__qualname__
-    alone = None if can_take(server) else f"{kind} processes requests by itself"
+    alone = None if accepts_takeover(server) else f"{kind} processes requests by itself"
     serial = unconnected = None
     if not isinstance(server, socketserver.ThreadingMixIn):
         serial = f"{kind} is no socketserver.ThreadingMixIn and serves one request at a time"
@@ -255,9 +256,9 @@ def _check_object(config: ServerConfig) -> None:
 
 def _check(config: ServerConfig) -> None:
     """What only several words together show."""
-    cls = handler_class(config.handler)
+    cls = unwrap(config.handler)
     name = getattr(cls, "__qualname__", repr(cls))
-    if is_coroutine_handler(config.handler):
+    if handler_kind(config.handler).is_coroutine:
         for word, value in (
             ("concurrency", config.concurrency),
             ("threads", config.threads),

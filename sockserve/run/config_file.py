@@ -13,8 +13,8 @@ from collections.abc import Iterable
 
 import attrs
 
+from sockserve.core.messages import nearest
 from sockserve.interfaces import ConfigurationError
-from sockserve.listeners.endpoints import nearest
 from sockserve.run.config import WORDS, ServerConfig, server_config
 
 __all__ = ["read_toml"]
@@ -45,11 +45,11 @@ def read_toml(path: str) -> list[ServerConfig]:
         raise ConfigurationError(f"{path}: write at least one [[server]] table")
     configs = []
     for number, words in enumerate(servers):
-        located = functools.partial(_located, path, text, words, number)
+        add_location = functools.partial(_located, path, text, words, number)
         try:
-            configs.append(attrs.evolve(server_config(words), located=located))
+            configs.append(attrs.evolve(server_config(words), add_location=add_location))
         except ConfigurationError as error:
-            raise ConfigurationError(located(str(error))) from None
+            raise ConfigurationError(add_location(str(error))) from None
     return configs
 
 

@@ -15,10 +15,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from sockserve.core.lifecycle import is_coroutine_handler
+from sockserve.core.handler_kinds import handler_kind
+from sockserve.core.messages import nearest, one_line
 from sockserve.dropin.service import why_not_served
 from sockserve.interfaces import ConfigurationError
-from sockserve.listeners.endpoints import nearest, one_line
 
 __all__ = ["load_handler", "load_server"]
 
@@ -33,7 +33,7 @@ def load_handler(name: str) -> Callable[..., Any]:
     found = _load("handler", name, "CLASS")
     if not callable(found):
         raise ConfigurationError(f"handler {name!r}: {found!r} is not a class or callable")
-    is_coroutine_handler(found)
+    handler_kind(found)
     return found  # type: ignore[no-any-return]
 
 

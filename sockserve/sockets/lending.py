@@ -28,7 +28,7 @@ __all__ = [
     "is_lendable",
     "lend",
     "peer_is_gone",
-    "transfer_counts",
+    "tcp_traffic",
 ]
 
 
@@ -163,7 +163,7 @@ _SIOCOUTQ = 0x5411
 _FIN_COUNTED = {4: (1, 0), 5: (1, 0), 6: (1, 1), 8: (0, 1), 9: (1, 1), 11: (1, 1)}
 
 
-def transfer_counts(sock: socket.socket | None) -> TransferCounts | None:
+def tcp_traffic(sock: socket.socket | None) -> TransferCounts | None:
     """
     Ask the kernel about a lent connection; None where it does not say: UNIX sockets, other
     systems than Linux, a closed or detached socket, or one that was let go.  Any thread.

@@ -22,7 +22,7 @@ from typing_extensions import override
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.interfaces import Phase
 
-__all__ = ["Pump", "PumpedSocket", "stand_for"]
+__all__ = ["Pump", "PumpedSocket", "impersonate"]
 
 _OUTER_LEVELS = (socket.IPPROTO_TCP, socket.IPPROTO_IP, socket.IPPROTO_IPV6)
 
@@ -85,7 +85,7 @@ class PumpedSocket(socket.socket):
         return self._certificate
 
 
-def stand_for(request: PumpedSocket, transport: Any, addresses: tuple[Any, Any]) -> None:
+def impersonate(request: PumpedSocket, transport: Any, addresses: tuple[Any, Any]) -> None:
     """
     Let a socket answer for a transport.
 

@@ -2,7 +2,7 @@
 Blocking: a stream request served by a blocking handler, on a thread or in a child.
 
 This room owns the two ways such a handler holds its connection while the reactor keeps
-the deadlines: L{LentServing} and L{PumpedServing}.  It must not know how a connection
+the deadlines: L{LentSocketChannel} and L{PumpedSocketChannel}.  It must not know how a connection
 came about.  Everything runs on the reactor thread but what says otherwise.
 """
 
@@ -20,31 +20,42 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from sockserve.core.lifecycle import serve
-from sockserve.interfaces import IConcurrency, IJob, Outcome, Phase
-from sockserve.sockets.lending import SocketIdentity, lend, transfer_counts
-from sockserve.sockets.pumping import Pump, PumpedSocket, stand_for
-from sockserve.streams.channel import Connection, Part, Serving
+from sockserve.interfaces import IExecutor, IJob, Outcome, Phase
+from sockserve.sockets.lending import SocketIdentity, is_lendable, lend, tcp_traffic
+from sockserve.sockets.pumping import Pump, PumpedSocket, impersonate
+from sockserve.streams.channel import Channel, ChannelOwner, Pending
 
-__all__ = ["LentServing", "PumpedServing"]
+__all__ = ["LentSocketChannel", "PumpedSocketChannel", "make_socket_channel"]
 
 #: A connection on which nothing came for so long is, as far as can be told, between two
 #: messages when the service stops.
 QUIET_SECONDS = 1.0
 
 
+def make_socket_channel(protocol: ChannelOwner, addresses: tuple[Any, Any]) -> _SocketChannel:
+    """
+    A channel that lends its connection where that is a plain one, and pumps it elsewhere.
+
+    @raise OSError: there is no descriptor to be had.
+    """
+    if is_lendable(protocol.transport):
+        return LentSocketChannel(protocol)
+    return PumpedSocketChannel(protocol, addresses)
+
+
 @implementer(IJob)
-class _BlockingServing(Serving):
+class _SocketChannel(Channel):
     """A blocking handler on a thread or in a child: the part both sockets share."""
 
-    def __init__(self, protocol: Connection) -> None:
+    def __init__(self, protocol: ChannelOwner) -> None:
         super().__init__(protocol)
         concurrency = self.factory.concurrency
         assert concurrency is not None
-        self._concurrency: IConcurrency = concurrency
+        self._concurrency: IExecutor = concurrency
         self._process = os.getpid()
         self._draining = False
 
-    def process(self) -> None:
+    def start(self) -> None:
         self._queued_at = self.timer.seconds()
         self._concurrency.run(self)
 
@@ -52,7 +63,7 @@ class _BlockingServing(Serving):
         self._handler_began()
         self.protocol.record.phases["queue"] = self.timer.seconds() - self._queued_at
 
-    def lasts(self) -> None:
+    def runs_long(self) -> None:
         """Most connections do."""
 
     def serve(self) -> Outcome:
@@ -73,27 +84,27 @@ class _BlockingServing(Serving):
         self.factory.close_request(self.request)
 
     def ended(self, outcome: Outcome) -> None:
-        self._handler_ended(outcome)
-        self._over(Part.HANDLER)
+        self._handler_finished(outcome)
+        self._part_ended(Pending.HANDLER)
 
     def failed(self, error: OSError) -> None:
-        self._handler_ended(Outcome.ERROR)
-        self.parts &= ~Part.HANDLER
+        self._handler_finished(Outcome.ERROR)
+        self.parts &= ~Pending.HANDLER
         try:
             raise error
         except OSError:
             self.factory.handle_error(self.request, self.protocol.client_address)
         self.factory.shutdown_request(self.request)
 
-    def expire(self, phase: Phase) -> None:
-        if self.parts & Part.HANDLER:
+    def deadline_passed(self, phase: Phase) -> None:
+        if self.parts & Pending.HANDLER:
             if not self._concurrency.kill(self):
                 self.interrupt()
         else:
             self.abort()
 
     def abort(self) -> None:
-        if self.parts & Part.HANDLER:
+        if self.parts & Pending.HANDLER:
             if not self._concurrency.kill(self):
                 self.interrupt()
         elif self._concurrency.withdraw(self):
@@ -141,12 +152,12 @@ class _BlockingServing(Serving):
         raise NotImplementedError
 
 
-class LentServing(_BlockingServing):
+class LentSocketChannel(_SocketChannel):
     """A blocking handler with the connection's own socket."""
 
     request: socket.socket
 
-    def __init__(self, protocol: Connection) -> None:
+    def __init__(self, protocol: ChannelOwner) -> None:
         super().__init__(protocol)
         self.request = lend(self.transport)
         self._identity = SocketIdentity(self.request)
@@ -159,27 +170,27 @@ class LentServing(_BlockingServing):
 
     @override
     def ended(self, outcome: Outcome) -> None:
-        self.parts &= ~Part.CONNECTION
+        self.parts &= ~Pending.CONNECTION
         super().ended(outcome)
 
     @override
     def abandon(self) -> None:
         super().abandon()
-        self._over(Part.CONNECTION)
+        self._part_ended(Pending.CONNECTION)
 
     @override
-    def measure(self) -> None:
-        counts = transfer_counts(self.request)
+    def record_traffic(self) -> None:
+        counts = tcp_traffic(self.request)
         if counts is not None:
             self.protocol.record.received = counts.received
             self.protocol.record.sent = counts.sent
 
     @override
-    def closing(self) -> None:
-        if not self.parts & Part.HANDLER:
-            self.factory.reactor.callFromThread(self._over, Part.CONNECTION)
+    def request_closing(self) -> None:
+        if not self.parts & Pending.HANDLER:
+            self.factory.reactor.callFromThread(self._part_ended, Pending.CONNECTION)
 
-    def passed(self, phase: Phase) -> bool:
+    def deadline_applies(self, phase: Phase) -> bool:
         """
         The reactor does not see a lent connection's bytes; the kernel does.  Where it
         does not tell, C{idle} and C{write} do not apply.
@@ -198,7 +209,7 @@ class LentServing(_BlockingServing):
 
     def _seconds_left(self, phase: Phase) -> float | None:
         """How long until C{idle} or C{write} could pass; None for never.  Any thread."""
-        counts = transfer_counts(self.request)
+        counts = tcp_traffic(self.request)
         limit = self.deadlines.idle if phase is Phase.IDLE else self.deadlines.write
         if counts is None or limit is None:
             return None
@@ -225,7 +236,7 @@ class LentServing(_BlockingServing):
 
     @override
     def quiet_seconds(self) -> float | None:
-        counts = transfer_counts(self.request)
+        counts = tcp_traffic(self.request)
         return None if counts is None else counts.since_received
 
     @override
@@ -233,35 +244,35 @@ class LentServing(_BlockingServing):
         self._identity.shutdown(socket.SHUT_RD)
 
     @override
-    def expire(self, phase: Phase) -> None:
+    def deadline_passed(self, phase: Phase) -> None:
         if phase is Phase.WRITE or phase is Phase.DRAIN:
             self._identity.shutdown(socket.SHUT_RDWR, reset=True)
-        super().expire(phase)
+        super().deadline_passed(phase)
 
     @override
     def interrupt(self) -> None:
         self._identity.shutdown(socket.SHUT_RDWR)
 
 
-class PumpedServing(_BlockingServing):
+class PumpedSocketChannel(_SocketChannel):
     """A blocking handler with one end of a socketpair."""
 
     request: socket.socket
 
-    def __init__(self, protocol: Connection, addresses: tuple[Any, Any]) -> None:
+    def __init__(self, protocol: ChannelOwner, addresses: tuple[Any, Any]) -> None:
         """
         @raise OSError: there is no descriptor to be had.
         """
         super().__init__(protocol)
         inner, outer = socket.socketpair()
         request = PumpedSocket(fileno=inner.detach())
-        stand_for(request, self.transport, addresses)
+        impersonate(request, self.transport, addresses)
         request.settimeout(socket.getdefaulttimeout())
         self._pump = Pump(
             self.factory.reactor, self.transport, request, outer, self.deadlines, self.timer
         )
         self.request = self._pump.request
-        self.feed = self._pump.feed
+        protocol.set_receiver(self._pump.feed)
 
     @override
     def ended(self, outcome: Outcome) -> None:
@@ -273,8 +284,8 @@ class PumpedServing(_BlockingServing):
         self._pump.request.forked()
 
     @override
-    def closing(self) -> None:
-        if not self.parts & Part.HANDLER:
+    def request_closing(self) -> None:
+        if not self.parts & Pending.HANDLER:
             self.factory.reactor.callFromThread(self._pump.served)
 
     @override
@@ -283,18 +294,18 @@ class PumpedServing(_BlockingServing):
         yield self._pump.fileno()
 
     @override
-    def read_ended(self) -> None:
+    def eof_received(self) -> None:
         self._pump.feed_eof()
 
     @override
-    def lost(self, reason: Failure) -> None:
+    def connection_lost(self, reason: Failure) -> None:
         self.protocol.record.received = self._pump.received
         self.protocol.record.sent = self._pump.sent
         self._pump.transport_lost()
-        super().lost(reason)
+        super().connection_lost(reason)
 
     @override
-    def passed(self, phase: Phase) -> bool:
+    def deadline_applies(self, phase: Phase) -> bool:
         return not (phase is Phase.IDLE and self._ends_when_quiet())
 
     @override
@@ -311,13 +322,13 @@ class PumpedServing(_BlockingServing):
         self._abort_connection()
 
     @override
-    def expire(self, phase: Phase) -> None:
-        super().expire(phase)
+    def deadline_passed(self, phase: Phase) -> None:
+        super().deadline_passed(phase)
         if phase in (Phase.WRITE, Phase.DRAIN):  # nothing more is waited for
             self._abort_connection()
 
     def _abort_connection(self) -> None:
-        if self.parts & Part.CONNECTION:  # Twisted's TLS cannot stand it afterwards
+        if self.parts & Pending.CONNECTION:  # Twisted's TLS cannot stand it afterwards
             self.transport.abortConnection()
 
     @override

@@ -1,10 +1,9 @@
 """
-Serving: one stream request while it is being served.
+Channels: what serves one stream connection while it is served.
 
-This room owns what every way of serving has in common (L{Serving}), and the coroutine on
-the reactor (L{CoroutineServing}): what it does when data, an end of file, a deadline or
-the end of the service comes.  It must not know how a connection came about.  Everything
-runs on the reactor thread but what says otherwise.
+This room owns what all channels have in common (L{Channel}), and how a connection ends that the
+reactor itself reads and writes (L{TransportChannel}).  It must not know how a connection came
+about, or what its handler speaks.  (reactor thread, but where a method says otherwise)
 """
 
 from __future__ import annotations
@@ -14,30 +13,21 @@ from enum import Enum
 from typing import Any, Protocol
 
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import ISSLTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
-from zope.interface import alsoProvides
 
 from sockserve.core.deadlines import DeadlineTimer
-from sockserve.core.lifecycle import serve_coroutine
 from sockserve.core.statistics import RequestRecord
-from sockserve.core.tasks import Task
-from sockserve.interfaces import DeadlineExpired, Outcome, Phase
+from sockserve.interfaces import Outcome, Phase
 from sockserve.sockets.lending import is_lendable
-from sockserve.streams.connection import StreamConnection
-from sockserve.streams.reader import StreamReader
 from sockserve.streams.writer import StreamWriter
 
 __all__ = [
-    "Connection",
-    "CoroutineServing",
-    "Part",
-    "ReactorServing",
-    "Serving",
+    "Channel",
+    "ChannelOwner",
+    "Pending",
+    "TransportChannel",
     "transport_descriptors",
 ]
 
@@ -57,7 +47,7 @@ def transport_descriptors(transport: Any) -> Iterator[int]:
         transport = getattr(transport, "transport", None)
 
 
-class Part:
+class Pending:
     """
     What a request in service consists of, as bits; it is over when no part is left.
 
@@ -68,7 +58,7 @@ class Part:
     HANDLER = 2
 
 
-class Connection(Protocol):
+class ChannelOwner(Protocol):
     """What a request in service needs of its connection."""
 
     factory: Any
@@ -76,22 +66,22 @@ class Connection(Protocol):
     timer: DeadlineTimer
     record: RequestRecord
     client_address: Any
-    settled: bool
+    is_finished: bool
 
-    def deliver_to(self, receive: Callable[[bytes], object]) -> None:
+    def set_receiver(self, receive: Callable[[bytes], object]) -> None:
         """What arrives from now on goes to C{receive}."""
 
-    def handled(self, seconds: float, outcome: Outcome) -> None:
+    def handler_finished(self, seconds: float, outcome: Outcome) -> None:
         """The handler has come to its end."""
 
-    def settle(self) -> None:
+    def finish(self) -> None:
         """Nothing is left of the request."""
 
     def is_gone(self) -> bool:
         """Whether the client, or a deadline, has ended the connection."""
 
 
-class Serving:
+class Channel:
     """
     The ways' common part.
 
@@ -100,39 +90,44 @@ class Serving:
     """
 
     request: Any
+    #: Whether it accounts for each of several requests by itself.
+    has_requests = False
 
-    def __init__(self, protocol: Connection) -> None:
+    def __init__(self, protocol: ChannelOwner) -> None:
         self.protocol = protocol
         self.factory = protocol.factory
         self.timer = protocol.timer
         self.deadlines = protocol.factory.deadlines
         self.transport: Any = protocol.transport
-        self.parts = Part.CONNECTION
+        self.parts = Pending.CONNECTION
         self._began: float | None = None
 
     # What the protocol calls
 
-    def process(self) -> None:
+    def start(self) -> None:
         """Start serving: C{process_request}, unless that is overridden."""
         raise NotImplementedError
 
-    def read_ended(self) -> None:
+    def handshake_completed(self) -> None:
+        """A TLS handshake that the handler has asked for is done."""
+
+    def eof_received(self) -> None:
         """The client has ended its side."""
         raise NotImplementedError
 
-    def lost(self, reason: Failure) -> None:
+    def connection_lost(self, reason: Failure) -> None:
         """The transport is gone."""
-        self._over(Part.CONNECTION)
+        self._part_ended(Pending.CONNECTION)
 
-    def passed(self, phase: Phase) -> bool:
+    def deadline_applies(self, phase: Phase) -> bool:
         """Whether a deadline the timer says has passed really has."""
         return True
 
-    def broken(self) -> bool:
+    def is_broken(self) -> bool:
         """Whether writing has shown that the client is gone.  Any thread."""
         return False
 
-    def expire(self, phase: Phase) -> None:
+    def deadline_passed(self, phase: Phase) -> None:
         """A deadline has passed: bring the request to an end."""
         raise NotImplementedError
 
@@ -144,10 +139,10 @@ class Serving:
         """End the request now, whatever is under way."""
         raise NotImplementedError
 
-    def measure(self) -> None:
+    def record_traffic(self) -> None:
         """The handler is done with the request, which is about to be ended.  Any thread."""
 
-    def closing(self) -> None:
+    def request_closing(self) -> None:
         """The server is about to close the request.  Any thread."""
 
     def owned_descriptors(self) -> Iterator[int]:
@@ -160,28 +155,28 @@ class Serving:
         it.
         """
         self.abort()
-        if self.parts & Part.HANDLER:
+        if self.parts & Pending.HANDLER:
             self.factory.statistics.abandoned += 1
-            self.protocol.settle()
+            self.protocol.finish()
 
     # Inside
 
     def _handler_began(self) -> None:
-        self.parts |= Part.HANDLER
+        self.parts |= Pending.HANDLER
         self._began = self.timer.seconds()
         self.timer.arm(Phase.HANDLE, self.deadlines.handle)
 
-    def _handler_ended(self, outcome: Outcome) -> None:
+    def _handler_finished(self, outcome: Outcome) -> None:
         now = self.timer.seconds()
         self.timer.disarm(Phase.HANDLE)
-        self.protocol.handled(now - (now if self._began is None else self._began), outcome)
-        if self.protocol.settled:
+        self.protocol.handler_finished(now - (now if self._began is None else self._began), outcome)
+        if self.protocol.is_finished:
             self.factory.statistics.abandoned -= 1
 
-    def _over(self, part: int) -> None:
+    def _part_ended(self, part: int) -> None:
         self.parts &= ~part
         if not self.parts:
-            self.protocol.settle()
+            self.protocol.finish()
 
 
 class _Output(Enum):
@@ -195,38 +190,38 @@ class _Output(Enum):
     CLOSING = "closing"
 
 
-class ReactorServing(Serving):
+class TransportChannel(Channel):
     """A connection that the reactor itself reads and writes: the part that ends it."""
 
-    def __init__(self, protocol: Connection) -> None:
+    def __init__(self, protocol: ChannelOwner) -> None:
         super().__init__(protocol)
         transport = self.transport
         self._writer = StreamWriter(transport, is_lendable(transport), self.deadlines, self.timer)
         self._output = _Output.OPEN
 
     @override
-    def lost(self, reason: Failure) -> None:
+    def connection_lost(self, reason: Failure) -> None:
         self.protocol.record.sent = self._writer.sent
         # A handler may go on at what follows, and end: by then there must be nothing left
         # to close.
-        self.parts &= ~Part.CONNECTION
-        self._writer.fail(BrokenPipeError("the connection is gone"))
+        self.parts &= ~Pending.CONNECTION
+        self._writer.discard(BrokenPipeError("the connection is gone"))
 
     @override
-    def passed(self, phase: Phase) -> bool:
+    def deadline_applies(self, phase: Phase) -> bool:
         if phase is Phase.WRITE and self._output is _Output.LINGERING:
-            self._let_go()
+            self._lose_connection()
             return False
         return True
 
     @override
-    def read_ended(self) -> None:
+    def eof_received(self) -> None:
         if self._output is _Output.LINGERING:
-            self._let_go()
+            self._lose_connection()
 
     @override
-    def broken(self) -> bool:
-        return self._writer.broken
+    def is_broken(self) -> bool:
+        return self._writer.is_broken()
 
     @override
     def abort(self) -> None:
@@ -245,137 +240,22 @@ class ReactorServing(Serving):
         raise NotImplementedError
 
     def _close(self) -> None:
-        if self._output is not _Output.OPEN or not self.parts & Part.CONNECTION:
+        if self._output is not _Output.OPEN or not self.parts & Pending.CONNECTION:
             return
         self._output = _Output.ENDING
         self.timer.arm(Phase.WRITE, self.deadlines.write)
         lingers = self.discard_input() and is_lendable(self.transport)
-        self._writer.finish(self._linger if lingers else self._let_go)
+        self._writer.close_then(self._linger if lingers else self._lose_connection)
 
     def _linger(self) -> None:
         if self.input_ended():
-            self._let_go()
+            self._lose_connection()
         else:
             self._output = _Output.LINGERING
             self.timer.arm(Phase.WRITE, LINGER_SECONDS)
 
-    def _let_go(self) -> None:
+    def _lose_connection(self) -> None:
         # Not before all is written: TLS would forget what it has gathered.
         self._output = _Output.CLOSING
         self.timer.arm(Phase.WRITE, self.deadlines.write)
         self.transport.loseConnection()
-
-
-class CoroutineServing(ReactorServing):
-    """A coroutine on the reactor, reading and writing the transport."""
-
-    def __init__(self, protocol: Connection, addresses: tuple[Any, Any]) -> None:
-        super().__init__(protocol)
-        transport = self.transport
-        self._reader = StreamReader(transport, self.deadlines, self.timer)
-        self._task: Task | None = None
-        self._tls: Deferred[None] | None = None
-        self.feed = self._reader.feed
-        self.request = StreamConnection(
-            transport, self._reader, self._writer, addresses, self._close, self._start_tls
-        )
-
-    @override
-    def process(self) -> None:
-        self._handler_began()
-        self._task = Task(
-            serve_coroutine(self.factory, self.request, self.protocol.client_address),
-            self._ended,
-            self._writer,
-        )
-        self._task.start()
-
-    @override
-    def read_ended(self) -> None:
-        self._reader.feed_eof()
-        super().read_ended()
-
-    @override
-    def lost(self, reason: Failure) -> None:
-        self.protocol.record.received = self._reader.received
-        super().lost(reason)
-        if reason.check(ConnectionDone):
-            self._reader.feed_eof()
-        else:
-            self._reader.fail(ConnectionResetError(reason.getErrorMessage()))
-        if self._tls is not None:
-            tls, self._tls = self._tls, None
-            tls.errback(ConnectionResetError(f"TLS handshake: {reason.getErrorMessage()}"))
-        self._over(Part.CONNECTION)
-
-    @override
-    def passed(self, phase: Phase) -> bool:
-        return super().passed(phase) and self._reader.passed(phase)
-
-    @override
-    def expire(self, phase: Phase) -> None:
-        error = DeadlineExpired(phase)
-        # The handler may come to its end within these calls, in good order.
-        running = self._task is not None
-        if phase in (Phase.HANDLE, Phase.LIFETIME, Phase.DRAIN) and self._task is not None:
-            self._task.cancel(error)
-        self._reader.fail(error)
-        if phase in (Phase.WRITE, Phase.HANDSHAKE, Phase.DRAIN) or not running:
-            self._writer.fail(error)
-            if self._tls is not None:
-                tls, self._tls = self._tls, None
-                tls.errback(error)
-            self.abort()
-
-    @override
-    def drain(self) -> None:
-        self._reader.end_between_messages()
-
-    @override
-    def discard_input(self) -> bool:
-        return self._reader.discard()
-
-    @override
-    def input_ended(self) -> bool:
-        return self._reader.at_eof()
-
-    @override
-    def abandon(self) -> None:
-        self.abort()
-        task, self._task = self._task, None
-        if task is not None:
-            # Unlike a thread, a coroutine can be ended.
-            task.abandon()
-            self._handler_ended(Outcome.ERROR)
-            self.protocol.settle()
-
-    def handshake_completed(self) -> None:
-        """The TLS handshake that L{_start_tls} began is done."""
-        self.timer.disarm(Phase.HANDSHAKE)
-        if self._tls is not None:
-            tls, self._tls = self._tls, None
-            tls.callback(None)
-
-    def _ended(self, result: Any, error: BaseException | None) -> None:
-        self._task = None
-        if error is not None:
-            _log.failure("serving a request raised past its server's handle_error", Failure(error))
-        self._handler_ended(result if error is None else Outcome.ERROR)
-        self._over(Part.HANDLER)
-
-    async def _start_tls(self, context: Any) -> None:
-        self._writer.flush()
-        await self._writer.emptied()
-        if self._reader.unread() or ISSLTransport.providedBy(self.transport):
-            raise RuntimeError(
-                "start_tls: this connection is TLS already, or bytes of the client's are unread"
-            )
-        tls: Deferred[None] = Deferred()
-        self._tls = tls
-        self.timer.arm(Phase.HANDSHAKE, self.deadlines.handshake)
-        self._writer.detach()
-        self.transport.startTLS(context)
-        # One behind a PROXY header does not notice by itself.
-        alsoProvides(self.transport, ISSLTransport)
-        self._writer.wrapped()
-        await tls

@@ -127,7 +127,7 @@ class StreamReader:
         if n == 0:
             return b""
         while not self._buffer and not self._eof:
-            await self._arrival(None)
+            await self._wait_for_data(None)
         return self._take(min(n, len(self._buffer)))
 
     async def readline(self, limit: int = -1) -> bytes:
@@ -156,7 +156,7 @@ class StreamReader:
                 raise self._overrun(searched)
             if self._eof:
                 return self._take(searched)
-            await self._arrival(_HEADER)
+            await self._wait_for_data(_HEADER)
 
     async def readuntil(self, separator: bytes = b"\n") -> bytes:
         """
@@ -180,7 +180,7 @@ class StreamReader:
             searched = max(0, end + 1 - len(separator))
             if self._eof:
                 raise IncompleteReadError(self._take(end), None)
-            await self._arrival(_HEADER)
+            await self._wait_for_data(_HEADER)
 
     async def readexactly(self, n: int) -> bytes:
         """
@@ -193,7 +193,7 @@ class StreamReader:
         while len(self._buffer) < n:
             if self._eof:
                 raise IncompleteReadError(self._take(len(self._buffer)), n)
-            await self._arrival(Phase.BODY)
+            await self._wait_for_data(Phase.BODY)
         return self._take(n)
 
     def at_eof(self) -> bool:
@@ -220,7 +220,7 @@ class StreamReader:
                 if searched:
                     return self._take(searched)
                 raise StopAsyncIteration
-            await self._arrival(_HEADER)
+            await self._wait_for_data(_HEADER)
 
     # What the connection calls
 
@@ -260,7 +260,7 @@ class StreamReader:
         self.idle = seconds
         self._own_timeout = True
 
-    def passed(self, phase: Phase) -> bool:
+    def deadline_applies(self, phase: Phase) -> bool:
         """
         The timer says that a deadline has passed.  A handler's own timeout ends nothing
         but its read.
@@ -305,7 +305,7 @@ class StreamReader:
 
     # Inside
 
-    def _told(self) -> BaseException:
+    def _take_error(self) -> BaseException:
         """
         The error, which whoever reads now gets.  Further reads find an end of file, as on
         a socket: a loop that goes on after errors would otherwise never leave the reactor
@@ -343,14 +343,14 @@ class StreamReader:
             self._transport.resumeProducing()
         return data
 
-    def _arrival(self, phase: Phase | None) -> Awaitable[None]:
+    def _wait_for_data(self, phase: Phase | None) -> Awaitable[None]:
         """
         What to await for more bytes, end of file or an error; call again to see which.
 
         @param phase: the deadline for the rest of a message that has begun.
         """
         if self._error is not None:
-            raise self._told()
+            raise self._take_error()
         if self.waiting():
             raise RuntimeError("another read is already waiting on this stream")
         if self._draining and not self._buffer:
@@ -359,14 +359,14 @@ class StreamReader:
         if self._paused:  # the message is larger than the watermark
             self._paused = False
             self._transport.resumeProducing()
-        self._guard(phase)
+        self._arm_deadlines(phase)
         waiter = self._wakeup
         if waiter.used():
             waiter = self._wakeup = Wakeup()
         self._waiter = waiter
         return waiter
 
-    def _guard(self, phase: Phase | None) -> None:
+    def _arm_deadlines(self, phase: Phase | None) -> None:
         """Arm what guards a wait: C{idle}, and the deadline of a message that has begun."""
         deadlines, timer = self._deadlines, self._timer
         if self._own_timeout or phase is None or not self._buffer:

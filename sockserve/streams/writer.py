@@ -145,7 +145,7 @@ class StreamWriter:
                 self.flush()
         return size
 
-    def post(self, data: bytes, outbox: Outbox) -> None:
+    def write_at_turn_end(self, data: bytes, outbox: Outbox) -> None:
         """L{write}, to leave with what other connections send in this turn of the reactor."""
         if self._error is not None or self._closed:
             return
@@ -209,7 +209,7 @@ class StreamWriter:
             if not self._pending and not (self._direct and self._congested):
                 self._end()
 
-    def finish(self, finished: Callable[[], object]) -> None:
+    def close_then(self, finished: Callable[[], object]) -> None:
         """
         L{close}, and call C{finished} once everything has been handed to the transport
         and the output has ended; never, if the connection breaks before.
@@ -220,8 +220,7 @@ class StreamWriter:
         else:
             self._finished = finished
 
-    @property
-    def broken(self) -> bool:
+    def is_broken(self) -> bool:
         """Whether the connection is of no more use."""
         return self._error is not None
 
@@ -234,11 +233,11 @@ class StreamWriter:
         return not self._pending and not self._congested
 
     @property
-    def waiting(self) -> int:
+    def queued_bytes(self) -> int:
         """How many bytes wait here for the client to take those before them."""
         return self._size
 
-    def fail(self, error: BaseException) -> None:
+    def discard(self, error: BaseException) -> None:
         """The connection is of no more use: forget what is queued."""
         if self._error is None:
             self._error = error
@@ -324,7 +323,7 @@ class StreamWriter:
             taken = 0
         except OSError:
             self.sent -= size
-            self.fail(BrokenPipeError("the peer has closed the connection"))
+            self.discard(BrokenPipeError("the peer has closed the connection"))
             self._transport.abortConnection()
             return
         if taken < size:

@@ -15,7 +15,7 @@ This page shows what its rooms own; they must not know services or options.
         assert (response.status, response.body) == (200, b"Hello, you!")
 """
 
-from sockserve.testing.exchanges import LIFECYCLE, Exchange, InlineConcurrency
+from sockserve.testing.exchanges import LIFECYCLE, Exchange, InlineExecutor
 from sockserve.testing.http import HTTPExchange, HTTPResponse, run_http
 from sockserve.testing.streams import StreamExchange, run_datagram, run_stream
 
@@ -24,7 +24,7 @@ __all__ = [
     "Exchange",
     "HTTPExchange",
     "HTTPResponse",
-    "InlineConcurrency",
+    "InlineExecutor",
     "StreamExchange",
     "run_datagram",
     "run_http",

@@ -18,7 +18,7 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from sockserve.executors.base import serve_guarded
-from sockserve.interfaces import IConcurrency, IJob
+from sockserve.interfaces import IExecutor, IJob
 from sockserve.listeners.server import RequestServer
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
     "LIFECYCLE",
     "SERVER_ADDRESS",
     "Exchange",
-    "InlineConcurrency",
+    "InlineExecutor",
     "MemoryTransport",
     "Recording",
     "traced",
@@ -49,9 +49,9 @@ CLIENT_ADDRESS = ("127.0.0.1", 54321)
 SERVER_ADDRESS = ("127.0.0.1", 12345)
 
 
-@implementer(IConcurrency)
-class InlineConcurrency:
-    """Runs blocking handlers where they are, at once; a memory L{IConcurrency}."""
+@implementer(IExecutor)
+class InlineExecutor:
+    """Runs blocking handlers where they are, at once; a memory L{IExecutor}."""
 
     limit = 1
     running = 0

@@ -2,8 +2,8 @@
 Testing HTTP handlers, without a network.
 
 This room owns the client: what it sends, and what it makes of the bytes it gets.  Between the
-two is the very server that HTTP is served with (L{sockserve.listeners.streams}), on a transport
-in memory and a clock that stands still.  It must not know services or options.
+two is the very server that HTTP is served with (L{sockserve.listeners.stream_factory}), on a
+transport in memory and a clock that stands still.  It must not know services or options.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from twisted.internet.task import Clock
 from typing_extensions import override
 
 from sockserve.core.deadlines import Deadlines
-from sockserve.core.lifecycle import is_coroutine_handler
+from sockserve.core.handler_kinds import handler_kind
 from sockserve.interfaces import Phase
-from sockserve.listeners.streams import StreamFactory
+from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.testing.exchanges import (
     CLIENT_ADDRESS,
     Exchange,
-    InlineConcurrency,
+    InlineExecutor,
     Recording,
 )
-from sockserve.testing.memory import AttendedConcurrency, MemoryReactor, ServerTransport
+from sockserve.testing.memory import AttendedExecutor, MemoryReactor, ServerTransport
 from sockserve.testing.streams import run_stream
 
 __all__ = ["HTTPExchange", "HTTPResponse", "run_http"]
@@ -130,8 +130,8 @@ def _compose(method: str, path: str, headers: _Fields, body: bytes) -> bytes:
 
 
 def _speaks_http(handler: Callable[..., Any]) -> bool:
-    concurrency = None if is_coroutine_handler(handler) else InlineConcurrency()
-    return StreamFactory(handler, reactor=Clock(), concurrency=concurrency).http
+    concurrency = None if handler_kind(handler).is_coroutine else InlineExecutor()
+    return StreamFactory(handler, reactor=Clock(), concurrency=concurrency).kind.is_http
 
 
 class HTTPExchange(Exchange):
@@ -167,10 +167,10 @@ class HTTPExchange(Exchange):
             attributes,
             asked=self._asked,
             reactor=reactor,
-            concurrency=None if is_coroutine_handler(handler) else AttendedConcurrency(reactor),
+            concurrency=None if handler_kind(handler).is_coroutine else AttendedExecutor(reactor),
             deadlines=deadlines,
         )
-        if not factory.http:
+        if not factory.kind.is_http:
             raise ValueError(
                 f"{factory.handler_name} reads its requests by itself; use run_http, or run_stream"
             )
@@ -182,7 +182,7 @@ class HTTPExchange(Exchange):
     @property
     def done(self) -> bool:
         """Whether the connection is over."""
-        return bool(self._protocol.settled)
+        return bool(self._protocol.is_finished)
 
     @property
     def expired(self) -> Phase | None:

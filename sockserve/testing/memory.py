@@ -24,11 +24,11 @@ from sockserve.executors.base import serve_guarded
 from sockserve.testing.exchanges import (
     SERVER_ADDRESS,
     Exchange,
-    InlineConcurrency,
+    InlineExecutor,
     MemoryTransport,
 )
 
-__all__ = ["AttendedConcurrency", "MemoryReactor", "ServerTransport"]
+__all__ = ["AttendedExecutor", "MemoryReactor", "ServerTransport"]
 
 
 class ServerTransport(MemoryTransport):
@@ -161,7 +161,7 @@ class MemoryReactor(Clock):
                 selectable.connectionLost(Failure(why))
 
 
-class AttendedConcurrency(InlineConcurrency):
+class AttendedExecutor(InlineExecutor):
     """Runs blocking handlers at once, while a thread plays the reactor and the client."""
 
     def __init__(self, reactor: MemoryReactor) -> None:

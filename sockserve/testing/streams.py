@@ -17,7 +17,8 @@ from twisted.internet.task import Clock
 from typing_extensions import override
 
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
-from sockserve.core.lifecycle import is_coroutine_handler, offer, serve, serve_coroutine
+from sockserve.core.handler_kinds import handler_kind
+from sockserve.core.lifecycle import serve, serve_coroutine, verify_and_process
 from sockserve.core.tasks import Task
 from sockserve.interfaces import DeadlineExpired, Phase
 from sockserve.listeners.server import RequestServer
@@ -28,7 +29,7 @@ from sockserve.testing.exchanges import (
     CLIENT_ADDRESS,
     SERVER_ADDRESS,
     Exchange,
-    InlineConcurrency,
+    InlineExecutor,
     MemoryTransport,
     Recording,
 )
@@ -59,7 +60,7 @@ def run_stream(
     @param attributes: attributes of the server the handler sees.
     @raise AssertionError: the coroutine did not come to its end.
     """
-    if is_coroutine_handler(handler):
+    if handler_kind(handler).is_coroutine:
         exchange = StreamExchange(handler, client_address=client_address, attributes=attributes)
         exchange.receive(data)
         exchange.end()
@@ -90,7 +91,7 @@ def run_stream(
         thread.start()
     with theirs:
         with ours:
-            offer(_MemoryServer(handler, result, attributes), ours, client_address)
+            verify_and_process(_MemoryServer(handler, result, attributes), ours, client_address)
         for thread in client:
             thread.join(_CLIENT_SECONDS)
     return result
@@ -112,7 +113,7 @@ def run_datagram(
     server = _MemoryServer(handler, result, attributes)
 
     server.datagrams = True
-    offer(server, (data, _MemoryAnswer(result)), client_address)
+    verify_and_process(server, (data, _MemoryAnswer(result)), client_address)
     if server.task is not None:
         raise AssertionError("the handler still waits")
     return result
@@ -140,12 +141,12 @@ class StreamExchange(Exchange):
         @raise ValueError: the handler is not a coroutine handler.
         """
         super().__init__()
-        if not is_coroutine_handler(handler):
+        if not handler_kind(handler).is_coroutine:
             raise ValueError("step by step goes with async def handle only; use run_stream")
         self.clock = Clock()
         self.done = False
         self.expired: Phase | None = None
-        self._timer = DeadlineTimer(self.clock, self._passed)
+        self._timer = DeadlineTimer(self.clock, self._deadline_passed)
         deadlines = Deadlines() if deadlines is None else deadlines
         self._transport = transport = MemoryTransport(self)
         self._reader = StreamReader(transport, deadlines, self._timer)
@@ -161,7 +162,7 @@ class StreamExchange(Exchange):
         self._server = _MemoryServer(handler, self, attributes)
         self._timer.arm(Phase.HANDLE, deadlines.handle)
         self._timer.arm(Phase.LIFETIME, deadlines.lifetime)
-        offer(self._server, request, client_address)
+        verify_and_process(self._server, request, client_address)
 
     def receive(self, data: bytes) -> None:
         """The client sends C{data}."""
@@ -175,7 +176,7 @@ class StreamExchange(Exchange):
     def lose(self) -> None:
         """The connection breaks."""
         self._reader.fail(ConnectionResetError("the connection broke"))
-        self._writer.fail(BrokenPipeError("the connection broke"))
+        self._writer.discard(BrokenPipeError("the connection broke"))
 
     def advance(self, seconds: float) -> None:
         """Time passes."""
@@ -187,8 +188,8 @@ class StreamExchange(Exchange):
         self.output.clear()
         return sent
 
-    def _passed(self, phase: Phase) -> None:
-        if not self._reader.passed(phase):
+    def _deadline_passed(self, phase: Phase) -> None:
+        if not self._reader.deadline_applies(phase):
             return
         self.expired = phase
         error = DeadlineExpired(phase)
@@ -211,7 +212,7 @@ class _OneRequest(RequestServer):
 
     @override
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self.coroutine:
+        if self.kind.is_coroutine:
             writer = None if self.datagrams else request.wfile
             self.task = Task(serve_coroutine(self, request, client_address), self._ended, writer)
             self.task.start()
@@ -242,7 +243,7 @@ class _MemoryServer(Recording, _OneRequest):
     def __init__(
         self, handler: Callable[..., Any], exchange: Exchange, attributes: Mapping[str, Any] | None
     ) -> None:
-        concurrency = None if is_coroutine_handler(handler) else InlineConcurrency()
+        concurrency = None if handler_kind(handler).is_coroutine else InlineExecutor()
         super().__init__(handler, exchange, attributes, reactor=Clock(), concurrency=concurrency)
 
 

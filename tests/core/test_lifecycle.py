@@ -16,14 +16,13 @@ from sockserve import (
     DatagramRequestHandler,
     StreamRequestHandler,
 )
+from sockserve.core.handler_kinds import handler_kind, unwrap
 from sockserve.core.lifecycle import (
-    handler_class,
-    is_coroutine_handler,
-    offer,
     run_handler,
     run_handler_coroutine,
     serve,
     serve_coroutine,
+    verify_and_process,
 )
 from sockserve.interfaces import IRequestServer, Outcome
 from tests.transports import Call
@@ -104,7 +103,7 @@ class Server:
     def finish_request(self, request: Any, client_address: Any) -> Any:
         self._called("finish_request", request, client_address)
         handler = self.RequestHandlerClass(request, client_address, self)
-        if is_coroutine_handler(self.RequestHandlerClass):
+        if handler_kind(self.RequestHandlerClass).is_coroutine:
             return run_handler_coroutine(handler)
         run_handler(handler)
         return None
@@ -127,7 +126,7 @@ class Server:
 
 
 def _served(server: Server) -> Outcome:
-    if is_coroutine_handler(server.RequestHandlerClass):
+    if handler_kind(server.RequestHandlerClass).is_coroutine:
         return Call(serve_coroutine(server, REQUEST, CLIENT)).result()
     return serve(server, REQUEST, CLIENT)
 
@@ -259,18 +258,18 @@ def test_a_server_may_serve_a_request_without_a_coroutine() -> None:
 )
 def test_offer(verified: bool, raising: str | None, called: list[str], passed: bool) -> None:
     trace = Trace({raising: ValueError()} if raising else {})
-    assert offer(Server(Traced, trace, verified), REQUEST, CLIENT) is passed
+    assert verify_and_process(Server(Traced, trace, verified), REQUEST, CLIENT) is passed
     assert trace == called
 
 
 @pytest.mark.parametrize("answer", [1, "yes", object()])
 def test_verify_request_may_give_anything_true(answer: Any) -> None:
-    assert offer(Server(Traced, Trace(), answer), REQUEST, CLIENT) is True
+    assert verify_and_process(Server(Traced, Trace(), answer), REQUEST, CLIENT) is True
 
 
 @pytest.mark.parametrize("answer", [0, "", None])
 def test_verify_request_may_give_anything_false(answer: Any) -> None:
-    assert offer(Server(Traced, Trace(), answer), REQUEST, CLIENT) is False
+    assert verify_and_process(Server(Traced, Trace(), answer), REQUEST, CLIENT) is False
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()], ids=repr)
@@ -278,7 +277,7 @@ def test_an_offer_that_is_no_exceptions_end_closes_the_request(error: BaseExcept
     """As in C{BaseServer._handle_request_noblock}."""
     trace = Trace({"process_request": error})
     with pytest.raises(type(error)):
-        offer(Server(Traced, trace), REQUEST, CLIENT)
+        verify_and_process(Server(Traced, trace), REQUEST, CLIENT)
     assert trace == ["verify_request", "process_request", *END]
 
 
@@ -336,7 +335,7 @@ class OnlySetup(DatagramRequestHandler):
 def test_a_handler_is_a_coroutine_handler_or_not(
     factory: Callable[..., Any], coroutine: bool
 ) -> None:
-    assert is_coroutine_handler(factory) is coroutine
+    assert handler_kind(factory).is_coroutine is coroutine
 
 
 @pytest.mark.parametrize(
@@ -352,13 +351,13 @@ def test_a_handler_is_a_coroutine_handler_or_not(
 )
 def test_what_cannot_be_served_is_refused_by_name(factory: Any, says: str) -> None:
     with pytest.raises(ConfigurationError, match=says) as refused:
-        is_coroutine_handler(factory)
+        handler_kind(factory)
     assert "\n" not in str(refused.value)
 
 
 def test_the_class_behind_a_partial() -> None:
-    assert handler_class(functools.partial(functools.partial(Traced), server=None)) is Traced
-    assert handler_class(Traced) is Traced
+    assert unwrap(functools.partial(functools.partial(Traced), server=None)) is Traced
+    assert unwrap(Traced) is Traced
 
 
 @pytest.mark.parametrize("method", ["setup", "handle", "finish"])

@@ -118,8 +118,8 @@ def test_a_snapshot_is_plain_data_and_stays_as_it_was() -> None:
 def test_responses_count_by_the_class_of_their_status() -> None:
     statistics = ListenerStatistics()
     for status, failed, seconds in [(200, False, 0.5), (204, False, 0.25), (500, True, 2.0)]:
-        statistics.answered(status, failed, seconds)
-    statistics.answered(0, True, 0.0)  # none began
+        statistics.count_response(status, failed, seconds)
+    statistics.count_response(0, True, 0.0)  # none began
     told = statistics.snapshot()
     assert told["responses"] == {"0xx": 1, "2xx": 2, "5xx": 1}
     assert (told["requests"], told["errors"]) == (4, 2)
@@ -129,8 +129,8 @@ def test_responses_count_by_the_class_of_their_status() -> None:
 @pytest.mark.parametrize("seconds", [0.0, 0.0005, 0.0006, 0.3, 300.0, 301.0])
 def test_the_duration_of_a_response_counts_as_any_other(seconds: float) -> None:
     answered, lasted = ListenerStatistics(), ListenerStatistics()
-    answered.answered(200, False, seconds)
-    lasted.lasted("handle", seconds)
+    answered.count_response(200, False, seconds)
+    lasted.observe_duration("handle", seconds)
     assert answered.durations["handle"].counts == lasted.durations["handle"].counts
     assert answered.durations["handle"].total == lasted.durations["handle"].total
 

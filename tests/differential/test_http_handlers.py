@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, Thread
 import pytest
 from twisted.internet.threads import deferToThread
 
-from sockserve.listeners.streams import StreamFactory
+from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.service import RequestService
 
 pytestmark = pytest.mark.usefixtures("no_leaks")

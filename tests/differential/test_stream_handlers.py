@@ -20,7 +20,7 @@ from twisted.internet.threads import deferToThread
 
 from sockserve import BaseRequestHandler, DatagramRequestHandler, StreamRequestHandler
 from sockserve.listeners.datagrams import DatagramServer
-from sockserve.listeners.streams import StreamFactory
+from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.service import DatagramRequestService, RequestService
 
 pytestmark = pytest.mark.usefixtures("no_leaks")

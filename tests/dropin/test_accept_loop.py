@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from sockserve.dropin.accept_loop import LoopThread, ServingLoop
+from sockserve.dropin.accept_loop import AcceptLoop, AcceptLoopThread
 
 
 class Counting:
@@ -48,24 +48,24 @@ def counting():
 
 
 def test_it_takes_requests_until_it_is_stopped(counting):
-    ServingLoop(counting, None).run(60, lambda: counting.taken == 5)
+    AcceptLoop(counting, None).run(60, lambda: counting.taken == 5)
     assert counting.turns == 5
 
 
 def test_it_ends_at_once_when_it_is_stopped_before(counting):
-    ServingLoop(counting, None).run(60, lambda: True)
+    AcceptLoop(counting, None).run(60, lambda: True)
     assert not counting.taken
 
 
 def test_service_actions_is_called_with_nothing_to_do(counting):
     counting._near.recv(5)
-    ServingLoop(counting, None).run(0.001, lambda: counting.turns == 3)
+    AcceptLoop(counting, None).run(0.001, lambda: counting.turns == 3)
     assert not counting.taken
 
 
 def test_a_wake_up_is_a_turn(counting):
     counting._near.recv(5)
-    loop = ServingLoop(counting, None)
+    loop = AcceptLoop(counting, None)
     for _ in range(100_000):  # more than fit into a socket
         loop.wake()
     loop.run(60, lambda: counting.turns > 0)
@@ -73,7 +73,7 @@ def test_a_wake_up_is_a_turn(counting):
 
 
 def test_it_takes_none_while_it_is_full(counting):
-    loop = ServingLoop(counting, None, None, lambda coming: counting.turns < 3)
+    loop = AcceptLoop(counting, None, None, lambda coming: counting.turns < 3)
     loop.run(0.001, lambda: counting.taken == 5)
     assert counting.taken_at == [3, 4, 5, 6, 7]  # three turns in which it was full, then each
 
@@ -81,7 +81,7 @@ def test_it_takes_none_while_it_is_full(counting):
 def test_it_looks_once_more_before_it_takes_one(counting):
     """What others take counts, too, and it is not woken up for that."""
     answers = iter([False, True, True, False])
-    loop = ServingLoop(counting, None, None, lambda coming: next(answers, False))
+    loop = AcceptLoop(counting, None, None, lambda coming: next(answers, False))
     loop.run(0.001, lambda: counting.taken == 1)
     assert counting.taken_at == [2]  # asked in the first turn twice, in the second once
 
@@ -95,7 +95,7 @@ def test_a_closed_socket_is_nothing_to_take_from(counting):
             counting.close()
 
     counting.service_actions = service_actions
-    ServingLoop(counting, None).run(0.001, lambda: counting.turns == 5)
+    AcceptLoop(counting, None).run(0.001, lambda: counting.turns == 5)
     assert counting.taken_at == [0, 1]
 
 
@@ -106,9 +106,9 @@ def test_what_the_server_raises_ends_the_loop_unless_somebody_hears_of_it(counti
 
     counting.service_actions = fail
     with pytest.raises(ZeroDivisionError):
-        ServingLoop(counting, None).run(60, lambda: False)
+        AcceptLoop(counting, None).run(60, lambda: False)
     heard = []
-    loop = ServingLoop(counting, None, lambda: heard.append(counting.turns))
+    loop = AcceptLoop(counting, None, lambda: heard.append(counting.turns))
     loop.run(60, lambda: counting.taken == 5)
     assert heard == [2, 3, 4, 5]
 
@@ -116,7 +116,7 @@ def test_what_the_server_raises_ends_the_loop_unless_somebody_hears_of_it(counti
 def test_on_a_thread_it_ends_when_it_is_told(counting):
     ended, turned = queue.SimpleQueue(), queue.SimpleQueue()
     counting.service_actions = lambda: turned.put(counting.taken)
-    loop = LoopThread(counting, None, None, ended.put)
+    loop = AcceptLoopThread(counting, None, None, ended.put)
     while turned.get(timeout=15) < 5:
         pass
     loop.reopen()

@@ -8,7 +8,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
-from sockserve.dropin.tls_handshake import Handshake
+from sockserve.dropin.tls_handshake import TLSHandshake
 from tests.integration.servers import certificate_file, trusting
 
 
@@ -45,7 +45,7 @@ def pair(tmp_path):
 
 def begin(sock, seconds):
     reactor, ended = MemoryReactorClock(), []
-    return reactor, ended, Handshake(reactor, sock, ended.append, seconds)
+    return reactor, ended, TLSHandshake(reactor, sock, ended.append, seconds)
 
 
 @pytest.mark.parametrize("seconds", [None, 3])

@@ -7,7 +7,7 @@ from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.protocol import Protocol
 from twisted.internet.testing import MemoryReactor
 
-from sockserve.dropin.transport import AcceptedTransport
+from sockserve.dropin.transport import AdoptedConnection
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def connection():
 @pytest.mark.parametrize("name", [("192.0.2.1", 5), ("192.0.2.1", 0)])
 def test_a_program_may_say_whom_it_is_from(connection, name):
     """It has read a PROXY header, for one."""
-    transport = AcceptedTransport(connection[1], name, Protocol(), MemoryReactor(), "test")
+    transport = AdoptedConnection(connection[1], name, Protocol(), MemoryReactor(), "test")
     assert transport.getPeer() == IPv4Address("TCP", *name)
 
 
@@ -33,7 +33,7 @@ def test_a_program_may_say_whom_it_is_from(connection, name):
 )
 def test_what_is_no_address_does_not_count(connection, name):
     client, accepted = connection
-    transport = AcceptedTransport(accepted, name, Protocol(), MemoryReactor(), "test")
+    transport = AdoptedConnection(accepted, name, Protocol(), MemoryReactor(), "test")
     assert transport.client_address == name
     assert transport.getPeer() == IPv4Address("TCP", *client.getsockname())
     assert transport.getHost() == IPv4Address("TCP", *accepted.getsockname())
@@ -45,7 +45,7 @@ def test_what_is_no_address_does_not_count(connection, name):
 def test_a_unix_socket(name, address):
     near, far = socket.socketpair()
     with near, far:
-        transport = AcceptedTransport(near, name, Protocol(), MemoryReactor(), "test")
+        transport = AdoptedConnection(near, name, Protocol(), MemoryReactor(), "test")
         assert transport.getPeer() == UNIXAddress(address)
 
 
@@ -53,4 +53,4 @@ def test_one_that_is_closed():
     near, far = socket.socketpair()
     near.close()
     with far, pytest.raises(OSError, match="descriptor"):
-        AcceptedTransport(near, "", Protocol(), MemoryReactor(), "test")
+        AdoptedConnection(near, "", Protocol(), MemoryReactor(), "test")

@@ -13,10 +13,11 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import LogLevel, capturedLogs
 
-from sockserve.executors.fork import DEFAULT_MAX_CHILDREN, ForkConcurrency, make_concurrency
-from sockserve.executors.threads import DEFAULT_THREADS, ThreadConcurrency
+from sockserve.executors import make_executor
+from sockserve.executors.fork import DEFAULT_MAX_CHILDREN, ForkExecutor
+from sockserve.executors.threads import DEFAULT_THREADS, ThreadExecutor
 from sockserve.interfaces import ConfigurationError, Outcome
-from sockserve.testing import InlineConcurrency
+from sockserve.testing import InlineExecutor
 from tests.contracts import ConcurrencyContract, HeldJob, Job, QueueContract
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -39,7 +40,7 @@ def reactor() -> Any:
 class TestInline(ConcurrencyContract):
     @pytest.fixture
     def place(self) -> Any:
-        return InlineConcurrency()
+        return InlineExecutor()
 
 
 @needs_pidfd
@@ -49,17 +50,17 @@ class TestFork(QueueContract):
 
     @pytest.fixture
     def place(self, no_leaks: None, reactor: Any) -> Any:
-        return ForkConcurrency(reactor, 3)
+        return ForkExecutor(reactor, 3)
 
 
 # Children
 
 
 @pytest.fixture
-def children(no_leaks: None, reactor: Any) -> ForkConcurrency:
+def children(no_leaks: None, reactor: Any) -> ForkExecutor:
     if not hasattr(os, "pidfd_open"):
         pytest.skip("needs pidfd_open (Linux 5.3)")
-    return ForkConcurrency(reactor, 5)
+    return ForkExecutor(reactor, 5)
 
 
 class TellingJob(Job):
@@ -81,7 +82,7 @@ class TellingJob(Job):
             return pipe.read().decode()
 
 
-async def test_each_request_has_a_child(children: ForkConcurrency) -> None:
+async def test_each_request_has_a_child(children: ForkExecutor) -> None:
     jobs = [TellingJob(os.getpid) for _ in range(3)]
     for job in jobs:
         children.run(job)
@@ -91,7 +92,7 @@ async def test_each_request_has_a_child(children: ForkConcurrency) -> None:
     assert os.getpid() not in pids
 
 
-async def test_a_child_has_a_copy_of_everything(children: ForkConcurrency) -> None:
+async def test_a_child_has_a_copy_of_everything(children: ForkExecutor) -> None:
     things = ["the parent's"]
 
     def work() -> list[str]:
@@ -104,7 +105,7 @@ async def test_a_child_has_a_copy_of_everything(children: ForkConcurrency) -> No
     assert things == ["the parent's"]
 
 
-async def test_a_child_can_be_killed(children: ForkConcurrency) -> None:
+async def test_a_child_can_be_killed(children: ForkExecutor) -> None:
     jobs = [HeldJob(), HeldJob()]
     for job in jobs:
         children.run(job)
@@ -129,9 +130,7 @@ async def test_a_child_can_be_killed(children: ForkConcurrency) -> None:
     ],
     ids=["killed", "signalled", "left"],
 )
-async def test_a_child_that_dies_is_logged(
-    children: ForkConcurrency, end: Callable[[], Any]
-) -> None:
+async def test_a_child_that_dies_is_logged(children: ForkExecutor, end: Callable[[], Any]) -> None:
     job = Job(end)
     with capturedLogs() as logged:
         children.run(job)
@@ -140,7 +139,7 @@ async def test_a_child_that_dies_is_logged(
     assert children.running == 0
 
 
-async def test_a_child_can_be_ended_by_the_usual_signals(children: ForkConcurrency) -> None:
+async def test_a_child_can_be_ended_by_the_usual_signals(children: ForkExecutor) -> None:
     """The reactor's handlers are not the child's."""
     ends = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     jobs = [Job(lambda number=number: os.kill(os.getpid(), number)) for number in ends]
@@ -150,7 +149,7 @@ async def test_a_child_can_be_ended_by_the_usual_signals(children: ForkConcurren
 
 
 async def test_a_child_leaves_nothing_of_the_parents_to_run(
-    children: ForkConcurrency, tmp_path: Any
+    children: ForkExecutor, tmp_path: Any
 ) -> None:
     """Neither the parent's C{finally}s nor what it has registered for its exit."""
     import atexit
@@ -187,7 +186,7 @@ class Client(Protocol):
 
 
 async def test_children_do_not_disturb_the_parents_connections(
-    children: ForkConcurrency, reactor: Any
+    children: ForkExecutor, reactor: Any
 ) -> None:
     """They go on while a child runs and after it ended, and close when the parent says so."""
     servers: list[Echo] = []
@@ -234,7 +233,7 @@ async def test_children_do_not_disturb_the_parents_connections(
 def test_without_pidfds_there_is_no_fork(reactor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "pidfd_open", raising=False)
     with pytest.raises(ConfigurationError, match=r"fork.*use threads"):
-        ForkConcurrency(reactor)
+        ForkExecutor(reactor)
 
 
 # By name
@@ -243,18 +242,18 @@ def test_without_pidfds_there_is_no_fork(reactor: Any, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("name", "options", "kind", "limit"),
     [
-        ("serial", {}, ThreadConcurrency, 1),
-        ("serial", {"threads": 9, "max_children": 9}, ThreadConcurrency, 1),
-        ("threads", {}, ThreadConcurrency, DEFAULT_THREADS),
-        ("threads", {"threads": 7}, ThreadConcurrency, 7),
-        pytest.param("fork", {}, ForkConcurrency, DEFAULT_MAX_CHILDREN, marks=needs_pidfd),
-        pytest.param("fork", {"max_children": 3}, ForkConcurrency, 3, marks=needs_pidfd),
+        ("serial", {}, ThreadExecutor, 1),
+        ("serial", {"threads": 9, "max_children": 9}, ThreadExecutor, 1),
+        ("threads", {}, ThreadExecutor, DEFAULT_THREADS),
+        ("threads", {"threads": 7}, ThreadExecutor, 7),
+        pytest.param("fork", {}, ForkExecutor, DEFAULT_MAX_CHILDREN, marks=needs_pidfd),
+        pytest.param("fork", {"max_children": 3}, ForkExecutor, 3, marks=needs_pidfd),
     ],
 )
 def test_a_place_by_name(
     reactor: Any, name: str, options: dict[str, int], kind: type, limit: int
 ) -> None:
-    place = make_concurrency(reactor, name, **options)
+    place = make_executor(reactor, name, **options)
     assert type(place) is kind
     assert place.limit == limit
 
@@ -262,4 +261,4 @@ def test_a_place_by_name(
 @pytest.mark.parametrize("name", ["", "Threads", "thread", "process"])
 def test_a_wrong_name_is_refused(reactor: Any, name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{name!r}: choose serial, threads or fork"):
-        make_concurrency(reactor, name)
+        make_executor(reactor, name)

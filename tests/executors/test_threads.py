@@ -16,7 +16,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
 
 from sockserve.executors import threads as threads_room
-from sockserve.executors.threads import MOMENT_SECONDS, ThreadConcurrency
+from sockserve.executors.threads import SLOW_JOB_SECONDS, ThreadExecutor
 from sockserve.interfaces import Outcome
 from tests.contracts import HeldJob, Job, QueueContract
 
@@ -38,12 +38,12 @@ def reactor() -> Any:
 
 
 @pytest.fixture
-def threads(no_leaks: None, reactor: Any) -> Iterator[Callable[[int], ThreadConcurrency]]:
+def threads(no_leaks: None, reactor: Any) -> Iterator[Callable[[int], ThreadExecutor]]:
     """Makes pools, whose threads are gone after the test."""
     pools = []
 
-    def pool(limit: int) -> ThreadConcurrency:
-        pools.append(ThreadConcurrency(reactor, limit))
+    def pool(limit: int) -> ThreadExecutor:
+        pools.append(ThreadExecutor(reactor, limit))
         return pools[-1]
 
     yield pool
@@ -69,7 +69,7 @@ class TestThreads(QueueContract):
         return threads(4)
 
 
-def names_of(pool: ThreadConcurrency, seen: list[Any]) -> Job:
+def names_of(pool: ThreadExecutor, seen: list[Any]) -> Job:
     def work() -> Outcome:
         seen.append((threading.get_ident(), threading.current_thread().name))
         return Outcome.OK
@@ -234,7 +234,7 @@ class TurnedReactor(Clock):
     def turn(self) -> None:
         """Hear what threads have said by now."""
         try:
-            self._told.get(timeout=MOMENT_SECONDS)()
+            self._told.get(timeout=SLOW_JOB_SECONDS)()
         except queue.Empty:
             pass
         self.advance(0)
@@ -286,7 +286,7 @@ class Turns:
 
     def __init__(self, limit: int) -> None:
         self.reactor = TurnedReactor()
-        self.pool = ThreadConcurrency(self.reactor, limit)
+        self.pool = ThreadExecutor(self.reactor, limit)
         self._jobs: list[SteppedJob] = []
 
     def run(self, count: int = 1, *, held: bool = True) -> list[SteppedJob]:
@@ -299,7 +299,7 @@ class Turns:
         return jobs
 
     def moment(self) -> None:
-        self.reactor.advance(MOMENT_SECONDS)
+        self.reactor.advance(SLOW_JOB_SECONDS)
 
     def finish(self, *jobs: SteppedJob) -> None:
         for job in jobs:
@@ -562,11 +562,11 @@ def test_a_job_that_raises_when_told_that_it_lasts_keeps_no_other_waiting(
 ) -> None:
     turning = turns(4)
 
-    def lasts() -> None:
+    def runs_long() -> None:
         raise ValueError("so what")
 
     (long,) = turning.run()
-    monkeypatch.setattr(long, "lasts", lasts)
+    monkeypatch.setattr(long, "runs_long", runs_long)
     assert long.begun()
     turning.moment()
     (behind,) = turning.run()

@@ -8,8 +8,8 @@ from xmlrpc.server import SimpleXMLRPCRequestHandler
 
 import pytest
 
+from sockserve.core.handler_kinds import HandlerKind, handler_kind
 from sockserve.http import HTTPRequestHandler
-from sockserve.http.buffered_request import is_gathered
 
 
 class Plain(BaseHTTPRequestHandler):
@@ -43,7 +43,7 @@ LOOP = ["handle", "handle_one_request", "parse_request", "handle_expect_100"]
     ],
 )
 def test_it_reads_requests_as_http_server_does(handler):
-    assert is_gathered(handler)
+    assert handler_kind(handler) is HandlerKind.HTTP_STOCK
 
 
 @pytest.mark.parametrize(
@@ -60,4 +60,4 @@ def test_it_reads_requests_as_http_server_does(handler):
     ],
 )
 def test_it_has_a_way_of_its_own(handler):
-    assert not is_gathered(handler)
+    assert handler_kind(handler) is not HandlerKind.HTTP_STOCK

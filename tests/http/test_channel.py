@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from sockserve import DeadlineExpired, Deadlines
 from sockserve.http import HTTPRequestHandler
-from sockserve.listeners.streams import StreamFactory
+from sockserve.listeners.stream_factory import StreamFactory
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"

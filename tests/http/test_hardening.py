@@ -16,7 +16,7 @@ from sockserve.http import HTTPRequestHandler
 from sockserve.http.h1.framing import LocalProtocolError
 from sockserve.http.h1.head import parse_head
 from sockserve.http.responses import BlockingResponse
-from sockserve.listeners.streams import StreamFactory
+from sockserve.listeners.stream_factory import StreamFactory
 from tests.http.test_channel import GET, POST, Client, Hello, only
 
 LAST = GET[:-2] + b"Connection: close\r\n\r\n"

@@ -10,7 +10,7 @@ from importlib import import_module
 from twisted.logger import globalLogBeginner, textFileLogObserver
 
 from sockserve import Deadlines
-from sockserve.executors.fork import make_concurrency
+from sockserve.executors import make_executor
 from sockserve.service import RequestService
 
 
@@ -26,7 +26,7 @@ def main(description: str, name: str, *options: str) -> None:
         description,
         handler,
         deadlines=Deadlines(**{phase: float(seconds) for phase, seconds in words.items()}),
-        concurrency=None if concurrency is None else make_concurrency(reactor, concurrency),
+        concurrency=None if concurrency is None else make_executor(reactor, concurrency),
     )
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
 

@@ -5,7 +5,7 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from sockserve.executors.fork import make_concurrency
+from sockserve.executors import make_executor
 from sockserve.http import HTTPRequestHandler
 from tests.integration.servers import in_thread
 
@@ -20,7 +20,7 @@ SECONDS = 0.5
 def place(name, **options):
     from twisted.internet import reactor
 
-    return make_concurrency(reactor, name, **options)
+    return make_executor(reactor, name, **options)
 
 
 class Own(HTTPRequestHandler):

@@ -22,7 +22,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from sockserve import Deadlines
-from sockserve.listeners.streams import StreamFactory
+from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.service import RequestService
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"

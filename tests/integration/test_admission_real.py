@@ -354,10 +354,9 @@ async def test_stop_aborts_after_drain(handler, kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["tcp", "haproxy:tcp"])
-async def test_stop_abandons_a_thread_that_does_not_end(kind, tmp_path, monkeypatch):
-    """0.5 s (drain) and 1 s (ABANDON_SECONDS); it is counted until it ends after all."""
-    monkeypatch.setattr("sockserve.listeners.streams.ABANDON_SECONDS", 1.0)
-    service = start(BlockingBusy, kind, tmp_path, drain=0.5)
+async def test_stop_abandons_a_thread_that_does_not_end(kind, tmp_path):
+    """0.5 s (drain) and 1 s (abandon); it is counted until it ends after all."""
+    service = start(BlockingBusy, kind, tmp_path, drain=0.5, abandon=1.0)
     server = service.server
     server.event = threading.Event()
     client = await in_thread(ready, kind, server.server_address)
@@ -373,14 +372,14 @@ async def test_stop_abandons_a_thread_that_does_not_end(kind, tmp_path, monkeypa
 async def test_stop_with_requests_that_wait_for_a_thread():
     from twisted.internet import reactor
 
-    from sockserve.executors.fork import make_concurrency
+    from sockserve.executors import make_executor
 
     service = RequestService.from_description(
         reactor,
         LOOPBACK,
         BlockingStuck,
         deadlines=Deadlines(drain=0.5),
-        concurrency=make_concurrency(reactor, "serial"),
+        concurrency=make_executor(reactor, "serial"),
     )
     service.startService()
     server = service.server

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sockserve.core.admission import Admission
-from sockserve.executors.fork import ForkConcurrency
+from sockserve.executors.fork import ForkExecutor
 from tests.integration.handlers import BlockingEcho
 from tests.integration.servers import (
     connect,
@@ -79,7 +79,7 @@ async def test_tcp_options_do_not_fail_in_a_child(kind, tmp_path):
         with connect_as(kind, address) as client:
             return read_all(client)
 
-    options = {"concurrency": ForkConcurrency(reactor)}
+    options = {"concurrency": ForkExecutor(reactor)}
     async with serving(Handler, description(kind, tmp_path), **options) as server:
         assert await in_thread(talk, server.server_address) == b"hello"
         await until(lambda: not server.statistics.active)
@@ -92,7 +92,7 @@ async def test_a_child_holds_its_own_connection_only(kind, tmp_path):
 
     before = sockets()
     options = {
-        "concurrency": ForkConcurrency(reactor),
+        "concurrency": ForkExecutor(reactor),
         # The second is the last: the server does not watch its listening socket then.
         "admission": Admission(max_connections=2),
     }
@@ -118,7 +118,7 @@ async def test_a_child_does_not_hold_what_waits_at_another_server():
     from twisted.internet import reactor
 
     before = sockets()
-    concurrency = ForkConcurrency(reactor, 1)
+    concurrency = ForkExecutor(reactor, 1)
     async with (
         serving(TellPid, concurrency=concurrency) as one,
         serving(TellPid, concurrency=concurrency) as other,
@@ -156,7 +156,7 @@ async def test_a_child_that_cannot_be_watched_does_not_stay(monkeypatch, errors)
     def children():
         return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
 
-    concurrency = ForkConcurrency(reactor)
+    concurrency = ForkExecutor(reactor)
     async with serving(BlockingEcho, concurrency=concurrency) as server:
         before = children()
         with monkeypatch.context() as patch:

@@ -3,7 +3,7 @@
 import pytest
 
 from sockserve import Deadlines
-from sockserve.executors.fork import ForkConcurrency
+from sockserve.executors.fork import ForkExecutor
 from tests.integration.handlers import BlockingEcho
 from tests.integration.servers import connect, in_thread, is_ended, serving
 
@@ -22,6 +22,6 @@ async def test_a_silent_client_does_not_keep_a_child(said):
     async with serving(
         BlockingEcho,
         deadlines=Deadlines(idle=0.5),
-        concurrency=ForkConcurrency(reactor),
+        concurrency=ForkExecutor(reactor),
     ) as server:
         assert await in_thread(client, server.server_address)

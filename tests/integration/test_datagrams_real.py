@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 
 import sockserve
 from sockserve import Deadlines
-from sockserve.executors.fork import make_concurrency
+from sockserve.executors import make_executor
 from sockserve.listeners.datagrams import DatagramServer
 from sockserve.service import DatagramRequestService, service_from_description
 from tests.integration.servers import PATIENCE_SECONDS, in_thread, running, until
@@ -79,7 +79,7 @@ async def serving(handler, description, concurrency=None, **options):
     from twisted.internet import reactor
 
     if concurrency is not None:
-        options["concurrency"] = make_concurrency(reactor, concurrency)
+        options["concurrency"] = make_executor(reactor, concurrency)
     service = DatagramRequestService.from_description(reactor, description, handler, **options)
     async with running(service):
         yield service.server
@@ -512,7 +512,7 @@ async def test_dig_over_both_transports():
     from twisted.internet import reactor
 
     dig = need_tool("dig")
-    concurrency = make_concurrency(reactor, "threads")
+    concurrency = make_executor(reactor, "threads")
 
     def service(kind, port):
         description = f"{kind}:{port}:interface=127.0.0.1"

@@ -36,16 +36,15 @@ pytestmark = [
 #: 10 s (handshake) and more; a test that ended by one of those would say so by its counters.
 SECONDS = 0.5
 
-#: In place of ABANDON_SECONDS: how long after that what goes on regardless is waited for.
+#: How long after that what goes on regardless is waited for.
 PATIENCE = 2.0
 
 LENT = ["tcp", "unix"]
 PUMPED = ["haproxy:tcp", "ssl"]
 
 
-@pytest.fixture(autouse=True)
-def _shorter_patience(monkeypatch):
-    monkeypatch.setattr("sockserve.listeners.streams.ABANDON_SECONDS", PATIENCE)
+def impatient(**seconds):
+    return Deadlines(**{"abandon": PATIENCE, **seconds})
 
 
 async def ended_after(kind, server, message=b"", reads=True):
@@ -70,7 +69,7 @@ async def ended_after(kind, server, message=b"", reads=True):
 
 async def expires(handler, kind, phase, folder, message=b"", reads=True, **deadlines):
     """A client of C{handler} is ended by this deadline and no other, and not before its time."""
-    deadlines = Deadlines(**(deadlines or {phase: SECONDS}))
+    deadlines = impatient(**(deadlines or {phase: SECONDS}))
     async with serving(handler, description(kind, folder), deadlines=deadlines) as server:
         lasted = await ended_after(kind, server, message, reads)
         # The kernel's clock for a lent connection may be a tick (10 ms at most) behind.
@@ -96,7 +95,7 @@ async def test_handshake(handler, kind, said, tmp_path):
 
     if kind == "ssl" and said:
         said = b"\x16\x03"  # how a TLS record begins
-    deadlines = Deadlines(handshake=SECONDS)
+    deadlines = impatient(handshake=SECONDS)
     async with serving(handler, description(kind, tmp_path), deadlines=deadlines) as server:
         assert await in_thread(talk, server.server_address)
         await until(lambda: counts(server) == {"accepted": 1, "expiries": {"handshake": 1}})
@@ -164,7 +163,7 @@ async def test_coroutine(handler, phase, message, kind, tmp_path):
     deadlines = {phase: SECONDS}
     if handler is Writes and phase != "write":
         deadlines["write"] = SECONDS  # what is written by then does not leave, either
-    limits = Deadlines(**deadlines)
+    limits = impatient(**deadlines)
     async with serving(handler, description(kind, tmp_path), deadlines=limits) as server:
         lasted = await ended_after(kind, server, message, handler is not Writes)
         assert lasted > SECONDS - 0.1
@@ -190,7 +189,7 @@ async def test_coroutine_that_goes_on_regardless_is_abandoned():
         with connect(address) as client:
             return read_line(client), is_ended(client)
 
-    async with serving(Handler, deadlines=Deadlines(idle=SECONDS)) as server:
+    async with serving(Handler, deadlines=impatient(idle=SECONDS)) as server:
         assert await in_thread(talk, server.server_address) == (b"last words\n", True)
         await until(lambda: not server.statistics.active)
         assert counts(server)["expiries"] == {"idle": 1}
@@ -293,7 +292,7 @@ async def test_traffic_keeps_a_connection(handler, kind, tmp_path):
                 assert read_line(client) == b"line\n"
                 time.sleep(0.2)
 
-    deadlines = Deadlines(idle=SECONDS)
+    deadlines = impatient(idle=SECONDS)
     async with serving(handler, description(kind, tmp_path), deadlines=deadlines) as server:
         await in_thread(talk, server.server_address)
         await until(lambda: counts(server) == {"accepted": 1, "requests": 1})
@@ -345,7 +344,7 @@ async def test_500_slow_clients_do_not_keep_a_good_one_waiting(kind, tmp_path):
 
     prefix = PROXY_HEADER if kind == "haproxy:tcp" else b""
     stop = threading.Event()
-    deadlines = Deadlines(header=2)
+    deadlines = impatient(header=2)
     async with serving(Echo, description(kind, tmp_path), deadlines=deadlines) as server:
         slow = in_thread(trickle, server.server_address, prefix, 500, stop)
         try:

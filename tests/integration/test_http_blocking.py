@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from sockserve import ConfigurationError, Deadlines
-from sockserve.listeners.streams import StreamFactory
+from sockserve.listeners.stream_factory import StreamFactory
 from tests.integration.http_clients import chunked, client, get, post, whole
 from tests.integration.http_handlers import (
     BASES,

@@ -104,11 +104,10 @@ async def test_a_handler_that_takes_too_long(base, kind, phase, sent, tmp_path):
 @pytest.mark.parametrize("direct", [False, True])
 @both_bases
 @one_of_each_kind
-async def test_a_handler_that_does_not_end_is_abandoned(base, kind, direct, tmp_path, monkeypatch):
+async def test_a_handler_that_does_not_end_is_abandoned(base, kind, direct, tmp_path):
     """And is counted no longer once it has ended."""
-    monkeypatch.setattr("sockserve.listeners.streams.ABANDON_SECONDS", SECONDS)
     gate = Gate()
-    deadlines = Deadlines(handle=SECONDS)
+    deadlines = Deadlines(handle=SECONDS, abandon=SECONDS)
 
     class handler(waiting(base, gate)):  # noqa: N801
         def setup(self):
@@ -119,7 +118,7 @@ async def test_a_handler_that_does_not_end_is_abandoned(base, kind, direct, tmp_
     async with serving(handler, description(kind, tmp_path), deadlines=deadlines) as server:
         try:
             await in_thread(whole, server.server_address, get("/wait"), kind)
-            # ABANDON_SECONDS later it is no longer waited for.
+            # A while later it is no longer waited for.
             await until(lambda: server.statistics.abandoned == 1)
             assert server.statistics.active == 0
         finally:

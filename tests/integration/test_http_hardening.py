@@ -15,8 +15,8 @@ from twisted.internet.task import deferLater
 
 from sockserve import Deadlines
 from sockserve.http import HTTPRequestHandler
-from sockserve.http.buffered_request import Gathering
-from sockserve.http.h1.reader import RequestReader
+from sockserve.http.buffered_request import BufferedRequest
+from sockserve.http.h1.reader import RequestParser
 from sockserve.streams.reader import HIGH_WATER_BYTES
 from tests.integration.http_clients import Client, chunked, client, get, post, whole
 from tests.integration.http_handlers import (
@@ -55,13 +55,13 @@ pytestmark = [
 def most_buffered(monkeypatch):
     """The most bytes that have waited on a connection, in a list of one."""
     most = [0]
-    feed = RequestReader.feed
+    feed = RequestParser.feed
 
     def measured(self, data):
         feed(self, data)
         most[0] = max(most[0], self.buffered)
 
-    monkeypatch.setattr(RequestReader, "feed", measured)
+    monkeypatch.setattr(RequestParser, "feed", measured)
     return most
 
 
@@ -315,7 +315,9 @@ def gatherings(older=()):
     """Requests that are not forgotten yet."""
     gc.collect()
     known = set(map(id, older))
-    return [one for one in gc.get_objects() if type(one) is Gathering and id(one) not in known]
+    return [
+        one for one in gc.get_objects() if type(one) is BufferedRequest and id(one) not in known
+    ]
 
 
 TOO_LARGE = b"x" * 600_000  # above what is kept in memory
@@ -417,7 +419,7 @@ async def test_a_shutdown_request_that_raises(base, do_GET, fields, leave, error
         await until(lambda: not server.statistics.active)
         await server.drain()
         assert counts(server) == {"accepted": 1, "requests": 1}
-        assert server.servings == {}
+        assert server.channels == {}
     (error,) = errors
     assert "ZeroDivisionError: on purpose" in error
     errors.clear()

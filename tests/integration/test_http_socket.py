@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from sockserve import Deadlines
-from sockserve.executors.fork import make_concurrency
+from sockserve.executors import make_executor
 from sockserve.http import HTTPRequestHandler
 from tests.integration.servers import (
     LOOPBACK,
@@ -96,7 +96,7 @@ async def test_client_that_leaves_while_its_request_waits_for_a_thread(descripti
             self.send_response(204)
             self.end_headers()
 
-    concurrency = make_concurrency(reactor, "serial")
+    concurrency = make_executor(reactor, "serial")
     async with serving(Waits, description, concurrency=concurrency) as server:
         server.go_on = threading.Event()
         try:

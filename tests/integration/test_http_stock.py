@@ -19,9 +19,9 @@ from xmlrpc.server import SimpleXMLRPCDispatcher, SimpleXMLRPCRequestHandler
 import pytest
 
 from sockserve import Deadlines
-from sockserve.http.buffered_request import Gathering
-from sockserve.http.handler_socket import Hold
-from sockserve.listeners.streams import StreamFactory
+from sockserve.http.buffered_request import BufferedRequest
+from sockserve.http.handler_socket import OutputMode
+from sockserve.listeners.stream_factory import StreamFactory
 from tests.integration.handlers import PIECE
 from tests.integration.http_clients import client, get, post, whole
 from tests.integration.http_handlers import ONE_OF_EACH, Stock, place
@@ -76,7 +76,7 @@ async def test_nothing_of_a_request_is_left_to_the_garbage_collector(method):
             for _ in range(3):
                 await in_thread(whole, server.server_address, request)
             await until(lambda: not server.statistics.active)
-            made = [each for each in gc.get_objects() if isinstance(each, Gathering)]
+            made = [each for each in gc.get_objects() if isinstance(each, BufferedRequest)]
             assert not [each for each in made if each._factory is server]
         finally:
             gc.enable()
@@ -393,8 +393,8 @@ async def test_a_body_that_was_cut_off_is_not_whole(kind, how, when, tmp_path):
         await in_thread(server.begun.wait, 15)
         if when == "while it is read":
             server.gate.set()
-            [serving_it] = server.servings.values()
-            await until(lambda: serving_it._gathering.hold is Hold.DIRECT)
+            [channel] = server.channels.values()
+            await until(lambda: channel._buffered.mode is OutputMode.DIRECT)
         if how == "resets":
             reset(sock)
         elif how == "ends":

@@ -6,8 +6,8 @@ import socketserver
 import pytest
 
 from sockserve import StreamRequestHandler
-from sockserve.executors.fork import make_concurrency
-from sockserve.listeners.streams import StreamFactory
+from sockserve.executors import make_executor
+from sockserve.listeners.stream_factory import StreamFactory
 from tests.integration.servers import (
     connect_as,
     description,
@@ -108,7 +108,7 @@ async def test_no_descriptor_is_left(handler, kind, concurrency, count, tmp_path
 
     options = {}
     if concurrency is not None:
-        options["concurrency"] = make_concurrency(reactor, concurrency)
+        options["concurrency"] = make_executor(reactor, concurrency)
     where = description(kind, tmp_path)
     async with serving(handler, where, factory=QuietFactory, **options) as server:
         await in_thread(clients, kind, server.server_address, 20)
@@ -120,4 +120,4 @@ async def test_no_descriptor_is_left(handler, kind, concurrency, count, tmp_path
         raised = sum(WISHES[n % len(WISHES)] == b"raise\n" for n in range(count)) + 3
         assert server.statistics.errors == raised
         assert not server.connections
-        assert not server.servings
+        assert not server.channels

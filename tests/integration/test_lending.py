@@ -13,7 +13,7 @@ import pytest
 
 import sockserve
 from sockserve import Deadlines
-from sockserve.executors.fork import make_concurrency
+from sockserve.executors import make_executor
 from tests.integration.handlers import PIECE, BlockingEcho, StdlibEcho
 from tests.integration.servers import (
     PROXIED_CLIENT,
@@ -447,7 +447,7 @@ async def test_bound(place, bound):
     from twisted.internet import reactor
 
     name, options = place
-    concurrency = make_concurrency(reactor, name, **options)
+    concurrency = make_executor(reactor, name, **options)
     async with serving(NameAndWait, concurrency=concurrency) as server:
         names, clients = await in_thread(names_of, [server.server_address] * 5)
         assert len(names) == bound
@@ -474,7 +474,7 @@ async def test_fork(kind, tmp_path):
                 answers.append(read_all(client).split())
         return answers
 
-    place = make_concurrency(reactor, "fork")
+    place = make_executor(reactor, "fork")
     async with serving(Handler, description(kind, tmp_path), concurrency=place) as server:
         answers = await in_thread(talk, server.server_address)
         await until(lambda: counts(server) == {"accepted": 5, "requests": 5})
@@ -497,7 +497,7 @@ async def test_forked_child_that_raises_or_dies_is_counted(errors):
             client.sendall(b"die\n")
             return is_ended(client)
 
-    async with serving(Handler, concurrency=make_concurrency(reactor, "fork")) as server:
+    async with serving(Handler, concurrency=make_executor(reactor, "fork")) as server:
         assert await in_thread(talk, server.server_address)
         await until(lambda: counts(server) == {"accepted": 1, "requests": 1, "errors": 1})
     assert len(errors) == 1
@@ -537,7 +537,7 @@ async def test_child_does_not_hold_other_clients_connections():
             end(patient)
             closing.close()
 
-    place = make_concurrency(reactor, "fork", max_children=2)
+    place = make_executor(reactor, "fork", max_children=2)
     async with serving(Handler, concurrency=place) as server:
         assert await in_thread(talk, server.server_address)
         await until(lambda: not server.statistics.active)

@@ -5,7 +5,7 @@ import socketserver
 import pytest
 
 import sockserve
-from sockserve.listeners.streams import StreamFactory
+from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.service import RequestService
 from tests.integration.handlers import Echo, StdlibEcho
 from tests.integration.servers import (
@@ -115,10 +115,8 @@ async def test_an_observer_that_raises_stops_nothing(errors):
     errors.clear()
 
 
-async def test_a_coroutine_that_does_not_end_is_ended_and_not_counted_as_abandoned(monkeypatch):
+async def test_a_coroutine_that_does_not_end_is_ended_and_not_counted_as_abandoned():
     from twisted.internet.defer import Deferred
-
-    monkeypatch.setattr("sockserve.listeners.streams.ABANDON_SECONDS", 0.3)
 
     class Stubborn(sockserve.StreamRequestHandler):
         async def handle(self):
@@ -128,7 +126,7 @@ async def test_a_coroutine_that_does_not_end_is_ended_and_not_counted_as_abandon
                 except TimeoutError:
                     pass
 
-    async with serving(Stubborn, deadlines=short(handle=0.3)) as server:
+    async with serving(Stubborn, deadlines=short(handle=0.3, abandon=0.3)) as server:
         with connect(server.server_address) as client:
             assert await in_thread(is_ended, client)
             await until(lambda: not server.statistics.active)

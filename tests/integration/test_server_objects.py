@@ -698,9 +698,8 @@ async def test_stopping_lets_datagrams_be_answered():
     assert server.socket.fileno() == -1
 
 
-async def test_stopping_leaves_a_handler_of_datagrams_behind_that_does_not_end(monkeypatch):
-    """0.1 s (drain) and 0.1 s (ABANDON_SECONDS)."""
-    monkeypatch.setattr("sockserve.dropin.service.ABANDON_SECONDS", 0.1)
+async def test_stopping_leaves_a_handler_of_datagrams_behind_that_does_not_end():
+    """0.1 s (drain) and 0.1 s (abandon)."""
     gate, begun = threading.Event(), threading.Event()
 
     class Waits(socketserver.BaseRequestHandler):
@@ -709,7 +708,7 @@ async def test_stopping_leaves_a_handler_of_datagrams_behind_that_does_not_end(m
             gate.wait(15)
 
     server = socketserver.ThreadingUDPServer(("127.0.0.1", 0), Waits)
-    serving = Serving(server, deadlines=Deadlines(drain=0.1))
+    serving = Serving(server, deadlines=Deadlines(drain=0.1, abandon=0.1))
     counted = await serving.__aenter__()
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
@@ -903,9 +902,8 @@ async def test_children_have_the_time_that_drain_gives_them(drain):
     assert server.socket.fileno() == -1
 
 
-async def test_what_was_left_behind_is_closed_when_it_returns(monkeypatch):
-    """0.1 s (drain) and 0.1 s (LEAVE_BEHIND_SECONDS)."""
-    monkeypatch.setattr("sockserve.dropin.service.LEAVE_BEHIND_SECONDS", 0.1)
+async def test_what_was_left_behind_is_closed_when_it_returns():
+    """0.1 s (drain) and 0.1 s (twice abandon)."""
     gate, begun = threading.Event(), threading.Event()
 
     class Server(socketserver.ThreadingTCPServer):
@@ -914,7 +912,7 @@ async def test_what_was_left_behind_is_closed_when_it_returns(monkeypatch):
             return gate.wait(15) and False
 
     server = Server(("127.0.0.1", 0), Echo)
-    serving = Serving(server, deadlines=Deadlines(drain=0.1))
+    serving = Serving(server, deadlines=Deadlines(drain=0.1, abandon=0.05))
     await serving.__aenter__()
     with connect(server):
         await in_thread(begun.wait, 15)
@@ -939,9 +937,8 @@ async def test_no_thread_to_close_on(monkeypatch, errors):
     server.server_close()
 
 
-async def test_a_server_close_that_does_not_return_is_left_behind(monkeypatch):
-    """0.1 s (drain) and 0.1 s (LEAVE_BEHIND_SECONDS)."""
-    monkeypatch.setattr("sockserve.dropin.service.LEAVE_BEHIND_SECONDS", 0.1)
+async def test_a_server_close_that_does_not_return_is_left_behind():
+    """0.1 s (drain) and 0.1 s (twice abandon)."""
     gate = threading.Event()
 
     class Server(socketserver.TCPServer):
@@ -949,7 +946,7 @@ async def test_a_server_close_that_does_not_return_is_left_behind(monkeypatch):
             super().server_close()
             gate.wait(15)
 
-    serving = Serving(Server(("127.0.0.1", 0), Echo), deadlines=Deadlines(drain=0.1))
+    serving = Serving(Server(("127.0.0.1", 0), Echo), deadlines=Deadlines(drain=0.1, abandon=0.05))
     await serving.__aenter__()
     await serving.service.stopService()
     assert not serving.service.running
@@ -1055,9 +1052,8 @@ async def test_a_service_is_suspended(kind):
 
 
 @pytest.mark.parametrize("kind", ["UDPServer", "TCPServer"])
-async def test_a_close_after_the_requests_that_does_not_return_is_left_behind(kind, monkeypatch):
-    """0.1 s (drain) and 0.1 s (LEAVE_BEHIND_SECONDS)."""
-    monkeypatch.setattr("sockserve.dropin.service.LEAVE_BEHIND_SECONDS", 0.1)
+async def test_a_close_after_the_requests_that_does_not_return_is_left_behind(kind):
+    """0.1 s (drain) and 0.1 s (twice abandon)."""
     gate = threading.Event()
 
     class Server(getattr(socketserver, kind)):
@@ -1065,7 +1061,7 @@ async def test_a_close_after_the_requests_that_does_not_return_is_left_behind(ki
             super().server_close()
             gate.wait(15)
 
-    serving = Serving(Server(("127.0.0.1", 0), Echo), deadlines=Deadlines(drain=0.1))
+    serving = Serving(Server(("127.0.0.1", 0), Echo), deadlines=Deadlines(drain=0.1, abandon=0.05))
     await serving.__aenter__()
     if kind == "TCPServer":
         await in_thread(serving.object.shutdown)
@@ -1073,10 +1069,8 @@ async def test_a_close_after_the_requests_that_does_not_return_is_left_behind(ki
     gate.set()
 
 
-async def test_a_stuck_handler_of_a_serial_server_is_abandoned_before_that(monkeypatch, errors):
-    """0.1 s (drain), 0.1 s (ABANDON_SECONDS), and no more than as long again."""
-    for room in ("dropin.service", "listeners.streams"):
-        monkeypatch.setattr(f"sockserve.{room}.ABANDON_SECONDS", 0.1)
+async def test_a_stuck_handler_of_a_serial_server_is_abandoned_before_that(errors):
+    """0.1 s (drain), 0.1 s (abandon), and no more than as long again."""
     gate, begun = threading.Event(), threading.Event()
     shut_down = []
 
@@ -1091,7 +1085,7 @@ async def test_a_stuck_handler_of_a_serial_server_is_abandoned_before_that(monke
             shut_down.append(request)
 
     server = Server(("127.0.0.1", 0), Stuck)
-    serving = Serving(server, deadlines=Deadlines(drain=0.1))
+    serving = Serving(server, deadlines=Deadlines(drain=0.1, abandon=0.1))
     counted = await serving.__aenter__()
     with connect(server):
         await in_thread(begun.wait, 15)
@@ -1103,9 +1097,8 @@ async def test_a_stuck_handler_of_a_serial_server_is_abandoned_before_that(monke
     await until(lambda: not counted.statistics.abandoned)
 
 
-async def test_a_loop_that_was_left_behind_ends_nothing_of_the_next(monkeypatch):
-    """0.1 s (drain) and 0.1 s (LEAVE_BEHIND_SECONDS)."""
-    monkeypatch.setattr("sockserve.dropin.service.LEAVE_BEHIND_SECONDS", 0.1)
+async def test_a_loop_that_was_left_behind_ends_nothing_of_the_next():
+    """0.1 s (drain) and 0.1 s (twice abandon)."""
     gate, begun = threading.Event(), threading.Event()
 
     class Server(socketserver.ThreadingTCPServer):
@@ -1115,7 +1108,7 @@ async def test_a_loop_that_was_left_behind_ends_nothing_of_the_next(monkeypatch)
             return True
 
     server = Server(("127.0.0.1", 0), Echo)
-    serving = Serving(server, deadlines=Deadlines(drain=0.1))
+    serving = Serving(server, deadlines=Deadlines(drain=0.1, abandon=0.05))
 
     def talk():
         with connect(server) as client:

@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
-from sockserve.executors.fork import ForkConcurrency
+from sockserve.executors.fork import ForkExecutor
 from sockserve.sockets.pumping import Pump
 from tests.integration.servers import (
     connect,
@@ -57,7 +57,7 @@ async def test_a_pumped_connection_does_not_take_anothers_hang_up_for_its_own(tm
 async def test_the_reactor_does_not_wait_for_a_child_that_has_not_ended(tmp_path):
     from twisted.internet import reactor
 
-    concurrency = ForkConcurrency(reactor)
+    concurrency = ForkExecutor(reactor)
     async with serving(Lines, description("tcp", tmp_path), concurrency=concurrency) as server:
         client = await in_thread(connect, server.server_address)
         with client:

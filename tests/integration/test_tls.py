@@ -16,7 +16,7 @@ from twisted.internet.ssl import (
 )
 
 from sockserve import DeadlineExpired, Deadlines, StreamRequestHandler
-from sockserve.listeners.streams import StreamFactory
+from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.service import RequestService
 from tests.integration.handlers import PIECE, BlockingEcho, Echo
 from tests.integration.servers import (

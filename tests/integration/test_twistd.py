@@ -929,7 +929,7 @@ from twisted.application.service import Application
 from twisted.internet import reactor
 
 from receiver import LogRecordStreamHandler
-from sockserve.listeners.streams import StreamFactory
+from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.service import RequestService
 
 logging.basicConfig(filename="received", format="%(name)s %(levelname)s %(message)s")

@@ -5,7 +5,6 @@ from twisted.internet.defer import Deferred
 
 from sockserve import BaseRequestHandler, Deadlines
 from sockserve.interfaces import Phase
-from sockserve.listeners.server import ABANDON_SECONDS
 from tests.listeners.test_datagrams import Listener
 
 
@@ -29,9 +28,9 @@ def test_a_coroutine_has_its_time_to_clean_up_and_is_then_ended(deadlines):
     listener.receive(b"x")
     listener.clock.advance(3)
     assert sum(listener.statistics.expiries.values()) == 1
-    listener.clock.advance(ABANDON_SECONDS - 0.1)
+    listener.clock.advance(Deadlines().abandon - 0.1)
     assert (listener.statistics.active, ended) == (1, [])
-    listener.clock.advance(0.2)  # 3 + ABANDON_SECONDS + 0.1
+    listener.clock.advance(0.2)  # 3 + Deadlines().abandon + 0.1
     assert (listener.statistics.active, ended) == (0, [True])
     assert listener.outcomes == [f"expired: {next(iter(deadlines))}"]
     # A thread would still run; of a coroutine nothing is left.
@@ -53,7 +52,7 @@ def test_a_coroutine_that_cleans_up_in_its_time_is_not_ended():
     listener = Listener(Handler, deadlines=Deadlines(handle=3, lifetime=3))
     listener.receive(b"x")
     listener.clock.advance(3)
-    listener.clock.advance(ABANDON_SECONDS - 0.1)
+    listener.clock.advance(Deadlines().abandon - 0.1)
     cleaned.callback(None)
     assert listener.answers == [b"too late"]
     assert listener.statistics.active == 0

@@ -18,7 +18,6 @@ from sockserve import (
 from sockserve.core.admission import Admission, parse_network
 from sockserve.interfaces import Phase
 from sockserve.listeners.datagrams import MAX_REQUESTS, DatagramServer
-from sockserve.listeners.server import ABANDON_SECONDS
 
 PEER = ("192.0.2.7", 5300)
 
@@ -490,7 +489,7 @@ def test_a_coroutine_that_does_not_end_is_abandoned():
     listener.receive(b"x")
     listener.clock.advance(3)  # the deadline: it catches that and waits on
     assert listener.statistics.active == 1
-    listener.clock.advance(ABANDON_SECONDS)  # its last chance
+    listener.clock.advance(Deadlines().abandon)  # its last chance
     assert listener.statistics.active == 0
     assert listener.outcomes == ["expired: handle"]
     assert listener.clock.getDelayedCalls() == []
@@ -507,7 +506,7 @@ def test_a_thread_that_does_not_end_counts_as_abandoned_until_it_does():
     listener.clock.advance(3)
     assert len(places.killed) == 1
     assert (listener.statistics.active, listener.statistics.abandoned) == (1, 0)
-    listener.clock.advance(ABANDON_SECONDS)
+    listener.clock.advance(Deadlines().abandon)
     assert (listener.statistics.active, listener.statistics.abandoned) == (0, 1)
     assert listener.port.reading
     places.end()
@@ -635,7 +634,7 @@ def test_the_server_object_has_what_socketservers_has():
 
 def test_a_cap_on_connections_is_not_one_on_datagrams():
     admission = Admission(max_connections_per_peer=1)
-    admission.enter(PEER)  # a stream listener's, which shares it
+    admission.admit(PEER)  # a stream listener's, which shares it
     listener = Listener(Upper, admission=admission)
     listener.receive(b"hello")
     assert [data for data, *_ in listener.port.sent] == [b"HELLO"]

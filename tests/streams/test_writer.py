@@ -284,8 +284,8 @@ def test_whoever_drains_gets_the_error_and_the_queue_is_forgotten(direct: bool) 
     connection = Connection(room=0, direct=direct)
     connection.writer.write(DATA)
     call = Call(connection.writer.drain())
-    connection.writer.fail(BrokenPipeError("first"))
-    connection.writer.fail(BrokenPipeError("second"))
+    connection.writer.discard(BrokenPipeError("first"))
+    connection.writer.discard(BrokenPipeError("second"))
     with pytest.raises(BrokenPipeError, match="first"):
         call.result()
     connection.transport.make_room()
@@ -296,7 +296,7 @@ def test_whoever_drains_gets_the_error_and_the_queue_is_forgotten(direct: bool) 
 def test_a_failed_writer_leaves_no_delayed_call_once_the_timer_stops() -> None:
     connection = Connection(room=0)
     connection.writer.write(DATA)
-    connection.writer.fail(BrokenPipeError())
+    connection.writer.discard(BrokenPipeError())
     connection.timer.stop()
     assert connection.clock.getDelayedCalls() == []
 
@@ -330,7 +330,7 @@ class Outgoing:
         self.connections = [Connection() for _ in range(count)]
 
     def post(self, number: int, data: bytes) -> None:
-        self.connections[number].writer.post(data, self.outbox)
+        self.connections[number].writer.write_at_turn_end(data, self.outbox)
 
     @property
     def packets(self) -> list[list[bytes]]:
@@ -390,13 +390,13 @@ def test_posted_and_written_bytes_keep_their_order(direct: bool) -> None:
     writer = connection.writer
     writer.corked = True
     writer.write(b"1")
-    writer.post(b"2", outbox)
+    writer.write_at_turn_end(b"2", outbox)
     writer.write(b"3")
     writer.corked = False
     writer.write(b"4")  # does not wait for the end of the turn, nor leave before the others
     connection.transport.make_room()
     assert connection.transport.sent == b"1234"
-    writer.post(b"5", outbox)
+    writer.write_at_turn_end(b"5", outbox)
     clock.advance(0)
     connection.transport.make_room()
     assert connection.transport.sent == b"12345"
@@ -406,10 +406,10 @@ def test_posted_and_written_bytes_keep_their_order(direct: bool) -> None:
 @both_ways
 def test_posting_above_the_watermark_does_not_wait_for_the_end_of_the_turn(direct: bool) -> None:
     connection, outbox = Connection(direct=direct), Outbox(clock := Clock())
-    connection.writer.post(bytes(HIGH_WATER_BYTES), outbox)
+    connection.writer.write_at_turn_end(bytes(HIGH_WATER_BYTES), outbox)
     connection.transport.make_room()
     assert connection.transport.sent == b""
-    connection.writer.post(b"1", outbox)
+    connection.writer.write_at_turn_end(b"1", outbox)
     connection.transport.make_room()
     assert connection.transport.sent == bytes(HIGH_WATER_BYTES) + b"1"
     clock.advance(0)
@@ -421,7 +421,7 @@ def test_posting_while_the_client_takes_nothing_waits_for_it(direct: bool) -> No
     connection, outbox = Connection(room=0, direct=direct), Outbox(clock := Clock())
     writer = connection.writer
     writer.write(bytes(2 * HIGH_WATER_BYTES))
-    writer.post(b"more", outbox)
+    writer.write_at_turn_end(b"more", outbox)
     clock.advance(0)
     assert connection.transport.sent == b""
     connection.transport.make_room()
@@ -435,10 +435,10 @@ def test_closing_before_the_end_of_the_turn_sends_what_was_posted(
     direct: bool, posts_again: bool
 ) -> None:
     connection, outbox = Connection(direct=direct), Outbox(clock := Clock())
-    connection.writer.post(b"last words", outbox)
+    connection.writer.write_at_turn_end(b"last words", outbox)
     connection.writer.close()
     if posts_again:
-        connection.writer.post(b"too late", outbox)
+        connection.writer.write_at_turn_end(b"too late", outbox)
     clock.advance(0)
     connection.transport.make_room()
     assert connection.transport.sent == b"last words"
@@ -453,14 +453,14 @@ def test_what_was_posted_to_a_connection_that_is_lost_goes_nowhere(
     lost, other = Connection(direct=direct), Connection()
     outbox = Outbox(clock := Clock())
     for connection in (lost, other):
-        connection.writer.post(b"posted", outbox)
-    lost.writer.fail(ConnectionResetError())
+        connection.writer.write_at_turn_end(b"posted", outbox)
+    lost.writer.discard(ConnectionResetError())
     if posts_again:
-        lost.writer.post(b"too late", outbox)
+        lost.writer.write_at_turn_end(b"too late", outbox)
     clock.advance(0)
     lost.transport.make_room()
     assert lost.transport.sent == b""
-    assert lost.writer.waiting == 0
+    assert lost.writer.queued_bytes == 0
     assert other.transport.sent == b"posted"
 
 
@@ -473,7 +473,7 @@ def test_a_client_that_has_gone_does_not_keep_others_from_their_answers() -> Non
     outgoing.clock.advance(0)
     assert outgoing.packets == [[b"answer"], [], [b"answer"]]
     assert outgoing.connections[1].transport.aborted
-    assert outgoing.connections[1].writer.broken
+    assert outgoing.connections[1].writer.is_broken()
 
 
 def test_nor_does_one_whose_end_raises(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -499,7 +499,7 @@ def test_nor_does_one_whose_end_raises(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_posted_bytes_that_do_not_leave_have_a_deadline() -> None:
     connection, outbox = Connection(room=0, write=60), Outbox(clock := Clock())
-    connection.writer.post(b"x", outbox)
+    connection.writer.write_at_turn_end(b"x", outbox)
     connection.advance(5)
     clock.advance(0)
     connection.advance(100)
@@ -513,17 +513,17 @@ def test_posted_bytes_that_do_not_leave_have_a_deadline() -> None:
 def test_waiting_and_is_empty_tell_what_is_still_here(direct: bool) -> None:
     connection = Connection(room=0, direct=direct)
     writer = connection.writer
-    assert (writer.waiting, writer.is_empty()) == (0, True)
+    assert (writer.queued_bytes, writer.is_empty()) == (0, True)
     writer.corked = True
     writer.write(b"held back")
-    assert (writer.waiting, writer.is_empty()) == (9, False)
+    assert (writer.queued_bytes, writer.is_empty()) == (9, False)
     writer.write(bytes(3 * HIGH_WATER_BYTES))
     while not writer.is_empty():
         here = len(b"held back") + 3 * HIGH_WATER_BYTES - len(connection.transport.sent)
         # The rest is the transport's: a batch, or its own buffer.
-        assert here - 2 * HIGH_WATER_BYTES <= writer.waiting <= here
+        assert here - 2 * HIGH_WATER_BYTES <= writer.queued_bytes <= here
         connection.transport.make_room(10_000)
-    assert writer.waiting == 0
+    assert writer.queued_bytes == 0
     if direct:  # the kernel has it all; a wrapped transport's buffer is its own
         assert len(connection.transport.sent) == len(b"held back") + 3 * HIGH_WATER_BYTES
 

@@ -23,10 +23,10 @@ __all__ = [
     "PIECE_BYTES",
     "Entry",
     "FileBody",
-    "Outside",
+    "OutsideRoot",
     "entries",
     "open_beneath",
-    "words_beneath",
+    "segments_beneath",
 ]
 
 #: How much is read at once, and so what a slow reader's download holds in memory.  128 KiB:
@@ -43,7 +43,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _MAYBE_A_LINK = frozenset({ELOOP, EMLINK, ENOTDIR})
 
 
-class Outside(PermissionError):
+class OutsideRoot(PermissionError):
     """A path that leads out of its folder."""
 
 
@@ -58,23 +58,23 @@ class Entry(NamedTuple):
     is_folder: bool
 
 
-def words_beneath(root: str, path: str) -> list[str]:
+def segments_beneath(root: str, path: str) -> list[str]:
     """
     The names to follow from C{root} to C{path}, both absolute and normal.
 
-    @raise Outside: C{path} is not beneath C{root}.
+    @raise OutsideRoot: C{path} is not beneath C{root}.
     """
     if path == root:
         return []
     prefix = root if root.endswith("/") else root + "/"
     if not path.startswith(prefix):
-        raise Outside(f"{path!r} is not in {root!r}")
+        raise OutsideRoot(f"{path!r} is not in {root!r}")
     return path[len(prefix) :].split("/")
 
 
-def open_beneath(root: str, words: Sequence[str]) -> tuple[int, os.stat_result]:
+def open_beneath(root: str, segments: Sequence[str]) -> tuple[int, os.stat_result]:
     """
-    Open the regular file or the folder that C{words} lead to, one after the other.
+    Open the regular file or the folder that C{segments} lead to, one after the other.
 
     Links are followed as long as the end is beneath C{root}.  Between looking where a
     link leads and opening, it could be made to lead elsewhere; so what is opened is
@@ -87,34 +87,34 @@ def open_beneath(root: str, words: Sequence[str]) -> tuple[int, os.stat_result]:
     What is no file and no folder is not opened, even without waiting: at a FIFO its
     writer would notice, and at a device anything may happen.
 
-    @param words: plain names: not empty, no C{.}, no C{..}, no slashes.
+    @param segments: plain names: not empty, no C{.}, no C{..}, no slashes.
     @return: a descriptor, for a folder one that only L{entries} can do something with,
         and its status.
     @raise FileNotFoundError: there is none, or it is neither file nor folder.
-    @raise Outside: a link leads out of C{root}.
+    @raise OutsideRoot: a link leads out of C{root}.
     @raise OSError: anything else that L{os.open} raises.
     """
     try:
-        return _walk(root, words)
+        return _walk(root, segments)
     except OSError as error:
         if error.errno not in _MAYBE_A_LINK:
             raise
     real_root = os.path.realpath(root, strict=True)
-    real = os.path.realpath(os.path.join(real_root, *words), strict=True)
-    return _walk(real_root, words_beneath(real_root, real))
+    real = os.path.realpath(os.path.join(real_root, *segments), strict=True)
+    return _walk(real_root, segments_beneath(real_root, real))
 
 
-def _walk(root: str, words: Sequence[str]) -> tuple[int, os.stat_result]:
+def _walk(root: str, segments: Sequence[str]) -> tuple[int, os.stat_result]:
     # The root itself may well be a link: it is whoever serves it that says so.
     here = os.open(root, _PASS)
-    if not words:
+    if not segments:
         return here, os.fstat(here)
     try:
-        for word in words[:-1]:
+        for word in segments[:-1]:
             there = os.open(word, _PASS | os.O_NOFOLLOW, dir_fd=here)
             os.close(here)
             here = there
-        name = words[-1]
+        name = segments[-1]
         kind = os.stat(name, dir_fd=here, follow_symlinks=False).st_mode
         if stat.S_ISLNK(kind):
             raise OSError(ELOOP, os.strerror(ELOOP), name)
@@ -133,9 +133,9 @@ def _walk(root: str, words: Sequence[str]) -> tuple[int, os.stat_result]:
     return found, status
 
 
-def entries(root: str, words: Sequence[str], dotfiles: bool) -> list[Entry]:
+def entries(root: str, segments: Sequence[str], dotfiles: bool) -> list[Entry]:
     """
-    What can be opened in the folder that C{words} lead to, sorted without regard to case.
+    What can be opened in the folder that C{segments} lead to, sorted without regard to case.
 
     Neither links that lead out of C{root} or nowhere, nor FIFOs and the like.
 
@@ -144,7 +144,7 @@ def entries(root: str, words: Sequence[str], dotfiles: bool) -> list[Entry]:
     """
     real_root = os.path.realpath(root)
     found = []
-    passing, _ = open_beneath(root, words)
+    passing, _ = open_beneath(root, segments)
     try:
         reading = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=passing)
     finally:
@@ -156,8 +156,8 @@ def entries(root: str, words: Sequence[str], dotfiles: bool) -> list[Entry]:
                     continue
                 try:
                     if entry.is_symlink():
-                        link = os.path.join(real_root, *words, entry.name)
-                        words_beneath(real_root, os.path.realpath(link, strict=True))
+                        link = os.path.join(real_root, *segments, entry.name)
+                        segments_beneath(real_root, os.path.realpath(link, strict=True))
                     is_folder = entry.is_dir()
                     if is_folder or entry.is_file():
                         found.append(Entry(entry.name, is_folder))
@@ -196,14 +196,14 @@ class FileBody:
         """Whether L{close} has nothing to do any more.  Any thread."""
         return not self._wanted
 
-    def open(self, root: str, words: Sequence[str]) -> os.stat_result:
+    def open(self, root: str, segments: Sequence[str]) -> os.stat_result:
         """
         Open what L{open_beneath} opens; a folder only to look at it.
 
         @raise ValueError: L{close} came before.
         """
         with self._using():
-            descriptor, status = open_beneath(root, words)
+            descriptor, status = open_beneath(root, segments)
             if stat.S_ISDIR(status.st_mode):
                 os.close(descriptor)
             else:

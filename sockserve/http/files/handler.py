@@ -30,7 +30,7 @@ from twisted.internet.interfaces import IReactorThreads
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from sockserve.http.files.disk import PIECE_BYTES, FileBody, entries, words_beneath
+from sockserve.http.files.disk import PIECE_BYTES, FileBody, entries, segments_beneath
 from sockserve.http.files.ranges import (
     ByteRange,
     Validators,
@@ -157,7 +157,7 @@ class FileRequestHandler(HTTPRequestHandler):
         @param path: the target of a request, with or without a query.
         """
         target = parse_target(path)
-        return os.path.join(self.directory, *target.words) + "/" * target.as_folder
+        return os.path.join(self.directory, *target.segments) + "/" * target.as_folder
 
     def guess_type(self, path: str) -> str:
         """
@@ -281,8 +281,8 @@ class FileRequestHandler(HTTPRequestHandler):
         if target.is_impossible or (target.is_hidden and not self.dotfiles):
             return _Answer(HTTPStatus.NOT_FOUND)
         path = self.translate_path(self.path)
-        root, words = self._place(path)
-        status = body.open(root, words)
+        root, segments = self._place(path)
+        status = body.open(root, segments)
         if stat.S_ISDIR(status.st_mode):
             if not target.as_folder:
                 return _Answer(
@@ -291,7 +291,7 @@ class FileRequestHandler(HTTPRequestHandler):
                 )
             for page in self.index_pages:
                 try:
-                    status = body.open(root, [*words, *page.split("/")])
+                    status = body.open(root, [*segments, *page.split("/")])
                 except FileNotFoundError:
                     continue
                 if stat.S_ISREG(status.st_mode):
@@ -305,7 +305,7 @@ class FileRequestHandler(HTTPRequestHandler):
 
     def _place(self, path: str) -> tuple[str, list[str]]:
         root = os.path.abspath(self.directory)
-        return root, words_beneath(root, os.path.abspath(path))
+        return root, segments_beneath(root, os.path.abspath(path))
 
     def _representation(self, path: str, status: os.stat_result, body: FileBody) -> _Answer:
         """The answer for a file that is there: 200, 206, 304, 412 or 416."""
@@ -357,21 +357,21 @@ class FileRequestHandler(HTTPRequestHandler):
         return answer._replace(piece=body.read())
 
     def _listing(self, path: str) -> bytes | None:
-        words = parse_target(self.path).words
+        segments = parse_target(self.path).segments
         try:
             names = entries(*self._place(path), self.dotfiles)
         except OSError as error:
             if error.errno in _NOT_FOUND | _HIDDEN or isinstance(error, PermissionError):
                 return None
             raise
-        title = html.escape(f"Index of /{''.join(shown(word) + '/' for word in words)}")
+        title = html.escape(f"Index of /{''.join(shown(word) + '/' for word in segments)}")
         lines = [
             "<!DOCTYPE html>",
             '<html lang="en">',
             f'<head><meta charset="utf-8"><title>{title}</title></head>',
             f"<body><h1>{title}</h1>",
             "<ul>",
-            *(['<li><a href="../">../</a></li>'] if words else []),
+            *(['<li><a href="../">../</a></li>'] if segments else []),
         ]
         for name, is_folder in names:
             slash = "/" * is_folder

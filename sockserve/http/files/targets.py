@@ -25,25 +25,25 @@ class Target(NamedTuple):
     """
     What is asked for.
 
-    @ivar words: the names on the way there, none of them empty, C{.} or C{..}.
+    @ivar segments: the names on the way there, none of them empty, C{.} or C{..}.
     @ivar as_folder: whether the path ends in a slash.
     @ivar query: the rest, question mark included.
     """
 
-    words: tuple[str, ...]
+    segments: tuple[str, ...]
     as_folder: bool
     query: str
 
     @property
     def is_hidden(self) -> bool:
         """Whether a name on the way begins with a dot; C{/.well-known} is not hidden."""
-        below = self.words[1:] if self.words[:1] == (_WELL_KNOWN,) else self.words
+        below = self.segments[1:] if self.segments[:1] == (_WELL_KNOWN,) else self.segments
         return any(name.startswith(".") for name in below)
 
     @property
     def is_impossible(self) -> bool:
         """Whether no file can have such a name."""
-        return any("\0" in name for name in self.words)
+        return any("\0" in name for name in self.segments)
 
     @property
     def folder_location(self) -> str:
@@ -53,7 +53,7 @@ class Target(NamedTuple):
         Made from the names: however many slashes a request began with, this begins with
         one, and so is no other host's (CVE-2021-28861).
         """
-        path = "".join(f"/{quote(os.fsencode(name), safe=_IN_A_SEGMENT)}" for name in self.words)
+        path = "".join(f"/{quote(os.fsencode(name), safe=_IN_A_SEGMENT)}" for name in self.segments)
         return f"{path}/{self.query}"
 
 
@@ -79,13 +79,13 @@ def parse_target(target: str) -> Target:
     except UnicodeEncodeError:  # did not come over the wire
         raw = os.fsencode(path)
     names = os.fsdecode(unquote_to_bytes(raw)).split("/")
-    words: list[str] = []
+    segments: list[str] = []
     for name in names:
         if name == "..":
-            del words[-1:]
+            del segments[-1:]
         elif name not in ("", "."):
-            words.append(name)
-    return Target(tuple(words), names[-1] in ("", ".", ".."), mark + query)
+            segments.append(name)
+    return Target(tuple(segments), names[-1] in ("", ".", ".."), mark + query)
 
 
 def link_to(name: str) -> str:

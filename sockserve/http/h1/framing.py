@@ -17,7 +17,7 @@ __all__ = [
     "RemoteProtocolError",
     "ResponseFraming",
     "State",
-    "misplaced",
+    "unexpected_event",
 ]
 
 
@@ -134,7 +134,7 @@ class LocalProtocolError(Exception):
     """This side was about to break the protocol: a mistake of the handler's."""
 
 
-def misplaced(event: Event, state: State) -> LocalProtocolError:
+def unexpected_event(event: Event, state: State) -> LocalProtocolError:
     """What is raised for what L{TRANSITIONS} has no place for, when this side does it."""
     return LocalProtocolError(f"{event} has no place here: it is {state}")
 
@@ -186,7 +186,7 @@ class ResponseFraming:
         try:
             self.state = state = TRANSITIONS[self.state][event]
         except KeyError:
-            raise misplaced(event, self.state) from None
+            raise unexpected_event(event, self.state) from None
         return state
 
     def data(self, data: bytes) -> bytes:
@@ -223,7 +223,7 @@ class ResponseFraming:
         try:
             self.state = TRANSITIONS[state][_END]
         except KeyError:
-            raise misplaced(_END, state) from None
+            raise unexpected_event(_END, state) from None
         if state is _COUNTED and self._remaining:
             raise LocalProtocolError(f"the body is {self._remaining} bytes too short")
         return b"0\r\n\r\n" if state is _CHUNKED else b""

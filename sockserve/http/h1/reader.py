@@ -2,7 +2,7 @@
 The wire: a connection's bytes as HTTP/1.x requests.
 
 This room owns which bytes are a request's head, its body and the next request
-(L{RequestReader}); what may follow what is in L{sockserve.http.h1.framing}'s table.  It must
+(L{RequestParser}); what may follow what is in L{sockserve.http.h1.framing}'s table.  It must
 not know sockets, clocks, handlers or responses.
 
 Requests are taken one at a time: a pipelined request waits unparsed until the one before it
@@ -15,7 +15,13 @@ import re
 from collections.abc import Callable
 
 from sockserve.http.h1.chunks import ChunkReader
-from sockserve.http.h1.framing import TRANSITIONS, Event, RemoteProtocolError, State, misplaced
+from sockserve.http.h1.framing import (
+    TRANSITIONS,
+    Event,
+    RemoteProtocolError,
+    State,
+    unexpected_event,
+)
 from sockserve.http.h1.head import (
     MAX_HEADER_BYTES,
     MAX_LINE_BYTES,
@@ -25,7 +31,7 @@ from sockserve.http.h1.head import (
     parse_request_line,
 )
 
-__all__ = ["RequestReader"]
+__all__ = ["RequestParser"]
 
 #: Looked up once, as L{sockserve.http.h1.framing} does.
 _IDLE = State.IDLE
@@ -38,7 +44,7 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")
 _LINE_BREAKS = (b"\r", b"\n")
 
 
-class RequestReader:
+class RequestParser:
     """
     Bytes in, requests out: L{feed} it, and take what L{next_event} gives until that is
     None.  A request's events are its L{RequestHead} and, if it has a body, the pieces of
@@ -124,7 +130,7 @@ class RequestReader:
         try:
             self.state = TRANSITIONS[self.state][_NEXT]
         except KeyError:
-            raise misplaced(_NEXT, self.state) from None
+            raise unexpected_event(_NEXT, self.state) from None
 
     def switch(self) -> bytes:
         """
@@ -134,7 +140,7 @@ class RequestReader:
         @raise LocalProtocolError: the request has not been read to its end.
         """
         if self.state is not State.COMPLETE:
-            raise misplaced(Event.SWITCH, self.state)
+            raise unexpected_event(Event.SWITCH, self.state)
         self._move(Event.SWITCH)
         return self._take(len(self._buffer))
 
@@ -226,11 +232,11 @@ class RequestReader:
 
 
 #: What reads in which state.
-_READERS: dict[State, Callable[[RequestReader], RequestHead | bytes | Event | None]] = {
-    State.IDLE: RequestReader._read_head,
-    State.HEAD: RequestReader._read_head,
-    State.COUNTED_BODY: RequestReader._read_counted,
-    State.CHUNKED_BODY: RequestReader._read_chunks,
+_READERS: dict[State, Callable[[RequestParser], RequestHead | bytes | Event | None]] = {
+    State.IDLE: RequestParser._read_head,
+    State.HEAD: RequestParser._read_head,
+    State.COUNTED_BODY: RequestParser._read_counted,
+    State.CHUNKED_BODY: RequestParser._read_chunks,
 }
 
 

@@ -13,10 +13,10 @@ from sockserve.http.files.disk import (
     PIECE_BYTES,
     Entry,
     FileBody,
-    Outside,
+    OutsideRoot,
     entries,
     open_beneath,
-    words_beneath,
+    segments_beneath,
 )
 from sockserve.http.files.ranges import ByteRange
 
@@ -75,11 +75,11 @@ def test_a_file_and_a_folder(root):
         ("deep/er/link", "../../deep/er", "deep/er/link/link/file", "deeper file"),
         ("link", "{root}/deep/file", "link", "deep file"),
         ("link", "deep/../../root/file", "link", "file"),
-        ("link", "../secret", "link", "Outside"),
-        ("link", "{root}/../secret", "link", "Outside"),
-        ("link", "../outside", "link/secret", "Outside"),
-        ("link", "/", "link/etc/passwd", "Outside"),
-        ("link", "../root2", "link", "Outside"),
+        ("link", "../secret", "link", "OutsideRoot"),
+        ("link", "{root}/../secret", "link", "OutsideRoot"),
+        ("link", "../outside", "link/secret", "OutsideRoot"),
+        ("link", "/", "link/etc/passwd", "OutsideRoot"),
+        ("link", "../root2", "link", "OutsideRoot"),
         ("link", "nowhere", "link", "FileNotFoundError"),
         ("link", "file/file", "link", "NotADirectoryError"),
         ("link", "link", "link", "OSError"),
@@ -101,10 +101,10 @@ def test_the_root_may_be_a_link(root, tmp_path):
 
 
 def test_everything_is_beneath_the_top():
-    assert words_beneath("/", "/etc/passwd") == ["etc", "passwd"]
-    assert words_beneath("/srv", "/srv") == []
-    with pytest.raises(Outside):
-        words_beneath("/srv", "/srv2/file")
+    assert segments_beneath("/", "/etc/passwd") == ["etc", "passwd"]
+    assert segments_beneath("/srv", "/srv") == []
+    with pytest.raises(OutsideRoot):
+        segments_beneath("/srv", "/srv2/file")
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_what_is_no_file_is_not_opened(root):
         listening.bind(str(root / "socket"))
         for name in ("fifo", "null", "socket"):
             assert outcome(root, name) == "FileNotFoundError"
-    assert outcome(root, "device") == "Outside"
+    assert outcome(root, "device") == "OutsideRoot"
 
 
 def test_a_writer_that_waits_at_a_fifo_notices_nothing(root):

@@ -93,8 +93,8 @@ def test_where_a_folder_is(target, location):
 @given(st.text(st.characters(max_codepoint=255)))
 def test_no_target_leads_up_or_to_another_host(target):
     parsed = parse_target("/" + target)
-    assert {"", ".", ".."}.isdisjoint(parsed.words)
-    assert not any("/" in name for name in parsed.words)
+    assert {"", ".", ".."}.isdisjoint(parsed.segments)
+    assert not any("/" in name for name in parsed.segments)
     location = urlsplit(urljoin("http://here/", parsed.folder_location.partition("?")[0]))
     assert (location.scheme, location.netloc) == ("http", "here")
 
@@ -105,7 +105,7 @@ def test_a_link_leads_to_its_name(raw):
     url = urlsplit(urljoin("http://here/folder/", link_to(name)))
     assert (url.netloc, url.query, url.fragment) == ("here", "", "")
     assert unquote_to_bytes(url.path) == b"/folder/" + raw
-    assert parse_target(url.path).words == ("folder", name)
+    assert parse_target(url.path).segments == ("folder", name)
 
 
 def test_what_cannot_be_shown_is_replaced():

@@ -18,7 +18,7 @@ from sockserve.http.h1.head import (
     MAX_LINE_BYTES,
     RequestHead,
 )
-from sockserve.http.h1.reader import RequestReader
+from sockserve.http.h1.reader import RequestParser
 from tests.wire import HOST, exchange
 
 GET = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -28,7 +28,7 @@ CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 both_whole_and_dripped = pytest.mark.parametrize("dripped", [False, True])
 
 
-def reader_in(state: State) -> RequestReader:
+def reader_in(state: State) -> RequestParser:
     """A reader that has come to a state."""
     data = {
         State.IDLE: b"",
@@ -40,7 +40,7 @@ def reader_in(state: State) -> RequestReader:
         State.ENDED: b"",
         State.FAILED: b" ",
     }[state]
-    reader = RequestReader()
+    reader = RequestParser()
     if state is State.ENDED:
         reader.feed_eof()
     if data:
@@ -57,7 +57,7 @@ def reader_in(state: State) -> RequestReader:
 
 
 def feed(data: bytes):
-    def act(reader: RequestReader) -> None:
+    def act(reader: RequestParser) -> None:
         reader.feed(data)
         while reader.next_event() not in (Event.END, None):
             pass
@@ -66,7 +66,7 @@ def feed(data: bytes):
 
 
 def fail(data: bytes):
-    def act(reader: RequestReader) -> None:
+    def act(reader: RequestParser) -> None:
         reader.feed(data)
         with pytest.raises(RemoteProtocolError):
             reader.next_event()
@@ -74,12 +74,12 @@ def fail(data: bytes):
     return act
 
 
-def end_file(reader: RequestReader) -> None:
+def end_file(reader: RequestParser) -> None:
     reader.feed_eof()
     assert reader.next_event() is None
 
 
-def end_file_early(reader: RequestReader) -> None:
+def end_file_early(reader: RequestParser) -> None:
     reader.feed_eof()
     with pytest.raises(RemoteProtocolError) as raised:
         reader.next_event()
@@ -105,8 +105,8 @@ DRIVEN = {
     (State.CHUNKED_BODY, Event.END): feed(b"3\r\n123\r\n0\r\n\r\n"),
     (State.CHUNKED_BODY, Event.EOF): end_file_early,
     (State.CHUNKED_BODY, Event.ERROR): fail(b"z"),
-    (State.COMPLETE, Event.NEXT): RequestReader.next_request,
-    (State.COMPLETE, Event.SWITCH): RequestReader.switch,
+    (State.COMPLETE, Event.NEXT): RequestParser.next_request,
+    (State.COMPLETE, Event.SWITCH): RequestParser.switch,
 }
 REQUEST_STATES = list(State)[: list(State).index(State.AWAITED)]
 
@@ -123,7 +123,7 @@ def test_transition(state: State, event: Event) -> None:
     assert reader.state is TRANSITIONS[state][event]
 
 
-@pytest.mark.parametrize("act", [RequestReader.next_request, RequestReader.switch])
+@pytest.mark.parametrize("act", [RequestParser.next_request, RequestParser.switch])
 @pytest.mark.parametrize("state", [state for state in REQUEST_STATES if state != State.COMPLETE])
 def test_what_is_not_complete_is_not_left(state: State, act) -> None:
     reader = reader_in(state)
@@ -229,7 +229,7 @@ def test_what_becomes_no_chunk_is_not_waited_for(begun: bytes) -> None:
 
 def test_a_body_comes_as_it_arrives() -> None:
     for head, sent in [(COUNTED_HEAD, [b"1", b"23"]), (CHUNKED, [b"3\r\n1", b"23\r\n0\r\n\r\n"])]:
-        reader = RequestReader()
+        reader = RequestParser()
         reader.feed(head)
         assert isinstance(reader.next_event(), RequestHead)
         assert reader.next_event() is None
@@ -260,7 +260,7 @@ def test_how_much_remains() -> None:
 @pytest.mark.parametrize("first", [GET, COUNTED_HEAD + b"123", CHUNKED + b"1\r\n1\r\n0\r\n\r\n"])
 def test_what_follows_a_request_waits_unread(first: bytes, dripped: bool) -> None:
     following = b"\0 whatever it is\r\n\r\n"
-    reader = RequestReader()
+    reader = RequestParser()
     events = []
     for piece in [bytes([byte]) for byte in first] if dripped else [first]:
         reader.feed(piece)
@@ -319,7 +319,7 @@ def test_empty_lines_before_a_request() -> None:
 def test_a_line_that_ends_with_lf_alone_is_not_waited_behind(begun: bytes, dripped: bool) -> None:
     """Its client gets to know at once, not when the head's deadline has passed."""
     pieces = [begun[at : at + 1] for at in range(len(begun))] if dripped else [begun]
-    strict, lenient = RequestReader(), RequestReader(lenient=True)
+    strict, lenient = RequestParser(), RequestParser(lenient=True)
     for piece in pieces[:-1]:
         strict.feed(piece)
         assert strict.next_event() is None
@@ -333,7 +333,7 @@ def test_a_line_that_ends_with_lf_alone_is_not_waited_behind(begun: bytes, dripp
 
 
 def test_a_line_break_may_come_in_two_pieces() -> None:
-    reader = RequestReader()
+    reader = RequestParser()
     for piece in GET.splitlines(keepends=True)[:-1]:
         reader.feed(piece[:-1])
         assert reader.next_event() is None
@@ -349,7 +349,7 @@ def test_bytes_wait_for_a_switch_of_protocols() -> None:
         GET[:-2] + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
         COUNTED_HEAD[:-2] + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n123",
     ]:
-        reader = RequestReader()
+        reader = RequestParser()
         reader.feed(request + b"\x16\x03\r\n\r\n")
         head = reader.next_event()
         assert isinstance(head, RequestHead)
@@ -384,7 +384,7 @@ def test_a_request_cut_off(sent: bytes) -> None:
 
 @pytest.mark.parametrize("sent", [GET, COUNTED_HEAD + b"123", CHUNKED + b"0\r\n\r\n"])
 def test_a_request_whose_client_shuts_its_side_at_once(sent: bytes) -> None:
-    reader = RequestReader()
+    reader = RequestParser()
     assert reader.is_empty()
     reader.feed(sent + sent)
     reader.feed_eof()
@@ -483,7 +483,7 @@ def test_dripping_is_no_attack(sent: bytes, lenient: bool) -> None:
     Sixty thousand take some 0.1 s of this thread's own time.  A pattern that looks at each
     again for every other has taken more than 2 s; copying them all for each is 1.8 GB.
     """
-    reader = RequestReader(lenient)
+    reader = RequestParser(lenient)
     started = time.thread_time()
     for byte in sent:
         reader.feed(bytes([byte]))

@@ -1,0 +1,113 @@
+"""
+Handler kinds: what a server can tell of a handler from its class.
+
+This room owns the questions that are put to a handler's class, once for each server.  It must
+not know servers or requests.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from enum import Enum
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler
+
+from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler, IRequestHandler
+
+__all__ = ["HandlerKind", "handler_kind", "provides", "unwrap"]
+
+#: What of one of C{http.server}'s handlers decides how requests are read.
+_LOOP = ("handle", "handle_one_request", "parse_request", "handle_expect_100")
+_STOCK = (BaseHTTPRequestHandler, WSGIRequestHandler)
+
+
+class HandlerKind(Enum):
+    """
+    What a handler is served as: who reads its connection, and where it runs.
+
+    @ivar is_coroutine: whether it always runs on the reactor, and takes no executor.
+    @ivar is_http: whether the reactor reads HTTP for it.
+    """
+
+    #: A coroutine with awaitable streams, or for a datagram.
+    COROUTINE = "coroutine"
+    #: It blocks, and has a socket.
+    BLOCKING = "blocking"
+    #: C{HTTPRequestHandler}, all of whose methods are coroutines.
+    HTTP_COROUTINE = "http, coroutine"
+    #: C{HTTPRequestHandler}, some of whose methods block.
+    HTTP_MIXED = "http, mixed"
+    #: One of C{http.server}'s handlers, which reads requests as those do, so that it can be
+    #: given one that has arrived.
+    HTTP_STOCK = "http, stock"
+
+    def __init__(self, words: str) -> None:
+        self.is_coroutine = words.endswith("coroutine")
+        self.is_http = words.startswith("http")
+
+
+def unwrap(factory: Any) -> Any:
+    """The class behind C{factory}, through any C{functools.partial}."""
+    while isinstance(factory, functools.partial):
+        factory = factory.func
+    return factory
+
+
+def provides(factory: Any, interface: Any) -> bool:
+    """Whether what C{factory} makes has an interface, as far as a class can tell."""
+    cls = unwrap(factory)
+    # Of other callables zope.interface would keep a note on them, which not all let it.
+    return isinstance(cls, type) and bool(interface.implementedBy(cls))
+
+
+def handler_kind(factory: Any) -> HandlerKind:
+    """
+    The kind of handler that C{factory} makes, as far as a class can tell; what any other
+    callable makes is taken to block.
+
+    @raise ConfigurationError: the class mixes the two kinds, or is a stdlib handler
+        class with coroutine methods, or cannot be called.
+    """
+    cls = unwrap(factory)
+    if not callable(cls):
+        raise ConfigurationError(f"handler {cls!r} is not a class or callable")
+    if provides(cls, IHTTPRequestHandler):
+        return HandlerKind.HTTP_MIXED if cls.may_block() else HandlerKind.HTTP_COROUTINE
+    name = getattr(cls, "__qualname__", repr(cls))
+    methods = {"setup", "handle", "finish"}
+    if hasattr(cls, "handle_one_request"):  # http.server's
+        methods.update(method for method in dir(cls) if method.startswith("do_"))
+    coroutines = {
+        method for method in methods if inspect.iscoroutinefunction(getattr(cls, method, None))
+    }
+    if not coroutines:
+        return HandlerKind.HTTP_STOCK if _reads_as_stock(cls) else HandlerKind.BLOCKING
+    if not provides(cls, IRequestHandler):
+        raise ConfigurationError(
+            f"handler {name}: {', '.join(sorted(coroutines))} is async def, which"
+            " socketserver's classes never await; derive from sockserve's class of the same name"
+        )
+    if "handle" not in coroutines:
+        raise ConfigurationError(
+            f"handler {name}: {', '.join(sorted(coroutines))} is async def but handle is not;"
+            " a request runs in one place, so make handle async def too"
+        )
+    return HandlerKind.COROUTINE
+
+
+def _reads_as_stock(cls: Any) -> bool:
+    """
+    Whether a handler class reads requests as C{http.server}'s do.  (With C{rbufsize} 0 it
+    reads no more than it asks for: another program, a CGI script say, is to have the
+    connection.)
+    """
+    return (
+        isinstance(cls, type)
+        and issubclass(cls, BaseHTTPRequestHandler)
+        and cls.rbufsize != 0
+        and all(
+            any(getattr(cls, name) is getattr(stock, name) for stock in _STOCK) for name in _LOOP
+        )
+    )

@@ -1,0 +1,269 @@
+"""
+One stream connection, from accept to its end.
+
+This room owns what happens to a connection before and after its request is served: its
+handshake, admission, deadlines and record.  It must not know which channel serves it, or what a
+handler speaks.  (reactor thread)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, ISSLTransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
+from twisted.python.failure import Failure
+from typing_extensions import override
+from zope.interface import implementer
+
+from sockserve.core.addresses import socket_address
+from sockserve.core.admission import Admission
+from sockserve.core.deadlines import DeadlineTimer
+from sockserve.core.lifecycle import verify_and_process
+from sockserve.core.statistics import RequestRecord
+from sockserve.interfaces import Outcome, Phase
+from sockserve.listeners.proxy_protocol import IProxyHeaderListener
+from sockserve.listeners.server import RequestServer
+from sockserve.streams.channel import Channel, transport_descriptors
+
+__all__ = ["StreamProtocol", "StreamServer"]
+
+_log = Logger()
+
+
+class StreamServer(RequestServer):
+    """
+    The server object as a connection knows it.
+
+    @ivar admission: who may connect; may be shared.
+    @ivar connections: those that are open.
+    @ivar channels: what serves each request that is not over.
+    """
+
+    def __init__(
+        self, RequestHandlerClass: Callable[..., Any], admission: Admission | None, **options: Any
+    ) -> None:
+        super().__init__(RequestHandlerClass, **options)
+        self.admission = Admission() if admission is None else admission
+        self.connections: set[StreamProtocol] = set()
+        self.channels: dict[Any, Channel] = {}
+
+    def make_channel(self, protocol: StreamProtocol, addresses: tuple[Any, Any]) -> Channel:
+        """
+        What serves a connection.
+
+        @raise OSError: there is no descriptor to be had.
+        """
+        raise NotImplementedError
+
+    def log_shortage(self, client_address: Any, error: OSError) -> None:
+        """A request cannot be served for want of descriptors; of many, the log has one."""
+        raise NotImplementedError
+
+
+@implementer(IHalfCloseableProtocol, IHandshakeListener, IProxyHeaderListener)
+class StreamProtocol(Protocol):
+    """
+    One connection.  Everything runs on the reactor thread.
+
+    @ivar record: what the connection will leave behind.
+    @ivar client_address: whom it is from, once that is sure (PROXY) and admitted.
+    @ivar is_finished: whether it is over for the server, with nothing left but perhaps a
+        handler that was abandoned.
+    """
+
+    factory: StreamServer
+    transport: Any
+    client_address: Any = None
+    is_finished = False
+    _admitted: Any = None
+    _channel: Channel | None = None
+    _expired_phase: Phase | None = None
+    _handled_at: float | None = None
+
+    # From accept to the offer
+
+    @override
+    def connectionMade(self) -> None:
+        factory = self.factory
+        transport = self.transport
+        factory.connections.add(self)
+        factory.statistics.active += 1
+        factory.admission.opened()
+        factory.request_accepted()
+        self.timer = timer = DeadlineTimer(factory.reactor, self._deadline_passed)
+        self._opened_at = timer.seconds()
+        timer.arm(Phase.LIFETIME, factory.deadlines.lifetime)
+        peer = transport.getPeer()
+        self.record = RequestRecord(socket_address(peer), factory.handler_name)
+        if isinstance(peer, (IPv4Address, IPv6Address)):
+            transport.setTcpNoDelay(True)
+        if ISSLTransport.providedBy(transport) or isinstance(transport, HAProxyProtocolWrapper):
+            timer.arm(Phase.HANDSHAKE, factory.deadlines.handshake)
+        else:
+            self._offer()
+
+    def handshakeCompleted(self) -> None:
+        """TLS is through, at the start or after C{start_tls}."""
+        if self._channel is None:
+            self._transport_ready()
+        else:
+            self._channel.handshake_completed()
+
+    def proxy_header_received(self) -> None:
+        """The PROXY header is through."""
+        self._transport_ready()
+
+    def _transport_ready(self) -> None:
+        self.timer.disarm(Phase.HANDSHAKE)
+        self.record.phases["handshake"] = self.timer.seconds() - self._opened_at
+        self._offer()
+
+    def _offer(self) -> None:
+        """The client's address is known: offer its request to the server."""
+        factory = self.factory
+        transport = self.transport
+        addresses = (socket_address(transport.getPeer()), socket_address(transport.getHost()))
+        self.record.peer = addresses[0]
+        refusal = factory.admission.refusal(addresses[0])
+        if refusal is not None:
+            self._refuse(refusal)
+            return
+        factory.admission.admit(addresses[0])
+        self.client_address = self._admitted = addresses[0]
+        try:
+            channel = self._channel = self.make_channel(addresses)
+        except OSError as error:
+            factory.log_shortage(addresses[0], error)
+            self._refuse("descriptors")
+            return
+        factory.channels[channel.request] = channel
+        if not verify_and_process(factory, channel.request, addresses[0]):
+            factory.statistics.refused["verify"] += 1
+            self.record.outcome = "refused: verify"
+
+    def make_channel(self, addresses: tuple[Any, Any]) -> Channel:
+        """
+        What serves the connection.
+
+        @raise OSError: there is no descriptor to be had.
+        """
+        return self.factory.make_channel(self, addresses)
+
+    def set_receiver(self, receive: Callable[[bytes], object]) -> None:
+        """What arrives from now on goes to C{receive}: one call less for every piece."""
+        self.dataReceived = receive  # type: ignore[method-assign, assignment]
+
+    def _refuse(self, reason: str) -> None:
+        self.factory.statistics.refused[reason] += 1
+        self.record.outcome = f"refused: {reason}"
+        self.set_receiver(lambda data: None)
+        self.abort()
+
+    # While it is served
+
+    @override
+    def dataReceived(self, data: bytes) -> None:
+        if self._channel is None and not self.transport.disconnecting:
+            # Only a wrapper that does not say when it is through delivers before the offer.
+            self._transport_ready()
+            self.dataReceived(data)
+
+    def readConnectionLost(self) -> None:
+        """The client has ended its side."""
+        if self._channel is None:
+            self.transport.loseConnection()
+        else:
+            self._channel.eof_received()
+
+    def writeConnectionLost(self) -> None:
+        """This side's own doing."""
+
+    def _deadline_passed(self, phase: Phase) -> None:
+        """The timer says that a deadline has passed."""
+        channel = self._channel
+        if self._expired_phase is not None:
+            if phase is Phase.LIFETIME and channel is not None:
+                channel.abandon()
+        elif channel is None or channel.deadline_applies(phase):
+            self._expired_phase = phase
+            self.factory.statistics.expiries[phase] += 1
+            self.record.outcome = f"expired: {phase}"
+            _log.info("{peer}: the {phase} deadline expired", peer=self.record.peer, phase=phase)
+            # Nothing else arms or disarms this one by now.
+            self.timer.arm(Phase.LIFETIME, self.factory.deadlines.abandon)
+            if channel is None:
+                self.abort()
+            else:
+                channel.deadline_passed(phase)
+
+    def drain(self) -> None:
+        """The service stops."""
+        self.timer.arm(Phase.DRAIN, self.factory.deadlines.drain)
+        if self._channel is None:
+            self.abort()
+        else:
+            self._channel.drain()
+
+    def descriptors(self) -> Iterator[int]:
+        """What is open for the connection in this process; -1 for what is not."""
+        if self._channel is None:
+            yield from transport_descriptors(self.transport)
+        else:
+            yield from self._channel.owned_descriptors()
+
+    def abort(self) -> None:
+        """End the connection now."""
+        if self._channel is None:
+            self.transport.abortConnection()
+        else:
+            self._channel.abort()
+
+    # The end
+
+    def is_gone(self) -> bool:
+        """Whether the client, or a deadline, has ended the connection."""
+        return (
+            self._expired_phase is not None
+            or not self.connected
+            or (self._channel is not None and self._channel.is_broken())
+        )
+
+    @override
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.connected = 0
+        if self._channel is None:
+            self.finish()
+        else:
+            self._channel.connection_lost(reason)
+
+    def handler_finished(self, seconds: float, outcome: Outcome) -> None:
+        """The handler has come to its end."""
+        self._handled_at = self.timer.seconds()
+        self.record.phases["handle"] = seconds
+        if self.record.outcome == "ok":
+            self.record.outcome = outcome
+        self.factory.count_request(outcome)
+
+    def finish(self) -> None:
+        """The connection is over: account for it."""
+        if self.is_finished:
+            return
+        self.is_finished = True
+        self.timer.stop()
+        factory = self.factory
+        if self._channel is not None:
+            factory.channels.pop(self._channel.request, None)
+        if self._handled_at is not None:
+            self.record.phases["write"] = self.timer.seconds() - self._handled_at
+        if self._admitted is not None:
+            factory.admission.release(self._admitted)
+        factory.connections.discard(self)
+        factory.statistics.active -= 1
+        factory.admission.closed()
+        observed = self._channel is None or not self._channel.has_requests
+        factory.request_finished(self.record, observed=observed)

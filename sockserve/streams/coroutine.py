@@ -1,0 +1,144 @@
+"""
+The channel of a coroutine handler: one stream connection that the reactor reads and writes.
+
+This room owns what a coroutine on the reactor does when data, an end of file, a deadline or
+the end of the service comes.  It must not know how a connection came about.  (reactor thread)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import ISSLTransport
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from typing_extensions import override
+from zope.interface import alsoProvides
+
+from sockserve.core.lifecycle import serve_coroutine
+from sockserve.core.tasks import Task
+from sockserve.interfaces import DeadlineExpired, Outcome, Phase
+from sockserve.streams.channel import ChannelOwner, Pending, TransportChannel
+from sockserve.streams.connection import StreamConnection
+from sockserve.streams.reader import StreamReader
+
+__all__ = ["CoroutineChannel"]
+
+_log = Logger()
+
+
+class CoroutineChannel(TransportChannel):
+    """A coroutine on the reactor, reading and writing the transport."""
+
+    def __init__(self, protocol: ChannelOwner, addresses: tuple[Any, Any]) -> None:
+        super().__init__(protocol)
+        transport = self.transport
+        self._reader = StreamReader(transport, self.deadlines, self.timer)
+        self._task: Task | None = None
+        self._tls: Deferred[None] | None = None
+        protocol.set_receiver(self._reader.feed)
+        self.request = StreamConnection(
+            transport, self._reader, self._writer, addresses, self._close, self._start_tls
+        )
+
+    @override
+    def start(self) -> None:
+        self._handler_began()
+        self._task = Task(
+            serve_coroutine(self.factory, self.request, self.protocol.client_address),
+            self._ended,
+            self._writer,
+        )
+        self._task.start()
+
+    @override
+    def eof_received(self) -> None:
+        self._reader.feed_eof()
+        super().eof_received()
+
+    @override
+    def connection_lost(self, reason: Failure) -> None:
+        self.protocol.record.received = self._reader.received
+        super().connection_lost(reason)
+        if reason.check(ConnectionDone):
+            self._reader.feed_eof()
+        else:
+            self._reader.fail(ConnectionResetError(reason.getErrorMessage()))
+        if self._tls is not None:
+            tls, self._tls = self._tls, None
+            tls.errback(ConnectionResetError(f"TLS handshake: {reason.getErrorMessage()}"))
+        self._part_ended(Pending.CONNECTION)
+
+    @override
+    def deadline_applies(self, phase: Phase) -> bool:
+        return super().deadline_applies(phase) and self._reader.deadline_applies(phase)
+
+    @override
+    def deadline_passed(self, phase: Phase) -> None:
+        error = DeadlineExpired(phase)
+        # The handler may come to its end within these calls, in good order.
+        running = self._task is not None
+        if phase in (Phase.HANDLE, Phase.LIFETIME, Phase.DRAIN) and self._task is not None:
+            self._task.cancel(error)
+        self._reader.fail(error)
+        if phase in (Phase.WRITE, Phase.HANDSHAKE, Phase.DRAIN) or not running:
+            self._writer.discard(error)
+            if self._tls is not None:
+                tls, self._tls = self._tls, None
+                tls.errback(error)
+            self.abort()
+
+    @override
+    def drain(self) -> None:
+        self._reader.end_between_messages()
+
+    @override
+    def discard_input(self) -> bool:
+        return self._reader.discard()
+
+    @override
+    def input_ended(self) -> bool:
+        return self._reader.at_eof()
+
+    @override
+    def abandon(self) -> None:
+        self.abort()
+        task, self._task = self._task, None
+        if task is not None:
+            # Unlike a thread, a coroutine can be ended.
+            task.abandon()
+            self._handler_finished(Outcome.ERROR)
+            self.protocol.finish()
+
+    @override
+    def handshake_completed(self) -> None:
+        self.timer.disarm(Phase.HANDSHAKE)
+        if self._tls is not None:
+            tls, self._tls = self._tls, None
+            tls.callback(None)
+
+    def _ended(self, result: Any, error: BaseException | None) -> None:
+        self._task = None
+        if error is not None:
+            _log.failure("serving a request raised past its server's handle_error", Failure(error))
+        self._handler_finished(result if error is None else Outcome.ERROR)
+        self._part_ended(Pending.HANDLER)
+
+    async def _start_tls(self, context: Any) -> None:
+        self._writer.flush()
+        await self._writer.emptied()
+        if self._reader.unread() or ISSLTransport.providedBy(self.transport):
+            raise RuntimeError(
+                "start_tls: this connection is TLS already, or bytes of the client's are unread"
+            )
+        tls: Deferred[None] = Deferred()
+        self._tls = tls
+        self.timer.arm(Phase.HANDSHAKE, self.deadlines.handshake)
+        self._writer.detach()
+        self.transport.startTLS(context)
+        # One behind a PROXY header does not notice by itself.
+        alsoProvides(self.transport, ISSLTransport)
+        self._writer.wrapped()
+        await tls
