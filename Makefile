@@ -7,7 +7,7 @@
 PYTHON ?= python3
 DEV = .venv-dev/bin/python -m
 
-.PHONY: serve test lint types news docs check bench clean
+.PHONY: serve test lint types news docs check bench moves clean
 
 serve: .venv/.made
 	.venv/bin/twistd --nodaemon --pidfile= sockserve $(ARGS)
@@ -32,6 +32,9 @@ check: lint types news test
 
 bench: .venv-dev/.made
 	$(DEV) benchmarks $(ARGS)
+
+moves: .venv-dev/.made
+	$(DEV) benchmarks.moves $(ARGS)
 
 clean:
 	rm -rf .venv .venv-dev build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
