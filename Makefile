@@ -7,7 +7,7 @@
 PYTHON ?= python3
 DEV = .venv-dev/bin/python -m
 
-.PHONY: serve test lint types news docs check bench clean
+.PHONY: serve test lint types news api docs check bench clean
 
 serve: .venv/.made
 	.venv/bin/twistd --nodaemon --pidfile= sockserve $(ARGS)
@@ -25,10 +25,14 @@ types: .venv-dev/.made
 news: .venv-dev/.made
 	$(DEV) towncrier build --draft --version next >/dev/null
 
-docs: news
+api: .venv-dev/.made
+	rm -rf build/api
+	$(DEV) pydoctor
+
+docs: news api
 	$(DEV) pytest tests/docs/test_listings.py
 
-check: lint types news test
+check: lint types news api test
 
 bench: .venv-dev/.made
 	$(DEV) benchmarks $(ARGS)

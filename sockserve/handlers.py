@@ -29,7 +29,7 @@ class BaseRequestHandler:
     """
     One instance serves one request.
 
-    Unlike L{socketserver.BaseRequestHandler}'s, the constructor only stores; the
+    Unlike C{socketserver.BaseRequestHandler}'s, the constructor only stores; the
     server calls C{setup}, C{handle} and C{finish}.
 
     @ivar request: a socket (plain C{handle}), a

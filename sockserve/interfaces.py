@@ -70,7 +70,7 @@ class DeadlineExpired(SockserveError, TimeoutError):
     """
     A deadline passed: what a handler waiting at that moment sees raised.
 
-    It is a L{TimeoutError}, so code written for C{socket.settimeout} catches it.
+    It is a C{TimeoutError}, so code written for C{socket.settimeout} catches it.
 
     @ivar phase: which deadline.
     """

@@ -103,7 +103,7 @@ class FileRequestHandler(HTTPRequestHandler):
         folder that has; C{/.well-known/} is served in any case.  It is the names in
         requests that count: a link C{site -> .releases/7} is followed.
     @cvar index_pages: what to send for a folder, if one of them is in it.
-    @cvar extensions_map: content types by the end of the name; before L{mimetypes}.
+    @cvar extensions_map: content types by the end of the name; before C{mimetypes}.
     @cvar default_content_type: the content type of files with any other name.
     """
 
