@@ -7,7 +7,7 @@
 PYTHON ?= python3
 DEV = .venv-dev/bin/python -m
 
-.PHONY: serve test lint types news api docs check bench clean
+.PHONY: serve test lint types news api docs check bench release clean
 
 serve: .venv/.made
 	.venv/bin/twistd --nodaemon --pidfile= sockserve $(ARGS)
@@ -36,6 +36,10 @@ check: lint types news api test
 
 bench: .venv-dev/.made
 	$(DEV) benchmarks $(ARGS)
+
+release: .venv-dev/.made
+	rm -rf dist
+	.venv-dev/bin/python .ci/release.py dist
 
 clean:
 	rm -rf .venv .venv-dev build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
