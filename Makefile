@@ -7,7 +7,7 @@
 PYTHON ?= python3
 DEV = .venv-dev/bin/python -m
 
-.PHONY: serve test lint types news docs check bench moves clean
+.PHONY: serve test lint types news api docs check bench moves release clean
 
 serve: .venv/.made
 	.venv/bin/twistd --nodaemon --pidfile= sockserve $(ARGS)
@@ -25,16 +25,24 @@ types: .venv-dev/.made
 news: .venv-dev/.made
 	$(DEV) towncrier build --draft --version next >/dev/null
 
-docs: news
+api: .venv-dev/.made
+	rm -rf build/api
+	$(DEV) pydoctor
+
+docs: news api
 	$(DEV) pytest tests/docs/test_listings.py
 
-check: lint types news test
+check: lint types news api test
 
 bench: .venv-dev/.made
 	$(DEV) benchmarks $(ARGS)
 
 moves: .venv-dev/.made
 	$(DEV) benchmarks.moves $(ARGS)
+
+release: .venv-dev/.made
+	rm -rf dist
+	.venv-dev/bin/python .ci/release.py dist
 
 clean:
 	rm -rf .venv .venv-dev build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache

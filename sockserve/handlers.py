@@ -7,7 +7,7 @@ request shows.
 
 A class whose C{handle} is C{async def} is served on the reactor; one whose C{handle}
 is plain is served on a thread or in a child, with a real socket, exactly as
-L{socketserver}'s classes of the same names are.
+C{socketserver}'s classes of the same names are.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class BaseRequestHandler:
     """
     One instance serves one request.
 
-    Unlike L{socketserver.BaseRequestHandler}'s, the constructor only stores; the
+    Unlike C{socketserver.BaseRequestHandler}'s, the constructor only stores; the
     server calls C{setup}, C{handle} and C{finish}.
 
     @ivar request: a socket (plain C{handle}), a

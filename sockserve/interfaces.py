@@ -70,7 +70,7 @@ class DeadlineExpired(SockserveError, TimeoutError):
     """
     A deadline passed: what a handler waiting at that moment sees raised.
 
-    It is a L{TimeoutError}, so code written for C{socket.settimeout} catches it.
+    It is a C{TimeoutError}, so code written for C{socket.settimeout} catches it.
 
     @ivar phase: which deadline.
     """
@@ -115,7 +115,7 @@ class IHTTPRequestHandler(IRequestHandler):
 class IRequestServer(Interface):
     """
     The server object a handler sees as C{self.server}: the override points of
-    L{socketserver.BaseServer}, under the same names and called in the same order.
+    C{socketserver.BaseServer}, under the same names and called in the same order.
 
     C{request} is a socket for blocking handlers, a
     L{sockserve.streams.connection.StreamConnection} for coroutine stream handlers and a

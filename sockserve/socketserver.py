@@ -103,7 +103,7 @@ def _check(server: Any, make: Any) -> None:
 
 class BaseServer(_stdlib.BaseServer):
     """
-    L{socketserver.BaseServer}.  C{shutdown} is heard at once, whenever and from wherever it
+    C{socketserver.BaseServer}.  C{shutdown} is heard at once, whenever and from wherever it
     is called.
 
     @cvar deadlines: how long things may take.  By default only a TLS handshake has a limit.
@@ -188,7 +188,7 @@ class BaseServer(_stdlib.BaseServer):
 
 
 class TCPServer(BaseServer, _stdlib.TCPServer):
-    """L{socketserver.TCPServer}.  When it listens for TLS, nobody waits for another's handshake."""
+    """C{socketserver.TCPServer}.  When it listens for TLS, nobody waits for another's handshake."""
 
     def __init__(
         self, server_address: Any, RequestHandlerClass: Any, bind_and_activate: bool = True
@@ -221,24 +221,24 @@ class TCPServer(BaseServer, _stdlib.TCPServer):
 
 
 class UDPServer(TCPServer, _stdlib.UDPServer):
-    """L{socketserver.UDPServer}."""
+    """C{socketserver.UDPServer}."""
 
 
 class UnixStreamServer(TCPServer, _stdlib.UnixStreamServer):
-    """L{socketserver.UnixStreamServer}."""
+    """C{socketserver.UnixStreamServer}."""
 
 
 class UnixDatagramServer(UDPServer, _stdlib.UnixDatagramServer):
-    """L{socketserver.UnixDatagramServer}."""
+    """C{socketserver.UnixDatagramServer}."""
 
 
 class ForkingMixIn(_stdlib.ForkingMixIn):
-    """L{socketserver.ForkingMixIn}."""
+    """C{socketserver.ForkingMixIn}."""
 
 
 class ThreadingMixIn(_stdlib.ThreadingMixIn):
     """
-    L{socketserver.ThreadingMixIn}, with no more than L{max_threads} threads, which are used
+    C{socketserver.ThreadingMixIn}, with no more than L{max_threads} threads, which are used
     again; and a connection to one of C{http.server}'s handlers takes one only while a request
     that has arrived on it is being answered.
 
@@ -288,31 +288,31 @@ class ThreadingMixIn(_stdlib.ThreadingMixIn):
 
 
 class ThreadingTCPServer(ThreadingMixIn, TCPServer, _stdlib.ThreadingTCPServer):
-    """L{socketserver.ThreadingTCPServer}."""
+    """C{socketserver.ThreadingTCPServer}."""
 
 
 class ThreadingUDPServer(ThreadingMixIn, UDPServer, _stdlib.ThreadingUDPServer):
-    """L{socketserver.ThreadingUDPServer}."""
+    """C{socketserver.ThreadingUDPServer}."""
 
 
 class ThreadingUnixStreamServer(
     ThreadingMixIn, UnixStreamServer, _stdlib.ThreadingUnixStreamServer
 ):
-    """L{socketserver.ThreadingUnixStreamServer}."""
+    """C{socketserver.ThreadingUnixStreamServer}."""
 
 
 class ThreadingUnixDatagramServer(
     ThreadingMixIn, UnixDatagramServer, _stdlib.ThreadingUnixDatagramServer
 ):
-    """L{socketserver.ThreadingUnixDatagramServer}."""
+    """C{socketserver.ThreadingUnixDatagramServer}."""
 
 
 class ForkingTCPServer(ForkingMixIn, TCPServer, _stdlib.ForkingTCPServer):
-    """L{socketserver.ForkingTCPServer}."""
+    """C{socketserver.ForkingTCPServer}."""
 
 
 class ForkingUDPServer(ForkingMixIn, UDPServer, _stdlib.ForkingUDPServer):
-    """L{socketserver.ForkingUDPServer}."""
+    """C{socketserver.ForkingUDPServer}."""
 
 
 class ForkingUnixStreamServer(
@@ -320,7 +320,7 @@ class ForkingUnixStreamServer(
     UnixStreamServer,
     getattr(_stdlib, "ForkingUnixStreamServer", _stdlib.UnixStreamServer),  # type: ignore[misc]
 ):
-    """L{socketserver.ForkingUnixStreamServer}, which came with Python 3.12."""
+    """C{socketserver.ForkingUnixStreamServer}, which came with Python 3.12."""
 
 
 class ForkingUnixDatagramServer(
@@ -328,4 +328,4 @@ class ForkingUnixDatagramServer(
     UnixDatagramServer,
     getattr(_stdlib, "ForkingUnixDatagramServer", _stdlib.UnixDatagramServer),  # type: ignore[misc]
 ):
-    """L{socketserver.ForkingUnixDatagramServer}, which came with Python 3.12."""
+    """C{socketserver.ForkingUnixDatagramServer}, which came with Python 3.12."""

@@ -1,65 +1,105 @@
-"""The wheel, as a user gets it: built, installed into an empty environment, found by twistd."""
+"""A release, as C{make release} makes it: built, checked, installed in empty environments, run."""
 
-import os
+import importlib.util
 import subprocess
 import sys
-import venv
-import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-
-pytestmark = pytest.mark.slow
-
-
-def _run(*command: str | Path, cwd: Path) -> str:
-    # Nothing of the environment the tests run in may help, nor the source tree.
-    environ = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    done = subprocess.run(
-        command, cwd=cwd, env=environ, text=True, capture_output=True, stdin=subprocess.DEVNULL
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+PROGRAM = ROOT / ".ci/release.py"
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from the source distribution, so that this too is known to be whole."""
-    dist = tmp_path_factory.mktemp("dist")
-    _run(sys.executable, "-m", "build", "--outdir", dist, ROOT, cwd=dist)
-    (built,) = dist.glob("*.whl")
-    return built
+@pytest.fixture
+def release() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("release", PROGRAM)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-@pytest.fixture(scope="module")
-def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment that holds the wheel and what it depends on."""
-    home = tmp_path_factory.mktemp("empty")
-    venv.create(home, with_pip=True)
-    _run(home / "bin/python", "-m", "pip", "install", wheel, cwd=home)
-    return home / "bin/python"
-
-
-def test_wheel_holds_the_package_and_the_plugin_only(wheel: Path) -> None:
-    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+@pytest.fixture
+def wheel() -> set[str]:
+    """The names in a wheel that is whole."""
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "sockserve").rglob("*.py")}
-    plugin = "twisted/plugins/sockserve_plugin.py"
-    assert names == sources | {"sockserve/py.typed", plugin}
+    about = {f"sockserve-1.dist-info/{name}" for name in ("METADATA", "licenses/LICENSE")}
+    return sources | about | {"sockserve/py.typed", "twisted/plugins/sockserve_plugin.py"}
 
 
-def test_wheel_carries_the_licence(wheel: Path) -> None:
-    assert [n for n in zipfile.ZipFile(wheel).namelist() if n.endswith("licenses/LICENSE")]
+@pytest.fixture
+def source(release: ModuleType) -> set[str]:
+    """The names in a source distribution that is whole."""
+    paths = [path for folder in release.FOLDERS for path in (ROOT / folder).rglob("*")]
+    names = [path.relative_to(ROOT).as_posix() for path in paths if "__pycache__" not in path.parts]
+    return {f"sockserve-1/{name}" for name in [*names, *release.FILES, "PKG-INFO"]}
 
 
-def test_twistd_lists_sockserve(python: Path, tmp_path: Path) -> None:
-    listed = _run(python.with_name("twistd"), "--help", cwd=tmp_path)
-    assert [line for line in listed.splitlines() if line.split()[:1] == ["sockserve"]]
+@pytest.mark.slow
+def test_release_is_whole_and_runs_where_nothing_else_is_installed(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, PROGRAM, tmp_path / "dist"],
+        text=True,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stderr
+    built = sorted(path.name for path in (tmp_path / "dist").iterdir())
+    assert [name.rpartition(".")[2] for name in built] == ["whl", "gz"]
+    assert done.stdout.splitlines() == [f"{name}: whole, can be installed, runs" for name in built]
 
 
-def test_installed_sockserve_is_whole(python: Path, tmp_path: Path) -> None:
-    _run(python, "-m", "pip", "check", cwd=tmp_path)
-    said = _run(python, "-c", "import sockserve; print(sockserve.__file__)", cwd=tmp_path)
-    assert Path(said.strip()).is_relative_to(python.parents[1])
-    _run(python.with_name("twistd"), "sockserve", "--help", cwd=tmp_path)
+def test_release_is_built_into_an_empty_folder_only(release: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "sockserve-0.0.1.tar.gz").touch()
+    with pytest.raises(SystemExit, match="not empty"):
+        release.main(tmp_path)
+
+
+def test_whole_distributions_pass(release: ModuleType, wheel: set[str], source: set[str]) -> None:
+    release.check_wheel(wheel)
+    release.check_source(source)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sockserve/py.typed",
+        "sockserve/http/__init__.py",
+        "sockserve-1.dist-info/licenses/LICENSE",
+        "twisted/plugins/sockserve_plugin.py",
+    ],
+)
+def test_wheel_that_lacks_a_file_is_refused(
+    name: str, release: ModuleType, wheel: set[str]
+) -> None:
+    with pytest.raises(SystemExit, match="missing"):
+        release.check_wheel(wheel - {name})
+
+
+@pytest.mark.parametrize("name", ["twisted/__init__.py", "tests/tools.py", "sockserve/notes.txt"])
+def test_wheel_with_a_file_too_many_is_refused(
+    name: str, release: ModuleType, wheel: set[str]
+) -> None:
+    with pytest.raises(SystemExit, match=f"too much.*{name}"):
+        release.check_wheel(wheel | {name})
+
+
+@pytest.mark.parametrize(
+    "name", ["CHANGELOG.md", "LICENSE", "docs/README.md", "tests/tools.py", "sockserve/py.typed"]
+)
+def test_source_that_lacks_a_file_is_refused(
+    name: str, release: ModuleType, source: set[str]
+) -> None:
+    with pytest.raises(SystemExit, match=f"missing.*{name}"):
+        release.check_source(source - {f"sockserve-1/{name}"})
+
+
+@pytest.mark.parametrize("name", ["build/api/index.html", "tests/__pycache__/tools.pyc", ".env"])
+def test_source_with_a_file_too_many_is_refused(
+    name: str, release: ModuleType, source: set[str]
+) -> None:
+    with pytest.raises(SystemExit, match="too much"):
+        release.check_source(source | {f"sockserve-1/{name}"})

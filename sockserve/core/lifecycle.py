@@ -2,7 +2,7 @@
 The lifecycle: which of a server's and a handler's methods run, in which order, and
 what runs when one of them raises.
 
-This room owns that order, which is L{socketserver}'s of CPython 3.14.  It must not
+This room owns that order, which is C{socketserver}'s of CPython 3.14.  It must not
 know transports, threads or deadlines: it runs wherever it is called.
 """
 

@@ -4,7 +4,7 @@ Tasks: one coroutine driven on the reactor, cheaply.
 This room owns the driving: resuming, cancelling, and telling when it is over.  It
 must not know what the coroutine does or what a connection is.
 
-Why not L{twisted.internet.defer.ensureDeferred}: a coroutine that waits for the
+Why not C{twisted.internet.defer.ensureDeferred}: a coroutine that waits for the
 next line does so tens of thousands of times a second, and there each time makes, chains
 and unwinds a Deferred.  Here a stream hands out a L{Wakeup}, which the driver resumes
 directly: a third of the time.  To anyone else a L{Wakeup} is an ordinary Deferred, so

@@ -1,5 +1,5 @@
 """
-Loops: what C{serve_forever} does for a server of L{socketserver}'s kind, on the thread that
+Loops: what C{serve_forever} does for a server of C{socketserver}'s kind, on the thread that
 calls it.
 
 This room owns waiting for requests and for the word to stop, without polling for the latter,
@@ -33,7 +33,7 @@ _log = Logger()
 #: C{serve_forever}'s default.
 POLL_SECONDS = 0.5
 
-#: L{socketserver}'s choice: it takes no descriptor of its own.
+#: C{socketserver}'s choice: it takes no descriptor of its own.
 _Selector: type[selectors.BaseSelector] = getattr(
     selectors, "PollSelector", selectors.SelectSelector
 )

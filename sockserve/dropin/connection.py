@@ -1,5 +1,5 @@
 """
-Adopted: the requests of a server object of L{socketserver}'s kind, one by one.
+Adopted: the requests of a server object of C{socketserver}'s kind, one by one.
 
 This room owns a connection as such a server's own methods and its handler have it, whether it
 is the reactor's until a request has arrived on it or its handler's from the first byte to the

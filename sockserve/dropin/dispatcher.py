@@ -1,11 +1,11 @@
 """
-RequestDispatcher: the requests of a server object of L{socketserver}'s kind, served by sockserve's
+RequestDispatcher: the requests of a server object of C{socketserver}'s kind, served by sockserve's
 workers under its deadlines.
 
 This room owns how a request that such a server has taken (L{RequestDispatcher.take}) reaches a
 worker thread, or, when it is a connection to one of C{http.server}'s handlers, the reactor until a
 request has arrived on it; and waiting for those that are not over.  The server's own methods
-are called as L{socketserver.ThreadingMixIn} calls them.  It must not know how the server gets
+are called as C{socketserver.ThreadingMixIn} calls them.  It must not know how the server gets
 its requests.
 """
 

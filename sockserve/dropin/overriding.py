@@ -2,7 +2,7 @@
 Overriding: which methods of a server object are the program's own, and how its requests are
 taken over.
 
-This room owns the comparison with L{socketserver}'s methods, and the place in a server's
+This room owns the comparison with C{socketserver}'s methods, and the place in a server's
 classes where C{process_request} is replaced.  It must not know what becomes of a request.
 """
 
@@ -19,7 +19,7 @@ _KNOWN_MODULES = ("socketserver", "sockserve.socketserver")
 
 
 def is_overridden(owner: Any, name: str) -> bool:
-    """Whether a server, or a handler class, has a method of its own, not L{socketserver}'s."""
+    """Whether a server, or a handler class, has a method of its own, not C{socketserver}'s."""
     method = getattr(owner, name, None)
     if method is None:
         return False
@@ -30,7 +30,7 @@ def is_overridden(owner: Any, name: str) -> bool:
 
 def accepts_takeover(server: Any) -> bool:
     """
-    Whether L{take_over} gets the requests of a server: it has L{socketserver}'s
+    Whether L{take_over} gets the requests of a server: it has C{socketserver}'s
     C{process_request}, or one that calls that by C{super()}, and no children.
     """
     if isinstance(server, socketserver.ForkingMixIn):
@@ -64,9 +64,9 @@ def _calls_super(server: Any) -> bool:
 
 def take_over(server: Any, take: Callable[[Any, Any], None]) -> None:
     """
-    Have C{take} in place of L{socketserver}'s C{process_request}; L{accepts_takeover} has said so.
+    Have C{take} in place of C{socketserver}'s C{process_request}; L{accepts_takeover} has said so.
     Where a program's own calls that by C{super()}, the server is of another class from now on,
-    with C{take} between the program's classes and L{socketserver}'s.
+    with C{take} between the program's classes and C{socketserver}'s.
     """
     name, cls = "process_request", type(server)
     if not is_overridden(server, name):

@@ -1,5 +1,5 @@
 """
-Objects: server objects of L{socketserver}'s kind as parts of a Twisted application.
+Objects: server objects of C{socketserver}'s kind as parts of a Twisted application.
 
 This room owns when the loop of such an object runs, what its end means, and who is admitted to
 it.  It must not know option strings, nor how requests are served (L{sockserve.dropin.dispatcher}).
@@ -79,7 +79,7 @@ _RUNNING = (_State.SERVING, _State.SUSPENDED)
 
 class SocketServerService(Service):
     """
-    A server object of L{socketserver}'s kind, the standard library's or ours, as a service.
+    A server object of C{socketserver}'s kind, the standard library's or ours, as a service.
     It serves as it stands, on a thread of its own in place of the one that would call
     C{serve_forever}; requests are served by sockserve's threads (one, without
     C{ThreadingMixIn}) under its deadlines and caps, unless it has C{ForkingMixIn}, or a

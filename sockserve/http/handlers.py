@@ -1,7 +1,7 @@
 """
 HTTP request handlers: the class users derive from.
 
-This room owns what L{http.server.BaseHTTPRequestHandler} calls its interface: the
+This room owns what C{http.server.BaseHTTPRequestHandler} calls its interface: the
 attributes that tell of the request and the methods that make the response.  It must not
 know connections, or whether the reactor or a thread runs it.
 """
@@ -93,7 +93,7 @@ class HTTPRequestHandler(BaseRequestHandler):
     One instance answers one request: write C{do_GET} and so on, each C{async def}, to run
     on the reactor, or plain, to run on a worker thread.
 
-    The names are L{http.server.BaseHTTPRequestHandler}'s.  A method that is C{async def}
+    The names are C{http.server.BaseHTTPRequestHandler}'s.  A method that is C{async def}
     has awaitable streams (L{sockserve.streams.reader.StreamReader},
     L{sockserve.http.responses.CoroutineResponse}), a plain one has files, its C{rfile}
     being the whole body, and a socket as C{self.connection}.

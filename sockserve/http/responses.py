@@ -69,7 +69,7 @@ class Response(ResponseFraming):
     @ivar sent: bytes of its body that have left, without their framing.
     """
 
-    #: Defaults of the class' own: what a request does not change costs it nothing.
+    # Defaults of the class' own: what a request does not change costs it nothing.
     status = 0
     sent = 0
     #: The head that has not left yet, without its last lines.

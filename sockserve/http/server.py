@@ -40,11 +40,11 @@ if hasattr(_stdlib, "CGIHTTPRequestHandler"):  # until Python 3.15
 
 
 class HTTPServer(socketserver.TCPServer, _stdlib.HTTPServer):
-    """L{http.server.HTTPServer}."""
+    """C{http.server.HTTPServer}."""
 
 
 class ThreadingHTTPServer(socketserver.ThreadingMixIn, HTTPServer, _stdlib.ThreadingHTTPServer):
-    """L{http.server.ThreadingHTTPServer}."""
+    """C{http.server.ThreadingHTTPServer}."""
 
     daemon_threads = True
 
@@ -101,7 +101,7 @@ class ThreadingHTTPSServer(
 
 class SimpleHTTPRequestHandler(_stdlib.SimpleHTTPRequestHandler):
     """
-    L{http.server.SimpleHTTPRequestHandler}.
+    C{http.server.SimpleHTTPRequestHandler}.
 
     @cvar index_pages: what is sent for a folder, if it has one of them; Python 3.12's.
     """

@@ -1,7 +1,7 @@
 """
 The server object: what a handler sees as C{self.server}.
 
-This room owns the override points of L{socketserver.BaseServer} with their defaults,
+This room owns the override points of C{socketserver.BaseServer} with their defaults,
 and what a server of any kind of request has: its handler, deadlines, workers and
 counters.  It must not know transports.
 """
@@ -69,7 +69,7 @@ def _has_timeout(request: Any) -> bool:
 class RequestServer:
     """
     What stream and datagram servers share.  Override any of the methods under
-    I{Override points}; they are called as L{socketserver} calls them, on the reactor
+    I{Override points}; they are called as C{socketserver} calls them, on the reactor
     thread or where the handler runs, as each says.
 
     @ivar server_address: what is listened on, as C{socket.getsockname()} gives it; set

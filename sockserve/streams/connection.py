@@ -72,7 +72,7 @@ class StreamConnection:
     def settimeout(self, seconds: float | None) -> None:
         """
         How long a read may wait for a byte, instead of the C{idle} deadline; then it
-        raises L{TimeoutError}, and the connection goes on.
+        raises C{TimeoutError}, and the connection goes on.
         """
         self.rfile.settimeout(seconds)
 

@@ -55,11 +55,11 @@ class StreamReader:
     """
     What a coroutine handler reads from: C{self.rfile}.
 
-    The names and results are those of L{asyncio.StreamReader} and of the file
+    The names and results are those of C{asyncio.StreamReader} and of the file
     objects C{socket.makefile} makes; end of file is C{b""}.  One read at a time.
 
     Every method that waits raises L{DeadlineExpired} when a deadline of the connection
-    passes and L{ConnectionError} when the connection broke, once; after that there is
+    passes and C{ConnectionError} when the connection broke, once; after that there is
     only end of file.  (Not after a timeout the handler itself has set.)
 
     @ivar limit: the longest line or separated piece in bytes that is gathered when

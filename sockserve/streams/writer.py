@@ -73,9 +73,9 @@ class StreamWriter:
 
     On a plain transport with nothing queued, bytes go to the kernel at once, and
     only what it did not take is queued (with the reactor asking for more when there
-    is room: L{IPullProducer}).  That saves two C{epoll_ctl} and a turn of the loop
+    is room: C{IPullProducer}).  That saves two C{epoll_ctl} and a turn of the loop
     for almost every write.  A wrapped transport (TLS, PROXY) buffers by itself and
-    says when to pause (L{IPushProducer}).
+    says when to pause (C{IPushProducer}).
 
     @ivar corked: whether the handler runs just now and its output is held back.
     """

@@ -3,6 +3,8 @@ Testing: run request handlers without a network, for users' own tests.
 
 This page shows what its rooms own; they must not know services or options.
 
+In a test module::
+
     from sockserve.testing import run_http, run_stream
 
     def test_echo():

@@ -140,7 +140,7 @@ class HTTPExchange(Exchange):
 
     A blocking handler runs within L{receive}, once its request has arrived.
 
-    @ivar clock: the L{Clock} its deadlines run on, and C{self.server.reactor}.
+    @ivar clock: the C{Clock} its deadlines run on, and C{self.server.reactor}.
     @ivar done: whether the connection is over.
     @ivar expired: the phase whose deadline passed, or None.
     """

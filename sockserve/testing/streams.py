@@ -123,7 +123,7 @@ class StreamExchange(Exchange):
     """
     A connection to a coroutine handler, step by step, on a clock that stands still.
 
-    @ivar clock: the L{Clock} its deadlines run on.
+    @ivar clock: the C{Clock} its deadlines run on.
     @ivar done: whether the request is over.
     @ivar expired: the phase whose deadline passed, or None.
     """

@@ -92,7 +92,7 @@ def open_beneath(root: str, segments: Sequence[str]) -> tuple[int, os.stat_resul
         and its status.
     @raise FileNotFoundError: there is none, or it is neither file nor folder.
     @raise OutsideRoot: a link leads out of C{root}.
-    @raise OSError: anything else that L{os.open} raises.
+    @raise OSError: anything else that C{os.open} raises.
     """
     try:
         return _walk(root, segments)

@@ -92,7 +92,7 @@ def _not_closed(failure: Failure) -> None:
 class FileRequestHandler(HTTPRequestHandler):
     """
     Answers GET and HEAD with the files of a folder, as
-    L{http.server.SimpleHTTPRequestHandler} does, with its names for what can be
+    C{http.server.SimpleHTTPRequestHandler} does, with its names for what can be
     overridden, and with ranges, all preconditions, and no way out of the folder.
 
     C{functools.partial(FileRequestHandler, directory="/srv/site")} is a handler, too.
@@ -103,7 +103,7 @@ class FileRequestHandler(HTTPRequestHandler):
         folder that has; C{/.well-known/} is served in any case.  It is the names in
         requests that count: a link C{site -> .releases/7} is followed.
     @cvar index_pages: what to send for a folder, if one of them is in it.
-    @cvar extensions_map: content types by the end of the name; before L{mimetypes}.
+    @cvar extensions_map: content types by the end of the name; before C{mimetypes}.
     @cvar default_content_type: the content type of files with any other name.
     """
 

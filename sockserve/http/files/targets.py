@@ -64,7 +64,7 @@ def parse_target(target: str) -> Target:
 
     It is decoded first, as the stdlib does: a C{%2F} is a slash, since no name has one,
     and C{%2e%2e} no less a step up than C{..}.  A C{%} that encodes nothing stands for
-    itself.  Names are as L{os.fsdecode} gives them, so that any bytes can be one.
+    itself.  Names are as C{os.fsdecode} gives them, so that any bytes can be one.
 
     @param target: as it was sent, each of its bytes a character.
     """
