@@ -2,55 +2,83 @@
 # virtual environment it needs. ARGS goes to the program that is run:
 #     make serve ARGS='--listen tcp:7000 --handler mypkg.echo:Echo'
 #     make test ARGS='-k deadlines'
-# Another interpreter: make clean, then make test PYTHON=python3.13
+#     make test ARGS='-n0 --pdb tests/core'
+# Another interpreter gets an environment of its own, here .venv-dev-3.13:
+#     make test PYTHON=python3.13
 
 PYTHON ?= python3
-DEV = .venv-dev/bin/python -m
+VENV = .venv-dev$(patsubst python%,-%,$(filter-out python python3,$(notdir $(PYTHON))))
+DEV = $(VENV)/bin/python -m
 
-.PHONY: serve test lint types news api docs check bench moves release clean
+# Without it, each of pytest's workers would compile all tests in each run.
+unexport PYTHONDONTWRITEBYTECODE
+# Tests mostly wait, so more of them run side by side than there are cores.
+TEST = pytest -n 6 --dist loadgroup
+# Those in memory do not, and are the ones that are not in or below these.
+REAL = differential docs integration programs stdlib test_packaging.py
+QUICK = pytest -n 2 --dist load $(REAL:%=--ignore=tests/%)
+# What is tested branch by branch.
+PURE = */core/statistics.py,*/http/h1/*,*/http/files/ranges.py,*/http/files/targets.py
+
+.PHONY: serve test quick oldest coverage lint types news api docs check bench moves release clean
 
 serve: .venv/.made
 	.venv/bin/twistd --nodaemon --pidfile= sockserve $(ARGS)
 
-test: .venv-dev/.made
-	$(DEV) pytest $(ARGS)
+test: $(VENV)/.made
+	$(DEV) $(TEST) $(ARGS)
 
-lint: .venv-dev/.made
+quick: $(VENV)/.made
+	$(DEV) $(QUICK) $(ARGS)
+
+oldest: .venv-dev-oldest/.made
+	.venv-dev-oldest/bin/python -m $(QUICK) $(ARGS)
+
+coverage: $(VENV)/.made
+	$(DEV) coverage erase
+	$(DEV) coverage run -m $(QUICK) $(ARGS)
+	$(DEV) coverage combine --quiet
+	$(DEV) coverage report --skip-covered
+	$(DEV) coverage report --show-missing --fail-under=100 --include='$(PURE)'
+
+lint: $(VENV)/.made
 	$(DEV) ruff check
 	$(DEV) ruff format --check
 
-types: .venv-dev/.made
+types: $(VENV)/.made
 	$(DEV) mypy
 
-news: .venv-dev/.made
+news: $(VENV)/.made
 	$(DEV) towncrier build --draft --version next >/dev/null
 
-api: .venv-dev/.made
+api: $(VENV)/.made
 	rm -rf build/api
 	$(DEV) pydoctor
 
 docs: news api
 	$(DEV) pytest tests/docs/test_listings.py
 
-check: lint types news api test
+check: lint types news api test coverage
 
-bench: .venv-dev/.made
+bench: $(VENV)/.made
 	$(DEV) benchmarks $(ARGS)
 
-moves: .venv-dev/.made
+moves: $(VENV)/.made
 	$(DEV) benchmarks.moves $(ARGS)
 
-release: .venv-dev/.made
+release: $(VENV)/.made
 	rm -rf dist
-	.venv-dev/bin/python .ci/release.py dist
+	$(VENV)/bin/python .ci/release.py dist
 
 clean:
-	rm -rf .venv .venv-dev build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-dev* build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -f twisted/plugins/dropin.cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv-dev/.made: EXTRAS = [dev]
-.venv/.made .venv-dev/.made: pyproject.toml
+$(VENV)/.made .venv-dev-oldest/.made: EXTRAS = [dev]
+# Each dependency that names its oldest version, in that.
+.venv-dev-oldest/.made: PINS = $(shell sed -n '/^dependencies/,/^]/ s/^ *"\(.*\)>=\(.*\)",$$/"\1==\2"/p' pyproject.toml)
+$(sort .venv/.made $(VENV)/.made .venv-dev-oldest/.made): pyproject.toml
 	@command -v "$(PYTHON)" >/dev/null || \
 	    { echo "sockserve: no $(PYTHON) here; name one: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.version_info >= (3, 11) or sys.exit("sockserve needs \
@@ -58,5 +86,5 @@ clean:
 	% sys.version_info[:2])'
 	rm -rf $(@D)
 	"$(PYTHON)" -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --editable '.$(EXTRAS)'
+	$(@D)/bin/python -m pip install --quiet --editable '.$(EXTRAS)' $(PINS)
 	@touch $@

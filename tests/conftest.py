@@ -5,7 +5,7 @@ import inspect
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -38,6 +38,25 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+_reactor_stopped = threading.Event()
+
+
+def pytest_sessionstart() -> None:
+    from twisted.internet import reactor
+
+    reactor.addSystemEventTrigger("after", "shutdown", _reactor_stopped.set)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """End the run when a test has stopped the reactor, which starts but once a process."""
+    done = yield
+    if _reactor_stopped.is_set():
+        # By what this test did, or the one before as its last act: a stop takes a turn.
+        item.session.shouldstop = f"the reactor has stopped in {item.nodeid}, or just before it"
+    return done
+
+
 @pytest.fixture(scope="session")
 def _warm_reactor() -> None:
     """Have what a process opens once, for good: the reactor's wakers, the fd kept for EMFILE."""
@@ -64,13 +83,14 @@ def no_leaks(_warm_reactor: None) -> Iterator[None]:
         from twisted.internet import reactor
         from twisted.internet.task import deferLater
 
+        if _held() - before:
+            gc.collect()  # which takes as long as most tests, so only where it can help
         deadline = reactor.seconds() + _SETTLE_SECONDS
         while (new := _held() - before) and reactor.seconds() < deadline:
             await deferLater(reactor, 0.01)
         return {str(thing) for thing in new}
 
     yield
-    gc.collect()
     left = _in_reactor(left_behind)
     if left:
         pytest.fail("left behind:\n  " + "\n  ".join(sorted(left)), pytrace=False)

@@ -277,7 +277,9 @@ def test_sockets_of_a_class_of_the_programs_own(modules):
 
 @BOTH
 @SERVERS
-@pytest.mark.parametrize("handler", [None, 1, lambda *arguments: None], ids=repr)
+@pytest.mark.parametrize(
+    "handler", [None, 1, lambda *arguments: None], ids=["None", "1", "function"]
+)
 @blocking
 def test_a_finish_request_needs_no_handlers(modules, kind, handler):
     class Server(getattr(modules.socketserver, kind)):
