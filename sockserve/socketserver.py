@@ -251,19 +251,19 @@ class ThreadingMixIn(_stdlib.ThreadingMixIn):
     max_threads: int = DEFAULT_MAX_THREADS
     parks_connections: bool = True
 
-    _adoption: RequestDispatcher | None = None
+    _dispatcher: RequestDispatcher | None = None
 
     @override
     def process_request(self, request: Any, client_address: Any) -> None:
         """Have a thread of the pool call C{process_request_thread}."""
-        adoption = self._adoption
-        if adoption is None or not adoption.is_alive():
-            adoption = self.__adopt()
-        adoption.take(request, client_address)
+        dispatcher = self._dispatcher
+        if dispatcher is None or not dispatcher.is_alive():
+            dispatcher = self.__make_dispatcher()
+        dispatcher.take(request, client_address)
 
-    def __adopt(self) -> RequestDispatcher:
+    def __make_dispatcher(self) -> RequestDispatcher:
         """The first request has come; on two threads at once, perhaps."""
-        vars(self).pop("_adoption", None)  # a parent's
+        vars(self).pop("_dispatcher", None)  # a parent's
         made = RequestDispatcher(
             self,
             running_reactor(),
@@ -272,19 +272,19 @@ class ThreadingMixIn(_stdlib.ThreadingMixIn):
             deadlines=getattr(self, "deadlines", DEFAULT_DEADLINES),
             parks=self.parks_connections,
         )
-        adoption: RequestDispatcher = vars(self).setdefault("_adoption", made)
-        if adoption is made and not self.daemon_threads:
-            wait_at_exit(adoption)
+        dispatcher: RequestDispatcher = vars(self).setdefault("_dispatcher", made)
+        if dispatcher is made and not self.daemon_threads:
+            wait_at_exit(dispatcher)
             if self.block_on_close:
-                self._threads = adoption
-        return adoption
+                self._threads = dispatcher
+        return dispatcher
 
     @override
     def server_close(self) -> None:
         """Also wait for what is being served, as C{block_on_close} says."""
         super().server_close()
-        if self._adoption is not None:
-            self._adoption.close(waits=self._threads is self._adoption)
+        if self._dispatcher is not None:
+            self._dispatcher.close(waits=self._threads is self._dispatcher)
 
 
 class ThreadingTCPServer(ThreadingMixIn, TCPServer, _stdlib.ThreadingTCPServer):

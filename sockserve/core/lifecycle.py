@@ -9,6 +9,7 @@ know transports, threads or deadlines: it runs wherever it is called.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from twisted.logger import Logger
@@ -62,11 +63,18 @@ def verify_and_process(server: IRequestServer, request: Any, client_address: Any
     return False
 
 
-def serve(server: IRequestServer, request: Any, client_address: Any) -> Outcome:
+def serve(
+    server: IRequestServer,
+    request: Any,
+    client_address: Any,
+    served: Callable[[], object] | None = None,
+) -> Outcome:
     """
     Serve one request from start to end, blocking, as
     C{ThreadingMixIn.process_request_thread} does.  Runs on a worker thread or in a
     child.
+
+    @param served: called when the handler is done, while the request is still open.
     """
     outcome = _OK
     try:
@@ -75,7 +83,11 @@ def serve(server: IRequestServer, request: Any, client_address: Any) -> Outcome:
         outcome = server.outcome_of(request, error)
         server.handle_error(request, client_address)
     finally:
-        server.shutdown_request(request)
+        try:
+            if served is not None:
+                served()
+        finally:
+            server.shutdown_request(request)
     return outcome
 
 

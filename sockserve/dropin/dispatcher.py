@@ -105,7 +105,7 @@ class RequestDispatcher:
         self._pool = _Pool(reactor, threads, type(server).__qualname__, option)
         self.factory = AdoptedFactory(
             make,
-            adoption=self,
+            dispatcher=self,
             reactor=reactor,
             concurrency=None if own and handler_kind(make).is_coroutine else self._pool,
             deadlines=deadlines,

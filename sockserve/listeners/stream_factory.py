@@ -158,14 +158,6 @@ class StreamFactory(StreamServer, ServerFactory):
         return None
 
     @override
-    def shutdown_request(self, request: Any) -> None:
-        """End the request's output, then close it.  Where the handler ran."""
-        channel = self.channels.get(request)
-        if channel is not None:
-            channel.record_traffic()
-        super().shutdown_request(request)
-
-    @override
     def close_request(self, request: Any) -> None:
         """Close the request.  Where the handler ran; with C{fork} in the parent too."""
         channel = self.channels.get(request)

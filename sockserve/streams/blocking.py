@@ -70,7 +70,10 @@ class _SocketChannel(Channel):
         """Runs on the worker thread or in the child."""
         if os.getpid() != self._process:
             self.serve_in_child()
-        return serve(self.factory, self.request, self.protocol.client_address)
+        return serve(self.factory, self.request, self.protocol.client_address, self.record_traffic)
+
+    def record_traffic(self) -> None:
+        """The handler is done: note what only the connection itself can tell.  Any thread."""
 
     @property
     def descriptors(self) -> tuple[int]:
@@ -188,6 +191,8 @@ class LentSocketChannel(_SocketChannel):
     @override
     def request_closing(self) -> None:
         if not self.parts & Pending.HANDLER:
+            # Refused, withdrawn, or served by means of an override's own.
+            self.record_traffic()
             self.factory.reactor.callFromThread(self._part_ended, Pending.CONNECTION)
 
     def deadline_applies(self, phase: Phase) -> bool:

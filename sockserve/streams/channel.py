@@ -139,9 +139,6 @@ class Channel:
         """End the request now, whatever is under way."""
         raise NotImplementedError
 
-    def record_traffic(self) -> None:
-        """The handler is done with the request, which is about to be ended.  Any thread."""
-
     def request_closing(self) -> None:
         """The server is about to close the request.  Any thread."""
 
