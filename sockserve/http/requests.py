@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from typing_extensions import override
 
@@ -72,6 +72,13 @@ class BodyReader(StreamReader):
         self._timer.arm(Phase.IDLE if self._own_timeout else Phase.BODY, seconds)
 
 
+class Answering(Protocol):
+    """What a connection needs of the cycle under way."""
+
+    def open_body(self) -> StreamReader:
+        """The stream of the request's body, made when somebody asks for it."""
+
+
 class RequestConnection(StreamConnection):
     """
     The connection of a coroutine HTTP handler, with the request it serves now.
@@ -80,7 +87,7 @@ class RequestConnection(StreamConnection):
     @ivar response: what answers it.
     """
 
-    __slots__ = ("_open_body", "_writer", "head", "response")
+    __slots__ = ("_cycle", "_writer", "head", "response")
 
     head: RequestHead
     response: CoroutineResponse
@@ -91,22 +98,30 @@ class RequestConnection(StreamConnection):
         writer: StreamWriter,
         addresses: tuple[Any, Any],
         close: Callable[[], None],
-        open_body: Callable[[], StreamReader],
     ) -> None:
         # Not the parent's: both streams belong to a request, not to the connection.
         self.transport = transport
         self._writer = writer
         self._addresses = addresses
         self._close = close
-        self._open_body = open_body
 
     def __repr__(self) -> str:
         return f"<RequestConnection peer={self._addresses[0]!r}>"
 
+    def begin(self, cycle: Answering, response: CoroutineResponse) -> None:
+        """Serve this request from now on."""
+        self._cycle = cycle
+        self.head = response.request
+        self.response = self.wfile = response  # type: ignore[assignment]
+
+    def reset(self) -> None:
+        """Keep nothing of a request that has been served."""
+        self._cycle = self.head = self.response = self.wfile = None  # type: ignore[assignment]
+
     @property
     def rfile(self) -> StreamReader:  # type: ignore[override]
         """The request's body."""
-        return self._open_body()
+        return self._cycle.open_body()
 
     @override
     async def start_tls(self, context: Any) -> None:
