@@ -88,7 +88,6 @@ class HTTPChannel(TransportChannel):
     @ivar parser: makes requests of what arrives.
     @ivar addresses: the client's and the server's, as a socket gives them.
     @ivar is_draining: whether the service stops.
-    @ivar is_paused: whether the transport is not read.
     """
 
     has_requests = True
@@ -107,7 +106,6 @@ class HTTPChannel(TransportChannel):
         self.parser = RequestParser(settings.is_stock)
         self.request = RequestConnection(self.transport, self.writer, addresses, self._close)
         self.is_draining = False
-        self.is_paused = False
         self._received = 0
         #: What handlers have sent without the writer.
         self._sent_by_handlers = 0
@@ -117,6 +115,8 @@ class HTTPChannel(TransportChannel):
         # For the request being answered
         self._cycle: RequestCycle | None = None
         self._discarded = 0
+        #: Whether there is something behind the last one already.
+        self._has_more = False
         if is_lendable(self.transport):
             self.transport.bufferSize = HEAD_READ_BYTES
         protocol.set_receiver(self.feed)
@@ -259,7 +259,7 @@ class HTTPChannel(TransportChannel):
                 make = BlockingCycle if may_block and self.settings.blocks(head) else CoroutineCycle
                 self._cycle = cycle = make(self, head, self._seconds())
                 cycle.start()
-                if self._state is not _READING or parser.is_empty():
+                if self._state is not _READING or not self._has_more:
                     return
         except RemoteProtocolError as error:
             self.refuse(error)
@@ -297,17 +297,6 @@ class HTTPChannel(TransportChannel):
         if parser.buffered > HIGH_WATER_BYTES:
             self.pause()
 
-    def pause(self) -> None:
-        """Read no more from the client."""
-        self.is_paused = True
-        self.transport.pauseProducing()
-
-    def resume(self) -> None:
-        """Undo L{pause}."""
-        if self.is_paused:
-            self.is_paused = False
-            self.transport.resumeProducing()
-
     def switch(self, receive: Callable[[bytes], object]) -> None:
         """What arrives from now on is no HTTP, and goes to C{receive}."""
 
@@ -322,13 +311,7 @@ class HTTPChannel(TransportChannel):
     def request_finished(
         self, response: Response, outcome: Outcome, began: float, breaks: bool = False
     ) -> None:
-        """
-        The current request's handler has come to its end: go on to the next request, unless the
-        connection ends with this response.
-
-        @param began: when the request's head came.
-        @param breaks: whether the client must see the connection break.
-        """
+        """The handler has come to its end: go on to the next request, or end the connection."""
         now = self.account(response, outcome, began)
         self._cycle = None
         if breaks:
@@ -375,8 +358,10 @@ class HTTPChannel(TransportChannel):
             self.resume()
 
     def _await_next(self, now: float) -> None:
-        self.parser.next_request()
-        self.request.reset()  # an idle connection keeps nothing of what it has served
+        self._has_more = self.parser.next_request()
+        # An idle connection keeps nothing of what it has served.
+        request: Any = self.request
+        request.cycle = request.head = request.response = request.wfile = None
         if self.writer.queued_bytes > HIGH_WATER_BYTES:
             # A client that asks on and on without reading is not answered on and on.
             self._state = ChannelState.FLUSHING
@@ -384,7 +369,7 @@ class HTTPChannel(TransportChannel):
             return
         self._state = _READING
         self.timer.arm_from(now, _PHASE_IDLE, self.deadlines.idle)
-        if self.is_draining and self.parser.is_empty():
+        if self.is_draining and not self._has_more:
             self.shut_down()
 
     def _flushed(self, result: Any, error: BaseException | None) -> None:
@@ -398,12 +383,7 @@ class HTTPChannel(TransportChannel):
     def refuse(
         self, error: RemoteProtocolError, head: RequestHead | None = None, began: float = 0.0
     ) -> None:
-        """
-        Answer what is no request, or not a good one, and end the connection.
-
-        @param head: its head, if that is good.
-        @param began: when that came.
-        """
+        """Answer what is no request, or (C{head}) not a good one, and end the connection."""
         self._cycle = None
         self.timer.disarm(Phase.HEADER)
         if head is None:
@@ -455,11 +435,6 @@ class HTTPChannel(TransportChannel):
                 _log.failure("shutdown_request raised")
                 if self.parts & Pending.CONNECTION:
                     self.abort()
-
-    def abort_transport(self) -> None:
-        """End the connection now, and forget what has not left."""
-        if self.transport is not None:
-            self.transport.abortConnection()
 
     def give_up_transport(self) -> None:
         """The descriptor is another's business now: let go of the transport, and our cycle."""

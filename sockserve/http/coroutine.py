@@ -66,7 +66,9 @@ class CoroutineCycle:
         """The head has come: begin to answer."""
         channel, response = self._channel, self.response
         request = channel.request
-        request.begin(self, response)
+        request.cycle = self
+        request.head = response.request
+        request.response = request.wfile = response
         if channel.is_draining:
             response.close = True
         if channel.deadlines.handle is not None:
@@ -215,8 +217,9 @@ class CoroutineCycle:
         if channel.deadlines.handle is not None:
             channel.timer.disarm(Phase.HANDLE)
         outcome = _OK if error is None else channel.factory.outcome_of(channel.request, error)
-        breaks = False
-        if channel.is_closing() or channel.writer.is_broken():
+        writer, breaks = channel.writer, False
+        is_open = writer.is_open()
+        if not is_open and (writer.is_broken() or channel.is_closing()):
             response.close = True
         elif error is not None and response.begun:
             response.close = breaks = True
@@ -225,7 +228,7 @@ class CoroutineCycle:
                 self._answer_failure(error)
             if channel.parser.state is not _COMPLETE and self._leaves_too_much():
                 response.close = True
-            if channel.writer.is_closed():
+            if not is_open:
                 response.close = True
             try:
                 response.finish()
@@ -233,7 +236,7 @@ class CoroutineCycle:
                 name = channel.factory.handler_name
                 _log.error("{handler}: {error}", handler=name, error=broken)
                 outcome = Outcome.ERROR
-                channel.writer.flush()
+                writer.flush()
                 response.close = True
         if self._body is not None and not response.close:
             self._body.discard()

@@ -22,7 +22,7 @@ from sockserve.sockets.pumping import Pump, impersonate
 from sockserve.streams.channel import Pending
 from sockserve.streams.writer import StreamWriter
 
-__all__ = ["ConnectionLease", "LentLease", "PumpedLease", "make_lease"]
+__all__ = ["ConnectionLease", "LentLease", "Lessor", "PumpedLease", "make_lease"]
 
 
 class Lessor(Protocol):

@@ -3,7 +3,7 @@ Requests: what a coroutine handler sees of its HTTP connection and its request's
 
 This room owns C{self.request} (L{RequestConnection}) and the body's stream (L{BodyReader})
 with the deadline that guards it.  It must not know handlers, servers or where requests
-come from.  Everything here runs on the reactor thread.
+come from.  (reactor thread)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sockserve.streams.connection import StreamConnection
 from sockserve.streams.reader import StreamReader
 from sockserve.streams.writer import StreamWriter
 
-__all__ = ["BodyReader", "RequestConnection"]
+__all__ = ["Answering", "BodyReader", "RequestConnection"]
 
 
 class BodyReader(StreamReader):
@@ -83,14 +83,17 @@ class RequestConnection(StreamConnection):
     """
     The connection of a coroutine HTTP handler, with the request it serves now.
 
+    @ivar cycle: what has the request answered.
     @ivar head: the request's head.
-    @ivar response: what answers it.
+    @ivar response: what answers it, and C{wfile}.
     """
 
-    __slots__ = ("_cycle", "_writer", "head", "response")
+    __slots__ = ("_writer", "cycle", "head", "response")
 
+    cycle: Answering
     head: RequestHead
     response: CoroutineResponse
+    wfile: CoroutineResponse  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -108,20 +111,10 @@ class RequestConnection(StreamConnection):
     def __repr__(self) -> str:
         return f"<RequestConnection peer={self._addresses[0]!r}>"
 
-    def begin(self, cycle: Answering, response: CoroutineResponse) -> None:
-        """Serve this request from now on."""
-        self._cycle = cycle
-        self.head = response.request
-        self.response = self.wfile = response  # type: ignore[assignment]
-
-    def reset(self) -> None:
-        """Keep nothing of a request that has been served."""
-        self._cycle = self.head = self.response = self.wfile = None  # type: ignore[assignment]
-
     @property
     def rfile(self) -> StreamReader:  # type: ignore[override]
         """The request's body."""
-        return self._cycle.open_body()
+        return self.cycle.open_body()
 
     @override
     async def start_tls(self, context: Any) -> None:

@@ -199,13 +199,19 @@ class _Output(Enum):
 
 
 class TransportChannel(Channel):
-    """A connection that the reactor itself reads and writes: the part that ends it."""
+    """
+    A connection that the reactor itself reads and writes: how it is paused, and how it ends.
+
+    @ivar writer: where its output goes.
+    @ivar is_paused: whether the client is not read from.
+    """
 
     def __init__(self, protocol: ChannelOwner) -> None:
         super().__init__(protocol)
         transport = self.transport
         self.writer = StreamWriter(transport, is_lendable(transport), self.deadlines, self.timer)
         self._output = _Output.OPEN
+        self.is_paused = False
 
     @override
     def connection_lost(self, reason: Failure) -> None:
@@ -233,7 +239,23 @@ class TransportChannel(Channel):
 
     @override
     def abort(self) -> None:
-        self.transport.abortConnection()
+        self.abort_transport()
+
+    def abort_transport(self) -> None:
+        """End the connection now, and forget what has not left."""
+        if self.transport is not None:
+            self.transport.abortConnection()
+
+    def pause(self) -> None:
+        """Read no more from the client."""
+        self.is_paused = True
+        self.transport.pauseProducing()
+
+    def resume(self) -> None:
+        """Undo L{pause}."""
+        if self.is_paused:
+            self.is_paused = False
+            self.transport.resumeProducing()
 
     def discard_input(self) -> bool:
         """
