@@ -282,7 +282,7 @@ class PumpedSocketChannel(_SocketChannel):
     @override
     def ended(self, outcome: Outcome) -> None:
         super().ended(outcome)
-        self._pump.served()
+        self._pump.handler_finished()
 
     @override
     def serve_in_child(self) -> None:
@@ -291,7 +291,7 @@ class PumpedSocketChannel(_SocketChannel):
     @override
     def request_closing(self) -> None:
         if not self.parts & Pending.HANDLER:
-            self.factory.reactor.callFromThread(self._pump.served)
+            self.factory.reactor.callFromThread(self._pump.handler_finished)
 
     @override
     def owned_descriptors(self) -> Iterator[int]:
