@@ -31,7 +31,7 @@ from sockserve.streams.channel import ChannelOwner, Pending
 
 __all__ = ["BlockingHTTPChannel"]
 
-#: Looked up once, as L{sockserve.core.lifecycle} does.
+# Looked up once (see L{sockserve.core.lifecycle}).
 _ANSWERING = ChannelState.ANSWERING
 _READING = ChannelState.READING
 _CLOSING = ChannelState.CLOSING

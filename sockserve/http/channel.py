@@ -62,7 +62,7 @@ class ChannelState(Enum):
     CLOSING = "closing"
 
 
-#: Looked up once, as L{sockserve.core.lifecycle} does.
+# Looked up once (see L{sockserve.core.lifecycle}).
 _READING = ChannelState.READING
 _ANSWERING = ChannelState.ANSWERING
 _CLOSING = ChannelState.CLOSING

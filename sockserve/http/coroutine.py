@@ -30,7 +30,7 @@ __all__ = ["CoroutineHTTPChannel"]
 
 _log = Logger()
 
-#: Looked up once, as L{sockserve.core.lifecycle} does.
+# Looked up once (see L{sockserve.core.lifecycle}).
 _READING = ChannelState.READING
 _ANSWERING = ChannelState.ANSWERING
 _CLOSING = ChannelState.CLOSING

@@ -46,7 +46,7 @@ _log = Logger()
 #: this one is not: name look-ups need not wait for a disk that is gone.
 DISK_THREADS = 10
 
-#: Looked up once, as L{sockserve.core.lifecycle} does.
+# Looked up once (see L{sockserve.core.lifecycle}).
 _ERROR = Outcome.ERROR
 
 #: How a peer's bad manners look to a handler.

@@ -1,9 +1,9 @@
 """
-Blocking: a stream request served by a blocking handler, on a thread or in a child.
+The channels of blocking handlers: stream connections served on a thread or in a child.
 
 This room owns the two ways such a handler holds its connection while the reactor keeps
 the deadlines: L{LentSocketChannel} and L{PumpedSocketChannel}.  It must not know how a connection
-came about.  Everything runs on the reactor thread but what says otherwise.
+came about.  (reactor thread, but where a method says otherwise)
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ QUIET_SECONDS = 1.0
 
 def make_socket_channel(protocol: ChannelOwner, addresses: tuple[Any, Any]) -> _SocketChannel:
     """
-    A channel that lends its connection where that is a plain one, and pumps it elsewhere.
+    Make a channel that lends its connection where that is a plain one, and pumps it elsewhere.
 
     @raise OSError: there is no descriptor to be had.
     """
@@ -45,14 +45,16 @@ def make_socket_channel(protocol: ChannelOwner, addresses: tuple[Any, Any]) -> _
 
 @implementer(IJob)
 class _SocketChannel(Channel):
-    """A blocking handler on a thread or in a child: the part both sockets share."""
+    """The channel of a blocking handler, on a thread or in a child: the part both share."""
 
     def __init__(self, protocol: ChannelOwner) -> None:
         super().__init__(protocol)
         concurrency = self.factory.concurrency
         assert concurrency is not None
         self._concurrency: IExecutor = concurrency
+        #: The process of the server, which a child is not.
         self._process = os.getpid()
+        #: Whether the service stops.
         self._draining = False
 
     def start(self) -> None:
@@ -64,24 +66,25 @@ class _SocketChannel(Channel):
         self.protocol.record.phases["queue"] = self.timer.seconds() - self._queued_at
 
     def runs_long(self) -> None:
-        """Most connections do."""
+        """Expected: a handler keeps its thread as long as its connection."""
 
     def serve(self) -> Outcome:
-        """Runs on the worker thread or in the child."""
+        """Serve the connection, on a thread or in a child.  (worker thread)"""
         if os.getpid() != self._process:
             self.serve_in_child()
         return serve(self.factory, self.request, self.protocol.client_address, self.record_traffic)
 
     def record_traffic(self) -> None:
-        """The handler is done: note what only the connection itself can tell.  Any thread."""
+        """Note what only the connection itself can tell of the traffic: the handler has
+        finished.  (any thread)"""
 
     @property
     def descriptors(self) -> tuple[int]:
-        """What the child needs."""
+        """The descriptors of the parent's that a child needs."""
         return (self.request.fileno(),)
 
     def serve_in_child(self) -> None:
-        """This is a child's own copy now.  Runs in the child."""
+        """Adapt to being a child's own copy.  (worker thread)"""
 
     def forked(self) -> None:
         self.factory.close_request(self.request)
@@ -138,7 +141,7 @@ class _SocketChannel(Channel):
         return self._draining
 
     def quiet_seconds(self) -> float | None:
-        """Seconds since the client last sent a byte; None where nobody can tell."""
+        """Seconds since the client last sent a byte; None where that cannot be told."""
         raise NotImplementedError
 
     def end_input(self) -> None:
@@ -156,7 +159,7 @@ class _SocketChannel(Channel):
 
 
 class LentSocketChannel(_SocketChannel):
-    """A blocking handler with the connection's own socket."""
+    """The channel of a blocking handler that has the connection's own socket."""
 
     request: socket.socket
 
@@ -213,7 +216,7 @@ class LentSocketChannel(_SocketChannel):
         return True
 
     def _seconds_left(self, phase: Phase) -> float | None:
-        """How long until C{idle} or C{write} could pass; None for never.  Any thread."""
+        """How long until C{idle} or C{write} could pass; None for never.  (any thread)"""
         counts = tcp_traffic(self.request)
         limit = self.deadlines.idle if phase is Phase.IDLE else self.deadlines.write
         if counts is None or limit is None:
@@ -228,7 +231,7 @@ class LentSocketChannel(_SocketChannel):
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
-        """Keeps C{idle} and C{write} where no reactor does: a thread in the child."""
+        """Keep C{idle} and C{write} where no reactor does: a thread of the child's own."""
         while True:
             left = [self._seconds_left(phase) for phase in (Phase.IDLE, Phase.WRITE)]
             known = [seconds for seconds in left if seconds is not None]
@@ -260,7 +263,7 @@ class LentSocketChannel(_SocketChannel):
 
 
 class PumpedSocketChannel(_SocketChannel):
-    """A blocking handler with one end of a socketpair."""
+    """The channel of a blocking handler that has one end of a socketpair."""
 
     request: socket.socket
 

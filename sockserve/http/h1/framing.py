@@ -106,8 +106,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
     State.SENT: {},
 }
 
-#: Looked up once: reading a member of an enumeration costs ten times a global's time
-#: (CPython 3.11), and these are read for every request.
+# Looked up once (see L{sockserve.core.lifecycle}).
 _AWAITED = State.AWAITED
 _BODILESS = State.BODILESS
 _CHUNKED = State.CHUNKED
