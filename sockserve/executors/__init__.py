@@ -1,7 +1,8 @@
 """
-Where blocking handlers run: threads, and child processes.
+Executors: the places where blocking handlers run: threads, and child processes.
 
-This page owns the choice between them, by the name that users write.
+This page owns the choice between them, by the name that users write.  It must not know what a
+job serves.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ def make_executor(
     reactor: Any, name: str, *, threads: int | None = None, max_children: int | None = None
 ) -> IExecutor:
     """
-    The place called C{name}.
+    The executor called C{name}.
 
     @param name: C{serial}, C{threads} or C{fork}.
-    @raise ConfigurationError: there is none of that name.
+    @raise ConfigurationError: there is none of that name, or the system cannot do it.
     """
     if name == "serial":
         return ThreadExecutor(reactor, 1)

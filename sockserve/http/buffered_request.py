@@ -54,7 +54,7 @@ _STATUS = re.compile(
 _log = Logger()
 
 
-#: Looked up once, as L{sockserve.core.lifecycle} does.
+# Looked up once (see L{sockserve.core.lifecycle}).
 _BUFFERED = OutputMode.BUFFERED
 _OK = Outcome.OK
 

@@ -62,7 +62,7 @@ class ChannelState(Enum):
     CLOSING = "closing"
 
 
-#: Looked up once, as L{sockserve.core.lifecycle} does.
+# Looked up once (see L{sockserve.core.lifecycle}).
 _READING = ChannelState.READING
 _ANSWERING = ChannelState.ANSWERING
 _CLOSING = ChannelState.CLOSING
@@ -368,7 +368,7 @@ class HTTPChannel(TransportChannel):
             Task(self.writer.emptied(), self._flushed).start()
             return
         self._state = _READING
-        self.timer.arm_from(now, _PHASE_IDLE, self.deadlines.idle)
+        self.timer.arm(_PHASE_IDLE, self.deadlines.idle, now)
         if self.is_draining and not self._has_more:
             self.shut_down()
 

@@ -33,7 +33,7 @@ MAX_DISCARD_BYTES = 256 * 1024
 
 _log = Logger()
 
-#: Looked up once, as L{sockserve.core.lifecycle} does.
+# Looked up once (see L{sockserve.core.lifecycle}).
 _COMPLETE = State.COMPLETE
 _OK = Outcome.OK
 

@@ -27,7 +27,6 @@ from sockserve.core.lifecycle import run_handler, run_handler_coroutine
 from sockserve.core.statistics import ListenerStatistics, RequestRecord
 from sockserve.executors.fork import ForkExecutor
 from sockserve.executors.threads import ThreadExecutor
-from sockserve.http.h1.framing import RemoteProtocolError
 from sockserve.interfaces import (
     ConfigurationError,
     DeadlineExpired,
@@ -35,6 +34,7 @@ from sockserve.interfaces import (
     IRequestHandler,
     IRequestServer,
     Outcome,
+    PeerError,
 )
 from sockserve.sockets.lending import peer_is_gone
 
@@ -46,11 +46,11 @@ _log = Logger()
 #: this one is not: name look-ups need not wait for a disk that is gone.
 DISK_THREADS = 10
 
-#: Looked up once, as L{sockserve.core.lifecycle} does.
+# Looked up once (see L{sockserve.core.lifecycle}).
 _ERROR = Outcome.ERROR
 
 #: How a peer's bad manners look to a handler.
-_PEER_ERRORS = (DeadlineExpired, IncompleteReadError, LimitOverrunError, RemoteProtocolError)
+_PEER_ERRORS = (DeadlineExpired, IncompleteReadError, LimitOverrunError, PeerError)
 
 
 def _is_of_a_connection(error: BaseException) -> bool:

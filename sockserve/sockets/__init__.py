@@ -1,3 +1,3 @@
-"""How a blocking handler gets a real socket: lent by the reactor, or pumped."""
+"""Sockets: the real ones that blocking handlers get, lent by the reactor or pumped."""
 
 __all__: list[str] = []

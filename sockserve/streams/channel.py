@@ -135,7 +135,7 @@ class Channel:
         return True
 
     def is_broken(self) -> bool:
-        """Whether writing has shown that the client is gone.  Any thread."""
+        """Whether writing has shown that the client is gone.  (any thread)"""
         return False
 
     def deadline_passed(self, phase: Phase) -> None:
@@ -151,7 +151,7 @@ class Channel:
         raise NotImplementedError
 
     def request_closing(self) -> None:
-        """The server is about to close the request.  Any thread."""
+        """The server is about to close the request.  (any thread)"""
 
     def owned_descriptors(self) -> Iterator[int]:
         """What is open for the connection in this process; -1 for what is not."""

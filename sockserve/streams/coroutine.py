@@ -30,13 +30,18 @@ _log = Logger()
 
 
 class CoroutineChannel(TransportChannel):
-    """A coroutine on the reactor, reading and writing the transport."""
+    """The channel of a coroutine on the reactor, which reads and writes the transport."""
 
     def __init__(self, protocol: ChannelOwner, addresses: tuple[Any, Any]) -> None:
+        """
+        @param addresses: (peer, own) of the connection, as a socket gives them.
+        """
         super().__init__(protocol)
         transport = self.transport
         self._reader = StreamReader(transport, self.deadlines, self.timer)
+        #: While the handler runs.
         self._task: Task | None = None
+        #: Fires when the TLS handshake is through that the handler waits for.
         self._tls: Deferred[None] | None = None
         protocol.set_receiver(self._reader.feed)
         self.request = StreamConnection(

@@ -33,7 +33,7 @@ from sockserve.http.h1.head import (
 
 __all__ = ["RequestParser"]
 
-#: Looked up once, as L{sockserve.http.h1.framing} does.
+# Looked up once (see L{sockserve.core.lifecycle}).
 _IDLE = State.IDLE
 _BODILESS = Event.BODILESS
 _END = Event.END
