@@ -17,9 +17,9 @@ from typing import Any
 from weakref import WeakSet
 
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.logger import Logger
 from zope.interface import implementer
 
+from sockserve.core.logs import Topic, logger
 from sockserve.executors.base import BoundedExecutor, serve_guarded
 from sockserve.interfaces import ConfigurationError, IExecutor, IJob, Outcome
 
@@ -28,7 +28,7 @@ __all__ = ["DEFAULT_MAX_CHILDREN", "ForkExecutor"]
 #: C{socketserver.ForkingMixIn.max_children}.
 DEFAULT_MAX_CHILDREN = 40
 
-_log = Logger()
+_log = logger(Topic.WORKERS)
 
 
 @implementer(IExecutor)

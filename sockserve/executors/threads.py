@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from sockserve.core.logs import Topic, logger
 from sockserve.executors.base import BoundedExecutor, serve_guarded
 from sockserve.interfaces import IExecutor, IJob, Outcome
 
@@ -47,7 +47,7 @@ SHORT_SECONDS = 0.00025
 #: threads would not make anything faster then.
 BUSY_SHARE = 0.8
 
-_log = Logger()
+_log = logger(Topic.WORKERS)
 
 _T = TypeVar("_T")
 

@@ -24,11 +24,11 @@ from errno import ECONNRESET
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ConnectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sockserve.core.lifecycle import serve_next
+from sockserve.core.logs import Topic, logger
 from sockserve.http.h1.framing import Event, LocalProtocolError, RemoteProtocolError
 from sockserve.http.h1.head import RequestHead
 from sockserve.http.h1.reader import RequestParser
@@ -54,7 +54,7 @@ _STATUS = re.compile(
     rb"HTTP/1\.[01] (101|[2-9][0-9]{2})"
 )
 
-_log = Logger()
+_log = logger(Topic.HTTP)
 
 
 #: Looked up once, as L{sockserve.core.lifecycle} does.

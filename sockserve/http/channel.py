@@ -15,10 +15,10 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from sockserve.core.logs import Topic, logger
 from sockserve.core.statistics import HTTPRequestRecord
 from sockserve.core.tasks import Task
 from sockserve.http.h1.framing import Event, RemoteProtocolError, State
@@ -42,7 +42,7 @@ MAX_DISCARD_BYTES = 256 * 1024
 HEAD_READ_BYTES = 4096
 BODY_READ_BYTES = 65536
 
-_log = Logger()
+_log = logger(Topic.HTTP)
 
 
 class ChannelState(Enum):

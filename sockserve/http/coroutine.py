@@ -11,11 +11,11 @@ from __future__ import annotations
 from contextvars import copy_context
 from typing import Any
 
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
 from sockserve.core.lifecycle import serve_next_coroutine
+from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Task
 from sockserve.http.channel import MAX_DISCARD_BYTES, ChannelState, HTTPChannel
 from sockserve.http.h1.framing import LocalProtocolError, State
@@ -28,7 +28,7 @@ from sockserve.streams.reader import StreamReader
 
 __all__ = ["CoroutineHTTPChannel"]
 
-_log = Logger()
+_log = logger(Topic.HTTP)
 
 #: Looked up once, as L{sockserve.core.lifecycle} does.
 _READING = ChannelState.READING
