@@ -21,6 +21,7 @@ __all__ = [
     "IRequestHandler",
     "IRequestServer",
     "Outcome",
+    "PeerError",
     "Phase",
     "SockserveError",
 ]
@@ -63,6 +64,14 @@ class ConfigurationError(SockserveError):
     A user's mistake: what was asked for cannot be.
 
     The message is one line that names the culprit and what would be right.
+    """
+
+
+class PeerError(SockserveError):
+    """
+    The peer's fault: a client that broke the protocol it speaks.
+
+    A handler that lets it pass has not failed; its request counts as lost.
     """
 
 

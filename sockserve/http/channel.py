@@ -341,7 +341,7 @@ class HTTPChannel(TransportChannel):
             Task(self._writer.emptied(), self._flushed).start()
             return
         self._state = _READING
-        self.timer.arm_from(now, _PHASE_IDLE, self.deadlines.idle)
+        self.timer.arm(_PHASE_IDLE, self.deadlines.idle, now)
         if self._draining and self._requests.is_empty():
             self._shut_down()
 

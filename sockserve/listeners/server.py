@@ -27,7 +27,6 @@ from sockserve.core.logs import Topic, logger
 from sockserve.core.statistics import ListenerStatistics, RequestRecord
 from sockserve.executors.fork import ForkExecutor
 from sockserve.executors.threads import ThreadExecutor
-from sockserve.http.h1.framing import RemoteProtocolError
 from sockserve.interfaces import (
     ConfigurationError,
     DeadlineExpired,
@@ -35,6 +34,7 @@ from sockserve.interfaces import (
     IRequestHandler,
     IRequestServer,
     Outcome,
+    PeerError,
 )
 from sockserve.sockets.lending import peer_is_gone
 
@@ -50,7 +50,7 @@ DISK_THREADS = 10
 _ERROR = Outcome.ERROR
 
 #: How a peer's bad manners look to a handler.
-_PEER_ERRORS = (DeadlineExpired, IncompleteReadError, LimitOverrunError, RemoteProtocolError)
+_PEER_ERRORS = (DeadlineExpired, IncompleteReadError, LimitOverrunError, PeerError)
 
 
 def _is_of_a_connection(error: BaseException) -> bool:

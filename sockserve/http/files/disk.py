@@ -18,6 +18,7 @@ from threading import Lock
 from typing import NamedTuple
 
 from sockserve.http.files.ranges import ByteRange
+from sockserve.interfaces import SockserveError
 
 __all__ = [
     "PIECE_BYTES",
@@ -43,7 +44,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _MAYBE_A_LINK = frozenset({ELOOP, EMLINK, ENOTDIR})
 
 
-class OutsideRoot(PermissionError):
+class OutsideRoot(SockserveError, PermissionError):
     """A path that leads out of its folder."""
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from sockserve.interfaces import PeerError, SockserveError
+
 __all__ = [
     "TRANSITIONS",
     "Event",
@@ -118,7 +120,7 @@ _UNTIL_CLOSE_HEAD = Event.UNTIL_CLOSE
 _END = Event.END
 
 
-class RemoteProtocolError(Exception):
+class RemoteProtocolError(PeerError):
     """
     The peer broke the protocol.
 
@@ -130,7 +132,7 @@ class RemoteProtocolError(Exception):
         self.status = status
 
 
-class LocalProtocolError(Exception):
+class LocalProtocolError(SockserveError):
     """This side was about to break the protocol: a mistake of the handler's."""
 
 
