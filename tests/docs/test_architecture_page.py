@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.docs.test_listings import ROOT
+from tests.docs.test_listings import PAGES, ROOT
 from tests.test_architecture import ORDER
 
 PAGE = (ROOT / "docs/discussion/architecture.md").read_text()
@@ -55,3 +55,15 @@ def test_each_step_of_a_trip_names_where_it_happens(trip: str) -> None:
     for number, text in zip(numbers, texts, strict=True):
         named = [pkgutil.resolve_name(name) for name in re.findall(_NAME, text)]
         assert any(callable(each) for each in named), f"{trip}, step {number}"
+
+
+def test_rooms_that_the_docs_name_are_there() -> None:
+    packages = {path.name for path in (ROOT / "sockserve").iterdir() if path.is_dir()}
+    named = {
+        room
+        for page in [*PAGES, ROOT / "CONTRIBUTING.md"]
+        for room in re.findall(r"`(\w+(?:/\w+)+)(?:\.py)?`", page.read_text())
+        if room.partition("/")[0] in packages
+    }
+    assert len(named) > 20
+    assert {room for room in named if not (ROOT / "sockserve" / f"{room}.py").exists()} == set()
