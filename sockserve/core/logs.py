@@ -44,5 +44,5 @@ def logger(topic: Topic, observer: ILogObserver | None = None) -> Logger:
 
 
 def standard_logger(topic: Topic) -> logging.Logger:
-    """The same of L{logging}, for programs that have not set up Twisted's log."""
+    """The same of C{logging}, for programs that have not set up Twisted's log."""
     return logging.getLogger(topic.value)
