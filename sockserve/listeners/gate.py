@@ -17,11 +17,13 @@ from errno import EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errorcode
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
 from sockserve.core.admission import Admission
+from sockserve.core.logs import Topic, logger
 
 __all__ = ["Gate"]
+
+_log = logger(Topic.LISTENERS)
 
 #: How long to wait before accepting again when there was no descriptor to accept
 #: with.  0.1: ranch's C{ranch_acceptor}.
@@ -46,8 +48,6 @@ class Gate:
     @param refused: called with C{"descriptors"} each time accepting stops for want of
         descriptors.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Gate:
         self._exhausted_at = self._clock.seconds()
         if not self._complained:
             self._complained = True
-            self._log.error(
+            _log.error(
                 "cannot accept connections ({error}), which wait; trying again every"
                 " {seconds} s; raise the limit of open files (ulimit -n) or lower"
                 " max-connections",

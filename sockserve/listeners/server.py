@@ -17,13 +17,13 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_kind, unwrap
 from sockserve.core.lifecycle import run_handler, run_handler_coroutine
+from sockserve.core.logs import Topic, logger
 from sockserve.core.statistics import ListenerStatistics, RequestRecord
 from sockserve.executors.fork import ForkExecutor
 from sockserve.executors.threads import ThreadExecutor
@@ -40,7 +40,7 @@ from sockserve.sockets.lending import peer_is_gone
 
 __all__ = ["RequestServer"]
 
-_log = Logger()
+_log = logger(Topic.HANDLERS)
 
 #: How many threads wait for the disk, at most.  10: the size of Twisted's own pool, which
 #: this one is not: name look-ups need not wait for a disk that is gone.

@@ -17,13 +17,13 @@ from twisted.internet.interfaces import (
     IProtocolNegotiationFactory,
 )
 from twisted.internet.protocol import ServerFactory
-from twisted.logger import Logger
 from typing_extensions import override
 from zope.interface import implementer
 
 from sockserve.core.admission import Admission, Network
 from sockserve.core.handler_kinds import HandlerKind, unwrap
 from sockserve.core.lifecycle import run_handler, run_handler_coroutine
+from sockserve.core.logs import Topic, logger
 from sockserve.executors.fork import ForkExecutor
 from sockserve.http.channel import HTTPChannel
 from sockserve.http.stock import make_stock_handler
@@ -39,7 +39,7 @@ __all__ = ["StreamFactory"]
 #: minute, so that a log read later shows how long the shortage lasted.
 SHORTAGE_LOG_SECONDS = 60.0
 
-_log = Logger()
+_log = logger(Topic.LISTENERS)
 
 
 #: What serves connections to a handler of each kind.

@@ -12,12 +12,12 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ISSLTransport
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import alsoProvides
 
 from sockserve.core.lifecycle import serve_coroutine
+from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Task
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
 from sockserve.streams.channel import ChannelOwner, MakeChannel, Pending, TransportChannel
@@ -26,7 +26,7 @@ from sockserve.streams.reader import StreamReader
 
 __all__ = ["CoroutineChannel"]
 
-_log = Logger()
+_log = logger(Topic.HANDLERS)
 
 
 class CoroutineChannel(TransportChannel):

@@ -27,9 +27,9 @@ from http import HTTPStatus
 from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.interfaces import IReactorThreads
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from sockserve.core.logs import Topic, logger
 from sockserve.http.files.disk import PIECE_BYTES, FileBody, entries, segments_beneath
 from sockserve.http.files.ranges import (
     ByteRange,
@@ -82,7 +82,7 @@ class _Answer(NamedTuple):
     reason: str | None = None
 
 
-_log = Logger()
+_log = logger(Topic.HTTP)
 
 
 def _not_closed(failure: Failure) -> None:
