@@ -15,21 +15,15 @@ from io import BytesIO
 from typing import Any
 
 import attrs
-from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from typing_extensions import override
 
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_kind
-from sockserve.interfaces import Phase
 from sockserve.listeners.stream_factory import StreamFactory
-from sockserve.testing.exchanges import (
-    CLIENT_ADDRESS,
-    Exchange,
-    InlineExecutor,
-    Recording,
-)
-from sockserve.testing.memory import AttendedExecutor, MemoryReactor, ServerTransport
+from sockserve.testing.connection import ConnectionExchange, MemoryFactory
+from sockserve.testing.exchanges import CLIENT_ADDRESS, InlineExecutor
+from sockserve.testing.memory import AttendedExecutor
 from sockserve.testing.streams import run_stream
 
 __all__ = ["HTTPExchange", "HTTPResponse", "run_http"]
@@ -134,15 +128,11 @@ def _speaks_http(handler: Callable[..., Any]) -> bool:
     return StreamFactory(handler, reactor=Clock(), concurrency=concurrency).kind.is_http
 
 
-class HTTPExchange(Exchange):
+class HTTPExchange(ConnectionExchange):
     """
-    A connection to an HTTP handler, step by step, on a clock that stands still.
+    A connection to an HTTP handler.
 
     A blocking handler runs within L{receive}, once its request has arrived.
-
-    @ivar clock: the C{Clock} its deadlines run on, and C{self.server.reactor}.
-    @ivar done: whether the connection is over.
-    @ivar expired: the phase whose deadline passed, or None.
     """
 
     def __init__(
@@ -158,70 +148,30 @@ class HTTPExchange(Exchange):
         @raise ValueError: the handler reads its requests by itself.
         """
         super().__init__()
-        self.clock = self._reactor = reactor = MemoryReactor()
         #: The methods of the requests that are to be answered.
         self._asked: list[str] = []
-        self._factory = factory = _MemoryFactory(
+        factory = _HTTPFactory(
             handler,
             self,
             attributes,
             asked=self._asked,
-            reactor=reactor,
-            concurrency=None if handler_kind(handler).is_coroutine else AttendedExecutor(reactor),
+            reactor=self.clock,
+            concurrency=None
+            if handler_kind(handler).is_coroutine
+            else AttendedExecutor(self._reactor),
             deadlines=deadlines,
         )
         if not factory.kind.is_http:
             raise ValueError(
                 f"{factory.handler_name} reads its requests by itself; use run_http, or run_stream"
             )
-        self._protocol = factory.buildProtocol(None)
-        self._transport = ServerTransport(self, reactor, self._protocol, client_address)
-        self._protocol.makeConnection(self._transport)
-        reactor.turn()
-
-    @property
-    def done(self) -> bool:
-        """Whether the connection is over."""
-        return bool(self._protocol.is_finished)
-
-    @property
-    def expired(self) -> Phase | None:
-        """The phase whose deadline passed, or None."""
-        return next(iter(self._factory.statistics.expiries), None)
+        self._connect(factory, client_address)
 
     def request(
         self, method: str = "GET", path: str = "/", headers: _Fields = (), body: bytes = b""
     ) -> None:
         """The client sends a whole request, composed as L{run_http} does."""
         self.receive(_compose(method, path, headers, body))
-
-    def receive(self, data: bytes) -> None:
-        """The client sends C{data}."""
-        if data and not self._transport.disconnecting:
-            self._protocol.dataReceived(data)
-        self._reactor.turn()
-
-    def end(self) -> None:
-        """The client ends its side."""
-        if not self._transport.disconnecting:
-            self._protocol.readConnectionLost()
-        self._reactor.turn()
-
-    def lose(self) -> None:
-        """The connection breaks."""
-        self._transport.lose(ConnectionLost())
-        self._reactor.turn()
-
-    def advance(self, seconds: float) -> None:
-        """Time passes."""
-        self._reactor.advance(seconds)
-        self._reactor.turn()
-
-    def take_sent(self) -> bytes:
-        """What was sent and not taken before, as it was sent."""
-        sent = self.sent
-        self.output.clear()
-        return sent
 
     def take_responses(self) -> list[HTTPResponse]:
         """
@@ -291,8 +241,8 @@ def _take_response(data: bytes, method: str, ended: bool) -> tuple[HTTPResponse,
     return (HTTPResponse(complete=False), b"") if ended else None
 
 
-class _MemoryFactory(Recording, StreamFactory):
-    """The server, recorded."""
+class _HTTPFactory(MemoryFactory):
+    """The server object, which also notes the methods it is asked for."""
 
     def __init__(self, *arguments: Any, asked: list[str], **options: Any) -> None:
         super().__init__(*arguments, **options)
