@@ -38,14 +38,14 @@ from sockserve.streams.writer import Outbox
 
 __all__ = ["StreamFactory"]
 
-#: How long one complaint about a lack of descriptors stands for those that follow: a
-#: minute, so that a log read later shows how long the shortage lasted.
+#: A shortage of descriptors is logged once in so many seconds: a minute, so that a log read
+#: later shows how long the shortage lasted.
 SHORTAGE_LOG_SECONDS = 60.0
 
 _log = Logger()
 
 
-#: What serves a connection, by the kind of its handler.
+#: Makes the channel of a connection, by the kind of its handler.
 _CHANNELS: dict[HandlerKind, Callable[[ChannelOwner, tuple[Any, Any]], Channel]] = {
     HandlerKind.COROUTINE: CoroutineChannel,
     HandlerKind.BLOCKING: make_socket_channel,
@@ -62,13 +62,16 @@ class StreamFactory(StreamServer, ServerFactory):
     any server endpoint.
 
     @ivar ports: the listening ports.
-    @ivar http_deadlines: where the reactor reads HTTP: with the handler's C{timeout}.
-    @cvar acceptable_protocols: what to agree to when a TLS client names protocols (ALPN,
-        RFC 7301); None for HTTP's when the handler is one of C{http.server}'s, else
-        nothing.  A client that names none is served; one that names only others is
-        turned away by Twisted.
+    @ivar outbox: the output that connections send at the end of the reactor's turn.
+    @ivar http_deadlines: the deadlines where the reactor reads HTTP; C{idle} and C{header}
+        are at most the C{timeout} of the handler's class.
+    @cvar acceptable_protocols: the protocols to agree to when a TLS client names some
+        (ALPN, RFC 7301); None for HTTP's when the handler is one of HTTP, else none.  A
+        client that names no protocol is served; one that names only others is turned away
+        by Twisted.
     @cvar max_body_bytes: the largest body of an HTTP request that is kept for a blocking
-        handler; more is answered with 413.  1 GiB: waitress' C{max_request_body_size}.
+        handler, in bytes; a larger one is answered with 413.  1 GiB: waitress'
+        C{max_request_body_size}.
     """
 
     noisy = False
@@ -84,7 +87,8 @@ class StreamFactory(StreamServer, ServerFactory):
         **options: Any,
     ) -> None:
         """
-        @param admission: caps and networks; by default none.
+        @param admission: caps on connections, and the networks they are served from; by
+            default neither.
         @param proxy_from: the networks of proxies whose PROXY header is believed, when
             the endpoint asks for one; by default all.
         @param options: as L{RequestServer.__init__}.
@@ -93,11 +97,12 @@ class StreamFactory(StreamServer, ServerFactory):
         cls = unwrap(RequestHandlerClass)
         if self.kind is HandlerKind.HTTP_STOCK and isinstance(self.concurrency, ForkExecutor):
             self.kind = HandlerKind.BLOCKING  # a child reads its requests by itself
-        # What such a handler asks of its own reads.
+        # In seconds, by which a handler of HTTP limits its own reads.
         patience = getattr(cls, "timeout", None) if self.kind.is_http else None
         self.http_deadlines = self.deadlines.capped(patience, "idle", "header")
         self._proxies = Admission(allow=proxy_from)
-        #: By HTTP method, whether the handler's must run on a thread; those it has.
+        #: By HTTP method, whether the handler's must run on a thread; of the methods that
+        #: its class is known to have.
         self._blocking_methods: dict[str, bool] = {}
         if provides(cls, IHTTPRequestHandler):
             self._blocking_methods = {name: cls.blocks(name) for name in cls.commands()}
@@ -120,19 +125,19 @@ class StreamFactory(StreamServer, ServerFactory):
         self._stop_idle_timeout()
 
     def acceptableProtocols(self) -> list[bytes]:
-        """L{acceptable_protocols}, for Twisted's TLS."""
+        """Called by Twisted's TLS for L{acceptable_protocols}."""
         https = (b"http/1.1", b"http/1.0") if self.speaks_http else ()
         return list(https if self.acceptable_protocols is None else self.acceptable_protocols)
 
     def method_blocks(self, command: str) -> bool:
-        """Whether an HTTP method of the handler's must run on a thread."""
+        """Whether the handler's method for C{command}, as C{"GET"}, must run on a thread."""
         if command in self._blocking_methods:
             return self._blocking_methods[command]
         return bool(unwrap(self.RequestHandlerClass).blocks(command))
 
     @property
     def speaks_http(self) -> bool:
-        """Whether the handler is one of HTTP, of whatever kind."""
+        """Whether the handler answers HTTP requests, whatever its kind."""
         cls = unwrap(self.RequestHandlerClass)
         is_stdlibs = isinstance(cls, type) and issubclass(cls, BaseHTTPRequestHandler)
         return self.kind.is_http or is_stdlibs
@@ -142,12 +147,12 @@ class StreamFactory(StreamServer, ServerFactory):
         return _CHANNELS[self.kind](protocol, addresses)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Start serving the request; returns before it is served.  Reactor thread."""
+        """Start serving the request; return without waiting for its end. (reactor thread)"""
         self.channels[request].start()
 
     @override
     def finish_request(self, request: Any, client_address: Any) -> Any:
-        """Make the handler and let it serve.  Where the handler runs."""
+        """Make the handler and let it serve; as L{RequestServer}'s. (handler's thread)"""
         if self.kind is HandlerKind.HTTP_STOCK and isinstance(request, RequestSocket):
             return make_stock_handler(self.RequestHandlerClass, request, client_address, self)
         handler = self.RequestHandlerClass(request, client_address, self)
@@ -159,7 +164,10 @@ class StreamFactory(StreamServer, ServerFactory):
 
     @override
     def close_request(self, request: Any) -> None:
-        """Close the request.  Where the handler ran; with C{fork} in the parent too."""
+        """
+        Close the request; with C{fork} in the child and in the parent too.
+        (handler's thread)
+        """
         channel = self.channels.get(request)
         if channel is not None:
             channel.request_closing()
@@ -177,7 +185,7 @@ class StreamFactory(StreamServer, ServerFactory):
             )
 
     def trusts_proxy(self, address: Any) -> bool:
-        """Whether a PROXY header from C{address} is believed; if not, that is counted."""
+        """Whether a PROXY header from C{address} is believed; if not, count a refusal."""
         trusted = self._proxies.refusal(address) is None
         if not trusted:
             self.count_refusal("proxy")
@@ -192,15 +200,18 @@ class StreamFactory(StreamServer, ServerFactory):
 
     def drain(self) -> Deferred[None]:
         """
-        Let requests come to their end within the C{drain} deadline, then abort them.
-        Fires when all are gone.
+        Give the connections until the C{drain} deadline to finish, then abort them.
+
+        @return: a Deferred that fires when no connection is left.
+
+        (reactor thread)
         """
         for protocol in list(self.connections):
             protocol.drain()
         return self.drained()
 
     def abort(self) -> None:
-        """Abort all connections now."""
+        """Abort all connections now. (reactor thread)"""
         for protocol in list(self.connections):
             protocol.abort()
 
