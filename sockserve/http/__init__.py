@@ -1,4 +1,4 @@
-"""HTTP: request handlers for it, served over any stream listener."""
+"""HTTP request handlers, which any stream listener can serve."""
 
 from sockserve.http.files.handler import FileRequestHandler
 from sockserve.http.handlers import HTTPRequestHandler

@@ -1,9 +1,9 @@
 """
-Testing HTTP handlers, without a network.
+HTTP: handlers for it run without a network.
 
-This room owns the client: what it sends, and what it makes of the bytes it gets.  Between the
-two is the very server that HTTP is served with (L{sockserve.listeners.stream_factory}), on a
-transport in memory and a clock that stands still.  It must not know services or options.
+This room owns an HTTP client in memory: the requests it sends, and the responses it reads.  The
+server is the very one that serves HTTP elsewhere (L{sockserve.testing.connection}).  It must
+not know services or options.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sockserve.testing.streams import run_stream
 
 __all__ = ["HTTPExchange", "HTTPResponse", "run_http"]
 
-#: What header fields may be given as: the second, for more than one of a name.
+#: Header fields, by name; or as pairs, when a name has several.
 _Fields = Mapping[str, str] | Iterable[tuple[str, str]]
 
 _HEAD_END = b"\r\n\r\n"
@@ -37,14 +37,14 @@ _HEAD_END = b"\r\n\r\n"
 @attrs.frozen
 class HTTPResponse:
     """
-    What a client has got for a request.
+    The response that a client has read.
 
-    @ivar status: the status; 0 when the connection ended without any, or (HTTP/0.9)
-        there is none to be had.
+    @ivar status: the status; 0 when the connection ended without a response, or the
+        response has no head (HTTP/0.9).
     @ivar reason: the reason phrase.
     @ivar headers: the header fields.
-    @ivar body: the body, taken out of its chunks.  After a switch of protocols: what
-        has come since.
+    @ivar body: the body, without the framing of chunks.  After a switch of protocols: the
+        bytes that have come since.
     @ivar complete: whether the response came to the end that it announced.
     @ivar trace: as L{Exchange}'s, of the whole connection.
     @ivar error: what the handler raised, or None.
@@ -80,12 +80,14 @@ def run_http(
 
     @param handler: a handler class of sockserve's or of C{http.server}'s, or any callable
         that makes a handler.
-    @param headers: besides C{Host} and C{Content-Length}, which are added where they are
+    @param method: the request's, as are C{path} and C{body}.
+    @param headers: header fields; C{Host} and C{Content-Length} are added where they are
         missing.
-    @param raw: all that the client sends, instead of C{method} to C{body}.
+    @param raw: all bytes that the client sends, instead of C{method} to C{body}.
+    @param client_address: the client's address, as a socket gives it.
     @param attributes: attributes of the server the handler sees.
-    @return: what answers the request, the first one of C{raw}.
-    @raise AssertionError: the coroutine did not come to its end.
+    @return: the response to the request; to the first one, if C{raw} has several.
+    @raise AssertionError: the coroutine did not finish.
     """
     data = _compose(method, path, headers, body) if raw is None else raw
     if not _speaks_http(handler):
@@ -112,7 +114,7 @@ def run_http(
 
 
 def _compose(method: str, path: str, headers: _Fields, body: bytes) -> bytes:
-    """A request as a client sends it."""
+    """The bytes of a request."""
     fields = list(headers.items() if isinstance(headers, Mapping) else headers)
     names = {name.lower() for name, _ in fields}
     if "host" not in names:
@@ -124,6 +126,7 @@ def _compose(method: str, path: str, headers: _Fields, body: bytes) -> bytes:
 
 
 def _speaks_http(handler: Callable[..., Any]) -> bool:
+    """Whether the reactor reads HTTP for the handler."""
     concurrency = None if handler_kind(handler).is_coroutine else InlineExecutor()
     return StreamFactory(handler, reactor=Clock(), concurrency=concurrency).kind.is_http
 
@@ -144,7 +147,9 @@ class HTTPExchange(ConnectionExchange):
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
         """
+        @param client_address: the client's address, as a socket gives it.
         @param deadlines: by default L{Deadlines}'s own.
+        @param attributes: attributes of the server the handler sees.
         @raise ValueError: the handler reads its requests by itself.
         """
         super().__init__()
@@ -175,8 +180,8 @@ class HTTPExchange(ConnectionExchange):
 
     def take_responses(self) -> list[HTTPResponse]:
         """
-        The responses that have come and were not taken before; once the connection is
-        over, also one that broke off.
+        Take the responses that have come and were not taken before; once the connection
+        has ended, also one that broke off.
         """
         data, responses = self.take_sent(), []
         while data:
@@ -193,15 +198,15 @@ class HTTPExchange(ConnectionExchange):
 
 
 class _Unclosed(BytesIO):
-    """Outlives the client's response, which closes what it has read to its end."""
+    """A file that stays open when C{http.client} has read a response to its end."""
 
     @override
     def close(self) -> None:
-        """Not yet."""
+        """Do nothing: more may follow the response."""
 
 
 class _Received:
-    """As much of a socket as C{http.client} asks for."""
+    """The socket that C{http.client} reads from: as much of one as it asks for."""
 
     def __init__(self, file: BytesIO) -> None:
         self._file = file
@@ -212,9 +217,11 @@ class _Received:
 
 def _take_response(data: bytes, method: str, ended: bool) -> tuple[HTTPResponse, bytes] | None:
     """
-    The first final response in C{data}, and what follows it; None if there is none yet.
+    Parse the first final response in C{data}.
 
-    @param ended: whether nothing will follow C{data}.
+    @param method: the request's.
+    @param ended: whether no byte will follow C{data}.
+    @return: the response and the bytes after it; None if it has not come yet.
     """
     if ended and not data.startswith(b"HTTP/"):
         return (HTTPResponse(body=data), b"") if data else None
