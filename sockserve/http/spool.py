@@ -99,7 +99,7 @@ class _StockFile(StockInput, io.BufferedReader):
     """The C{rfile} of a request in a temporary file, for one of C{http.server}'s handlers."""
 
 
-def stock_file(head: bytes) -> Any:
+def stock_file(head: bytes) -> StockInput:
     """Make the C{rfile} of a request without a body, for one of C{http.server}'s handlers."""
     file = _StockBytes(head)
     file.head = head
@@ -134,16 +134,16 @@ class Spool:
             while view:
                 view = view[self._file.write(view) :]
 
-    def open(self) -> Any:
+    def open(self) -> io.BytesIO | io.BufferedReader:
         """Make a file of all bytes, from the first."""
         if self._file is None:
             return io.BytesIO(self._kept)
         self._file.seek(0)
         return io.BufferedReader(self._file)
 
-    def open_for_stock(self, head: bytes) -> Any:
+    def open_for_stock(self, head: bytes) -> StockInput:
         """The same for one of C{http.server}'s handlers, whose request begins with C{head}."""
-        file: Any
+        file: StockInput
         if self._file is None:
             file = _StockBytes(self._kept)
         else:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from errno import EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errorcode
 from typing import Any
 
+from twisted.internet import tcp
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
@@ -48,13 +49,13 @@ class Gate:
 
     def __init__(
         self,
-        port: Any,
+        port: tcp.Port,
         admission: Admission,
         clock: IReactorTime,
         refused: Callable[[str], object],
     ) -> None:
         """
-        @param port: the C{IListeningPort} of a stream endpoint, a C{tcp.Port} of Twisted's.
+        @param port: the port of a stream endpoint, TCP or UNIX.
         @param admission: the caps; it reopens the gate when a connection ends.
         @param clock: for retrying.
         @param refused: called with C{"descriptors"} each time accepting stops for want of
@@ -74,7 +75,7 @@ class Gate:
         gated.setblocking(False)
         gated.gate = self
         port.socket = gated
-        port.fileno = gated.fileno
+        port.fileno = gated.fileno  # type: ignore[method-assign]
         admission.gates.add(self)
 
     def may_accept(self) -> bool:

@@ -33,7 +33,12 @@ from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.listeners.endpoints import is_datagram_description
 from sockserve.observe.access_log import LOG_FORMATS, AccessLog
 from sockserve.run.loading import load_handler, load_server
-from sockserve.service import SocketServerService, service_from_description
+from sockserve.service import (
+    DatagramRequestService,
+    RequestService,
+    SocketServerService,
+    service_from_description,
+)
 
 __all__ = [
     "DEFAULT_LISTEN",
@@ -80,7 +85,7 @@ class ServerConfig:
 
     listen: tuple[str, ...] = (DEFAULT_LISTEN,)
     handler: Callable[..., Any]
-    server: Any = None
+    server: socketserver.BaseServer | None = None
     concurrency: str | None = None
     threads: int | None = None
     max_children: int | None = None
@@ -94,7 +99,7 @@ class ServerConfig:
     log_format: str = "combined"
     add_location: Callable[[str], str] = attrs.field(default=str, eq=False, repr=False)
 
-    def build(self, reactor: Any) -> MultiService:
+    def build(self, reactor: object) -> MultiService:
         """
         Make the services of this server, not started: one for each description.  They
         share the workers and the caps.
@@ -112,9 +117,9 @@ class ServerConfig:
         if self.access_log is not None:
             log = AccessLog(reactor, self.access_log, self.log_format)
         parent = _Server(log)
-        service: Any
+        service: SocketServerService | RequestService | DatagramRequestService
         if self.server is not None:
-            service = self._build_object(reactor)
+            service = self._build_object(self.server, reactor)
             if log is not None:
                 service.server.observers.append(log.observer(service.description))
             service.setServiceParent(parent)
@@ -142,11 +147,13 @@ class ServerConfig:
             service.setServiceParent(parent)
         return parent
 
-    def _build_object(self, reactor: Any) -> SocketServerService:
+    def _build_object(
+        self, server: socketserver.BaseServer, reactor: object
+    ) -> SocketServerService:
         options: dict[str, Any] = {"deadlines": self.deadlines, "admission": self._admission()}
         if self.threads is not None:
             options["threads"] = self.threads
-        return SocketServerService(self.server, reactor, **options)
+        return SocketServerService(server, reactor, **options)
 
     def _admission(self) -> Admission:
         return Admission(

@@ -16,7 +16,12 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IAddress, IReadDescriptor, IWriteDescriptor
+from twisted.internet.interfaces import (
+    IAddress,
+    IHalfCloseableDescriptor,
+    IReadDescriptor,
+    IWriteDescriptor,
+)
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -174,19 +179,29 @@ class MemoryReactor(Clock):
                     if not wake.recv(4096):
                         return
                 elif events & select.POLLOUT:
-                    self._do(writers[descriptor], "doWrite")
+                    self._do_write(writers[descriptor])
                 elif descriptor in readers:
-                    self._do(readers[descriptor], "doRead")
+                    self._do_read(readers[descriptor])
 
-    def _do(self, selectable: Any, action: str) -> None:
-        why = getattr(selectable, action)()
-        if why is not None:
-            self.removeReader(selectable)
-            if action == "doRead" and isinstance(why, ConnectionDone):
-                selectable.readConnectionLost(Failure(why))
-            else:
-                self.removeWriter(selectable)
-                selectable.connectionLost(Failure(why))
+    # As the reactors of Twisted's do
+
+    def _do_write(self, writer: IWriteDescriptor) -> None:
+        lost = writer.doWrite()
+        if isinstance(lost, Exception):
+            self._disconnect(writer, lost)
+
+    def _do_read(self, reader: IReadDescriptor) -> None:
+        lost = reader.doRead()
+        if isinstance(lost, ConnectionDone) and IHalfCloseableDescriptor.providedBy(reader):
+            self._readers.discard(reader)
+            reader.readConnectionLost(Failure(lost))
+        elif isinstance(lost, Exception):
+            self._disconnect(reader, lost)
+
+    def _disconnect(self, selectable: IReadDescriptor | IWriteDescriptor, lost: Exception) -> None:
+        self._readers.discard(selectable)
+        self._writers.discard(selectable)
+        selectable.connectionLost(Failure(lost))
 
 
 class AttendedExecutor(InlineExecutor):
