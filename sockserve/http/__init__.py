@@ -1,4 +1,4 @@
-"""HTTP: request handlers for it, served over any stream listener, and the errors they may meet."""
+"""HTTP request handlers, which any stream listener can serve, and the errors they may meet."""
 
 from sockserve.http.files.handler import FileRequestHandler
 from sockserve.http.h1.framing import LocalProtocolError, RemoteProtocolError
