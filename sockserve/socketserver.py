@@ -16,7 +16,7 @@ import socketserver as _stdlib
 import threading
 import time
 from socketserver import BaseRequestHandler, DatagramRequestHandler, StreamRequestHandler
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from typing_extensions import override
 
@@ -27,6 +27,7 @@ from sockserve.dropin.accept_loop import AcceptLoop, accept_tls, verify_and_proc
 from sockserve.dropin.background_reactor import running_reactor
 from sockserve.dropin.dispatcher import RequestDispatcher, check_settings
 from sockserve.dropin.interpreter_exit import wait_at_exit
+from sockserve.dropin.server_object import ServerObject
 from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler, IRequestHandler
 
 __all__ = [
@@ -265,7 +266,7 @@ class ThreadingMixIn(_stdlib.ThreadingMixIn):
         """The first request has come; on two threads at once, perhaps."""
         vars(self).pop("_dispatcher", None)  # a parent's
         made = RequestDispatcher(
-            self,
+            cast(ServerObject, self),
             running_reactor(),
             threads=self.max_threads,
             option="max_threads",

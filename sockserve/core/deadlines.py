@@ -109,12 +109,14 @@ class DeadlineTimer:
 
     @param clock: where time comes from.
     @param expired: called with the phase, on the reactor thread.
+    @ivar seconds: gives the clock's time; the clock's own function, as a connection asks often.
     """
 
-    __slots__ = ("_call", "_clock", "_due", "_expired", "_wake_at")
+    __slots__ = ("_call", "_clock", "_due", "_expired", "_wake_at", "seconds")
 
     def __init__(self, clock: IReactorTime, expired: Callable[[Phase], object]) -> None:
         self._clock = clock
+        self.seconds: Callable[[], float] = clock.seconds
         self._expired = expired
         self._due: dict[Phase, float] = {}
         self._call: IDelayedCall | None = None
@@ -143,10 +145,6 @@ class DeadlineTimer:
     def disarm(self, phase: Phase) -> None:
         """C{phase} is over."""
         self._due.pop(phase, None)
-
-    def seconds(self) -> float:
-        """What the clock says."""
-        return self._clock.seconds()
 
     def stop(self) -> None:
         """Disarm everything, for good."""

@@ -75,6 +75,7 @@ class RequestServer:
     @ivar server_address: what is listened on, as C{socket.getsockname()} gives it; set
         when listening starts.
     @ivar address_family: likewise, C{socket.AF_INET} and so on.
+    @ivar handler_name: the handler's name, for people.
     @ivar statistics: the listener's counters.
     @ivar observers: each is called with the L{RequestRecord} of every request that has
         ended.  Reactor thread.
@@ -105,7 +106,7 @@ class RequestServer:
         """
         self.RequestHandlerClass = RequestHandlerClass
         cls = unwrap(RequestHandlerClass)
-        self._handler_name: str = getattr(cls, "__qualname__", None) or repr(cls)
+        self.handler_name: str = getattr(cls, "__qualname__", None) or repr(cls)
         self.kind = handler_kind(RequestHandlerClass)
         if self.kind.is_coroutine and concurrency is not None:
             raise ConfigurationError(
@@ -124,11 +125,6 @@ class RequestServer:
         self.observers: list[Callable[[RequestRecord], object]] = []
         self._idle_call: IDelayedCall | None = None
         self._drained: Deferred[None] | None = None
-
-    @property
-    def handler_name(self) -> str:
-        """The handler's name, for people."""
-        return self._handler_name
 
     # Override points
 
