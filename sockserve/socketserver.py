@@ -27,6 +27,7 @@ from sockserve.dropin.accept_loop import AcceptLoop, accept_tls, verify_and_proc
 from sockserve.dropin.background_reactor import running_reactor
 from sockserve.dropin.dispatcher import RequestDispatcher, check_settings
 from sockserve.dropin.interpreter_exit import wait_at_exit
+from sockserve.dropin.overriding import StandardMethods
 from sockserve.dropin.server_object import ServerObject
 from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler, IRequestHandler
 
@@ -139,8 +140,9 @@ class BaseServer(_stdlib.BaseServer):
         self.__is_shut_down.clear()
         try:
             if not self.__shutdown_request:  # else the socket may be closed already
-                loop = self.__loop = AcceptLoop(self, self.deadlines.handshake)
-                loop.run(poll_interval, lambda: self.__shutdown_request)
+                served = cast(ServerObject, self)
+                loop = self.__loop = AcceptLoop(served, self.deadlines.handshake)
+                loop.run(poll_interval)
         finally:
             self.__loop = None
             self.__shutdown_request = False
@@ -161,10 +163,12 @@ class BaseServer(_stdlib.BaseServer):
             self.__is_shut_down.wait()
 
     def _handle_request_noblock(self) -> None:
-        try:
-            accepted = accept_tls(self)
-        except OSError:
-            return
+        server, accepted = cast(ServerObject, self), None
+        if type(getattr(self, "socket", None)) is not socket.socket:  # of TLS, perhaps
+            try:
+                accepted = accept_tls(server, StandardMethods(server))
+            except OSError:
+                return
         if accepted is None:
             _stdlib.BaseServer._handle_request_noblock(self)  # type: ignore[attr-defined]
             return
@@ -178,7 +182,7 @@ class BaseServer(_stdlib.BaseServer):
             request.close()
         else:
             request.settimeout(timeout)
-            verify_and_process(self, request, client_address)
+            verify_and_process(server, request, client_address)
 
     @override
     def finish_request(self, request: Any, client_address: Any) -> None:

@@ -35,6 +35,9 @@ class ServerObject(Protocol):
     def service_actions(self) -> None:
         """Called once a turn of the loop. (accept thread)"""
 
+    def get_request(self) -> tuple[Any, Any]:
+        """Accept a request: gives it and the client's address. (accept thread)"""
+
     def _handle_request_noblock(self) -> None:
         """Take a request, verify and process it. (accept thread)"""
 
