@@ -183,6 +183,15 @@ class AdoptedProtocol(StreamProtocol):
             return factory.make_channel(self, addresses)
         return AdoptedSocketChannel(self)
 
+    @override
+    def start_channel(self, channel: Channel) -> None:
+        # The server has verified and processed it, before it came here.
+        try:
+            channel.start()
+        except Exception:
+            self.factory.handle_error(channel.request, self.client_address)
+            self.factory.shutdown_request(channel.request)
+
     def end_unanswered(self) -> None:
         """End the connection if no request has arrived on it."""
         if isinstance(self._channel, HTTPChannel):

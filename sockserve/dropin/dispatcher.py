@@ -36,7 +36,6 @@ from sockserve.executors.threads import ThreadExecutor
 from sockserve.interfaces import (
     ConfigurationError,
     IHTTPRequestHandler,
-    IJob,
     IRequestHandler,
     Outcome,
 )
@@ -332,9 +331,8 @@ class _Pool(ThreadExecutor):
         self._has_told = False
 
     @override
-    def run(self, job: IJob) -> None:
-        super().run(job)
-        if self.waiting and self.limit > 1 and not self._has_told:  # one is one's own choice
+    def _job_queued(self) -> None:
+        if self.limit > 1 and not self._has_told:  # one is one's own choice
             self._has_told = True
             _log.warning(
                 "%s: more than %d requests at once, which is %s; others wait",

@@ -140,9 +140,7 @@ class StreamProtocol(Protocol):
             self._refuse("descriptors")
             return
         factory.channels[channel.request] = channel
-        if not verify_and_process(factory, channel.request, addresses[0]):
-            factory.statistics.refused["verify"] += 1
-            self.record.outcome = "refused: verify"
+        self.start_channel(channel)
 
     def make_channel(self, addresses: tuple[Any, Any]) -> Channel:
         """
@@ -151,6 +149,12 @@ class StreamProtocol(Protocol):
         @raise OSError: there is no descriptor to be had.
         """
         return self.factory.make_channel(self, addresses)
+
+    def start_channel(self, channel: Channel) -> None:
+        """Have the server verify the connection's request, and start serving it."""
+        if not verify_and_process(self.factory, channel.request, self.client_address):
+            self.factory.statistics.refused["verify"] += 1
+            self.record.outcome = "refused: verify"
 
     def set_receiver(self, receive: Callable[[bytes], object]) -> None:
         """What arrives from now on goes to C{receive}: one call less for every piece."""
