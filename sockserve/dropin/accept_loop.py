@@ -48,7 +48,7 @@ _Selector: type[selectors.BaseSelector] = getattr(
 )
 
 
-def accept_tls(server: Any, standard: StandardMethods) -> tuple[ssl.SSLSocket, Any] | None:
+def accept_tls(server: ServerObject, standard: StandardMethods) -> tuple[ssl.SSLSocket, Any] | None:
     """
     Take a connection from a listening TLS socket and leave its handshake for later.
     (accept thread)
