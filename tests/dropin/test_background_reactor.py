@@ -6,6 +6,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+from twisted.python import threadable
 
 from sockserve.dropin import background_reactor
 from sockserve.dropin.background_reactor import is_reactors_thread, running_reactor
@@ -17,6 +18,8 @@ def none_yet(monkeypatch):
     monkeypatch.setitem(sys.modules, "twisted.internet.reactor", None)
     monkeypatch.setattr(background_reactor, "_private", None)
     monkeypatch.setattr(background_reactor, "_private_thread", None)
+    # A reactor that runs calls its thread Twisted's own, which the tests' is again afterwards.
+    monkeypatch.setattr(threadable, "ioThread", threadable.ioThread)
     yield
     reactor, thread = background_reactor._private, background_reactor._private_thread
     if reactor is not None:
