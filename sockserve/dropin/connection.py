@@ -89,7 +89,7 @@ class AdoptedFactory(StreamFactory):
     def let_handlers_read(self) -> None:
         """Have C{http.server}'s handlers read their connections by themselves, as others do."""
         if self.kind is HandlerKind.HTTP_STOCK:
-            self.kind = HandlerKind.BLOCKING
+            self.serve_as(HandlerKind.BLOCKING)
 
     def reads_for_handlers(self) -> bool:
         """

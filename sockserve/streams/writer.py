@@ -228,6 +228,10 @@ class StreamWriter:
         """Whether this side has ended, or is ending, its output."""
         return self._closed
 
+    def is_open(self) -> bool:
+        """Whether what is written now may still reach the client."""
+        return self._error is None and not self._closed
+
     def is_empty(self) -> bool:
         """Whether all that was written has been handed to the transport, or the kernel."""
         return not self._pending and not self._congested

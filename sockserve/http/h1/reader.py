@@ -121,16 +121,18 @@ class RequestParser:
             self._buffer = b""
             raise
 
-    def next_request(self) -> None:
+    def next_request(self) -> bool:
         """
         This one is answered: read the next.
 
+        @return: whether something of it waits, or none will come.
         @raise LocalProtocolError: it has not been read to its end.
         """
         try:
             self.state = TRANSITIONS[self.state][_NEXT]
         except KeyError:
             raise unexpected_event(_NEXT, self.state) from None
+        return bool(self._buffer) or self._eof
 
     def switch(self) -> bytes:
         """
