@@ -35,7 +35,11 @@ _LONG = ("stdlib", "programs", "docs")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, or all would wait for it in the end."""
-    items.sort(key=lambda item: item.path.parent.name not in _LONG)
+
+    def is_long(item: pytest.Item) -> bool:
+        return item.path.parent.name in _LONG or item.get_closest_marker("slow") is not None
+
+    items.sort(key=is_long, reverse=True)
 
 
 def pytest_collection_finish() -> None:
