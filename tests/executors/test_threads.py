@@ -100,6 +100,36 @@ async def test_an_idle_thread_serves_again_under_a_new_name(threads: Any, reacto
     assert len(set(names)) == 5
 
 
+async def test_a_new_thread_is_the_pools_from_its_first_job_on(
+    threads: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However late the reactor's thread goes on after it has started it."""
+    pool = threads(2)
+    first = HeldJob()
+    pool.run(first)
+    served = threading.Event()
+    start = threading.Thread.start
+
+    def start_slowly(thread: threading.Thread) -> None:
+        start(thread)
+        assert served.wait(PATIENCE_SECONDS)
+
+    def work() -> Outcome:
+        is_the_pools.append(pool.has_thread(threading.current_thread()))
+        served.set()
+        return Outcome.OK
+
+    is_the_pools: list[bool] = []
+    job = Job(work)
+    monkeypatch.setattr(threading.Thread, "start", start_slowly)
+    pool.run(job)
+    await job.over
+    first.release()
+    await first.over
+    first.close()
+    assert is_the_pools == [True]
+
+
 async def test_threads_that_run_at_once_have_names_of_their_own(threads: Any) -> None:
     """Whichever listener's pool they are of."""
     pools = [threads(3), threads(3)]
