@@ -56,7 +56,7 @@ api: $(VENV)/.made
 	$(DEV) pydoctor
 
 docs: news api
-	$(DEV) pytest tests/docs/test_listings.py
+	$(DEV) $(TEST) tests/docs
 
 check: lint types news api test coverage
 
