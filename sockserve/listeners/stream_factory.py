@@ -160,7 +160,7 @@ class StreamFactory(StreamServer, ServerFactory):
         channel = self.channels.get(request)
         if channel is not None:
             channel.request_closing()
-        super().close_request(request)
+        request.close()
 
     @override
     def log_shortage(self, client_address: Any, error: OSError) -> None:
