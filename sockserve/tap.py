@@ -14,10 +14,11 @@ from typing import Any, NoReturn
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import DeferredList
-from twisted.logger import Logger, LoggingFile, LogLevel
+from twisted.logger import LoggingFile, LogLevel
 from twisted.python import usage
 from typing_extensions import override
 
+from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import nearest
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.stream_factory import StreamFactory
@@ -27,7 +28,7 @@ from sockserve.service import DatagramRequestService, RequestService, SocketServ
 
 __all__ = ["Options", "makeService"]
 
-_log = Logger()
+_log = logger(Topic.SERVICE)
 
 _Listener = RequestService | DatagramRequestService | SocketServerService
 

@@ -24,6 +24,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 def parse_network(text: str) -> Network:
     """
+    The network that C{text} names.
+
     @param text: an address or a network, C{192.0.2.7} or C{2001:db8::/32}.
     @raise ConfigurationError: it is neither.
     """
@@ -36,18 +38,18 @@ def parse_network(text: str) -> Network:
 
 
 class Reopenable(Protocol):
-    """What takes connections while they are admitted."""
+    """A door for connections, which is closed while there is no room."""
 
     def reopen(self) -> None:
-        """There may be room again."""
+        """Take connections again: there may be room."""
 
 
 class Admission:
     """
     The caps and networks that one or several listeners share.
 
-    @ivar active: connections admitted now.
-    @ivar gates: what takes the connections.
+    @ivar active: connections accepted now.
+    @ivar gates: the doors that are reopened when one of these is closed.
     """
 
     def __init__(
@@ -91,7 +93,7 @@ class Admission:
         self.active += 1
 
     def closed(self) -> None:
-        """One that was accepted is gone."""
+        """A connection that was accepted is closed."""
         self.active -= 1
         if not self.full():
             for gate in self.gates:
@@ -113,14 +115,14 @@ class Admission:
         return None
 
     def admit(self, client_address: Any) -> None:
-        """The client is served from now on."""
+        """Count the client, which is served from now on."""
         if self.max_connections_per_peer is not None:
             host = _host(client_address)
             if host is not None:
                 self._peers[host] += 1
 
     def release(self, client_address: Any) -> None:
-        """The client that L{admit} counted is gone."""
+        """Count the client of L{admit} no more."""
         if self.max_connections_per_peer is not None:
             host = _host(client_address)
             if host is not None:

@@ -20,10 +20,10 @@ from http.server import BaseHTTPRequestHandler
 from importlib.metadata import version
 from typing import Any, ClassVar
 
-from twisted.logger import Logger
 from typing_extensions import override
 from zope.interface import implementer
 
+from sockserve.core.logs import Topic, logger
 from sockserve.handlers import BaseRequestHandler
 from sockserve.http.h1.framing import LocalProtocolError
 from sockserve.http.h1.head import TOKEN
@@ -32,7 +32,7 @@ from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler
 
 __all__ = ["HTTPRequestHandler"]
 
-_log = Logger()
+_log = logger(Topic.HTTP)
 
 _VERSIONS = {(1, 1): "HTTP/1.1", (1, 0): "HTTP/1.0", (0, 9): "HTTP/0.9"}
 

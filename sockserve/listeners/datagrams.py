@@ -15,7 +15,6 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import DatagramProtocol
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
@@ -23,6 +22,7 @@ from zope.interface import implementer
 from sockserve.core.admission import Admission
 from sockserve.core.deadlines import DeadlineTimer
 from sockserve.core.lifecycle import serve, serve_coroutine, verify_and_process
+from sockserve.core.logs import Topic, logger
 from sockserve.core.statistics import RequestRecord
 from sockserve.core.tasks import Task
 from sockserve.interfaces import ConfigurationError, DeadlineExpired, IJob, Outcome, Phase
@@ -40,7 +40,8 @@ __all__ = [
 #: the default greatest size.
 MAX_REQUESTS = 1000
 
-_log = Logger()
+_log = logger(Topic.CONNECTIONS)
+_handlers_log = logger(Topic.HANDLERS)
 
 
 class DatagramServer(RequestServer, DatagramProtocol):
@@ -116,7 +117,7 @@ class DatagramServer(RequestServer, DatagramProtocol):
         except StopIteration as end:
             self._account(request, client_address, began, end.value, end.value)
         except BaseException:
-            _log.failure("serving a request raised past its server's handle_error")
+            _handlers_log.failure("serving a request raised past its server's handle_error")
             self._account(request, client_address, began, Outcome.ERROR, Outcome.ERROR)
         else:
             pending = _CoroutineDatagram(self, request, client_address, began)
@@ -341,7 +342,9 @@ class _CoroutineDatagram(_PendingDatagram):
 
     def _ended(self, result: Any, error: BaseException | None) -> None:
         if error is not None:
-            _log.failure("serving a request raised past its server's handle_error", Failure(error))
+            _handlers_log.failure(
+                "serving a request raised past its server's handle_error", Failure(error)
+            )
         self._handler_finished(result if error is None else Outcome.ERROR)
 
 

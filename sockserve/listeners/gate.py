@@ -19,11 +19,13 @@ from typing import Any
 
 from twisted.internet import tcp
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
 from sockserve.core.admission import Admission
+from sockserve.core.logs import Topic, logger
 
 __all__ = ["Gate"]
+
+_log = logger(Topic.LISTENERS)
 
 #: The pause before accepting again when there was no descriptor to accept with.  0.1:
 #: ranch's C{ranch_acceptor}.
@@ -44,8 +46,6 @@ class Gate:
     It replaces the port's socket by one whose C{accept} asks the gate.  (Twisted itself
     accepts and drops connections when there are no descriptors.)
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Gate:
         self._exhausted_at = self._clock.seconds()
         if not self._shortage_logged:
             self._shortage_logged = True
-            self._log.error(
+            _log.error(
                 "cannot accept connections ({error}), which wait; trying again every"
                 " {seconds} s; raise the limit of open files (ulimit -n) or lower"
                 " max-connections",

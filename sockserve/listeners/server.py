@@ -16,17 +16,16 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_kind, unwrap
 from sockserve.core.lifecycle import run_handler, run_handler_coroutine
+from sockserve.core.logs import Topic, logger
 from sockserve.core.statistics import ListenerStatistics, RequestRecord
 from sockserve.executors.fork import ForkExecutor
 from sockserve.executors.threads import ThreadExecutor
-from sockserve.http.h1.framing import RemoteProtocolError
 from sockserve.interfaces import (
     ConfigurationError,
     DeadlineExpired,
@@ -34,22 +33,23 @@ from sockserve.interfaces import (
     IRequestHandler,
     IRequestServer,
     Outcome,
+    PeerError,
 )
 from sockserve.sockets.lending import peer_is_gone
 
 __all__ = ["RequestServer"]
 
-_log = Logger()
+_log = logger(Topic.HANDLERS)
 
 #: The most threads that wait for the disk.  10: the size of Twisted's own pool.  That pool is
 #: not used, so that name look-ups need not wait for a disk that hangs.
 DISK_THREADS = 10
 
-#: Looked up once, as L{sockserve.core.lifecycle} does.
+# Looked up once (see L{sockserve.core.lifecycle}).
 _ERROR = Outcome.ERROR
 
 #: The errors that a handler sees when its peer is slow or breaks the protocol.
-_PEER_ERRORS = (DeadlineExpired, IncompleteReadError, LimitOverrunError, RemoteProtocolError)
+_PEER_ERRORS = (DeadlineExpired, IncompleteReadError, LimitOverrunError, PeerError)
 
 
 def _is_of_a_connection(error: BaseException) -> bool:
@@ -151,11 +151,9 @@ class RequestServer:
 
     def finish_request(self, request: Any, client_address: Any) -> Any:
         """
-        Make the handler and let it serve the request.
+        Make the handler and let it serve the request. (handler's thread)
 
         @return: for a coroutine handler an awaitable, which ends when the handler does.
-
-        (handler's thread)
         """
         handler = self.RequestHandlerClass(request, client_address, self)
         if self.kind.is_coroutine:
@@ -223,11 +221,9 @@ class RequestServer:
 
     def release_workers(self) -> Deferred[Any]:
         """
-        End the idle workers.
+        End the idle workers. (reactor thread)
 
         @return: a Deferred that fires when those are gone.
-
-        (reactor thread)
         """
         pools = [self.concurrency, self.__dict__.get("disk")]
         return DeferredList([pool.stop() for pool in pools if pool is not None])
@@ -250,11 +246,9 @@ class RequestServer:
 
     def outcome_of(self, request: Any, error: BaseException) -> Outcome:
         """
-        The outcome of a request whose handler has just raised C{error}.
+        The outcome of a request whose handler has just raised C{error}. (handler's thread)
 
         @return: L{Outcome.LOST} when the client is the cause, else L{Outcome.ERROR}.
-
-        (handler's thread)
         """
         # The client is the cause when:
         # 1. it was too slow for a deadline, or broke the protocol;

@@ -17,24 +17,21 @@ from twisted.internet.interfaces import (
     IProtocolNegotiationFactory,
 )
 from twisted.internet.protocol import ServerFactory
-from twisted.logger import Logger
 from typing_extensions import override
 from zope.interface import implementer
 
 from sockserve.core.admission import Admission, Network
-from sockserve.core.handler_kinds import HandlerKind, provides, unwrap
+from sockserve.core.handler_kinds import HandlerKind, unwrap
 from sockserve.core.lifecycle import run_handler, run_handler_coroutine
+from sockserve.core.logs import Topic, logger
 from sockserve.executors.fork import ForkExecutor
-from sockserve.http.blocking import BlockingHTTPChannel
-from sockserve.http.coroutine import CoroutineHTTPChannel
-from sockserve.http.handler_socket import RequestSocket
+from sockserve.http.channel import HTTPChannel
 from sockserve.http.stock import make_stock_handler
-from sockserve.interfaces import IHTTPRequestHandler, IRequestHandler
+from sockserve.interfaces import IRequestHandler
 from sockserve.listeners.stream_protocol import StreamProtocol, StreamServer
-from sockserve.streams.blocking import make_socket_channel
-from sockserve.streams.channel import Channel, ChannelOwner
+from sockserve.streams.blocking import SocketChannel
+from sockserve.streams.channel import Channel
 from sockserve.streams.coroutine import CoroutineChannel
-from sockserve.streams.writer import Outbox
 
 __all__ = ["StreamFactory"]
 
@@ -42,17 +39,20 @@ __all__ = ["StreamFactory"]
 #: later shows how long the shortage lasted.
 SHORTAGE_LOG_SECONDS = 60.0
 
-_log = Logger()
+_log = logger(Topic.LISTENERS)
 
 
-#: Makes the channel of a connection, by the kind of its handler.
-_CHANNELS: dict[HandlerKind, Callable[[ChannelOwner, tuple[Any, Any]], Channel]] = {
+#: The channel that serves a connection, by the kind of its handler.
+_CHANNELS: dict[HandlerKind, type[Channel]] = {
     HandlerKind.COROUTINE: CoroutineChannel,
-    HandlerKind.BLOCKING: make_socket_channel,
-    HandlerKind.HTTP_COROUTINE: CoroutineHTTPChannel,
-    HandlerKind.HTTP_MIXED: BlockingHTTPChannel,
-    HandlerKind.HTTP_STOCK: BlockingHTTPChannel,
+    HandlerKind.BLOCKING: SocketChannel,
+    HandlerKind.HTTP_COROUTINE: HTTPChannel,
+    HandlerKind.HTTP_MIXED: HTTPChannel,
+    HandlerKind.HTTP_STOCK: HTTPChannel,
 }
+
+#: The function that makes a handler, of the kinds whose class is not just called.
+_MAKERS = {HandlerKind.HTTP_STOCK: make_stock_handler}
 
 
 @implementer(IProtocolNegotiationFactory)
@@ -62,9 +62,6 @@ class StreamFactory(StreamServer, ServerFactory):
     any server endpoint.
 
     @ivar ports: the listening ports.
-    @ivar outbox: the output that connections send at the end of the reactor's turn.
-    @ivar http_deadlines: the deadlines where the reactor reads HTTP; C{idle} and C{header}
-        are at most the C{timeout} of the handler's class.
     @cvar acceptable_protocols: the protocols to agree to when a TLS client names some
         (ALPN, RFC 7301); None for HTTP's when the handler is one of HTTP, else none.  A
         client that names no protocol is served; one that names only others is turned away
@@ -94,21 +91,13 @@ class StreamFactory(StreamServer, ServerFactory):
         @param options: as L{RequestServer.__init__}.
         """
         super().__init__(RequestHandlerClass, admission, **options)
-        cls = unwrap(RequestHandlerClass)
-        if self.kind is HandlerKind.HTTP_STOCK and isinstance(self.concurrency, ForkExecutor):
-            self.kind = HandlerKind.BLOCKING  # a child reads its requests by itself
-        # In seconds, by which a handler of HTTP limits its own reads.
-        patience = getattr(cls, "timeout", None) if self.kind.is_http else None
-        self.http_deadlines = self.deadlines.capped(patience, "idle", "header")
         self._proxies = Admission(allow=proxy_from)
-        #: By HTTP method, whether the handler's must run on a thread; of the methods that
-        #: its class is known to have.
-        self._blocking_methods: dict[str, bool] = {}
-        if provides(cls, IHTTPRequestHandler):
-            self._blocking_methods = {name: cls.blocks(name) for name in cls.commands()}
-        self.outbox = Outbox(self.reactor)
         self.ports: set[Any] = set()
         self._shortage_logged_until = 0.0
+        forks = isinstance(self.concurrency, ForkExecutor)
+        # A child reads its requests by itself.
+        stock_in_child = forks and self.kind is HandlerKind.HTTP_STOCK
+        self.serve_as(HandlerKind.BLOCKING if stock_in_child else self.kind)
 
     @override
     def buildProtocol(self, addr: Any) -> Any:
@@ -129,12 +118,6 @@ class StreamFactory(StreamServer, ServerFactory):
         https = (b"http/1.1", b"http/1.0") if self.speaks_http else ()
         return list(https if self.acceptable_protocols is None else self.acceptable_protocols)
 
-    def method_blocks(self, command: str) -> bool:
-        """Whether the handler's method for C{command}, as C{"GET"}, must run on a thread."""
-        if command in self._blocking_methods:
-            return self._blocking_methods[command]
-        return bool(unwrap(self.RequestHandlerClass).blocks(command))
-
     @property
     def speaks_http(self) -> bool:
         """Whether the handler answers HTTP requests, whatever its kind."""
@@ -142,9 +125,15 @@ class StreamFactory(StreamServer, ServerFactory):
         is_stdlibs = isinstance(cls, type) and issubclass(cls, BaseHTTPRequestHandler)
         return self.kind.is_http or is_stdlibs
 
+    def serve_as(self, kind: HandlerKind) -> None:
+        """Serve the handler as one of C{kind} from now on."""
+        self.kind = kind
+        self._make_channel = _CHANNELS[kind].maker(self)
+        self._make_handler = _MAKERS.get(kind)
+
     @override
     def make_channel(self, protocol: StreamProtocol, addresses: tuple[Any, Any]) -> Channel:
-        return _CHANNELS[self.kind](protocol, addresses)
+        return self._make_channel(protocol, addresses)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start serving the request; return without waiting for its end. (reactor thread)"""
@@ -153,8 +142,8 @@ class StreamFactory(StreamServer, ServerFactory):
     @override
     def finish_request(self, request: Any, client_address: Any) -> Any:
         """Make the handler and let it serve; as L{RequestServer}'s. (handler's thread)"""
-        if self.kind is HandlerKind.HTTP_STOCK and isinstance(request, RequestSocket):
-            return make_stock_handler(self.RequestHandlerClass, request, client_address, self)
+        if self._make_handler is not None:
+            return self._make_handler(self.RequestHandlerClass, request, client_address, self)
         handler = self.RequestHandlerClass(request, client_address, self)
         if not isinstance(request, socket.socket):
             return run_handler_coroutine(handler)
@@ -201,10 +190,9 @@ class StreamFactory(StreamServer, ServerFactory):
     def drain(self) -> Deferred[None]:
         """
         Give the connections until the C{drain} deadline to finish, then abort them.
+        (reactor thread)
 
         @return: a Deferred that fires when no connection is left.
-
-        (reactor thread)
         """
         for protocol in list(self.connections):
             protocol.drain()
@@ -216,8 +204,6 @@ class StreamFactory(StreamServer, ServerFactory):
             protocol.abort()
 
     def _peer_is_gone(self, request: Any) -> bool:
-        if isinstance(request, RequestSocket) and request.buffered is not None:
-            return request.buffered.client_is_gone()
         channel = self.channels.get(request)
         if channel is not None and channel.protocol.is_gone():
             return True

@@ -15,7 +15,6 @@ from typing import Any
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
 from twisted.python.failure import Failure
 from typing_extensions import override
@@ -25,6 +24,7 @@ from sockserve.core.addresses import socket_address
 from sockserve.core.admission import Admission
 from sockserve.core.deadlines import DeadlineTimer
 from sockserve.core.lifecycle import verify_and_process
+from sockserve.core.logs import Topic, logger
 from sockserve.core.statistics import RequestRecord
 from sockserve.interfaces import Outcome, Phase
 from sockserve.listeners.proxy_protocol import IProxyHeaderListener
@@ -33,7 +33,7 @@ from sockserve.streams.channel import Channel, transport_descriptors
 
 __all__ = ["StreamProtocol", "StreamServer"]
 
-_log = Logger()
+_log = logger(Topic.CONNECTIONS)
 
 
 class StreamServer(RequestServer):

@@ -18,15 +18,16 @@ from typing import IO, Any, cast
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorFromThreads
-from twisted.logger import FileLogObserver, ILogObserver, LogEvent, Logger, LogLevel
+from twisted.logger import FileLogObserver, ILogObserver, LogEvent, LogLevel
 from typing_extensions import override
 
+from sockserve.core.logs import Topic, logger
 from sockserve.core.statistics import HTTPRequestRecord, RequestRecord
 from sockserve.interfaces import ConfigurationError
 
 __all__ = ["LOG_FORMATS", "AccessLog", "format_combined", "format_json"]
 
-_log = Logger()
+_log = logger(Topic.ACCESS)
 
 
 def format_combined(event: LogEvent) -> str:
@@ -155,7 +156,7 @@ class AccessLog(Service):
         self._format = LOG_FORMATS[log_format]
         self._file: IO[str] | None = None
         self._previous: Any = None
-        self._log = Logger(namespace="sockserve.access", observer=cast(ILogObserver, self._write))
+        self._log = logger(Topic.ACCESS, cast(ILogObserver, self._write))
         if path != "-":
             self._open().close()
 

@@ -1,9 +1,9 @@
 """
-Blocking: a stream request served by a blocking handler, on a thread or in a child.
+The channels of blocking handlers: stream connections served on a thread or in a child.
 
 This room owns the two ways such a handler holds its connection while the reactor keeps
 the deadlines: L{LentSocketChannel} and L{PumpedSocketChannel}.  It must not know how a connection
-came about.  Everything runs on the reactor thread but what says otherwise.
+came about.  (reactor thread, but where a method says otherwise)
 """
 
 from __future__ import annotations
@@ -23,74 +23,76 @@ from sockserve.core.lifecycle import serve
 from sockserve.interfaces import IExecutor, IJob, Outcome, Phase
 from sockserve.sockets.lending import SocketIdentity, is_lendable, lend, tcp_traffic
 from sockserve.sockets.pumping import Pump, PumpedSocket, impersonate
-from sockserve.streams.channel import Channel, ChannelOwner, Pending
+from sockserve.streams.channel import Channel, ChannelOwner, MakeChannel, Pending
 
-__all__ = ["LentSocketChannel", "PumpedSocketChannel", "make_socket_channel"]
+__all__ = ["LentSocketChannel", "PumpedSocketChannel", "SocketChannel"]
 
 #: A connection on which nothing came for so long is, as far as can be told, between two
 #: messages when the service stops.
 QUIET_SECONDS = 1.0
 
 
-def make_socket_channel(protocol: ChannelOwner, addresses: tuple[Any, Any]) -> _SocketChannel:
-    """
-    A channel that lends its connection where that is a plain one, and pumps it elsewhere.
-
-    @raise OSError: there is no descriptor to be had.
-    """
-    if is_lendable(protocol.transport):
-        return LentSocketChannel(protocol)
-    return PumpedSocketChannel(protocol, addresses)
-
-
 @implementer(IJob)
-class _SocketChannel(Channel):
-    """A blocking handler on a thread or in a child: the part both sockets share."""
+class SocketChannel(Channel):
+    """The channel of a blocking handler, on a thread or in a child: the part both share."""
 
     def __init__(self, protocol: ChannelOwner) -> None:
         super().__init__(protocol)
         concurrency = self.factory.concurrency
         assert concurrency is not None
         self._concurrency: IExecutor = concurrency
+        #: The process of the server, which a child is not.
         self._process = os.getpid()
+        #: Whether the service stops.
         self._draining = False
 
+    @classmethod
+    @override
+    def maker(cls, server: Any) -> MakeChannel:
+        return _make_socket_channel
+
+    @override
     def start(self) -> None:
         self._queued_at = self.timer.seconds()
         self._concurrency.run(self)
 
     def started(self) -> None:
+        """There is a place for the handler.  (reactor thread)"""
         self._handler_began()
         self.protocol.record.phases["queue"] = self.timer.seconds() - self._queued_at
 
     def runs_long(self) -> None:
-        """Most connections do."""
+        """Expected: a handler keeps its thread as long as its connection."""
 
     def serve(self) -> Outcome:
-        """Runs on the worker thread or in the child."""
+        """Serve the connection, on a thread or in a child.  (worker thread)"""
         if os.getpid() != self._process:
             self.serve_in_child()
         return serve(self.factory, self.request, self.protocol.client_address, self.record_traffic)
 
     def record_traffic(self) -> None:
-        """The handler is done: note what only the connection itself can tell.  Any thread."""
+        """Note what only the connection itself can tell of the traffic: the handler has
+        finished.  (any thread)"""
 
     @property
     def descriptors(self) -> tuple[int]:
-        """What the child needs."""
+        """The descriptors of the parent's that a child needs."""
         return (self.request.fileno(),)
 
     def serve_in_child(self) -> None:
-        """This is a child's own copy now.  Runs in the child."""
+        """Adapt to being a child's own copy.  (worker thread)"""
 
     def forked(self) -> None:
+        """A child has a copy of the connection; the parent's goes.  (reactor thread)"""
         self.factory.close_request(self.request)
 
     def ended(self, outcome: Outcome) -> None:
+        """The handler has finished.  (reactor thread)"""
         self._handler_finished(outcome)
         self._part_ended(Pending.HANDLER)
 
     def failed(self, error: OSError) -> None:
+        """There is no thread or process to be had.  (reactor thread)"""
         self._handler_finished(Outcome.ERROR)
         self.parts &= ~Pending.HANDLER
         try:
@@ -99,6 +101,7 @@ class _SocketChannel(Channel):
             self.factory.handle_error(self.request, self.protocol.client_address)
         self.factory.shutdown_request(self.request)
 
+    @override
     def deadline_passed(self, phase: Phase) -> None:
         if self.parts & Pending.HANDLER:
             if not self._concurrency.kill(self):
@@ -106,6 +109,7 @@ class _SocketChannel(Channel):
         else:
             self.abort()
 
+    @override
     def abort(self) -> None:
         if self.parts & Pending.HANDLER:
             if not self._concurrency.kill(self):
@@ -138,7 +142,7 @@ class _SocketChannel(Channel):
         return self._draining
 
     def quiet_seconds(self) -> float | None:
-        """Seconds since the client last sent a byte; None where nobody can tell."""
+        """Seconds since the client last sent a byte; None where that cannot be told."""
         raise NotImplementedError
 
     def end_input(self) -> None:
@@ -155,8 +159,8 @@ class _SocketChannel(Channel):
         raise NotImplementedError
 
 
-class LentSocketChannel(_SocketChannel):
-    """A blocking handler with the connection's own socket."""
+class LentSocketChannel(SocketChannel):
+    """The channel of a blocking handler that has the connection's own socket."""
 
     request: socket.socket
 
@@ -195,6 +199,7 @@ class LentSocketChannel(_SocketChannel):
             self.record_traffic()
             self.factory.reactor.callFromThread(self._part_ended, Pending.CONNECTION)
 
+    @override
     def deadline_applies(self, phase: Phase) -> bool:
         """
         The reactor does not see a lent connection's bytes; the kernel does.  Where it
@@ -213,7 +218,7 @@ class LentSocketChannel(_SocketChannel):
         return True
 
     def _seconds_left(self, phase: Phase) -> float | None:
-        """How long until C{idle} or C{write} could pass; None for never.  Any thread."""
+        """How long until C{idle} or C{write} could pass; None for never.  (any thread)"""
         counts = tcp_traffic(self.request)
         limit = self.deadlines.idle if phase is Phase.IDLE else self.deadlines.write
         if counts is None or limit is None:
@@ -228,7 +233,7 @@ class LentSocketChannel(_SocketChannel):
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
-        """Keeps C{idle} and C{write} where no reactor does: a thread in the child."""
+        """Keep C{idle} and C{write} where no reactor does: a thread of the child's own."""
         while True:
             left = [self._seconds_left(phase) for phase in (Phase.IDLE, Phase.WRITE)]
             known = [seconds for seconds in left if seconds is not None]
@@ -259,8 +264,8 @@ class LentSocketChannel(_SocketChannel):
         self._identity.shutdown(socket.SHUT_RDWR)
 
 
-class PumpedSocketChannel(_SocketChannel):
-    """A blocking handler with one end of a socketpair."""
+class PumpedSocketChannel(SocketChannel):
+    """The channel of a blocking handler that has one end of a socketpair."""
 
     request: socket.socket
 
@@ -282,7 +287,7 @@ class PumpedSocketChannel(_SocketChannel):
     @override
     def ended(self, outcome: Outcome) -> None:
         super().ended(outcome)
-        self._pump.served()
+        self._pump.handler_finished()
 
     @override
     def serve_in_child(self) -> None:
@@ -291,7 +296,7 @@ class PumpedSocketChannel(_SocketChannel):
     @override
     def request_closing(self) -> None:
         if not self.parts & Pending.HANDLER:
-            self.factory.reactor.callFromThread(self._pump.served)
+            self.factory.reactor.callFromThread(self._pump.handler_finished)
 
     @override
     def owned_descriptors(self) -> Iterator[int]:
@@ -339,3 +344,10 @@ class PumpedSocketChannel(_SocketChannel):
     @override
     def interrupt(self) -> None:
         self._pump.interrupt()
+
+
+def _make_socket_channel(protocol: ChannelOwner, addresses: tuple[Any, Any]) -> SocketChannel:
+    """Lends a plain connection, pumps any other."""
+    if is_lendable(protocol.transport):
+        return LentSocketChannel(protocol)
+    return PumpedSocketChannel(protocol, addresses)

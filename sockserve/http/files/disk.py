@@ -19,6 +19,7 @@ from threading import Lock
 from typing import NamedTuple
 
 from sockserve.http.files.ranges import ByteRange
+from sockserve.interfaces import SockserveError
 
 __all__ = [
     "PIECE_BYTES",
@@ -45,7 +46,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _MAYBE_A_LINK = frozenset({ELOOP, EMLINK, ENOTDIR})
 
 
-class OutsideRoot(PermissionError):
+class OutsideRoot(SockserveError, PermissionError):
     """The error for a path that leads out of the root."""
 
 

@@ -28,9 +28,9 @@ from http import HTTPStatus
 from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.interfaces import IReactorThreads
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from sockserve.core.logs import Topic, logger
 from sockserve.http.files.disk import PIECE_BYTES, FileBody, entries, segments_beneath
 from sockserve.http.files.ranges import (
     ByteRange,
@@ -85,7 +85,7 @@ class _Answer(NamedTuple):
     reason: str | None = None
 
 
-_log = Logger()
+_log = logger(Topic.HTTP)
 
 
 def _not_closed(failure: Failure) -> None:
@@ -158,11 +158,9 @@ class FileRequestHandler(HTTPRequestHandler):
 
         An override may give any path in C{self.directory}, and may wait for the disk.  One
         that serves from several folders sets C{self.directory}, too: a handler serves one
-        request.
+        request. (worker thread)
 
         @param path: the target of a request, with or without a query.
-
-        (worker thread)
         """
         target = parse_target(path)
         file = os.path.join(self.directory, *target.segments)
@@ -173,11 +171,9 @@ class FileRequestHandler(HTTPRequestHandler):
         The content type of a file, by its name.
 
         It has no charset, since a name does not tell the charset of a text.  An override
-        may know it, and may wait for the disk.
+        may know it, and may wait for the disk. (worker thread)
 
         @param path: the file's.
-
-        (worker thread)
         """
         extension = posixpath.splitext(path)[1]
         for known in (extension, extension.lower()):
@@ -191,12 +187,10 @@ class FileRequestHandler(HTTPRequestHandler):
     def list_directory(self, path: str) -> Any:
         """
         Answer with a listing of the folder at C{path}, which has no index page.  An
-        override may be plain or C{async def}.
+        override may be plain or C{async def}. (reactor thread)
 
         @return: None; or, when only the head has been sent, a file with the body, which is
             sent and closed.
-
-        (reactor thread)
         """
         return self._list(path)
 

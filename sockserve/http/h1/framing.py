@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from sockserve.interfaces import PeerError, SockserveError
+
 __all__ = [
     "TRANSITIONS",
     "Event",
@@ -120,8 +122,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
     State.SENT: {},
 }
 
-#: Looked up once: reading a member of an enumeration costs ten times a global's time
-#: (CPython 3.11), and these are read for every request.
+# Looked up once (see L{sockserve.core.lifecycle}).
 _AWAITED = State.AWAITED
 _BODILESS = State.BODILESS
 _CHUNKED = State.CHUNKED
@@ -134,7 +135,7 @@ _UNTIL_CLOSE_HEAD = Event.UNTIL_CLOSE
 _END = Event.END
 
 
-class RemoteProtocolError(Exception):
+class RemoteProtocolError(PeerError):
     """
     An error of the peer's: it broke the protocol.
 
@@ -146,7 +147,7 @@ class RemoteProtocolError(Exception):
         self.status = status
 
 
-class LocalProtocolError(Exception):
+class LocalProtocolError(SockserveError):
     """A mistake of the handler's: it was about to break the protocol."""
 
 

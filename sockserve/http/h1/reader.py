@@ -33,7 +33,7 @@ from sockserve.http.h1.head import (
 
 __all__ = ["RequestParser"]
 
-#: Looked up once, as L{sockserve.http.h1.framing} does.
+# Looked up once (see L{sockserve.core.lifecycle}).
 _IDLE = State.IDLE
 _BODILESS = Event.BODILESS
 _END = Event.END
@@ -133,16 +133,18 @@ class RequestParser:
             self._buffer = b""
             raise
 
-    def next_request(self) -> None:
+    def next_request(self) -> bool:
         """
         Begin with the next request, as this one is answered.
 
+        @return: whether a byte of it waits, or the peer has ended its side.
         @raise LocalProtocolError: this one has not been read to its end.
         """
         try:
             self.state = TRANSITIONS[self.state][_NEXT]
         except KeyError:
             raise unexpected_event(_NEXT, self.state) from None
+        return bool(self._buffer) or self._eof
 
     def switch(self) -> bytes:
         """
