@@ -291,7 +291,8 @@ class FileRequestHandler(HTTPRequestHandler):
 
     def _found(self, body: FileBody) -> _Answer:
         target = parse_target(self.path)
-        if target.is_impossible or (target.is_hidden and not self.dotfiles):
+        is_withheld = target.is_hidden and not self.dotfiles
+        if target.is_impossible or is_withheld:
             return _Answer(HTTPStatus.NOT_FOUND)
         path = self.translate_path(self.path)
         root, segments = self._place(path)
