@@ -26,8 +26,8 @@ def make_executor(
     @param name: C{serial}, C{threads} or C{fork}.
     @param threads: the most threads, for C{threads}; None for the default.
     @param max_children: the most children at once, for C{fork}; None for the default.
-    @raise ConfigurationError: there is none of that name, a number is less than 1, or the
-        system cannot fork.
+    @raise ConfigurationError: there is none of that name, or the system cannot fork safely
+        (Linux before 5.3).
     """
     if name == "serial":
         return ThreadExecutor(reactor, 1)
