@@ -135,7 +135,7 @@ class HTTPExchange(ConnectionExchange):
     """
     A connection to an HTTP handler.
 
-    A blocking handler runs within L{receive}, once its request has arrived.
+    A blocking handler runs within L{ConnectionExchange.receive}, once its request has arrived.
     """
 
     def __init__(

@@ -194,9 +194,7 @@ class FileRequestHandler(HTTPRequestHandler):
         override may be plain or C{async def}.
 
         @return: None; or, when only the head has been sent, a file with the body, which is
-            sent and closed.
-
-        (reactor thread)
+            sent and closed. (reactor thread)
         """
         return self._list(path)
 
