@@ -1,5 +1,5 @@
 """
-The words every other room uses: phases, errors, and the seams between rooms.
+Interfaces: the words every other room uses: phases, errors, and the seams between rooms.
 
 This room owns names only.  It must not know Twisted's reactor, sockets, clocks
 or any other room of the house.
@@ -21,6 +21,7 @@ __all__ = [
     "IRequestHandler",
     "IRequestServer",
     "Outcome",
+    "PeerError",
     "Phase",
     "SockserveError",
 ]
@@ -45,7 +46,7 @@ class Phase(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How a handler came to its end."""
+    """How a handler finished."""
 
     OK = "ok"
     #: It raised.
@@ -55,7 +56,7 @@ class Outcome(StrEnum):
 
 
 class SockserveError(Exception):
-    """The root of the errors that sockserve itself raises."""
+    """The root of all errors that are sockserve's own."""
 
 
 class ConfigurationError(SockserveError):
@@ -66,9 +67,17 @@ class ConfigurationError(SockserveError):
     """
 
 
+class PeerError(SockserveError):
+    """
+    The peer's fault: a client that broke the protocol it speaks.
+
+    A handler that lets it pass has not failed; its request counts as lost.
+    """
+
+
 class DeadlineExpired(SockserveError, TimeoutError):
     """
-    A deadline passed: what a handler waiting at that moment sees raised.
+    The error that is raised in a handler that waits when a deadline passes.
 
     It is a C{TimeoutError}, so code written for C{socket.settimeout} catches it.
 
@@ -87,13 +96,13 @@ class IRequestHandler(Interface):
     """
 
     def setup() -> Any:
-        """Runs first.  If it raises, neither L{handle} nor L{finish} runs."""
+        """Prepare.  If it raises, neither L{handle} nor L{finish} runs.  (handler's thread)"""
 
     def handle() -> Any:
-        """Serve the request."""
+        """Serve the request.  (handler's thread)"""
 
     def finish() -> Any:
-        """Runs after L{handle}, whether or not that raised."""
+        """Clean up after L{handle}, whether or not that raised.  (handler's thread)"""
 
 
 class IHTTPRequestHandler(IRequestHandler):
@@ -103,13 +112,13 @@ class IHTTPRequestHandler(IRequestHandler):
     """
 
     def blocks(command: str) -> bool:
-        """Of the class: whether the method of that name must run on a thread."""
+        """Of the class: whether the method of that name must run on a thread.  (any thread)"""
 
     def commands() -> list[str]:
-        """Of the class: the HTTP methods it has a method for."""
+        """Of the class: the HTTP methods it has a method for.  (any thread)"""
 
     def may_block() -> bool:
-        """Of the class: whether any must."""
+        """Of the class: whether any of its methods must run on a thread.  (any thread)"""
 
 
 class IRequestServer(Interface):
@@ -122,91 +131,109 @@ class IRequestServer(Interface):
     C{(data, socket)} pair for datagrams.
     """
 
-    server_address = Attribute("What is listened on, as C{socket.getsockname()} gives it.")
-    RequestHandlerClass = Attribute("Called with (request, client_address, server).")
+    server_address = Attribute("The address listened on, as C{socket.getsockname()} gives it.")
+    RequestHandlerClass = Attribute("A callable of (request, client_address, server).")
 
     def verify_request(request: Any, client_address: Any) -> bool:
-        """Whether the request may be served.  Runs on the reactor thread."""
+        """Whether the request may be served.  (reactor thread)"""
 
     def process_request(request: Any, client_address: Any) -> None:
-        """Start serving the request; return at once.  Runs on the reactor thread."""
+        """Start serving the request; return at once.  (reactor thread)"""
 
     def finish_request(request: Any, client_address: Any) -> Any:
         """
-        Make the handler and let it serve.  Runs where the handler runs; in a
-        coroutine server the result is awaited.
+        Make the handler and let it serve.
+
+        @return: what is to be awaited, in a coroutine server.  (handler's thread)
         """
 
     def handle_error(request: Any, client_address: Any) -> None:
-        """Called inside the C{except} block, where the handler ran."""
+        """Report what was raised; called inside the C{except} block.  (any thread)"""
 
     def outcome_of(request: Any, error: BaseException) -> Outcome:
-        """What C{error}, which a handler has just raised, amounts to."""
+        """The outcome of a request whose handler has raised C{error}.  (handler's thread)"""
 
     def handle_timeout() -> None:
-        """No request has arrived for C{timeout} seconds.  Runs on the reactor thread."""
+        """No request has arrived for C{timeout} seconds.  (reactor thread)"""
 
     def shutdown_request(request: Any) -> None:
-        """The request is over: end the sending side, then L{close_request}."""
+        """End the sending side of a request that was served or refused, then
+        L{close_request}.  (any thread)"""
 
     def close_request(request: Any) -> None:
-        """Release the request.  Called last, once."""
+        """Release the request.  Called last, once.  (any thread)"""
 
 
 class IJob(Interface):
     """
     One request on its way to a place where it may block.
 
+    An executor calls L{started}, then either L{failed} or, once L{serve} has returned, L{ended};
+    at most one of each.  A job that is withdrawn while it waits is told nothing.
+
     It may have C{descriptors}: those of the reactor's that L{serve} needs in a child too.
     """
 
     def serve() -> Outcome:
-        """Serve the request from start to end.  Runs on the worker thread or in the child."""
+        """Serve the request from start to end: on a worker thread, or in a child's main thread.
+        (worker thread)"""
 
     def started() -> None:
-        """A place was found and L{serve} is about to run.  Reactor thread."""
+        """A place was found: L{serve} runs as soon as its thread or child does.
+        (reactor thread)"""
 
     def runs_long() -> None:
-        """L{serve} has not come to its end in a moment.  Reactor thread."""
+        """
+        L{serve} has not returned in a moment (L{SLOW_JOB_SECONDS
+        <sockserve.executors.threads.SLOW_JOB_SECONDS>}).  Told once, if at all, between
+        L{started} and L{ended}, by executors whose jobs may share a thread.  (reactor thread)
+        """
 
     def forked() -> None:
-        """A child has its own copy of the request now.  Reactor thread of the parent."""
+        """A child has its own copy of the request: the parent's can be closed.  Told after
+        L{started}, of executors that fork, in the parent.  (reactor thread)"""
 
     def ended(outcome: Outcome) -> None:
-        """L{serve} is over, with what it returned.  Reactor thread."""
+        """
+        L{serve} has returned, and its place is free.
+
+        @param outcome: what it returned; L{Outcome.ERROR} when it raised, or its child was
+            killed.  (reactor thread)
+        """
 
     def failed(error: OSError) -> None:
-        """
-        L{serve} will not run: the system has no process or thread for it.  Reactor
-        thread.
-        """
+        """L{serve} will not run, though L{started} was called: the system has no thread or
+        process for it.  (reactor thread)"""
 
 
 class IExecutor(Interface):
-    """
-    A place for blocking handlers to run in.  All methods are called on the
-    reactor thread.
-    """
+    """A place for blocking handlers to run in."""
 
     limit = Attribute("How many jobs run at once, at most.")
     running = Attribute("How many jobs run now.")
     waiting = Attribute("How many jobs wait for a place.")
 
     def run(job: IJob) -> None:
-        """Start the job, or queue it until there is a place."""
+        """Start the job, or queue it until there is a place.  (reactor thread)"""
 
     def withdraw(job: IJob) -> bool:
-        """Take a job back that still waits; false when it has started."""
+        """
+        Take a job back that still waits.
+
+        @return: false when it has started, or was never run.  (reactor thread)
+        """
 
     def kill(job: IJob) -> bool:
         """
-        End a running job by force, if the place can do that: a child can be
-        killed, a thread cannot.
+        End a running job by force.
+
+        @return: false when that cannot be done: a child can be killed, a thread cannot.
+            (reactor thread)
         """
 
     def stop() -> Any:
         """
         Let go of idle workers.
 
-        @return: a Deferred that fires when those that were idle are gone.
+        @return: a Deferred that fires when those that were idle are gone.  (reactor thread)
         """

@@ -1,11 +1,14 @@
 """What streams are tested on: a transport of Twisted's with a make-believe kernel below it."""
 
+import select
 from collections.abc import Coroutine
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactor
+from twisted.python.failure import Failure
 
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.core.tasks import Cork, Task
@@ -80,6 +83,62 @@ class KernelTransport(FileDescriptor):
 
     def _closeWriteConnection(self) -> None:
         self.write_ended = True
+
+
+class SteppedReactor(Clock):
+    """
+    A clock that stands still, and real sockets that are served when a test says so.
+
+    It does with them as Twisted's reactors do that poll.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readers: set[Any] = set()
+        self.writers: set[Any] = set()
+        self.addReader, self.addWriter = self.readers.add, self.writers.add
+        self.removeReader, self.removeWriter = self.readers.discard, self.writers.discard
+
+    def callFromThread(self, call: Any, *arguments: Any) -> None:
+        self.callLater(0, call, *arguments)
+
+    def turn(self) -> None:
+        """Do all that is due now, and all that can be done with sockets without waiting."""
+        for _ in range(1000):
+            self.advance(0)
+            if not self._turn_sockets():
+                return
+        raise AssertionError("the reactor finds no rest")
+
+    def _turn_sockets(self) -> bool:
+        watched = {each.fileno(): each for each in (*self.readers, *self.writers)}
+        poll = select.poll()
+        for descriptor, each in watched.items():
+            wanted = select.POLLIN if each in self.readers else 0
+            poll.register(descriptor, wanted | (select.POLLOUT if each in self.writers else 0))
+        ready = poll.poll(0)
+        for descriptor, events in ready:
+            each = watched[descriptor]
+            reads = each in self.readers
+            why = None
+            if events & (select.POLLHUP | select.POLLERR) and not events & select.POLLIN:
+                why = ConnectionDone() if reads else ConnectionLost()
+            elif events & select.POLLIN:
+                why = each.doRead()
+            elif events & select.POLLOUT:
+                reads = False
+                why = each.doWrite()
+            if why is not None:
+                self._disconnect(each, why, reads)
+        return bool(ready)
+
+    def _disconnect(self, selectable: Any, why: Any, reads: bool) -> None:
+        self.removeReader(selectable)
+        if reads and isinstance(why, ConnectionDone):
+            selectable.readConnectionLost(Failure(why))
+        else:
+            self.removeWriter(selectable)
+            selectable.connectionLost(Failure(why))
 
 
 class Call:

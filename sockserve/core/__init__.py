@@ -1,3 +1,3 @@
-"""What every kind of request shares: its lifecycle, deadlines, admission and numbers."""
+"""The common ground of all requests: lifecycle, deadlines, admission and statistics."""
 
 __all__: list[str] = []

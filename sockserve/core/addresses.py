@@ -16,7 +16,12 @@ __all__ = ["socket_address"]
 
 
 def socket_address(address: Any) -> Any:
-    """A Twisted address as a socket gives it."""
+    """
+    A Twisted address as a socket gives it.
+
+    @return: a pair or a quadruple for IP; for UNIX sockets the path, bytes for an abstract
+        name, or an empty string where there is none.
+    """
     if isinstance(address, IPv4Address):
         return (address.host, address.port)
     if isinstance(address, IPv6Address):

@@ -24,6 +24,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 def parse_network(text: str) -> Network:
     """
+    The network that C{text} names.
+
     @param text: an address or a network, C{192.0.2.7} or C{2001:db8::/32}.
     @raise ConfigurationError: it is neither.
     """
@@ -36,18 +38,18 @@ def parse_network(text: str) -> Network:
 
 
 class Reopenable(Protocol):
-    """What takes connections while they are admitted."""
+    """A door for connections, which is closed while there is no room."""
 
     def reopen(self) -> None:
-        """There may be room again."""
+        """Take connections again: there may be room."""
 
 
 class Admission:
     """
     The caps and networks that one or several listeners share.
 
-    @ivar active: connections admitted now.
-    @ivar gates: what takes the connections.
+    @ivar active: connections accepted now.
+    @ivar gates: the doors that are reopened when one of these is closed.
     """
 
     def __init__(

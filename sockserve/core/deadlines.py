@@ -1,9 +1,9 @@
 """
-Deadlines: how long each phase of a connection may last, and the one timer a
-connection needs to keep them.
+Deadlines: the seconds each phase of a connection may last, and the one timer that keeps
+them.
 
 This room owns the defaults and the arithmetic.  It must not know which protocol
-or handler a deadline is for, nor what is done on expiry.
+or handler a deadline is for, nor what is done on expiry.  (reactor thread)
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _seconds(instance: object, attribute: attrs.Attribute[Any], value: Any) -> N
 @attrs.frozen(kw_only=True)
 class Deadlines:
     """
-    Seconds each phase may last; C{None} for never.
+    The seconds each phase of a connection may last; C{None} for as long as it takes.
 
     @ivar handshake: from accept until TLS and the PROXY header are through.  10:
         Kestrel's C{HandshakeTimeout}.
@@ -73,7 +73,12 @@ class Deadlines:
     abandon: float | None = attrs.field(default=5.0, validator=_seconds)
 
     def capped(self, seconds: float | None, *names: str) -> Deadlines:
-        """These, but none of C{names} longer than that, unless it is None."""
+        """
+        These deadlines with an upper limit on some.
+
+        @param seconds: the most that C{names} may last, also those that were None; None
+            changes nothing.
+        """
         if seconds is None:
             return self
         shorter = {name: min(seconds, getattr(self, name) or seconds) for name in names}
@@ -108,7 +113,7 @@ class DeadlineTimer:
     heap (whose C{reset} to an earlier time is a linear search).
 
     @param clock: where time comes from.
-    @param expired: called with the phase, on the reactor thread.
+    @param expired: called with each phase whose deadline has passed.
     @ivar seconds: gives the clock's time; the clock's own function, as a connection asks often.
     """
 
@@ -118,32 +123,28 @@ class DeadlineTimer:
         self._clock = clock
         self.seconds: Callable[[], float] = clock.seconds
         self._expired = expired
+        #: When each armed phase expires.
         self._due: dict[Phase, float] = {}
+        #: What the clock is to call, and when: at the earliest of these or before.
         self._call: IDelayedCall | None = None
         self._wake_at = inf
 
-    def arm(self, phase: Phase, seconds: float | None) -> None:
-        """Let C{phase} expire in C{seconds} from now; C{None} disarms it."""
-        if seconds is None:
-            self._due.pop(phase, None)
-            return
-        due = self._clock.seconds() + seconds
-        self._due[phase] = due
-        if due < self._wake_at:
-            self._wake(due)
+    def arm(self, phase: Phase, seconds: float | None, now: float | None = None) -> None:
+        """
+        Let C{phase} expire in C{seconds}; C{None} disarms it.
 
-    def arm_from(self, now: float, phase: Phase, seconds: float | None) -> None:
-        """L{arm}, for who has just asked for the time."""
+        @param now: the moment they count from, for a caller that has just asked for the time.
+        """
         if seconds is None:
             self._due.pop(phase, None)
             return
-        due = now + seconds
+        due = (self._clock.seconds() if now is None else now) + seconds
         self._due[phase] = due
         if due < self._wake_at:
             self._wake(due)
 
     def disarm(self, phase: Phase) -> None:
-        """C{phase} is over."""
+        """C{phase} has ended in time."""
         self._due.pop(phase, None)
 
     def stop(self) -> None:

@@ -1,6 +1,6 @@
 """
-The lifecycle: which of a server's and a handler's methods run, in which order, and
-what runs when one of them raises.
+The lifecycle: the order in which a server's and a handler's methods run, also when one of
+them raises.
 
 This room owns that order, which is C{socketserver}'s of CPython 3.14.  It must not
 know transports, threads or deadlines: it runs wherever it is called.
@@ -11,8 +11,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from typing import Any
-
-from twisted.logger import Logger
 
 from sockserve.interfaces import IRequestServer, Outcome
 
@@ -26,23 +24,21 @@ __all__ = [
     "verify_and_process",
 ]
 
-_log = Logger()
-
-#: Looked up once: reading a member of an enumeration costs ten times a global's time
-#: (CPython 3.11), and this one is read for every request.
+# Looked up once: reading a member of an enumeration costs ten times a global's time before
+# CPython 3.12, and this one is read for every request.  Other rooms that say "looked up once"
+# do so for the same reason; all of that can go when 3.12 is the oldest.
 _OK = Outcome.OK
 
 
 def verify_and_process(server: IRequestServer, request: Any, client_address: Any) -> bool:
     """
-    Have the server verify a request and start processing it.  Runs on the reactor
-    thread.
+    Have the server verify a request and start processing it.
 
     As C{BaseServer._handle_request_noblock}, with one difference: there an exception
     in C{verify_request} ends C{serve_forever}; here it is handled like one in
     C{process_request}, for the other connections' sake.
 
-    @return: whether C{verify_request} let it pass.
+    @return: whether C{verify_request} let it pass.  (reactor thread)
     """
     verified = False
     try:
@@ -71,10 +67,10 @@ def serve(
 ) -> Outcome:
     """
     Serve one request from start to end, blocking, as
-    C{ThreadingMixIn.process_request_thread} does.  Runs on a worker thread or in a
-    child.
+    C{ThreadingMixIn.process_request_thread} does: on a worker thread, or in a child.
 
-    @param served: called when the handler is done, while the request is still open.
+    @param served: called when the handler has finished, while the request is still open.
+        (worker thread)
     """
     outcome = _OK
     try:
@@ -92,7 +88,7 @@ def serve(
 
 
 async def serve_coroutine(server: IRequestServer, request: Any, client_address: Any) -> Outcome:
-    """L{serve} for coroutine handlers.  Runs on the reactor thread."""
+    """L{serve} for coroutine handlers.  (reactor thread)"""
     outcome = _OK
     try:
         served = server.finish_request(request, client_address)
@@ -113,7 +109,7 @@ async def serve_next_coroutine(
     Serve one of several requests of a connection, which stays open: L{serve_coroutine}
     without its end.
 
-    @return: what the handler raised.
+    @return: what the handler raised, or None.  (reactor thread)
     """
     try:
         served = server.finish_request(request, client_address)
@@ -126,7 +122,7 @@ async def serve_next_coroutine(
 
 
 def serve_next(server: IRequestServer, request: Any, client_address: Any) -> Exception | None:
-    """L{serve_next_coroutine} for blocking handlers.  Runs on a worker thread or in a child."""
+    """L{serve_next_coroutine} for blocking handlers.  (worker thread)"""
     try:
         server.finish_request(request, client_address)
     except Exception as error:
@@ -139,7 +135,7 @@ def run_handler(handler: Any) -> None:
     """
     Call the three methods of a handler that did not serve in its constructor.
 
-    @raise TypeError: one of them is C{async def}.
+    @raise TypeError: one of them is C{async def}.  (handler's thread)
     """
     _refuse_coroutine(handler.setup())
     try:
@@ -149,7 +145,8 @@ def run_handler(handler: Any) -> None:
 
 
 async def run_handler_coroutine(handler: Any) -> None:
-    """Call the three methods of a coroutine handler; C{setup} and C{finish} may be plain."""
+    """Call the three methods of a coroutine handler; C{setup} and C{finish} may be plain.
+    (reactor thread)"""
     waited = handler.setup()
     if waited is not None:
         await waited

@@ -1,5 +1,5 @@
 """
-Messages: pieces of the one line that tells a user what is wrong.
+Messages: pieces of the one line that tells a user of a mistake.
 
 This room owns how an error and a guess at what was meant are worded.  It must not know what
 the words are about.

@@ -1,5 +1,5 @@
 """
-Statistics: what a listener counts and what one request leaves behind.
+Statistics: the counters of a listener, and the record of each request.
 
 This room owns numbers.  It must not know clocks, sockets or where the numbers are
 shown.
@@ -33,7 +33,7 @@ DURATION_BUCKETS_SECONDS = (
 
 class Histogram:
     """
-    Counts of durations, by upper bound.
+    Durations, counted by upper bound.
 
     @ivar counts: one more than the bounds: the last is for what is longer than all.
     @ivar total: the sum of all durations in seconds.
@@ -59,7 +59,7 @@ class Histogram:
 @attrs.define(slots=True)
 class RequestRecord:
     """
-    What one request left behind.
+    The record of one request, for counters and logs.
 
     @ivar peer: the client's address.
     @ivar handler: the handler class's name.
@@ -81,7 +81,7 @@ class RequestRecord:
 @attrs.define(slots=True)
 class HTTPRequestRecord(RequestRecord):
     """
-    What one HTTP request left behind.
+    The record of one HTTP request.
 
     @ivar request_line: as sent; C{-} when no head came.
     @ivar status: of the response; 0 when none began, or none that could be seen.
@@ -152,7 +152,7 @@ class ListenerStatistics:
             self.observe_duration(phase, seconds)
 
     def count_response(self, status: int, failed: bool, seconds: float) -> None:
-        """Count an HTTP request whose handler has come to its end."""
+        """Count an HTTP request whose handler has finished."""
         self.requests += 1
         self.errors += failed
         self.responses[status // 100] += 1
@@ -165,14 +165,14 @@ class ListenerStatistics:
         self.histogram(phase).add(seconds)
 
     def histogram(self, phase: str) -> Histogram:
-        """The durations of a phase."""
+        """The durations of a phase, counted from now on if they were not."""
         histogram = self.durations.get(phase)
         if histogram is None:
             histogram = self.durations[phase] = Histogram()
         return histogram
 
     def snapshot(self) -> dict[str, Any]:
-        """All of it as plain data, for pages and logs."""
+        """All counters as plain data, for pages and logs."""
         return {
             "listener": self.listener,
             "accepted": self.accepted,

@@ -1,8 +1,8 @@
 """
 Tasks: one coroutine driven on the reactor, cheaply.
 
-This room owns the driving: resuming, cancelling, and telling when it is over.  It
-must not know what the coroutine does or what a connection is.
+This room owns the driving: resuming, cancelling, and telling when it has ended.  It
+must not know what the coroutine does or what a connection is.  (reactor thread)
 
 Why not C{twisted.internet.defer.ensureDeferred}: a coroutine that waits for the
 next line does so tens of thousands of times a second, and there each time makes, chains
@@ -18,16 +18,17 @@ from contextvars import Context, copy_context
 from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
+
+from sockserve.core.logs import Topic, logger
 
 __all__ = ["Cork", "Task", "Wakeup"]
 
-_log = Logger()
+_log = logger(Topic.HANDLERS)
 
 
 def _drop(failure: Failure) -> None:
-    """The outcome of what nobody waits for any more."""
+    """Ignore the outcome of a Deferred that nothing waits for any more."""
 
 
 def _not_awaitable(awaited: object) -> TypeError:
@@ -39,8 +40,8 @@ def _not_awaitable(awaited: object) -> TypeError:
 
 class Wakeup(Deferred[None]):
     """
-    What a stream method awaits.  A task leaves it as it found it, so that the next wait
-    can use it again, until something else has (L{used}).
+    The Deferred that a stream method awaits.  A task leaves it as it found it, so that the
+    next wait can use it again, until something else has waited for it (L{used}).
     """
 
     def __init__(self) -> None:
@@ -57,7 +58,7 @@ class Wakeup(Deferred[None]):
         return self.called or bool(self._callbacks)
 
     def wake(self) -> None:
-        """What was waited for has happened; the stream's state says what."""
+        """Resume the one that waits: something has happened; the stream's state says what."""
         task = self.task
         if task is not None:
             self.task = None
@@ -74,19 +75,24 @@ class Wakeup(Deferred[None]):
 
 
 class Cork(Protocol):
-    """What holds output back while a task runs, so that one turn is one write."""
+    """
+    Output that is held back while a task runs, so that one turn is one write.
+
+    @ivar corked: whether it is held back; set by the task.
+    """
 
     corked: bool
 
     def uncork(self) -> None:
-        """The task waits or is over: send what was held back."""
+        """Send what was held back, and hold nothing back any more: the task waits or has
+        ended."""
 
 
 class Task:
     """
-    Drives one coroutine.  Everything runs on the reactor thread.
+    The drive of one coroutine, from wait to wait.
 
-    @param coroutine: what to drive; L{start} runs it until it first waits.
+    @param coroutine: L{start} runs it until it first waits.
     @param done: called once with what the coroutine returned and what it raised; one of
         them is None.
     @param cork: corked while the coroutine runs, uncorked whenever it waits.
@@ -103,11 +109,13 @@ class Task:
         cork: Cork | None = None,
         context: Context | None = None,
     ) -> None:
+        # For good
         self._coroutine = coroutine
         self._done = done
         self._cork = cork
         self._context = copy_context() if context is None else context
-        #: What the coroutine awaits; None while it runs and when it is over.
+        # For one wait
+        #: What the coroutine awaits; None while it runs and when it has ended.
         self._waiting: Deferred[Any] | None = None
         #: What to throw into the coroutine as soon as it waits.
         self._interrupt: BaseException | None = None

@@ -19,9 +19,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from twisted.logger import Logger
 from typing_extensions import override
 
+from sockserve.core.logs import Topic, logger
 from sockserve.dropin.background_reactor import running_reactor
 from sockserve.dropin.overriding import StandardMethods
 from sockserve.dropin.server_object import ServerObject
@@ -36,7 +36,7 @@ __all__ = [
     "verify_and_process",
 ]
 
-_log = Logger()
+_log = logger(Topic.SERVICE)
 
 #: How often C{service_actions} is called at least, where nobody says.  C{serve_forever}'s
 #: default.

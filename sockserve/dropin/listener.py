@@ -19,16 +19,16 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from sockserve.core.logs import Topic, logger
 from sockserve.dropin.accept_loop import AcceptLoopThread, is_open
 from sockserve.dropin.dispatcher import RequestDispatcher
 from sockserve.dropin.overriding import accepts_takeover, take_over
 
 __all__ = ["ServerObjectListener"]
 
-_log = Logger()
+_log = logger(Topic.SERVICE)
 
 
 class ServerObjectListener:

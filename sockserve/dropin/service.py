@@ -14,10 +14,10 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from typing_extensions import override
 
 from sockserve.core.deadlines import Deadlines
+from sockserve.core.logs import Topic, logger
 from sockserve.core.statistics import RequestRecord
 from sockserve.dropin.accept_loop import POLL_SECONDS
 from sockserve.dropin.connection import AdoptedFactory
@@ -30,7 +30,7 @@ from sockserve.listeners.service import ListenerService
 
 __all__ = ["SocketServerService", "why_not_served"]
 
-_log = Logger()
+_log = logger(Topic.SERVICE)
 
 
 def why_not_served(server: object) -> str | None:

@@ -1,5 +1,5 @@
 """
-BoundedExecutor: how many jobs run at once, and who waits.
+Bounded executors: a limited number of places for jobs, and the queue for them.
 
 This room owns what every place for blocking handlers has in common.  It must not know what
 a job serves, or what runs it.
@@ -15,17 +15,22 @@ import sys
 import threading
 from collections import deque
 
-from twisted.logger import Logger
-
+from sockserve.core.logs import Topic, logger
 from sockserve.interfaces import IJob, Outcome
 
 __all__ = ["BoundedExecutor", "call_excepthook", "serve_guarded"]
 
-_log = Logger()
+_log = logger(Topic.WORKERS)
+_handlers_log = logger(Topic.HANDLERS)
 
 
 class BoundedExecutor:
-    """Jobs waiting for one of a limited number of places.  Reactor thread only."""
+    """
+    A limited number of places, and jobs that wait for one.  (reactor thread)
+
+    @ivar limit: how many jobs run at once, at most.
+    @ivar running: how many run now.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -46,7 +51,11 @@ class BoundedExecutor:
             self._job_queued()
 
     def withdraw(self, job: IJob) -> bool:
-        """Take a job back that still waits."""
+        """
+        Take a job back that still waits.
+
+        @return: false when it has started, or was never run.
+        """
         try:
             self._waiting.remove(job)
         except ValueError:
@@ -82,11 +91,16 @@ class BoundedExecutor:
         """A job has to wait for a place. (reactor thread)"""
 
     def _start(self, job: IJob) -> None:
+        """
+        Have the job served, and L{_ended} called after that.
+
+        @raise OSError: the system has no thread or process for it.
+        """
         raise NotImplementedError
 
 
 def call_excepthook() -> None:
-    """What a thread of the program's own does about what nobody has caught."""
+    """Report what nobody has caught, as a thread of the program's own does.  (any thread)"""
     kind, value, traceback = sys.exc_info()
     assert kind is not None
     threading.excepthook(
@@ -96,13 +110,13 @@ def call_excepthook() -> None:
 
 def serve_guarded(job: IJob) -> Outcome:
     """
-    Serve a job, whatever it raises.  Runs on a worker thread, which must outlive that, or
-    in a child, which must leave by its own door.
+    Serve a job, whatever it raises: its thread must outlive that, and a child leave by its own
+    door.  (worker thread)
     """
     try:
         return job.serve()
     except SystemExit:  # as threading: a thread may end itself silently
         return Outcome.OK
     except BaseException:
-        _log.failure("serving a request raised past its server's handle_error")
+        _handlers_log.failure("serving a request raised past its server's handle_error")
         return Outcome.ERROR

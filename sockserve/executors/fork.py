@@ -1,10 +1,8 @@
 """
-Concurrency: the places where blocking handlers run, by name; and one of them, child
-processes.
+Forking: a child process for each blocking handler.
 
-This room owns making the place that was asked for, and starting and ending children.  It
-must not know what a job serves.  (Coroutine handlers need no place: they run where the
-reactor runs.)
+This room owns starting, watching and ending children.  It must not know what a job serves.
+(reactor thread)
 """
 
 from __future__ import annotations
@@ -12,23 +10,30 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 from weakref import WeakSet
 
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.logger import Logger
 from zope.interface import implementer
 
+from sockserve.core.logs import Topic, logger
 from sockserve.executors.base import BoundedExecutor, serve_guarded
 from sockserve.interfaces import ConfigurationError, IExecutor, IJob, Outcome
 
-__all__ = ["DEFAULT_MAX_CHILDREN", "ForkExecutor"]
+__all__ = ["DEFAULT_MAX_CHILDREN", "DescriptorOwner", "ForkExecutor"]
 
 #: C{socketserver.ForkingMixIn.max_children}.
 DEFAULT_MAX_CHILDREN = 40
 
-_log = Logger()
+_log = logger(Topic.WORKERS)
+
+
+class DescriptorOwner(Protocol):
+    """What has descriptors open that are the parent's alone: a server and its connections."""
+
+    def descriptors(self) -> Iterator[int]:
+        """All that are open now; a negative number is none.  (reactor thread)"""
 
 
 @implementer(IExecutor)
@@ -54,11 +59,16 @@ class ForkExecutor(BoundedExecutor):
         super().__init__(limit)
         self._reactor = reactor
         self._children: dict[IJob, _Child] = {}
-        #: Whoever has descriptors the reactor does not always watch: C{descriptors()}.
-        self.owners: WeakSet[Any] = WeakSet()
+        #: What has descriptors that the reactor does not always watch, given by its method
+        #: C{descriptors}.
+        self.owners: WeakSet[DescriptorOwner] = WeakSet()
 
     def kill(self, job: IJob) -> bool:
-        """Kill the child that serves the job."""
+        """
+        Kill the child that serves the job.
+
+        @return: false when there is none.
+        """
         child = self._children.get(job)
         if child is None:
             return False
@@ -66,13 +76,13 @@ class ForkExecutor(BoundedExecutor):
         return True
 
     def stop(self) -> Deferred[Any]:
-        """There are no idle children."""
+        """Let go of idle children, of which there are none."""
         return DeferredList([])
 
     def _owned_descriptors(self) -> set[int]:
         """
-        What belongs to the parent: other connections, and listening sockets, end when
-        the parent ends them, so a child must not hold them open.
+        The descriptors that belong to the parent: other connections, and listening sockets,
+        end when the parent ends them, so a child must not hold them open.
         """
         watched = {*self._reactor.getReaders(), *self._reactor.getWriters()}
         owned = {selectable.fileno() for selectable in watched}
@@ -108,7 +118,11 @@ _OUTCOME = {status: outcome for outcome, status in _STATUS.items()}
 
 
 class _Child:
-    """One child, as the reactor watches it: readable when it has ended."""
+    """
+    One child, as the reactor watches it: readable when it has ended.
+
+    @param ended: called with the outcome that its exit status tells.
+    """
 
     def __init__(self, pid: int, ended: Callable[[Outcome], None]) -> None:
         self._pid = pid
@@ -132,7 +146,7 @@ class _Child:
         self._ended(_OUTCOME.get(code, Outcome.ERROR))
 
     def connectionLost(self, reason: Any) -> None:
-        """The reactor lets go of us at its own end."""
+        """The reactor, which ends, watches it no more; the child lives on."""
 
     def kill(self) -> None:
         self._killed = True
@@ -143,7 +157,11 @@ class _Child:
 
 
 def _be_the_child(job: IJob, owned: set[int]) -> None:
-    """Serve in a fresh child.  Does not return."""
+    """
+    Serve in a fresh child.  Does not return.  (worker thread)
+
+    @param owned: descriptors of the parent's to close.
+    """
     status = 1
     try:
         signal.set_wakeup_fd(-1)

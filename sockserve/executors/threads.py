@@ -1,8 +1,8 @@
 """
 Threads: the pool where blocking handlers run by default.
 
-This room owns when a thread is started, woken and let go.  It must not know what a job
-serves.
+This room owns when a thread is started, woken and let go, which is told of in L{ThreadExecutor}.
+It must not know what a job serves, or how the load is judged (L{sockserve.executors.load}).
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from sockserve.core.logs import Topic, logger
 from sockserve.executors.base import BoundedExecutor, serve_guarded
+from sockserve.executors.call import Call
+from sockserve.executors.load import PoolLoad
 from sockserve.interfaces import IExecutor, IJob, Outcome
 
-__all__ = ["DEFAULT_THREADS", "SLOW_JOB_SECONDS", "ThreadExecutor"]
+__all__ = ["DEFAULT_THREADS", "SLOW_JOB_SECONDS", "THREAD_IDLE_SECONDS", "ThreadExecutor"]
 
 #: A blocking stream handler keeps its thread as long as its connection lasts, so a
 #: few hundred: what fits comfortably in memory (8 MiB of address space each, some
@@ -40,14 +41,7 @@ THREAD_IDLE_SECONDS = 10.0
 #: what a small HTTP request takes, and too short for a client to notice.
 SLOW_JOB_SECONDS = 0.001
 
-#: Jobs that take less than this are not worth a thread of their own.
-SHORT_SECONDS = 0.00025
-
-#: The share of a moment in which the process used the processor that counts as busy: more
-#: threads would not make anything faster then.
-BUSY_SHARE = 0.8
-
-_log = Logger()
+_log = logger(Topic.WORKERS)
 
 _T = TypeVar("_T")
 
@@ -68,37 +62,67 @@ class ThreadExecutor(BoundedExecutor):
     left after L{SLOW_JOB_SECONDS} gets threads of its own: if that one thread is stuck, or the
     processor has time to spare.
 
+    A worker's life; I{(r)} marks what the reactor thread does, the rest is the worker's own::
+
+        (r) _wake: none is idle
+                    |
+                    v     no job is ready          idle_seconds have passed
+                 AT WORK ----------------> IDLE ----------------------------> RETIRING
+                    ^                      | |                                |      |
+                    |      (r) _wake, or a | | (r) stop                       |      |
+                    | job came in between  | |           (r) _retire_idle:    |      |
+                    +----------------------+ |           nothing came since   |      |
+                    ^                        v                                |      |
+                    |                     LEAVING <---------------------------+      |
+                    |                        | (r) _worker_exited                    |
+                    |                        v                      (r) _wake before |
+                    |                      GONE                         that         |
+                    +----------------------------------------------------------------+
+
+    AT WORK: it takes jobs from C{ready} and puts them into C{done}, which the reactor looks
+    through.  IDLE and RETIRING: it waits at its C{inbox} for true, to work, or false, to leave.
+    It is in C{idle} then, and only the thread that takes it out of there may put something into
+    its C{inbox}, so it is told once.
+
     @param reactor: for C{callFromThread} and C{callLater}.
     @param limit: the most threads there are; 1 is C{serial}.
+    @param idle_seconds: how long a thread without a job is kept.
+    @param processor_seconds: how much of the processor the process has used.
     """
 
-    def __init__(self, reactor: Any, limit: int = DEFAULT_THREADS) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        limit: int = DEFAULT_THREADS,
+        *,
+        idle_seconds: float = THREAD_IDLE_SECONDS,
+        processor_seconds: Callable[[], float] = time.process_time,
+    ) -> None:
         super().__init__(limit)
         self._reactor = reactor
+        self.idle_seconds = idle_seconds
+
+        # Shared with the workers, without a lock: both ends of a deque are safe, as are a
+        # list's pop and remove.
         #: Workers without a job.  They come by themselves, on their own threads; only the
         #: reactor's takes them.
         self.idle: list[_Worker] = []
-        self._workers: set[_Worker] = set()
-        #: Jobs to be served, which workers take; and those they are done with, which the
-        #: reactor takes.  (Both ends of a deque are safe without a lock.)
+        #: Jobs to be served, which workers take.
         self.ready: deque[IJob] = deque()
+        #: Jobs that workers are done with, which the reactor takes.
         self.done: deque[tuple[IJob, Outcome]] = deque()
-        #: Whether the reactor has been told of the latter.  Any thread.
+        #: Whether the reactor has been told of these.
         self.told = False
-        #: Jobs begun since the last look, and those that have been served for longer.
-        self._recent: set[IJob] = set()
-        self._slow: set[IJob] = set()
-        #: Of the young, those that were being served at the last look.
-        self._running: set[IJob] = set()
-        #: How many jobs have ended; and at the last look, the time and what the process had
-        #: used of the processor.
-        self._served = self._served_then = 0
-        self._then = 0.0
-        self._cpu_then = 0.0
+
+        # The reactor thread's own
+        self._workers: set[_Worker] = set()
+        self._load = PoolLoad(reactor.seconds, processor_seconds)
+        #: The next look at the load, while there may be something to see.
+        self._look: IDelayedCall | None = None
+        #: The end of this turn, when a worker is to be woken.
+        self._waking: IDelayedCall | None = None
         #: Whether it was stopped while jobs ran.
         self._retiring = False
-        self._look: IDelayedCall | None = None
-        self._waking: IDelayedCall | None = None
 
     @property
     def threads(self) -> int:
@@ -106,17 +130,18 @@ class ThreadExecutor(BoundedExecutor):
         return len(self._workers)
 
     def has_thread(self, thread: threading.Thread) -> bool:
-        """Whether C{thread} is one of its own.  Any thread."""
+        """Whether C{thread} is one of its own.  (any thread)"""
         return any(worker.thread is thread for worker in tuple(self._workers))
 
     def kill(self, job: IJob) -> bool:
-        """A thread cannot be killed."""
+        """Answer that a thread cannot be killed.  (reactor thread)"""
         return False
 
     def stop(self) -> Deferred[Any]:
         """
-        Let go of threads, of those at work when they are done; fires when those that were
-        idle are gone.
+        Let go of threads, of those at work when they are done.
+
+        @return: a Deferred that fires when those that were idle are gone.  (reactor thread)
         """
         self._retiring = bool(self.running)
         if not self.running:
@@ -135,8 +160,8 @@ class ThreadExecutor(BoundedExecutor):
 
     def join(self) -> None:
         """
-        Wait until threads at work are done with what they are at.  Any thread, but only when
-        the reactor does not run any more.
+        Wait until threads at work are done with what they are at; only when the reactor does
+        not run any more.  (any thread)
         """
         workers = [each for each in self._workers if each.thread is not threading.current_thread()]
         for worker in workers:
@@ -150,20 +175,18 @@ class ThreadExecutor(BoundedExecutor):
         C{twisted.internet.threads.deferToThreadPool} does, without a thread woken for each
         call: three times as many small files a second.)
 
-        @return: a Deferred that fires with what it returns or raises.
+        @return: a Deferred that fires with what it returns or raises.  (reactor thread)
         """
-        job = _Call(function, arguments)
+        job = Call(function, arguments)
         self.run(job)
         return job.result
 
     def collect(self) -> None:
-        """Workers are done with jobs."""
+        """Take the jobs that workers are done with.  (reactor thread)"""
         self.told = False
         while self.done:
             job, outcome = self.done.popleft()
-            self._served += 1
-            self._recent.discard(job)
-            self._slow.discard(job)
+            self._load.job_ended(job)
             self._ended(job, outcome)
         if self._retiring and not self.running:
             self.stop()
@@ -173,70 +196,50 @@ class ThreadExecutor(BoundedExecutor):
         if not self._workers:
             self._wake()
         self.ready.append(job)
-        self._recent.add(job)
-        if self._waking is None and len(self._workers) - len(self.idle) <= len(self._slow):
+        self._load.job_began(job)
+        if self._waking is None and self._at_work() <= 0:
             # Nobody is about to take it.  A thread that is woken now would have to share the
             # interpreter with the rest of this turn.
             self._waking = self._reactor.callLater(0, self._wake_one)
         if self._look is None:
-            self._remember()
-            self._look = self._reactor.callLater(SLOW_JOB_SECONDS, self._rebalance)
+            self._load.remember()
+            self._look = self._reactor.callLater(SLOW_JOB_SECONDS, self._look_around)
+
+    def _at_work(self) -> int:
+        """How many threads are about to take one more job: not idle, and with no slow one."""
+        return len(self._workers) - len(self.idle) - len(self._load.slow)
 
     def _wake_one(self) -> None:
+        """Wake a worker at the end of a turn, if no other has taken all by then."""
         self._waking = None
         if self.ready:
-            try:
-                self._wake()
-            except OSError:  # those there are will come to it
-                pass
+            self._wake_for(1)
 
-    def _remember(self) -> None:
-        """How things are at this moment."""
-        self._served_then = self._served
-        self._then = self._reactor.seconds()
-        self._cpu_then = time.process_time()
-
-    def _rebalance(self) -> None:
-        """A moment has passed: who is stuck, and who waits because of that?"""
+    def _look_around(self) -> None:
+        """A moment has passed: tell jobs that are stuck, and help those that wait."""
         self._look = None
         # Before those who are done are collected: they tell by themselves if nothing is.
         waiting = set(self.ready)
-        served = self._recent - waiting
+        served = self._load.recent_except(waiting)
         self.collect()  # may begin others
-        # Served now and a moment ago.
-        served &= self._recent
-        stuck = served & self._running
-        self._running = served - stuck
-        self._recent -= stuck
-        for job in stuck:
-            self._slow.add(job)
+        for job in self._load.turn_slow(served):
             try:
                 job.runs_long()
             except Exception:
                 _log.failure("a job raised when it was told that it lasts")
-        if waiting and self._need_more():
-            for _ in waiting.intersection(self.ready):
-                try:
-                    self._wake()
-                except OSError:  # those there are will come to it
-                    break
-        self._remember()
-        if self._look is None and (self._recent or self.ready):
-            self._look = self._reactor.callLater(SLOW_JOB_SECONDS, self._rebalance)
+        if waiting and self._load.wants_more_threads(self._at_work()):
+            self._wake_for(len(waiting.intersection(self.ready)))
+        self._load.remember()
+        if self._look is None and (self._load.has_recent or self.ready):
+            self._look = self._reactor.callLater(SLOW_JOB_SECONDS, self._look_around)
 
-    def _need_more(self) -> bool:
-        """
-        Whether those who wait had better get threads of their own: if nobody is done since
-        the last look; or jobs take their time, and not the processor's.
-        """
-        served = self._served - self._served_then
-        if not served:
-            return True
-        elapsed = self._reactor.seconds() - self._then
-        at_work = len(self._workers) - len(self.idle) - len(self._slow)
-        if elapsed * at_work / served < SHORT_SECONDS:
-            return False
-        return bool(time.process_time() - self._cpu_then < BUSY_SHARE * elapsed)
+    def _wake_for(self, jobs: int) -> None:
+        """Wake a worker for each of so many jobs, as far as the system has threads."""
+        for _ in range(jobs):
+            try:
+                self._wake()
+            except OSError:  # those there are will come to it
+                break
 
     def _wake(self) -> None:
         """
@@ -249,14 +252,15 @@ class ThreadExecutor(BoundedExecutor):
             idle.inbox.put(True)
         elif len(self._workers) < self.limit:
             worker = _Worker(self, self._reactor)
+            self._workers.add(worker)  # first: its job may ask L{has_thread} at once
             try:
                 worker.thread.start()
             except RuntimeError as error:
+                self._workers.discard(worker)
                 raise OSError(f"no thread to be had: {error}") from error
-            self._workers.add(worker)
 
     def _take_idle(self) -> _Worker | None:
-        """One of the idle, who is told by C{inbox} what to do; none, if there is none."""
+        """One of the idle, for the caller to tell by its C{inbox} what to do; or None."""
         try:
             # The last that became idle first, so that those a burst left behind retire.
             return self.idle.pop()
@@ -264,7 +268,11 @@ class ThreadExecutor(BoundedExecutor):
             return None
 
     def take_out(self, worker: _Worker) -> bool:
-        """Take C{worker} out of the idle; false if another thread has.  Any thread."""
+        """
+        Take C{worker} out of the idle.
+
+        @return: false if the reactor has done so, and tells it what to do.  (any thread)
+        """
         try:
             self.idle.remove(worker)
         except ValueError:
@@ -272,60 +280,22 @@ class ThreadExecutor(BoundedExecutor):
         return True
 
     def _retire_idle(self, worker: _Worker) -> None:
-        """A worker has had nothing to do for a while; it may have got something since."""
+        """Let a worker leave that has had nothing to do for a while, unless it has since."""
         if self.take_out(worker):
             worker.inbox.put(False)
 
     def _worker_exited(self, worker: _Worker) -> None:
-        """A worker's thread is about to end."""
+        """Forget a worker whose thread is about to end."""
         self._workers.discard(worker)
         worker.thread.join()
         worker.gone.callback(None)
 
 
-@implementer(IJob)
-class _Call:
-    """A function to be called on a thread."""
-
-    __slots__ = ("_arguments", "_function", "_outcome", "result")
-
-    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-        self._function = function
-        self._arguments = arguments
-        self._outcome: Any = None
-        self.result: Deferred[Any] = Deferred()
-
-    def serve(self) -> Outcome:
-        """The thread."""
-        try:
-            self._outcome = self._function(*self._arguments)
-        except BaseException:
-            self._outcome = Failure()
-        return Outcome.OK
-
-    def ended(self, outcome: Outcome) -> None:
-        """It has returned, or raised."""
-        self.result.callback(self._outcome)
-
-    def failed(self, error: OSError) -> None:
-        """There is no thread to be had."""
-        self.result.errback(Failure(error))
-
-    def started(self) -> None:
-        """Nothing depends on it."""
-
-    def runs_long(self) -> None:
-        """Nothing depends on it."""
-
-    def forked(self) -> None:
-        """Threads do not."""
-
-
 class _Worker:
     """
-    One thread of a pool.
+    One thread of a pool; its life is drawn in L{ThreadExecutor}.
 
-    @ivar inbox: wakes it: true to look for jobs, false to leave.
+    @ivar inbox: ends its idleness: true to look for jobs, false to leave.
     @ivar gone: fires when its thread has ended.
     """
 
@@ -337,7 +307,7 @@ class _Worker:
         self.thread = threading.Thread(target=self._work, daemon=True)
 
     def _work(self) -> None:
-        """The thread."""
+        """Take jobs until there is nothing to do for too long.  (worker thread)"""
         pool = self._pool
         tell = self._reactor.callFromThread
         while True:
@@ -360,14 +330,18 @@ class _Worker:
                 tell(pool.collect)
 
     def _wait(self) -> bool:
-        """Be idle until woken; false to leave.  The thread."""
+        """
+        Be idle until woken.
+
+        @return: false to leave.  (worker thread)
+        """
         pool = self._pool
         pool.idle.append(self)
         # A job that came in between; unless somebody is waking this worker for it.
         if pool.ready and pool.take_out(self):
             return True
         try:
-            woken = self.inbox.get(timeout=THREAD_IDLE_SECONDS)
+            woken = self.inbox.get(timeout=pool.idle_seconds)
         except queue.Empty:
             self._reactor.callFromThread(pool._retire_idle, self)
             woken = self.inbox.get()

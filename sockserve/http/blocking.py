@@ -32,7 +32,7 @@ from sockserve.streams.channel import Pending
 
 __all__ = ["BlockingCycle"]
 
-#: Looked up once, as L{sockserve.core.lifecycle} does.
+# Looked up once (see L{sockserve.core.lifecycle}).
 _BUFFERED = OutputMode.BUFFERED
 _SENT = OutputMode.SENT
 _DIRECT = OutputMode.DIRECT

@@ -23,9 +23,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from twisted.logger import Logger
-
 from sockserve.core.lifecycle import serve_next
+from sockserve.core.logs import Topic, logger
 from sockserve.http.cycle import CycleOwner
 from sockserve.http.h1.framing import LocalProtocolError, RemoteProtocolError
 from sockserve.http.h1.head import RequestHead
@@ -51,10 +50,10 @@ _STATUS = re.compile(
     rb"HTTP/1\.[01] (101|[2-9][0-9]{2})"
 )
 
-_log = Logger()
+_log = logger(Topic.HTTP)
 
 
-#: Looked up once, as L{sockserve.core.lifecycle} does.
+# Looked up once (see L{sockserve.core.lifecycle}).
 _BUFFERED = OutputMode.BUFFERED
 _OK = Outcome.OK
 

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any
 
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Task
 from sockserve.http.blocking import BlockingCycle
 from sockserve.http.coroutine import MAX_DISCARD_BYTES, CoroutineCycle
@@ -42,7 +42,7 @@ __all__ = ["ChannelState", "HTTPChannel"]
 HEAD_READ_BYTES = 4096
 BODY_READ_BYTES = 65536
 
-_log = Logger()
+_log = logger(Topic.HTTP)
 
 
 class ChannelState(Enum):
@@ -62,7 +62,7 @@ class ChannelState(Enum):
     CLOSING = "closing"
 
 
-#: Looked up once, as L{sockserve.core.lifecycle} does.
+# Looked up once (see L{sockserve.core.lifecycle}).
 _READING = ChannelState.READING
 _ANSWERING = ChannelState.ANSWERING
 _CLOSING = ChannelState.CLOSING
@@ -368,7 +368,7 @@ class HTTPChannel(TransportChannel):
             Task(self.writer.emptied(), self._flushed).start()
             return
         self._state = _READING
-        self.timer.arm_from(now, _PHASE_IDLE, self.deadlines.idle)
+        self.timer.arm(_PHASE_IDLE, self.deadlines.idle, now)
         if self.is_draining and not self._has_more:
             self.shut_down()
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 from contextvars import copy_context
 from typing import Any
 
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from sockserve.core.lifecycle import serve_next_coroutine
+from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Task
 from sockserve.http.cycle import CycleOwner
 from sockserve.http.h1.framing import LocalProtocolError, State
@@ -31,9 +31,9 @@ __all__ = ["CoroutineCycle"]
 #: connection can be used again.  256 KiB: Go's C{maxPostHandlerReadBytes}.
 MAX_DISCARD_BYTES = 256 * 1024
 
-_log = Logger()
+_log = logger(Topic.HTTP)
 
-#: Looked up once, as L{sockserve.core.lifecycle} does.
+# Looked up once (see L{sockserve.core.lifecycle}).
 _COMPLETE = State.COMPLETE
 _OK = Outcome.OK
 

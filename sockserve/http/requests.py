@@ -19,7 +19,7 @@ from sockserve.http.h1.head import RequestHead
 from sockserve.http.responses import CoroutineResponse
 from sockserve.interfaces import Phase
 from sockserve.streams.connection import StreamConnection
-from sockserve.streams.reader import StreamReader
+from sockserve.streams.reader import Patience, StreamReader
 from sockserve.streams.writer import StreamWriter
 
 __all__ = ["Answering", "BodyReader", "RequestConnection"]
@@ -57,7 +57,7 @@ class BodyReader(StreamReader):
 
     @override
     def deadline_applies(self, phase: Phase) -> bool:
-        if phase is Phase.IDLE and not self._own_timeout:
+        if phase is Phase.IDLE and self._patience is Patience.DEADLINE:
             return False  # it has run since before the request, which came just in time
         return super().deadline_applies(phase)
 
@@ -68,8 +68,10 @@ class BodyReader(StreamReader):
             asked()
         self._waiting_since = self._timer.seconds()
         self._phase = Phase.BODY
-        seconds = self.idle if self._own_timeout else self._body_seconds(self._waited)
-        self._timer.arm(Phase.IDLE if self._own_timeout else Phase.BODY, seconds)
+        if self._patience is Patience.DEADLINE:
+            self._timer.arm(Phase.BODY, self._body_seconds(self._waited))
+        else:
+            self._timer.arm(Phase.IDLE, self.idle)
 
 
 class Answering(Protocol):

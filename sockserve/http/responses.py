@@ -47,7 +47,7 @@ __all__ = [
     "status_for",
 ]
 
-#: Looked up once, as L{sockserve.http.h1.framing} does.
+# Looked up once (see L{sockserve.core.lifecycle}).
 _AWAITED = State.AWAITED
 _CHUNKED = State.CHUNKED
 _UNTIL_CLOSE = State.UNTIL_CLOSE

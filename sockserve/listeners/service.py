@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from sockserve.core.logs import Topic, logger
 from sockserve.listeners.machine import Listener, ListenerData, ListenerMachine
 from sockserve.listeners.server import RequestServer
 
 __all__ = ["ListenerService"]
 
-_log = Logger()
+_log = logger(Topic.SERVICE)
 
 
 class ListenerService(Service):

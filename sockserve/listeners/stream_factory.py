@@ -17,13 +17,13 @@ from twisted.internet.interfaces import (
     IProtocolNegotiationFactory,
 )
 from twisted.internet.protocol import ServerFactory
-from twisted.logger import Logger
 from typing_extensions import override
 from zope.interface import implementer
 
 from sockserve.core.admission import Admission, Network
 from sockserve.core.handler_kinds import HandlerKind, unwrap
 from sockserve.core.lifecycle import run_handler, run_handler_coroutine
+from sockserve.core.logs import Topic, logger
 from sockserve.executors.fork import ForkExecutor
 from sockserve.http.channel import HTTPChannel
 from sockserve.http.stock import make_stock_handler
@@ -35,11 +35,11 @@ from sockserve.streams.coroutine import CoroutineChannel
 
 __all__ = ["StreamFactory"]
 
-#: How long one complaint about a lack of descriptors stands for those that follow: a
-#: minute, so that a log read later shows how long the shortage lasted.
+#: A shortage of descriptors is logged once in so many seconds: a minute, so that a log read
+#: later shows how long the shortage lasted.
 SHORTAGE_LOG_SECONDS = 60.0
 
-_log = Logger()
+_log = logger(Topic.LISTENERS)
 
 
 #: What serves connections to a handler of each kind.
@@ -62,12 +62,13 @@ class StreamFactory(StreamServer, ServerFactory):
     any server endpoint.
 
     @ivar ports: the listening ports.
-    @cvar acceptable_protocols: what to agree to when a TLS client names protocols (ALPN,
-        RFC 7301); None for HTTP's when the handler is one of C{http.server}'s, else
-        nothing.  A client that names none is served; one that names only others is
-        turned away by Twisted.
+    @cvar acceptable_protocols: the protocols to agree to when a TLS client names some
+        (ALPN, RFC 7301); None for HTTP's when the handler is one of HTTP, else none.  A
+        client that names no protocol is served; one that names only others is turned away
+        by Twisted.
     @cvar max_body_bytes: the largest body of an HTTP request that is kept for a blocking
-        handler; more is answered with 413.  1 GiB: waitress' C{max_request_body_size}.
+        handler, in bytes; a larger one is answered with 413.  1 GiB: waitress'
+        C{max_request_body_size}.
     """
 
     noisy = False
@@ -83,7 +84,8 @@ class StreamFactory(StreamServer, ServerFactory):
         **options: Any,
     ) -> None:
         """
-        @param admission: caps and networks; by default none.
+        @param admission: caps on connections, and the networks they are served from; by
+            default neither.
         @param proxy_from: the networks of proxies whose PROXY header is believed, when
             the endpoint asks for one; by default all.
         @param options: as L{RequestServer.__init__}.
@@ -112,13 +114,13 @@ class StreamFactory(StreamServer, ServerFactory):
         self._stop_idle_timeout()
 
     def acceptableProtocols(self) -> list[bytes]:
-        """L{acceptable_protocols}, for Twisted's TLS."""
+        """Called by Twisted's TLS for L{acceptable_protocols}."""
         https = (b"http/1.1", b"http/1.0") if self.speaks_http else ()
         return list(https if self.acceptable_protocols is None else self.acceptable_protocols)
 
     @property
     def speaks_http(self) -> bool:
-        """Whether the handler is one of HTTP, of whatever kind."""
+        """Whether the handler answers HTTP requests, whatever its kind."""
         cls = unwrap(self.RequestHandlerClass)
         is_stdlibs = isinstance(cls, type) and issubclass(cls, BaseHTTPRequestHandler)
         return self.kind.is_http or is_stdlibs
@@ -134,12 +136,12 @@ class StreamFactory(StreamServer, ServerFactory):
         return self._make_channel(protocol, addresses)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Start serving the request; returns before it is served.  Reactor thread."""
+        """Start serving the request; return without waiting for its end. (reactor thread)"""
         self.channels[request].start()
 
     @override
     def finish_request(self, request: Any, client_address: Any) -> Any:
-        """Make the handler and let it serve.  Where the handler runs."""
+        """Make the handler and let it serve; as L{RequestServer}'s. (handler's thread)"""
         if self._make_handler is not None:
             return self._make_handler(self.RequestHandlerClass, request, client_address, self)
         handler = self.RequestHandlerClass(request, client_address, self)
@@ -151,7 +153,10 @@ class StreamFactory(StreamServer, ServerFactory):
 
     @override
     def close_request(self, request: Any) -> None:
-        """Close the request.  Where the handler ran; with C{fork} in the parent too."""
+        """
+        Close the request; with C{fork} in the child and in the parent too.
+        (handler's thread)
+        """
         channel = self.channels.get(request)
         if channel is not None:
             channel.request_closing()
@@ -169,7 +174,7 @@ class StreamFactory(StreamServer, ServerFactory):
             )
 
     def trusts_proxy(self, address: Any) -> bool:
-        """Whether a PROXY header from C{address} is believed; if not, that is counted."""
+        """Whether a PROXY header from C{address} is believed; if not, count a refusal."""
         trusted = self._proxies.refusal(address) is None
         if not trusted:
             self.count_refusal("proxy")
@@ -184,15 +189,18 @@ class StreamFactory(StreamServer, ServerFactory):
 
     def drain(self) -> Deferred[None]:
         """
-        Let requests come to their end within the C{drain} deadline, then abort them.
-        Fires when all are gone.
+        Give the connections until the C{drain} deadline to finish, then abort them.
+
+        @return: a Deferred that fires when no connection is left.
+
+        (reactor thread)
         """
         for protocol in list(self.connections):
             protocol.drain()
         return self.drained()
 
     def abort(self) -> None:
-        """Abort all connections now."""
+        """Abort all connections now. (reactor thread)"""
         for protocol in list(self.connections):
             protocol.abort()
 

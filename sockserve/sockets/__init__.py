@@ -1,3 +1,3 @@
-"""How a blocking handler gets a real socket: lent by the reactor, or pumped."""
+"""Real sockets for blocking handlers: lent by the reactor, or pumped."""
 
 __all__: list[str] = []

@@ -1,5 +1,5 @@
 """
-Lending: how a blocking handler gets the very socket of a connection the reactor owns.
+Lending: the very socket of a connection, which the reactor lets a blocking handler have.
 
 A plain TCP or UNIX connection's own descriptor is I{lent}: the reactor stops reading and
 writing it and keeps only its timers.  This room owns that, finding a lent socket again
@@ -33,18 +33,20 @@ __all__ = [
 
 
 def is_lendable(transport: Any) -> bool:
-    """Whether the transport is nothing but a socket, so that the socket can be lent."""
+    """Whether the transport is nothing but a socket, so that the socket can be lent.
+    (reactor thread)"""
     return isinstance(transport, tcp.Connection) and not transport.TLS
 
 
 def lend(transport: tcp.Connection) -> socket.socket:
     """
     Take the socket away from the reactor for good and make it blocking, as the
-    stdlib's C{accept} returns it.  Runs on the reactor thread.
+    stdlib's C{accept} returns it.
 
     The transport must have nothing to write.  It is not told of the connection's
     end: once its descriptor is closed by someone else, asking the reactor to forget
     it would search all descriptors, and what it would do besides is close the socket.
+    (reactor thread)
     """
     transport.stopReading()
     transport.stopWriting()
@@ -55,12 +57,12 @@ def lend(transport: tcp.Connection) -> socket.socket:
 
 class SocketIdentity:
     """
-    Finds a socket again by its descriptor, whatever a handler has done with its
+    The way to find a socket again by its descriptor, whatever a handler has done with its
     socket object: closed it, or moved the descriptor elsewhere (C{detach},
     C{ssl.wrap_socket}).
 
-    The descriptor's inode is what makes it safe: a number that was closed may belong
-    to a stranger by now.
+    The descriptor's inode makes it safe: a number that was closed may belong to a stranger by
+    now.  (any thread)
     """
 
     __slots__ = ("_descriptor", "_inode")
@@ -71,8 +73,8 @@ class SocketIdentity:
 
     def shutdown(self, how: int, *, reset: bool = False) -> None:
         """
-        End one direction or both, which wakes whoever is blocked in C{recv}, C{send}
-        or C{select} on it.  Any thread.
+        End one direction or both, which wakes a thread that is blocked in C{recv}, C{send}
+        or C{select} on it.
 
         @param how: as for C{socket.shutdown}.
         @param reset: let the close that follows drop what the peer has not taken.
@@ -88,7 +90,7 @@ class SocketIdentity:
                     pass
 
     def send(self, data: bytes) -> None:
-        """Send what the kernel takes of C{data} at once.  Any thread."""
+        """Send as much of C{data} as the kernel takes at once."""
         with self._found() as sock:
             if sock is not None:
                 try:
@@ -125,7 +127,7 @@ class SocketIdentity:
 
 class TransferCounts(NamedTuple):
     """
-    What the kernel knows about a TCP connection's traffic.
+    The kernel's account of a TCP connection's traffic.
 
     @ivar received: bytes from the peer.
     @ivar sent: bytes to the peer, acknowledged or on their way.
@@ -165,8 +167,10 @@ _FIN_COUNTED = {4: (1, 0), 5: (1, 0), 6: (1, 1), 8: (0, 1), 9: (1, 1), 11: (1, 1
 
 def tcp_traffic(sock: socket.socket | None) -> TransferCounts | None:
     """
-    Ask the kernel about a lent connection; None where it does not say: UNIX sockets, other
-    systems than Linux, a closed or detached socket, or one that was let go.  Any thread.
+    Ask the kernel about a lent connection.
+
+    @return: None where it does not say: UNIX sockets, other systems than Linux, a closed or
+        detached socket, or one that was let go.  (any thread)
     """
     if sys.platform != "linux" or sock is None:
         return None
@@ -198,7 +202,7 @@ def tcp_traffic(sock: socket.socket | None) -> TransferCounts | None:
 def is_broken(sock: socket.socket) -> bool:
     """
     Whether a connection is of no more use; one whose peer has only ended its own side is.
-    Never blocks, takes no bytes.  Any thread.
+    Never blocks, takes no bytes.  (any thread)
     """
     try:
         poll = select.poll()
@@ -211,7 +215,7 @@ def is_broken(sock: socket.socket) -> bool:
 def peer_is_gone(request: object) -> bool:
     """
     Whether the peer has ended or broken a handler's connection, so that an error of
-    that handler's is the peer's doing.  Never blocks, takes no bytes.  Any thread.
+    that handler's is the peer's doing.  Never blocks, takes no bytes.  (any thread)
 
     @param request: where this side may know more than the socket does, it has a method
         C{client_is_gone}.

@@ -1,6 +1,6 @@
 """
-Pumping: how a blocking handler gets a real socket for a connection that is more than a
-socket: TLS, PROXY, or any other wrapped transport.
+Pumping: a real socket for a blocking handler whose connection is more than a socket: TLS,
+PROXY, or any other wrapped transport.
 
 This room owns the socketpair whose one end the handler gets, and the traffic between the
 other end and the transport, each side slowing the other down.  It must not know handlers
@@ -10,6 +10,7 @@ or servers.
 from __future__ import annotations
 
 import socket
+from enum import Enum
 from errno import EAGAIN, EWOULDBLOCK
 from typing import Any
 
@@ -22,7 +23,7 @@ from typing_extensions import override
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.interfaces import Phase
 
-__all__ = ["Pump", "PumpedSocket", "impersonate"]
+__all__ = ["Pump", "PumpState", "PumpedSocket", "impersonate"]
 
 _OUTER_LEVELS = (socket.IPPROTO_TCP, socket.IPPROTO_IP, socket.IPPROTO_IPV6)
 
@@ -31,7 +32,7 @@ class PumpedSocket(socket.socket):
     """
     The handler's end of a pump.  A real socket in all respects, but it answers for
     the connection it stands for: both addresses are that connection's, and TCP's own
-    options are set and read there.  Any thread: the handler's, as a socket.
+    options are set and read there.  (handler's thread)
     """
 
     __slots__ = ("_addresses", "_certificate", "_outer")
@@ -44,8 +45,12 @@ class PumpedSocket(socket.socket):
         fileno: int | None = None,
     ) -> None:
         super().__init__(family, type, proto, fileno)
+        # Of the connection it stands for, by L{impersonate}; none while it is but a socket.
+        #: (peer, own), as a socket gives them.
         self._addresses: tuple[Any, Any] | None = None
+        #: The client's socket, below all wrapping.
         self._outer: socket.socket | None = None
+        #: The client's certificate in DER.
         self._certificate: bytes | None = None
 
     @override
@@ -70,7 +75,7 @@ class PumpedSocket(socket.socket):
         return super().getsockopt(level, optname, *buflen)
 
     def forked(self) -> None:
-        """This is a child's copy: the connection itself is the parent's."""
+        """A child has this copy: the connection itself is the parent's.  (handler's thread)"""
         self._outer = None
 
     def getpeercert(self, binary_form: bool = True) -> bytes | None:
@@ -89,7 +94,7 @@ def impersonate(request: PumpedSocket, transport: Any, addresses: tuple[Any, Any
     """
     Let a socket answer for a transport.
 
-    @param addresses: (peer, own) of the connection, as a socket gives them.
+    @param addresses: (peer, own) of the connection, as a socket gives them.  (reactor thread)
     """
     request._addresses = addresses
     request._outer = _socket_below(transport)
@@ -101,15 +106,59 @@ def impersonate(request: PumpedSocket, transport: Any, addresses: tuple[Any, Any
             request._certificate = dump_certificate(FILETYPE_ASN1, certificate)
 
 
+class PumpState(Enum):
+    """
+    The stand of a pump between a handler and its connection::
+
+        LEFT_OPEN <--handler finished-- OPEN --output ended (1)--> OUTPUT_ENDED
+         |     |                         |                          |       |
+         |     +--connection lost--+     | connection lost          |       | connection lost
+         |                         v     v                          |       v
+         |                          LOST                            |   LOST_ENDED
+         | output ended             | output ended;                 |       | handler finished;
+         |                          | all is taken (2)              |       | all is taken (2)
+         v                          v                               v       v
+        CLOSED                    CLOSED           handler finished CLOSED  CLOSED
+
+    I{Output ended}: the handler has ended its output, by C{shutdown} or by closing, and all of
+    it was moved.  (1) A transport that cannot end one side alone (TLS) is closed at that, and
+    so is the pump.  (2) The handler has taken all that came before.
+
+    L{Pump.release}, and the loss of this end of the socketpair, lead from any state to CLOSED.
+    """
+
+    #: Bytes move both ways.
+    OPEN = "open"
+    #: The handler runs, and only reads: so does the connection's peer only write.
+    OUTPUT_ENDED = "output ended"
+    #: The handler has finished, and a descriptor it kept (C{detach}) is open.
+    LEFT_OPEN = "left open"
+    #: The connection is lost, and what came before is the handler's to read.
+    LOST = "lost"
+    #: Likewise, and the handler had ended its output by itself.
+    LOST_ENDED = "lost, ended"
+    #: This end of the socketpair is closed.
+    CLOSED = "closed"
+
+
+# Looked up once (see L{sockserve.core.lifecycle}).
+_OPEN = PumpState.OPEN
+_OUTPUT_ENDED = PumpState.OUTPUT_ENDED
+_LEFT_OPEN = PumpState.LEFT_OPEN
+_LOST = PumpState.LOST
+_LOST_ENDED = PumpState.LOST_ENDED
+_CLOSED = PumpState.CLOSED
+
+
 class Pump(abstract.FileDescriptor):
     """
     The reactor's end of a socketpair, and the traffic between it and a transport.
-    Everything runs on the reactor thread.
+    (reactor thread)
 
     @ivar request: the handler's end.
     @ivar received: bytes moved to the handler.
     @ivar sent: bytes moved from the handler.
-    @ivar drained: whether the handler has ended its output and all of it was moved.
+    @ivar state: where it stands.
     """
 
     #: How much one C{recv} takes: as C{tcp.Connection.bufferSize}.
@@ -132,17 +181,18 @@ class Pump(abstract.FileDescriptor):
             while the peer does not take what waits for it.
         """
         super().__init__(reactor)
+        # The two ends
         self.request = request
         self._socket = outer
         self._socket.setblocking(False)
         self._transport = transport
+        # The deadlines of the connection
         self._deadlines = deadlines
         self._timer = timer
+        # The stand of things
+        self.state = _OPEN
         self.received = 0
         self.sent = 0
-        self.drained = False
-        self._served = False
-        self._transport_is_lost = False
         self.connected = 1
         transport.registerProducer(self, True)
         self.registerProducer(transport, True)
@@ -156,15 +206,15 @@ class Pump(abstract.FileDescriptor):
     # From the peer to the handler
 
     def feed(self, data: bytes) -> None:
-        """Bytes came from the peer."""
+        """Pass on bytes that came from the peer."""
         self.received += len(data)
         self._moved()
         self.write(data)
 
     def feed_eof(self) -> None:
-        """The peer ended its side: so does the handler's input, after what is queued."""
+        """End the handler's input after what is queued: the peer has ended its side."""
         self.unregisterProducer()
-        if not self.disconnected:
+        if self.state is not _CLOSED:
             self.loseWriteConnection()
 
     @override
@@ -176,7 +226,7 @@ class Pump(abstract.FileDescriptor):
                 return 0
             # The handler reads no more, but what it wrote may still be on its way to
             # us: what the peer sends is dropped, and reading goes on to its end.
-            if self.drained:
+            if self.state in (_OUTPUT_ENDED, _LOST_ENDED):
                 return CONNECTION_DONE
             return len(data)
 
@@ -210,15 +260,18 @@ class Pump(abstract.FileDescriptor):
         Or somebody else's descriptor had the same number until just now, and this is the
         last the reactor has heard of that: it asks once for the events of a whole turn.
         """
+        if self.state is _CLOSED:
+            return
         if not self._is_ended():
             self.startReading()
             return
-        self.drained = True
-        if self._transport_is_lost:
+        if self.state in (_LOST, _LOST_ENDED):
             self.connectionLost(reason)
             return
         self._transport.unregisterProducer()
-        if self._served or ISSLTransport.providedBy(self._transport):
+        left = self.state is _LEFT_OPEN
+        self.state = _OUTPUT_ENDED
+        if left or ISSLTransport.providedBy(self._transport):
             self.connectionLost(reason)
         else:
             self._transport.loseWriteConnection()
@@ -230,7 +283,7 @@ class Pump(abstract.FileDescriptor):
 
     def resumeProducing(self) -> None:
         """The transport has room again."""
-        self._timer.arm(Phase.WRITE, self._deadlines.write if self._served else None)
+        self._timer.arm(Phase.WRITE, self._deadlines.write if self.state is _LEFT_OPEN else None)
         super().resumeProducing()
 
     def quiet(self) -> float:
@@ -246,10 +299,12 @@ class Pump(abstract.FileDescriptor):
     @override
     def connectionLost(self, reason: Failure) -> None:
         """The handler's end is gone: close the connection after what is on its way."""
-        if self.disconnected:
+        if self.state is _CLOSED:
             return
-        if not self.drained and not self._transport_is_lost:
+        if self.state in (_OPEN, _LEFT_OPEN):
             self._read_rest()
+        lost = self.state in (_LOST, _LOST_ENDED)
+        self.state = _CLOSED
         paused = self.producer is not None and self.producerPaused
         self.unregisterProducer()
         super().connectionLost(reason)
@@ -260,7 +315,7 @@ class Pump(abstract.FileDescriptor):
         reactor: Any = self.reactor
         reactor.callLater(0, self._socket.close)
         self._timer.disarm(Phase.IDLE)
-        if not self._transport_is_lost:  # Twisted's TLS cannot stand it then
+        if not lost:  # Twisted's TLS cannot stand it then
             self._timer.arm(Phase.WRITE, self._deadlines.write)
             if paused:  # TLS waits for the peer's end, which it would not hear of
                 self._transport.resumeProducing()
@@ -275,56 +330,61 @@ class Pump(abstract.FileDescriptor):
         except OSError:
             return True
 
-    def _read_rest(self) -> None:
+    def _read_rest(self) -> bool:
         """
-        What the handler wrote before it closed, or left, where that is noticed in another
+        Move what the handler wrote before it closed, or left, where that is noticed in another
         way than by reading to its end; no more than a socketpair holds.
+
+        @return: whether that was all: the handler's output has ended.
         """
         try:
             while data := self._socket.recv(self.bufferSize):
                 self.sent += len(data)
                 self._transport.write(data)
-            self.drained = True
         except BlockingIOError:
-            pass
+            return False
         except OSError:
-            self.drained = True
+            pass
+        return True
 
-    def served(self) -> None:
+    def handler_finished(self) -> None:
         """
         The handler has returned.  A descriptor it kept open (C{detach}) is pumped on
         until it is closed.
         """
-        self._served = True
-        if self.drained:
+        if self.state is _OPEN:
+            self.state = _LEFT_OPEN
+        elif self.state in (_OUTPUT_ENDED, _LOST_ENDED):
             self.connectionLost(_DONE)
 
     def release(self) -> bool:
         """
-        The handler has returned, and the connection goes on without it: pass on what it
-        wrote, and end the pump alone.
+        Pass on what the handler wrote, which has returned, and end the pump alone: the
+        connection goes on without it.
 
         @return: whether the handler has left its output open.
         """
-        if self.disconnected:
+        state = self.state
+        if state is _CLOSED:
             return False
-        if not self._transport_is_lost:
-            self._read_rest()
+        ended = state in (_OUTPUT_ENDED, _LOST_ENDED)
+        if state not in (_LOST, _LOST_ENDED):
+            ended = self._read_rest() or ended
             if self.producer is not None and self.producerPaused:
                 self._transport.resumeProducing()
             self._transport.unregisterProducer()
-        self._transport_is_lost = True
+        self.state = _LOST_ENDED if ended else _LOST  # to the pump, it is
         self.unregisterProducer()
         self.connectionLost(_DONE)
-        return not self.drained
+        return not ended
 
     def transport_lost(self) -> None:
         """
-        The connection is gone: what came is still the handler's to read, but what it
+        The connection is lost: what came is still the handler's to read, but what it
         writes goes nowhere, which it is told even where it is blocked in it.
         """
-        self._transport_is_lost = True
-        if not self.disconnected:
+        if self.state is not _CLOSED:
+            self.state = _LOST_ENDED if self.state in (_OUTPUT_ENDED, _LOST_ENDED) else _LOST
             # Else a pause it was asked for would keep this end from being closed.
             self.unregisterProducer()
             self._shutdown(socket.SHUT_RD)
@@ -332,7 +392,7 @@ class Pump(abstract.FileDescriptor):
 
     def interrupt(self) -> None:
         """End both directions of the handler's socket, which wakes it wherever it is blocked."""
-        if not self.disconnected:
+        if self.state is not _CLOSED:
             self._shutdown(socket.SHUT_RDWR)
 
     def _shutdown(self, how: int) -> None:

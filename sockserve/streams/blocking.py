@@ -1,9 +1,9 @@
 """
-Blocking: a stream request served by a blocking handler, on a thread or in a child.
+The channels of blocking handlers: stream connections served on a thread or in a child.
 
 This room owns the two ways such a handler holds its connection while the reactor keeps
 the deadlines: L{LentSocketChannel} and L{PumpedSocketChannel}.  It must not know how a connection
-came about.  Everything runs on the reactor thread but what says otherwise.
+came about.  (reactor thread, but where a method says otherwise)
 """
 
 from __future__ import annotations
@@ -34,14 +34,16 @@ QUIET_SECONDS = 1.0
 
 @implementer(IJob)
 class SocketChannel(Channel):
-    """A blocking handler on a thread or in a child: the part both sockets share."""
+    """The channel of a blocking handler, on a thread or in a child: the part both share."""
 
     def __init__(self, protocol: ChannelOwner) -> None:
         super().__init__(protocol)
         concurrency = self.factory.concurrency
         assert concurrency is not None
         self._concurrency: IExecutor = concurrency
+        #: The process of the server, which a child is not.
         self._process = os.getpid()
+        #: Whether the service stops.
         self._draining = False
 
     @classmethod
@@ -60,24 +62,25 @@ class SocketChannel(Channel):
         self.protocol.record.phases["queue"] = self.timer.seconds() - self._queued_at
 
     def runs_long(self) -> None:
-        """Most connections do."""
+        """Expected: a handler keeps its thread as long as its connection."""
 
     def serve(self) -> Outcome:
-        """Runs on the worker thread or in the child."""
+        """Serve the connection, on a thread or in a child.  (worker thread)"""
         if os.getpid() != self._process:
             self.serve_in_child()
         return serve(self.factory, self.request, self.protocol.client_address, self.record_traffic)
 
     def record_traffic(self) -> None:
-        """The handler is done: note what only the connection itself can tell.  Any thread."""
+        """Note what only the connection itself can tell of the traffic: the handler has
+        finished.  (any thread)"""
 
     @property
     def descriptors(self) -> tuple[int]:
-        """What the child needs."""
+        """The descriptors of the parent's that a child needs."""
         return (self.request.fileno(),)
 
     def serve_in_child(self) -> None:
-        """This is a child's own copy now.  Runs in the child."""
+        """Adapt to being a child's own copy.  (worker thread)"""
 
     def forked(self) -> None:
         """A child has a copy of the connection; the parent's goes.  (reactor thread)"""
@@ -139,7 +142,7 @@ class SocketChannel(Channel):
         return self._draining
 
     def quiet_seconds(self) -> float | None:
-        """Seconds since the client last sent a byte; None where nobody can tell."""
+        """Seconds since the client last sent a byte; None where that cannot be told."""
         raise NotImplementedError
 
     def end_input(self) -> None:
@@ -157,7 +160,7 @@ class SocketChannel(Channel):
 
 
 class LentSocketChannel(SocketChannel):
-    """A blocking handler with the connection's own socket."""
+    """The channel of a blocking handler that has the connection's own socket."""
 
     request: socket.socket
 
@@ -215,7 +218,7 @@ class LentSocketChannel(SocketChannel):
         return True
 
     def _seconds_left(self, phase: Phase) -> float | None:
-        """How long until C{idle} or C{write} could pass; None for never.  Any thread."""
+        """How long until C{idle} or C{write} could pass; None for never.  (any thread)"""
         counts = tcp_traffic(self.request)
         limit = self.deadlines.idle if phase is Phase.IDLE else self.deadlines.write
         if counts is None or limit is None:
@@ -230,7 +233,7 @@ class LentSocketChannel(SocketChannel):
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
-        """Keeps C{idle} and C{write} where no reactor does: a thread in the child."""
+        """Keep C{idle} and C{write} where no reactor does: a thread of the child's own."""
         while True:
             left = [self._seconds_left(phase) for phase in (Phase.IDLE, Phase.WRITE)]
             known = [seconds for seconds in left if seconds is not None]
@@ -262,7 +265,7 @@ class LentSocketChannel(SocketChannel):
 
 
 class PumpedSocketChannel(SocketChannel):
-    """A blocking handler with one end of a socketpair."""
+    """The channel of a blocking handler that has one end of a socketpair."""
 
     request: socket.socket
 
@@ -284,7 +287,7 @@ class PumpedSocketChannel(SocketChannel):
     @override
     def ended(self, outcome: Outcome) -> None:
         super().ended(outcome)
-        self._pump.served()
+        self._pump.handler_finished()
 
     @override
     def serve_in_child(self) -> None:
@@ -293,7 +296,7 @@ class PumpedSocketChannel(SocketChannel):
     @override
     def request_closing(self) -> None:
         if not self.parts & Pending.HANDLER:
-            self.factory.reactor.callFromThread(self._pump.served)
+            self.factory.reactor.callFromThread(self._pump.handler_finished)
 
     @override
     def owned_descriptors(self) -> Iterator[int]:

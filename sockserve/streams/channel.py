@@ -13,7 +13,6 @@ from enum import Enum
 from typing import Any, Protocol
 
 from twisted.internet.abstract import FileDescriptor
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
@@ -36,8 +35,6 @@ __all__ = [
 #: that the kernel does not answer them with a reset which overtakes the answer.  2:
 #: Apache's C{SECONDS_TO_LINGER} between reads; nginx's C{lingering_timeout} is 5.
 LINGER_SECONDS = 2.0
-
-_log = Logger()
 
 
 def transport_descriptors(transport: Any) -> Iterator[int]:
@@ -135,7 +132,7 @@ class Channel:
         return True
 
     def is_broken(self) -> bool:
-        """Whether writing has shown that the client is gone.  Any thread."""
+        """Whether writing has shown that the client is gone.  (any thread)"""
         return False
 
     def deadline_passed(self, phase: Phase) -> None:
@@ -151,7 +148,7 @@ class Channel:
         raise NotImplementedError
 
     def request_closing(self) -> None:
-        """The server is about to close the request.  Any thread."""
+        """The server is about to close the request.  (any thread)"""
 
     def owned_descriptors(self) -> Iterator[int]:
         """What is open for the connection in this process; -1 for what is not."""

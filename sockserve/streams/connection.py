@@ -1,9 +1,8 @@
 """
-Streams: the connection a coroutine handler sees as C{self.request}.
+Connections: C{self.request} of a coroutine handler.
 
 This room owns the part of a socket's interface that makes sense without blocking.  It
-must not know handlers, servers or how a connection came about.  Everything here runs on
-the reactor thread.
+must not know handlers, servers or how a connection came about.  (reactor thread)
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ __all__ = ["StreamConnection"]
 
 class StreamConnection:
     """
-    One stream connection as its coroutine handler sees it: C{self.request}.
+    A stream connection as its coroutine handler sees it: C{self.request}.
 
     It has the part of a socket's interface that makes sense without blocking.
 
@@ -71,7 +70,7 @@ class StreamConnection:
 
     def settimeout(self, seconds: float | None) -> None:
         """
-        How long a read may wait for a byte, instead of the C{idle} deadline; then it
+        Set how long a read may wait for a byte, instead of the C{idle} deadline; then it
         raises C{TimeoutError}, and the connection goes on.
         """
         self.rfile.settimeout(seconds)

@@ -12,12 +12,12 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ISSLTransport
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import alsoProvides
 
 from sockserve.core.lifecycle import serve_coroutine
+from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Task
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
 from sockserve.streams.channel import ChannelOwner, MakeChannel, Pending, TransportChannel
@@ -26,17 +26,22 @@ from sockserve.streams.reader import StreamReader
 
 __all__ = ["CoroutineChannel"]
 
-_log = Logger()
+_log = logger(Topic.HANDLERS)
 
 
 class CoroutineChannel(TransportChannel):
-    """A coroutine on the reactor, reading and writing the transport."""
+    """The channel of a coroutine on the reactor, which reads and writes the transport."""
 
     def __init__(self, protocol: ChannelOwner, addresses: tuple[Any, Any]) -> None:
+        """
+        @param addresses: (peer, own) of the connection, as a socket gives them.
+        """
         super().__init__(protocol)
         transport = self.transport
         self._reader = StreamReader(transport, self.deadlines, self.timer)
+        #: While the handler runs.
         self._task: Task | None = None
+        #: Fires when the TLS handshake is through that the handler waits for.
         self._tls: Deferred[None] | None = None
         protocol.set_receiver(self._reader.feed)
         self.request = StreamConnection(

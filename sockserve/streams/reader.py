@@ -3,13 +3,14 @@ Reading: the awaitable C{rfile} of a coroutine handler.
 
 This room owns the input buffer, its watermarks, the meaning of each read, and which
 deadline guards it.  It must not know handlers, servers or how a connection came about.
-Everything here runs on the reactor thread.
+(reactor thread)
 """
 
 from __future__ import annotations
 
 from asyncio import IncompleteReadError, LimitOverrunError
 from collections.abc import Awaitable
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
@@ -19,7 +20,7 @@ from sockserve.interfaces import DeadlineExpired, Phase
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["HIGH_WATER_BYTES", "LOW_WATER_BYTES", "StreamReader"]
+__all__ = ["HIGH_WATER_BYTES", "LOW_WATER_BYTES", "Patience", "StreamReader"]
 
 #: Above this many buffered bytes the other side is made to wait.  64 KiB: asyncio's
 #: and Twisted's (C{FileDescriptor.bufferSize}) default.
@@ -28,10 +29,37 @@ HIGH_WATER_BYTES = 64 * 1024
 #: At or below this many it may go on.  A quarter of the high one, as asyncio's.
 LOW_WATER_BYTES = 16 * 1024
 
-#: Looked up once: reading a member of an enumeration costs ten times a global's time
-#: (CPython 3.11), and these are read for every message.
+
+class _Input(Enum):
+    """The stand of a reader's input; each state can only be followed by a later one."""
+
+    OPEN = "open"
+    #: It ends as soon as a handler waits for a message of which nothing has come.
+    DRAINING = "draining"
+    #: Nothing more will come; what is buffered can be read.
+    ENDED = "ended"
+
+
+class Patience(Enum):
+    """How long a handler waits for a byte."""
+
+    #: As long as the C{idle} deadline lets it, which ends the connection.
+    DEADLINE = "deadline"
+    #: A time of its own, after which its read fails and the connection goes on.
+    OWN = "own"
+    #: Likewise, and that time has passed: the read that waits is about to fail.
+    OWN_PASSED = "own, passed"
+
+
+# Looked up once (see L{sockserve.core.lifecycle}).
 _IDLE = Phase.IDLE
 _HEADER = Phase.HEADER
+_BODY = Phase.BODY
+_OPEN = _Input.OPEN
+_DRAINING = _Input.DRAINING
+_ENDED = _Input.ENDED
+_DEADLINE = Patience.DEADLINE
+_OWN_PASSED = Patience.OWN_PASSED
 
 
 class _Sink(bytearray):
@@ -53,7 +81,7 @@ _NOW = _Now()
 
 class StreamReader:
     """
-    What a coroutine handler reads from: C{self.rfile}.
+    The input of a coroutine handler's connection: C{self.rfile}.
 
     The names and results are those of C{asyncio.StreamReader} and of the file
     objects C{socket.makefile} makes; end of file is C{b""}.  One read at a time.
@@ -64,6 +92,8 @@ class StreamReader:
 
     @ivar limit: the longest line or separated piece in bytes that is gathered when
         the caller names no limit.
+    @ivar idle: seconds that a wait for a byte lasts, None for ever.
+    @ivar received: how many bytes have come.
     """
 
     __slots__ = (
@@ -71,11 +101,9 @@ class StreamReader:
         "_began",
         "_buffer",
         "_deadlines",
-        "_draining",
-        "_eof",
         "_error",
-        "_own_timeout",
-        "_own_timeout_passed",
+        "_input",
+        "_patience",
         "_paused",
         "_phase",
         "_timer",
@@ -88,29 +116,33 @@ class StreamReader:
     )
 
     def __init__(self, transport: Any, deadlines: Deadlines, timer: DeadlineTimer) -> None:
+        # For the connection
         self._transport = transport
         self._deadlines = deadlines
         self._timer = timer
-        self._buffer = bytearray()
-        self._eof = False
-        self._draining = False
+        self.limit = HIGH_WATER_BYTES
+        self.idle = deadlines.idle
+        #: Whose seconds these are.
+        self._patience = _DEADLINE
+        self.received = 0
+        self._input = _OPEN
+        #: What the next read that waits raises.
         self._error: BaseException | None = None
+        # Until it is read
+        self._buffer = bytearray()
+        #: Whether the transport was told to pause.
         self._paused = False
-        #: What is awaited now; and the one to await next time.
+        # For the wait under way: what is awaited; and what will be next time
         self._waiter: Wakeup | None = None
         self._wakeup = Wakeup()
-        #: The deadline that guards the message being read, once it has begun.
+        # For the message being read, once it has begun: the deadline that guards it; when it
+        # began; how much had come before it
         self._phase: Phase | None = None
         self._began = 0.0
         self._base = 0
-        self.idle = deadlines.idle
-        self._own_timeout = False
-        self._own_timeout_passed = False
-        self.limit = HIGH_WATER_BYTES
-        self.received = 0
 
     def __repr__(self) -> str:
-        return f"<StreamReader buffered={len(self._buffer)} eof={self._eof}>"
+        return f"<StreamReader buffered={len(self._buffer)} eof={self._input is _ENDED}>"
 
     # What handlers call
 
@@ -126,7 +158,7 @@ class StreamReader:
             return b"".join(parts)
         if n == 0:
             return b""
-        while not self._buffer and not self._eof:
+        while not self._buffer and self._input is not _ENDED:
             await self._wait_for_data(None)
         return self._take(min(n, len(self._buffer)))
 
@@ -154,7 +186,7 @@ class StreamReader:
             searched = len(buffer)
             if searched > self.limit and limit < 0:
                 raise self._overrun(searched)
-            if self._eof:
+            if self._input is _ENDED:
                 return self._take(searched)
             await self._wait_for_data(_HEADER)
 
@@ -178,7 +210,7 @@ class StreamReader:
             if start >= 0:
                 return self._take(end)
             searched = max(0, end + 1 - len(separator))
-            if self._eof:
+            if self._input is _ENDED:
                 raise IncompleteReadError(self._take(end), None)
             await self._wait_for_data(_HEADER)
 
@@ -191,14 +223,14 @@ class StreamReader:
         if n < 0:
             raise ValueError("readexactly needs a number of bytes of 0 or more")
         while len(self._buffer) < n:
-            if self._eof:
+            if self._input is _ENDED:
                 raise IncompleteReadError(self._take(len(self._buffer)), n)
-            await self._wait_for_data(Phase.BODY)
+            await self._wait_for_data(_BODY)
         return self._take(n)
 
     def at_eof(self) -> bool:
         """Whether everything that will ever come has been read."""
-        return self._eof and not self._buffer
+        return self._input is _ENDED and not self._buffer
 
     def __aiter__(self) -> StreamReader:
         return self
@@ -216,7 +248,7 @@ class StreamReader:
             searched = len(buffer)
             if searched > self.limit:
                 raise self._overrun(searched)
-            if self._eof:
+            if self._input is _ENDED:
                 if searched:
                     return self._take(searched)
                 raise StopAsyncIteration
@@ -225,7 +257,7 @@ class StreamReader:
     # What the connection calls
 
     def feed(self, data: bytes) -> None:
-        """Bytes have arrived."""
+        """Take bytes that have arrived."""
         self._buffer += data
         self.received += len(data)
         waiter = self._waiter
@@ -237,12 +269,12 @@ class StreamReader:
             self._transport.pauseProducing()
 
     def feed_eof(self) -> None:
-        """No more bytes will come."""
-        self._eof = True
+        """End the input: no more bytes will come."""
+        self._input = _ENDED
         self._wake()
 
     def fail(self, error: BaseException) -> None:
-        """Whoever reads now or later gets C{error} instead, except for what is buffered."""
+        """Let the read that waits, or the next that would, raise C{error}."""
         if self._error is None:
             self._error = error
         self._wake()
@@ -252,13 +284,14 @@ class StreamReader:
         return self._waiter is not None and not self._waiter.called
 
     def between_messages(self) -> bool:
-        """Whether it waits for a message of which nothing has come."""
+        """Whether a handler waits for a message of which nothing has come."""
         return self.waiting() and not self._buffer
 
     def settimeout(self, seconds: float | None) -> None:
         """Let each wait for a byte last so long, instead of the C{idle} deadline."""
         self.idle = seconds
-        self._own_timeout = True
+        if self._patience is _DEADLINE:
+            self._patience = Patience.OWN
 
     def deadline_applies(self, phase: Phase) -> bool:
         """
@@ -267,15 +300,15 @@ class StreamReader:
 
         @return: whether it really has, and ends the connection.
         """
-        if phase in (Phase.HEADER, Phase.BODY):
+        if phase is _HEADER or phase is _BODY:
             if not self.waiting():  # the read was given up
                 self._phase = None
             return self.waiting()
-        if phase is not Phase.IDLE:
+        if phase is not _IDLE:
             return True
-        if self._own_timeout and self.waiting():
-            self._own_timeout_passed = True
-            self.fail(DeadlineExpired(Phase.IDLE))
+        if self._patience is not _DEADLINE and self.waiting():
+            self._patience = _OWN_PASSED
+            self.fail(DeadlineExpired(_IDLE))
             return False
         return self.between_messages()
 
@@ -285,11 +318,11 @@ class StreamReader:
 
     def discard(self) -> bool:
         """
-        Nobody reads any more: forget what is buffered and what comes.
+        Forget what is buffered and what comes: nobody reads any more.
 
         @return: whether there was or may be anything to forget, before end of file.
         """
-        unread = self.unread() and not self._eof
+        unread = self.unread() and self._input is not _ENDED
         self._buffer = _Sink()
         if self._paused:
             self._paused = False
@@ -297,9 +330,10 @@ class StreamReader:
         return unread
 
     def end_between_messages(self) -> None:
-        """End of file for a handler that waits for a message, now or later, of which
+        """End the input for a handler that waits, now or later, for a message of which
         nothing has come."""
-        self._draining = True
+        if self._input is _OPEN:
+            self._input = _DRAINING
         if self.between_messages():
             self.feed_eof()
 
@@ -313,10 +347,11 @@ class StreamReader:
         """
         assert self._error is not None
         error, self._error = self._error, None
-        if not self._own_timeout_passed:
-            self._eof = True
+        if self._patience is _OWN_PASSED:
+            self._patience = Patience.OWN
+        else:
+            self._input = _ENDED
             self._buffer.clear()
-        self._own_timeout_passed = False
         return error
 
     def _overrun(self, size: int) -> LimitOverrunError:
@@ -351,10 +386,11 @@ class StreamReader:
         """
         if self._error is not None:
             raise self._take_error()
-        if self.waiting():
+        waiter = self._waiter
+        if waiter is not None and not waiter.called:  # L{waiting}, without the call
             raise RuntimeError("another read is already waiting on this stream")
-        if self._draining and not self._buffer:
-            self._eof = True
+        if self._input is _DRAINING and not self._buffer:
+            self._input = _ENDED
             return _NOW
         if self._paused:  # the message is larger than the watermark
             self._paused = False
@@ -369,7 +405,7 @@ class StreamReader:
     def _arm_deadlines(self, phase: Phase | None) -> None:
         """Arm what guards a wait: C{idle}, and the deadline of a message that has begun."""
         deadlines, timer = self._deadlines, self._timer
-        if self._own_timeout or phase is None or not self._buffer:
+        if self._patience is not _DEADLINE or phase is None or not self._buffer:
             timer.arm(_IDLE, self.idle)
         if phase is None or not self._buffer:
             return
@@ -379,12 +415,12 @@ class StreamReader:
             self._phase = phase
             self._began = timer.seconds()
             self._base = self.received - len(self._buffer)
-            if phase is Phase.HEADER:
+            if phase is _HEADER:
                 timer.arm(phase, deadlines.header)
-        if phase is Phase.BODY:
+        if phase is _BODY:
             timer.arm(phase, self._body_seconds(timer.seconds() - self._began))
 
     def _body_seconds(self, elapsed: float) -> float | None:
         """How long from now a counted read may go on without another byte."""
-        idle = None if self._own_timeout else self.idle
+        idle = self.idle if self._patience is _DEADLINE else None
         return self._deadlines.body_seconds(elapsed, self.received - self._base, idle)

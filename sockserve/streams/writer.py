@@ -2,20 +2,20 @@
 Writing: the C{wfile} of a coroutine handler.
 
 This room owns the output queue, its watermarks, and when bytes leave.  It must not know
-handlers, servers or how a connection came about.  Everything here runs on the reactor
-thread.
+handlers, servers or how a connection came about.  (reactor thread)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IPullProducer, IPushProducer, ISSLTransport
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Wakeup
 from sockserve.interfaces import Phase
 from sockserve.streams.reader import HIGH_WATER_BYTES, LOW_WATER_BYTES
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Outbox", "StreamWriter"]
 
 
-_log = Logger()
+_log = logger(Topic.CONNECTIONS)
 
 
 class Outbox:
@@ -62,10 +62,27 @@ class Outbox:
                 _log.failure("sending an answer raised")
 
 
+class _Output(Enum):
+    """The stand of a writer's output; each state can only be followed by the next."""
+
+    OPEN = "open"
+    #: No more is taken, and not all has left.  A connection that breaks stays at that.
+    CLOSING = "closing"
+    #: All has been handed to the transport, which was told of the end.
+    ENDED = "ended"
+
+
+# Looked up once (see L{sockserve.core.lifecycle}).
+_OPEN = _Output.OPEN
+_CLOSING = _Output.CLOSING
+_ENDED = _Output.ENDED
+_WRITE = Phase.WRITE
+
+
 @implementer(IPushProducer, IPullProducer)
 class StreamWriter:
     """
-    What a coroutine handler writes to: C{self.wfile}.
+    The output of a coroutine handler's connection: C{self.wfile}.
 
     C{write} never waits.  What a handler writes until it next waits leaves in one
     piece then, at the latest; L{flush} sends it now, and L{drain} is where a handler
@@ -78,16 +95,16 @@ class StreamWriter:
     says when to pause (C{IPushProducer}).
 
     @ivar corked: whether the handler runs just now and its output is held back.
+    @ivar sent: how many bytes have left the queue.
     """
 
     __slots__ = (
-        "_closed",
         "_congested",
         "_deadlines",
         "_direct",
-        "_ended",
         "_error",
         "_finished",
+        "_output",
         "_pending",
         "_size",
         "_socket",
@@ -101,27 +118,35 @@ class StreamWriter:
     def __init__(
         self, transport: Any, direct: bool, deadlines: Deadlines, timer: DeadlineTimer
     ) -> None:
+        """
+        @param direct: whether the transport is nothing but a socket, which can be sent to.
+        """
+        # For the connection.  It is direct until it turns to TLS (L{wrapped}).
         self._transport = transport
         self._direct = direct
         self._deadlines = deadlines
         self._timer = timer
+        # Until the handler waits
+        self.corked = False
+        # Until the peer takes it: pieces, and their bytes together
         self._pending: list[bytes | memoryview] = []
         self._size = 0
+        #: Whether the transport has no room, and will say when it has.
         self._congested = False
         self._waiters: list[Wakeup] = []
-        self._error: BaseException | None = None
-        self._closed = False
-        self._ended = False
-        self._finished: Callable[[], object] | None = None
-        self.corked = False
         self.sent = 0
+        # Its end: by this side, and by what else befell it
+        self._output = _OPEN
+        #: To be called when the output has ended.
+        self._finished: Callable[[], object] | None = None
+        self._error: BaseException | None = None
         if direct:
             self._socket = transport.getHandle()
         else:
             transport.registerProducer(self, True)
 
     def __repr__(self) -> str:
-        return f"<StreamWriter waiting={self._size} closed={self._closed}>"
+        return f"<StreamWriter waiting={self._size} closed={self.is_closed()}>"
 
     # What handlers call
 
@@ -133,7 +158,7 @@ class StreamWriter:
         @return: the number of bytes in C{data}.
         @raise ValueError: the writer was closed by this side.
         """
-        if self._closed:
+        if self._output is not _OPEN:
             raise ValueError("write to a closed stream")
         if type(data) is not bytes:
             data = bytes(memoryview(data))
@@ -147,7 +172,7 @@ class StreamWriter:
 
     def write_at_turn_end(self, data: bytes, outbox: Outbox) -> None:
         """L{write}, to leave with what other connections send in this turn of the reactor."""
-        if self._error is not None or self._closed:
+        if self._error is not None or self._output is not _OPEN:
             return
         if not self._pending and not self._congested:
             outbox.add(self)
@@ -191,7 +216,7 @@ class StreamWriter:
     # What the task that writes calls
 
     def uncork(self) -> None:
-        """The handler waits: send what was held back."""
+        """Send what was held back: the handler waits."""
         self.corked = False
         if self._pending and not self._congested:
             if self._direct:
@@ -203,8 +228,8 @@ class StreamWriter:
 
     def close(self) -> None:
         """Take no more, and end the output once everything has left."""
-        if not self._closed:
-            self._closed = True
+        if self._output is _OPEN:
+            self._output = _CLOSING
             self.flush()
             if not self._pending and not (self._direct and self._congested):
                 self._end()
@@ -215,7 +240,7 @@ class StreamWriter:
         and the output has ended; never, if the connection breaks before.
         """
         self.close()
-        if self._ended:
+        if self._output is _ENDED:
             finished()
         else:
             self._finished = finished
@@ -226,11 +251,11 @@ class StreamWriter:
 
     def is_closed(self) -> bool:
         """Whether this side has ended, or is ending, its output."""
-        return self._closed
+        return self._output is not _OPEN
 
     def is_open(self) -> bool:
         """Whether what is written now may still reach the client."""
-        return self._error is None and not self._closed
+        return self._error is None and self._output is _OPEN
 
     def is_empty(self) -> bool:
         """Whether all that was written has been handed to the transport, or the kernel."""
@@ -242,7 +267,7 @@ class StreamWriter:
         return self._size
 
     def discard(self, error: BaseException) -> None:
-        """The connection is of no more use: forget what is queued."""
+        """Forget what is queued and what comes: the connection is of no more use."""
         if self._error is None:
             self._error = error
         self._pending.clear()
@@ -269,7 +294,7 @@ class StreamWriter:
             self._transport.unregisterProducer()
 
     def wrapped(self) -> None:
-        """The transport has become TLS: from now on it buffers by itself."""
+        """Go on with a transport that buffers by itself: it has become TLS."""
         self._direct = False
         self._transport.registerProducer(self, True)
 
@@ -279,19 +304,19 @@ class StreamWriter:
         """The transport has room."""
         if self._direct:
             if self._pending:
-                self._timer.arm(Phase.WRITE, self._deadlines.write)
+                self._timer.arm(_WRITE, self._deadlines.write)
                 self._transport.write(self._batch())
             else:
                 self._congested = False
-                self._timer.disarm(Phase.WRITE)
+                self._timer.disarm(_WRITE)
                 self._transport.unregisterProducer()
-                if self._closed:
+                if self._output is not _OPEN:
                     self._end()
         else:
             self._congested = False
-            self._timer.disarm(Phase.WRITE)
+            self._timer.disarm(_WRITE)
             self._hand_over()
-            if self._closed and not self._pending:
+            if self._output is not _OPEN and not self._pending:
                 self._end()
         if self._waiters and self._size <= LOW_WATER_BYTES:
             self._wake()
@@ -300,10 +325,10 @@ class StreamWriter:
         """The transport is full (push producers only)."""
         if not self._direct:
             self._congested = True
-            self._timer.arm(Phase.WRITE, self._deadlines.write)
+            self._timer.arm(_WRITE, self._deadlines.write)
 
     def stopProducing(self) -> None:
-        """The transport is gone; C{connectionLost} follows."""
+        """The transport is gone: L{discard} follows, from its C{connectionLost}."""
 
     # Inside
 
@@ -341,13 +366,15 @@ class StreamWriter:
             self._transport.registerProducer(self, False)
 
     def _hand_over(self) -> None:
+        """To a transport that buffers by itself, until it says that it is full."""
         while self._pending and not self._congested:
             self._transport.write(self._batch())
 
     def _end(self) -> None:
+        """End the output: all has been handed over.  Not of a connection that broke."""
         if self._error is not None:
             return
-        self._ended = True
+        self._output = _ENDED
         if not self._direct:
             self._transport.unregisterProducer()
         # Below TLS a half-close would cut off what TLS has yet to send.

@@ -254,7 +254,7 @@ def test_arming_again_for_later_does_not_touch_the_reactor(timer: Timer) -> None
 def test_who_knows_the_time_need_not_have_it_asked_for(timer: Timer) -> None:
     """Armed from a moment ago, it is due that much earlier."""
     timer.run(5)
-    timer.arm_from(3, Phase.IDLE, 10)
+    timer.arm(Phase.IDLE, 10, 3)
     # 3 + 10 = 13.
     assert timer.run(7) == []
     assert timer.run(1) == [(13, Phase.IDLE)]
@@ -267,11 +267,11 @@ def test_arming_from_a_moment_replaces_as_arming_does(
     timer: Timer, first: int, then: int | None, due: int | None
 ) -> None:
     timer.arm(Phase.IDLE, first)
-    timer.arm_from(0, Phase.IDLE, then)  # 0 + then
+    timer.arm(Phase.IDLE, then, 0)  # 0 + then
     assert timer.run(50) == ([] if due is None else [(due, Phase.IDLE)])
 
 
 def test_arming_from_a_moment_after_stop_is_for_nothing(timer: Timer) -> None:
     timer.stop()
-    timer.arm_from(0, Phase.IDLE, 1)
+    timer.arm(Phase.IDLE, 1, 0)
     assert timer.run(5) == []

@@ -7,7 +7,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
 
-from sockserve.executors import threads as threads_room
 from sockserve.executors.threads import SLOW_JOB_SECONDS, ThreadExecutor
 from sockserve.interfaces import Outcome
 from tests.contracts import HeldJob, Job, QueueContract
@@ -38,12 +36,12 @@ def reactor() -> Any:
 
 
 @pytest.fixture
-def threads(no_leaks: None, reactor: Any) -> Iterator[Callable[[int], ThreadExecutor]]:
+def threads(no_leaks: None, reactor: Any) -> Iterator[Callable[..., ThreadExecutor]]:
     """Makes pools, whose threads are gone after the test."""
     pools = []
 
-    def pool(limit: int) -> ThreadExecutor:
-        pools.append(ThreadExecutor(reactor, limit))
+    def pool(limit: int, **settings: Any) -> ThreadExecutor:
+        pools.append(ThreadExecutor(reactor, limit, **settings))
         return pools[-1]
 
     yield pool
@@ -85,7 +83,7 @@ async def test_handlers_run_beside_the_reactor(threads: Any) -> None:
     assert seen[0][0] != threading.get_ident()
 
 
-async def test_an_idle_thread_serves_again_under_a_new_name(threads: Any) -> None:
+async def test_an_idle_thread_serves_again_under_a_new_name(threads: Any, reactor: Any) -> None:
     """Programs keep what belongs to a connection under the name of its thread."""
     pool = threads(10)
     seen: list[Any] = []
@@ -93,9 +91,41 @@ async def test_an_idle_thread_serves_again_under_a_new_name(threads: Any) -> Non
         job = names_of(pool, seen)
         pool.run(job)
         await job.over
+        while not pool.idle:  # which the thread is a moment after its job is over
+            await deferLater(reactor, 0)
     idents, names = zip(*seen, strict=True)
     assert len(set(idents)) == 1
     assert len(set(names)) == 5
+
+
+async def test_a_new_thread_is_the_pools_from_its_first_job_on(
+    threads: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However late the reactor's thread goes on after it has started it."""
+    pool = threads(2)
+    first = HeldJob()
+    pool.run(first)
+    served = threading.Event()
+    start = threading.Thread.start
+
+    def start_slowly(thread: threading.Thread) -> None:
+        start(thread)
+        assert served.wait(PATIENCE_SECONDS)
+
+    def work() -> Outcome:
+        is_the_pools.append(pool.has_thread(threading.current_thread()))
+        served.set()
+        return Outcome.OK
+
+    is_the_pools: list[bool] = []
+    job = Job(work)
+    monkeypatch.setattr(threading.Thread, "start", start_slowly)
+    pool.run(job)
+    await job.over
+    first.release()
+    await first.over
+    first.close()
+    assert is_the_pools == [True]
 
 
 async def test_threads_that_run_at_once_have_names_of_their_own(threads: Any) -> None:
@@ -132,11 +162,8 @@ async def _until(condition: Callable[[], bool]) -> None:
         await deferLater(reactor, 0.01)
 
 
-async def test_the_pool_grows_only_as_needed_and_shrinks(
-    threads: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(threads_room, "THREAD_IDLE_SECONDS", 0.05)
-    pool = threads(100)
+async def test_the_pool_grows_only_as_needed_and_shrinks(threads: Any) -> None:
+    pool = threads(100, idle_seconds=0.05)
     before = threading.active_count()
     jobs = [HeldJob() for _ in range(5)]
     for job in jobs:
@@ -155,12 +182,9 @@ async def test_the_pool_grows_only_as_needed_and_shrinks(
     assert await job.over is Outcome.OK
 
 
-async def test_threads_that_retire_do_not_lose_a_job(
-    threads: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_threads_that_retire_do_not_lose_a_job(threads: Any) -> None:
     """A job comes just when its thread is about to go."""
-    monkeypatch.setattr(threads_room, "THREAD_IDLE_SECONDS", 0.001)
-    pool = threads(2)
+    pool = threads(2, idle_seconds=0.001)
     for _ in range(200):
         jobs = [Job(), Job(), Job()]
         for job in jobs:
@@ -286,7 +310,13 @@ class Turns:
 
     def __init__(self, limit: int) -> None:
         self.reactor = TurnedReactor()
-        self.pool = ThreadExecutor(self.reactor, limit)
+        #: Whether the process uses the processor all the time, or never.
+        self.is_busy = False
+        self.pool = ThreadExecutor(
+            self.reactor,
+            limit,
+            processor_seconds=lambda: self.reactor.seconds() if self.is_busy else 0.0,
+        )
         self._jobs: list[SteppedJob] = []
 
     def run(self, count: int = 1, *, held: bool = True) -> list[SteppedJob]:
@@ -444,14 +474,12 @@ def test_no_more_threads_than_the_limit(turns: Callable[[int], Turns]) -> None:
 )
 def test_more_threads_are_for_jobs_that_wait_for_something_else(
     turns: Callable[[int], Turns],
-    monkeypatch: pytest.MonkeyPatch,
     ended: int,
     busy: bool,
     more: bool,
 ) -> None:
     turning = turns(10)
-    used = turning.reactor.seconds if busy else lambda: 0.0
-    monkeypatch.setattr(threads_room, "time", SimpleNamespace(process_time=used))
+    turning.is_busy = busy
     turning.run(ended, held=False)
     (current,) = turning.run()
     behind = turning.run(3)

@@ -1,0 +1,122 @@
+"""
+Load: what a pool's threads are busy with, as seen from one moment to the next.
+
+This room owns telling jobs that take long from those that are over in a moment, and whether
+more threads would make anything faster.  It must not know threads or what a job serves.
+(reactor thread)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from sockserve.interfaces import IJob
+
+__all__ = ["BUSY_SHARE", "SHORT_SECONDS", "PoolLoad"]
+
+#: Jobs that take less than this are not worth a thread of their own.
+SHORT_SECONDS = 0.00025
+
+#: The share of a moment in which the process used the processor that counts as busy: more
+#: threads would not make anything faster then.
+BUSY_SHARE = 0.8
+
+
+class PoolLoad:
+    """
+    The jobs that a pool has begun and not ended, looked at once every moment.
+
+    A job is I{recent} until two looks in a row have found it being served; then it is I{slow}.
+    (At the first it may have begun just now.)  Jobs that wait for a thread are recent, too.
+
+    @param seconds: the time.
+    @param processor_seconds: how much of the processor the process has used.
+    @ivar slow: jobs that take long.
+    """
+
+    __slots__ = (
+        "_ended",
+        "_ended_then",
+        "_processor_seconds",
+        "_processor_then",
+        "_recent",
+        "_seconds",
+        "_served",
+        "_then",
+        "slow",
+    )
+
+    def __init__(
+        self, seconds: Callable[[], float], processor_seconds: Callable[[], float]
+    ) -> None:
+        self._seconds = seconds
+        self._processor_seconds = processor_seconds
+        # Jobs that have not ended
+        self._recent: set[IJob] = set()
+        self.slow: set[IJob] = set()
+        #: How many have.
+        self._ended = 0
+        # At the last look: recent jobs that were being served, how many had ended, the time,
+        # and the processor's
+        self._served: set[IJob] = set()
+        self._ended_then = 0
+        self._then = 0.0
+        self._processor_then = 0.0
+
+    @property
+    def has_recent(self) -> bool:
+        """Whether there are jobs that may yet turn out to be slow."""
+        return bool(self._recent)
+
+    def job_began(self, job: IJob) -> None:
+        """A thread will take the job, now or when it is free."""
+        self._recent.add(job)
+
+    def job_ended(self, job: IJob) -> None:
+        """A thread is done with the job."""
+        self._ended += 1
+        self._recent.discard(job)
+        self.slow.discard(job)
+
+    def recent_except(self, waiting: Iterable[IJob]) -> set[IJob]:
+        """Recent jobs that are being served, when C{waiting} are those that are not."""
+        return self._recent.difference(waiting)
+
+    def turn_slow(self, served: set[IJob]) -> set[IJob]:
+        """
+        Look which jobs take long.
+
+        @param served: jobs that were being served a moment ago and have not been heard of
+            since.
+        @return: those that are slow from now on.
+        """
+        served &= self._recent
+        stuck = served & self._served
+        self._served = served - stuck
+        self._recent -= stuck
+        self.slow |= stuck
+        return stuck
+
+    def remember(self) -> None:
+        """Let L{wants_more_threads} count from this moment."""
+        self._ended_then = self._ended
+        self._then = self._seconds()
+        self._processor_then = self._processor_seconds()
+
+    def wants_more_threads(self, at_work: int) -> bool:
+        """
+        Whether jobs that wait had better get threads of their own.
+
+        @param at_work: how many threads serve jobs that are not slow.
+        """
+        ended = self._ended - self._ended_then
+        # They had, if no thread has come free for them since the last look.
+        if not ended:
+            return True
+        # Else they had not if
+        # 1. jobs are so short that to wake a thread costs more than to wait for one,
+        elapsed = self._seconds() - self._then
+        if elapsed * at_work / ended < SHORT_SECONDS:
+            return False
+        # 2. it is the processor that jobs wait for.
+        return self._processor_seconds() - self._processor_then < BUSY_SHARE * elapsed
