@@ -1,3 +1,3 @@
-"""What every kind of request shares: its lifecycle, deadlines, admission and numbers."""
+"""The core: lifecycle, deadlines, admission and numbers, which every kind of request shares."""
 
 __all__: list[str] = []

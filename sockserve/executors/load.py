@@ -1,5 +1,5 @@
 """
-Load: what a pool's threads are busy with, as seen from one moment to the next.
+Load: the jobs of a pool, looked at from one moment to the next.
 
 This room owns telling jobs that take long from those that are over in a moment, and whether
 more threads would make anything faster.  It must not know threads or what a job serves.

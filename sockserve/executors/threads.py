@@ -3,6 +3,7 @@ Threads: the pool where blocking handlers run by default.
 
 This room owns when a thread is started, woken and let go, which is told of in L{ThreadExecutor}.
 It must not know what a job serves, or how the load is judged (L{sockserve.executors.load}).
+(reactor thread, but where a method says otherwise)
 """
 
 from __future__ import annotations

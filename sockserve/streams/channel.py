@@ -144,7 +144,7 @@ class Channel:
         """The server is about to close the request.  (any thread)"""
 
     def owned_descriptors(self) -> Iterator[int]:
-        """What is open for the connection in this process; -1 for what is not."""
+        """The descriptors open for the connection in this process; -1 for one that is not."""
         return transport_descriptors(self.transport)
 
     def abandon(self) -> None:
