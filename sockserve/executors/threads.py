@@ -117,7 +117,7 @@ class ThreadExecutor(BoundedExecutor):
 
         # The reactor thread's own
         self._workers: set[_Worker] = set()
-        self._load = PoolLoad(reactor.seconds, processor_seconds)
+        self._load = PoolLoad(reactor, processor_seconds)
         #: The next look at the load, while there may be something to see.
         self._look: IDelayedCall | None = None
         #: The end of this turn, when a worker is to be woken.
