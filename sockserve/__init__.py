@@ -9,7 +9,13 @@ from sockserve.handlers import (
     DatagramRequestHandler,
     StreamRequestHandler,
 )
-from sockserve.interfaces import ConfigurationError, DeadlineExpired, Phase, SockserveError
+from sockserve.interfaces import (
+    ConfigurationError,
+    DeadlineExpired,
+    PeerError,
+    Phase,
+    SockserveError,
+)
 
 __all__ = [
     "BaseRequestHandler",
@@ -17,6 +23,7 @@ __all__ = [
     "DatagramRequestHandler",
     "DeadlineExpired",
     "Deadlines",
+    "PeerError",
     "Phase",
     "SockserveError",
     "StreamRequestHandler",

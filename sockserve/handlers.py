@@ -1,13 +1,14 @@
 """
-Request handlers: the classes users derive from.
+Request handlers: the base classes of users' handlers for streams and datagrams.
 
-This room owns what a handler has and what its C{setup} and C{finish} do.  It must not
-know transports, or whether a reactor, a thread or a child runs it beyond what its own
-request shows.
+This room owns the attributes of a handler, and what its C{setup} and C{finish} do.  It must
+not know transports, or more than its own request shows of whether a reactor, a thread or a
+child runs it.
 
 A class whose C{handle} is C{async def} is served on the reactor; one whose C{handle}
 is plain is served on a thread or in a child, with a real socket, exactly as
 C{socketserver}'s classes of the same names are.
+(handler's thread)
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ __all__ = ["BaseRequestHandler", "DatagramRequestHandler", "StreamRequestHandler
 @implementer(IRequestHandler)
 class BaseRequestHandler:
     """
-    One instance serves one request.
+    The base class of all handlers: one instance serves one request.
 
     Unlike C{socketserver.BaseRequestHandler}'s, the constructor only stores; the
     server calls C{setup}, C{handle} and C{finish}.
 
     @ivar request: a socket (plain C{handle}), a
         L{sockserve.streams.connection.StreamConnection} (C{async def handle}), or for datagrams a
-        pair of the data and something with a C{sendto}.
+        pair: the packet's bytes, and an object whose C{sendto} answers.
     @ivar client_address: the client's address as a socket gives it.
     @ivar server: the server object.
     """
@@ -45,23 +46,35 @@ class BaseRequestHandler:
         self.server = server
 
     def setup(self) -> Any:
-        """Runs first; may be C{async def} when C{handle} is."""
+        """
+        Prepare; called first.  May be C{async def} when C{handle} is.  If it raises, neither
+        C{handle} nor C{finish} is called.
+        """
 
     def handle(self) -> Any:
-        """Serve the request.  Override, plain or C{async def}."""
+        """Serve the request; override it, plain or C{async def}.  By default does nothing."""
 
     def finish(self) -> Any:
-        """Runs after C{handle}, even if that raised; may be C{async def} when C{handle} is."""
+        """
+        Clean up; called after C{handle}, even if that raised.  May be C{async def} when
+        C{handle} is.
+        """
 
 
 class StreamRequestHandler(BaseRequestHandler):
     """
-    Adds C{self.rfile} and C{self.wfile}: awaitable streams
-    (L{sockserve.streams.reader.StreamReader}, L{sockserve.streams.writer.StreamWriter}) for a
-    coroutine handler, files over the socket for a blocking one.
+    A handler of one stream connection, with C{self.rfile} and C{self.wfile}.
 
-    @cvar rbufsize: the buffer size of a blocking handler's C{rfile}, as in C{open}.
-    @cvar wbufsize: the same of C{wfile}; 0 sends every write at once.
+    They are awaitable streams (L{sockserve.streams.reader.StreamReader},
+    L{sockserve.streams.writer.StreamWriter}) in a coroutine handler, and files over the
+    socket in a blocking one.
+
+    @ivar rfile: the stream to read from.
+    @ivar wfile: the stream to write to.
+    @ivar connection: the same as C{self.request}.
+    @cvar rbufsize: the buffer size of a blocking handler's C{rfile} in bytes, as C{open}
+        takes it.
+    @cvar wbufsize: the buffer size of its C{wfile}; 0 sends every write at once.
     @cvar timeout: seconds a read may wait for a byte; None for the server's C{idle}
         deadline (coroutine) or for ever (blocking).
     @cvar disable_nagle_algorithm: set TCP_NODELAY.  The server has done so already.
@@ -87,23 +100,30 @@ class StreamRequestHandler(BaseRequestHandler):
                 self.request.settimeout(self.timeout)
 
     def finish(self) -> Any:
-        """Send what C{wfile} holds back."""
+        """Send what is left in C{wfile}'s buffer, and close both files of a blocking handler."""
         if isinstance(self.request, socket.socket):
             socketserver.StreamRequestHandler.finish(self)  # type: ignore[arg-type]
 
     async def start_tls(self, context: Any) -> None:
-        """L{sockserve.streams.connection.StreamConnection.start_tls} (coroutine handlers)."""
+        """
+        Speak TLS from here on (coroutine handlers only).
+
+        @param context: as L{sockserve.streams.connection.StreamConnection.start_tls}, which
+            also says what is raised.
+        """
         await self.request.start_tls(context)
 
 
 class DatagramRequestHandler(BaseRequestHandler):
     """
-    Adds C{self.rfile}, the datagram, and C{self.wfile}, whose content is the answer.
+    A handler of one datagram, with C{self.rfile} and C{self.wfile}.
 
-    @cvar answer_empty: whether a C{wfile} nothing was written to answers with an empty
-        datagram, as the stdlib's does.
+    @cvar answer_empty: whether to send an empty datagram when nothing was written to
+        C{wfile}, as the stdlib does.
     @ivar packet: the datagram's bytes.
-    @ivar socket: what answers, with C{sendto}.
+    @ivar socket: the object whose C{sendto} sends further answers.
+    @ivar rfile: the datagram as a file.
+    @ivar wfile: a file whose content C{finish} sends as the answer.
     """
 
     answer_empty: ClassVar[bool] = True
@@ -115,7 +135,11 @@ class DatagramRequestHandler(BaseRequestHandler):
         self.wfile = BytesIO()
 
     def finish(self) -> Any:
-        """Send the answer."""
+        """
+        Send the answer.
+
+        @raise OSError: the system refuses it, for example as too long.
+        """
         answer = self.wfile.getvalue()
         if answer or self.answer_empty:
             self.socket.sendto(answer, self.client_address)

@@ -15,11 +15,11 @@ from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
 from sockserve.core.addresses import socket_address
+from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import one_line
 from sockserve.dropin.service import SocketServerService
 from sockserve.interfaces import ConfigurationError
@@ -47,7 +47,7 @@ __all__ = [
 DEFAULT_REQUEST_QUEUE_SIZE = 1024
 
 
-_log = Logger()
+_log = logger(Topic.SERVICE)
 
 
 class ListenError(ConfigurationError):

@@ -1,8 +1,8 @@
 """
-C{twistd sockserve}: the command line.
+The command line of C{twistd sockserve}.
 
-This room owns the options and how errors reach the user: one line on standard error
-and exit status 1.  It must not know how anything is served.
+This room owns the options, and how errors reach the user: one line on standard error
+and exit status 1.  It must not know how requests are served.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Any, NoReturn
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import DeferredList
-from twisted.logger import Logger, LoggingFile, LogLevel
+from twisted.logger import LoggingFile, LogLevel
 from twisted.python import usage
 from typing_extensions import override
 
+from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import nearest
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.stream_factory import StreamFactory
@@ -27,13 +28,17 @@ from sockserve.service import DatagramRequestService, RequestService, SocketServ
 
 __all__ = ["Options", "makeService"]
 
-_log = Logger()
+_log = logger(Topic.SERVICE)
 
 _Listener = RequestService | DatagramRequestService | SocketServerService
 
 
 class Options(usage.Options):
-    """The options of C{twistd sockserve}."""
+    """
+    The options of C{twistd sockserve}.
+
+    @ivar servers: the settings of each server asked for; set by L{postOptions}.
+    """
 
     synopsis = "[options]"
     longdesc = (
@@ -61,7 +66,6 @@ class Options(usage.Options):
     def __init__(self) -> None:
         super().__init__()
         self._lists: dict[str, list[str]] = {}
-        #: What was asked for, checked; set by L{postOptions}.
         self.servers: list[ServerConfig] = []
 
     def opt_listen(self, description: str) -> None:
@@ -102,7 +106,7 @@ class Options(usage.Options):
 
     @override
     def parseOptions(self, options: Any = None) -> None:
-        """Parse, or say in one line why not, and exit."""
+        """Parse the options; on a mistake print one line about it and exit."""
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
@@ -113,9 +117,9 @@ class Options(usage.Options):
     @override
     def postOptions(self) -> None:
         """
-        Check what was given.
+        Check the options, and make L{servers} from them.
 
-        @raise ConfigurationError: it cannot be.
+        @raise ConfigurationError: an option is wrong, or two do not go together.
         """
         words: dict[str, Any] = {
             name: value
@@ -143,7 +147,7 @@ class Options(usage.Options):
         sys.exit(0)
 
     def _explain(self, message: str) -> str:
-        """Getopt's words, with the nearest valid option."""
+        """Add the nearest valid option to a message of C{getopt}'s."""
         for word in message.split():
             if word.startswith("--"):
                 known = [f"--{name}" for name in self.known_options()]
@@ -152,24 +156,28 @@ class Options(usage.Options):
         return message
 
     def known_options(self) -> list[str]:
-        """All long options."""
+        """The names of all long options, without dashes."""
         return [name.rstrip("=") for name in self.longOpt]
 
 
 class _Commands(MultiService):
     """
-    What C{twistd sockserve} runs: a failure to listen ends the program with one line; and it
-    ends when all it serves are server objects that have shut down.
+    The service of C{twistd sockserve}, above those of its servers.
 
-    @param twistd: its options; empty when this is part of another application, which goes on.
+    It ends the program with one line when a listener cannot listen, and when all its
+    listeners are server objects that have shut down.
     """
 
     def __init__(self, reactor: Any, twistd: Mapping[str, Any]) -> None:
+        """
+        @param twistd: the options of C{twistd}; empty when this is part of another
+            application, which goes on.
+        """
         super().__init__()
         self._reactor = reactor
         self._is_alone = bool(twistd)
         self._nodaemon = bool(twistd.get("nodaemon"))
-        #: To be removed when listening fails, as nobody else would.
+        #: The name of the file to remove when listening fails, as nothing else does.
         self._pidfile: str | None = twistd.get("pidfile")
 
     @override
@@ -179,7 +187,8 @@ class _Commands(MultiService):
         except ConfigurationError as error:
             for service in self:
                 service.stopService()
-            # Ports close, and sockets' names go, in the reactor's next turn; it has none.
+            # Ports close, and sockets' names go, in the reactor's next turn, which will
+            # not come.
             self._reactor.runUntilCurrent()
             if not self._nodaemon:
                 # twistd hands it to the process that waits in the foreground.
@@ -194,7 +203,7 @@ class _Commands(MultiService):
     @override
     def startService(self) -> None:
         super().startService()
-        # What handlers print is no error by itself: http.server's log goes there.
+        # Handlers print what is no error, such as http.server's log, to standard error.
         if isinstance(sys.stderr, LoggingFile):
             sys.stderr.level = LogLevel.info
         listeners = list(_listeners(self))
@@ -210,7 +219,8 @@ class _Commands(MultiService):
             shut_down.addCallback(lambda _: self.running and self._reactor.stop())
 
 
-def _listeners(service: Any) -> Iterator[_Listener]:
+def _listeners(service: object) -> Iterator[_Listener]:
+    """All listeners in a tree of services."""
     if isinstance(service, _Listener):
         yield service
     elif isinstance(service, MultiService):
@@ -219,11 +229,13 @@ def _listeners(service: Any) -> Iterator[_Listener]:
 
 
 def _where(service: _Listener) -> str:
-    """Where clients find it: a URL for what a browser can open."""
+    """Where clients find a listener: a URL if a browser can open one, or its description."""
     server = service.server
     address = server.server_address
     kind = service.description.partition(":")[0]
     scheme = {"tcp": "http", "tcp6": "http", "tls": "https", "ssl": "https"}.get(kind)
+    # A browser can open it if HTTP is spoken over a kind of listener that has a scheme and
+    # a host.
     speaks_http = isinstance(server, StreamFactory) and server.speaks_http
     if speaks_http and scheme is not None and isinstance(address, tuple):
         host, port = address[:2]
@@ -241,10 +253,13 @@ def _die(message: str) -> NoReturn:
 
 def makeService(options: Options) -> IService:
     """
-    The service that runs what the options say.  Called by C{twistd}, or with options of
-    your own to make it part of an application.
+    Make the service that runs what the options say.
 
-    @raise ConfigurationError: it cannot be.  (Under C{twistd} that ends the program.)
+    It is called by C{twistd}; call it with options of your own to make the service part of
+    an application.
+
+    @raise ConfigurationError: a server cannot be made.  (Under C{twistd} that ends the
+        program instead.)
     """
     from twisted.internet import reactor
 

@@ -1,4 +1,4 @@
-"""The order of the house: which room may know which, and what each shows."""
+"""The order of the house: which package may know which, and what each room shows."""
 
 import ast
 import importlib
@@ -12,39 +12,45 @@ from sockserve import SockserveError
 
 HOUSE = Path(__file__).parents[1] / "sockserve"
 LONGEST_ROOM_LINES = 450
-DOORS = 10
 
-#: The ring of each room; a package's stands for all in it. Imports point to the same ring or
-#: a lower one. The front page, sockserve/__init__.py, has no ring: it shows what others own.
-RINGS = {
-    "interfaces": 0,
-    "core.statistics": 1,
-    "http.h1": 1,
-    "http.files.ranges": 1,
-    "http.files.targets": 1,
-    "core": 2,
-    "executors": 2,
-    "sockets": 3,
-    "handlers": 3,
-    "streams": 4,
-    "http": 5,
-    "listeners": 6,
-    "dropin": 7,
-    "observe": 7,
-    "service": 8,
-    "run": 9,
-    "tap": 10,
-    "socketserver": 10,
-    "http.server": 10,
-    "testing": 10,
-}
+#: The house from the ground up.  A package imports only itself and what is above it here, and
+#: the page docs/discussion/architecture.md draws it in this order.  What is named with its
+#: package's name is a part that has a place of its own.
+ORDER = [
+    "interfaces",
+    # Pure: data in, data out.
+    "core.statistics",
+    "http.h1",
+    "http.files.ranges",
+    "http.files.targets",
+    # What is served, and by what means.
+    "handlers",
+    "core",
+    "executors",
+    "sockets",
+    "streams",
+    "http",
+    "observe",
+    "listeners",
+    "testing",
+    "dropin",
+    # What a program or a person starts.
+    "service",
+    "run",
+    "tap",
+    # Public pages and the drop-in modules.
+    "server",
+    "socketserver",
+    "http.server",
+]
+PURE = {"core.statistics", "http.h1", "http.files.ranges", "http.files.targets"}
+
+#: Pages that show what other rooms own, and that no room imports from.  (sockserve.http is the
+#: page of a package, so it has no place below its rooms.)
+PAGES = {"sockserve", "sockserve.http", "sockserve.server"}
 
 #: Public names that __all__ leaves out, as the one of the module that the room mirrors does.
 NOT_SHOWN = {"sockserve.http.server": {"test"}}
-
-FRONT_PAGE = "sockserve"
-#: The other page that has no ring for the same reason.
-HTTP_PAGE = "sockserve.http"
 
 
 def _dotted(path: Path) -> str:
@@ -80,32 +86,36 @@ def _known_to(room: str) -> set[str]:
     return {other for other in known if other not in (None, room)}
 
 
-def _ring(room: str) -> int | None:
+def _place(room: str) -> str | None:
+    """The entry of the order that a room belongs to: the longest that names it."""
     names = room.split(".")[1:]
-    while names:
-        if (ring := RINGS.get(".".join(names))) is not None:
-            return ring
+    while names and ".".join(names) not in ORDER:
         names.pop()
-    return None
+    return ".".join(names) or None
 
 
-def test_every_room_has_a_ring() -> None:
+def test_every_room_has_a_place() -> None:
     assert ROOMS
-    assert [
-        room for room in ROOMS if room not in (FRONT_PAGE, HTTP_PAGE) and _ring(room) is None
-    ] == []
+    assert [room for room in ROOMS if room != "sockserve" and _place(room) is None] == []
+
+
+def test_every_place_has_a_room() -> None:
+    assert set(ORDER) - {_place(room) for room in ROOMS} == set()
 
 
 @every_room
-def test_imports_point_up(room: str) -> None:
-    if room in (FRONT_PAGE, HTTP_PAGE):
+def test_imports_lead_to_the_same_package_or_one_before_it(room: str) -> None:
+    if room in PAGES:
         return
-    for other in _known_to(room) - {FRONT_PAGE, HTTP_PAGE}:
-        assert _ring(other) <= _ring(room), f"{room} may not know {other}"
-        inside = room.split(".")[1] == other.split(".")[1]
-        if _ring(room) < 2 or _ring(room) == DOORS:
-            mirrored = (room, other) == ("sockserve.http.server", "sockserve.socketserver")
-            assert _ring(other) < _ring(room) or inside or mirrored, f"{room} may not know {other}"
+    place = _place(room)
+    assert place is not None
+    before = ORDER[: ORDER.index(place) + 1]
+    assert [other for other in sorted(_known_to(room)) if _place(other) not in before] == []
+
+
+@every_room
+def test_pages_are_for_users(room: str) -> None:
+    assert _known_to(room) & PAGES == set()
 
 
 def test_no_import_goes_in_a_circle() -> None:
@@ -117,7 +127,7 @@ def test_no_import_goes_in_a_circle() -> None:
 
 @every_room
 def test_pure_rooms_know_no_twisted_socket_or_clock(room: str) -> None:
-    if room == FRONT_PAGE or _ring(room) != 1:
+    if _place(room) not in PURE:
         return
     outside = {name.partition(".")[0] for name in _imports(room, TREES[room])}
     assert outside.isdisjoint({"twisted", "socket", "time"})

@@ -1,3 +1,3 @@
-"""The core: lifecycle, deadlines, admission and numbers, which every kind of request shares."""
+"""The common ground of all requests: lifecycle, deadlines, admission and statistics."""
 
 __all__: list[str] = []

@@ -12,8 +12,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from twisted.logger import Logger
-
 from sockserve.interfaces import IRequestServer, Outcome
 
 __all__ = [
@@ -25,8 +23,6 @@ __all__ = [
     "serve_next_coroutine",
     "verify_and_process",
 ]
-
-_log = Logger()
 
 # Looked up once: reading a member of an enumeration costs ten times a global's time before
 # CPython 3.12, and this one is read for every request.  Other rooms that say "looked up once"

@@ -18,12 +18,13 @@ from contextvars import Context, copy_context
 from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
+
+from sockserve.core.logs import Topic, logger
 
 __all__ = ["Cork", "Task", "Wakeup"]
 
-_log = Logger()
+_log = logger(Topic.HANDLERS)
 
 
 def _drop(failure: Failure) -> None:

@@ -1,3 +1,3 @@
-"""What stands behind sockserve.socketserver and sockserve.http.server."""
+"""The servers behind sockserve.socketserver and sockserve.http.server, for unchanged programs."""
 
 __all__: list[str] = []

@@ -19,16 +19,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from twisted.logger import Logger
 from typing_extensions import override
 
+from sockserve.core.logs import Topic, logger
 from sockserve.dropin.background_reactor import running_reactor
 from sockserve.dropin.overriding import is_overridden
 from sockserve.dropin.tls_handshake import TLSHandshake
 
 __all__ = ["AcceptLoop", "AcceptLoopThread", "accept_tls", "is_open", "verify_and_process"]
 
-_log = Logger()
+_log = logger(Topic.SERVICE)
 
 #: C{serve_forever}'s default.
 POLL_SECONDS = 0.5

@@ -72,7 +72,7 @@ class AdoptedFactory(StreamFactory):
     def give_connections(self) -> None:
         """C{http.server}'s handlers have their connection, and read it, by themselves."""
         if self.kind is HandlerKind.HTTP_STOCK:
-            self.kind = HandlerKind.BLOCKING
+            self.serve_as(HandlerKind.BLOCKING)
 
     def knows_handler(self) -> bool:
         """Whether the reactor reads for the handler, which may have been replaced since."""

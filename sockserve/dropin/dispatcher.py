@@ -11,7 +11,6 @@ its requests.
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import socketserver
@@ -25,6 +24,7 @@ from typing_extensions import override
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_kind, provides, unwrap
 from sockserve.core.lifecycle import run_handler
+from sockserve.core.logs import Topic, standard_logger
 from sockserve.dropin.background_reactor import is_reactors_thread
 from sockserve.dropin.connection import AdoptedFactory, AdoptedProtocol, AdoptedRequest
 from sockserve.dropin.interpreter_exit import keep_interpreter_alive
@@ -42,7 +42,7 @@ from sockserve.interfaces import (
 
 __all__ = ["RequestDispatcher", "check_settings"]
 
-_log = logging.getLogger("sockserve")
+_log = standard_logger(Topic.WORKERS)
 
 #: How often who waits for the reactor looks whether that still runs, in seconds.
 REACTOR_CHECK_SECONDS = 0.5

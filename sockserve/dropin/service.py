@@ -21,11 +21,11 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, TimeoutError, succeed
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
 from sockserve.core.deadlines import Deadlines
+from sockserve.core.logs import Topic, logger
 from sockserve.core.statistics import RequestRecord
 from sockserve.dropin.accept_loop import AcceptLoopThread, is_open
 from sockserve.dropin.dispatcher import RequestDispatcher
@@ -35,7 +35,7 @@ from sockserve.interfaces import ConfigurationError
 
 __all__ = ["SocketServerService", "why_not_served"]
 
-_log = Logger()
+_log = logger(Topic.SERVICE)
 
 
 def why_not_served(server: Any) -> str | None:

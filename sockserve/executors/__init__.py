@@ -1,8 +1,7 @@
 """
-Executors: the places where blocking handlers run: threads, and child processes.
+Executors: the threads and child processes that blocking handlers run on.
 
-This page owns the choice between them, by the name that users write.  It must not know what a
-job serves.
+This page owns the choice between them by the name that users write.  It must not know jobs.
 """
 
 from __future__ import annotations
@@ -20,10 +19,13 @@ def make_executor(
     reactor: Any, name: str, *, threads: int | None = None, max_children: int | None = None
 ) -> IExecutor:
     """
-    The executor called C{name}.
+    Make the executor called C{name}.
 
+    @param reactor: the reactor that jobs come from.
     @param name: C{serial}, C{threads} or C{fork}.
-    @raise ConfigurationError: there is none of that name, or the system cannot do it.
+    @param threads: the most threads, for C{threads}; None for the default.
+    @param max_children: the most children at once, for C{fork}; None for the default.
+    @raise ConfigurationError: there is none of that name, or a number is less than 1.
     """
     if name == "serial":
         return ThreadExecutor(reactor, 1)

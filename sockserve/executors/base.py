@@ -15,13 +15,13 @@ import sys
 import threading
 from collections import deque
 
-from twisted.logger import Logger
-
+from sockserve.core.logs import Topic, logger
 from sockserve.interfaces import IJob, Outcome
 
 __all__ = ["BoundedExecutor", "call_excepthook", "serve_guarded"]
 
-_log = Logger()
+_log = logger(Topic.WORKERS)
+_handlers_log = logger(Topic.HANDLERS)
 
 
 class BoundedExecutor:
@@ -114,5 +114,5 @@ def serve_guarded(job: IJob) -> Outcome:
     except SystemExit:  # as threading: a thread may end itself silently
         return Outcome.OK
     except BaseException:
-        _log.failure("serving a request raised past its server's handle_error")
+        _handlers_log.failure("serving a request raised past its server's handle_error")
         return Outcome.ERROR

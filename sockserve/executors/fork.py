@@ -15,9 +15,9 @@ from typing import Any, Protocol
 from weakref import WeakSet
 
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.logger import Logger
 from zope.interface import implementer
 
+from sockserve.core.logs import Topic, logger
 from sockserve.executors.base import BoundedExecutor, serve_guarded
 from sockserve.interfaces import ConfigurationError, IExecutor, IJob, Outcome
 
@@ -26,7 +26,7 @@ __all__ = ["DEFAULT_MAX_CHILDREN", "DescriptorOwner", "ForkExecutor"]
 #: C{socketserver.ForkingMixIn.max_children}.
 DEFAULT_MAX_CHILDREN = 40
 
-_log = Logger()
+_log = logger(Topic.WORKERS)
 
 
 class DescriptorOwner(Protocol):

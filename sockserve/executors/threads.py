@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 from zope.interface import implementer
 
+from sockserve.core.logs import Topic, logger
 from sockserve.executors.base import BoundedExecutor, serve_guarded
 from sockserve.executors.call import Call
 from sockserve.executors.load import PoolLoad
@@ -42,7 +42,7 @@ THREAD_IDLE_SECONDS = 10.0
 #: what a small HTTP request takes, and too short for a client to notice.
 SLOW_JOB_SECONDS = 0.001
 
-_log = Logger()
+_log = logger(Topic.WORKERS)
 
 _T = TypeVar("_T")
 

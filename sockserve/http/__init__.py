@@ -1,6 +1,12 @@
-"""HTTP: request handlers for it, served over any stream listener."""
+"""HTTP request handlers, which any stream listener can serve, and the errors they may meet."""
 
 from sockserve.http.files.handler import FileRequestHandler
+from sockserve.http.h1.framing import LocalProtocolError, RemoteProtocolError
 from sockserve.http.handlers import HTTPRequestHandler
 
-__all__ = ["FileRequestHandler", "HTTPRequestHandler"]
+__all__ = [
+    "FileRequestHandler",
+    "HTTPRequestHandler",
+    "LocalProtocolError",
+    "RemoteProtocolError",
+]

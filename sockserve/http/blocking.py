@@ -1,450 +1,325 @@
 """
-HTTP connections with blocking handlers, each request of which is buffered by the reactor,
-answered on a thread or in a child, and leaves the connection to the reactor again.
+The cycle of a blocking handler: one HTTP request that the reactor gathers, that is answered on a
+thread or in a child, and that leaves the connection to the reactor again.
 
-This room owns how the connection changes hands.  (reactor thread)
+This room owns what the reactor does for such a request, and which deadline means what while a
+handler has it.  It must not know what the handler sees (L{sockserve.http.buffered_request}), how
+the connection changes hands (L{sockserve.http.lease}), or what comes after the request.
+(reactor thread)
 """
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from errno import ECONNRESET
 from typing import Any
 
+from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 from typing_extensions import override
+from zope.interface import implementer
 
-from sockserve.core.handler_kinds import HandlerKind
 from sockserve.core.tasks import Task
-from sockserve.executors.fork import ForkExecutor
 from sockserve.http.buffered_request import BufferedRequest
-from sockserve.http.channel import ChannelState
-from sockserve.http.coroutine import CoroutineHTTPChannel
-from sockserve.http.h1.framing import RemoteProtocolError, State
+from sockserve.http.cycle import CycleOwner
+from sockserve.http.h1.framing import RemoteProtocolError
 from sockserve.http.h1.head import RequestHead
-from sockserve.http.handler_socket import OutputMode, RequestSocket
+from sockserve.http.handler_socket import OutputMode
+from sockserve.http.lease import make_lease
 from sockserve.http.responses import status_for
-from sockserve.interfaces import DeadlineExpired, Outcome, Phase
-from sockserve.sockets.lending import SocketIdentity, is_lendable, tcp_traffic
-from sockserve.sockets.pumping import Pump, impersonate
-from sockserve.streams.channel import ChannelOwner, Pending
+from sockserve.interfaces import DeadlineExpired, IJob, Outcome, Phase
+from sockserve.streams.channel import Pending
 
-__all__ = ["BlockingHTTPChannel"]
+__all__ = ["BlockingCycle"]
 
 # Looked up once (see L{sockserve.core.lifecycle}).
-_ANSWERING = ChannelState.ANSWERING
-_READING = ChannelState.READING
-_CLOSING = ChannelState.CLOSING
+_BUFFERED = OutputMode.BUFFERED
+_SENT = OutputMode.SENT
 _DIRECT = OutputMode.DIRECT
+_CLOSED = OutputMode.CLOSED
+
+_NO_ROOM = "the server has no room for the request"
 
 
-class BlockingHTTPChannel(CoroutineHTTPChannel):
-    """One HTTP connection whose handler may block."""
+@implementer(IJob)
+class BlockingCycle(BufferedRequest):
+    """One request that a blocking handler answers, as the reactor sees it."""
 
-    def __init__(self, protocol: ChannelOwner, addresses: tuple[Any, Any]) -> None:
-        self._stock = protocol.factory.kind is HandlerKind.HTTP_STOCK
-        super().__init__(protocol, addresses, lenient=self._stock)
-        self._lendable = is_lendable(self.transport)
-        self._forks = isinstance(self.factory.concurrency, ForkExecutor)
-        self._buffered: BufferedRequest | None = None
-        self._socket: RequestSocket | None = None
-        self._outer: socket.socket | None = None
-        self._identity: SocketIdentity | None = None
-        self._pump: Pump | None = None
+    def __init__(self, channel: CycleOwner, head: RequestHead, began: float) -> None:
+        super().__init__(channel, head, began)
+        if channel.lease is None:
+            channel.lease = make_lease(channel)
+        self._lease = channel.lease
         self._queued_at = 0.0
 
-    # Buffering a request
+    # Gathering the request
 
-    @override
-    def _answer(self, head: RequestHead) -> None:
-        if not self._stock and not self.factory.method_blocks(head.method):
-            return super()._answer(head)
-        self._state = _ANSWERING
-        self._answer_began = self.timer.seconds()
-        limit = self.factory.max_body_bytes
-        buffered = BufferedRequest(self, self._requests, head, self._stock, limit)
-        if self._draining or self._forks:
-            buffered.response.close = True
-        self._buffered = buffered
-        if head.expects_continue and (head.length or 0) <= self.factory.max_body_bytes:
+    @property
+    def wants_body(self) -> bool:
+        """Whether to be given the body: all of it, before the handler is."""
+        return not self.is_lent
+
+    def start(self) -> None:
+        """The head has come: gather the body, if there is one."""
+        channel, head = self._channel, self.head
+        if channel.is_draining or channel.settings.forks:
+            self.response.close = True
+        length, limit = head.length, channel.factory.max_body_bytes
+        if head.expects_continue and (length or 0) <= limit:
             head.expects_continue = False
-            self._writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if head.length != 0:
-            self._resume()  # what is left of it may have been held back
-            self.timer.arm(Phase.BODY, buffered.body_seconds(self._answer_began))
-        buffered.read_on()
-
-    @override
-    def _read_on(self) -> None:
-        if self._buffered is None or self._state is not _ANSWERING:
-            return super()._read_on()
-        if self._requests.state in (State.COUNTED_BODY, State.CHUNKED_BODY):
-            try:
-                self._buffered.read_on()
-            except RemoteProtocolError as error:
-                self._refuse(error)
+            channel.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if length == 0:
+            self._request_complete()
+            return
+        channel.resume()  # what is left of it may have been held back
+        channel.timer.arm(Phase.BODY, self.body_seconds(self._began))
+        if length is not None and length > limit:
+            self.body_failed(RemoteProtocolError(413, f"the body is larger than {limit} bytes"))
         else:
-            self._pause_when_full()
+            channel.read_body()
 
-    @override
-    def _refuse(self, error: RemoteProtocolError, head: RequestHead | None = None) -> None:
-        buffered, self._buffered = self._buffered, None
-        if buffered is not None:
-            buffered.close()
-            head = buffered.head
-        super()._refuse(error, head)
+    def body_ended(self) -> None:
+        """The body is complete."""
+        self.close_body()
+        self._request_complete()
 
-    def request_complete(self) -> None:
-        """The request is complete."""
-        buffered = self._buffered
-        assert buffered is not None
-        self.timer.disarm(Phase.BODY)
-        self._writer.flush()
-        if self._writer.is_empty():
-            self._lend(buffered)
+    def body_failed(self, error: Exception) -> None:
+        """The rest of the body will not come: answer that, if nobody else does."""
+        if isinstance(error, RemoteProtocolError) and not self.is_lent:
+            self._refuse(error)
+
+    def _refuse(self, error: RemoteProtocolError) -> None:
+        self.close()
+        self._lease.close()
+        self._channel.refuse(error, self.head, self._began)
+
+    def _request_complete(self) -> None:
+        writer = self._channel.writer
+        writer.flush()
+        if writer.is_empty():
+            self._queue()
         else:  # the answers before this one
-            Task(self._writer.emptied(), self._emptied).start()
+            Task(writer.emptied(), self._emptied).start()
 
     def _emptied(self, result: Any, error: BaseException | None) -> None:
-        if error is None and self._buffered is not None:
-            self._lend(self._buffered)
+        if error is None and self._channel.is_answering(self):
+            self._queue()
 
-    def _lend(self, buffered: BufferedRequest) -> None:
-        """Let a handler have the request."""
+    def _queue(self) -> None:
+        """Let a handler have the request, as soon as there is a place."""
+        channel = self._channel
         try:
-            request = self._request_socket()
+            request = self._lease.open()
         except OSError as error:
-            self.factory.log_shortage(self.protocol.client_address, error)
-            self._refuse(RemoteProtocolError(503, "the server has no room for the request"))
+            channel.factory.log_shortage(channel.protocol.client_address, error)
+            self._refuse(RemoteProtocolError(503, _NO_ROOM))
             return
-        buffered.lend(request)
-        if buffered.switches and not buffered.ends_with_connection:
-            self._pause()  # what follows is the handler's, however it reads it
-        if self._forks:
-            self._hand_over_now()
-        self._queued_at = self.timer.seconds()
-        self.factory.concurrency.run(buffered)
+        self.lend(request)
+        if self.switches and not self.ends_with_connection:
+            channel.pause()  # what follows is the handler's, however it reads it
+        if channel.settings.forks:
+            self._grant()
+        self._queued_at = channel.timer.seconds()
+        channel.factory.concurrency.run(self)
 
-    def _request_socket(self) -> RequestSocket:
-        """What the handler gets as its socket; OSError if there is no descriptor for it."""
-        if not self._lendable:
-            inner, self._outer = socket.socketpair()
-            self._socket = RequestSocket(fileno=inner.detach())
-            impersonate(self._socket, self.transport, self._addresses)
-        elif self._socket is None:
-            own = self.transport.socket
-            self._socket = RequestSocket(own.family, own.type, own.proto, own.fileno())
-            self._identity = SocketIdentity(own)
-        self._socket.settimeout(socket.getdefaulttimeout())
-        return self._socket
+    # The job
 
-    # While a handler has it
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """The handler's socket, which a child needs."""
+        return (self.request.fileno(),)
 
-    def handler_began(self) -> None:
+    def started(self) -> None:
         """There is a place for it."""
-        self.parts |= Pending.HANDLER
-        self.factory.statistics.observe_duration("queue", self.timer.seconds() - self._queued_at)
-        self.timer.arm(Phase.HANDLE, self.deadlines.handle)
+        channel = self._channel
+        channel.parts |= Pending.HANDLER
+        waited = channel.timer.seconds() - self._queued_at
+        channel.factory.statistics.observe_duration("queue", waited)
+        channel.timer.arm(Phase.HANDLE, channel.deadlines.handle)
 
-    def handler_runs_long(self) -> None:
-        """It takes its time: send what it has sent."""
-        if self._buffered is not None and self._buffered.mode is OutputMode.BUFFERED:
-            self._writer.write(self._buffered.take_output(OutputMode.SENT))
+    def runs_long(self) -> None:
+        """The handler takes its time: let the client have what there is."""
+        if self.mode is _BUFFERED:
+            self._channel.writer.write(self.take_output(_SENT))
 
+    def forked(self) -> None:
+        """The parent keeps the connection, which the child only answers on."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """The handler has finished: the connection is the reactor's again."""
+        channel = self._channel
+        if self._instead is not None:
+            self.response = self._instead
+        elif self._is_stock and not getattr(self.rfile, "wants_next", False):
+            self.response.close = True
+        self.close()
+        response = self.response
+        if channel.deadlines.handle is not None:
+            channel.timer.disarm(Phase.HANDLE)
+        direct = self.mode is _DIRECT
+        output = self.take_output(_CLOSED)
+        if channel.protocol.is_finished:  # it was given up
+            channel.factory.statistics.abandoned -= 1
+            channel.account(response, outcome, self._began)
+            self._lease.close()
+            return
+        channel.parts &= ~Pending.HANDLER  # before the next request has one
+        if direct:
+            channel.handler_sent(self.sent)
+            response.close |= not self._lease.take_back() or self.switches
+        elif output:
+            channel.writer.write_at_turn_end(output, channel.settings.outbox)
+        self._lease.close()
+        response.close |= channel.writer.is_broken()
+        channel.request_finished(response, outcome, self._began)
+        channel.read_next()
+
+    def failed(self, error: OSError) -> None:
+        """There is no thread or process to be had."""
+        channel = self._channel
+        self.close()
+        channel.parts &= ~Pending.HANDLER
+        channel.timer.disarm(Phase.HANDLE)
+        if self.mode is _DIRECT:
+            self._lease.take_back()
+        self._lease.close()
+        try:
+            raise error
+        except OSError:
+            channel.factory.handle_error(channel.request, channel.protocol.client_address)
+        channel.refuse(RemoteProtocolError(503, _NO_ROOM), None, 0.0)
+
+    # The connection itself
+
+    @override
     def hand_over(self, granted: Callable[[], object]) -> None:
-        """The handler needs the connection itself; C{granted} is called in any case."""
-        buffered = self._buffered
-        if buffered is None or buffered.mode not in (OutputMode.BUFFERED, OutputMode.SENT):
+        channel = self._channel
+        if not channel.is_answering(self) or self.mode not in (_BUFFERED, _SENT):
             granted()
             return
 
         def emptied(result: Any, error: BaseException | None) -> None:
-            usable = error is None and buffered is self._buffered and not self._writer.is_broken()
+            writer = channel.writer
             try:
-                if usable and buffered.mode is OutputMode.SENT:
-                    self._hand_over_now()
+                if (
+                    error is None
+                    and channel.is_answering(self)
+                    and self.mode is _SENT
+                    and not writer.is_broken()
+                ):
+                    self._grant()
             finally:  # whatever happens, a thread waits for this
                 granted()
 
-        self._writer.write(buffered.take_output(OutputMode.SENT))
-        Task(self._writer.emptied(), emptied).start()
+        channel.writer.write(self.take_output(_SENT))
+        Task(channel.writer.emptied(), emptied).start()
 
-    def _hand_over_now(self) -> None:
-        buffered, request = self._buffered, self._socket
-        assert buffered is not None
-        assert request is not None
-        if self._lendable:
-            self.transport.stopReading()
-            self.timer.arm(Phase.WRITE, self.deadlines.write)
-            self.timer.arm(Phase.IDLE, self.deadlines.idle)
-        else:
-            assert self._outer is not None
-            self._writer.detach()
-            if buffered.switches:
-                self._resume()
-            ends, limits = (request, self._outer), (self.deadlines, self.timer)
-            self._pump = Pump(self.factory.reactor, self.transport, *ends, *limits)
-            self._outer = None
-        if buffered.switches:  # nobody can tell what is said from here on
-            buffered.rest = self._requests.switch()
-            self.protocol.set_receiver(self._feed_pump)
-            if self._pump is not None and self._requests.eof:
-                self._pump.feed_eof()
-        request.become_blocking()
-        buffered.take_output(OutputMode.DIRECT)
+    def _grant(self) -> None:
+        """The handler has the connection from now on."""
+        channel, lease = self._channel, self._lease
+        lease.grant(self.switches)
+        if self.switches:  # nobody can tell what is said from here on
+            self.rest = channel.parser.switch()
+            channel.switch(lease.feed)
+            if channel.parser.eof:
+                lease.feed_eof()
+        self.take_output(_DIRECT)
 
-    def _feed_pump(self, data: bytes) -> None:
-        self._received += len(data)
-        if self._pump is not None:
-            self._pump.feed(data)
-
-    @override
-    def eof_received(self) -> None:
-        if self._pump is not None and self._buffered is not None and self._buffered.switches:
-            self._requests.feed_eof()
-            self._pump.feed_eof()
-        else:
-            super().eof_received()
-
-    def handler_finished(self, outcome: Outcome) -> None:
-        """The handler is done."""
-        buffered = self._buffered
-        assert buffered is not None
-        self._buffered = None
-        if self.deadlines.handle is not None:
-            self.timer.disarm(Phase.HANDLE)
-        direct = buffered.mode is _DIRECT
-        held = buffered.take_output(OutputMode.CLOSED)
-        if self.protocol.is_finished:  # it was given up
-            self.factory.statistics.abandoned -= 1
-            self._account(buffered.response, outcome)
-            self._let_go_of_socket()
-            return
-        self.parts &= ~Pending.HANDLER  # before the next request has one
-        self._sent += buffered.sent if direct else 0
-        if direct:
-            buffered.response.close |= not self._take_back() or buffered.switches
-        elif held:
-            self._writer.write_at_turn_end(held, self.factory.outbox)
-        if not self._lendable:
-            self._let_go_of_socket()
-        now = self._account(buffered.response, outcome)
-        last = buffered.response.close or self._writer.is_broken()
-        if (
-            last
-            or self._state is ChannelState.CLOSING
-            or (self._draining and self._requests.is_empty())
-        ):
-            self._shut_down()
-        else:
-            self._resume_when_low()
-            self._await_next(now)
-            if self._state is _READING and not self._requests.is_empty():
-                self._read()
-        self._part_ended(0)
-
-    def handler_failed(self, error: OSError) -> None:
-        """There is no thread or process to be had."""
-        buffered = self._buffered
-        assert buffered is not None
-        self._buffered = None
-        self.parts &= ~Pending.HANDLER
-        self.timer.disarm(Phase.HANDLE)
-        if buffered.mode is _DIRECT:
-            self._take_back()
-        try:
-            raise error
-        except OSError:
-            self.factory.handle_error(self.request, self.protocol.client_address)
-        self._refuse(RemoteProtocolError(503, "the server has no room for the request"))
-
-    def _take_back(self) -> bool:
-        """The reactor has the connection again; gives whether the handler has left one."""
-        request = self._socket
-        assert request is not None
-        # Else the handler has closed or detached it, if perhaps not with the last word.
-        left: bool = request.fileno() >= 0 and not request.is_closed()
-        if self._pump is not None:
-            pump, self._pump = self._pump, None
-            left = pump.release() and left
-            self.timer.disarm(Phase.WRITE)  # the pump's own
-            if self.parts & Pending.CONNECTION:
-                self._writer.wrapped()
-            return left
-        self.timer.disarm(Phase.WRITE)
-        if left:
-            request.become_nonblocking()
-            if not self._paused:
-                self.transport.startReading()
-        else:
-            if self._identity is not None:  # a file the handler made may keep it open
-                self._identity.shutdown(socket.SHUT_RDWR)
-            self._give_up_transport()
-            self._writer.discard(BrokenPipeError("the handler has closed the connection"))
-        return left
-
-    def _give_up_transport(self) -> None:
-        """The descriptor is another's business now: let go of the transport, and our cycle."""
-        self.transport.socket.detach()
-        self.transport = self.protocol.transport = None
-        self.protocol.record.received = self._received
-        self.protocol.record.sent = self._sent + self._writer.sent
-        self.parts &= ~Pending.CONNECTION
-
-    def _let_go_of_socket(self) -> None:
-        """The handler's socket is of no more use."""
-        outer, self._outer = self._outer, None
-        if outer is not None:
-            outer.close()
-        request, self._socket = self._socket, None
-        if request is not None:
-            if self._lendable and self.transport is not None:
-                request.detach()  # it is the transport's
-            else:
-                request.close()
+    def eof_received(self) -> bool:
+        """The client has ended its side; true when the handler hears of it by its socket."""
+        return self.switches and self._lease.feed_eof()
 
     # Ends
 
-    @override
     def deadline_applies(self, phase: Phase) -> bool:
-        buffered = self._buffered
-        if buffered is None:
-            return super().deadline_applies(phase)
+        """Whether a deadline has really passed."""
         if phase is Phase.BODY:
-            left = buffered.body_seconds(self.timer.seconds())
+            left = self.body_seconds(self._channel.timer.seconds())
             if left is not None and left > 0:
-                self.timer.arm(phase, left)
+                self._channel.timer.arm(phase, left)
                 return False
         elif phase is Phase.IDLE:
-            return buffered.response.switches and (
-                not self._lendable or self._traffic_stalls(phase)
-            )
-        elif phase is Phase.WRITE and self._lendable and buffered.mode is _DIRECT:
-            return self._traffic_stalls(phase)
+            return self.response.switches and self._lease.deadline_applies(phase)
+        elif phase is Phase.WRITE and self.mode is _DIRECT:
+            return self._lease.deadline_applies(phase)
         return True
 
-    def _traffic_stalls(self, phase: Phase) -> bool:
-        """The reactor does not see a lent connection's bytes; the kernel does."""
-        counts, limit = tcp_traffic(self.transport.socket), getattr(self.deadlines, phase)
-        if counts is None or limit is None:
-            return False
-        left = (counts.idle_seconds if phase is Phase.IDLE else counts.write_seconds)(limit)
-        if left > 0:
-            self.timer.arm(phase, left)
-        return bool(left <= 0)
-
-    @override
     def deadline_passed(self, phase: Phase) -> None:
-        buffered, hard = self._buffered, phase in (Phase.WRITE, Phase.DRAIN)
-        if buffered is None:
-            super().deadline_passed(phase)
-        elif self.parts & Pending.HANDLER:
-            if not self.factory.concurrency.kill(buffered):
-                self._interrupt(buffered, None if hard else 504, reset=hard)
-        elif not buffered.lent or self.factory.concurrency.withdraw(buffered):
-            if buffered.mode is _DIRECT:
-                self._take_back()
+        """A deadline has passed: bring the request to an end."""
+        channel, executor = self._channel, self._channel.factory.concurrency
+        hard = phase is Phase.WRITE or phase is Phase.DRAIN
+        if channel.parts & Pending.HANDLER:
+            if not executor.kill(self):
+                self._interrupt(None if hard else 504, reset=hard)
+        elif not self.is_lent or executor.withdraw(self):
+            if self.mode is _DIRECT:
+                self._lease.take_back()
             error = DeadlineExpired(phase)
             if hard:
-                self._buffered = None
-                buffered.close()
-                self._writer.discard(error)
-                self.abort()
+                self._withdrawn()
+                channel.writer.discard(error)
+                channel.abort_transport()
             else:
                 self._refuse(RemoteProtocolError(status_for(error), str(error)))
 
-    def _interrupt(
-        self, buffered: BufferedRequest, status: int | None, reset: bool = False
-    ) -> None:
+    def _interrupt(self, status: int | None, reset: bool = False) -> None:
         """
         End the connection under a handler, which goes on without it.
 
         @param status: what to answer if the handler has sent nothing.
         @param reset: let the kernel forget what the client has not taken.
         """
-        buffered.cut_off = ConnectionAbortedError("a deadline has ended the connection")
-        if buffered.mode is _DIRECT:
-            if status is not None and not buffered.sent:
-                send = self.transport.write if self._identity is None else self._identity.send
-                send(buffered.answer_instead(status))
-            if self._pump is not None:
-                self._pump.interrupt()
-                if reset:
-                    self.transport.abortConnection()
-            elif self._identity is not None:
-                self._identity.shutdown(socket.SHUT_RDWR, reset=reset)
-        elif buffered.mode is not OutputMode.CLOSED:
-            begun = buffered.mode is OutputMode.SENT and buffered.sent > 0
-            buffered.take_output(OutputMode.CLOSED)
+        channel = self._channel
+        self.cut_off = ConnectionAbortedError("a deadline has ended the connection")
+        if self.mode is _DIRECT:
+            if status is not None and not self.sent:
+                self._lease.send_last(self.answer_instead(status))
+            self._lease.interrupt(reset)
+        elif self.mode is not _CLOSED:
+            begun = self.mode is _SENT and self.sent > 0
+            self.take_output(_CLOSED)
             if status is None or begun:
-                self._writer.discard(BrokenPipeError("a deadline has passed"))
-                self.transport.abortConnection()
+                channel.writer.discard(BrokenPipeError("a deadline has passed"))
+                channel.abort_transport()
             else:
-                self._writer.write(buffered.answer_instead(status))
-                self._shut_down()
+                channel.writer.write(self.answer_instead(status))
+                channel.shut_down()
 
-    @override
-    def drain(self) -> None:
-        if self._buffered is not None:
-            self._draining = True
-            self._buffered.response.close = True
-        else:
-            super().drain()
+    def connection_lost(self, reason: Failure) -> bool:
+        """The transport is gone; true if no handler has the request, and none will."""
+        if self.cut_off is None and not reason.check(ConnectionDone):
+            self.cut_off = ConnectionResetError(ECONNRESET, "the client has cut it off")
+        if self._channel.parts & Pending.HANDLER:
+            if not self._lease.outlives_connection():
+                self.take_output(_CLOSED)
+            return False
+        if self.is_lent and not self._channel.factory.concurrency.withdraw(self):
+            return False
+        self._withdrawn()
+        return True
 
-    @override
-    def connection_lost(self, reason: Failure) -> None:
-        buffered = self._buffered
-        # First of all: the number is about to be another's.
-        if self._lendable and self._socket is not None:
-            socket.socket.detach(self._socket)
-            if buffered is None:
-                self._socket = None
-        if buffered is not None:
-            buffered.connection_lost(reason)
-        if self._pump is not None:
-            self._pump.transport_lost()
-        if buffered is not None:
-            if self.parts & Pending.HANDLER:
-                if self._pump is None:
-                    buffered.take_output(OutputMode.CLOSED)
-            elif not buffered.lent or self.factory.concurrency.withdraw(buffered):
-                self._buffered = None
-                buffered.close()
-                if self._state is _ANSWERING:
-                    self._state = _READING
-        super().connection_lost(reason)
-        self.protocol.record.sent = self._sent + self._writer.sent
-        if self._buffered is None:
-            self._let_go_of_socket()
+    def _withdrawn(self) -> None:
+        """Nobody will answer it."""
+        self.close()
+        self._lease.close()
+        self._channel.withdraw()
 
-    @override
     def abort(self) -> None:
-        buffered = self._buffered
-        if buffered is not None and self.parts & Pending.HANDLER:
-            self._interrupt(buffered, None)
-        elif self.transport is not None:
-            super().abort()
+        """End the connection now, also under a handler."""
+        if self._channel.parts & Pending.HANDLER:
+            self._interrupt(None)
+        else:
+            self._channel.abort_transport()
 
-    @override
     def abandon(self) -> None:
-        self.abort()
-        if self.parts & Pending.HANDLER and not self.protocol.is_finished:
-            if self._task is not None:
-                super().abandon()
-                return
-            self.factory.statistics.abandoned += 1
-            if self.parts & Pending.CONNECTION:
-                if self._lendable and self._buffered and self._buffered.mode is _DIRECT:
-                    # Whoever still has the descriptor closes it.
-                    self._give_up_transport()
-                else:  # it may still be at its last words
-                    self.transport.abortConnection()
-            self.protocol.finish()
-
-    @override
-    def owned_descriptors(self) -> Iterator[int]:
-        yield from super().owned_descriptors()
-        if self._pump is not None:
-            yield self._pump.fileno()
-        if not self._lendable and self._socket is not None:
-            yield socket.socket.fileno(self._socket)
+        """The handler has not come to its end in time, and goes on without anybody waiting."""
+        channel = self._channel
+        if not channel.parts & Pending.HANDLER:
+            return
+        channel.factory.statistics.abandoned += 1
+        if channel.parts & Pending.CONNECTION:
+            if self.mode is _DIRECT:
+                self._lease.abandon()
+            else:  # it may still be at its last words
+                channel.abort_transport()
+        channel.protocol.finish()

@@ -1,48 +1,48 @@
 """
-HTTP connections: requests one after another on one connection, each answered before the
+The HTTP channel: requests one after another on one connection, each answered before the
 next is looked at.
 
-This room owns what a connection does between accept and end when HTTP is spoken on it:
-which deadline runs, when a request is looked at, and what comes after a response.  It must
-not know how a connection came about, or how a request is answered
-(L{sockserve.http.coroutine}, L{sockserve.http.blocking}).  Everything runs on the reactor
-thread.
+This room owns what a connection does between accept and end when HTTP/1 is spoken on it: which
+deadline runs between requests, when a request is looked at, and what comes after a response.  It
+must not know how a connection came about, or how a request is answered
+(L{sockserve.http.cycle}).  (reactor thread)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any
 
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from sockserve.core.statistics import HTTPRequestRecord
+from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Task
+from sockserve.http.blocking import BlockingCycle
+from sockserve.http.coroutine import MAX_DISCARD_BYTES, CoroutineCycle
+from sockserve.http.cycle import RequestCycle
 from sockserve.http.h1.framing import Event, RemoteProtocolError, State
 from sockserve.http.h1.head import HeaderSection, RequestHead
 from sockserve.http.h1.reader import RequestParser
+from sockserve.http.lease import ConnectionLease
 from sockserve.http.requests import RequestConnection
 from sockserve.http.responses import CoroutineResponse, Response, answer_error, status_for
+from sockserve.http.settings import HTTPSettings
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
 from sockserve.sockets.lending import is_lendable
-from sockserve.streams.channel import ChannelOwner, Pending, TransportChannel
-from sockserve.streams.reader import HIGH_WATER_BYTES, LOW_WATER_BYTES, StreamReader
+from sockserve.streams.channel import ChannelOwner, MakeChannel, Pending, TransportChannel
+from sockserve.streams.reader import HIGH_WATER_BYTES, LOW_WATER_BYTES
 
 __all__ = ["ChannelState", "HTTPChannel"]
-
-#: How much of a body that its handler left unread is read and thrown away so that the
-#: connection can be used again.  256 KiB: Go's C{maxPostHandlerReadBytes}.
-MAX_DISCARD_BYTES = 256 * 1024
 
 #: How much is read at once of a connection whose requests have had no body yet: what heads
 #: take.  Twisted's 64 KiB, allocated for each read, take half a microsecond more.
 HEAD_READ_BYTES = 4096
 BODY_READ_BYTES = 65536
 
-_log = Logger()
+_log = logger(Topic.HTTP)
 
 
 class ChannelState(Enum):
@@ -73,6 +73,9 @@ _END = Event.END
 _ERROR = Outcome.ERROR
 _PHASE_IDLE = Phase.IDLE
 
+#: Which deadlines apply to a connection that has had its last request.
+_LAST_PHASES = (Phase.WRITE, Phase.LIFETIME, Phase.DRAIN)
+
 
 def _ignore(data: bytes) -> None:
     """What comes after the last request."""
@@ -80,39 +83,48 @@ def _ignore(data: bytes) -> None:
 
 class HTTPChannel(TransportChannel):
     """
-    One HTTP connection: the part that is the same wherever its handlers run.
+    One HTTP/1 connection.
+
+    @ivar parser: makes requests of what arrives.
+    @ivar addresses: the client's and the server's, as a socket gives them.
+    @ivar is_draining: whether the service stops.
     """
 
     has_requests = True
 
     def __init__(
-        self, protocol: ChannelOwner, addresses: tuple[Any, Any], lenient: bool = False
+        self, protocol: ChannelOwner, addresses: tuple[Any, Any], settings: HTTPSettings
     ) -> None:
-        """
-        @param lenient: as L{RequestParser}'s.
-        """
         super().__init__(protocol)
-        self.deadlines = self.factory.http_deadlines
-        self._addresses = addresses
-        self._requests = RequestParser(lenient)
+        # For the server
+        self.settings = settings
+        self.deadlines = settings.deadlines
+        #: What L{DeadlineTimer.seconds} asks; twice for every request.
+        self._seconds: Callable[[], float] = self.factory.reactor.seconds
+        # For the connection
+        self.addresses = addresses
+        self.parser = RequestParser(settings.is_stock)
+        self.request = RequestConnection(self.transport, self.writer, addresses, self._close)
+        self.is_draining = False
+        self._received = 0
+        #: What handlers have sent without the writer.
+        self._sent_by_handlers = 0
+        self._state = ChannelState.OFFERED
+        #: How blocking handlers get the connection; made for the first.
+        self.lease: ConnectionLease | None = None
+        # For the request being answered
+        self._cycle: RequestCycle | None = None
+        self._discarded = 0
+        #: Whether there is something behind the last one already.
+        self._has_more = False
         if is_lendable(self.transport):
             self.transport.bufferSize = HEAD_READ_BYTES
         protocol.set_receiver(self.feed)
-        self._state = ChannelState.OFFERED
-        self._answer_began = 0.0
-        #: What L{DeadlineTimer.seconds} asks; twice for every request.
-        self._seconds: Callable[[], float] = self.factory.reactor.seconds
-        self._received = 0
-        #: What handlers have sent without the writer.
-        self._sent = 0
-        self._body: StreamReader | None = None
-        self._discarded = 0
-        self._task: Task | None = None
-        self._draining = False
-        self._paused = False
-        self.request = RequestConnection(
-            self.transport, self._writer, addresses, self._close, self._open_body
-        )
+
+    @classmethod
+    @override
+    def maker(cls, server: Any) -> MakeChannel:
+        return functools.partial(cls, settings=HTTPSettings(server))
 
     # What the protocol calls
 
@@ -125,77 +137,70 @@ class HTTPChannel(TransportChannel):
     def feed(self, data: bytes) -> None:
         """Bytes have arrived."""
         self._received += len(data)
-        self._requests.feed(data)
+        self.parser.feed(data)
         if self._state is _READING:
             self._read()
         else:
-            self._read_on()
+            self.read_body()
 
     @override
     def eof_received(self) -> None:
-        self._requests.feed_eof()
+        self.parser.feed_eof()
         if self._state is _READING:
             self._read()
-        elif self._requests.state is State.SWITCHED and self._body is not None:
-            self._body.feed_eof()
-        else:
-            self._read_on()
+        elif self._cycle is None or not self._cycle.eof_received():
+            self.read_body()
         super().eof_received()
 
     @override
     def connection_lost(self, reason: Failure) -> None:
+        if self._cycle is not None and self._cycle.connection_lost(reason):
+            self._cycle = None
+            self._state = _READING
+        if self.lease is not None:
+            self.lease.connection_lost()
         self.protocol.record.received = self._received
         super().connection_lost(reason)
-        self._requests.feed_eof()
-        if self._body is not None:
-            self._body.fail(ConnectionResetError(reason.getErrorMessage()))
+        self.protocol.record.sent = self._sent_by_handlers + self.writer.sent
+        self.parser.feed_eof()
+        if self._cycle is not None:
+            self._cycle.body_failed(ConnectionResetError(reason.getErrorMessage()))
         if self._state is not _ANSWERING:
-            self._shut_down()
+            self.shut_down()
         self._part_ended(Pending.CONNECTION)
 
     @override
     def deadline_applies(self, phase: Phase) -> bool:
-        if self._state is _CLOSING and phase not in (Phase.WRITE, Phase.LIFETIME, Phase.DRAIN):
+        if self._state is _CLOSING and phase not in _LAST_PHASES:
             return False
-        if phase is Phase.IDLE:
-            if self._body is not None and self._state is _ANSWERING:
-                return self._body.deadline_applies(phase)
-            return self._state is _READING and self._requests.state is _IDLE
-        if (
-            phase in (Phase.HEADER, Phase.BODY)
-            and self._body is not None
-            and self._state is _ANSWERING
-        ):
-            return self._body.deadline_applies(phase)
+        if self._cycle is not None:
+            applies = self._cycle.deadline_applies(phase)
+            if applies is not None:
+                return applies
+        elif phase is _PHASE_IDLE:
+            return self._state is _READING and self.parser.state is _IDLE
         return super().deadline_applies(phase)
 
     @override
     def deadline_passed(self, phase: Phase) -> None:
         error = DeadlineExpired(phase)
-        if phase is Phase.WRITE or phase is Phase.DRAIN:
-            if self._task is not None:
-                self._task.cancel(error)
-            self._writer.discard(error)
-            self.abort()
-        elif self._state is _ANSWERING:
-            # It may be answered in good order yet, but is the last.
-            self.request.response.close = True
-            if self._body is not None:
-                self._body.fail(error)
-            if phase in (Phase.HANDLE, Phase.LIFETIME) and self._task is not None:
-                self._task.cancel(error)
-        elif self._state is _READING and self._requests.state is _HEAD:
-            self._refuse(RemoteProtocolError(status_for(error), str(error)))
+        if self._cycle is not None:
+            self._cycle.deadline_passed(phase)
+        elif phase is Phase.WRITE or phase is Phase.DRAIN:
+            self.writer.discard(error)
+            self.abort_transport()
+        elif self._state is _READING and self.parser.state is _HEAD:
+            self.refuse(RemoteProtocolError(status_for(error), str(error)))
         else:
-            self._shut_down()
+            self.shut_down()
 
     @override
     def drain(self) -> None:
-        self._draining = True
-        if self._state is _ANSWERING:
-            self.request.response.close = True
-        elif self._state is _READING and self._requests.state is _IDLE:
-            self._shut_down()
+        self.is_draining = True
+        if self._cycle is not None:
+            self._cycle.response.close = True
+        elif self._state is _READING and self.parser.state is _IDLE:
+            self.shut_down()
 
     def is_reading(self) -> bool:
         """Whether it waits for a request, or for the rest of one's head."""
@@ -207,111 +212,133 @@ class HTTPChannel(TransportChannel):
 
     @override
     def discard_input(self) -> bool:
-        requests = self._requests
-        unread = requests.buffered > 0 or requests.state not in (_IDLE, _COMPLETE, State.ENDED)
+        parser = self.parser
+        unread = parser.buffered > 0 or parser.state not in (_IDLE, _COMPLETE, State.ENDED)
         self.protocol.set_receiver(_ignore)
-        self._resume()
-        return unread and not requests.eof
+        self.resume()
+        return unread and not parser.eof
 
     @override
     def input_ended(self) -> bool:
-        return self._requests.eof
+        return self.parser.eof
+
+    @override
+    def abort(self) -> None:
+        if self._cycle is not None:
+            self._cycle.abort()
+        else:
+            self.abort_transport()
+
+    @override
+    def abandon(self) -> None:
+        self.abort()
+        if self._cycle is not None and not self.protocol.is_finished:
+            self._cycle.abandon()
+
+    @override
+    def owned_descriptors(self) -> Iterator[int]:
+        yield from super().owned_descriptors()
+        if self.lease is not None:
+            yield from self.lease.descriptors()
 
     # Reading requests
 
     def _read(self) -> None:
         """Take requests, as long as each is answered at once."""
-        requests = self._requests
-        before = requests.state
+        parser, may_block = self.parser, self.settings.may_block
+        before = parser.state
         try:
-            while (head := requests.next_event()) is not None:
+            while (event := parser.next_event()) is not None:
+                head: RequestHead = event  # type: ignore[assignment]
                 if before is _HEAD:
                     self.timer.disarm(Phase.HEADER)
                     before = _IDLE
-                if requests.state is not _COMPLETE:
+                if parser.state is not _COMPLETE:
                     self.transport.bufferSize = BODY_READ_BYTES
-                self._answer(head)  # type: ignore[arg-type]
-                if self._state is not _READING or requests.is_empty():
+                self._state = _ANSWERING
+                make = BlockingCycle if may_block and self.settings.blocks(head) else CoroutineCycle
+                self._cycle = cycle = make(self, head, self._seconds())
+                cycle.start()
+                if self._state is not _READING or not self._has_more:
                     return
         except RemoteProtocolError as error:
-            self._refuse(error)
+            self.refuse(error)
             return
-        self._resume()
-        state = requests.state
+        self.resume()
+        state = parser.state
         if state is _HEAD:
             if before is not _HEAD:
                 self.timer.arm(Phase.HEADER, self.deadlines.header)
         elif state is not _IDLE:
-            self._shut_down()
+            self.shut_down()
 
-    def _read_on(self) -> None:
-        """Bytes have come while a request is in service, or after it."""
-        requests = self._requests
+    def read_body(self) -> None:
+        """Bytes have come while a request is being answered, or after it."""
         if self._state is ChannelState.DISCARDING:
             self._discard()
             if self._state is _READING:
                 self._read()
             return
-        body = self._body
-        if body is not None and self._state is _ANSWERING:
+        parser, cycle = self.parser, self._cycle
+        if cycle is not None and self._state is _ANSWERING and cycle.wants_body:
             try:
                 # Whoever reads may come to its end at each piece.
-                while self._body is body and (event := requests.next_event()) is not None:
+                while self._cycle is cycle and (event := parser.next_event()) is not None:
                     if event is _END:
                         self.timer.disarm(Phase.BODY)
-                        body.feed_eof()
+                        cycle.body_ended()
                     else:
-                        body.feed(event)  # type: ignore[arg-type]
+                        cycle.body_received(event)  # type: ignore[arg-type]
             except RemoteProtocolError as error:
-                self.request.response.close = True
-                body.fail(error)
-        if body is None or requests.state is _COMPLETE:
-            self._pause_when_full()
+                cycle.body_failed(error)
+            if parser.state is not _COMPLETE:
+                return
+        # Again and again: whoever reads the body resumes without asking.
+        if parser.buffered > HIGH_WATER_BYTES:
+            self.pause()
 
-    def _pause_when_full(self) -> None:
-        if self._requests.buffered > HIGH_WATER_BYTES:
-            # Again and again: whoever reads the body resumes without asking.
-            self._pause()
+    def switch(self, receive: Callable[[bytes], object]) -> None:
+        """What arrives from now on is no HTTP, and goes to C{receive}."""
 
-    def _pause(self) -> None:
-        self._paused = True
-        self.transport.pauseProducing()
+        def feed(data: bytes) -> None:
+            self._received += len(data)
+            receive(data)
 
-    def _resume(self) -> None:
-        if self._paused:
-            self._paused = False
-            self.transport.resumeProducing()
+        self.protocol.set_receiver(feed)
 
-    # Answering one
+    # After a request
 
-    def _answer(self, head: RequestHead) -> None:
-        """Have the request answered, now or later; L{_await_next} or L{_shut_down} follows."""
-        raise NotImplementedError
-
-    def _open_body(self) -> StreamReader:
-        """The stream of the body, made when somebody asks for it."""
-        raise NotImplementedError
-
-    # After it
-
-    def _finish_request(self) -> None:
-        """The request is answered, and the connection stays."""
-        if self._body is not None:
-            self._body.discard()
-            self._body = None
-        if self._requests.state is not _COMPLETE:
+    def request_finished(
+        self, response: Response, outcome: Outcome, began: float, breaks: bool = False
+    ) -> None:
+        """The handler has come to its end: go on to the next request, or end the connection."""
+        now = self.account(response, outcome, began)
+        self._cycle = None
+        if breaks:
+            self.writer.flush()
+            self.abort_transport()
+        if response.close or self._state is _CLOSING:
+            self.shut_down()
+        elif self.parser.state is not _COMPLETE:
             self._state = ChannelState.DISCARDING
             self._discarded = 0
             self.timer.arm(Phase.BODY, self.deadlines.header)
             self._discard()
         else:
-            self._resume_when_low()
-            self._await_next(self.timer.seconds())
+            if self.is_paused:
+                self._resume_when_low()
+            self._await_next(now)
+
+    def read_next(self) -> None:
+        """A request that was not answered at once is now: go on with what has come meanwhile."""
+        if self._state is _READING and not self.parser.is_empty():
+            self._read()
+        self._part_ended(0)
 
     def _discard(self) -> None:
-        requests = self._requests
+        parser = self.parser
         try:
-            while (event := requests.next_event()) is not None:
+            while (event := parser.next_event()) is not None:
                 if event is _END:
                     self.timer.disarm(Phase.BODY)
                     self._resume_when_low()
@@ -319,58 +346,84 @@ class HTTPChannel(TransportChannel):
                     return
                 self._discarded += len(event)  # type: ignore[arg-type]
         except RemoteProtocolError:
-            self._shut_down()
+            self.shut_down()
             return
-        if self._discarded > MAX_DISCARD_BYTES or requests.state is State.FAILED:
-            self._shut_down()
+        if self._discarded > MAX_DISCARD_BYTES or parser.state is State.FAILED:
+            self.shut_down()
         else:
-            self._resume()
+            self.resume()
 
     def _resume_when_low(self) -> None:
-        if self._requests.buffered <= LOW_WATER_BYTES:
-            self._resume()
+        if self.parser.buffered <= LOW_WATER_BYTES:
+            self.resume()
 
     def _await_next(self, now: float) -> None:
-        self._requests.next_request()
+        self._has_more = self.parser.next_request()
         # An idle connection keeps nothing of what it has served.
-        request = self.request
-        request.head = request.response = request.wfile = None
-        if self._writer.queued_bytes > HIGH_WATER_BYTES:
+        request: Any = self.request
+        request.cycle = request.head = request.response = request.wfile = None
+        if self.writer.queued_bytes > HIGH_WATER_BYTES:
             # A client that asks on and on without reading is not answered on and on.
             self._state = ChannelState.FLUSHING
-            Task(self._writer.emptied(), self._flushed).start()
+            Task(self.writer.emptied(), self._flushed).start()
             return
         self._state = _READING
         self.timer.arm(_PHASE_IDLE, self.deadlines.idle, now)
-        if self._draining and self._requests.is_empty():
-            self._shut_down()
+        if self.is_draining and not self._has_more:
+            self.shut_down()
 
     def _flushed(self, result: Any, error: BaseException | None) -> None:
         if error is None and self._state is ChannelState.FLUSHING:
             self._state = _READING
             self.timer.arm(_PHASE_IDLE, self.deadlines.idle)
             self._read()
-            if self._draining and self._state is _READING and self._requests.state is _IDLE:
-                self._shut_down()
+            if self.is_draining and self._state is _READING and self.parser.state is _IDLE:
+                self.shut_down()
 
-    def _refuse(self, error: RemoteProtocolError, head: RequestHead | None = None) -> None:
-        """
-        Answer what is no request, or not a good one.
-
-        @param head: its head, if that is good.
-        """
+    def refuse(
+        self, error: RemoteProtocolError, head: RequestHead | None = None, began: float = 0.0
+    ) -> None:
+        """Answer what is no request, or (C{head}) not a good one, and end the connection."""
+        self._cycle = None
         self.timer.disarm(Phase.HEADER)
         if head is None:
-            self._answer_began = self._seconds()
+            began = self._seconds()
             head = RequestHead("", "", (1, 1), b"-", HeaderSection())
-        response = CoroutineResponse(head, self._writer, self.factory.outbox)
+        response = CoroutineResponse(head, self.writer, self.settings.outbox)
         response.close = True
         answer_error(response, error.status, str(error))
         response.finish()
-        self._account(response, Outcome.LOST)
-        self._shut_down()
+        self.account(response, Outcome.LOST, began)
+        self.shut_down()
 
-    def _shut_down(self) -> None:
+    def account(self, response: Response, outcome: Outcome, began: float) -> float:
+        """Count the request, and tell of it; gives the time."""
+        factory = self.factory
+        now = self._seconds()
+        seconds = now - began
+        factory.statistics.count_response(response.status, outcome is _ERROR, seconds)
+        if factory.observers:
+            connection = self.protocol.record
+            ended = str(outcome) if connection.outcome == "ok" else connection.outcome
+            record = response.record(connection.peer, factory.handler_name, seconds, ended)
+            factory.observe(record)
+        return now
+
+    # The end
+
+    def is_answering(self, cycle: RequestCycle) -> bool:
+        """Whether C{cycle} is the one under way."""
+        return self._cycle is cycle
+
+    def withdraw(self) -> None:
+        """Nobody answers the request under way."""
+        self._cycle = None
+
+    def is_closing(self) -> bool:
+        """Whether there will be no further request."""
+        return self._state is _CLOSING
+
+    def shut_down(self) -> None:
         """There will be no further request."""
         if self._state is not _CLOSING:
             self._state = _CLOSING
@@ -383,27 +436,14 @@ class HTTPChannel(TransportChannel):
                 if self.parts & Pending.CONNECTION:
                     self.abort()
 
-    def _account(self, response: Response, outcome: Outcome) -> float:
-        """Count the request, and tell of it; gives the time."""
-        factory = self.factory
-        now = self._seconds()
-        seconds = now - self._answer_began
-        factory.statistics.count_response(response.status, outcome is _ERROR, seconds)
-        if factory.observers:
-            head = response.request
-            ended = self.protocol.record.outcome
-            factory.observe(
-                HTTPRequestRecord(
-                    self.protocol.record.peer,
-                    factory.handler_name,
-                    {"handle": seconds},
-                    head.length,
-                    response.sent,
-                    str(outcome) if ended == "ok" else ended,
-                    head.request_line,
-                    response.status,
-                    (head.field(b"referer") or b"-").decode("latin-1"),
-                    (head.field(b"user-agent") or b"-").decode("latin-1"),
-                )
-            )
-        return now
+    def give_up_transport(self) -> None:
+        """The descriptor is another's business now: let go of the transport, and our cycle."""
+        self.transport.socket.detach()
+        self.transport = self.protocol.transport = None
+        self.protocol.record.received = self._received
+        self.protocol.record.sent = self._sent_by_handlers + self.writer.sent
+        self.parts &= ~Pending.CONNECTION
+
+    def handler_sent(self, size: int) -> None:
+        """A handler has sent C{size} bytes by itself."""
+        self._sent_by_handlers += size

@@ -1,9 +1,9 @@
 """
-HTTP connections with coroutine handlers: each request is answered on the reactor.
+The cycle of a coroutine: one HTTP request that is answered on the reactor.
 
 This room owns driving the coroutine, the streams it gets, and what a handler that fails is
-answered with.  It must not know how a connection came about.  Everything runs on the
-reactor thread.
+answered with.  It must not know how a connection came about, or what comes after the request.
+(reactor thread)
 """
 
 from __future__ import annotations
@@ -11,158 +11,243 @@ from __future__ import annotations
 from contextvars import copy_context
 from typing import Any
 
-from twisted.logger import Logger
 from twisted.python.failure import Failure
-from typing_extensions import override
 
 from sockserve.core.lifecycle import serve_next_coroutine
+from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Task
-from sockserve.http.channel import MAX_DISCARD_BYTES, ChannelState, HTTPChannel
+from sockserve.http.cycle import CycleOwner
 from sockserve.http.h1.framing import LocalProtocolError, State
 from sockserve.http.h1.head import RequestHead
 from sockserve.http.requests import BodyReader
-from sockserve.http.responses import CoroutineResponse, Response, answer_error, status_for
+from sockserve.http.responses import CoroutineResponse, answer_error, status_for
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
 from sockserve.streams.channel import Pending
 from sockserve.streams.reader import StreamReader
 
-__all__ = ["CoroutineHTTPChannel"]
+__all__ = ["CoroutineCycle"]
 
-_log = Logger()
+#: How much of a body that its handler left unread is read and thrown away so that the
+#: connection can be used again.  256 KiB: Go's C{maxPostHandlerReadBytes}.
+MAX_DISCARD_BYTES = 256 * 1024
+
+_log = logger(Topic.HTTP)
 
 # Looked up once (see L{sockserve.core.lifecycle}).
-_READING = ChannelState.READING
-_ANSWERING = ChannelState.ANSWERING
-_CLOSING = ChannelState.CLOSING
 _COMPLETE = State.COMPLETE
 _OK = Outcome.OK
 
 
-class CoroutineHTTPChannel(HTTPChannel):
-    """One HTTP connection whose handlers are coroutines."""
+class CoroutineCycle:
+    """
+    One request that a coroutine answers.
 
-    @override
-    def _answer(self, head: RequestHead) -> None:
-        self._state = _ANSWERING
-        self._answer_began = self._seconds()
-        request = self.request
-        request.head = head
-        request.response = request.wfile = response = CoroutineResponse(
-            head, self._writer, self.factory.outbox
-        )
-        if self._draining:
+    @ivar response: what answers it, and C{self.wfile} of the handler.
+    """
+
+    __slots__ = ("_began", "_body", "_channel", "_task", "response")
+
+    def __init__(self, channel: CycleOwner, head: RequestHead, began: float) -> None:
+        """
+        @param began: when the head came.
+        """
+        self._channel = channel
+        self._began = began
+        self._body: StreamReader | None = None
+        self._task: Task | None = None
+        self.response = CoroutineResponse(head, channel.writer, channel.settings.outbox)
+
+    @property
+    def wants_body(self) -> bool:
+        """Whether the handler has asked for the body."""
+        return self._body is not None
+
+    def start(self) -> None:
+        """The head has come: begin to answer."""
+        channel, response = self._channel, self.response
+        request = channel.request
+        request.cycle = self
+        request.head = response.request
+        request.response = request.wfile = response
+        if channel.is_draining:
             response.close = True
-        if self.deadlines.handle is not None:
-            self.timer.arm(Phase.HANDLE, self.deadlines.handle)
-        coroutine = serve_next_coroutine(self.factory, request, self.protocol.client_address)
+        if channel.deadlines.handle is not None:
+            channel.timer.arm(Phase.HANDLE, channel.deadlines.handle)
+        coroutine = serve_next_coroutine(channel.factory, request, channel.protocol.client_address)
         context = copy_context()
         try:
             awaited = context.run(coroutine.send, None)
         except StopIteration as end:
-            self._answered(end.value)
+            self._handler_finished(end.value)
         except BaseException as error:
-            self._raised(error)
+            self._handler_raised(error)
         else:
-            self.parts |= Pending.HANDLER
+            channel.parts |= Pending.HANDLER
             response.uncork()
-            self._task = Task(coroutine, self._task_ended, response, context)
+            self._task = Task(coroutine, self._task_finished, response, context)
             self._task.attach(awaited)
 
-    def _raised(self, error: BaseException) -> None:
-        _log.failure("serving a request raised past its server's handle_error", Failure(error))
-        self._answered(RuntimeError("the server's handle_error raised"))
+    # The body
 
-    def _task_ended(self, result: Any, error: BaseException | None) -> None:
-        self._task = None
-        self.parts &= ~Pending.HANDLER  # before the next request has one
-        if error is None:
-            self._answered(result)
-        else:
-            self._raised(error)
-        if self._state is _READING:
-            self._read()
-        self._part_ended(0)
-
-    @override
-    def _open_body(self) -> StreamReader:
+    def open_body(self) -> StreamReader:
         """The stream of the body, or of what comes after a switch, made when asked for."""
-        requests, response = self._requests, self.request.response
-        if requests.state is _COMPLETE and response.started and response.switches:
+        channel, response = self._channel, self.response
+        parser = channel.parser
+        if parser.state is _COMPLETE and response.started and response.switches:
             response.flush()
-            self._body = StreamReader(self.transport, self.deadlines, self.timer)
-            self._resume()
-            self.protocol.set_receiver(self._feed_switched)
-            rest = requests.switch()
+            self._body = StreamReader(channel.transport, channel.deadlines, channel.timer)
+            channel.resume()
+            rest = parser.switch()
+            channel.switch(self._body.feed)
             if rest:
                 self._body.feed(rest)
-            if requests.eof:
+            if parser.eof:
                 self._body.feed_eof()
         elif self._body is None:
-            if requests.state is _COMPLETE:
-                self._body = StreamReader(self.transport, self.deadlines, self.timer)
+            if parser.state is _COMPLETE:
+                self._body = StreamReader(channel.transport, channel.deadlines, channel.timer)
                 self._body.feed_eof()
             else:
-                self._body = BodyReader(self.transport, self.deadlines, self.timer, self._continue)
-                self._resume()
-                self._read_on()
+                self._body = BodyReader(
+                    channel.transport, channel.deadlines, channel.timer, self._ask_for_body
+                )
+                channel.resume()
+                channel.read_body()
         return self._body
 
-    def _continue(self) -> None:
+    def _ask_for_body(self) -> None:
         """The body is waited for: let a client that waits to be asked send it."""
-        head, response = self.request.head, self.request.response
+        head, response = self.response.request, self.response
         if head.expects_continue:
             head.expects_continue = False
             if not response.started:
                 response.send_informational("HTTP/1.1 100 Continue\r\n")
 
-    def _feed_switched(self, data: bytes) -> None:
-        self._received += len(data)
+    def body_received(self, data: bytes) -> None:
+        """A piece of the body has come."""
         assert self._body is not None
         self._body.feed(data)
 
-    def _answered(self, error: Exception | None) -> None:
-        """A coroutine has come to its end."""
-        if self.deadlines.handle is not None:
-            self.timer.disarm(Phase.HANDLE)
-        response = self.request.response
-        outcome = _OK if error is None else self.factory.outcome_of(self.request, error)
-        if self._state is _CLOSING or self._writer.is_broken():  # by the handler, or the client
-            self._account(response, outcome)
-            self._shut_down()
-            return
-        if error is not None and response.begun:
-            # A client can tell by the connection's end only, which must not look in order.
-            self._account(response, outcome)
-            self._writer.flush()
-            self.abort()
-            self._shut_down()
-            return
-        if error is not None or not response.started:
-            self._answer_failure(response, error)
-        if self._requests.state is not _COMPLETE and self._leaves_too_much():
-            response.close = True
-        if self._writer.is_closed():  # by the handler's own shutdown()
-            response.close = True
-        try:
-            response.finish()
-        except LocalProtocolError as broken:
-            _log.error("{handler}: {error}", handler=self.factory.handler_name, error=broken)
-            outcome = Outcome.ERROR
-            self._writer.flush()
-            response.close = True
-        now = self._account(response, outcome)
-        if response.close:
-            self._shut_down()
-        elif self._body is None and self._requests.state is _COMPLETE and not self._paused:
-            self._await_next(now)
-        else:
-            self._finish_request()
+    def body_ended(self) -> None:
+        """The body is complete."""
+        assert self._body is not None
+        self._body.feed_eof()
 
-    def _answer_failure(self, response: Response, error: Exception | None) -> None:
+    def body_failed(self, error: Exception) -> None:
+        """The rest of the body will not come."""
+        self.response.close = True
+        if self._body is not None:
+            self._body.fail(error)
+
+    def eof_received(self) -> bool:
+        """The client has ended its side; true when that is said in another protocol."""
+        if self._channel.parser.state is not State.SWITCHED or self._body is None:
+            return False
+        self._body.feed_eof()
+        return True
+
+    # Ends
+
+    def connection_lost(self, reason: Failure) -> bool:
+        """The handler hears of it by what it reads and writes."""
+        return False
+
+    def deadline_applies(self, phase: Phase) -> bool | None:
+        """Whether a deadline has really passed; None if that is the connection's to say."""
+        body = self._body
+        if phase is Phase.IDLE:
+            return body is not None and body.deadline_applies(phase)
+        if body is not None and (phase is Phase.HEADER or phase is Phase.BODY):
+            return body.deadline_applies(phase)
+        return None
+
+    def deadline_passed(self, phase: Phase) -> None:
+        """A deadline has passed: bring the request to an end."""
+        error, channel = DeadlineExpired(phase), self._channel
+        # The handler may come to its end within each of these calls, in good order.
+        if phase is Phase.WRITE or phase is Phase.DRAIN:
+            if self._task is not None:
+                self._task.cancel(error)
+            channel.writer.discard(error)
+            channel.abort_transport()
+            return
+        self.body_failed(error)
+        if phase in (Phase.HANDLE, Phase.LIFETIME) and self._task is not None:
+            self._task.cancel(error)
+
+    def abort(self) -> None:
+        """End the connection now; the handler hears of it."""
+        self._channel.abort_transport()
+
+    def abandon(self) -> None:
+        """The handler has not come to its end in time: unlike a thread, it can be ended."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.abandon()
+            self._channel.account(self.response, Outcome.ERROR, self._began)
+            self._channel.protocol.finish()
+
+    # The handler's end
+
+    def _task_finished(self, result: Any, error: BaseException | None) -> None:
+        self._task = None
+        self._channel.parts &= ~Pending.HANDLER  # before the next request has one
+        if error is None:
+            self._handler_finished(result)
+        else:
+            self._handler_raised(error)
+        self._channel.read_next()
+
+    def _handler_raised(self, error: BaseException) -> None:
+        _log.failure("serving a request raised past its server's handle_error", Failure(error))
+        self._handler_finished(RuntimeError("the server's handle_error raised"))
+
+    def _handler_finished(self, error: Exception | None) -> None:
+        """
+        The handler has come to its end.  The connection is kept, unless
+
+         1. it has been closed by the handler, or broken by the client;
+         2. the handler failed after the head had left: the client can tell by the connection's
+            end only, which must not look in order;
+         3. more of the body is unread than is worth reading;
+         4. the handler has ended the connection's output, or the response says so;
+         5. the response is not what its head has promised.
+        """
+        channel, response = self._channel, self.response
+        if channel.deadlines.handle is not None:
+            channel.timer.disarm(Phase.HANDLE)
+        outcome = _OK if error is None else channel.factory.outcome_of(channel.request, error)
+        writer, breaks = channel.writer, False
+        is_open = writer.is_open()
+        if not is_open and (writer.is_broken() or channel.is_closing()):
+            response.close = True
+        elif error is not None and response.begun:
+            response.close = breaks = True
+        else:
+            if error is not None or not response.started:
+                self._answer_failure(error)
+            if channel.parser.state is not _COMPLETE and self._leaves_too_much():
+                response.close = True
+            if not is_open:
+                response.close = True
+            try:
+                response.finish()
+            except LocalProtocolError as broken:
+                name = channel.factory.handler_name
+                _log.error("{handler}: {error}", handler=name, error=broken)
+                outcome = Outcome.ERROR
+                writer.flush()
+                response.close = True
+        if self._body is not None and not response.close:
+            self._body.discard()
+        channel.request_finished(response, outcome, self._began, breaks)
+
+    def _answer_failure(self, error: Exception | None) -> None:
+        response = self.response
         if error is None:
             _log.error(
                 "{handler}: it has sent no response to {request!r}",
-                handler=self.factory.handler_name,
+                handler=self._channel.factory.handler_name,
                 request=response.request,
             )
         response.reset()
@@ -173,20 +258,10 @@ class CoroutineHTTPChannel(HTTPChannel):
 
     def _leaves_too_much(self) -> bool:
         """Whether the rest of the body is not worth to be read."""
-        head, requests = self.request.head, self._requests
-        left = requests.remaining
+        head, parser = self.response.request, self._channel.parser
+        left = parser.remaining
         return (
             head.expects_continue
-            or requests.state is State.FAILED
+            or parser.state is State.FAILED
             or (left is not None and left > MAX_DISCARD_BYTES)
         )
-
-    @override
-    def abandon(self) -> None:
-        self.abort()
-        task, self._task = self._task, None
-        if task is not None:
-            # Unlike a thread, a coroutine can be ended.
-            task.abandon()
-            self._account(self.request.response, Outcome.ERROR)
-            self.protocol.finish()

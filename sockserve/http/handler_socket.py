@@ -25,7 +25,7 @@ from sockserve.sockets.pumping import PumpedSocket
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["ConnectionBody", "Keeper", "OutputMode", "RequestSocket"]
+__all__ = ["ConnectionBody", "HandlerRequest", "OutputMode", "RequestSocket"]
 
 
 class OutputMode(Enum):
@@ -55,7 +55,7 @@ def _directly(name: str) -> Any:
     return call
 
 
-class Keeper(Protocol):
+class HandlerRequest(Protocol):
     """What a socket needs of the request it is for."""
 
     mode: OutputMode
@@ -141,7 +141,7 @@ class RequestSocket(PumpedSocket):
 
     __slots__ = ("_timeout", "buffered")
 
-    buffered: Keeper | None
+    buffered: HandlerRequest | None
     _timeout: float | None
 
     def __init__(
@@ -192,6 +192,10 @@ class RequestSocket(PumpedSocket):
     @override
     def getblocking(self) -> bool:
         return self._timeout != 0.0
+
+    def client_is_gone(self) -> bool | None:
+        """Whether the client has broken the connection; None when the socket itself tells."""
+        return None if self.buffered is None else self.buffered.client_is_gone()
 
     def is_closed(self) -> bool:
         """Whether the handler has closed it, be it that a file keeps the descriptor open."""

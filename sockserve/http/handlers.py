@@ -1,9 +1,10 @@
 """
-HTTP request handlers: the class users derive from.
+HTTP request handlers: the base class of users' handlers for HTTP.
 
-This room owns what C{http.server.BaseHTTPRequestHandler} calls its interface: the
-attributes that tell of the request and the methods that make the response.  It must not
-know connections, or whether the reactor or a thread runs it.
+This room owns the interface of C{http.server.BaseHTTPRequestHandler}: the attributes that
+describe the request, and the methods that make the response.  It must not know connections,
+or whether the reactor or a thread runs it.
+(handler's thread)
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from http.server import BaseHTTPRequestHandler
 from importlib.metadata import version
 from typing import Any, ClassVar
 
-from twisted.logger import Logger
 from typing_extensions import override
 from zope.interface import implementer
 
+from sockserve.core.logs import Topic, logger
 from sockserve.handlers import BaseRequestHandler
 from sockserve.http.h1.framing import LocalProtocolError
 from sockserve.http.h1.head import TOKEN
@@ -31,15 +32,15 @@ from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler
 
 __all__ = ["HTTPRequestHandler"]
 
-_log = Logger()
+_log = logger(Topic.HTTP)
 
 _VERSIONS = {(1, 1): "HTTP/1.1", (1, 0): "HTTP/1.0", (0, 9): "HTTP/0.9"}
 
-#: What the server must know of, by the name in lower case.
+#: The header fields that decide about framing, by the name in lower case.
 _FRAMING_FIELDS = ("connection", "content-length", "transfer-encoding")
 
-#: By the names handlers have used, as they spell them: the one of L{_FRAMING_FIELDS} it
-#: is, or an empty string.
+#: By each name that handlers have used, as they spell it: its entry in L{_FRAMING_FIELDS}, or
+#: an empty string.
 _known_names: dict[str, str] = {}
 _KNOWN_NAMES_LIMIT = 1000
 
@@ -49,24 +50,30 @@ _STATUS_LINES = {
 
 
 class _Date:
-    """The Date field's value, made once a second."""
+    """The value of the C{Date} field, made once a second."""
 
+    #: Since 1970, when L{text} was made.
     second = 0
     text = ""
 
 
-def _refusal(what: str, value: str) -> ValueError:
-    return ValueError(f"{what} {value!r}: it must not have CR, LF, NUL or what is not Latin-1")
+def _bad_text(place: str, value: str) -> ValueError:
+    return ValueError(f"{place} {value!r}: it must not have CR, LF, NUL or what is not Latin-1")
 
 
-def _check_text(what: str, value: str) -> None:
-    """Refuse what would end a header field, or cannot be sent in one."""
+def _check_text(place: str, value: str) -> None:
+    """
+    Check that C{value} can stand in a head.
+
+    @param place: where it is to stand, for the message.
+    @raise ValueError: it would end the line, or cannot be sent in Latin-1.
+    """
     if "\r" in value or "\n" in value or "\0" in value:
-        raise _refusal(what, value)
+        raise _bad_text(place, value)
     try:
         value.encode("latin-1")
     except UnicodeEncodeError:
-        raise _refusal(what, value) from None
+        raise _bad_text(place, value) from None
 
 
 def _status_line(code: int, message: str) -> str:
@@ -77,7 +84,11 @@ def _status_line(code: int, message: str) -> str:
 
 
 def _learn_name(name: str) -> str:
-    """What field C{name} is to the server, after a check of its grammar."""
+    """
+    The entry of field C{name} in L{_FRAMING_FIELDS}, or an empty string.
+
+    @raise ValueError: C{name} is no token (RFC 9110 section 5.6.2).
+    """
     lower = name.lower()
     if not name.isascii() or not TOKEN.fullmatch(name.encode()):
         raise ValueError(f"header field {name!r}: a name is letters, digits and !#$%&'*+-.^_`|~")
@@ -90,24 +101,30 @@ def _learn_name(name: str) -> str:
 @implementer(IHTTPRequestHandler)
 class HTTPRequestHandler(BaseRequestHandler):
     """
-    One instance answers one request: write C{do_GET} and so on, each C{async def}, to run
-    on the reactor, or plain, to run on a worker thread.
+    The base class of handlers for HTTP: one instance answers one request.
 
-    The names are C{http.server.BaseHTTPRequestHandler}'s.  A method that is C{async def}
-    has awaitable streams (L{sockserve.streams.reader.StreamReader},
-    L{sockserve.http.responses.CoroutineResponse}), a plain one has files, its C{rfile}
+    Write C{do_GET} and so on, each C{async def}, to run on the reactor, or plain, to run on
+    a worker thread.  The names are C{http.server.BaseHTTPRequestHandler}'s.  A method that
+    is C{async def} has awaitable streams (L{sockserve.streams.reader.StreamReader},
+    L{sockserve.http.responses.CoroutineResponse}); a plain one has files, its C{rfile}
     being the whole body, and a socket as C{self.connection}.
 
-    A response without a C{Content-Length} gets one when the handler is over before it
-    first waits (or, plain, flushes), else is sent in chunks.
+    A response without a C{Content-Length} gets one when the handler finishes before it
+    first waits (or, plain, flushes); else it is sent in chunks.
 
-    @ivar command: the request's method.
-    @ivar path: its target as sent, but for a doubled slash at its start, which clients
-        take for a host.
+    @ivar command: the request's method, as C{"GET"}.
+    @ivar path: its target as sent; of several slashes at its start only one is left, since
+        clients take what follows two for a host.
     @ivar request_version: C{HTTP/1.1}, C{HTTP/1.0} or C{HTTP/0.9}.
     @ivar wfile: where the response's body is written.
     @ivar connection: the connection, as C{self.request}.
     @cvar protocol_version: C{HTTP/1.0} to end the connection with each response.
+    @cvar server_version: the C{Server} field's value.
+    @cvar sys_version: a second word of it; empty for none.
+    @cvar error_message_format: the page of L{send_error}, with C{%(code)d},
+        C{%(message)s} and C{%(explain)s}.
+    @cvar error_content_type: its content type.
+    @cvar responses: by status, the reason phrase and a longer explanation.
     """
 
     server_version: str = f"sockserve/{version('sockserve')}"
@@ -121,9 +138,13 @@ class HTTPRequestHandler(BaseRequestHandler):
         int(status): (status.phrase, status.description) for status in HTTPStatus
     }
 
-    #: The head being made: its status, lines, and what it says about the body.
+    # The head being made
+
+    #: 0 when none has been begun.
     _status = 0
+    #: Its lines.
     _head = ""
+    #: What its Content-Length and Transfer-Encoding say; None when it has none.
     _length: int | None = None
     _coding: str | None = None
 
@@ -148,7 +169,11 @@ class HTTPRequestHandler(BaseRequestHandler):
 
     @override
     def handle(self) -> Any:
-        """Call C{do_} and the request's method; 501 if there is none."""
+        """
+        Call the method C{do_GET} and so on for the request; without one answer 501.
+
+        @return: what the method returns: an awaitable, if it is C{async def}.
+        """
         method = getattr(self, f"do_{self.command}", None)
         if method is None:
             self.send_error(HTTPStatus.NOT_IMPLEMENTED, f"Unsupported method ({self.command!r})")
@@ -157,7 +182,7 @@ class HTTPRequestHandler(BaseRequestHandler):
 
     @cached_property
     def rfile(self) -> Any:
-        """The request's body."""
+        """The request's body: an awaitable stream or a file."""
         return self.request.rfile
 
     @cached_property
@@ -170,7 +195,7 @@ class HTTPRequestHandler(BaseRequestHandler):
 
     @cached_property
     def requestline(self) -> str:
-        """The request line as sent."""
+        """The request line as sent, without its end."""
         line: str = self.request.head.request_line
         return line
 
@@ -187,18 +212,24 @@ class HTTPRequestHandler(BaseRequestHandler):
 
     def send_response(self, code: int, message: str | None = None) -> None:
         """
-        Begin the head: status line, C{Server} and C{Date}.  What was begun before and has
-        not been ended is forgotten.
+        Begin the head: status line, C{Server} and C{Date}.  A head that was begun before
+        and not ended is dropped.
 
+        @param code: the status.
         @param message: the reason phrase; by default the status' own.
-        @raise ValueError: as L{send_header}.
+        @raise ValueError: the status is not within 100 and 999, or the phrase has CR, LF or
+            NUL, or cannot be sent in Latin-1.
         """
         self.log_request(code)
         self.send_response_only(code, message)
         self._head += f"Server: {self.version_string()}\r\nDate: {self.date_time_string()}\r\n"
 
     def send_response_only(self, code: int, message: str | None = None) -> None:
-        """Begin the head with its status line alone; also of an interim response (1xx)."""
+        """
+        Begin the head with its status line alone; also that of an interim response (1xx).
+
+        @raise ValueError: as L{send_response}.
+        """
         if message is None:
             line = _STATUS_LINES.get(code)
             if line is None or self.responses is not HTTPRequestHandler.responses:
@@ -213,8 +244,10 @@ class HTTPRequestHandler(BaseRequestHandler):
         """
         Add a field to the head.
 
+        @param keyword: the field's name.
+        @param value: its value, or an object whose C{str} is that.
         @raise ValueError: the name is no token, or the value has CR, LF or NUL, or cannot
-            be sent in Latin-1; or it contradicts what was said of the body's length.
+            be sent in Latin-1; or it is another C{Content-Length} than before.
         """
         text = value if type(value) is str else str(value)
         if not (text.isascii() and text.isprintable()):
@@ -222,16 +255,16 @@ class HTTPRequestHandler(BaseRequestHandler):
         kind = _known_names.get(keyword)
         if kind is None:
             kind = _learn_name(keyword)
-        if kind and not self._note(kind, text):
+        if kind and not self._note_framing(kind, text):
             return
         self._head += f"{keyword}: {text}\r\n"
 
     def end_headers(self) -> None:
         """
-        The head is complete.  It leaves with the first of the body, or when the handler
-        waits or is over.
+        Complete the head.  It is sent with the first of the body, or when the handler
+        waits or finishes.
 
-        @raise LocalProtocolError: there is no status, or the response began before.
+        @raise LocalProtocolError: no head was begun, or there was one before.
         """
         head, self._head = self._head, ""
         status, self._status = self._status, 0
@@ -242,20 +275,21 @@ class HTTPRequestHandler(BaseRequestHandler):
         else:
             self._response.start(status, head, self._length, self._coding)
             if status == 101 or self.command == "CONNECT":
-                self.__dict__.pop("rfile", None)  # what follows is another stream
+                self.__dict__.pop("rfile", None)  # the next bytes are another stream's
 
     def flush_headers(self) -> None:
-        """Send the head now, if it is complete."""
+        """Send the head now, if L{end_headers} has completed it."""
         if self._response.started:
             self.wfile.flush()
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """
-        Answer with an error page, instead of what was begun and has not left.
+        Answer with an error page, in the place of a response of which nothing has been sent.
 
+        @param code: the status.
         @param message: the reason phrase; by default the status' own.
-        @param explain: a longer one for the page.
-        @raise LocalProtocolError: the response has begun to leave.
+        @param explain: a longer explanation for the page; likewise.
+        @raise LocalProtocolError: a part of the response has been sent.
         """
         short, long = self.responses.get(int(code), ("???", "???"))
         message = short if message is None else message
@@ -281,13 +315,17 @@ class HTTPRequestHandler(BaseRequestHandler):
     # What a head says
 
     def version_string(self) -> str:
-        """The C{Server} field's value."""
+        """The value of the C{Server} field."""
         if self.sys_version:
             return f"{self.server_version} {self.sys_version}"
         return self.server_version
 
     def date_time_string(self, timestamp: float | None = None) -> str:
-        """A time, by default now, as HTTP writes it (RFC 9110 section 5.6.7)."""
+        """
+        A time as HTTP writes it (RFC 9110 section 5.6.7).
+
+        @param timestamp: seconds since 1970; by default now.
+        """
         if timestamp is not None:
             return formatdate(timestamp, usegmt=True)
         now = int(time.time())
@@ -307,37 +345,37 @@ class HTTPRequestHandler(BaseRequestHandler):
     # The log
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Called by L{send_response}.  Does nothing: the server's access log has it all."""
+        """Do nothing: the server has an access log.  Called by L{send_response}."""
 
     def log_error(self, format: str, *args: Any) -> None:
-        """Called by L{send_error}; L{log_message}."""
+        """Call L{log_message}.  Called by L{send_error}."""
         self.log_message(format, *args)
 
     def log_message(self, format: str, *args: Any) -> None:
         """
-        Log C{format % args}, after the client's address, in Twisted's log.  Control
-        characters are escaped.
+        Log C{format % args}, after the client's address, in Twisted's log, with control
+        characters escaped.
         """
         text = (format % args).translate(_CONTROL_CHARACTERS)
         _log.info("{client}: {text}", client=self.address_string(), text=text)
 
-    # For the server
+    # For the server (reactor thread)
 
     @classmethod
     def commands(cls) -> list[str]:
-        """The HTTP methods there is a method for."""
+        """The HTTP methods that the class has a method for."""
         return [name.removeprefix("do_") for name in dir(cls) if name.startswith("do_")]
 
     @classmethod
     def blocks(cls, command: str) -> bool:
-        """Whether the method C{do_} and C{command} must run on a thread."""
+        """Whether the class's method for C{command}, as C{"GET"}, must run on a thread."""
         if inspect.iscoroutinefunction(cls.handle):
             return False
         name = f"do_{command}"
         method = getattr(cls, name, None)
         if method is None and hasattr(cls, "__getattr__"):
-            # Asked for on an instance that knows nothing yet: which kind of method it is
-            # must not depend on the request.
+            # Asked for on an instance without a request: the kind of method must not depend
+            # on that.
             try:
                 method = getattr(cls.__new__(cls), name, None)
             except Exception:
@@ -347,10 +385,10 @@ class HTTPRequestHandler(BaseRequestHandler):
     @classmethod
     def may_block(cls) -> bool:
         """
-        Whether there may be a method that must run on a thread.
+        Whether the class may have a method that must run on a thread.
 
-        @raise ConfigurationError: such a method meets a C{setup} or C{finish} that must
-            run on the reactor.
+        @raise ConfigurationError: it has one, and a C{setup} or C{finish} that must run on
+            the reactor; or a C{do_} method cannot be called or awaited.
         """
         commands = cls.commands()
         for command in commands:
@@ -373,17 +411,18 @@ class HTTPRequestHandler(BaseRequestHandler):
 
     # Inside
 
-    def _note(self, kind: str, value: str) -> bool:
+    def _note_framing(self, kind: str, value: str) -> bool:
         """
-        Remember what a field says that decides about framing.
+        Take note of a field of L{_FRAMING_FIELDS}.
 
-        @return: whether it is to be sent as it is.
+        @return: whether to send the field as it is.
+        @raise ValueError: as L{send_header}.
         """
         if kind == "connection":
             options = [option.strip() for option in value.split(",")]
             if "close" in map(str.lower, options):
                 self._response.close = True
-            # Whether the connection is kept is not the handler's to promise.
+            # It is the server that decides whether the connection is kept.
             others = [word for word in options if word.lower() not in ("close", "keep-alive")]
             if others:
                 self._head += f"Connection: {', '.join(others)}\r\n"
@@ -395,8 +434,9 @@ class HTTPRequestHandler(BaseRequestHandler):
             raise ValueError(f"header field Content-Length: {value!r} is not a number")
         if self._length is not None and self._length != int(value):
             raise ValueError(f"header field Content-Length: {value}, after {self._length}")
-        said, self._length = self._length, int(value)
-        return said is None
+        is_first = self._length is None
+        self._length = int(value)
+        return is_first
 
 
 _CONTROL_CHARACTERS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {

@@ -3,14 +3,14 @@ Requests: what a coroutine handler sees of its HTTP connection and its request's
 
 This room owns C{self.request} (L{RequestConnection}) and the body's stream (L{BodyReader})
 with the deadline that guards it.  It must not know handlers, servers or where requests
-come from.  Everything here runs on the reactor thread.
+come from.  (reactor thread)
 """
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from typing_extensions import override
 
@@ -22,7 +22,7 @@ from sockserve.streams.connection import StreamConnection
 from sockserve.streams.reader import Patience, StreamReader
 from sockserve.streams.writer import StreamWriter
 
-__all__ = ["BodyReader", "RequestConnection"]
+__all__ = ["Answering", "BodyReader", "RequestConnection"]
 
 
 class BodyReader(StreamReader):
@@ -74,18 +74,28 @@ class BodyReader(StreamReader):
             self._timer.arm(Phase.IDLE, self.idle)
 
 
+class Answering(Protocol):
+    """What a connection needs of the cycle under way."""
+
+    def open_body(self) -> StreamReader:
+        """The stream of the request's body, made when somebody asks for it."""
+
+
 class RequestConnection(StreamConnection):
     """
     The connection of a coroutine HTTP handler, with the request it serves now.
 
+    @ivar cycle: what has the request answered.
     @ivar head: the request's head.
-    @ivar response: what answers it.
+    @ivar response: what answers it, and C{wfile}.
     """
 
-    __slots__ = ("_open_body", "_writer", "head", "response")
+    __slots__ = ("_writer", "cycle", "head", "response")
 
+    cycle: Answering
     head: RequestHead
     response: CoroutineResponse
+    wfile: CoroutineResponse  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -93,14 +103,12 @@ class RequestConnection(StreamConnection):
         writer: StreamWriter,
         addresses: tuple[Any, Any],
         close: Callable[[], None],
-        open_body: Callable[[], StreamReader],
     ) -> None:
         # Not the parent's: both streams belong to a request, not to the connection.
         self.transport = transport
         self._writer = writer
         self._addresses = addresses
         self._close = close
-        self._open_body = open_body
 
     def __repr__(self) -> str:
         return f"<RequestConnection peer={self._addresses[0]!r}>"
@@ -108,7 +116,7 @@ class RequestConnection(StreamConnection):
     @property
     def rfile(self) -> StreamReader:  # type: ignore[override]
         """The request's body."""
-        return self._open_body()
+        return self.cycle.open_body()
 
     @override
     async def start_tls(self, context: Any) -> None:

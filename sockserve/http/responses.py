@@ -19,10 +19,11 @@ from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
+from sockserve.core.statistics import HTTPRequestRecord
 from sockserve.http.h1.framing import (
     LocalProtocolError,
     RemoteProtocolError,
@@ -165,6 +166,28 @@ class Response(ResponseFraming):
         finally:
             if data:
                 self._emit(data)
+
+    def record(
+        self, peer: Any, handler_name: str, seconds: float, outcome: str
+    ) -> HTTPRequestRecord:
+        """
+        What is told of the request when it is over.
+
+        @param seconds: how long its handler took.
+        """
+        head = self.request
+        return HTTPRequestRecord(
+            peer,
+            handler_name,
+            {"handle": seconds},
+            head.length,
+            self.sent,
+            outcome,
+            head.request_line,
+            self.status,
+            (head.field(b"referer") or b"-").decode("latin-1"),
+            (head.field(b"user-agent") or b"-").decode("latin-1"),
+        )
 
     # Inside
 

@@ -1,8 +1,8 @@
 """
-Spools: a request's bytes while they gather, and the C{rfile} they become.
+Spools: the bytes of a buffered request, and the C{rfile} made of them.
 
-This room owns where the bytes are (memory, then a temporary file) and what reading them is
-like for each kind of handler.  It must not know connections.
+This room owns where the bytes are kept (memory, then a temporary file), and how each kind of
+handler reads them.  It must not know connections.
 """
 
 from __future__ import annotations
@@ -16,42 +16,46 @@ from typing_extensions import override
 
 __all__ = ["Spool", "StockInput", "StockSwitchingFile", "SwitchingFile", "stock_file"]
 
-#: What is larger than this waits in a temporary file.  512 KiB: waitress'
-#: C{inbuf_overflow}.
+#: The largest request that is kept in memory; a larger one goes to a temporary file.
+#: 512 KiB: waitress' C{inbuf_overflow}.
 SPOOL_BYTES = 512 * 1024
 
-#: What C{http.server} asks of C{readline} where a request line or a header field is due
-#: (C{_MAXLINE} + 1).
+#: The size that C{http.server} passes to C{readline} where a request line or a header field is
+#: due (C{_MAXLINE} + 1).
 _HEAD_LINE_BYTES = 65537
 
 
 class StockInput:
     """
     The C{rfile} of one of C{http.server}'s handlers: one request, from its first byte to
-    its last.  Runs on the handler's thread.
+    its last.
 
     @ivar wants_next: whether the handler has looked for another request.
-    @ivar head: its first bytes, if they are its head and can be passed over by C{seek}.
+    @ivar head: the request's head, if C{seek} can skip it; else empty.
+
+    (handler's thread)
     """
 
     readline: Any
     head = b""
     wants_next = False
+    #: A socket that is held open, or None.
     _socket: Any = None
+    #: Whether the handler has begun to answer.
     _answered = False
 
     def head_is_read(self) -> None:
         """
-        The handler has read the head, by C{readline} in C until now: what it looks for in the
-        same way at the end of the body is another request.
+        The handler has read the head, by C{readline} in C until now.  If it reads the same
+        way at the end of the body, it looks for another request.
         """
         self.readline = self._readline_or_next
 
     def answered(self) -> None:
         """
-        The handler has begun to answer: it may look for another request from now on, wherever
-        it is.  (C{http.client.parse_headers}, which reads the head of a part of the body in
-        the same way, comes before.)
+        The handler has begun to answer: from now on such a read looks for another request,
+        wherever in the body it is.  (C{http.client.parse_headers}, by which a handler may
+        read the head of a part of the body in the same way, comes before.)
         """
         if not self._answered:
             self._answered = True
@@ -59,7 +63,7 @@ class StockInput:
             self.head_is_read()
 
     def _readline_or_next(self, size: int | None = -1) -> bytes:
-        """A line; where another request would begin, end of file."""
+        """Read a line; where another request would begin, give end of file."""
         if self._answered and size == _HEAD_LINE_BYTES:
             self.wants_next = True
             return b""
@@ -68,13 +72,13 @@ class StockInput:
         return line
 
     def hold_open(self, sock: Any) -> None:
-        """Keep C{sock} open as long as this is, as what C{socket.makefile} makes does."""
+        """Keep C{sock} open as long as this file is, as those of C{socket.makefile} do."""
         if self._socket is None:
             sock._io_refs += 1
             self._socket = sock
 
     def close(self) -> None:
-        """Also let go of the socket."""
+        """Close the file, and let go of the socket."""
         sock, self._socket = self._socket, None
         self.__dict__.pop("readline", None)  # a cycle, otherwise
         super().close()  # type: ignore[misc]
@@ -83,18 +87,20 @@ class StockInput:
 
 
 class _StockBytes(StockInput, io.BytesIO):
+    """The C{rfile} of a request in memory, for one of C{http.server}'s handlers."""
+
     def peek(self, size: int = 0) -> bytes:
-        """As C{io.BufferedReader}'s."""
+        """Give bytes without reading them, as C{io.BufferedReader} does."""
         start = self.tell()
         return bytes(self.getbuffer()[start : start + max(size, io.DEFAULT_BUFFER_SIZE)])
 
 
 class _StockFile(StockInput, io.BufferedReader):
-    pass
+    """The C{rfile} of a request in a temporary file, for one of C{http.server}'s handlers."""
 
 
-def stock_file(head: bytes) -> Any:
-    """What one of C{http.server}'s handlers reads of a request without a body."""
+def stock_file(head: bytes) -> StockInput:
+    """Make the C{rfile} of a request without a body, for one of C{http.server}'s handlers."""
     file = _StockBytes(head)
     file.head = head
     return file
@@ -102,9 +108,11 @@ def stock_file(head: bytes) -> Any:
 
 class Spool:
     """
-    A request's bytes.  Runs on the reactor thread.
+    The bytes of one request, as they arrive.
 
-    @ivar size: how many there are.
+    @ivar size: how many they are.
+
+    (reactor thread)
     """
 
     def __init__(self) -> None:
@@ -113,7 +121,7 @@ class Spool:
         self._file: io.FileIO | None = None
 
     def write(self, piece: bytes) -> None:
-        """Add some."""
+        """Add C{piece}."""
         self.size += len(piece)
         if self._file is None and self.size > SPOOL_BYTES:
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - it outlives this call
@@ -126,16 +134,16 @@ class Spool:
             while view:
                 view = view[self._file.write(view) :]
 
-    def open(self) -> Any:
-        """All of it, as a file."""
+    def open(self) -> io.BytesIO | io.BufferedReader:
+        """Make a file of all bytes, from the first."""
         if self._file is None:
             return io.BytesIO(self._kept)
         self._file.seek(0)
         return io.BufferedReader(self._file)
 
-    def open_for_stock(self, head: bytes) -> Any:
-        """The same for one of C{http.server}'s handlers: the first bytes are C{head}."""
-        file: Any
+    def open_for_stock(self, head: bytes) -> StockInput:
+        """The same for one of C{http.server}'s handlers, whose request begins with C{head}."""
+        file: StockInput
         if self._file is None:
             file = _StockBytes(self._kept)
         else:
@@ -145,7 +153,7 @@ class Spool:
         return file
 
     def close(self) -> None:
-        """Nobody needs it any more."""
+        """Drop the bytes, which are needed no more."""
         self._kept.clear()
         if self._file is not None:
             self._file.close()
@@ -153,15 +161,18 @@ class Spool:
 
 class SwitchingFile(io.RawIOBase):
     """
-    A request after which another protocol may be spoken: its bytes, then end of file until
-    there is something that follows, then that.  Runs on the handler's thread.
+    A file of a request after which another protocol may be spoken: first the request's
+    bytes; then end of file, until the connection itself can be read; then its bytes.
 
-    @param data: the request's bytes, then what follows.
-    @param follow: gives the bytes that were read too early and the file they belong to,
-        once there is such a file.
+    (handler's thread)
     """
 
     def __init__(self, data: bytes, follow: Callable[[], tuple[bytes, Any] | None]) -> None:
+        """
+        @param data: the request's bytes.
+        @param follow: called at their end; gives None, or the first bytes that follow and
+            the file that the others come from.
+        """
         self._data = data
         self._follow: Callable[[], tuple[bytes, Any] | None] | None = follow
         self._file: Any = None
@@ -171,7 +182,7 @@ class SwitchingFile(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        """As C{io.RawIOBase}'s."""
+        """Read into C{buffer}, as C{io.RawIOBase} does."""
         if not self._data and self._file is None:
             following = self._follow and self._follow()
             if following is None:

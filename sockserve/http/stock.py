@@ -1,12 +1,13 @@
 """
-Stock handlers: C{http.server}'s handler classes, made as they are, but for their reading of
-a usual head a second time.
+Stock handlers: instances of C{http.server}'s own classes, which do not parse a usual head again.
 
 This room owns a stand-in for C{BaseHTTPRequestHandler.parse_request}, for one request of
-one handler: the same attributes with the same values, for the heads that nearly all
-clients send; any other head the handler parses by itself.  (It takes half of all the time
-an answer takes, in C{email}'s parser, which the test of this room holds the stand-in
-against.)  It must not know connections.  Runs on the handler's thread.
+one handler: it sets the same attributes to the same values, for the heads that nearly all
+clients send; any other head the handler parses by itself.  It must not know connections.
+
+(The original spends half of the time of an answer in C{email}'s parser.  The test of this room
+compares the stand-in with it.)
+(handler's thread)
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from sockserve.http.spool import StockInput
 
 __all__ = ["make_stock_handler"]
 
-#: Header fields that are the same to every parser, as whole lines.
+#: A header section that every parser reads alike, as whole lines.
 _SECTION = re.compile(rb"(?:%b:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n" % TOKEN.pattern)
 
-#: Fields with which C{email} or C{http.server} do more than keep them: a multipart body
-#: is missed, an expectation is met.
+#: Header fields that C{email} or C{http.server} do more with than keep them: a multipart body
+#: is looked for, an expectation is met.
 _DEMANDING = re.compile(rb"(?im)^(?:content-type:[ \t]*(?:multipart|message)|expect:)")
 
 _VERSIONS = frozenset(["HTTP/1.0", "HTTP/1.1"])
@@ -34,10 +35,10 @@ _VERSIONS = frozenset(["HTTP/1.0", "HTTP/1.1"])
 
 class _Section(NamedTuple):
     """
-    A header section.
+    The header section of a request.
 
-    @ivar fields: as C{email} keeps them: names and values as sent, values without the
-        white space before.
+    @ivar fields: names and values as sent, without the white space before a value, as
+        C{email} keeps them.
     @ivar connection: the first C{Connection} field's value in lower case.
     """
 
@@ -47,7 +48,7 @@ class _Section(NamedTuple):
 
 @functools.lru_cache(maxsize=REPEATED_SECTIONS)
 def _parse_section(raw: bytes) -> _Section | None:
-    """A header section with its empty line; None if it is not a usual one."""
+    """Parse a header section with its empty line; None if it is not a usual one."""
     if not _SECTION.fullmatch(raw) or _DEMANDING.search(raw):
         return None
     fields, connection = [], ""
@@ -62,18 +63,29 @@ def _parse_section(raw: bytes) -> _Section | None:
 
 
 def _parse_request(handler: Any) -> bool:
-    """What C{handler.parse_request} does, after it has read the request line."""
+    """
+    Parse the request whose request line C{handler} has read, in the place of its
+    C{parse_request}.
+
+    @return: as that: false when the handler has answered with an error.
+    """
     del handler.parse_request  # it is for one request, and makes a cycle
     rfile, line = handler.rfile, handler.raw_requestline
     raw = getattr(rfile, "head", b"")
     words = str(line, "iso-8859-1").split()
+    # The head is usual, and this is its first reading, if:
     if (
+        # 1. the handler reads what has been buffered, whose first line this is;
         raw.startswith(line)
+        # 2. the line has nothing that http.server rewrites or refuses;
         and len(words) == 3
         and words[2] in _VERSIONS
         and not words[1].startswith("//")
+        # 3. the header section is short enough to be remembered;
         and len(raw) - len(line) <= REPEATED_SECTION_BYTES
+        # 4. the class keeps its fields as http.server does;
         and handler.MessageClass is HTTPMessage
+        # 5. just this line has been read.
         and rfile.tell() == len(line)
     ):
         section = _parse_section(raw[len(line) :])
@@ -97,7 +109,7 @@ def _parse_request(handler: Any) -> bool:
     return parsed
 
 
-def _makes(cls: type) -> Any:
+def _constructor(cls: type) -> Any:
     return cls.__new__
 
 
@@ -107,14 +119,15 @@ def make_stock_handler(
     """
     Make one of C{http.server}'s handlers, which serves the request while it is made.
 
-    @param make: the class, a C{functools.partial} of it, or whatever else makes one.
+    @param make: the class, a C{functools.partial} of it, or another callable that makes a
+        handler.
     """
     arguments: tuple[Any, ...] = (request, client_address, server)
     words: dict[str, Any] = {}
     cls: Any = make
     if type(make) is functools.partial:
         cls, arguments, words = make.func, make.args + arguments, make.keywords
-    if type(cls) is not type or _makes(cls) is not object.__new__:  # made in a way of its own
+    if type(cls) is not type or _constructor(cls) is not object.__new__:  # it makes its own way
         cls(*arguments, **words)
         return
     handler: Any = object.__new__(cls)

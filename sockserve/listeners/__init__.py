@@ -1,3 +1,3 @@
-"""What listens and accepts: server objects, endpoints, and the listener machine."""
+"""Listeners: endpoints, server objects, and the machine that starts and stops them."""
 
 __all__: list[str] = []

@@ -1,12 +1,13 @@
 """
-Ports: the sockets datagram listeners listen with.
+Ports of datagram listeners, and the sockets that handlers answer with.
 
 This room owns reading and writing packets.  It must not know requests.
 
-The ports are Twisted's own with another way of reading and writing: packets longer than
-they may be are told from whole ones, and on a wildcard address each answer leaves from
-the address its request came to (C{IP_PKTINFO}), which a plain C{sendto} would leave to
-the routing table.
+The ports are Twisted's own with another way of reading and writing: a packet that is too
+long is told from a whole one, and on a wildcard address each answer leaves from the
+address that its request came to (C{IP_PKTINFO}); with a plain C{sendto} the routing table
+would choose.
+(reactor thread, but where a method says otherwise)
 """
 
 from __future__ import annotations
@@ -19,38 +20,57 @@ import struct
 import threading
 from collections.abc import Callable
 from errno import EAGAIN, ECONNREFUSED, EWOULDBLOCK
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 from twisted.internet import udp, unix
 from typing_extensions import override
 
-__all__ = ["DatagramReply", "ReplySocket", "UDPPort", "UNIXDatagramPort", "WildcardUDPPort"]
+__all__ = [
+    "Ancillary",
+    "DatagramReply",
+    "PacketReceiver",
+    "ReplySocket",
+    "UDPPort",
+    "UNIXDatagramPort",
+    "WildcardUDPPort",
+]
 
-#: How many packets are read in a row before other connections get their turn.
+#: Ancillary data of a packet, as C{socket.recvmsg} gives it: level, kind and content.
+Ancillary: TypeAlias = list[tuple[int, int, bytes]]
+
+#: The most packets that are read in a row before other connections get their turn.
 _READS_PER_TURN = 64
 
 _IN_PKTINFO = struct.Struct("I4s4s")  # struct in_pktinfo: interface, source, destination
 _IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)
-
-
 _sendto = socket.socket.sendto
+
+
+class PacketReceiver(Protocol):
+    """The datagram server as its port knows it."""
+
+    def received(self, data: bytes, address: Any, arrived_at: Ancillary | None) -> bool:
+        """A packet has come; gives whether to read on."""
 
 
 class ReplySocket(socket.socket):
     """
-    The listening socket, as handlers get it: while a thread serves a request, what it
-    sends to that request's client leaves from the address the request came to.
+    The listening socket as handlers get it: while a thread serves a request, the answers
+    that the thread sends leave from the address the request came to.
+
+    @ivar replying: the thread's request: C{arrived_at} is the ancillary data that sends
+        an answer from where it came to, or None.
     """
 
-    __slots__ = ("serving",)
+    __slots__ = ("replying",)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.serving = threading.local()
+        self.replying = threading.local()
 
     @override
     def sendto(self, data: Any, *rest: Any) -> int:
-        arrived_at = getattr(self.serving, "arrived_at", None)
+        arrived_at = getattr(self.replying, "arrived_at", None)
         if arrived_at is None:
             return super().sendto(data, *rest)
         flags, address = rest if len(rest) == 2 else (0, *rest)
@@ -59,29 +79,30 @@ class ReplySocket(socket.socket):
 
 class DatagramReply:
     """
-    What a coroutine handler answers with: the second half of its request.
+    The second half of a coroutine handler's request, by which it answers.
 
-    @ivar sent: bytes sent.
+    @ivar sent: how many bytes have been sent with it.
     """
 
     __slots__ = ("_arrived_at", "_socket", "sent")
 
-    def __init__(self, sock: socket.socket, arrived_at: Any) -> None:
+    def __init__(self, sock: socket.socket, arrived_at: Ancillary | None) -> None:
         self._socket = sock
         self._arrived_at = arrived_at
         self.sent = 0
 
     def sendto(self, data: bytes, address: Any) -> int:
         """
-        Send a packet, never waiting: when the kernel's buffer is full it is lost, as
+        Send a packet without waiting: one that finds the kernel's buffer full is lost, as
         networks lose packets.
 
+        @param address: as C{socket.sendto} takes it.
         @return: the number of bytes in C{data}.
-        @raise OSError: the system refuses it, for example as too long.
+        @raise OSError: the system refuses the packet, for example as too long.
         """
         try:
             if self._arrived_at is None:
-                # The socket's own sendto looks for the request its thread serves.
+                # Not ReplySocket's, which looks for the request that its thread serves.
                 _sendto(self._socket, data, socket.MSG_DONTWAIT, address)
             else:
                 self._socket.sendmsg([data], self._arrived_at, socket.MSG_DONTWAIT, address)
@@ -94,17 +115,19 @@ class DatagramReply:
 
 class _PortMixin:
     """
-    Reading and writing for both kinds of port.  The socket is blocking, for handlers on
-    threads; the reactor's own calls say C{MSG_DONTWAIT}.
+    The reading and writing half of a port, UDP or UNIX.
+
+    The socket is blocking, for handlers on threads; the reactor's own calls say
+    C{MSG_DONTWAIT}.
     """
 
-    protocol: Any
-    socket: Any
+    protocol: PacketReceiver
+    socket: socket.socket
     addressFamily: Any
     maxPacketSize: int
 
     def createInternetSocket(self) -> ReplySocket:
-        """The socket, not bound yet."""
+        """Make the socket, not bound yet."""
         sock = ReplySocket(self.addressFamily, socket.SOCK_DGRAM)
         sock.setblocking(True)  # whatever socket.setdefaulttimeout says
         if self.addressFamily == socket.AF_INET6:
@@ -123,14 +146,17 @@ class _PortMixin:
             except OSError as error:
                 if error.errno in (EAGAIN, EWOULDBLOCK):
                     return
-                if error.errno == ECONNREFUSED:  # an earlier answer's doing
+                if error.errno == ECONNREFUSED:  # an earlier answer was not delivered
                     continue
                 raise
             if not received(data, address, None):
                 return
 
-    def answering(self) -> Callable[[Any], DatagramReply]:
-        """Makes what a coroutine answers a packet with, from where the packet came to."""
+    def reply_maker(self) -> Callable[[Ancillary | None], DatagramReply]:
+        """
+        A function that makes the reply of one packet.  It takes the ancillary data that
+        sends the answer from where the packet came to.
+        """
         return functools.partial(DatagramReply, self.socket)
 
 
@@ -139,7 +165,7 @@ class UDPPort(_PortMixin, udp.Port):
 
 
 class WildcardUDPPort(UDPPort):
-    """A UDP port bound to all addresses: it notes which one each packet came to."""
+    """A UDP port bound to all addresses: each answer leaves from the one it was sent to."""
 
     @override
     def createInternetSocket(self) -> ReplySocket:
@@ -164,12 +190,12 @@ class WildcardUDPPort(UDPPort):
                 if error.errno == ECONNREFUSED:
                     continue
                 raise
-            if not self.protocol.received(data, address, _wait_for_data(ancillary)):
+            if not self.protocol.received(data, address, _reply_ancillary(ancillary)):
                 return
 
 
-def _wait_for_data(ancillary: Any) -> Any:
-    """The ancillary data that sends an answer from where the request came to."""
+def _reply_ancillary(ancillary: Ancillary) -> Ancillary | None:
+    """The ancillary data that sends an answer from the address a request came to."""
     for level, kind, data in ancillary:
         if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
             _, source, _ = _IN_PKTINFO.unpack(data[: _IN_PKTINFO.size])
@@ -180,7 +206,7 @@ def _wait_for_data(ancillary: Any) -> Any:
 
 
 class UNIXDatagramPort(_PortMixin, unix.DatagramPort):
-    """A UNIX datagram socket; its name goes when it does."""
+    """A UNIX datagram socket, whose name is removed when it closes."""
 
     @override
     def _bindSocket(self) -> None:
@@ -190,7 +216,7 @@ class UNIXDatagramPort(_PortMixin, unix.DatagramPort):
 
     @override
     def connectionLost(self, reason: Any = None) -> None:
-        # First, as what follows tells those who wait to listen here anew.
+        # First: the rest calls back code that may listen under this name again.
         if not _is_abstract(self.port):
             try:
                 os.unlink(self.port)
@@ -200,11 +226,12 @@ class UNIXDatagramPort(_PortMixin, unix.DatagramPort):
 
 
 def _is_abstract(path: str | bytes) -> bool:
+    """Whether a name is one of Linux's abstract ones, which are no files."""
     return os.fsencode(path).startswith(b"\0")
 
 
 def _remove_stale(path: str | bytes) -> None:
-    """Remove the name of a socket that nobody listens on any more."""
+    """Remove the name of a socket that no process listens on any more."""
     if _is_abstract(path):
         return
     try:

@@ -1,20 +1,20 @@
 """
 Datagrams: requests that are one packet each, over UDP and UNIX sockets.
 
-This room owns the server object of datagram listeners (L{DatagramServer}) and what
-happens to one packet.  It must not know options.
+This room owns the server object of datagram listeners (L{DatagramServer}), and the way of
+one packet from its arrival to the end of its handler.  It must not know options.
+(reactor thread, but where a method says otherwise)
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextvars import Context, copy_context
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import DatagramProtocol
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
@@ -22,10 +22,11 @@ from zope.interface import implementer
 from sockserve.core.admission import Admission
 from sockserve.core.deadlines import DeadlineTimer
 from sockserve.core.lifecycle import serve, serve_coroutine, verify_and_process
+from sockserve.core.logs import Topic, logger
 from sockserve.core.statistics import RequestRecord
 from sockserve.core.tasks import Task
 from sockserve.interfaces import ConfigurationError, DeadlineExpired, IJob, Outcome, Phase
-from sockserve.listeners.datagram_ports import UDPPort
+from sockserve.listeners.datagram_ports import Ancillary, UDPPort
 from sockserve.listeners.server import RequestServer
 
 __all__ = [
@@ -33,21 +34,25 @@ __all__ = [
     "DatagramServer",
 ]
 
-#: How many requests of one listener are under way at once (being served, or waiting for
-#: a worker) before it stops reading; what comes then waits in the kernel's buffer, and
-#: what finds that full is lost, as networks lose packets.  1,000: 8 MiB of packets of
+#: The most requests of one listener that are under way at once, being served or waiting for
+#: a worker.  Beyond it the listener stops reading: packets wait in the kernel's buffer, and
+#: those that find it full are lost, as networks lose packets.  1,000: 8 MiB of packets of
 #: the default greatest size.
 MAX_REQUESTS = 1000
 
-_log = Logger()
+_log = logger(Topic.CONNECTIONS)
+_handlers_log = logger(Topic.HANDLERS)
 
 
 class DatagramServer(RequestServer, DatagramProtocol):
     """
     The server object of datagram listeners, and Twisted's protocol for them.
 
-    @cvar max_packet_size: a longer packet is dropped and counted as C{truncated}.
-    @ivar max_requests: see L{MAX_REQUESTS}.
+    @cvar max_packet_size: the longest packet that is served, in bytes; a longer one is
+        dropped and counted as C{truncated}.
+    @ivar admission: the networks requests are served from; may be shared.
+    @ivar max_requests: as L{MAX_REQUESTS}, for this listener.
+    @ivar pending: the requests that are not finished when C{process_request} returns.
     """
 
     noisy = False
@@ -64,8 +69,9 @@ class DatagramServer(RequestServer, DatagramProtocol):
         **options: Any,
     ) -> None:
         """
-        @param admission: the networks requests are served from.  (Its caps are for
-            connections.)
+        @param admission: the networks requests are served from; by default all.  (Its caps
+            are for connections, and do nothing here.)
+        @param max_requests: the most requests under way at once.
         @param options: as L{RequestServer.__init__}.
         @raise ConfigurationError: C{max_requests} is less than 1.
         """
@@ -74,16 +80,17 @@ class DatagramServer(RequestServer, DatagramProtocol):
             raise ConfigurationError(f"max_requests: {max_requests} is less than 1")
         self.max_requests = max_requests
         self.admission = Admission() if admission is None else admission
-        #: Requests whose handlers take a while.
         self.pending: set[_PendingDatagram] = set()
-        self._arrivals: dict[int, Any] = {}
+        #: By the C{id} of a request that is being offered to a blocking handler, the
+        #: ancillary data that sends its answer from where it came to.
+        self._arrivals: dict[int, Ancillary] = {}
         self._seconds = self.reactor.seconds
         self._suspended = False
 
     @override
     def startProtocol(self) -> None:
         self._socket = self.transport.socket
-        self._answering = self.transport.answering()
+        self._make_reply = self.transport.reply_maker()
         self._suspended = False
         self._start_idle_timeout()
 
@@ -94,12 +101,12 @@ class DatagramServer(RequestServer, DatagramProtocol):
     # Override points that differ from those of streams
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Start serving the request; returns before it is served.  Reactor thread."""
+        """Start serving the request; return without waiting for its end. (reactor thread)"""
         if self.concurrency is not None:
             _BlockingDatagram(self, request, client_address).start()
             return
-        # A coroutine that does not wait is driven to its end right here, and nothing is
-        # made for it that only a waiting one needs.
+        # A coroutine that does not wait is driven to its end right here, without the
+        # objects that only a waiting one needs.
         statistics = self.statistics
         statistics.active += 1
         began = self._seconds()
@@ -110,27 +117,29 @@ class DatagramServer(RequestServer, DatagramProtocol):
         except StopIteration as end:
             self._account(request, client_address, began, end.value, end.value)
         except BaseException:
-            _log.failure("serving a request raised past its server's handle_error")
+            _handlers_log.failure("serving a request raised past its server's handle_error")
             self._account(request, client_address, began, Outcome.ERROR, Outcome.ERROR)
         else:
-            serving = _CoroutineDatagram(self, request, client_address, began)
-            serving.attach(coroutine, context, awaited)
+            pending = _CoroutineDatagram(self, request, client_address, began)
+            pending.attach(coroutine, context, awaited)
 
     def shutdown_request(self, request: Any) -> None:
-        """A packet has no output to end: L{close_request}.  Where the handler ran."""
+        """Call L{close_request}: a packet has no output to end. (handler's thread)"""
         self.close_request(request)
 
     def close_request(self, request: Any) -> None:
-        """A packet has nothing to close.  Where the handler ran."""
+        """Do nothing: the socket is the listener's. (handler's thread)"""
 
     # What the port calls
 
-    def received(self, data: bytes, address: Any, arrived_at: Any) -> bool:
+    def received(self, data: bytes, address: Any, arrived_at: Ancillary | None) -> bool:
         """
-        A packet has come.
+        A packet has come: offer it to the server.
 
-        @param arrived_at: what sends the answer from where it came to, or None.
-        @return: whether there may be more.
+        @param address: the client's, as a socket gives it.
+        @param arrived_at: the ancillary data that sends the answer from the address that
+            the packet came to; None to let the system choose.
+        @return: whether the port is to read on; if not, it has been stopped.
         """
         statistics = self.statistics
         statistics.accepted += 1
@@ -143,7 +152,7 @@ class DatagramServer(RequestServer, DatagramProtocol):
             statistics.refused["network"] += 1
             return True
         if self.concurrency is None:
-            request: Any = (data, self._answering(arrived_at))
+            request: Any = (data, self._make_reply(arrived_at))
         elif arrived_at is None:
             request = (data, self._socket)
         else:
@@ -166,7 +175,7 @@ class DatagramServer(RequestServer, DatagramProtocol):
     # Ends
 
     def suspend(self) -> None:
-        """Read no more packets."""
+        """Read no packets until L{resume}; they wait in the kernel's buffer."""
         self._suspended = True
         self.transport.stopReading()
 
@@ -178,26 +187,28 @@ class DatagramServer(RequestServer, DatagramProtocol):
 
     def drain(self) -> Deferred[None]:
         """
-        Let requests come to their end within the C{drain} deadline, then give them up.
-        Fires when all are gone.
+        Give the requests until the C{drain} deadline to finish, then abandon them.
+
+        @return: a Deferred that fires when no request is left.
         """
-        for serving in list(self.pending):
-            serving.drain()
+        for pending in list(self.pending):
+            pending.drain()
         return self.drained()
 
     def abort(self) -> None:
-        """Give all requests up now."""
-        for serving in list(self.pending):
-            serving.abandon()
+        """Abandon all requests now."""
+        for pending in list(self.pending):
+            pending.abandon()
 
     def _account(
         self, request: Any, client_address: Any, began: float, ended: Outcome, outcome: str
     ) -> None:
         """
-        A request is over.
+        Account for a request that is finished or abandoned.
 
-        @param ended: how its handler ended.
-        @param outcome: how the request did: that, or that a deadline expired.
+        @param began: when its handler began, by the reactor's clock.
+        @param ended: how its handler finished.
+        @param outcome: the same for the record, or the deadline that expired.
         """
         statistics = self.statistics
         if statistics.active >= self.max_requests and not self._suspended:
@@ -228,9 +239,10 @@ class DatagramServer(RequestServer, DatagramProtocol):
 
 class _PendingDatagram:
     """
-    One packet whose handler takes a while.
+    One packet whose handler waits, or runs on a thread or in a child.
 
-    @ivar began: when its handler began.
+    @ivar request: what the handler sees as C{self.request}.
+    @ivar began: when its handler began, by the reactor's clock.
     """
 
     def __init__(
@@ -246,28 +258,29 @@ class _PendingDatagram:
         server.pending.add(self)
 
     def drain(self) -> None:
-        """The service stops."""
-        self._timer_made().arm(Phase.DRAIN, self._server.deadlines.drain)
+        """Give the handler until the C{drain} deadline."""
+        self._need_timer().arm(Phase.DRAIN, self._server.deadlines.drain)
 
     def abandon(self) -> None:
-        """Wait for the handler no longer."""
+        """Count the request as failed, and its handler as one that will not end."""
         if not self._finished:
             self._server.statistics.abandoned += 1
             self._finish(Outcome.ERROR)
 
     def deadline_passed(self, phase: Phase) -> None:
-        """A deadline has passed: bring the request to an end."""
+        """A deadline has passed: make the handler finish."""
         raise NotImplementedError
 
     def _arm_deadlines(self) -> None:
-        """The handler waits, or runs elsewhere: keep its deadlines."""
+        """Arm the deadlines of a handler that waits, or has begun elsewhere."""
         deadlines = self._server.deadlines
         if deadlines.handle is not None or deadlines.lifetime is not None:
-            timer = self._timer_made()
+            timer = self._need_timer()
             timer.arm(Phase.HANDLE, deadlines.handle)
             timer.arm(Phase.LIFETIME, deadlines.lifetime)
 
-    def _timer_made(self) -> DeadlineTimer:
+    def _need_timer(self) -> DeadlineTimer:
+        """The request's timer, made when it is first needed."""
         if self._timer is None:
             self._timer = DeadlineTimer(self._server.reactor, self._deadline_passed)
         return self._timer
@@ -275,18 +288,18 @@ class _PendingDatagram:
     def _deadline_passed(self, phase: Phase) -> None:
         """The timer says that a deadline has passed."""
         if self._expired_phase is not None:
-            if phase is Phase.LIFETIME:
+            if phase is Phase.LIFETIME:  # armed below, for the second time
                 self.abandon()
             return
         self._expired_phase = phase
         self._server.statistics.expiries[phase] += 1
         _log.info("{peer}: the {phase} deadline expired", peer=self.client_address, phase=phase)
         # Nothing else arms this one by now.
-        self._timer_made().arm(Phase.LIFETIME, self._server.deadlines.abandon)
+        self._need_timer().arm(Phase.LIFETIME, self._server.deadlines.abandon)
         self.deadline_passed(phase)
 
     def _handler_finished(self, outcome: Outcome) -> None:
-        """The handler has come to its end."""
+        """The handler has finished, perhaps long after it was abandoned."""
         if self._finished:
             self._server.statistics.abandoned -= 1
         else:
@@ -308,10 +321,12 @@ class _PendingDatagram:
 
 
 class _CoroutineDatagram(_PendingDatagram):
-    """A coroutine that waits."""
+    """A packet whose handler is a coroutine that waits."""
 
-    def attach(self, coroutine: Any, context: Context, awaited: Any) -> None:
-        """It waits for C{awaited} now."""
+    def attach(
+        self, coroutine: Coroutine[Any, Any, Outcome], context: Context, awaited: Any
+    ) -> None:
+        """Go on with a coroutine that has been driven until it waits for C{awaited}."""
         self._arm_deadlines()
         self._task = Task(coroutine, self._ended, context=context)
         self._task.attach(awaited)
@@ -327,13 +342,15 @@ class _CoroutineDatagram(_PendingDatagram):
 
     def _ended(self, result: Any, error: BaseException | None) -> None:
         if error is not None:
-            _log.failure("serving a request raised past its server's handle_error", Failure(error))
+            _handlers_log.failure(
+                "serving a request raised past its server's handle_error", Failure(error)
+            )
         self._handler_finished(result if error is None else Outcome.ERROR)
 
 
 @implementer(IJob)
 class _BlockingDatagram(_PendingDatagram):
-    """A blocking handler on a thread or in a child."""
+    """A packet whose handler blocks, on a thread or in a child."""
 
     def __init__(self, server: DatagramServer, request: Any, client_address: Any) -> None:
         super().__init__(server, request, client_address, server.reactor.seconds())
@@ -341,11 +358,11 @@ class _BlockingDatagram(_PendingDatagram):
 
     @property
     def descriptors(self) -> tuple[int]:
-        """A child answers through the listener's own socket."""
+        """The listener's own socket, by which a child answers."""
         return (self.request[1].fileno(),)
 
     def start(self) -> None:
-        """Start serving, or wait for a worker."""
+        """Give the request to a worker, or let it wait for one."""
         self._server.statistics.active += 1
         concurrency = self._server.concurrency
         assert concurrency is not None
@@ -356,19 +373,19 @@ class _BlockingDatagram(_PendingDatagram):
         self._arm_deadlines()
 
     def serve(self) -> Outcome:
-        """Runs on the worker thread or in the child."""
-        serving = self.request[1].serving
-        serving.arrived_at = self._arrived_at
+        """Serve the packet, with the socket answering from where it came to. (worker thread)"""
+        replying = self.request[1].replying
+        replying.arrived_at = self._arrived_at
         try:
             return serve(self._server, self.request, self.client_address)
         finally:
-            serving.arrived_at = None
+            replying.arrived_at = None
 
     def runs_long(self) -> None:
-        """Nothing depends on it."""
+        """Do nothing: a long request is served like a short one."""
 
     def forked(self) -> None:
-        """The parent keeps nothing of a packet."""
+        """Do nothing: the parent keeps no copy of a packet that it could close."""
 
     def ended(self, outcome: Outcome) -> None:
         self._handler_finished(outcome)

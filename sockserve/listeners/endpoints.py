@@ -1,8 +1,8 @@
 """
-Descriptions: what C{--listen} and C{from_description} name, as endpoints and ports.
+Endpoints and ports, made from the descriptions given to C{--listen} and C{from_description}.
 
-This room owns the forms that Twisted has not (C{udp:}, C{udp6:}, C{unixgram:}, C{fd:})
-and one clear message for each that cannot be.  It must not know services.
+This room owns the forms of description that Twisted does not have (C{udp:}, C{udp6:},
+C{unixgram:}, C{fd:}), and one clear message for each mistake.  It must not know services.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from typing import Any
 
 from OpenSSL.SSL import Error as SSLError
 from twisted.internet import endpoints
 from twisted.internet.abstract import isIPv6Address
 from twisted.internet.error import InvalidAddressError
-from twisted.internet.interfaces import IAddress, IStreamServerEndpointStringParser
+from twisted.internet.interfaces import (
+    IAddress,
+    IStreamServerEndpoint,
+    IStreamServerEndpointStringParser,
+)
 from twisted.plugin import getPlugins
 
 from sockserve.core.messages import nearest, one_line
@@ -27,11 +30,13 @@ from sockserve.listeners.proxy_protocol import ProxyEndpoint
 
 __all__ = ["datagram_port", "is_datagram_description", "stream_endpoint"]
 
+#: How the descriptions of datagram listeners are written, by kind.
 _FORMS = {
     "udp": "udp:PORT[:interface=ADDRESS]",
     "udp6": "udp6:PORT[:interface=ADDRESS]",
     "unixgram": "unixgram:PATH[:mode=OCTAL]",
 }
+#: How those of stream listeners are written.
 _STREAM_FORMS = {
     "tcp": "tcp:PORT[:interface=ADDRESS][:backlog=NUMBER]",
     "tcp6": "tcp6:PORT[:interface=ADDRESS][:backlog=NUMBER]",
@@ -40,9 +45,10 @@ _STREAM_FORMS = {
     "tls": "tls:PORT:DIRECTORY[:interface=ADDRESS]",
     "systemd": "systemd:domain=INET:name=NAME",
 }
-_OURS = ("fd", "haproxy")
-#: The kinds that Twisted has built in; others are plugins.
-_TWISTEDS = ("tcp", "unix", "ssl")
+#: The kinds of stream listener that this room adds.
+_OWN_KINDS = ("fd", "haproxy")
+#: The kinds that are built into Twisted; its others are plugins.
+_TWISTED_KINDS = ("tcp", "unix", "ssl")
 
 
 def is_datagram_description(description: str) -> bool:
@@ -50,17 +56,23 @@ def is_datagram_description(description: str) -> bool:
     return description.partition(":")[0] in _FORMS
 
 
-def _parsed(description: str) -> tuple[list[str], dict[str, str]]:
+def _parse(description: str) -> tuple[list[str], dict[str, str]]:
+    """Split a description into its arguments, kind first, and its C{name=value} words."""
     # Twisted's own quoting rules; the function has had this name since 10.2.
     return endpoints._parse(description)  # type: ignore[no-any-return]
 
 
-def stream_endpoint(reactor: Any, description: str, trusted: Callable[[IAddress], bool]) -> Any:
+def stream_endpoint(
+    reactor: object, description: str, trusted: Callable[[IAddress], bool]
+) -> IStreamServerEndpoint:
     """
-    A stream server endpoint: any of Twisted's descriptions, C{fd:NUMBER} for a listening
-    socket this process was started with, and C{haproxy:} before any of them.
+    Make the stream server endpoint that C{description} names: any that Twisted knows,
+    C{fd:NUMBER} for a listening socket that this process was started with, or C{haproxy:}
+    followed by any of these.
 
-    @raise ConfigurationError: it is none of these.
+    @param trusted: whether a PROXY header from an address is believed.
+    @raise ConfigurationError: C{description} is none of these, or names something that
+        does not exist.
     """
     kind, _, rest = description.partition(":")
     if kind in _FORMS:
@@ -76,17 +88,19 @@ def stream_endpoint(reactor: Any, description: str, trusted: Callable[[IAddress]
     if kind == "fd":
         return _inherited_socket(reactor, description, rest)
     _check_kind(description, kind)
-    twisteds = _tls_description(description) if kind == "tls" else description
+    if kind == "tls":
+        for_twisted = _tls_description(description)
+    else:
+        for_twisted = description
     try:
-        return endpoints.serverFromString(reactor, twisteds)
+        endpoint: IStreamServerEndpoint = endpoints.serverFromString(reactor, for_twisted)
     except Exception as error:  # each kind's parser raises what it likes
-        raise ConfigurationError(
-            f"listen {description!r}: {_what_is_wrong(kind, error)}"
-        ) from error
+        raise ConfigurationError(f"listen {description!r}: {_explain(kind, error)}") from error
+    return endpoint
 
 
-def _what_is_wrong(kind: str, error: Exception) -> str:
-    """What a parser of Twisted's means by an error."""
+def _explain(kind: str, error: Exception) -> str:
+    """Say in words what an error of one of Twisted's parsers means."""
     form = f"; write {_STREAM_FORMS[kind]}" if kind in _STREAM_FORMS else ""
     if isinstance(error, TypeError):
         return f"a word is missing, or unknown{form}"
@@ -101,9 +115,13 @@ def _what_is_wrong(kind: str, error: Exception) -> str:
 
 
 def _check_kind(description: str, kind: str) -> None:
-    """A hint at what was meant, for the kinds everybody has."""
+    """
+    Check that there is such a kind of description.
+
+    @raise ConfigurationError: there is none; the message names the nearest.
+    """
     plugins = {plugin.prefix for plugin in getPlugins(IStreamServerEndpointStringParser)}
-    known = {*_FORMS, *_OURS, *_TWISTEDS, *plugins}
+    known = {*_FORMS, *_OWN_KINDS, *_TWISTED_KINDS, *plugins}
     if kind.lower() not in {name.lower() for name in known}:
         raise ConfigurationError(
             f"listen {description!r}: unknown kind {kind!r}{nearest(kind, known)}"
@@ -112,11 +130,13 @@ def _check_kind(description: str, kind: str) -> None:
 
 def _tls_description(description: str) -> str:
     """
-    C{tls:PORT:DIRECTORY} or Twisted's C{tls:DIRECTORY:PORT}, where the directory has
-    PEM files with certificates and keys; checked, because Twisted looks at them only
-    when a client comes.
+    Rewrite C{tls:PORT:DIRECTORY} as Twisted's C{tls:DIRECTORY:PORT}, which is accepted
+    too, and check the directory's PEM files: Twisted looks at them only when a client
+    comes.
+
+    @raise ConfigurationError: there is no certificate or no private key in them.
     """
-    (_, *arguments), words = _parsed(description)
+    (_, *arguments), words = _parse(description)
     if len(arguments) == 2 and arguments[0].isdigit():
         arguments.reverse()
     directory = words.get("path") or (arguments[0] if arguments else "")
@@ -137,17 +157,18 @@ def _tls_description(description: str) -> str:
         ) from None
     if not pems:
         raise ConfigurationError(f"listen {description!r}: no *.pem file in {directory!r}")
-    for what in ("certificate", "private key"):
-        if what.upper().encode() + b"-----" not in contents:
-            raise ConfigurationError(f"listen {description!r}: no {what} in {directory!r}")
+    for part in ("certificate", "private key"):
+        if part.upper().encode() + b"-----" not in contents:
+            raise ConfigurationError(f"listen {description!r}: no {part} in {directory!r}")
     quoted = [endpoints.quoteStringArgument(argument) for argument in arguments]
     quoted += [f"{name}={endpoints.quoteStringArgument(value)}" for name, value in words.items()]
     return ":".join(["tls", *quoted])
 
 
 def _inherited_socket(
-    reactor: Any, description: str, number: str
+    reactor: object, description: str, number: str
 ) -> endpoints.AdoptedStreamServerEndpoint:
+    """Make the endpoint of a listening socket that this process was started with."""
     try:
         descriptor = os.dup(int(number))
         try:
@@ -169,14 +190,17 @@ def _inherited_socket(
     return endpoints.AdoptedStreamServerEndpoint(reactor, int(number), family)
 
 
-def datagram_port(reactor: Any, description: str, server: DatagramServer) -> Any:
+def datagram_port(
+    reactor: object, description: str, server: DatagramServer
+) -> UDPPort | UNIXDatagramPort:
     """
-    The port C{udp:PORT[:interface=…]}, C{udp6:PORT[:interface=…]} or
-    C{unixgram:PATH[:mode=…]} names, not listening yet.
+    Make the port that C{udp:PORT[:interface=…]}, C{udp6:PORT[:interface=…]} or
+    C{unixgram:PATH[:mode=…]} names; it does not listen yet.
 
-    @raise ConfigurationError: the description is none of these.
+    @param server: what the port's packets go to.
+    @raise ConfigurationError: C{description} is none of these.
     """
-    (kind, *arguments), words = _parsed(description)
+    (kind, *arguments), words = _parse(description)
     form = _FORMS[kind]
     try:
         if len(arguments) != 1 or not arguments[0]:
@@ -185,10 +209,12 @@ def datagram_port(reactor: Any, description: str, server: DatagramServer) -> Any
         size = server.max_packet_size
         if kind == "unixgram":
             mode = _integer("mode", words.pop("mode", "666"), 8)
-            port: Any = UNIXDatagramPort(address, server, size, mode, reactor)
+            port: UDPPort | UNIXDatagramPort = UNIXDatagramPort(
+                address, server, size, mode, reactor
+            )
         else:
-            anywhere = "" if kind == "udp" else "::"
-            interface = words.pop("interface", anywhere)
+            all_interfaces = "" if kind == "udp" else "::"
+            interface = words.pop("interface", all_interfaces)
             if kind == "udp6" and not isIPv6Address(interface):
                 raise ValueError(f"{interface!r} is not an IPv6 address")
             number = _integer("port", address, 10)

@@ -1,12 +1,13 @@
 """
 The gate: a listening socket that accepts no more connections than are admitted.
 
-This room owns when a port accepts.  It must not know who is admitted
-(L{sockserve.core.admission}), protocols or handlers.  (reactor thread)
+This room owns when a port accepts.  It must not know which clients are admitted
+(L{sockserve.core.admission}), protocols or handlers.
 
-Over C{max_connections} nobody is accepted and dropped: accepting stops, later clients
+Over C{max_connections} no client is accepted and dropped: accepting stops, later clients
 wait in the kernel's queue, and accepting goes on when a connection ends.  The same
-happens for a while when the process runs out of descriptors.
+happens for L{ACCEPT_RETRY_SECONDS} when the process runs out of descriptors.
+(reactor thread)
 """
 
 from __future__ import annotations
@@ -16,18 +17,22 @@ from collections.abc import Callable
 from errno import EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errorcode
 from typing import Any
 
+from twisted.internet import tcp
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
 from sockserve.core.admission import Admission
+from sockserve.core.logs import Topic, logger
 
 __all__ = ["Gate"]
 
-#: How long to wait before accepting again when there was no descriptor to accept
-#: with.  0.1: ranch's C{ranch_acceptor}.
+_log = logger(Topic.LISTENERS)
+
+#: The pause before accepting again when there was no descriptor to accept with.  0.1:
+#: ranch's C{ranch_acceptor}.
 ACCEPT_RETRY_SECONDS = 0.1
 
-#: A lack of descriptors that comes back within so many seconds is still the same one.
+#: A lack of descriptors that comes back sooner than this is still the same one, and is not
+#: logged again.
 CALM_SECONDS = 1.0
 
 _OUT_OF_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
@@ -35,33 +40,33 @@ _OUT_OF_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
 
 class Gate:
     """
-    Stands between a listening port of Twisted's and its socket: it decides, before a
-    connection is taken from the kernel, whether one may be.
+    A guard between one of Twisted's listening ports and its socket: it decides whether the
+    next connection may be taken from the kernel.
 
-    It replaces the port's socket by one whose C{accept} asks; Twisted's own answer to
-    having no descriptor is to accept and drop.
-
-    @param port: the C{IListeningPort} of a stream endpoint.
-    @param clock: for retrying.
-    @param refused: called with C{"descriptors"} each time accepting stops for want of
-        descriptors.
+    It replaces the port's socket by one whose C{accept} asks the gate.  (Twisted itself
+    accepts and drops connections when there are no descriptors.)
     """
-
-    _log = Logger()
 
     def __init__(
         self,
-        port: Any,
+        port: tcp.Port,
         admission: Admission,
         clock: IReactorTime,
         refused: Callable[[str], object],
     ) -> None:
+        """
+        @param port: the port of a stream endpoint, TCP or UNIX.
+        @param admission: the caps; it reopens the gate when a connection ends.
+        @param clock: for retrying.
+        @param refused: called with C{"descriptors"} each time accepting stops for want of
+            descriptors.
+        """
         self._port = port
         self._admission = admission
         self._clock = clock
         self._refused = refused
         self._retry: IDelayedCall | None = None
-        self._complained = False
+        self._shortage_logged = False
         self._exhausted_at = 0.0
         listening = port.socket
         gated = _GatedSocket(
@@ -70,30 +75,33 @@ class Gate:
         gated.setblocking(False)
         gated.gate = self
         port.socket = gated
-        port.fileno = gated.fileno
+        port.fileno = gated.fileno  # type: ignore[method-assign]
         admission.gates.add(self)
 
     def may_accept(self) -> bool:
-        """Whether to take one more; stops the port when not."""
+        """Whether one more connection may be accepted; if not, the port stops reading."""
         if self._admission.full():
             self._port.stopReading()
-            self.caught_up()
+            self.queue_emptied()
             return False
         return True
 
-    def caught_up(self) -> None:
-        """Nobody waits for a descriptor: if that lasts, the next complaint is a new one."""
-        if self._complained and self._clock.seconds() - self._exhausted_at >= CALM_SECONDS:
-            self._complained = False
+    def queue_emptied(self) -> None:
+        """
+        No client waits for a descriptor: if that has been so for L{CALM_SECONDS}, the next
+        shortage is a new one.
+        """
+        if self._shortage_logged and self._clock.seconds() - self._exhausted_at >= CALM_SECONDS:
+            self._shortage_logged = False
 
-    def exhausted(self, error: OSError) -> None:
-        """There was nothing to accept with: stop, and try again soon."""
+    def descriptors_exhausted(self, error: OSError) -> None:
+        """There was no descriptor to accept with: stop accepting, and try again soon."""
         self._port.stopReading()
         self._refused("descriptors")
         self._exhausted_at = self._clock.seconds()
-        if not self._complained:
-            self._complained = True
-            self._log.error(
+        if not self._shortage_logged:
+            self._shortage_logged = True
+            _log.error(
                 "cannot accept connections ({error}), which wait; trying again every"
                 " {seconds} s; raise the limit of open files (ulimit -n) or lower"
                 " max-connections",
@@ -104,8 +112,9 @@ class Gate:
             self._retry = self._clock.callLater(ACCEPT_RETRY_SECONDS, self._try_again)
 
     def reopen(self) -> None:
-        """There may be room again."""
-        if self._retry is None and not self._port.disconnecting and self._port.connected:
+        """Accept again, unless the gate waits for descriptors or the port has closed."""
+        is_listening = self._port.connected and not self._port.disconnecting
+        if is_listening and self._retry is None:
             self._port.startReading()
 
     def suspend(self) -> None:
@@ -119,7 +128,7 @@ class Gate:
         self._try_again()
 
     def close(self) -> None:
-        """The port stops listening."""
+        """Let go of the port, which stops listening."""
         self._admission.gates.discard(self)
         if self._retry is not None:
             self._retry.cancel()
@@ -145,8 +154,8 @@ class _GatedSocket(socket.socket):
             return super().accept()
         except OSError as error:
             if error.errno in _OUT_OF_RESOURCES:
-                self.gate.exhausted(error)
+                self.gate.descriptors_exhausted(error)
                 raise BlockingIOError(EAGAIN, "no descriptor to accept with") from error
             if isinstance(error, BlockingIOError):
-                self.gate.caught_up()
+                self.gate.queue_emptied()
             raise

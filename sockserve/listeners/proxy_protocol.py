@@ -1,9 +1,10 @@
 """
-Proxying: stream connections that begin with a PROXY header.
+The PROXY protocol: stream connections that begin with a header of a proxy's.
 
-This room owns one difference from Twisted's wrapper: it says when the header is
-through, so that a server may speak first, and passes half-closes on.  It must not
-know handlers.
+This room owns the differences from Twisted's wrapper: it tells when the header has been
+read, so that a server may speak first, and passes half-closes on.  It must not know
+handlers.
+(reactor thread)
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from twisted.internet.interfaces import (
     IAddress,
     IHalfCloseableProtocol,
     IHandshakeListener,
+    IProtocolFactory,
     IProtocolNegotiationFactory,
     IStreamServerEndpoint,
 )
@@ -29,25 +31,28 @@ from zope.interface import Interface, implementer
 
 __all__ = ["IProxyHeaderListener", "ProxyEndpoint", "ProxyProtocol"]
 
-#: How many bytes Twisted needs to see which version of a header begins.
-_V1_SHOWS = 8
-_V2_SHOWS = 16
+#: How many bytes Twisted needs to tell which version of a header begins.
+_V1_BYTES = 8
+_V2_BYTES = 16
 
 
 class IProxyHeaderListener(Interface):
-    """A protocol that wants to know when the PROXY header before it is through."""
+    """A protocol that is told when the PROXY header before it has been read."""
 
     def proxy_header_received() -> None:
-        """The transport's C{getPeer} and C{getHost} tell the truth from now on."""
+        """The header has been read: C{getPeer} and C{getHost} tell the truth from now on."""
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener)
 class ProxyProtocol(HAProxyProtocolWrapper):
     """
-    Twisted's public C{proxyEndpoint} makes wrappers that pass a header on silently;
-    theirs is the parser, from a module that has had this name since 17.1.
+    The protocol between a transport and one that follows a PROXY header.
+
+    (The wrappers of Twisted's public C{proxyEndpoint} do not tell when a header has been
+    read.  The parser is theirs, from a module that has had this name since 17.1.)
     """
 
+    #: What has come while it does not show the version yet.
     _first = b""
 
     @override
@@ -59,15 +64,15 @@ class ProxyProtocol(HAProxyProtocolWrapper):
             # The base class closes where the first piece does not show the version.
             data = self._first = self._first + data
             if data.startswith(V1Parser.PROXYSTR[: len(data)]):
-                if len(data) < _V1_SHOWS:
+                if len(data) < _V1_BYTES:
                     return
                 self._parser = _Version1Parser()
-            elif data.startswith(V2Parser.PREFIX[: len(data)]) and len(data) < _V2_SHOWS:
+            elif data.startswith(V2Parser.PREFIX[: len(data)]) and len(data) < _V2_BYTES:
                 return
         protocol: Any = self.wrappedProtocol
         # The header's last bytes and the first of the content may come together; the
         # listener must hear of the header first.
-        self.wrappedProtocol = behind = _Behind()  # type: ignore[assignment]
+        self.wrappedProtocol = behind = _Remainder()  # type: ignore[assignment]
         try:
             super().dataReceived(data)
         finally:
@@ -79,7 +84,7 @@ class ProxyProtocol(HAProxyProtocolWrapper):
                 protocol.dataReceived(behind.data)
 
     def readConnectionLost(self) -> None:
-        """The client has ended its side: pass it on."""
+        """The client has ended its side: tell the wrapped protocol."""
         half_closeable = IHalfCloseableProtocol(self.wrappedProtocol, None)
         if half_closeable is not None and self._proxyInfo is not None:
             half_closeable.readConnectionLost()
@@ -87,20 +92,23 @@ class ProxyProtocol(HAProxyProtocolWrapper):
             self.loseConnection()
 
     def handshakeCompleted(self) -> None:
-        """TLS is through."""
-        # TLS below the header is through before it; only TLS begun later is news.
+        """A TLS handshake is complete: tell the wrapped protocol if it began TLS itself."""
+        # TLS below the header is complete before it.
         if self._proxyInfo is not None and IHandshakeListener.providedBy(self.wrappedProtocol):
             self.wrappedProtocol.handshakeCompleted()
 
     def writeConnectionLost(self) -> None:
-        """This side is ended: pass it on."""
+        """This side's output has ended: tell the wrapped protocol."""
         half_closeable = IHalfCloseableProtocol(self.wrappedProtocol, None)
         if half_closeable is not None:
             half_closeable.writeConnectionLost()
 
 
 class _Version1Parser(V1Parser):
-    """Adds what the specification allows and checks what Twisted's parser does not."""
+    """
+    The parser of the header's version 1, which also takes C{PROXY UNKNOWN} without addresses
+    (the specification allows it), and refuses addresses that are none.
+    """
 
     @classmethod
     @override
@@ -117,8 +125,8 @@ class _Version1Parser(V1Parser):
         return info
 
 
-class _Behind:
-    """What came behind the header in the same piece."""
+class _Remainder:
+    """A protocol that keeps the bytes which came after the header in the same piece."""
 
     data = b""
 
@@ -126,22 +134,22 @@ class _Behind:
         self.data = data
 
     def connectionLost(self, reason: Failure) -> None:
-        """Cannot come while data is being received."""
+        """Do nothing: it cannot come while data is being received."""
 
 
 @implementer(IProtocolNegotiationFactory)
 class _ProxyFactory(HAProxyWrappingFactory):
-    """Drops clients that are not trusted proxies."""
+    """The factory of connections with a header: it drops clients that are not trusted."""
 
     noisy = False
     protocol: type[HAProxyProtocolWrapper] = ProxyProtocol
 
-    def __init__(self, factory: Any, trusted: Callable[[IAddress], bool]) -> None:
+    def __init__(self, factory: IProtocolFactory, trusted: Callable[[IAddress], bool]) -> None:
         super().__init__(factory)
         self._trusted = trusted
 
     def acceptableProtocols(self) -> list[bytes]:
-        """What the factory behind agrees to."""
+        """The protocols that the wrapped factory agrees to in a TLS handshake (ALPN)."""
         negotiating = IProtocolNegotiationFactory(self.wrappedFactory, None)
         return [] if negotiating is None else negotiating.acceptableProtocols()
 
@@ -157,14 +165,25 @@ class ProxyEndpoint:
     """
     An endpoint whose clients all begin with a PROXY header.
 
-    @param trusted: whether a header from that address is believed; whoever is not is
-        dropped, for without the header nothing it says makes sense.
+    A client that is not trusted is dropped: its bytes begin with a header, which cannot be
+    read as anything else.
     """
 
-    def __init__(self, endpoint: Any, trusted: Callable[[IAddress], bool]) -> None:
+    def __init__(
+        self, endpoint: IStreamServerEndpoint, trusted: Callable[[IAddress], bool]
+    ) -> None:
+        """
+        @param endpoint: the endpoint to listen on.
+        @param trusted: whether a header from that address is believed.
+        """
         self._endpoint = endpoint
         self._trusted = trusted
 
-    def listen(self, factory: Any) -> Any:
-        """Listen; fires with the C{IListeningPort}."""
+    def listen(self, factory: IProtocolFactory) -> Any:
+        """
+        Listen.
+
+        @return: a Deferred that fires with the C{IListeningPort}, or fails as the
+            endpoint's does.
+        """
         return self._endpoint.listen(_ProxyFactory(factory, self._trusted))

@@ -1,9 +1,8 @@
 """
-The server object: what a handler sees as C{self.server}.
+The server object that a handler sees as C{self.server}, whatever kind of request it serves.
 
-This room owns the override points of C{socketserver.BaseServer} with their defaults,
-and what a server of any kind of request has: its handler, deadlines, workers and
-counters.  It must not know transports.
+This room owns the override points of C{socketserver.BaseServer} with their defaults, and
+the handler, deadlines, workers and counters of a server.  It must not know transports.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from functools import cached_property
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
-from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_kind, unwrap
 from sockserve.core.lifecycle import run_handler, run_handler_coroutine
+from sockserve.core.logs import Topic, logger
 from sockserve.core.statistics import ListenerStatistics, RequestRecord
 from sockserve.executors.fork import ForkExecutor
 from sockserve.executors.threads import ThreadExecutor
@@ -40,44 +39,51 @@ from sockserve.sockets.lending import peer_is_gone
 
 __all__ = ["RequestServer"]
 
-_log = Logger()
+_log = logger(Topic.HANDLERS)
 
-#: How many threads wait for the disk, at most.  10: the size of Twisted's own pool, which
-#: this one is not: name look-ups need not wait for a disk that is gone.
+#: The most threads that wait for the disk.  10: the size of Twisted's own pool.  That pool is
+#: not used, so that name look-ups need not wait for a disk that hangs.
 DISK_THREADS = 10
 
 # Looked up once (see L{sockserve.core.lifecycle}).
 _ERROR = Outcome.ERROR
 
-#: How a peer's bad manners look to a handler.
+#: The errors that a handler sees when its peer is slow or breaks the protocol.
 _PEER_ERRORS = (DeadlineExpired, IncompleteReadError, LimitOverrunError, PeerError)
 
 
 def _is_of_a_connection(error: BaseException) -> bool:
-    """Whether a system call on a connection that is no more raises it."""
+    """Whether C{error} is one that the system raises for a connection that is lost."""
     return isinstance(error, ConnectionError) or (
         isinstance(error, OSError) and error.errno in (ENOTCONN, ESHUTDOWN)
     )
 
 
 def _has_timeout(request: Any) -> bool:
-    """Whether a blocking handler has asked for C{TimeoutError} on its connection."""
+    """Whether a blocking handler has set a timeout on its socket."""
     return isinstance(request, socket.socket) and bool(request.gettimeout())
 
 
 @implementer(IRequestServer)
 class RequestServer:
     """
-    What stream and datagram servers share.  Override any of the methods under
-    I{Override points}; they are called as C{socketserver} calls them, on the reactor
-    thread or where the handler runs, as each says.
+    The part of a server object that stream and datagram servers share.
 
-    @ivar server_address: what is listened on, as C{socket.getsockname()} gives it; set
-        when listening starts.
-    @ivar address_family: likewise, C{socket.AF_INET} and so on.
+    Override any of the methods under I{Override points}; they are called as
+    C{socketserver} calls them, on the thread that each names.
+
+    @ivar RequestHandlerClass: called with (request, client_address, server) for each
+        request.
+    @ivar kind: how the handler is served.
+    @ivar reactor: the reactor, or a clock that stands for one.
+    @ivar deadlines: the seconds that each phase of a request may last.
+    @ivar concurrency: the executor of blocking handlers; None for a coroutine handler.
+    @ivar server_address: the address listened on, as C{socket.getsockname()} gives it;
+        None until listening starts.
+    @ivar address_family: its family, C{socket.AF_INET} and so on; set with it.
     @ivar statistics: the listener's counters.
-    @ivar observers: each is called with the L{RequestRecord} of every request that has
-        ended.  Reactor thread.
+    @ivar observers: called with the L{RequestRecord} of each request that has ended, on
+        the reactor thread.
     @cvar timeout: seconds without a request after which L{handle_timeout} is called;
         None for never.
     @cvar request_queue_size: the C{listen} backlog; None for the endpoint's own.
@@ -92,16 +98,18 @@ class RequestServer:
         self,
         RequestHandlerClass: Callable[..., Any],
         *,
-        reactor: Any,
+        reactor: IReactorTime,
         deadlines: Deadlines | None = None,
         concurrency: IExecutor | None = None,
     ) -> None:
         """
         @param RequestHandlerClass: a handler class of sockserve's or the stdlib's, or
             any callable that makes a handler.
-        @param reactor: where requests and deadlines run.
-        @param concurrency: where blocking handlers run; by default threads.
-        @raise ConfigurationError: the handler cannot be served so.
+        @param reactor: the reactor that requests and deadlines run on.
+        @param deadlines: by default L{Deadlines}'s own.
+        @param concurrency: the executor of blocking handlers; by default threads.
+        @raise ConfigurationError: the handler's class mixes coroutines and blocking
+            methods, or is a coroutine handler and C{concurrency} is given.
         """
         self.RequestHandlerClass = RequestHandlerClass
         cls = unwrap(RequestHandlerClass)
@@ -112,7 +120,8 @@ class RequestServer:
                 f"handler {self.handler_name}: handle is async def, so it runs on the reactor"
                 " and takes no concurrency; leave that out, or write handle without async"
             )
-        self.reactor = reactor
+        # A clock is enough for coroutines; threads also need its callFromThread.
+        self.reactor: Any = reactor
         self.deadlines = Deadlines() if deadlines is None else deadlines
         if concurrency is None and not self.kind.is_coroutine:
             concurrency = ThreadExecutor(reactor)
@@ -127,21 +136,27 @@ class RequestServer:
 
     @property
     def handler_name(self) -> str:
-        """The handler's name, for people."""
+        """The name of the handler's class, for logs and messages."""
         return self._handler_name
 
     # Override points
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Whether the request may be served.  Reactor thread."""
+        """Whether the request may be served; by default yes. (reactor thread)"""
         return True
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Start serving the request; returns before it is served.  Reactor thread."""
+        """Start serving the request; return without waiting for its end. (reactor thread)"""
         raise NotImplementedError
 
     def finish_request(self, request: Any, client_address: Any) -> Any:
-        """Make the handler and let it serve.  Where the handler runs."""
+        """
+        Make the handler and let it serve the request.
+
+        @return: for a coroutine handler an awaitable, which ends when the handler does.
+
+        (handler's thread)
+        """
         handler = self.RequestHandlerClass(request, client_address, self)
         if self.kind.is_coroutine:
             return run_handler_coroutine(handler)
@@ -151,9 +166,8 @@ class RequestServer:
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """
-        Log the exception being handled and go on: as an error, with its traceback, or
-        as information when L{outcome_of} puts it down to the client.  Where the handler
-        ran.
+        Log the exception being handled: as an error with its traceback, or as information
+        when L{outcome_of} puts it down to the client. (handler's thread)
         """
         failure = Failure()
         assert failure.value is not None
@@ -180,10 +194,13 @@ class RequestServer:
             )
 
     def handle_timeout(self) -> None:
-        """No request has come for C{timeout} seconds.  Reactor thread."""
+        """
+        Called each time that no request has come for C{timeout} seconds; by default does
+        nothing. (reactor thread)
+        """
 
     def shutdown_request(self, request: Any) -> None:
-        """End the request's output, then close it.  Where the handler ran."""
+        """End the request's output, then call L{close_request}. (handler's thread)"""
         try:
             request.shutdown(socket.SHUT_WR)
         except OSError:  # the client may have gone already
@@ -191,60 +208,77 @@ class RequestServer:
         self.close_request(request)
 
     def close_request(self, request: Any) -> None:
-        """Close the request.  Where the handler ran; with C{fork} in the parent too."""
+        """
+        Close the request; with C{fork} in the child and in the parent too.
+        (handler's thread)
+        """
         request.close()
 
     # For handlers and services
 
     @cached_property
     def disk(self) -> ThreadExecutor:
-        """Threads for what waits for the disk: L{ThreadExecutor.call}."""
+        """The threads for calls that wait for the disk, by L{ThreadExecutor.call}."""
         return ThreadExecutor(self.reactor, DISK_THREADS)
 
     def release_workers(self) -> Deferred[Any]:
-        """Let go of idle workers; fires when those are gone."""
+        """
+        End the idle workers.
+
+        @return: a Deferred that fires when those are gone.
+
+        (reactor thread)
+        """
         pools = [self.concurrency, self.__dict__.get("disk")]
         return DeferredList([pool.stop() for pool in pools if pool is not None])
 
-    # For the sources of requests
+    # For the sources of requests (reactor thread, but where a method says otherwise)
 
     def descriptors(self) -> Iterator[int]:
-        """What is open for the server in this process; a child closes it."""
+        """The descriptors that are open for the server here, and that a child closes."""
         yield from ()
 
     def count_refusal(self, reason: str) -> None:
-        """Something could not or may not be served."""
+        """Count a connection or request that is not served, under C{reason}."""
         self.statistics.refused[reason] += 1
 
     def count_request(self, outcome: Outcome) -> None:
-        """A handler has come to its end."""
+        """Count a request whose handler has finished."""
         self.statistics.requests += 1
         if outcome is _ERROR:
             self.statistics.errors += 1
 
     def outcome_of(self, request: Any, error: BaseException) -> Outcome:
         """
-        What C{error}, which a handler has just raised, amounts to: a client that went
-        away or was too slow is no error of this side's.  Where the handler ran.
+        The outcome of a request whose handler has just raised C{error}.
+
+        @return: L{Outcome.LOST} when the client is the cause, else L{Outcome.ERROR}.
+
+        (handler's thread)
         """
-        peers = (
-            isinstance(error, _PEER_ERRORS)
-            or (isinstance(error, TimeoutError) and _has_timeout(request))
-            or (_is_of_a_connection(error) and self._peer_is_gone(request))
-        )
-        return Outcome.LOST if peers else Outcome.ERROR
+        # The client is the cause when:
+        # 1. it was too slow for a deadline, or broke the protocol;
+        is_peers_fault = isinstance(error, _PEER_ERRORS)
+        # 2. it was too slow for a timeout that the handler has set on its socket;
+        was_too_slow = isinstance(error, TimeoutError) and _has_timeout(request)
+        # 3. a system call failed for want of a connection, and the client has gone.
+        if is_peers_fault or was_too_slow:
+            return Outcome.LOST
+        if _is_of_a_connection(error) and self._peer_is_gone(request):
+            return Outcome.LOST
+        return Outcome.ERROR
 
     def _peer_is_gone(self, request: Any) -> bool:
         return peer_is_gone(request)
 
     def request_accepted(self) -> None:
-        """A request has come."""
+        """A connection or datagram has come: count it, and restart L{timeout}."""
         self.statistics.accepted += 1
         if self._idle_call is not None:
             self._reset_idle_timeout()
 
     def _reset_idle_timeout(self) -> None:
-        """There is no silence."""
+        """A request has come: wait L{timeout} seconds from now."""
         if self._idle_call is not None:
             self._idle_call.reset(self.timeout or 0)
 
@@ -264,10 +298,10 @@ class RequestServer:
 
     def request_finished(self, record: RequestRecord, observed: bool = True) -> None:
         """
-        A request is over, and nothing of it is left.
+        Account for a connection or datagram of which nothing is left.
 
-        @param observed: whether the observers hear of it; not, when they have heard of
-            each of several requests of a connection.
+        @param observed: whether to tell the observers; false when they have been told of
+            each request of the connection by itself.
         """
         self.statistics.record(record)
         if observed:
@@ -275,7 +309,7 @@ class RequestServer:
         self._check_drained()
 
     def observe(self, record: RequestRecord) -> None:
-        """Tell the observers."""
+        """Call each observer with C{record}; one that raises is logged."""
         for observer in self.observers:
             try:
                 observer(record)
@@ -288,11 +322,15 @@ class RequestServer:
             drained.callback(None)
 
     def idle(self) -> bool:
-        """Whether no request is open."""
+        """Whether no connection or datagram is open."""
         return self.statistics.active == 0
 
     def drained(self) -> Deferred[None]:
-        """Fires when no request is open any more."""
+        """
+        Wait for the end of all that is open.
+
+        @return: a Deferred that fires when L{idle} holds.
+        """
         if self.idle():
             return succeed(None)
         if self._drained is None:

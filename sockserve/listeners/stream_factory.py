@@ -17,42 +17,42 @@ from twisted.internet.interfaces import (
     IProtocolNegotiationFactory,
 )
 from twisted.internet.protocol import ServerFactory
-from twisted.logger import Logger
 from typing_extensions import override
 from zope.interface import implementer
 
 from sockserve.core.admission import Admission, Network
-from sockserve.core.handler_kinds import HandlerKind, provides, unwrap
+from sockserve.core.handler_kinds import HandlerKind, unwrap
 from sockserve.core.lifecycle import run_handler, run_handler_coroutine
+from sockserve.core.logs import Topic, logger
 from sockserve.executors.fork import ForkExecutor
-from sockserve.http.blocking import BlockingHTTPChannel
-from sockserve.http.coroutine import CoroutineHTTPChannel
-from sockserve.http.handler_socket import RequestSocket
+from sockserve.http.channel import HTTPChannel
 from sockserve.http.stock import make_stock_handler
-from sockserve.interfaces import IHTTPRequestHandler, IRequestHandler
+from sockserve.interfaces import IRequestHandler
 from sockserve.listeners.stream_protocol import StreamProtocol, StreamServer
-from sockserve.streams.blocking import make_socket_channel
-from sockserve.streams.channel import Channel, ChannelOwner
+from sockserve.streams.blocking import SocketChannel
+from sockserve.streams.channel import Channel
 from sockserve.streams.coroutine import CoroutineChannel
-from sockserve.streams.writer import Outbox
 
 __all__ = ["StreamFactory"]
 
-#: How long one complaint about a lack of descriptors stands for those that follow: a
-#: minute, so that a log read later shows how long the shortage lasted.
+#: A shortage of descriptors is logged once in so many seconds: a minute, so that a log read
+#: later shows how long the shortage lasted.
 SHORTAGE_LOG_SECONDS = 60.0
 
-_log = Logger()
+_log = logger(Topic.LISTENERS)
 
 
-#: What serves a connection, by the kind of its handler.
-_CHANNELS: dict[HandlerKind, Callable[[ChannelOwner, tuple[Any, Any]], Channel]] = {
+#: What serves connections to a handler of each kind.
+_CHANNELS: dict[HandlerKind, type[Channel]] = {
     HandlerKind.COROUTINE: CoroutineChannel,
-    HandlerKind.BLOCKING: make_socket_channel,
-    HandlerKind.HTTP_COROUTINE: CoroutineHTTPChannel,
-    HandlerKind.HTTP_MIXED: BlockingHTTPChannel,
-    HandlerKind.HTTP_STOCK: BlockingHTTPChannel,
+    HandlerKind.BLOCKING: SocketChannel,
+    HandlerKind.HTTP_COROUTINE: HTTPChannel,
+    HandlerKind.HTTP_MIXED: HTTPChannel,
+    HandlerKind.HTTP_STOCK: HTTPChannel,
 }
+
+#: What makes a handler, where that is not just to call it.
+_MAKERS = {HandlerKind.HTTP_STOCK: make_stock_handler}
 
 
 @implementer(IProtocolNegotiationFactory)
@@ -62,13 +62,13 @@ class StreamFactory(StreamServer, ServerFactory):
     any server endpoint.
 
     @ivar ports: the listening ports.
-    @ivar http_deadlines: where the reactor reads HTTP: with the handler's C{timeout}.
-    @cvar acceptable_protocols: what to agree to when a TLS client names protocols (ALPN,
-        RFC 7301); None for HTTP's when the handler is one of C{http.server}'s, else
-        nothing.  A client that names none is served; one that names only others is
-        turned away by Twisted.
+    @cvar acceptable_protocols: the protocols to agree to when a TLS client names some
+        (ALPN, RFC 7301); None for HTTP's when the handler is one of HTTP, else none.  A
+        client that names no protocol is served; one that names only others is turned away
+        by Twisted.
     @cvar max_body_bytes: the largest body of an HTTP request that is kept for a blocking
-        handler; more is answered with 413.  1 GiB: waitress' C{max_request_body_size}.
+        handler, in bytes; a larger one is answered with 413.  1 GiB: waitress'
+        C{max_request_body_size}.
     """
 
     noisy = False
@@ -84,26 +84,20 @@ class StreamFactory(StreamServer, ServerFactory):
         **options: Any,
     ) -> None:
         """
-        @param admission: caps and networks; by default none.
+        @param admission: caps on connections, and the networks they are served from; by
+            default neither.
         @param proxy_from: the networks of proxies whose PROXY header is believed, when
             the endpoint asks for one; by default all.
         @param options: as L{RequestServer.__init__}.
         """
         super().__init__(RequestHandlerClass, admission, **options)
-        cls = unwrap(RequestHandlerClass)
-        if self.kind is HandlerKind.HTTP_STOCK and isinstance(self.concurrency, ForkExecutor):
-            self.kind = HandlerKind.BLOCKING  # a child reads its requests by itself
-        # What such a handler asks of its own reads.
-        patience = getattr(cls, "timeout", None) if self.kind.is_http else None
-        self.http_deadlines = self.deadlines.capped(patience, "idle", "header")
         self._proxies = Admission(allow=proxy_from)
-        #: By HTTP method, whether the handler's must run on a thread; those it has.
-        self._blocking_methods: dict[str, bool] = {}
-        if provides(cls, IHTTPRequestHandler):
-            self._blocking_methods = {name: cls.blocks(name) for name in cls.commands()}
-        self.outbox = Outbox(self.reactor)
         self.ports: set[Any] = set()
         self._shortage_logged_until = 0.0
+        forks = isinstance(self.concurrency, ForkExecutor)
+        # A child reads its requests by itself.
+        stock_in_child = forks and self.kind is HandlerKind.HTTP_STOCK
+        self.serve_as(HandlerKind.BLOCKING if stock_in_child else self.kind)
 
     @override
     def buildProtocol(self, addr: Any) -> Any:
@@ -120,36 +114,36 @@ class StreamFactory(StreamServer, ServerFactory):
         self._stop_idle_timeout()
 
     def acceptableProtocols(self) -> list[bytes]:
-        """L{acceptable_protocols}, for Twisted's TLS."""
+        """Called by Twisted's TLS for L{acceptable_protocols}."""
         https = (b"http/1.1", b"http/1.0") if self.speaks_http else ()
         return list(https if self.acceptable_protocols is None else self.acceptable_protocols)
 
-    def method_blocks(self, command: str) -> bool:
-        """Whether an HTTP method of the handler's must run on a thread."""
-        if command in self._blocking_methods:
-            return self._blocking_methods[command]
-        return bool(unwrap(self.RequestHandlerClass).blocks(command))
-
     @property
     def speaks_http(self) -> bool:
-        """Whether the handler is one of HTTP, of whatever kind."""
+        """Whether the handler answers HTTP requests, whatever its kind."""
         cls = unwrap(self.RequestHandlerClass)
         is_stdlibs = isinstance(cls, type) and issubclass(cls, BaseHTTPRequestHandler)
         return self.kind.is_http or is_stdlibs
 
+    def serve_as(self, kind: HandlerKind) -> None:
+        """Serve the handler as one of this kind from now on."""
+        self.kind = kind
+        self._make_channel = _CHANNELS[kind].maker(self)
+        self._make_handler = _MAKERS.get(kind)
+
     @override
     def make_channel(self, protocol: StreamProtocol, addresses: tuple[Any, Any]) -> Channel:
-        return _CHANNELS[self.kind](protocol, addresses)
+        return self._make_channel(protocol, addresses)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Start serving the request; returns before it is served.  Reactor thread."""
+        """Start serving the request; return without waiting for its end. (reactor thread)"""
         self.channels[request].start()
 
     @override
     def finish_request(self, request: Any, client_address: Any) -> Any:
-        """Make the handler and let it serve.  Where the handler runs."""
-        if self.kind is HandlerKind.HTTP_STOCK and isinstance(request, RequestSocket):
-            return make_stock_handler(self.RequestHandlerClass, request, client_address, self)
+        """Make the handler and let it serve; as L{RequestServer}'s. (handler's thread)"""
+        if self._make_handler is not None:
+            return self._make_handler(self.RequestHandlerClass, request, client_address, self)
         handler = self.RequestHandlerClass(request, client_address, self)
         if not isinstance(request, socket.socket):
             return run_handler_coroutine(handler)
@@ -159,7 +153,10 @@ class StreamFactory(StreamServer, ServerFactory):
 
     @override
     def close_request(self, request: Any) -> None:
-        """Close the request.  Where the handler ran; with C{fork} in the parent too."""
+        """
+        Close the request; with C{fork} in the child and in the parent too.
+        (handler's thread)
+        """
         channel = self.channels.get(request)
         if channel is not None:
             channel.request_closing()
@@ -177,7 +174,7 @@ class StreamFactory(StreamServer, ServerFactory):
             )
 
     def trusts_proxy(self, address: Any) -> bool:
-        """Whether a PROXY header from C{address} is believed; if not, that is counted."""
+        """Whether a PROXY header from C{address} is believed; if not, count a refusal."""
         trusted = self._proxies.refusal(address) is None
         if not trusted:
             self.count_refusal("proxy")
@@ -192,21 +189,22 @@ class StreamFactory(StreamServer, ServerFactory):
 
     def drain(self) -> Deferred[None]:
         """
-        Let requests come to their end within the C{drain} deadline, then abort them.
-        Fires when all are gone.
+        Give the connections until the C{drain} deadline to finish, then abort them.
+
+        @return: a Deferred that fires when no connection is left.
+
+        (reactor thread)
         """
         for protocol in list(self.connections):
             protocol.drain()
         return self.drained()
 
     def abort(self) -> None:
-        """Abort all connections now."""
+        """Abort all connections now. (reactor thread)"""
         for protocol in list(self.connections):
             protocol.abort()
 
     def _peer_is_gone(self, request: Any) -> bool:
-        if isinstance(request, RequestSocket) and request.buffered is not None:
-            return request.buffered.client_is_gone()
         channel = self.channels.get(request)
         if channel is not None and channel.protocol.is_gone():
             return True

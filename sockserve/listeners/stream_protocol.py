@@ -3,7 +3,8 @@ One stream connection, from accept to its end.
 
 This room owns what happens to a connection before and after its request is served: its
 handshake, admission, deadlines and record.  It must not know which channel serves it, or what a
-handler speaks.  (reactor thread)
+handler speaks.
+(reactor thread)
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import Any
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
 from twisted.python.failure import Failure
 from typing_extensions import override
@@ -24,6 +24,7 @@ from sockserve.core.addresses import socket_address
 from sockserve.core.admission import Admission
 from sockserve.core.deadlines import DeadlineTimer
 from sockserve.core.lifecycle import verify_and_process
+from sockserve.core.logs import Topic, logger
 from sockserve.core.statistics import RequestRecord
 from sockserve.interfaces import Outcome, Phase
 from sockserve.listeners.proxy_protocol import IProxyHeaderListener
@@ -32,16 +33,17 @@ from sockserve.streams.channel import Channel, transport_descriptors
 
 __all__ = ["StreamProtocol", "StreamServer"]
 
-_log = Logger()
+_log = logger(Topic.CONNECTIONS)
 
 
 class StreamServer(RequestServer):
     """
-    The server object as a connection knows it.
+    The part of a server object that its connections know.
 
-    @ivar admission: who may connect; may be shared.
-    @ivar connections: those that are open.
-    @ivar channels: what serves each request that is not over.
+    @ivar admission: caps on connections, and the networks they are served from; may be
+        shared.
+    @ivar connections: the connections that are open.
+    @ivar channels: by request, the channel of each connection that is not finished.
     """
 
     def __init__(
@@ -54,26 +56,29 @@ class StreamServer(RequestServer):
 
     def make_channel(self, protocol: StreamProtocol, addresses: tuple[Any, Any]) -> Channel:
         """
-        What serves a connection.
+        Make the channel of a connection, which serves it.
 
+        @param addresses: the client's and the server's, as a socket gives them.
         @raise OSError: there is no descriptor to be had.
         """
         raise NotImplementedError
 
     def log_shortage(self, client_address: Any, error: OSError) -> None:
-        """A request cannot be served for want of descriptors; of many, the log has one."""
+        """Log that there was no descriptor to serve a client with, once for many of these."""
         raise NotImplementedError
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener, IProxyHeaderListener)
 class StreamProtocol(Protocol):
     """
-    One connection.  Everything runs on the reactor thread.
+    One connection, as Twisted's protocol.
 
-    @ivar record: what the connection will leave behind.
-    @ivar client_address: whom it is from, once that is sure (PROXY) and admitted.
-    @ivar is_finished: whether it is over for the server, with nothing left but perhaps a
-        handler that was abandoned.
+    @ivar record: what observers are told of the connection at its end.
+    @ivar timer: its deadlines.
+    @ivar client_address: the client's address, as a socket gives it; None until it is
+        known (after a PROXY header) and admitted.
+    @ivar is_finished: whether the server has accounted for it; at most an abandoned
+        handler is left.
     """
 
     factory: StreamServer
@@ -108,14 +113,14 @@ class StreamProtocol(Protocol):
             self._offer()
 
     def handshakeCompleted(self) -> None:
-        """TLS is through, at the start or after C{start_tls}."""
+        """A TLS handshake is complete, at the start or after C{start_tls}."""
         if self._channel is None:
             self._transport_ready()
         else:
             self._channel.handshake_completed()
 
     def proxy_header_received(self) -> None:
-        """The PROXY header is through."""
+        """The PROXY header has been read."""
         self._transport_ready()
 
     def _transport_ready(self) -> None:
@@ -148,14 +153,15 @@ class StreamProtocol(Protocol):
 
     def make_channel(self, addresses: tuple[Any, Any]) -> Channel:
         """
-        What serves the connection.
+        Make the connection's channel.
 
+        @param addresses: the client's and the server's, as a socket gives them.
         @raise OSError: there is no descriptor to be had.
         """
         return self.factory.make_channel(self, addresses)
 
     def set_receiver(self, receive: Callable[[bytes], object]) -> None:
-        """What arrives from now on goes to C{receive}: one call less for every piece."""
+        """Call C{receive} with what arrives from now on, in the place of L{dataReceived}."""
         self.dataReceived = receive  # type: ignore[method-assign, assignment]
 
     def _refuse(self, reason: str) -> None:
@@ -169,7 +175,7 @@ class StreamProtocol(Protocol):
     @override
     def dataReceived(self, data: bytes) -> None:
         if self._channel is None and not self.transport.disconnecting:
-            # Only a wrapper that does not say when it is through delivers before the offer.
+            # Only a wrapper that does not tell of its end delivers before the offer.
             self._transport_ready()
             self.dataReceived(data)
 
@@ -181,7 +187,7 @@ class StreamProtocol(Protocol):
             self._channel.eof_received()
 
     def writeConnectionLost(self) -> None:
-        """This side's own doing."""
+        """Do nothing: this side has ended its output itself."""
 
     def _deadline_passed(self, phase: Phase) -> None:
         """The timer says that a deadline has passed."""
@@ -202,7 +208,7 @@ class StreamProtocol(Protocol):
                 channel.deadline_passed(phase)
 
     def drain(self) -> None:
-        """The service stops."""
+        """Give the connection until the C{drain} deadline to finish."""
         self.timer.arm(Phase.DRAIN, self.factory.deadlines.drain)
         if self._channel is None:
             self.abort()
@@ -210,14 +216,14 @@ class StreamProtocol(Protocol):
             self._channel.drain()
 
     def descriptors(self) -> Iterator[int]:
-        """What is open for the connection in this process; -1 for what is not."""
+        """The descriptors open for the connection here; -1 for one that is closed."""
         if self._channel is None:
             yield from transport_descriptors(self.transport)
         else:
             yield from self._channel.owned_descriptors()
 
     def abort(self) -> None:
-        """End the connection now."""
+        """End the connection now, whatever is under way."""
         if self._channel is None:
             self.transport.abortConnection()
         else:
@@ -226,12 +232,11 @@ class StreamProtocol(Protocol):
     # The end
 
     def is_gone(self) -> bool:
-        """Whether the client, or a deadline, has ended the connection."""
-        return (
-            self._expired_phase is not None
-            or not self.connected
-            or (self._channel is not None and self._channel.is_broken())
-        )
+        """Whether the client, or a deadline, has ended the connection. (any thread)"""
+        has_expired = self._expired_phase is not None
+        if has_expired or not self.connected:
+            return True
+        return self._channel is not None and self._channel.is_broken()
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -242,7 +247,7 @@ class StreamProtocol(Protocol):
             self._channel.connection_lost(reason)
 
     def handler_finished(self, seconds: float, outcome: Outcome) -> None:
-        """The handler has come to its end."""
+        """The handler has finished, C{seconds} after it began."""
         self._handled_at = self.timer.seconds()
         self.record.phases["handle"] = seconds
         if self.record.outcome == "ok":
@@ -250,7 +255,7 @@ class StreamProtocol(Protocol):
         self.factory.count_request(outcome)
 
     def finish(self) -> None:
-        """The connection is over: account for it."""
+        """Account for the connection; when it is finished already, do nothing."""
         if self.is_finished:
             return
         self.is_finished = True

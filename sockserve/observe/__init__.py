@@ -1,3 +1,3 @@
-"""What is shown of a server's work.  Rooms here watch; they never take part."""
+"""Views of a server's work: the access log.  Rooms here watch; they never take part."""
 
 __all__: list[str] = []

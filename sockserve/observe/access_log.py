@@ -1,8 +1,9 @@
 """
-Access log: a line for each request that has ended.
+The access log: a line for each request that has ended.
 
 This room owns the line's two forms and the file it goes to.  It must not know how
 requests are served.
+(reactor thread)
 """
 
 from __future__ import annotations
@@ -16,24 +17,28 @@ from datetime import UTC, datetime
 from typing import IO, Any, cast
 
 from twisted.application.service import Service
-from twisted.logger import FileLogObserver, ILogObserver, LogEvent, Logger, LogLevel
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.logger import FileLogObserver, ILogObserver, LogEvent, LogLevel
 from typing_extensions import override
 
+from sockserve.core.logs import Topic, logger
 from sockserve.core.statistics import HTTPRequestRecord, RequestRecord
 from sockserve.interfaces import ConfigurationError
 
 __all__ = ["LOG_FORMATS", "AccessLog", "format_combined", "format_json"]
 
-_log = Logger()
+_log = logger(Topic.ACCESS)
 
 
 def format_combined(event: LogEvent) -> str:
     """
-    Of an HTTP request the combined log format to the letter.  (Apache's
+    Format an event's record as a line of text.
+
+    An HTTP request has the combined log format to the letter.  (Apache's
     C{%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-agent}i"}; time in UTC, of the end.)
 
-    Of others in its manner: client, two dashes, time, handler, how it ended, bytes received
-    and sent, and the seconds of each phase.
+    Any other request has a line in its manner: client, two dashes, time, handler, outcome,
+    bytes received and sent, and the seconds of each phase.
     """
     record: RequestRecord = event["record"]
     when = f"[{datetime.fromtimestamp(event['log_time'], UTC):%d/%b/%Y:%H:%M:%S %z}]"
@@ -53,8 +58,10 @@ def format_combined(event: LogEvent) -> str:
 
 def format_json(event: LogEvent) -> str:
     """
-    One JSON object; C{null} where the system does not tell a number of bytes, or a client
-    has not said something.
+    Format an event's record as one JSON object on a line.
+
+    A member is C{null} where the number of bytes is not known, or the client has not sent
+    the field.
     """
     record: RequestRecord = event["record"]
     when = datetime.fromtimestamp(event["log_time"], UTC)
@@ -73,6 +80,7 @@ def format_json(event: LogEvent) -> str:
     return json.dumps(shown) + "\n"
 
 
+#: The formats by the names that users write.
 LOG_FORMATS: dict[str, Callable[[LogEvent], str]] = {
     "combined": format_combined,
     "json": format_json,
@@ -80,6 +88,7 @@ LOG_FORMATS: dict[str, Callable[[LogEvent], str]] = {
 
 
 def _peer(address: Any) -> str:
+    """A client's address, as a socket gives it, as one word."""
     if isinstance(address, tuple):
         host, port = address[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -91,9 +100,13 @@ def _peer(address: Any) -> str:
 
 
 def _http_members(record: HTTPRequestRecord) -> dict[str, Any]:
-    """What the JSON of an HTTP request has besides; a request line of HTTP/0.9 has no version."""
-    words: list[str | None] = [*record.request_line.split()]
-    method, target, protocol, *_ = [*words, None, None, None] if len(words) > 1 else [None] * 3
+    """The members that only the JSON of an HTTP request has."""
+    words = record.request_line.split()
+    method, target, protocol = None, None, None
+    if len(words) > 1:
+        method, target = words[:2]
+    if len(words) > 2:  # a request line of HTTP/0.9 has no version
+        protocol = words[2]
     return {
         "method": method,
         "target": target,
@@ -104,8 +117,8 @@ def _http_members(record: HTTPRequestRecord) -> dict[str, Any]:
     }
 
 
-#: What would end a quoted string or a line, or be taken for something else by a terminal:
-#: Apache's C{ap_escape_logitem}.
+#: The characters that would end a quoted string or a line, or that a terminal would obey, by
+#: how they are written instead: as Apache's C{ap_escape_logitem} does.
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0x100))} | {
     ord('"'): r"\"",
     ord("\\"): r"\\",
@@ -113,7 +126,7 @@ _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0x100
 
 
 def _quoted(text: str) -> str:
-    """A client's words, decoded as Latin-1, for between quotation marks."""
+    """Escape a client's words, decoded as Latin-1, to stand between quotation marks."""
     return text.translate(_ESCAPES)
 
 
@@ -123,27 +136,37 @@ def _count(size: int | None) -> str:
 
 class AccessLog(Service):
     """
-    Writes to a file or to standard output while it runs; reopens the file on SIGUSR1, so
-    that it can be rotated.
+    The service that writes the log to a file, or to standard output.
 
-    @param reactor: where lines are written, and so where the file is reopened.
-    @param path: the file's name, or C{-} for standard output.
-    @param log_format: a name in L{LOG_FORMATS}.
-    @raise ConfigurationError: the file cannot be written.
+    It reopens the file on SIGUSR1, so that the file can be rotated.
     """
 
-    def __init__(self, reactor: Any, path: str, log_format: str = "combined") -> None:
+    def __init__(
+        self, reactor: IReactorFromThreads, path: str, log_format: str = "combined"
+    ) -> None:
+        """
+        @param reactor: the reactor on whose thread lines are written and the file is
+            reopened.
+        @param path: the file's name, or C{-} for standard output.
+        @param log_format: a name in L{LOG_FORMATS}.
+        @raise ConfigurationError: the file cannot be written.
+        """
         self._reactor = reactor
         self._path = path
         self._format = LOG_FORMATS[log_format]
         self._file: IO[str] | None = None
         self._previous: Any = None
-        self._log = Logger(namespace="sockserve.access", observer=cast(ILogObserver, self._write))
+        self._log = logger(Topic.ACCESS, cast(ILogObserver, self._write))
         if path != "-":
             self._open().close()
 
     def observer(self, listener: str) -> Callable[[RequestRecord], None]:
-        """What to add to a server's C{observers}."""
+        """
+        Make an observer that logs the requests of one listener.
+
+        @param listener: the listener's description, for JSON.
+        @return: a function to add to a server's C{observers}.
+        """
 
         def observe(record: RequestRecord) -> None:
             self._log.emit(LogLevel.info, "{record}", record=record, listener=listener)
@@ -152,7 +175,7 @@ class AccessLog(Service):
 
     @override
     def privilegedStartService(self) -> None:
-        """Open the file while there are still the privileges for it."""
+        """Open the file before C{twistd} gives up its privileges."""
         self._start_writing()
 
     @override
@@ -160,7 +183,7 @@ class AccessLog(Service):
         """Open the file, and reopen it on SIGUSR1 from now on."""
         super().startService()
         self._start_writing()
-        # Only the main thread may; a reactor that runs elsewhere leaves signals alone.
+        # Only the main thread may set a handler of signals.
         if threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(signal.SIGUSR1, self._signalled)
 
@@ -175,8 +198,8 @@ class AccessLog(Service):
 
     def reopen(self) -> None:
         """
-        Close the file and open one of the same name, which may be a new one.  If there
-        cannot be one, writing to the old one goes on.
+        Close the file and open one of the same name, which may be a new one.  If that
+        cannot be opened, log this, and go on writing to the old one.
         """
         if self._file is not None and self._path != "-":
             old = self._file
@@ -190,7 +213,7 @@ class AccessLog(Service):
                 old.close()
 
     def _signalled(self, number: int, frame: Any) -> None:
-        # Between any two bytecodes, so perhaps in the middle of a line.
+        # A signal comes between any two bytecodes, so perhaps in the middle of a line.
         self._reactor.callFromThread(self.reopen)
         if callable(self._previous):
             self._previous(number, frame)

@@ -1,3 +1,3 @@
-"""From the words a user writes to services: options, configuration file, imports."""
+"""The way from a user's words to services: configuration, its file, and imports."""
 
 __all__: list[str] = []

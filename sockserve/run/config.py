@@ -1,8 +1,8 @@
 """
-Configuration: what a user asked for, checked, and the services it comes to.
+The configuration of one server, checked, and the services it comes to.
 
 This room owns the words (option names and TOML keys are the same), their checks, and
-the messages about what cannot be.  It must not know where the words came from
+the messages about mistakes in them.  It must not know where the words came from
 (L{sockserve.run.config_file} is one such place).
 """
 
@@ -33,7 +33,12 @@ from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.listeners.endpoints import is_datagram_description
 from sockserve.observe.access_log import LOG_FORMATS, AccessLog
 from sockserve.run.loading import load_handler, load_server
-from sockserve.service import SocketServerService, service_from_description
+from sockserve.service import (
+    DatagramRequestService,
+    RequestService,
+    SocketServerService,
+    service_from_description,
+)
 
 __all__ = [
     "DEFAULT_LISTEN",
@@ -42,33 +47,45 @@ __all__ = [
     "server_config",
 ]
 
+#: The description listened on when none is given.
 DEFAULT_LISTEN = "tcp:8000:interface=127.0.0.1"
 
-#: What goes with a server object: it has its own socket and handler.
+#: The words that go with a server object, which has a socket and a handler of its own.
 _SERVER_WORDS = (
     "server", "threads", "timeout", "max-connections", "max-connections-per-peer", "allow",
     "deny", "access-log", "log-format",
 )  # fmt: skip
 
-_CONCURRENCIES = ("serial", "threads", "fork")
+#: The values of C{concurrency}, and how a summary says what blocking handlers run on.
+_WORKERS = {"serial": "one thread", "threads": "threads", "fork": "child processes"}
 
 
 @attrs.frozen(kw_only=True)
 class ServerConfig:
     """
-    One server: a handler, where it listens, and under which terms.
+    The settings of one server.
 
-    @ivar listen: descriptions, at least one.
+    @ivar listen: descriptions of where to listen, at least one.
     @ivar handler: a handler class, or any callable that makes a handler.
-    @ivar server: a server object of C{socketserver}'s kind, instead of both.
-    @ivar concurrency: C{serial}, C{threads} or C{fork}; None for what the handler needs.
+    @ivar server: a server object of C{socketserver}'s kind, whose socket and handler are
+        used instead; None when there is none.
+    @ivar concurrency: C{serial}, C{threads} or C{fork}; None for the handler's default.
+    @ivar threads: the most threads; None for the default.
+    @ivar max_children: the most children at once; None for the default.
+    @ivar deadlines: the seconds that each phase may last.
+    @ivar max_connections: the most connections at once; None for no cap.
+    @ivar max_connections_per_peer: the most from one address; None for no cap.
     @ivar allow: networks, as L{Admission}'s.
-    @ivar add_location: puts where the words were written before a message about them.
+    @ivar deny: networks, as L{Admission}'s.
+    @ivar proxy_from: the networks whose PROXY headers are believed; empty for all.
+    @ivar access_log: the file's name, or C{-}; None for no log.
+    @ivar log_format: a name in L{LOG_FORMATS}.
+    @ivar add_location: prefixes a message with the place where the words were written.
     """
 
     listen: tuple[str, ...] = (DEFAULT_LISTEN,)
     handler: Callable[..., Any]
-    server: Any = None
+    server: socketserver.BaseServer | None = None
     concurrency: str | None = None
     threads: int | None = None
     max_children: int | None = None
@@ -82,12 +99,13 @@ class ServerConfig:
     log_format: str = "combined"
     add_location: Callable[[str], str] = attrs.field(default=str, eq=False, repr=False)
 
-    def build(self, reactor: Any) -> MultiService:
+    def build(self, reactor: object) -> MultiService:
         """
-        The services this comes to, not started: one for each description, sharing the
-        workers and the caps.
+        Make the services of this server, not started: one for each description.  They
+        share the workers and the caps.
 
-        @raise ConfigurationError: a description or a file cannot be.
+        @raise ConfigurationError: a description is none, or the access log cannot be
+            written.
         """
         try:
             return self._build(reactor)
@@ -99,9 +117,9 @@ class ServerConfig:
         if self.access_log is not None:
             log = AccessLog(reactor, self.access_log, self.log_format)
         parent = _Server(log)
-        service: Any
+        service: SocketServerService | RequestService | DatagramRequestService
         if self.server is not None:
-            service = self._build_object(reactor)
+            service = self._build_object(self.server, reactor)
             if log is not None:
                 service.server.observers.append(log.observer(service.description))
             service.setServiceParent(parent)
@@ -129,11 +147,13 @@ class ServerConfig:
             service.setServiceParent(parent)
         return parent
 
-    def _build_object(self, reactor: Any) -> SocketServerService:
+    def _build_object(
+        self, server: socketserver.BaseServer, reactor: object
+    ) -> SocketServerService:
         options: dict[str, Any] = {"deadlines": self.deadlines, "admission": self._admission()}
         if self.threads is not None:
             options["threads"] = self.threads
-        return SocketServerService(self.server, reactor, **options)
+        return SocketServerService(server, reactor, **options)
 
     def _admission(self) -> Admission:
         return Admission(
@@ -144,33 +164,30 @@ class ServerConfig:
         )
 
     def summary(self) -> list[str]:
-        """What would run, a line each, for people."""
+        """Describe in a few lines, for C{--check}, what would run."""
         name = getattr(unwrap(self.handler), "__qualname__", repr(self.handler))
         if self.server is not None:
             kind, where = type(self.server).__qualname__, self.server.server_address
             first = [f"server {kind}: {name} on {where}"]
         else:
-            place = (
-                "the reactor"
-                if handler_kind(self.handler).is_coroutine
-                else {
-                    None: "threads",
-                    "threads": "threads",
-                    "serial": "one thread",
-                    "fork": "child processes",
-                }[self.concurrency]
-            )
+            if handler_kind(self.handler).is_coroutine:
+                place = "the reactor"
+            else:
+                place = _WORKERS[self.concurrency or "threads"]
             first = [f"listen {description}: {name} on {place}" for description in self.listen]
-        deadlines = " ".join(
-            f"{phase}={'none' if value is None else f'{value:g}'}"
-            for phase in Phase
-            if (value := getattr(self.deadlines, phase)) or True
-        )
-        return [*first, f"deadlines {deadlines}"]
+        deadlines = []
+        for phase in Phase:
+            seconds = getattr(self.deadlines, phase)
+            deadlines.append(f"{phase}=none" if seconds is None else f"{phase}={seconds:g}")
+        return [*first, f"deadlines {' '.join(deadlines)}"]
 
 
 class _Server(MultiService):
-    """Listeners and their access log, which goes last: requests end while they drain."""
+    """
+    The service of one server's listeners and their access log.
+
+    The log is stopped after them: requests that end while they drain are still logged.
+    """
 
     def __init__(self, log: AccessLog | None) -> None:
         super().__init__()
@@ -192,11 +209,12 @@ class _Server(MultiService):
 
 def server_config(words: Mapping[str, Any]) -> ServerConfig:
     """
-    Check one server's words.
+    Make the settings of one server from a user's words, and check them.
 
-    @param words: by option name, C{max-connections} and so on; the values as strings
-        or, from TOML, of their own types.
-    @raise ConfigurationError: one is unknown or cannot be.
+    @param words: the values by option name, as C{max-connections}: strings or, from TOML,
+        of types of their own.
+    @raise ConfigurationError: a word is unknown, its value is wrong, or it contradicts
+        another.
     """
     for word in words:
         if word not in WORDS:
@@ -218,6 +236,7 @@ def server_config(words: Mapping[str, Any]) -> ServerConfig:
 
 
 def _handler(words: Mapping[str, Any]) -> Callable[..., Any]:
+    """The handler that C{handler} or C{path} names; without either, files from here."""
     if "handler" in words and "path" in words:
         raise ConfigurationError("handler and path: give one of them")
     if "handler" in words:
@@ -229,9 +248,14 @@ def _handler(words: Mapping[str, Any]) -> Callable[..., Any]:
 
 
 def _check_server_object(config: ServerConfig) -> None:
-    """What would not apply to the server object."""
+    """
+    Check that each setting given has an effect on the server object.
+
+    @raise ConfigurationError: one has none.
+    """
     server, usual = config.server, Deadlines()
     kind = type(server).__qualname__
+    # Reasons why a setting may have none; None where a reason does not hold.
     alone = None if accepts_takeover(server) else f"{kind} processes requests by itself"
     serial = unconnected = None
     if not isinstance(server, socketserver.ThreadingMixIn):
@@ -255,7 +279,11 @@ def _check_server_object(config: ServerConfig) -> None:
 
 
 def _check(config: ServerConfig) -> None:
-    """What only several words together show."""
+    """
+    Check the settings against one another.
+
+    @raise ConfigurationError: two of them do not go together.
+    """
     cls = unwrap(config.handler)
     name = getattr(cls, "__qualname__", repr(cls))
     if handler_kind(config.handler).is_coroutine:
@@ -299,7 +327,8 @@ def _derives(cls: Any, *bases: type) -> bool:
     return isinstance(cls, type) and issubclass(cls, bases)
 
 
-# The kinds of values
+# Checks of one value: each takes the word, for messages, and the value, and returns it in the
+# type that the setting has.
 
 
 def _server_object(word: str, value: object) -> socketserver.BaseServer:
@@ -350,7 +379,7 @@ def _networks(word: str, value: object) -> tuple[Any, ...]:
 
 
 def _deadlines(word: str, value: object) -> Deadlines:
-    """From C{["idle=60", …]} or, in TOML, C{{idle = 60, …}}."""
+    """Deadlines, from C{["idle=60", …]} or, in TOML, C{{idle = 60, …}}."""
     if isinstance(value, Mapping):
         pairs = list(value.items())
     else:
@@ -382,13 +411,13 @@ def _deadlines(word: str, value: object) -> Deadlines:
     return Deadlines(**settings)
 
 
-#: By word: the setting of L{ServerConfig} it is for, and what checks its value.
+#: By word: the setting of L{ServerConfig} it is for, and the function that checks its value.
 WORDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "listen": ("listen", _texts),
     "handler": ("handler", _text),
     "path": ("path", _text),
     "server": ("server", _server_object),
-    "concurrency": ("concurrency", _choice(*_CONCURRENCIES)),
+    "concurrency": ("concurrency", _choice(*_WORKERS)),
     "threads": ("threads", _number),
     "max-children": ("max_children", _number),
     "timeout": ("deadlines", _deadlines),

@@ -1,7 +1,8 @@
 """
-Configuration files: the words of L{sockserve.run.config} from the tables of a TOML file.
+Configuration files: TOML, with the words of L{sockserve.run.config} in tables.
 
-This room owns finding the line a message is about.  It must not know what the words mean.
+This room owns the search for the line that a message is about.  It must not know what the
+words mean.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ __all__ = ["read_toml"]
 
 def read_toml(path: str) -> list[ServerConfig]:
     """
-    The C{[[server]]} tables of a file.
+    Read the C{[[server]]} tables of a file.
 
-    @raise ConfigurationError: naming the file and, where one is at fault, the line.
+    @return: the settings of each server, in the file's order.
+    @raise ConfigurationError: the file cannot be read, or a word in it is wrong; the
+        message names the file and, where one is at fault, the line.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -54,12 +57,13 @@ def read_toml(path: str) -> list[ServerConfig]:
 
 
 def _located(path: str, text: str, words: Iterable[str], table: int, message: str) -> str:
-    """A message about one of the C{words} of a table, after the file and the line."""
-    word = next((word for word in words if _names(message, word)), None)
+    """Prefix a message about one of the C{words} of a table with its file and line."""
+    word = next((word for word in words if _is_about(message, word)), None)
     return f"{path}:{_line_of(text, word, table)}: {message}"
 
 
-def _names(message: str, word: str) -> bool:
+def _is_about(message: str, word: str) -> bool:
+    """Whether a message of L{sockserve.run.config} is about C{word}: it begins with it."""
     return re.match(rf"(unknown word ')?{re.escape(word)}\b", message) is not None
 
 
@@ -72,10 +76,15 @@ def _line_of(text: str, word: str | None, table: int) -> int:
             seen += 1
             if seen == table:
                 start = number
-        elif (
-            word is not None
-            and (seen == table or word not in WORDS)
-            and re.match(rf"\s*(\[+\s*(server\.)?)?[\"']?{re.escape(word)}[\"']?\s*[=.\]]", line)
-        ):
+            continue
+        # An unknown word may be the name of a table, which stands anywhere.
+        may_be_here = seen == table or word not in WORDS
+        if word is not None and may_be_here and _begins_with(line, word):
             return number
     return start
+
+
+def _begins_with(line: str, word: str) -> bool:
+    """Whether a line of TOML is C{word =}, C{word.}, C{[word]} or C{[[server.word]]}."""
+    form = rf"\s*(\[+\s*(server\.)?)?[\"']?{re.escape(word)}[\"']?\s*[=.\]]"
+    return re.match(form, line) is not None

@@ -1,8 +1,8 @@
 """
-Loading: the objects that names like C{MODULE:CLASS} stand for.
+Loading: the import of objects by names like C{MODULE:CLASS}.
 
-This room owns importing them, and the messages about what is not there.  It must not know
-what becomes of them.
+This room owns the import, and the messages about names that are not there.  It must not know
+how the objects are used.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ __all__ = ["load_handler", "load_server"]
 
 def load_handler(name: str) -> Callable[..., Any]:
     """
-    Import C{MODULE:CLASS} or C{MODULE.CLASS}; the current folder is looked in, too.
+    Import a handler class, or another callable that makes a handler.
 
-    @raise ConfigurationError: there is no such module or name in it, or importing it
-        fails.
+    @param name: C{MODULE:CLASS} or C{MODULE.CLASS}; the module may be in the current
+        folder.
+    @raise ConfigurationError: there is no such module or name, importing it fails, or it
+        is no handler.
     """
     found = _load("handler", name, "CLASS")
     if not callable(found):
@@ -39,9 +41,10 @@ def load_handler(name: str) -> Callable[..., Any]:
 
 def load_server(name: str) -> socketserver.BaseServer:
     """
-    Import C{MODULE:OBJECT}, a server or a callable that returns one.
+    Import a server object.
 
-    @raise ConfigurationError: there is none, or none that can be served.
+    @param name: C{MODULE:OBJECT}, the server object or a callable that returns it.
+    @raise ConfigurationError: there is no such name, or the object cannot be served.
     """
     found: Any = _load("server", name, "OBJECT")
     if not isinstance(found, socketserver.BaseServer) and callable(found):
@@ -63,7 +66,12 @@ def load_server(name: str) -> socketserver.BaseServer:
 
 
 def _load(word: str, name: str, kind: str) -> Any:
-    """What C{MODULE:NAME} or C{MODULE.NAME} names; C{word} and C{kind} are for messages."""
+    """
+    Import the object that C{MODULE:NAME} or C{MODULE.NAME} names.
+
+    @param word: the option's name, for messages.
+    @param kind: what C{NAME} is called in messages.
+    """
     module_name, colon, attribute = name.partition(":")
     if not colon:
         module_name, _, attribute = name.rpartition(".")

@@ -216,9 +216,16 @@ def peer_is_gone(request: object) -> bool:
     """
     Whether the peer has ended or broken a handler's connection, so that an error of
     that handler's is the peer's doing.  Never blocks, takes no bytes.  (any thread)
+
+    @param request: where this side may know more than the socket does, it has a method
+        C{client_is_gone}.
     """
     if not isinstance(request, socket.socket):
         return False
+    ask = getattr(request, "client_is_gone", None)
+    known: bool | None = None if ask is None else ask()
+    if known is not None:
+        return known
     try:
         poll = select.poll()
         poll.register(request, select.POLLIN)

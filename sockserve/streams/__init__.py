@@ -1,3 +1,3 @@
-"""One stream connection while it is served: reader, writer, and the channels."""
+"""Stream connections while they are served: reader, writer, and the channels."""
 
 __all__: list[str] = []

@@ -23,28 +23,17 @@ from sockserve.core.lifecycle import serve
 from sockserve.interfaces import IExecutor, IJob, Outcome, Phase
 from sockserve.sockets.lending import SocketIdentity, is_lendable, lend, tcp_traffic
 from sockserve.sockets.pumping import Pump, PumpedSocket, impersonate
-from sockserve.streams.channel import Channel, ChannelOwner, Pending
+from sockserve.streams.channel import Channel, ChannelOwner, MakeChannel, Pending
 
-__all__ = ["LentSocketChannel", "PumpedSocketChannel", "make_socket_channel"]
+__all__ = ["LentSocketChannel", "PumpedSocketChannel", "SocketChannel"]
 
 #: A connection on which nothing came for so long is, as far as can be told, between two
 #: messages when the service stops.
 QUIET_SECONDS = 1.0
 
 
-def make_socket_channel(protocol: ChannelOwner, addresses: tuple[Any, Any]) -> _SocketChannel:
-    """
-    Make a channel that lends its connection where that is a plain one, and pumps it elsewhere.
-
-    @raise OSError: there is no descriptor to be had.
-    """
-    if is_lendable(protocol.transport):
-        return LentSocketChannel(protocol)
-    return PumpedSocketChannel(protocol, addresses)
-
-
 @implementer(IJob)
-class _SocketChannel(Channel):
+class SocketChannel(Channel):
     """The channel of a blocking handler, on a thread or in a child: the part both share."""
 
     def __init__(self, protocol: ChannelOwner) -> None:
@@ -57,11 +46,18 @@ class _SocketChannel(Channel):
         #: Whether the service stops.
         self._draining = False
 
+    @classmethod
+    @override
+    def maker(cls, server: Any) -> MakeChannel:
+        return _make_socket_channel
+
+    @override
     def start(self) -> None:
         self._queued_at = self.timer.seconds()
         self._concurrency.run(self)
 
     def started(self) -> None:
+        """There is a place for the handler.  (reactor thread)"""
         self._handler_began()
         self.protocol.record.phases["queue"] = self.timer.seconds() - self._queued_at
 
@@ -87,13 +83,16 @@ class _SocketChannel(Channel):
         """Adapt to being a child's own copy.  (worker thread)"""
 
     def forked(self) -> None:
+        """A child has a copy of the connection; the parent's goes.  (reactor thread)"""
         self.factory.close_request(self.request)
 
     def ended(self, outcome: Outcome) -> None:
+        """The handler has finished.  (reactor thread)"""
         self._handler_finished(outcome)
         self._part_ended(Pending.HANDLER)
 
     def failed(self, error: OSError) -> None:
+        """There is no thread or process to be had.  (reactor thread)"""
         self._handler_finished(Outcome.ERROR)
         self.parts &= ~Pending.HANDLER
         try:
@@ -102,6 +101,7 @@ class _SocketChannel(Channel):
             self.factory.handle_error(self.request, self.protocol.client_address)
         self.factory.shutdown_request(self.request)
 
+    @override
     def deadline_passed(self, phase: Phase) -> None:
         if self.parts & Pending.HANDLER:
             if not self._concurrency.kill(self):
@@ -109,6 +109,7 @@ class _SocketChannel(Channel):
         else:
             self.abort()
 
+    @override
     def abort(self) -> None:
         if self.parts & Pending.HANDLER:
             if not self._concurrency.kill(self):
@@ -158,7 +159,7 @@ class _SocketChannel(Channel):
         raise NotImplementedError
 
 
-class LentSocketChannel(_SocketChannel):
+class LentSocketChannel(SocketChannel):
     """The channel of a blocking handler that has the connection's own socket."""
 
     request: socket.socket
@@ -198,6 +199,7 @@ class LentSocketChannel(_SocketChannel):
             self.record_traffic()
             self.factory.reactor.callFromThread(self._part_ended, Pending.CONNECTION)
 
+    @override
     def deadline_applies(self, phase: Phase) -> bool:
         """
         The reactor does not see a lent connection's bytes; the kernel does.  Where it
@@ -262,7 +264,7 @@ class LentSocketChannel(_SocketChannel):
         self._identity.shutdown(socket.SHUT_RDWR)
 
 
-class PumpedSocketChannel(_SocketChannel):
+class PumpedSocketChannel(SocketChannel):
     """The channel of a blocking handler that has one end of a socketpair."""
 
     request: socket.socket
@@ -342,3 +344,10 @@ class PumpedSocketChannel(_SocketChannel):
     @override
     def interrupt(self) -> None:
         self._pump.interrupt()
+
+
+def _make_socket_channel(protocol: ChannelOwner, addresses: tuple[Any, Any]) -> SocketChannel:
+    """Lends a plain connection, pumps any other."""
+    if is_lendable(protocol.transport):
+        return LentSocketChannel(protocol)
+    return PumpedSocketChannel(protocol, addresses)

@@ -13,7 +13,6 @@ from enum import Enum
 from typing import Any, Protocol
 
 from twisted.internet.abstract import FileDescriptor
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
@@ -26,6 +25,7 @@ from sockserve.streams.writer import StreamWriter
 __all__ = [
     "Channel",
     "ChannelOwner",
+    "MakeChannel",
     "Pending",
     "TransportChannel",
     "transport_descriptors",
@@ -35,8 +35,6 @@ __all__ = [
 #: that the kernel does not answer them with a reset which overtakes the answer.  2:
 #: Apache's C{SECONDS_TO_LINGER} between reads; nginx's C{lingering_timeout} is 5.
 LINGER_SECONDS = 2.0
-
-_log = Logger()
 
 
 def transport_descriptors(transport: Any) -> Iterator[int]:
@@ -82,6 +80,11 @@ class ChannelOwner(Protocol):
         """Whether the client, or a deadline, has ended the connection."""
 
 
+#: Makes the channel of a connection, given the client's and the server's address; raises
+#: C{OSError} if there is no descriptor to be had.
+MakeChannel = Callable[[ChannelOwner, tuple[Any, Any]], "Channel"]
+
+
 class Channel:
     """
     The service of one stream connection, whatever its handler is: the common part.
@@ -93,6 +96,11 @@ class Channel:
     request: Any
     #: Whether it accounts for each of several requests by itself.
     has_requests = False
+
+    @classmethod
+    def maker(cls, server: Any) -> MakeChannel:
+        """What makes the channels of a server; what can be decided once for it is decided here."""
+        raise NotImplementedError
 
     def __init__(self, protocol: ChannelOwner) -> None:
         self.protocol = protocol
@@ -189,21 +197,27 @@ class _Output(Enum):
 
 
 class TransportChannel(Channel):
-    """A connection that the reactor itself reads and writes: the part that ends it."""
+    """
+    A connection that the reactor itself reads and writes: how it is paused, and how it ends.
+
+    @ivar writer: where its output goes.
+    @ivar is_paused: whether the client is not read from.
+    """
 
     def __init__(self, protocol: ChannelOwner) -> None:
         super().__init__(protocol)
         transport = self.transport
-        self._writer = StreamWriter(transport, is_lendable(transport), self.deadlines, self.timer)
+        self.writer = StreamWriter(transport, is_lendable(transport), self.deadlines, self.timer)
         self._output = _Output.OPEN
+        self.is_paused = False
 
     @override
     def connection_lost(self, reason: Failure) -> None:
-        self.protocol.record.sent = self._writer.sent
+        self.protocol.record.sent = self.writer.sent
         # A handler may go on at what follows, and end: by then there must be nothing left
         # to close.
         self.parts &= ~Pending.CONNECTION
-        self._writer.discard(BrokenPipeError("the connection is gone"))
+        self.writer.discard(BrokenPipeError("the connection is gone"))
 
     @override
     def deadline_applies(self, phase: Phase) -> bool:
@@ -219,11 +233,27 @@ class TransportChannel(Channel):
 
     @override
     def is_broken(self) -> bool:
-        return self._writer.is_broken()
+        return self.writer.is_broken()
 
     @override
     def abort(self) -> None:
-        self.transport.abortConnection()
+        self.abort_transport()
+
+    def abort_transport(self) -> None:
+        """End the connection now, and forget what has not left."""
+        if self.transport is not None:
+            self.transport.abortConnection()
+
+    def pause(self) -> None:
+        """Read no more from the client."""
+        self.is_paused = True
+        self.transport.pauseProducing()
+
+    def resume(self) -> None:
+        """Undo L{pause}."""
+        if self.is_paused:
+            self.is_paused = False
+            self.transport.resumeProducing()
 
     def discard_input(self) -> bool:
         """
@@ -243,7 +273,7 @@ class TransportChannel(Channel):
         self._output = _Output.ENDING
         self.timer.arm(Phase.WRITE, self.deadlines.write)
         lingers = self.discard_input() and is_lendable(self.transport)
-        self._writer.close_then(self._linger if lingers else self._lose_connection)
+        self.writer.close_then(self._linger if lingers else self._lose_connection)
 
     def _linger(self) -> None:
         if self.input_ended():

@@ -12,21 +12,21 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ISSLTransport
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import alsoProvides
 
 from sockserve.core.lifecycle import serve_coroutine
+from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Task
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
-from sockserve.streams.channel import ChannelOwner, Pending, TransportChannel
+from sockserve.streams.channel import ChannelOwner, MakeChannel, Pending, TransportChannel
 from sockserve.streams.connection import StreamConnection
 from sockserve.streams.reader import StreamReader
 
 __all__ = ["CoroutineChannel"]
 
-_log = Logger()
+_log = logger(Topic.HANDLERS)
 
 
 class CoroutineChannel(TransportChannel):
@@ -45,8 +45,13 @@ class CoroutineChannel(TransportChannel):
         self._tls: Deferred[None] | None = None
         protocol.set_receiver(self._reader.feed)
         self.request = StreamConnection(
-            transport, self._reader, self._writer, addresses, self._close, self._start_tls
+            transport, self._reader, self.writer, addresses, self._close, self._start_tls
         )
+
+    @classmethod
+    @override
+    def maker(cls, server: Any) -> MakeChannel:
+        return cls
 
     @override
     def start(self) -> None:
@@ -54,7 +59,7 @@ class CoroutineChannel(TransportChannel):
         self._task = Task(
             serve_coroutine(self.factory, self.request, self.protocol.client_address),
             self._ended,
-            self._writer,
+            self.writer,
         )
         self._task.start()
 
@@ -89,7 +94,7 @@ class CoroutineChannel(TransportChannel):
             self._task.cancel(error)
         self._reader.fail(error)
         if phase in (Phase.WRITE, Phase.HANDSHAKE, Phase.DRAIN) or not running:
-            self._writer.discard(error)
+            self.writer.discard(error)
             if self._tls is not None:
                 tls, self._tls = self._tls, None
                 tls.errback(error)
@@ -132,8 +137,8 @@ class CoroutineChannel(TransportChannel):
         self._part_ended(Pending.HANDLER)
 
     async def _start_tls(self, context: Any) -> None:
-        self._writer.flush()
-        await self._writer.emptied()
+        self.writer.flush()
+        await self.writer.emptied()
         if self._reader.unread() or ISSLTransport.providedBy(self.transport):
             raise RuntimeError(
                 "start_tls: this connection is TLS already, or bytes of the client's are unread"
@@ -141,9 +146,9 @@ class CoroutineChannel(TransportChannel):
         tls: Deferred[None] = Deferred()
         self._tls = tls
         self.timer.arm(Phase.HANDSHAKE, self.deadlines.handshake)
-        self._writer.detach()
+        self.writer.detach()
         self.transport.startTLS(context)
         # One behind a PROXY header does not notice by itself.
         alsoProvides(self.transport, ISSLTransport)
-        self._writer.wrapped()
+        self.writer.wrapped()
         await tls

@@ -12,10 +12,10 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IPullProducer, IPushProducer, ISSLTransport
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Wakeup
 from sockserve.interfaces import Phase
 from sockserve.streams.reader import HIGH_WATER_BYTES, LOW_WATER_BYTES
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Outbox", "StreamWriter"]
 
 
-_log = Logger()
+_log = logger(Topic.CONNECTIONS)
 
 
 class Outbox:
@@ -252,6 +252,10 @@ class StreamWriter:
     def is_closed(self) -> bool:
         """Whether this side has ended, or is ending, its output."""
         return self._output is not _OPEN
+
+    def is_open(self) -> bool:
+        """Whether what is written now may still reach the client."""
+        return self._error is None and self._output is _OPEN
 
     def is_empty(self) -> bool:
         """Whether all that was written has been handed to the transport, or the kernel."""

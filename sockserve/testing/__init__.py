@@ -1,7 +1,7 @@
 """
-Testing: run request handlers without a network, for users' own tests.
+The test kit: request handlers run without a network, for users' own tests.
 
-This page shows what its rooms own; they must not know services or options.
+This page names what users import; its rooms must not know services or options.
 
 In a test module::
 

@@ -1,9 +1,8 @@
 """
-Exchanges: what a handler did, and the memory stand-ins it did it with.
+Exchanges: records of what a handler did.
 
 This room owns what the kits for streams and for HTTP share: the record of what was called
-and sent, the place where blocking handlers run, and a transport.  It must not know what
-kind of handler is run.
+and sent, and an executor that runs blocking handlers at once.  It must not know connections.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ __all__ = [
     "SERVER_ADDRESS",
     "Exchange",
     "InlineExecutor",
-    "MemoryTransport",
     "Recording",
     "traced",
 ]
@@ -44,14 +42,14 @@ LIFECYCLE = [
     "close_request",
 ]
 
-#: Whom requests come from, and what they come to.
+#: The addresses of the client, unless a test gives another, and of the server.
 CLIENT_ADDRESS = ("127.0.0.1", 54321)
 SERVER_ADDRESS = ("127.0.0.1", 12345)
 
 
 @implementer(IExecutor)
 class InlineExecutor:
-    """Runs blocking handlers where they are, at once; a memory L{IExecutor}."""
+    """An L{IExecutor} that runs each blocking handler at once, where it is called."""
 
     limit = 1
     running = 0
@@ -66,58 +64,55 @@ class InlineExecutor:
         job.ended(outcome)
 
     def withdraw(self, job: IJob) -> bool:
-        """Nothing ever waits."""
+        """Never: no job ever waits."""
         return False
 
     def kill(self, job: IJob) -> bool:
-        """Nothing runs that could be killed."""
+        """Never: no job runs beside its caller."""
         return False
 
     def stop(self) -> Deferred[None]:
-        """Nothing is kept."""
+        """Fire at once: there are no workers."""
         return succeed(None)
 
 
 class Exchange:
     """
-    What a handler did.
+    The record of what a handler did.
 
     @ivar trace: the names of the server's and the handler's methods, as they were
         called.  (The handler's three only when it is a class or a partial of one.)
     @ivar error: what the handler raised, or None.
     @ivar output: what was sent to the client, in the pieces it was sent in.
+    @ivar datagrams: the datagrams sent, each with its destination.
     """
 
     def __init__(self) -> None:
         self.trace: list[str] = []
         self.error: BaseException | None = None
         self.output: list[bytes] = []
-        self._datagrams: list[tuple[bytes, Any]] = []
+        self.datagrams: list[tuple[bytes, Any]] = []
 
     @property
     def sent(self) -> bytes:
         """Everything sent to the client, as one piece."""
         return b"".join(self.output)
 
-    @property
-    def datagrams(self) -> list[tuple[bytes, Any]]:
-        """The datagrams sent, each with its destination."""
-        return self._datagrams
-
 
 def traced(handler: Callable[..., Any], trace: list[str]) -> Callable[..., Any]:
     """
-    C{handler} with its three methods recorded, when it is a class or a partial of one.
+    A handler whose three methods are recorded in C{trace}, when it is a class or a partial
+    of one; else C{handler} itself.
 
-    The methods are recorded when they are looked up on an instance, and remain what they
-    are: what kind of handler it is can be told by them as before.
+    The methods are recorded when they are looked up on an instance.  They remain what they
+    are, so that the handler is still of the same kind.
     """
     if isinstance(handler, functools.partial):
         inner = traced(handler.func, trace)
         return functools.partial(inner, *handler.args, **handler.keywords)
     if not isinstance(handler, type):
         return handler
-    cls: Any = handler
+    cls: Any = handler  # no type checker can know a class of the user's
 
     class Traced(cls):  # type: ignore[misc]
         @override
@@ -133,9 +128,10 @@ def traced(handler: Callable[..., Any], trace: list[str]) -> Callable[..., Any]:
 
 class Recording(RequestServer):
     """
-    Records what is called of the server it is a base of, the first one.
+    The recording half of a server object in memory: a class derives from this first, and
+    then from the server that it records.
 
-    @ivar exchange: where.
+    @ivar exchange: the record.
     """
 
     def __init__(
@@ -146,7 +142,9 @@ class Recording(RequestServer):
         **options: Any,
     ) -> None:
         """
-        @param attributes: what a handler sees of its server.
+        @param exchange: the record.
+        @param attributes: attributes of the server the handler sees.
+        @param options: as L{RequestServer.__init__}.
         """
         self.exchange = exchange
         super().__init__(traced(handler, exchange.trace), **options)
@@ -183,29 +181,3 @@ class Recording(RequestServer):
     def close_request(self, request: Any) -> None:
         self.exchange.trace.append("close_request")
         super().close_request(request)
-
-
-class MemoryTransport:
-    """Where a coroutine's output goes."""
-
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-
-    def write(self, data: bytes) -> None:
-        """The client has it."""
-        self._exchange.output.append(data)
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Memory is never full."""
-
-    def unregisterProducer(self) -> None:
-        """Memory is never full."""
-
-    def pauseProducing(self) -> None:
-        """The test sends when it likes."""
-
-    def resumeProducing(self) -> None:
-        """The test sends when it likes."""
-
-    def loseWriteConnection(self) -> None:
-        """The end of the output is the end of what is recorded."""

@@ -1,9 +1,9 @@
 """
-Testing HTTP handlers, without a network.
+HTTP: handlers for it run without a network.
 
-This room owns the client: what it sends, and what it makes of the bytes it gets.  Between the
-two is the very server that HTTP is served with (L{sockserve.listeners.stream_factory}), on a
-transport in memory and a clock that stands still.  It must not know services or options.
+This room owns an HTTP client in memory: the requests it sends, and the responses it reads.  The
+server is the very one that serves HTTP elsewhere (L{sockserve.testing.connection}).  It must
+not know services or options.
 """
 
 from __future__ import annotations
@@ -15,26 +15,20 @@ from io import BytesIO
 from typing import Any
 
 import attrs
-from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from typing_extensions import override
 
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_kind
-from sockserve.interfaces import Phase
 from sockserve.listeners.stream_factory import StreamFactory
-from sockserve.testing.exchanges import (
-    CLIENT_ADDRESS,
-    Exchange,
-    InlineExecutor,
-    Recording,
-)
-from sockserve.testing.memory import AttendedExecutor, MemoryReactor, ServerTransport
+from sockserve.testing.connection import ConnectionExchange, MemoryFactory
+from sockserve.testing.exchanges import CLIENT_ADDRESS, InlineExecutor
+from sockserve.testing.memory import AttendedExecutor
 from sockserve.testing.streams import run_stream
 
 __all__ = ["HTTPExchange", "HTTPResponse", "run_http"]
 
-#: What header fields may be given as: the second, for more than one of a name.
+#: Header fields, by name; or as pairs, when a name has several.
 _Fields = Mapping[str, str] | Iterable[tuple[str, str]]
 
 _HEAD_END = b"\r\n\r\n"
@@ -43,14 +37,14 @@ _HEAD_END = b"\r\n\r\n"
 @attrs.frozen
 class HTTPResponse:
     """
-    What a client has got for a request.
+    The response that a client has read.
 
-    @ivar status: the status; 0 when the connection ended without any, or (HTTP/0.9)
-        there is none to be had.
+    @ivar status: the status; 0 when the connection ended without a response, or the
+        response has no head (HTTP/0.9).
     @ivar reason: the reason phrase.
     @ivar headers: the header fields.
-    @ivar body: the body, taken out of its chunks.  After a switch of protocols: what
-        has come since.
+    @ivar body: the body, without the framing of chunks.  After a switch of protocols: the
+        bytes that have come since.
     @ivar complete: whether the response came to the end that it announced.
     @ivar trace: as L{Exchange}'s, of the whole connection.
     @ivar error: what the handler raised, or None.
@@ -86,12 +80,14 @@ def run_http(
 
     @param handler: a handler class of sockserve's or of C{http.server}'s, or any callable
         that makes a handler.
-    @param headers: besides C{Host} and C{Content-Length}, which are added where they are
+    @param method: the request's, as are C{path} and C{body}.
+    @param headers: header fields; C{Host} and C{Content-Length} are added where they are
         missing.
-    @param raw: all that the client sends, instead of C{method} to C{body}.
+    @param raw: all bytes that the client sends, instead of C{method} to C{body}.
+    @param client_address: the client's address, as a socket gives it.
     @param attributes: attributes of the server the handler sees.
-    @return: what answers the request, the first one of C{raw}.
-    @raise AssertionError: the coroutine did not come to its end.
+    @return: the response to the request; to the first one, if C{raw} has several.
+    @raise AssertionError: the coroutine did not finish.
     """
     data = _compose(method, path, headers, body) if raw is None else raw
     if not _speaks_http(handler):
@@ -118,7 +114,7 @@ def run_http(
 
 
 def _compose(method: str, path: str, headers: _Fields, body: bytes) -> bytes:
-    """A request as a client sends it."""
+    """The bytes of a request."""
     fields = list(headers.items() if isinstance(headers, Mapping) else headers)
     names = {name.lower() for name, _ in fields}
     if "host" not in names:
@@ -130,19 +126,16 @@ def _compose(method: str, path: str, headers: _Fields, body: bytes) -> bytes:
 
 
 def _speaks_http(handler: Callable[..., Any]) -> bool:
+    """Whether the reactor reads HTTP for the handler."""
     concurrency = None if handler_kind(handler).is_coroutine else InlineExecutor()
     return StreamFactory(handler, reactor=Clock(), concurrency=concurrency).kind.is_http
 
 
-class HTTPExchange(Exchange):
+class HTTPExchange(ConnectionExchange):
     """
-    A connection to an HTTP handler, step by step, on a clock that stands still.
+    A connection to an HTTP handler.
 
     A blocking handler runs within L{receive}, once its request has arrived.
-
-    @ivar clock: the C{Clock} its deadlines run on, and C{self.server.reactor}.
-    @ivar done: whether the connection is over.
-    @ivar expired: the phase whose deadline passed, or None.
     """
 
     def __init__(
@@ -154,40 +147,30 @@ class HTTPExchange(Exchange):
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
         """
+        @param client_address: the client's address, as a socket gives it.
         @param deadlines: by default L{Deadlines}'s own.
+        @param attributes: attributes of the server the handler sees.
         @raise ValueError: the handler reads its requests by itself.
         """
         super().__init__()
-        self.clock = self._reactor = reactor = MemoryReactor()
         #: The methods of the requests that are to be answered.
         self._asked: list[str] = []
-        self._factory = factory = _MemoryFactory(
+        factory = _HTTPFactory(
             handler,
             self,
             attributes,
             asked=self._asked,
-            reactor=reactor,
-            concurrency=None if handler_kind(handler).is_coroutine else AttendedExecutor(reactor),
+            reactor=self.clock,
+            concurrency=None
+            if handler_kind(handler).is_coroutine
+            else AttendedExecutor(self._reactor),
             deadlines=deadlines,
         )
         if not factory.kind.is_http:
             raise ValueError(
                 f"{factory.handler_name} reads its requests by itself; use run_http, or run_stream"
             )
-        self._protocol = factory.buildProtocol(None)
-        self._transport = ServerTransport(self, reactor, self._protocol, client_address)
-        self._protocol.makeConnection(self._transport)
-        reactor.turn()
-
-    @property
-    def done(self) -> bool:
-        """Whether the connection is over."""
-        return bool(self._protocol.is_finished)
-
-    @property
-    def expired(self) -> Phase | None:
-        """The phase whose deadline passed, or None."""
-        return next(iter(self._factory.statistics.expiries), None)
+        self._connect(factory, client_address)
 
     def request(
         self, method: str = "GET", path: str = "/", headers: _Fields = (), body: bytes = b""
@@ -195,38 +178,10 @@ class HTTPExchange(Exchange):
         """The client sends a whole request, composed as L{run_http} does."""
         self.receive(_compose(method, path, headers, body))
 
-    def receive(self, data: bytes) -> None:
-        """The client sends C{data}."""
-        if data and not self._transport.disconnecting:
-            self._protocol.dataReceived(data)
-        self._reactor.turn()
-
-    def end(self) -> None:
-        """The client ends its side."""
-        if not self._transport.disconnecting:
-            self._protocol.readConnectionLost()
-        self._reactor.turn()
-
-    def lose(self) -> None:
-        """The connection breaks."""
-        self._transport.lose(ConnectionLost())
-        self._reactor.turn()
-
-    def advance(self, seconds: float) -> None:
-        """Time passes."""
-        self._reactor.advance(seconds)
-        self._reactor.turn()
-
-    def take_sent(self) -> bytes:
-        """What was sent and not taken before, as it was sent."""
-        sent = self.sent
-        self.output.clear()
-        return sent
-
     def take_responses(self) -> list[HTTPResponse]:
         """
-        The responses that have come and were not taken before; once the connection is
-        over, also one that broke off.
+        Take the responses that have come and were not taken before; once the connection
+        has ended, also one that broke off.
         """
         data, responses = self.take_sent(), []
         while data:
@@ -243,15 +198,15 @@ class HTTPExchange(Exchange):
 
 
 class _Unclosed(BytesIO):
-    """Outlives the client's response, which closes what it has read to its end."""
+    """A file that stays open when C{http.client} has read a response to its end."""
 
     @override
     def close(self) -> None:
-        """Not yet."""
+        """Do nothing: more may follow the response."""
 
 
 class _Received:
-    """As much of a socket as C{http.client} asks for."""
+    """The socket that C{http.client} reads from: as much of one as it asks for."""
 
     def __init__(self, file: BytesIO) -> None:
         self._file = file
@@ -262,9 +217,11 @@ class _Received:
 
 def _take_response(data: bytes, method: str, ended: bool) -> tuple[HTTPResponse, bytes] | None:
     """
-    The first final response in C{data}, and what follows it; None if there is none yet.
+    Parse the first final response in C{data}.
 
-    @param ended: whether nothing will follow C{data}.
+    @param method: the request's.
+    @param ended: whether no byte will follow C{data}.
+    @return: the response and the bytes after it; None if it has not come yet.
     """
     if ended and not data.startswith(b"HTTP/"):
         return (HTTPResponse(body=data), b"") if data else None
@@ -291,8 +248,8 @@ def _take_response(data: bytes, method: str, ended: bool) -> tuple[HTTPResponse,
     return (HTTPResponse(complete=False), b"") if ended else None
 
 
-class _MemoryFactory(Recording, StreamFactory):
-    """The server, recorded."""
+class _HTTPFactory(MemoryFactory):
+    """The server object, which also notes the methods it is asked for."""
 
     def __init__(self, *arguments: Any, asked: list[str], **options: Any) -> None:
         super().__init__(*arguments, **options)

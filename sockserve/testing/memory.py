@@ -1,5 +1,5 @@
 """
-Memory: what stands in for the reactor and for connections when HTTP is served in memory.
+Memory: stand-ins for the reactor and for a connection.
 
 This room owns the server's end of a connection, the clock, and the sockets that blocking
 handlers have.  It must not know HTTP.
@@ -15,62 +15,94 @@ from contextlib import contextmanager
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import (
+    IAddress,
+    IHalfCloseableDescriptor,
+    IReadDescriptor,
+    IWriteDescriptor,
+)
+from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from typing_extensions import override
 
 from sockserve.executors.base import serve_guarded
-from sockserve.testing.exchanges import (
-    SERVER_ADDRESS,
-    Exchange,
-    InlineExecutor,
-    MemoryTransport,
-)
+from sockserve.testing.exchanges import SERVER_ADDRESS, Exchange, InlineExecutor
 
 __all__ = ["AttendedExecutor", "MemoryReactor", "ServerTransport"]
 
 
-class ServerTransport(MemoryTransport):
-    """The server's end of a connection."""
+class ServerTransport:
+    """
+    The server's end of a connection: it records what is sent.
+
+    @ivar disconnecting: whether the connection is lost, or about to be.
+    """
 
     def __init__(
-        self, exchange: Exchange, clock: Clock, protocol: Any, client_address: Any
+        self, exchange: Exchange, clock: Clock, protocol: Protocol, client_address: Any
     ) -> None:
-        super().__init__(exchange)
+        """
+        @param exchange: where what is sent goes.
+        @param protocol: told of the end of the connection.
+        @param client_address: as a socket gives it.
+        """
+        self._exchange = exchange
         self._clock = clock
         self._protocol = protocol
         self._client_address = client_address
-        #: Whether the connection is over, or about to be.
         self.disconnecting = False
 
-    def getPeer(self) -> Any:
+    def write(self, data: bytes) -> None:
+        """Send: the client has it at once."""
+        self._exchange.output.append(data)
+
+    def getPeer(self) -> IAddress:
         """The client's address, as Twisted has it."""
         return _twisted_address(self._client_address)
 
-    def getHost(self) -> Any:
-        """The server's, likewise."""
+    def getHost(self) -> IAddress:
+        """The server's address, as Twisted has it."""
         return _twisted_address(SERVER_ADDRESS)
 
     def setTcpNoDelay(self, enabled: bool) -> None:
-        """Memory delays nothing."""
+        """Do nothing: memory delays nothing."""
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        """Do nothing: memory is never full, so no producer is ever paused."""
+
+    def unregisterProducer(self) -> None:
+        """Do nothing, as L{registerProducer} does."""
+
+    def pauseProducing(self) -> None:
+        """Do nothing: the test sends when it likes."""
+
+    def resumeProducing(self) -> None:
+        """Do nothing, as L{pauseProducing} does."""
+
+    def loseWriteConnection(self) -> None:
+        """Do nothing: the record of what was sent has no end of its own."""
 
     def loseConnection(self) -> None:
         """End the connection."""
-        self.lose(ConnectionDone())
+        self._lose(ConnectionDone())
 
     def abortConnection(self) -> None:
         """End the connection; nothing is on its way."""
-        self.lose(ConnectionAborted())
+        self._lose(ConnectionAborted())
 
-    def lose(self, reason: Exception) -> None:
-        """The connection is over."""
+    def break_off(self) -> None:
+        """End the connection as a client does that is cut off."""
+        self._lose(ConnectionLost())
+
+    def _lose(self, reason: Exception) -> None:
         if not self.disconnecting:
             self.disconnecting = True
             self._clock.callLater(0, self._protocol.connectionLost, Failure(reason))
 
 
-def _twisted_address(address: Any) -> Any:
+def _twisted_address(address: Any) -> IAddress:
     if not isinstance(address, tuple):
         return UNIXAddress(address or None)
     if len(address) == 2:
@@ -86,31 +118,31 @@ class MemoryReactor(Clock):
 
     def __init__(self) -> None:
         super().__init__()
-        self._readers: set[Any] = set()
-        self._writers: set[Any] = set()
-        #: Wakes the thread that L{turning} starts.
+        self._readers: set[IReadDescriptor] = set()
+        self._writers: set[IWriteDescriptor] = set()
+        #: One end of a pair of sockets, to wake the thread that L{turning} starts.
         self._waker: socket.socket | None = None
 
-    def addReader(self, reader: Any) -> None:
-        """Call its C{doRead} when there is something."""
+    def addReader(self, reader: IReadDescriptor) -> None:
+        """Call C{reader.doRead} from now on when there is something to read."""
         self._readers.add(reader)
         self._wake()
 
-    def addWriter(self, writer: Any) -> None:
-        """Call its C{doWrite} when there is room."""
+    def addWriter(self, writer: IWriteDescriptor) -> None:
+        """Call C{writer.doWrite} from now on when there is room."""
         self._writers.add(writer)
         self._wake()
 
-    def removeReader(self, reader: Any) -> None:
-        """Do not any more."""
+    def removeReader(self, reader: IReadDescriptor) -> None:
+        """Call C{reader.doRead} no more."""
         self._readers.discard(reader)
 
-    def removeWriter(self, writer: Any) -> None:
-        """Do not any more."""
+    def removeWriter(self, writer: IWriteDescriptor) -> None:
+        """Call C{writer.doWrite} no more."""
         self._writers.discard(writer)
 
     def turn(self) -> None:
-        """Do what is due now."""
+        """Make the calls that are due now."""
         self.advance(0)
 
     @contextmanager
@@ -132,37 +164,51 @@ class MemoryReactor(Clock):
             self._waker.send(b"!")
 
     def _turn(self, wake: socket.socket) -> None:
-        """Until the waker is closed.  The thread."""
+        """Serve the sockets until the waker is closed. (the thread that L{turning} starts)"""
         while True:
             readers = {reader.fileno(): reader for reader in list(self._readers)}
             writers = {writer.fileno(): writer for writer in list(self._writers)}
             poll = select.poll()  # select() knows the first thousand descriptors only
             for descriptor in {*readers, *writers}:
-                events = select.POLLIN * (descriptor in readers)
-                poll.register(descriptor, events | select.POLLOUT * (descriptor in writers))
+                reading = select.POLLIN if descriptor in readers else 0
+                writing = select.POLLOUT if descriptor in writers else 0
+                poll.register(descriptor, reading | writing)
             poll.register(wake, select.POLLIN)
             for descriptor, events in poll.poll():
                 if descriptor == wake.fileno():
                     if not wake.recv(4096):
                         return
                 elif events & select.POLLOUT:
-                    self._do(writers[descriptor], "doWrite")
+                    self._do_write(writers[descriptor])
                 elif descriptor in readers:
-                    self._do(readers[descriptor], "doRead")
+                    self._do_read(readers[descriptor])
 
-    def _do(self, selectable: Any, action: str) -> None:
-        why = getattr(selectable, action)()
-        if why is not None:
-            self.removeReader(selectable)
-            if action == "doRead" and isinstance(why, ConnectionDone):
-                selectable.readConnectionLost(Failure(why))
-            else:
-                self.removeWriter(selectable)
-                selectable.connectionLost(Failure(why))
+    # As the reactors of Twisted's do
+
+    def _do_write(self, writer: IWriteDescriptor) -> None:
+        lost = writer.doWrite()
+        if isinstance(lost, Exception):
+            self._disconnect(writer, lost)
+
+    def _do_read(self, reader: IReadDescriptor) -> None:
+        lost = reader.doRead()
+        if isinstance(lost, ConnectionDone) and IHalfCloseableDescriptor.providedBy(reader):
+            self._readers.discard(reader)
+            reader.readConnectionLost(Failure(lost))
+        elif isinstance(lost, Exception):
+            self._disconnect(reader, lost)
+
+    def _disconnect(self, selectable: IReadDescriptor | IWriteDescriptor, lost: Exception) -> None:
+        self._readers.discard(selectable)
+        self._writers.discard(selectable)
+        selectable.connectionLost(Failure(lost))
 
 
 class AttendedExecutor(InlineExecutor):
-    """Runs blocking handlers at once, while a thread plays the reactor and the client."""
+    """
+    An L{IExecutor} that runs each blocking handler at once, where it is called, while a
+    thread plays the reactor and the client.
+    """
 
     def __init__(self, reactor: MemoryReactor) -> None:
         self._reactor = reactor
@@ -171,8 +217,8 @@ class AttendedExecutor(InlineExecutor):
     def run(self, job: Any) -> None:
         self.running += 1
         job.started()
-        # Whoever reads on from the socket would wait for ever.  (Its own method is a wish
-        # to have the connection.)
+        # A handler that reads on from the socket would wait for ever.  (The socket's own
+        # shutdown() would ask for the connection itself.)
         socket.socket.shutdown(job.request, socket.SHUT_RD)
         with self._reactor.turning():
             outcome = serve_guarded(job)

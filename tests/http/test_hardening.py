@@ -16,6 +16,7 @@ from sockserve.http import HTTPRequestHandler
 from sockserve.http.h1.framing import LocalProtocolError
 from sockserve.http.h1.head import parse_head
 from sockserve.http.responses import BlockingResponse
+from sockserve.http.settings import HTTPSettings
 from sockserve.listeners.stream_factory import StreamFactory
 from tests.http.test_channel import GET, POST, Client, Hello, only
 
@@ -315,4 +316,5 @@ def test_a_handlers_timeout_bounds_what_it_no_longer_waits_for(
 ):
     handler = wrap(type("Handler", (base,), {"do_GET": plain, "timeout": timeout}))
     server = StreamFactory(handler, reactor=Clock(), deadlines=Deadlines(**given))
-    assert (server.http_deadlines.idle, server.http_deadlines.header) == (idle, header)
+    deadlines = HTTPSettings(server).deadlines
+    assert (deadlines.idle, deadlines.header) == (idle, header)

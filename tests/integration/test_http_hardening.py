@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 
 from sockserve import Deadlines
 from sockserve.http import HTTPRequestHandler
-from sockserve.http.buffered_request import BufferedRequest
+from sockserve.http.blocking import BlockingCycle
 from sockserve.http.h1.reader import RequestParser
 from sockserve.streams.reader import HIGH_WATER_BYTES
 from tests.integration.http_clients import Client, chunked, client, get, post, whole
@@ -315,9 +315,7 @@ def gatherings(older=()):
     """Requests that are not forgotten yet."""
     gc.collect()
     known = set(map(id, older))
-    return [
-        one for one in gc.get_objects() if type(one) is BufferedRequest and id(one) not in known
-    ]
+    return [one for one in gc.get_objects() if type(one) is BlockingCycle and id(one) not in known]
 
 
 TOO_LARGE = b"x" * 600_000  # above what is kept in memory

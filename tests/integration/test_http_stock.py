@@ -19,7 +19,7 @@ from xmlrpc.server import SimpleXMLRPCDispatcher, SimpleXMLRPCRequestHandler
 import pytest
 
 from sockserve import Deadlines
-from sockserve.http.buffered_request import BufferedRequest
+from sockserve.http.blocking import BlockingCycle
 from sockserve.http.handler_socket import OutputMode
 from sockserve.listeners.stream_factory import StreamFactory
 from tests.integration.handlers import PIECE
@@ -76,8 +76,8 @@ async def test_nothing_of_a_request_is_left_to_the_garbage_collector(method):
             for _ in range(3):
                 await in_thread(whole, server.server_address, request)
             await until(lambda: not server.statistics.active)
-            made = [each for each in gc.get_objects() if isinstance(each, BufferedRequest)]
-            assert not [each for each in made if each._factory is server]
+            made = [each for each in gc.get_objects() if isinstance(each, BlockingCycle)]
+            assert not [each for each in made if each._channel.factory is server]
         finally:
             gc.enable()
 
@@ -394,7 +394,7 @@ async def test_a_body_that_was_cut_off_is_not_whole(kind, how, when, tmp_path):
         if when == "while it is read":
             server.gate.set()
             [channel] = server.channels.values()
-            await until(lambda: channel._buffered.mode is OutputMode.DIRECT)
+            await until(lambda: channel._cycle.mode is OutputMode.DIRECT)
         if how == "resets":
             reset(sock)
         elif how == "ends":

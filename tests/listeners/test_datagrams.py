@@ -28,14 +28,14 @@ class MemoryPort:
     def __init__(self):
         self.sent = []
         self.reading = True
-        self.serving = threading.local()
+        self.replying = threading.local()
         self.socket = self
 
-    def answering(self):
-        return lambda arrived_at: MemoryAnswer(self, arrived_at)
+    def reply_maker(self):
+        return lambda arrived_at: MemoryReply(self, arrived_at)
 
     def sendto(self, data, address):
-        self.sent.append((data, address, getattr(self.serving, "arrived_at", None)))
+        self.sent.append((data, address, getattr(self.replying, "arrived_at", None)))
         return len(data)
 
     def stopReading(self):
@@ -45,8 +45,8 @@ class MemoryPort:
         self.reading = True
 
 
-class MemoryAnswer:
-    """What a coroutine answers with."""
+class MemoryReply:
+    """The second half of a request of a coroutine."""
 
     def __init__(self, port, arrived_at):
         self.port = port
@@ -59,8 +59,8 @@ class MemoryAnswer:
         return len(data)
 
 
-class MemoryPlaces:
-    """A concurrency whose jobs run when the test says so."""
+class MemoryExecutor:
+    """An executor whose jobs run when the test says so."""
 
     def __init__(self, limit=1000):
         self.limit = limit
@@ -167,24 +167,24 @@ def test_a_coroutine_handler_answers_from_where_the_request_came_to():
 
 @pytest.mark.parametrize("handler", [BlockingUpper, StdlibUpper])
 def test_so_does_a_blocking_one_and_only_while_it_serves(handler):
-    places = MemoryPlaces()
-    listener = Listener(handler, concurrency=places)
+    executor = MemoryExecutor()
+    listener = Listener(handler, concurrency=executor)
     listener.receive(b"one", arrived_at="here")
     listener.receive(b"two")
     for _ in range(2):
-        places.start()
-        places.end()
+        executor.start()
+        executor.end()
     assert listener.port.sent == [(b"ONE", PEER, "here"), (b"TWO", PEER, None)]
 
 
 @pytest.mark.parametrize("handler", [Upper, BlockingUpper, StdlibUpper])
 def test_an_empty_datagram_is_a_request_and_an_untouched_wfile_an_empty_answer(handler):
-    places = None if handler is Upper else MemoryPlaces()
-    listener = Listener(handler, concurrency=places)
+    executor = None if handler is Upper else MemoryExecutor()
+    listener = Listener(handler, concurrency=executor)
     listener.receive(b"")
-    if places is not None:
-        places.start()
-        places.end()
+    if executor is not None:
+        executor.start()
+        executor.end()
     assert listener.answers == [b""]
     assert listener.outcomes == ["ok"]
 
@@ -192,12 +192,12 @@ def test_an_empty_datagram_is_a_request_and_an_untouched_wfile_an_empty_answer(h
 @pytest.mark.parametrize("handler", [Upper, BlockingUpper])
 def test_answer_empty_turns_that_off(handler):
     silent = type("Silent", (handler,), {"answer_empty": False})
-    places = None if handler is Upper else MemoryPlaces()
-    listener = Listener(silent, concurrency=places)
+    executor = None if handler is Upper else MemoryExecutor()
+    listener = Listener(silent, concurrency=executor)
     listener.receive(b"", b"a")
-    for _ in places.waiting[:] if places else ():
-        places.start()
-        places.end()
+    for _ in executor.waiting[:] if executor else ():
+        executor.start()
+        executor.end()
     assert listener.answers == [b"A"]
 
 
@@ -276,16 +276,16 @@ ENDED = ["shutdown_request", "close_request"]
 )
 def test_lifecycle(raising, called, coroutine):
     trace = []
-    places = None if coroutine else MemoryPlaces()
+    executor = None if coroutine else MemoryExecutor()
     listener = Listener(
         traced_handler(trace, raising, coroutine),
         type("Server", (Traced,), {"trace": trace}),
-        concurrency=places,
+        concurrency=executor,
     )
     listener.receive(b"data")
-    if places:
-        places.start()
-        places.end()
+    if executor:
+        executor.start()
+        executor.end()
     assert trace == BEGUN + called + ENDED
     assert listener.outcomes == ["ok" if raising is None else "error"]
     assert listener.statistics.errors == (0 if raising is None else 1)
@@ -399,12 +399,12 @@ def test_over_the_limit_reading_stops_and_goes_on_when_one_ends(waiting):
 
 
 def test_so_it_does_for_requests_that_wait_for_a_worker():
-    places = MemoryPlaces()
-    listener = Listener(BlockingUpper, concurrency=places, max_requests=2)
+    executor = MemoryExecutor()
+    listener = Listener(BlockingUpper, concurrency=executor, max_requests=2)
     assert listener.receive(b"1", b"2", b"3") == 2
-    places.start()
+    executor.start()
     assert not listener.port.reading
-    places.end()
+    executor.end()
     assert listener.port.reading
 
 
@@ -496,20 +496,20 @@ def test_a_coroutine_that_does_not_end_is_abandoned():
 
 
 def test_a_thread_that_does_not_end_counts_as_abandoned_until_it_does():
-    places = MemoryPlaces()
+    executor = MemoryExecutor()
     listener = Listener(
-        BlockingUpper, concurrency=places, max_requests=1, deadlines=Deadlines(handle=3)
+        BlockingUpper, concurrency=executor, max_requests=1, deadlines=Deadlines(handle=3)
     )
     listener.receive(b"x")
     listener.clock.advance(100)  # the handle deadline is not for waiting
-    places.start()
+    executor.start()
     listener.clock.advance(3)
-    assert len(places.killed) == 1
+    assert len(executor.killed) == 1
     assert (listener.statistics.active, listener.statistics.abandoned) == (1, 0)
     listener.clock.advance(Deadlines().abandon)
     assert (listener.statistics.active, listener.statistics.abandoned) == (0, 1)
     assert listener.port.reading
-    places.end()
+    executor.end()
     assert (listener.statistics.active, listener.statistics.abandoned) == (0, 0)
     assert listener.outcomes == ["expired: handle"]
 
@@ -593,14 +593,14 @@ def test_draining_gives_up_at_its_deadline(waiting):
 
 
 def test_draining_takes_back_what_waits_for_a_worker():
-    places = MemoryPlaces()
-    listener = Listener(BlockingUpper, concurrency=places, deadlines=Deadlines(drain=10))
+    executor = MemoryExecutor()
+    listener = Listener(BlockingUpper, concurrency=executor, deadlines=Deadlines(drain=10))
     listener.receive(b"1", b"2")
-    places.start()
+    executor.start()
     drained = listener.server.drain()
     listener.clock.advance(10)  # the drain deadline
-    assert places.waiting == []
-    places.end()
+    assert executor.waiting == []
+    executor.end()
     assert drained.called
     assert listener.answers == [b"1"]
     assert listener.statistics.active == 0
@@ -620,7 +620,7 @@ def test_aborting_gives_all_up_at_once(waiting):
 
 def test_a_coroutine_handler_takes_no_concurrency():
     with pytest.raises(ConfigurationError, match=r"handler Upper: handle is async def"):
-        DatagramServer(Upper, reactor=Clock(), concurrency=MemoryPlaces())
+        DatagramServer(Upper, reactor=Clock(), concurrency=MemoryExecutor())
 
 
 def test_the_server_object_has_what_socketservers_has():

@@ -3,6 +3,7 @@
 import socket
 
 import pytest
+from twisted.internet.task import Clock
 
 from sockserve import DeadlineExpired, Phase
 from sockserve.handlers import BaseRequestHandler
@@ -13,7 +14,7 @@ from sockserve.streams.reader import IncompleteReadError, LimitOverrunError
 
 @pytest.fixture
 def server():
-    return RequestServer(BaseRequestHandler, reactor=None)
+    return RequestServer(BaseRequestHandler, reactor=Clock())
 
 
 @pytest.fixture

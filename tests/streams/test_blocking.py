@@ -18,7 +18,7 @@ from sockserve.streams.blocking import (
     QUIET_SECONDS,
     LentSocketChannel,
     PumpedSocketChannel,
-    make_socket_channel,
+    SocketChannel,
 )
 from tests.sockets.test_lending import needs_tcp_info, tcp_pair
 from tests.streams.owner import CLIENT, SERVER, Owner, SteppedExecutor
@@ -40,7 +40,7 @@ class Fails(socketserver.BaseRequestHandler):
 
 
 def channel(owner: Any) -> LentSocketChannel | PumpedSocketChannel:
-    made = make_socket_channel(owner, (CLIENT, SERVER))
+    made = SocketChannel.maker(owner.factory)(owner, (CLIENT, SERVER))
     assert isinstance(made, LentSocketChannel | PumpedSocketChannel)
     return made
 

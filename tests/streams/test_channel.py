@@ -50,7 +50,7 @@ class Channels(TransportChannel):
         self._part_ended(Pending.HANDLER)
 
     def write(self, data: bytes) -> None:
-        self._writer.write(data)
+        self.writer.write(data)
 
     def close(self) -> None:
         self._close()

@@ -1,4 +1,4 @@
-"""The handler for files, and its way to the disk."""
+"""The handler that serves the files of a folder, and its way to the disk."""
 
 from sockserve.http.files.handler import FileRequestHandler
 

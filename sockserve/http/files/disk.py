@@ -1,9 +1,10 @@
 """
-Folders: what lies beneath one on the disk, and nothing else.
+The disk: files and folders beneath one folder, the root, and no others.
 
-This room owns the way from a folder down to a file that no link leads out of, and the
-reading of that file piece by piece.  It must not know requests.  Everything here may wait
-for the disk, so it runs on worker threads.
+This room owns the way from the root down to a file, which no link can lead out of it, and the
+reading of that file piece by piece.  It must not know requests.
+
+Everything here may wait for the disk.  (worker thread, but where a method says otherwise)
 """
 
 from __future__ import annotations
@@ -30,28 +31,30 @@ __all__ = [
     "segments_beneath",
 ]
 
-#: How much is read at once, and so what a slow reader's download holds in memory.  128 KiB:
-#: the way to a thread and back, some 50 microseconds, still allows 2 GB/s.
+#: How many bytes are read at once, and so how many a slow client's download keeps in memory.
+#: 128 KiB: the way to a thread and back, some 50 microseconds, still allows 2 GB/s.
 PIECE_BYTES = 128 * 1024
 
-#: Not more than a place to go on from: no permission to read the folder is needed where
-#: the system knows such a thing (Linux).
+#: The flags to open a folder with that is only a step on the way.  Where the system can open it
+#: for no more than that (Linux), no permission to read it is needed.
 _PASS = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
-#: O_NONBLOCK and O_NOCTTY, should what was a file a moment ago be a FIFO or a terminal.
+#: The flags to read with.  O_NONBLOCK and O_NOCTTY, should what was a file a moment ago be a
+#: FIFO or a terminal.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
-#: What the systems say of O_NOFOLLOW and a link.
+#: The errors that systems give for O_NOFOLLOW and a link.
 _MAYBE_A_LINK = frozenset({ELOOP, EMLINK, ENOTDIR})
 
 
 class OutsideRoot(SockserveError, PermissionError):
-    """A path that leads out of its folder."""
+    """The error for a path that leads out of the root."""
 
 
 class Entry(NamedTuple):
     """
-    One name in a folder.
+    An entry of a folder.
 
+    @ivar name: its name.
     @ivar is_folder: whether it is a folder, or a link to one.
     """
 
@@ -77,21 +80,21 @@ def open_beneath(root: str, segments: Sequence[str]) -> tuple[int, os.stat_resul
     """
     Open the regular file or the folder that C{segments} lead to, one after the other.
 
-    Links are followed as long as the end is beneath C{root}.  Between looking where a
-    link leads and opening, it could be made to lead elsewhere; so what is opened is
-    reached from C{root} name by name, none of which may be a link (C{openat} and
-    O_NOFOLLOW, which POSIX has; C{/proc/self/fd} and C{openat2}, which would tell the
-    same afterwards or in one call, only Linux has).  Only when there is a link, the path
-    is resolved, and the way is gone again along the path without links: if one is met
-    then, somebody has put it there in between, and there is no file.
+    Links are followed if the end is beneath C{root}.  A link could be changed between the
+    look at it and the opening.  So the file is reached from C{root} name by name, none of
+    which may be a link (C{openat} and O_NOFOLLOW, which POSIX has; C{/proc/self/fd} and
+    C{openat2}, which would tell the same afterwards or in one call, only Linux has).  Only
+    if there is a link, the path is resolved, and the walk repeated along the resolved path:
+    a link met then has just been put there, and there is no file.
 
-    What is no file and no folder is not opened, even without waiting: at a FIFO its
-    writer would notice, and at a device anything may happen.
+    Anything else is not opened, even without waiting: the writer of a FIFO would notice,
+    and a device may do anything.
 
+    @param root: the folder that nothing is opened outside of.
     @param segments: plain names: not empty, no C{.}, no C{..}, no slashes.
-    @return: a descriptor, for a folder one that only L{entries} can do something with,
-        and its status.
-    @raise FileNotFoundError: there is none, or it is neither file nor folder.
+    @return: a descriptor and its status; the descriptor of a folder is good for
+        L{entries} only.
+    @raise FileNotFoundError: there is nothing, or it is neither file nor folder.
     @raise OutsideRoot: a link leads out of C{root}.
     @raise OSError: anything else that C{os.open} raises.
     """
@@ -106,13 +109,13 @@ def open_beneath(root: str, segments: Sequence[str]) -> tuple[int, os.stat_resul
 
 
 def _walk(root: str, segments: Sequence[str]) -> tuple[int, os.stat_result]:
-    # The root itself may well be a link: it is whoever serves it that says so.
+    # The root itself may be a link: the server's owner has chosen it.
     here = os.open(root, _PASS)
     if not segments:
         return here, os.fstat(here)
     try:
-        for word in segments[:-1]:
-            there = os.open(word, _PASS | os.O_NOFOLLOW, dir_fd=here)
+        for segment in segments[:-1]:
+            there = os.open(segment, _PASS | os.O_NOFOLLOW, dir_fd=here)
             os.close(here)
             here = there
         name = segments[-1]
@@ -136,11 +139,11 @@ def _walk(root: str, segments: Sequence[str]) -> tuple[int, os.stat_result]:
 
 def entries(root: str, segments: Sequence[str], dotfiles: bool) -> list[Entry]:
     """
-    What can be opened in the folder that C{segments} lead to, sorted without regard to case.
+    The files and folders in the folder that C{segments} lead to, sorted without regard to
+    case.  Links that lead out of C{root} or nowhere, FIFOs and the like are left out.
 
-    Neither links that lead out of C{root} or nowhere, nor FIFOs and the like.
-
-    @param dotfiles: whether names that begin with a dot are among them.
+    @param root: as L{open_beneath}'s, as are C{segments}.
+    @param dotfiles: whether to include names that begin with a dot.
     @raise OSError: as L{open_beneath}; or it is not a folder, or cannot be read.
     """
     real_root = os.path.realpath(root)
@@ -171,37 +174,43 @@ def entries(root: str, segments: Sequence[str], dotfiles: bool) -> list[Entry]:
 
 class FileBody:
     """
-    A file that is being sent: opened, and then read piece by piece, each time on whatever
-    thread is free.
+    A file that is being sent: opened, and then read piece by piece, each time on any thread
+    that is free.
 
-    Nobody can interrupt a thread that waits for a disk, but whoever waits for the thread
-    may give up.  So C{close}, which does not wait, leaves it to a thread in the middle of
-    something to close the file when it is through: a descriptor is neither left open nor
-    closed while another may already be in its place.
+    A thread that waits for a disk cannot be interrupted, but its request can end.  So
+    C{close} does not wait: a thread in the middle of a call closes the file itself at the
+    end of that.  Thus a descriptor is neither left open nor closed while another file may
+    already have its number.
 
-    @ivar left: how many bytes are still to be read.
+    @ivar left: how many bytes are to be read.
     """
 
-    __slots__ = ("_busy", "_descriptor", "_lock", "_plan", "_wanted", "left")
+    __slots__ = ("_busy", "_descriptor", "_lock", "_parts", "_wanted", "left")
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._descriptor: int | None = None
+        #: Whether a thread is in the middle of a call.
         self._busy = False
+        #: Whether neither L{close} was called nor the last piece read.
         self._wanted = True
-        self._plan: deque[bytes | ByteRange] = deque()
+        #: What L{read} gives: bytes as they are, and ranges of the file.
+        self._parts: deque[bytes | ByteRange] = deque()
         self.left = 0
 
     @property
     def closed(self) -> bool:
-        """Whether L{close} has nothing to do any more.  Any thread."""
+        """Whether the file is closed, or about to be by a thread. (any thread)"""
         return not self._wanted
 
     def open(self, root: str, segments: Sequence[str]) -> os.stat_result:
         """
-        Open what L{open_beneath} opens; a folder only to look at it.
+        Open the file; a folder is closed again at once.
 
-        @raise ValueError: L{close} came before.
+        @param root: as L{open_beneath}'s, as are C{segments}.
+        @return: the status of the file or folder.
+        @raise ValueError: L{close} was called before.
+        @raise OSError: as L{open_beneath}.
         """
         with self._using():
             descriptor, status = open_beneath(root, segments)
@@ -211,43 +220,44 @@ class FileBody:
                 self._descriptor = descriptor
         return status
 
-    def plan(self, parts: Iterable[bytes | ByteRange]) -> None:
+    def set_parts(self, parts: Iterable[bytes | ByteRange]) -> None:
         """Set what L{read} gives: bytes as they are, and ranges of the file."""
-        self._plan = deque(parts)
-        self.left = sum(p.size if isinstance(p, ByteRange) else len(p) for p in self._plan)
+        self._parts = deque(parts)
+        self.left = sum(p.size if isinstance(p, ByteRange) else len(p) for p in self._parts)
 
     def read(self) -> bytes:
         """
-        The next piece, of at most about L{PIECE_BYTES}; the file is closed with the last.
+        Read the next piece; the file is closed after the last.
 
-        @return: fewer bytes than are left, down to none, when the file has become shorter;
-            what is left cannot be had then.
-        @raise ValueError: L{close} came before.
+        @return: about L{PIECE_BYTES} at most.  When the file has become shorter, all that
+            there is; C{left} then stays above 0.
+        @raise ValueError: L{close} was called before.
+        @raise OSError: the disk fails.
         """
         pieces = []
         room = PIECE_BYTES
         with self._using():
-            while self._plan and room > 0:
-                part = self._plan.popleft()
+            while self._parts and room > 0:
+                part = self._parts.popleft()
                 if isinstance(part, ByteRange):
                     assert self._descriptor is not None
                     data = os.pread(self._descriptor, min(part.size, room), part.start)
                     if not data:
-                        self._plan.clear()
+                        self._parts.clear()
                     elif len(data) < part.size:
-                        self._plan.appendleft(ByteRange(part.start + len(data), part.stop))
+                        self._parts.appendleft(ByteRange(part.start + len(data), part.stop))
                 else:
                     data = part
                 pieces.append(data)
                 room -= len(data)
-            if not self._plan:
+            if not self._parts:
                 self._wanted = False
         piece = b"".join(pieces)
         self.left -= len(piece)
         return piece
 
     def close(self) -> None:
-        """Close the file now, or when the thread that is busy with it is through."""
+        """Close the file now, or have the thread that is busy with it do so. (any thread)"""
         with self._lock:
             self._wanted = False
             if self._busy:
@@ -258,6 +268,7 @@ class FileBody:
 
     @contextmanager
     def _using(self) -> Iterator[None]:
+        """Mark the file as busy; close it at the end if that is wanted by then."""
         with self._lock:
             if not self._wanted:
                 raise ValueError("the file was closed")

@@ -1,14 +1,15 @@
 """
-Files: the request handler that serves those of a folder.
+The request handler that serves the files of a folder.
 
-This room owns which files are shown and with which headers.  It must not know
-connections.  What RFC 9110 has to say on ranges and preconditions is in
-L{sockserve.http.files.ranges}, what a path means in L{sockserve.http.files.targets}, and the way to
-the disk in L{sockserve.http.files.disk}.
+This room owns which files are shown, and with which headers.  It must not know connections.
 
-The handler is a coroutine, and a disk can be slow: all that looks at it runs on threads
-(L{FileRequestHandler.on_disk}).  A file of one piece costs one way
-there and back, to find, open, read and close it.
+RFC 9110's rules for ranges and preconditions are in L{sockserve.http.files.ranges}, the
+meaning of a path in L{sockserve.http.files.targets}, and the way to the disk in
+L{sockserve.http.files.disk}.
+
+The handler is a coroutine, and a disk can be slow: all that waits for it runs on threads
+(L{FileRequestHandler.on_disk}).  A file of one piece costs one way there and back, to find,
+open, read and close it.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from http import HTTPStatus
 from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.interfaces import IReactorThreads
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from sockserve.core.logs import Topic, logger
 from sockserve.http.files.disk import PIECE_BYTES, FileBody, entries, segments_beneath
 from sockserve.http.files.ranges import (
     ByteRange,
@@ -47,16 +48,16 @@ __all__ = ["FileRequestHandler"]
 
 _T = TypeVar("_T")
 
-#: What a request can be to blame for, and a 404 answers: there is no such file for this
-#: client.  Everything else, such as EMFILE or EIO, is the server's fault, and a 500.
+#: The errors that a request can be to blame for, and that are answered with 404: there is no
+#: such file for this client.  All others, such as EMFILE or EIO, are the server's fault: 500.
 _NOT_FOUND = frozenset({ENOENT, ENOTDIR, ENAMETOOLONG, EINVAL, EILSEQ})
 
-#: The same 404, but whoever runs the server may wonder about it, and finds it in the log.
-#: Not 403: that would tell strangers which names exist (RFC 9110, 15.5.4 leaves the
-#: choice), and SimpleHTTPRequestHandler answers 404, too.
+#: The errors that are answered with 404, too, but also logged, as the server's owner may look
+#: for the reason.  Not 403: that would tell strangers which names exist (RFC 9110, 15.5.4
+#: leaves the choice), and SimpleHTTPRequestHandler answers 404, too.
 _HIDDEN = frozenset({EACCES, EPERM, ELOOP})
 
-#: Types for files whose names end in a compression: what they are, not what is inside.
+#: The content types of compressed files, by the compression; not those of their contents.
 _COMPRESSED = {
     "br": "application/octet-stream",
     "bzip2": "application/x-bzip2",
@@ -68,11 +69,13 @@ _COMPRESSED = {
 
 class _Answer(NamedTuple):
     """
-    What the disk had to say.
+    The answer to a request, as far as the disk decides about it.
 
-    @ivar piece: the first of the body.
-    @ivar listing: the path of the folder to list, instead of the rest.
-    @ivar reason: why there is no file, for the log.
+    @ivar status: the status.
+    @ivar headers: the header fields.
+    @ivar piece: the first piece of the body.
+    @ivar listing: the path of a folder to list, instead of all the rest; or None.
+    @ivar reason: the reason that there is no file, for the log; or None.
     """
 
     status: HTTPStatus
@@ -82,7 +85,7 @@ class _Answer(NamedTuple):
     reason: str | None = None
 
 
-_log = Logger()
+_log = logger(Topic.HTTP)
 
 
 def _not_closed(failure: Failure) -> None:
@@ -91,18 +94,20 @@ def _not_closed(failure: Failure) -> None:
 
 class FileRequestHandler(HTTPRequestHandler):
     """
-    Answers GET and HEAD with the files of a folder, as
-    C{http.server.SimpleHTTPRequestHandler} does, with its names for what can be
-    overridden, and with ranges, all preconditions, and no way out of the folder.
+    A handler that answers GET and HEAD with the files of a folder.
+
+    It does as C{http.server.SimpleHTTPRequestHandler} does, and its methods to override
+    have the same names; it adds ranges, all preconditions, and leaves no way out of the
+    folder.
 
     C{functools.partial(FileRequestHandler, directory="/srv/site")} is a handler, too.
 
     @cvar directory: the folder.  Nothing outside is served: a symbolic link that leads
         out of it is a 404.
-    @cvar dotfiles: whether to serve what has a name that begins with a dot, or is in a
-        folder that has; C{/.well-known/} is served in any case.  It is the names in
-        requests that count: a link C{site -> .releases/7} is followed.
-    @cvar index_pages: what to send for a folder, if one of them is in it.
+    @cvar dotfiles: whether to serve files and folders whose names begin with a dot, and
+        all that is in such folders; C{/.well-known/} is served in any case.  The names in
+        requests count: a link C{site -> .releases/7} is followed.
+    @cvar index_pages: the files to send for a folder: the first of them that is in it.
     @cvar extensions_map: content types by the end of the name; before C{mimetypes}.
     @cvar default_content_type: the content type of files with any other name.
     """
@@ -137,34 +142,42 @@ class FileRequestHandler(HTTPRequestHandler):
         super().__init__(request, client_address, server)
 
     async def do_GET(self) -> None:
-        """Send a file, a part of it, or a listing."""
+        """Send a file, parts of it, or a folder's listing. (reactor thread)"""
         await self._answer()
 
     async def do_HEAD(self) -> None:
-        """As L{do_GET}, of which only the headers are sent."""
+        """Send the head of L{do_GET}'s response. (reactor thread)"""
         await self._answer()
 
-    # What can be overridden.  The first two run on a thread for the disk, and so
-    # may look at the disk.
+    # Override points
 
     def translate_path(self, path: str) -> str:
         """
-        The file that a request's path stands for; with a slash at the end if that has one.
+        The file that a request's path stands for; with a slash at the end if the path has
+        one.
 
-        An override may choose any path in C{self.directory}; one that serves from several
-        folders sets C{self.directory}, too: a handler serves one request.
+        An override may give any path in C{self.directory}, and may wait for the disk.  One
+        that serves from several folders sets C{self.directory}, too: a handler serves one
+        request.
 
         @param path: the target of a request, with or without a query.
+
+        (worker thread)
         """
         target = parse_target(path)
-        return os.path.join(self.directory, *target.segments) + "/" * target.as_folder
+        file = os.path.join(self.directory, *target.segments)
+        return f"{file}/" if target.as_folder else file
 
     def guess_type(self, path: str) -> str:
         """
         The content type of a file, by its name.
 
-        Without a charset: which one a text is in, its name does not tell.  An override
-        may know.
+        It has no charset, since a name does not tell the charset of a text.  An override
+        may know it, and may wait for the disk.
+
+        @param path: the file's.
+
+        (worker thread)
         """
         extension = posixpath.splitext(path)[1]
         for known in (extension, extension.lower()):
@@ -177,10 +190,13 @@ class FileRequestHandler(HTTPRequestHandler):
 
     def list_directory(self, path: str) -> Any:
         """
-        Answer with a listing of the folder at C{path}, which has no index page.  Plain or
-        C{async def}; runs on the reactor.
+        Answer with a listing of the folder at C{path}, which has no index page.  An
+        override may be plain or C{async def}.
 
-        @return: None, or a file whose content is to be sent, headers having been.
+        @return: None; or, when only the head has been sent, a file with the body, which is
+            sent and closed.
+
+        (reactor thread)
         """
         return self._list(path)
 
@@ -188,8 +204,11 @@ class FileRequestHandler(HTTPRequestHandler):
 
     async def on_disk(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """
-        Call what may wait for the disk, on a thread of the server's for that.  (A reactor
-        without threads is a test's, and has nobody else to serve meanwhile.)
+        Call a function that may wait for the disk, on one of the server's threads for that.
+        (A reactor without threads is a test's, and serves no other request meanwhile: the
+        function is called at once.)
+
+        @return: what C{function} returns.
         """
         if not IReactorThreads.providedBy(self.server.reactor):
             return function(*arguments)
@@ -218,8 +237,8 @@ class FileRequestHandler(HTTPRequestHandler):
                 # The file is shorter than it was.  The only way left to say so.
                 self.close_connection = True
         finally:
-            # Whatever ended this, be it the client, a deadline, or nothing at all: closing
-            # waits for nobody, and nobody waits for it.
+            # Whether this ended by itself, by the client or by a deadline: closing a file
+            # may wait for the disk, so no request waits for it.
             if not body.closed:
                 self._in_background(body.close)
 
@@ -260,10 +279,10 @@ class FileRequestHandler(HTTPRequestHandler):
             self.wfile.write(page[start : start + PIECE_BYTES])
             await self.wfile.drain()
 
-    # On a thread of the pool
+    # On a thread for the disk (worker thread)
 
     def _find(self, body: FileBody) -> _Answer:
-        """Look for what was asked for; C{body} is left open if there is more to read."""
+        """Look for the file; C{body} is left open if there is more of it to read."""
         try:
             return self._found(body)
         except OSError as error:
@@ -310,12 +329,13 @@ class FileRequestHandler(HTTPRequestHandler):
     def _representation(self, path: str, status: os.stat_result, body: FileBody) -> _Answer:
         """The answer for a file that is there: 200, 206, 304, 412 or 416."""
         size = status.st_size
-        # A modification in the future is none that happened (RFC 9110, 8.8.2.1).
+        # A time in the future is not given away (RFC 9110, 8.8.2.1).
         modified = min(status.st_mtime_ns // 10**9, int(time.time()))
-        # Strong: whoever changes a file changes its time, which the system keeps to a few
-        # milliseconds, or its size.  What this cannot tell apart is a second change within
-        # the same tick of the clock that keeps the size, and a file put in place with both
-        # of another.  No inode number: it differs among the machines behind one name.
+        # A strong one: a change of a file changes its time, which the system keeps to a few
+        # milliseconds, or its size.  Two changes are not told apart when the second comes in
+        # the same tick of the clock and keeps the size, nor is a file that was given the
+        # time and size of another.  No inode number: it differs among the machines behind
+        # one name.
         etag = f'"{status.st_mtime_ns:x}-{size:x}"'
         current = Validators(etag, modified)
         fields = conditional_fields(self.headers.raw_items())
@@ -337,23 +357,23 @@ class FileRequestHandler(HTTPRequestHandler):
             ("ETag", etag),
             ("Accept-Ranges", "bytes"),
         ]
-        plan: list[bytes | ByteRange]
+        parts: list[bytes | ByteRange]
         if ranges is None:
-            plan = [ByteRange(0, size)] if size else []
+            parts = [ByteRange(0, size)] if size else []
             length = size
         elif len(ranges) == 1:
             headers.append(("Content-Range", content_range(ranges[0], size)))
-            plan = [*ranges]
+            parts = [*ranges]
             length = ranges[0].size
         else:
-            boundary = secrets.token_hex(16)  # nobody can have put it into the file
-            plan, length = multipart(ranges, size, kind, boundary)
+            boundary = secrets.token_hex(16)  # so no file can contain it on purpose
+            parts, length = multipart(ranges, size, kind, boundary)
             kind = f"multipart/byteranges; boundary={boundary}"
         headers += [("Content-Type", kind), ("Content-Length", str(length))]
         answer = _Answer(HTTPStatus.OK if ranges is None else HTTPStatus.PARTIAL_CONTENT, headers)
-        if self.command == "HEAD" or not plan:
+        if self.command == "HEAD" or not parts:
             return answer
-        body.plan(plan)
+        body.set_parts(parts)
         return answer._replace(piece=body.read())
 
     def _listing(self, path: str) -> bytes | None:
@@ -374,7 +394,7 @@ class FileRequestHandler(HTTPRequestHandler):
             *(['<li><a href="../">../</a></li>'] if segments else []),
         ]
         for name, is_folder in names:
-            slash = "/" * is_folder
+            slash = "/" if is_folder else ""
             text = html.escape(shown(name))
             lines.append(f'<li><a href="{link_to(name)}{slash}">{text}{slash}</a></li>')
         lines += ["</ul>", "</body>", "</html>", ""]

@@ -1,6 +1,6 @@
 """
-Ranges and preconditions: how much of a file a request is to get, if any (RFC 9110,
-sections 13 and 14).
+Ranges and preconditions: the parts of a file that a request asks for, and the conditions under
+which it asks (RFC 9110, sections 13 and 14).
 
 This room owns the arithmetic, on the values of header fields.  It must not know files,
 handlers, connections or what time it is.
@@ -27,14 +27,16 @@ __all__ = [
     "selected_ranges",
 ]
 
-#: Who asks for more ranges at once gets the whole file.  100: starlette's bound; Apache's
-#: is 200, and download managers and readers of PDF ask for a dozen.
+#: The most ranges in one request; one that asks for more gets the whole file.  100: starlette's
+#: bound; Apache's is 200, and download managers and readers of PDF ask for a dozen.
 MOST_RANGES = 100
 
-#: Above every file's size, and below what makes C{int()} refuse a number for its length.
+#: The most digits of a number: above every file's size, and far below the length at which
+#: C{int()} refuses one.  A longer number counts as L{_BEYOND}.
 _MOST_DIGITS = 19
 _BEYOND = 10**_MOST_DIGITS
 
+#: The header fields that this room understands, in lower case.
 _CONDITIONAL = frozenset(
     {
         "if-match",
@@ -52,7 +54,8 @@ _ENTITY_TAG = re.compile(r'(?:W/)?"[^"]*"')
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 _MONTH = "(?P<month>" + "|".join(_MONTHS) + ")"
 _TIME = "(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-5][0-9]|60)"
-#: RFC 9110, 5.6.7: the one to send, and the two obsolete ones that are to be understood.
+#: The three forms of a date (RFC 9110, 5.6.7): the one to send, and two obsolete ones that are
+#: to be understood.
 _DATES = (
     re.compile(f"[A-Z][a-z]{{2}}, (?P<day>[0-9]{{2}}) {_MONTH} (?P<year>[0-9]{{4}}) {_TIME} GMT"),
     re.compile(f"[A-Z][a-z]{{5,8}}, (?P<day>[0-9]{{2}})-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} GMT"),
@@ -61,20 +64,20 @@ _DATES = (
 
 
 class ByteRange(NamedTuple):
-    """The bytes from C{start} to just before C{stop}."""
+    """A range of a file: the bytes from C{start} to just before C{stop}, counted from 0."""
 
     start: int
     stop: int
 
     @property
     def size(self) -> int:
-        """How many they are."""
+        """How many bytes they are."""
         return self.stop - self.start
 
 
 class Validators(NamedTuple):
     """
-    What tells a representation from the one a client has.
+    The validators of a representation, by which a client tells whether its copy is the same.
 
     @ivar etag: the entity-tag, quotes included, C{W/} in front when it is weak.
     @ivar modified: the time of the last modification in whole seconds since 1970.
@@ -86,10 +89,12 @@ class Validators(NamedTuple):
 
 def conditional_fields(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     """
-    Those of C{headers} that this room understands, by their names in lower case.
+    The header fields that this room understands, by their names in lower case.
 
-    One that is repeated counts as a list (RFC 9110, 5.2); where it is not one by its
-    grammar, that makes it invalid, and so ignored.
+    A field that is repeated counts as a list (RFC 9110, 5.2); if its grammar has no lists,
+    it is invalid, and so ignored.
+
+    @param headers: names and values of all fields of a request.
     """
     fields: dict[str, str] = {}
     for name, value in headers:
@@ -105,7 +110,7 @@ def http_date(field: str | None) -> int | None:
     A date in any of HTTP's three forms as seconds since 1970; None for what is not one.
 
     A year of two digits is one from 1970 to 2069.  (RFC 9110 has a window that moves with
-    the clock.  Nobody has sent these dates for decades, and they will not come to matter.)
+    the clock.  No client has sent these dates for decades, so it does not matter.)
     """
     if field is None:
         return None
@@ -134,10 +139,12 @@ def http_date(field: str | None) -> int | None:
 
 def precondition(fields: Mapping[str, str], current: Validators) -> HTTPStatus | None:
     """
-    Whether a GET or HEAD is to be answered otherwise than with the representation: in the
-    order of RFC 9110, 13.2.2.
+    The status that the preconditions of a GET or HEAD call for, evaluated in the order of
+    RFC 9110, 13.2.2.
 
-    @return: 412 or 304; None to go on.
+    @param fields: as L{conditional_fields} gives them.
+    @param current: the validators of the file.
+    @return: 412 or 304; None to answer with the file.
     """
     match = fields.get("if-match")
     if match is not None:
@@ -162,15 +169,18 @@ def selected_ranges(
     fields: Mapping[str, str], current: Validators, size: int
 ) -> list[ByteRange] | None:
     """
-    The ranges of C{size} bytes that a GET asks for, in its order.
+    The ranges that a GET asks for, in its order.
 
-    An answer is never longer than the file but for the parts' heads: ranges that add up to
+    An answer is never longer than the file, but for the parts' heads: ranges that add up to
     more, which only overlapping ones can, get the whole file once instead of the same
-    bytes again and again (RFC 9110, 14.2 and 17.15).  So does everything asked of an empty
-    file, since many clients ask for a first piece before they know the size.
+    bytes again and again (RFC 9110, 14.2 and 17.15).  So does any range of an empty file,
+    since many clients ask for a first piece before they know the size.
 
-    @return: None for the whole, because nothing else was asked, or not in a way that
-        counts; an empty list when what was asked for lies beyond the end (416).
+    @param fields: as L{conditional_fields} gives them.
+    @param current: the validators of the file.
+    @param size: the file's, in bytes.
+    @return: None for the whole file: no range was asked for, or in a way that is ignored;
+        an empty list when all ranges lie beyond the end (416).
     """
     field = fields.get("range")
     if field is None or not size or not _range_applies(fields.get("if-range"), current):
@@ -201,7 +211,7 @@ def selected_ranges(
 
 
 def content_range(part: ByteRange | None, size: int) -> str:
-    """The C{Content-Range} of one part, or for None that of a 416."""
+    """The value of C{Content-Range} for one part of C{size} bytes; for None that of a 416."""
     return f"bytes */{size}" if part is None else f"bytes {part.start}-{part.stop - 1}/{size}"
 
 
@@ -211,9 +221,12 @@ def multipart(
     """
     The body of a C{multipart/byteranges} response (RFC 9110, 14.6).
 
-    @param boundary: what does not occur in the parts, of token characters only.
-    @return: what it consists of, bytes as they are and ranges to be filled in, and its
-        length.
+    @param ranges: the parts.
+    @param size: the file's, in bytes.
+    @param content_type: the file's.
+    @param boundary: a string that does not occur in the parts, of token characters only.
+    @return: the parts of the body, bytes as they are and ranges of the file; and its length
+        in bytes.
     """
     body: list[bytes | ByteRange] = []
     separator = f"--{boundary}\r\n"
@@ -235,7 +248,11 @@ def _number(digits: str) -> int:
 
 
 def _lists(field: str, etag: str, *, weakly: bool) -> bool:
-    """Whether a list of entity-tags has this one (RFC 9110, 8.8.3.2)."""
+    """
+    Whether a list of entity-tags has this one.
+
+    @param weakly: whether to compare without regard to weakness (RFC 9110, 8.8.3.2).
+    """
     if field == "*":
         return True
     if weakly:
@@ -247,10 +264,11 @@ def _lists(field: str, etag: str, *, weakly: bool) -> bool:
 
 def _range_applies(field: str | None, current: Validators) -> bool:
     """
-    Whether what the client has a part of is what there is (RFC 9110, 13.1.5).
+    Whether the file is still the one that the client has a part of, by the value of its
+    C{If-Range} (RFC 9110, 13.1.5).
 
-    A date has to be the very one that was sent.  Whether it is a strong validator the
-    client has checked: by the C{Date} beside it, which it alone has seen.
+    A date has to be the very one that was sent.  Whether that is a strong validator, the
+    client has checked by the C{Date} beside it, which it alone has seen.
     """
     if field is None:
         return True

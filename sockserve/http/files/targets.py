@@ -1,8 +1,8 @@
 """
-Targets: which file a request's target names.
+Targets: the names of files in the target of a request.
 
 This room owns the way from the bytes after the method to plain names and back.  It must
-not know what is on the disk, handlers or connections.
+not know the disk, handlers or connections.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from urllib.parse import quote, unquote_to_bytes
 
 __all__ = ["Target", "link_to", "parse_target", "shown"]
 
-#: RFC 3986's pchar, beyond the letters, digits and C{-._~} that C{quote} leaves alone.
+#: The characters of RFC 3986's pchar beside the letters, digits and C{-._~}, which C{quote}
+#: leaves alone.
 _IN_A_SEGMENT = "!$&'()*+,;=:@"
 
 #: The one hidden folder whose purpose is to be served (RFC 8615), at the top only.
@@ -23,11 +24,11 @@ _WELL_KNOWN = ".well-known"
 
 class Target(NamedTuple):
     """
-    What is asked for.
+    The target of a request, decoded.
 
-    @ivar segments: the names on the way there, none of them empty, C{.} or C{..}.
+    @ivar segments: the names on the way to the file, none of them empty, C{.} or C{..}.
     @ivar as_folder: whether the path ends in a slash.
-    @ivar query: the rest, question mark included.
+    @ivar query: the query with its question mark; empty without one.
     """
 
     segments: tuple[str, ...]
@@ -48,10 +49,10 @@ class Target(NamedTuple):
     @property
     def folder_location(self) -> str:
         """
-        The same with a slash at the end.
+        The target with a slash at the end of its path, for a C{Location}.
 
-        Made from the names: however many slashes a request began with, this begins with
-        one, and so is no other host's (CVE-2021-28861).
+        It is made from the names: however many slashes a request began with, this begins
+        with one, and so cannot name another host (CVE-2021-28861).
         """
         path = "".join(f"/{quote(os.fsencode(name), safe=_IN_A_SEGMENT)}" for name in self.segments)
         return f"{path}/{self.query}"
@@ -60,10 +61,10 @@ class Target(NamedTuple):
 @lru_cache(maxsize=256)  # each request asks twice, and pages have the same few assets
 def parse_target(target: str) -> Target:
     """
-    Decode a target's path and follow its C{.} and C{..}; above the top there is nothing.
+    Decode a target's path and follow its C{.} and C{..}, never above the top.
 
-    It is decoded first, as the stdlib does: a C{%2F} is a slash, since no name has one,
-    and C{%2e%2e} no less a step up than C{..}.  A C{%} that encodes nothing stands for
+    It is decoded first, as the stdlib does: C{%2F} is a slash, since no name has one,
+    and C{%2e%2e} is a step up like C{..}.  A C{%} that encodes nothing stands for
     itself.  Names are as C{os.fsdecode} gives them, so that any bytes can be one.
 
     @param target: as it was sent, each of its bytes a character.
@@ -90,7 +91,7 @@ def parse_target(target: str) -> Target:
 
 def link_to(name: str) -> str:
     """
-    A reference to C{name} in the folder whose listing it stands in.
+    A link to C{name}, for a listing of the folder that it is in.
 
     Everything but letters, digits and C{-._~} is encoded, so that no name can be read as
     another host's (C{//}), as one with a scheme (C{x:}), or as a query.
@@ -99,5 +100,5 @@ def link_to(name: str) -> str:
 
 
 def shown(name: str) -> str:
-    """A name as text; what is not UTF-8 in it cannot be shown."""
+    """A name as text; bytes in it that are not UTF-8 are replaced."""
     return os.fsencode(name).decode("utf-8", "replace")

@@ -1,9 +1,11 @@
 """
-Chunks: a request's body that comes in chunks (RFC 9112 section 7.1).
+Chunks: the reading of a request's body that comes in chunks (RFC 9112 section 7.1).
 
 This room owns the grammar of chunks, their extensions and trailers, and how much of these a
-peer may send beside the body.  httptools is not asked: it refuses white space that the
-grammar has (C{5 ;name=value}), and cannot be stopped where the message ends.
+peer may send beside the body.  It must not know where bytes come from.
+
+httptools is not used here: it refuses white space that the grammar allows
+(C{5 ;name=value}), and cannot be stopped where the message ends.
 """
 
 from __future__ import annotations
@@ -16,16 +18,18 @@ from sockserve.http.h1.head import MAX_HEADER_BYTES, MAX_HEADER_FIELDS, TOKEN
 
 __all__ = ["ChunkReader"]
 
-#: The longest line that begins a chunk.  Go's (net/http/internal/chunked.go): longer: 431.
+#: The longest line that begins a chunk.  Longer: 431.  4 KiB: Go's C{maxLineLength}
+#: (net/http/internal/chunked.go).
 MAX_CHUNK_LINE_BYTES = 4096
 
-#: What chunked framing may add to a body: so many bytes, and for each chunk so many, and so
-#: many for each byte of it.  All three are Go's, against CVE-2023-39326.  More: 431.
+#: The most that chunked framing may add to a body: so many bytes, and so many more for each
+#: chunk, and so many for each byte of it.  More: 431.  All three are Go's, against
+#: CVE-2023-39326.
 MAX_CHUNK_OVERHEAD_BYTES = 16384
 CHUNK_OVERHEAD_BYTES = 16
 CHUNK_OVERHEAD_RATIO = 2
 
-#: As many digits as Go and llhttp can count with.
+#: A chunk's size: as many digits as Go and llhttp can count with.
 _SIZE = rb"([0-9A-Fa-f]{1,16})"
 # What is matched once is not tried in another way (*+, ?+): the time is linear.
 _VALUE = rb'(?:%b|"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*+")'
@@ -33,22 +37,24 @@ _EXTENSION = rb"[ \t]*+;[ \t]*+%b(?:[ \t]*+=[ \t]*+" + _VALUE + rb")?+"
 _EXTENSION %= (TOKEN.pattern, TOKEN.pattern)
 _SIZE_LINE = re.compile(_SIZE + rb"(?:" + _EXTENSION + rb")*+\r\n")
 _TRAILER_LINE = re.compile(TOKEN.pattern + rb":[\t\x20-\x7e\x80-\xff]*+\r\n|\r\n")
-#: How they may begin, so that what never becomes one is not waited for.
+#: The beginnings of such lines, so that one that can never be right is refused at once.
 _SIZE_LINE_BEGUN = re.compile(_SIZE + rb"(?![^ \t;\r])")
 _TRAILER_LINE_BEGUN = re.compile(rb"[^\0-\x0c\x0e-\x20:\x7f-\xff]")
 
 
 class ChunkReader:
-    """The body of one request."""
+    """A reader of one request's body."""
 
     __slots__ = ("_overhead", "_read", "_remaining", "_trailer_bytes", "_trailers")
 
     def __init__(self) -> None:
-        #: What reads the next bytes; None after the last.
+        #: The method that reads the next bytes; None after the last.
         self._read: _Read | None = ChunkReader._read_size
-        #: How much of the chunk is to come.
+        #: How many bytes of the chunk are to come.
         self._remaining = 0
+        #: How many bytes there have been beside the body, less those that each chunk may add.
         self._overhead = 0
+        #: How many trailers have been read, and how many bytes they are.
         self._trailers = 0
         self._trailer_bytes = 0
 
@@ -59,10 +65,12 @@ class ChunkReader:
 
     def read(self, data: bytes | bytearray) -> tuple[bytes, int]:
         """
-        What of the body is in C{data}, and how many bytes of that are done with; the others
-        are to be given again, if the body is not complete, when more have arrived.
+        Read what has arrived.
 
-        @raise RemoteProtocolError: it is malformed.
+        @return: the part of the body that is in C{data}, and how many bytes of C{data} have
+            been read.  Unless the body is complete, pass the others again, with more after
+            them.
+        @raise RemoteProtocolError: the framing is malformed.
         """
         body: _Pieces = []
         start = 0
@@ -73,12 +81,12 @@ class ChunkReader:
                     break
                 start = end
         except RemoteProtocolError:
-            if not body:  # else that goes first, and the next call comes here again
+            if not body:  # else give that first; the next call fails in the same place
                 raise
         return b"".join(body), start
 
-    # What reads: each says where what it has read ends, which is where it began if that has
-    # not all arrived.
+    # The methods that read: each returns where the part that it has read ends.  That is
+    # C{start} when the part has not all arrived.
 
     def _read_size(self, data: bytes | bytearray, start: int, body: _Pieces) -> int:
         end = data.find(b"\n", start) + 1
@@ -117,7 +125,7 @@ class ChunkReader:
         return start
 
     def _read_trailer(self, data: bytes | bytearray, start: int, body: _Pieces) -> int:
-        """Read a line of what nobody asks for, or the empty one that is the last."""
+        """Read a trailer, which is dropped, or the empty line after the last."""
         end = data.find(b"\n", start) + 1
         size = (end or len(data)) - start
         if self._trailer_bytes + size > MAX_HEADER_BYTES:

@@ -1,6 +1,5 @@
 """
-Framing: what may follow what on an HTTP/1.x connection, and how a response's body is
-delimited.
+Framing: the order of events on an HTTP/1.x connection, and the delimiting of a response's body.
 
 This room owns the one table of transitions (L{TRANSITIONS}), the two kinds of error, and
 L{ResponseFraming}.  It must not know sockets, clocks, handlers or what a response says.
@@ -24,28 +23,45 @@ __all__ = [
 
 
 class State(StrEnum):
-    """Where one direction of a connection stands."""
+    """The state of one direction of a connection: of requests, or of responses."""
 
     # Requests, as they arrive
+
+    #: No byte of a request has come.
     IDLE = "idle"
+    #: A part of its head has come.
     HEAD = "head"
+    #: Its head has; the body has a Content-Length.
     COUNTED_BODY = "counted body"
+    #: The body comes in chunks.
     CHUNKED_BODY = "chunked body"
+    #: All of it has come.
     COMPLETE = "complete"
+    #: What follows it is another protocol.
     SWITCHED = "switched"
+    #: The peer has ended its side between requests.
     ENDED = "ended"
+    #: The peer has broken the protocol.
     FAILED = "failed"
+
     # Responses, as they are made
+
+    #: It has no head yet.
     AWAITED = "awaited"
+    #: Its body has a Content-Length.
     COUNTED = "counted"
+    #: Its body is sent in chunks.
     CHUNKED = "chunked"
+    #: Its body ends with the connection.
     UNTIL_CLOSE = "until close"
+    #: It has no body.
     BODILESS = "bodiless"
+    #: It is complete.
     SENT = "sent"
 
 
 class Event(StrEnum):
-    """What happens to it."""
+    """An event in one direction of a connection."""
 
     BEGUN = "begun"
     BODILESS = "head without a body"
@@ -59,8 +75,8 @@ class Event(StrEnum):
     ERROR = "error"
 
 
-#: What may follow what.  What is not here may not: from the peer it is the peer's error
-#: (L{RemoteProtocolError}), from a handler the handler's (L{LocalProtocolError}).
+#: The next state, by state and event.  An event that is not here is an error: of the peer's
+#: (L{RemoteProtocolError}) or of a handler's (L{LocalProtocolError}).
 TRANSITIONS: dict[State, dict[Event, State]] = {
     State.IDLE: {
         Event.BEGUN: State.HEAD,
@@ -121,9 +137,9 @@ _END = Event.END
 
 class RemoteProtocolError(PeerError):
     """
-    The peer broke the protocol.
+    An error of the peer's: it broke the protocol.
 
-    @ivar status: the status of the response it has earned.
+    @ivar status: the status to answer with.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -132,23 +148,24 @@ class RemoteProtocolError(PeerError):
 
 
 class LocalProtocolError(SockserveError):
-    """This side was about to break the protocol: a mistake of the handler's."""
+    """A mistake of the handler's: it was about to break the protocol."""
 
 
 def unexpected_event(event: Event, state: State) -> LocalProtocolError:
-    """What is raised for what L{TRANSITIONS} has no place for, when this side does it."""
+    """Make the error for an event of this side's that L{TRANSITIONS} does not have."""
     return LocalProtocolError(f"{event} has no place here: it is {state}")
 
 
 class ResponseFraming:
     """
-    How the body of one response is delimited: the head's fields decide, then each piece
+    The framing of one response: the head decides how the body is delimited, then each piece
     of the body is framed.
 
-    @ivar state: where it stands.
+    @ivar state: the response's state.
     """
 
     state: State = _AWAITED
+    #: How many bytes of a counted body are to come.
     _remaining = 0
 
     def begin(
@@ -160,14 +177,24 @@ class ResponseFraming:
         coding: str | None,
     ) -> State:
         """
-        The response's head is known.
+        Begin with the response's head.
 
-        @param length: what its Content-Length says, if it has one.
-        @param coding: what its Transfer-Encoding says, if it has one: the handler then
-            frames the body by itself, and the end of the connection is its end.
+        @param method: the request's.
+        @param version: the HTTP version to answer in.
+        @param status: the response's.
+        @param length: its Content-Length in bytes; None without one.
+        @param coding: its Transfer-Encoding; None without one.  With one the handler
+            frames the body itself, and the body ends with the connection.
         @return: the new L{state}.
-        @raise LocalProtocolError: it has begun before.
+        @raise LocalProtocolError: the response has begun before.
         """
+        # How the body ends (RFC 9112 section 6.3):
+        # 1. it has none, whatever the fields say;
+        # 2. with the connection: the handler frames it, it is another protocol's, or the
+        #    version has no framing;
+        # 3. after its length;
+        # 4. with the last chunk, if the version has chunks;
+        # 5. with the connection.
         if method == "HEAD" or status in (204, 304):
             event = _BODILESS_HEAD
         elif (
@@ -192,10 +219,11 @@ class ResponseFraming:
 
     def data(self, data: bytes) -> bytes:
         """
-        A piece of the body as it is sent.
+        Frame a piece of the body.
 
-        @raise LocalProtocolError: it is more than the Content-Length said, or there is no
-            head yet, or the response is over.
+        @return: the bytes to send for it.
+        @raise LocalProtocolError: the body is longer than its Content-Length; or the
+            response has not begun, or has ended.
         """
         state = self.state
         if state is _COUNTED:
@@ -214,11 +242,12 @@ class ResponseFraming:
 
     def end(self) -> bytes:
         """
-        The body is over.
+        End the body.
 
-        @return: what is sent for that.
-        @raise LocalProtocolError: it is less than the Content-Length said: only closing
-            the connection tells the client.  Or it has not begun, or is over already.
+        @return: the bytes to send for that.
+        @raise LocalProtocolError: the body is shorter than its Content-Length, which only
+            the end of the connection can tell the client; or the response has not begun,
+            or has ended before.
         """
         state = self.state
         try:

@@ -1,10 +1,11 @@
 """
-Heads: what a request's first lines say, and everything about them that is refused.
+Heads: the request line and the header section of a request, and the checks of both.
 
 This room owns the request line, the header fields that decide about framing, and their
-limits.  The grammar of header fields is httptools' (llhttp, strict); methods it has not
-heard of and every doubt about framing are decided here (RFC 9112 section 11.2).
-It must not know where bytes come from, or what follows a head.
+limits.  It must not know where bytes come from, or what follows a head.
+
+The grammar of header fields is httptools' (llhttp, strict).  Methods that it does not know,
+and every doubt about framing, are decided here (RFC 9112 section 11.2).
 """
 
 from __future__ import annotations
@@ -28,27 +29,27 @@ __all__ = [
     "parse_request_line",
 ]
 
-#: The longest request line: C{http.server}'s (C{_MAXLINE}).  Longer: 414.
+#: The longest request line.  Longer: 414.  64 KiB: C{http.server}'s C{_MAXLINE}.
 MAX_LINE_BYTES = 65536
 
-#: The longest header section, and the longest trailer section.  64 KiB: h11's and
-#: gunicorn's order of magnitude.  Longer: 431.
+#: The longest header section, and the longest trailer section.  Longer: 431.  64 KiB: h11's
+#: and gunicorn's order of magnitude.
 MAX_HEADER_BYTES = 65536
 
-#: How many header sections are remembered with what they mean, and how long one (with its
-#: request line) may be for that: a few MiB at most, together.
+#: How many header sections are remembered with their meaning, and the longest head whose
+#: section is: a few MiB together, at most.
 REPEATED_SECTIONS = 512
 REPEATED_SECTION_BYTES = 2048
 
-#: The most header fields: C{http.client._MAXHEADERS}.  More: 431.
+#: The most header fields.  More: 431.  100: C{http.client._MAXHEADERS}.
 MAX_HEADER_FIELDS = 100
 
 
 @attrs.frozen
 class HeaderSection:
     """
-    The header fields of a head, and what they say about framing and the connection; see
-    L{RequestHead}.
+    The header section of a request: its fields, and their meaning for framing and the
+    connection, as L{RequestHead} has them.
     """
 
     fields: tuple[tuple[bytes, bytes], ...] = ()
@@ -59,17 +60,18 @@ class HeaderSection:
 
 class RequestHead:
     """
-    A request's head.
+    The head of a request.
 
     @ivar method: as sent: methods are case-sensitive (RFC 9110 section 9.1).
     @ivar target: as sent, decoded as Latin-1.
     @ivar version: C{(1, 1)}, C{(1, 0)}, or C{(0, 9)}, which has no header section and
         whose response is the bare body.
-    @ivar fields: the header fields, names as sent, values without the white space around.
-    @ivar raw: the bytes, from the method to the empty line.
+    @ivar fields: the header fields, names as sent, values without white space around them.
+    @ivar raw: the head's bytes, from the method to the empty line.
     @ivar length: the body's length in bytes; None when it is chunked.
-    @ivar keep_alive: whether the client would send another request after this one.
-    @ivar expects_continue: whether the client waits for a 100 (RFC 9110 section 10.1.1).
+    @ivar keep_alive: whether the client wants to keep the connection after the response.
+    @ivar expects_continue: whether the client waits for a response of status 100 before
+        it sends the body (RFC 9110 section 10.1.1).
     """
 
     __slots__ = (
@@ -118,7 +120,7 @@ class RequestHead:
         return b"upgrade" in [option.strip(b" \t") for option in options]
 
     def field(self, name: bytes) -> bytes | None:
-        """The value of the first header field of a name, given in lower case."""
+        """The value of the first header field called C{name}, which is in lower case."""
         for key, value in self.fields:
             if key.lower() == name:
                 return value
@@ -126,7 +128,7 @@ class RequestHead:
 
 
 class _Fields:
-    """The header fields of one head, as httptools finds them."""
+    """A collector of the header fields of one head: httptools' callback object."""
 
     __slots__ = ("fields",)
 
@@ -134,19 +136,20 @@ class _Fields:
         self.fields: list[tuple[bytes, bytes]] = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by httptools."""
+        """Keep a field that httptools has found."""
         self.fields.append((name, value))
 
 
 _HTTP_1_1 = (1, 1)
 _VERSIONS = {b"HTTP/1.1": _HTTP_1_1, b"HTTP/1.0": (1, 0)}
 _VERSION = re.compile(rb"HTTP/([0-9])\.([0-9])")
-#: RFC 9110 section 5.6.2.
+#: A token (RFC 9110 section 5.6.2).
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-#: RFC 3986 section 3.2.2, as widely as the characters go.
+#: A host: RFC 3986 section 3.2.2 as far as the characters go.
 _HOST_NAME = rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[A-Za-z0-9.:_~!$&'()*+,;=-]+\])"
 _HOST = re.compile(_HOST_NAME + rb"(?::[0-9]*)?")
-#: RFC 9112 section 3.2: the origin and the absolute form, and those of one method each.
+#: The forms of a target (RFC 9112 section 3.2): origin and absolute; and for two methods
+#: those that only they have.
 _TARGET = re.compile(rb"/[\x21-\x7e]*|[A-Za-z][A-Za-z0-9+.-]*://[\x21-\x7e]+")
 _OWN_TARGETS = {
     b"CONNECT": re.compile(_HOST_NAME + rb":[0-9]+"),
@@ -155,20 +158,23 @@ _OWN_TARGETS = {
 _LENIENT_TARGET = re.compile(rb"[\x21-\x7e\x80-\xff]+")
 
 
-#: What nearly all requests begin with.  (CONNECT and OPTIONS have targets of their own.)
+#: The request line of nearly all requests.  (CONNECT and OPTIONS have targets of their own.)
 _USUAL_LINE = re.compile(rb"(GET|HEAD|POST|PUT|DELETE|PATCH) (/[\x21-\x7e]*) (HTTP/1\.[01])\r\n")
 _DIGITS = re.compile(rb"[0-9]+")
 _LINE_END = re.compile(rb"\r?\n")
 
-#: What decides about framing or the connection.
+#: The fields that decide about framing or the connection.
 _DECISIVE = frozenset([b"connection", b"content-length", b"expect", b"host", b"transfer-encoding"])
 
 
 def parse_request_line(line: bytes, lenient: bool) -> tuple[bytes, bytes, tuple[int, int]]:
     """
-    The method, target and version of a line with its end.
+    Parse a request line.
 
-    @raise RemoteProtocolError: it is none.
+    @param line: with its end.
+    @param lenient: as L{sockserve.http.h1.reader.RequestParser}'s.
+    @return: the method, the target and the version.
+    @raise RemoteProtocolError: it is malformed, or of a version that is not 1.1 or 1.0.
     """
     if line.endswith(b"\r\n"):
         text = line[:-2]
@@ -206,11 +212,12 @@ def _parse_version(version: bytes) -> tuple[int, int]:
 
 def parse_head(raw: bytes, lenient: bool) -> RequestHead:
     """
-    What the bytes of a head say.
+    Parse a head.
 
-    @param raw: up to and with the empty line; of an HTTP/0.9 request, which ends with its
-        line, what has arrived.
-    @raise RemoteProtocolError: it is none, or one that is refused.
+    @param raw: its bytes with the empty line; of an HTTP/0.9 request, which ends with its
+        first line, all that has arrived.
+    @param lenient: as L{sockserve.http.h1.reader.RequestParser}'s.
+    @raise RemoteProtocolError: it is malformed, too long, or leaves a doubt about framing.
     """
     line = _USUAL_LINE.match(raw)
     if line is None or len(raw) > REPEATED_SECTION_BYTES:
@@ -227,7 +234,7 @@ def parse_head(raw: bytes, lenient: bool) -> RequestHead:
 
 
 def _unusual_head(raw: bytes, lenient: bool) -> RequestHead:
-    """What is long, of an unusual form, or bad."""
+    """Parse a head that is long, of an unusual form, or malformed."""
     line_end = raw.find(b"\n") + 1
     if line_end > MAX_LINE_BYTES:
         raise RemoteProtocolError(414, "the request line is too long")
@@ -250,13 +257,14 @@ def _unusual_head(raw: bytes, lenient: bool) -> RequestHead:
 
 def _parse_section(section: bytes, version: tuple[int, int], lenient: bool) -> HeaderSection:
     """
-    Find out from header fields how a request's body is delimited, and what comes after.
+    Parse a header section: its fields say how a request's body is delimited, and whether
+    the connection is kept.
 
-    @raise RemoteProtocolError: they are malformed, or there is a doubt.
+    @raise RemoteProtocolError: it is malformed, or leaves a doubt about framing.
     """
     found = _Fields()
     try:
-        # Below a request line of its liking: it does not know all methods.
+        # Below a request line that httptools takes: it does not know all methods.
         HttpRequestParser(found).feed_data(b"GET / HTTP/%d.%d\r\n%b" % (*version, section))
     except HttpParserUpgrade:  # what follows the message could be another protocol
         pass
@@ -288,13 +296,16 @@ def _parse_section(section: bytes, version: tuple[int, int], lenient: bool) -> H
     return HeaderSection(tuple(fields), length, keep_alive, expects_continue)
 
 
-#: A client says the same about itself in one request after another: what that means is
-#: looked up.
+#: The same with a memory: a client sends the same header section again and again.
 _repeated_section = lru_cache(maxsize=REPEATED_SECTIONS)(_parse_section)
 
 
 def _body_length(values: dict[bytes, list[bytes]], version: tuple[int, int]) -> int | None:
-    """A body's length by the fields that tell; None when it is chunked."""
+    """
+    The length of a body in bytes, by the fields that decide about it; None when it is chunked.
+
+    @raise RemoteProtocolError: they contradict each other, or the coding is not known.
+    """
     lengths = values.get(b"content-length", [])
     length = 0
     if lengths:

@@ -1,8 +1,8 @@
 """
-The wire: a connection's bytes as HTTP/1.x requests.
+The parser of a connection's bytes into HTTP/1.x requests.
 
-This room owns which bytes are a request's head, its body and the next request
-(L{RequestParser}); what may follow what is in L{sockserve.http.h1.framing}'s table.  It must
+This room owns the division of the bytes into heads, bodies and requests
+(L{RequestParser}); the order of events is in L{sockserve.http.h1.framing}'s table.  It must
 not know sockets, clocks, handlers or responses.
 
 Requests are taken one at a time: a pipelined request waits unparsed until the one before it
@@ -46,30 +46,41 @@ _LINE_BREAKS = (b"\r", b"\n")
 
 class RequestParser:
     """
-    Bytes in, requests out: L{feed} it, and take what L{next_event} gives until that is
-    None.  A request's events are its L{RequestHead} and, if it has a body, the pieces of
-    that as C{bytes} and C{Event.END}.  What follows waits, unparsed, until
+    A parser of the requests of one connection: bytes go in by L{feed}, events come out by
+    L{next_event}.
+
+    The events of a request are its L{RequestHead} and, if it has a body, the pieces of
+    that as C{bytes}, then C{Event.END}.  The bytes that follow wait, unparsed, until
     L{next_request}.
 
-    @param lenient: accept what C{http.server} does and what does no harm to framing: a
-        missing C{Host}, lines of a head ended by LF alone, bytes above 127 in the target.
-    @ivar state: where it stands.
+    @ivar state: the state of the connection's requests.
     """
 
     __slots__ = ("_buffer", "_chunks", "_eof", "_lenient", "_remaining", "_searched", "state")
 
     def __init__(self, lenient: bool = False) -> None:
+        """
+        @param lenient: whether to accept what C{http.server} accepts and does no harm to
+            framing: a missing C{Host}, lines of a head that end with LF alone, bytes above
+            127 in the target.
+        """
+        # For the connection
         self.state = _IDLE
         self._lenient = lenient
+        #: The bytes that have not been taken.
         self._buffer: bytes | bytearray = b""
         self._eof = False
-        #: How much of an incomplete head is known not to hold the beginning of its end.
+
+        # For the request being read
+        #: How many bytes of an incomplete head have been searched for its end.
         self._searched = 0
+        #: How many bytes of a counted body are to come.
         self._remaining = 0
+        #: The reader of a chunked body.
         self._chunks: ChunkReader | None = None
 
     def feed(self, data: bytes) -> None:
-        """Bytes have arrived."""
+        """Add bytes that have arrived."""
         if not self._buffer:
             self._buffer = data
         else:
@@ -78,11 +89,11 @@ class RequestParser:
             self._buffer += data
 
     def feed_eof(self) -> None:
-        """No more bytes will come."""
+        """Note that the peer has ended its side: no more bytes will come."""
         self._eof = True
 
     def is_empty(self) -> bool:
-        """Whether nothing waits, and more may come."""
+        """Whether no byte waits and more may come."""
         return not self._buffer and not self._eof
 
     @property
@@ -92,7 +103,7 @@ class RequestParser:
 
     @property
     def remaining(self) -> int | None:
-        """How much of a counted body has not been taken; None of one in chunks."""
+        """How many bytes of a counted body have not been taken; None of one in chunks."""
         return None if self.state is State.CHUNKED_BODY else self._remaining
 
     @property
@@ -102,8 +113,9 @@ class RequestParser:
 
     def next_event(self) -> RequestHead | bytes | Event | None:
         """
-        What comes next; None until more is fed, or in a state that has no more to give.
+        Take the next event.
 
+        @return: None when more must be fed first, or L{state} is one without events.
         @raise RemoteProtocolError: the peer has broken the protocol; nothing follows.
         """
         read = _READERS.get(self.state)
@@ -121,22 +133,24 @@ class RequestParser:
             self._buffer = b""
             raise
 
-    def next_request(self) -> None:
+    def next_request(self) -> bool:
         """
-        This one is answered: read the next.
+        Begin with the next request, as this one is answered.
 
-        @raise LocalProtocolError: it has not been read to its end.
+        @return: whether something of it waits, or none will come.
+        @raise LocalProtocolError: this one has not been read to its end.
         """
         try:
             self.state = TRANSITIONS[self.state][_NEXT]
         except KeyError:
             raise unexpected_event(_NEXT, self.state) from None
+        return bool(self._buffer) or self._eof
 
     def switch(self) -> bytes:
         """
-        After this request the connection speaks another protocol.
+        End the requests: after this one the connection speaks another protocol.
 
-        @return: what the peer has already said in it.
+        @return: the bytes in that protocol that have arrived.
         @raise LocalProtocolError: the request has not been read to its end.
         """
         if self.state is not State.COMPLETE:
@@ -147,6 +161,7 @@ class RequestParser:
     # Inside
 
     def _take(self, size: int) -> bytes:
+        """Remove the first bytes from the buffer, at most C{size}."""
         buffer = self._buffer
         if size >= len(buffer):
             self._buffer = b""
@@ -178,7 +193,7 @@ class RequestParser:
         if (line_end or size) > MAX_LINE_BYTES:
             raise RemoteProtocolError(414, "the request line is too long")
         if not line_end:
-            if not TOKEN.match(buffer, 0, 1):  # no more of it: it may come byte by byte
+            if not TOKEN.match(buffer, 0, 1):  # one byte: all of it may come one by one
                 raise RemoteProtocolError(400, "a request does not begin so")
         elif size - line_end > MAX_HEADER_BYTES:
             raise RemoteProtocolError(431, "the header section is too long")
@@ -231,7 +246,7 @@ class RequestParser:
         return None
 
 
-#: What reads in which state.
+#: The method that reads, by state.
 _READERS: dict[State, Callable[[RequestParser], RequestHead | bytes | Event | None]] = {
     State.IDLE: RequestParser._read_head,
     State.HEAD: RequestParser._read_head,

@@ -236,7 +236,7 @@ def opened(root: Path, parts: list[bytes | ByteRange], content: bytes = b"") -> 
     (root / "body").write_bytes(content)
     body = FileBody()
     body.open(str(root), ["body"])
-    body.plan(parts)
+    body.set_parts(parts)
     return body
 
 
@@ -296,7 +296,7 @@ def test_a_close_while_a_thread_is_busy_leaves_it_to_that(root, monkeypatch, dur
 
     def work():
         body.open(str(root), ["body"])
-        body.plan([ByteRange(0, 8)])
+        body.set_parts([ByteRange(0, 8)])
         results.append(body.read())
 
     real = getattr(os, during)

@@ -1,0 +1,48 @@
+"""
+Loggers: one for each topic a reader of the log may pick out.
+
+This room owns the namespaces that lines of the log carry.  They are named after what the lines
+are about, so that a filter outlives a move of the code.  It must not know who logs.
+"""
+
+from __future__ import annotations
+
+import logging
+from enum import StrEnum
+
+from twisted.logger import ILogObserver, Logger
+
+__all__ = ["Topic", "logger", "standard_logger"]
+
+
+class Topic(StrEnum):
+    """The namespace of a line of the log: what it is about."""
+
+    #: Starting and stopping: what is served where, and what could not be ended.
+    SERVICE = "sockserve"
+    #: Accepting connections, and being unable to.
+    LISTENERS = "sockserve.listeners"
+    #: Deadlines that expired, of connections and of datagrams.
+    CONNECTIONS = "sockserve.connections"
+    #: What handlers raise, and the methods and observers that are called for their requests.
+    HANDLERS = "sockserve.handlers"
+    #: HTTP requests left without a response, and what handlers write by C{log_message}.
+    HTTP = "sockserve.http"
+    #: The threads and child processes in which blocking handlers run.
+    WORKERS = "sockserve.workers"
+    #: The access log, whose lines go to its file alone, and what keeps it from being written.
+    ACCESS = "sockserve.access"
+
+
+def logger(topic: Topic, observer: ILogObserver | None = None) -> Logger:
+    """
+    The logger of a topic.
+
+    @param observer: gets its lines instead of all who observe the log.
+    """
+    return Logger(namespace=topic.value, observer=observer)
+
+
+def standard_logger(topic: Topic) -> logging.Logger:
+    """The same of C{logging}, for programs that have not set up Twisted's log."""
+    return logging.getLogger(topic.value)

@@ -1,0 +1,188 @@
+"""Descriptions: the endpoint or port that each makes, and the one line that each mistake gets."""
+
+import os
+import socket
+
+import pytest
+from twisted.internet.endpoints import (
+    AdoptedStreamServerEndpoint,
+    TCP4ServerEndpoint,
+    UNIXServerEndpoint,
+)
+from twisted.internet.protocol import Factory
+from twisted.internet.testing import MemoryReactorClock
+
+from sockserve import ConfigurationError, DatagramRequestHandler
+from sockserve.listeners.datagram_ports import UDPPort, UNIXDatagramPort, WildcardUDPPort
+from sockserve.listeners.datagrams import DatagramServer
+from sockserve.listeners.endpoints import datagram_port, is_datagram_description, stream_endpoint
+from sockserve.listeners.proxy_protocol import ProxyEndpoint
+
+
+def trust(address):
+    return True
+
+
+def endpoint(description):
+    return stream_endpoint(MemoryReactorClock(), description, trust)
+
+
+class Silent(DatagramRequestHandler):
+    async def handle(self):
+        """Says nothing."""
+
+
+def port(description, **options):
+    reactor = MemoryReactorClock()
+    return datagram_port(reactor, description, DatagramServer(Silent, reactor=reactor, **options))
+
+
+@pytest.mark.parametrize(
+    ("description", "is_datagram"),
+    [
+        ("udp:53", True),
+        ("udp6:53", True),
+        ("unixgram:/tmp/s", True),
+        ("tcp:53", False),
+        ("udplite:53", False),
+        ("haproxy:udp:53", False),
+    ],
+)
+def test_kind_tells_datagrams_from_streams(description, is_datagram):
+    assert is_datagram_description(description) is is_datagram
+
+
+# Streams
+
+
+@pytest.mark.parametrize(
+    ("description", "kind"),
+    [("tcp:0", TCP4ServerEndpoint), ("unix:/nowhere/s", UNIXServerEndpoint)],
+)
+def test_twisteds_descriptions_make_twisteds_endpoints(description, kind):
+    assert isinstance(endpoint(description), kind)
+
+
+def test_haproxy_wraps_the_endpoint_after_it():
+    wrapped = endpoint("haproxy:tcp:0")
+    assert isinstance(wrapped, ProxyEndpoint)
+    reactor = MemoryReactorClock()
+    stream_endpoint(reactor, "haproxy:tcp:7000", trust).listen(Factory())
+    assert reactor.tcpServers[0][0] == 7000
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ("udp:53", "udp is for datagrams"),
+        ("haproxy:", "write haproxy: and a stream description after it"),
+        ("haproxy:udp:53", "write haproxy: and a stream description after it"),
+        ("tpc:80", "unknown kind 'tpc'; did you mean 'tcp'?"),
+        ("tcp:http", "'http' is not a number; write tcp:PORT"),
+        ("tcp:80:interfce=::1", "a word is missing, or unknown; write tcp:PORT"),
+        ("tls:443:/nowhere/at/all", "certificates in '/nowhere/at/all': No such file"),
+        ("fd:three", "write fd:NUMBER, the number of a descriptor"),
+        ("fd:99999", "Bad file descriptor"),
+    ],
+)
+def test_a_wrong_stream_description_is_one_line_that_names_it(description, message):
+    with pytest.raises(ConfigurationError) as caught:
+        endpoint(description)
+    text = str(caught.value)
+    assert text.startswith(f"listen {description!r}: ")
+    assert message in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("description", ["tls:{0}:443", "tls:443:{0}"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no *.pem file in"),
+        (b"not a certificate", "a.pem is not a PEM file"),
+        (b"-----BEGIN PRIVATE KEY-----", "no certificate in"),
+        (b"-----BEGIN CERTIFICATE-----", "no private key in"),
+    ],
+)
+def test_certificates_are_looked_at_before_a_client_comes(tmp_path, description, content, message):
+    if content is not None:
+        (tmp_path / "a.pem").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=message.replace("*", r"\*")):
+        endpoint(description.format(tmp_path))
+
+
+def test_an_inherited_socket_is_adopted_and_left_open():
+    with socket.create_server(("127.0.0.1", 0)) as inherited:
+        adopted = endpoint(f"fd:{inherited.fileno()}")
+        assert isinstance(adopted, AdoptedStreamServerEndpoint)
+        assert inherited.getsockname()[1] > 0
+
+
+def test_an_inherited_socket_must_listen():
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(ConfigurationError, match="that socket does not listen"):
+        endpoint(f"fd:{ours.fileno()}")
+
+
+def test_a_descriptor_that_is_no_socket_is_refused_and_not_leaked():
+    read, write = os.pipe()
+    try:
+        before = os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else None
+        with pytest.raises(ConfigurationError, match="listen 'fd:"):
+            endpoint(f"fd:{read}")
+        if before is not None:
+            assert os.listdir("/proc/self/fd") == before
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+# Datagrams
+
+
+@pytest.mark.parametrize(
+    ("description", "kind"),
+    [
+        ("udp:53", WildcardUDPPort),
+        ("udp:53:interface=0.0.0.0", WildcardUDPPort),
+        ("udp:53:interface=127.0.0.1", UDPPort),
+        ("udp6:53", WildcardUDPPort),
+        ("udp6:53:interface=\\:\\:1", UDPPort),
+        ("unixgram:/nowhere/s", UNIXDatagramPort),
+    ],
+)
+def test_a_datagram_description_makes_a_port_for_its_address(description, kind):
+    assert type(port(description)) is kind
+
+
+def test_a_port_takes_packets_of_the_servers_size():
+    made = port("udp:53")
+    assert made.maxPacketSize == DatagramServer.max_packet_size
+
+
+@pytest.mark.parametrize("text", ["600", "0600"])
+def test_the_mode_of_a_unix_socket_is_octal(text):
+    assert port(f"unixgram:/nowhere/s:mode={text}").mode == 0o600
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ("udp:", "it takes one port; write udp:PORT"),
+        ("udp:53:54", "it takes one port; write udp:PORT"),
+        ("unixgram:", "it takes one path; write unixgram:PATH"),
+        ("udp:domain", "port 'domain' is not a number"),
+        ("udp:65536", "port 65536 is not within 0 to 65535"),
+        ("udp:53:mode=600", "unknown word 'mode'"),
+        ("udp:53:interface=here", "not an IPv4 or IPv6 address"),
+        ("udp6:53:interface=127.0.0.1", "'127.0.0.1' is not an IPv6 address"),
+        ("unixgram:/nowhere/s:mode=rw", "mode 'rw' is not an octal number"),
+    ],
+)
+def test_a_wrong_datagram_description_is_one_line_that_names_it(description, message):
+    with pytest.raises(ConfigurationError) as caught:
+        port(description)
+    text = str(caught.value)
+    assert text.startswith(f"listen {description!r}: ")
+    assert message in text
+    assert "\n" not in text

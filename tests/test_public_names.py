@@ -1,0 +1,253 @@
+"""What users import: a few public pages, each name on them explained and typed, and no others."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import sockserve
+from sockserve import PeerError, SockserveError
+from sockserve.core.logs import Topic
+from sockserve.http import RemoteProtocolError
+from sockserve.http.files.disk import OutsideRoot
+
+ROOT = Path(__file__).parents[1]
+DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+#: For those who change sockserve, these also name what is not public.
+INSIDE = {"architecture.md", "design-notes.md"}
+#: Names a configuration file, and no module.
+FILES = {"sockserve.toml"}
+
+PAGES = [
+    "sockserve",
+    "sockserve.server",
+    "sockserve.service",
+    "sockserve.http",
+    "sockserve.testing",
+    "sockserve.socketserver",
+    "sockserve.http.server",
+    # What twistd's plugin opens, which an application can do as well.
+    "sockserve.tap",
+]
+
+#: An error that no user's code meets.
+NOT_MET = {OutsideRoot}
+
+ROOMS = [
+    importlib.import_module(each.name)
+    for each in pkgutil.walk_packages(sockserve.__path__, "sockserve.")
+]
+
+
+def names_of(page: str) -> list[str]:
+    names: list[str] = importlib.import_module(page).__all__
+    return names
+
+
+each_page = pytest.mark.parametrize("page", PAGES)
+each_name = pytest.mark.parametrize(
+    ("page", "name"), [(page, name) for page in PAGES for name in names_of(page)]
+)
+each_doc = pytest.mark.parametrize("doc", DOCS, ids=lambda doc: doc.relative_to(ROOT).as_posix())
+
+
+# The pages
+
+
+@each_page
+def test_a_page_says_what_it_shows(page: str) -> None:
+    module = importlib.import_module(page)
+    assert inspect.getdoc(module)
+    assert module.__all__
+
+
+def test_pages_are_listed_for_users() -> None:
+    section = (ROOT / "docs/README.md").read_text().split("\n## What to import\n")[1]
+    listed = re.findall(r"^\| `([\w.]+)` \|", section.split("\n## ")[0], re.MULTILINE)
+    assert sorted(listed) == sorted(PAGES)
+
+
+@each_name
+def test_a_name_is_there_and_explained(page: str, name: str) -> None:
+    value = getattr(importlib.import_module(page), name)
+    if inspect.isclass(value) or callable(value):
+        assert inspect.getdoc(value)
+    else:
+        assert re.search(rf"^#: .*\n(#: .*\n)*{name}\b", _sources(), re.MULTILINE)
+
+
+def _sources() -> str:
+    return "".join(Path(str(room.__file__)).read_text() for room in ROOMS)
+
+
+def _ours(value: Any) -> list[type]:
+    """The classes that a class gets its members from, but for other people's."""
+    return [each for each in value.__mro__ if each.__module__.startswith("sockserve.")]
+
+
+def _methods(cls: type) -> Iterator[tuple[str, Any, bool]]:
+    """The public methods that a class has itself: name, function, whether it takes C{self}."""
+    for name, value in vars(cls).items():
+        function = value.fget if isinstance(value, property) else value
+        function = getattr(function, "__func__", function)
+        if inspect.isfunction(function) and (name == "__init__" or not name.startswith("_")):
+            yield name, function, not isinstance(value, staticmethod)
+
+
+@each_name
+def test_public_methods_are_explained(page: str, name: str) -> None:
+    value = getattr(importlib.import_module(page), name)
+    if inspect.isclass(value):
+        methods = {method for cls in _ours(value) for method, *_ in _methods(cls)}
+        # A constructor may be explained with its class.
+        assert {m for m in methods - {"__init__"} if not inspect.getdoc(getattr(value, m))} == set()
+
+
+def _untyped(function: Any, bound: bool) -> list[str]:
+    signature = inspect.signature(function)
+    parameters = list(signature.parameters.values())[1 if bound else 0 :]
+    untyped = [each.name for each in parameters if each.annotation is each.empty]
+    returns = signature.return_annotation is not signature.empty
+    return untyped if returns else [*untyped, "return"]
+
+
+@each_name
+def test_public_functions_and_methods_are_typed(page: str, name: str) -> None:
+    value = getattr(importlib.import_module(page), name)
+    if inspect.isclass(value):
+        untyped = {
+            f"{cls.__name__}.{method}": missing
+            for cls in _ours(value)
+            for method, function, bound in _methods(cls)
+            if (missing := _untyped(function, bound))
+        }
+        assert untyped == {}
+    elif inspect.isfunction(value):
+        assert _untyped(value, False) == []
+
+
+# Errors
+
+
+def _errors() -> set[type[Exception]]:
+    return {
+        value
+        for room in ROOMS
+        for value in vars(room).values()
+        if inspect.isclass(value)
+        and issubclass(value, Exception)
+        and value.__module__ == room.__name__
+    }
+
+
+def test_the_errors_of_ours_are_found() -> None:
+    assert {SockserveError, RemoteProtocolError} < _errors()
+
+
+def test_all_errors_of_ours_have_one_root() -> None:
+    assert {error for error in _errors() if not issubclass(error, SockserveError)} == set()
+
+
+def test_the_faults_of_a_peer_are_told_apart() -> None:
+    assert {error for error in _errors() if issubclass(error, PeerError)} == {
+        PeerError,
+        RemoteProtocolError,
+    }
+
+
+def test_errors_that_users_may_catch_are_on_a_page() -> None:
+    shown = {name for page in PAGES for name in names_of(page)}
+    assert {error for error in _errors() if error.__name__ not in shown} == NOT_MET
+
+
+# What the docs send users to
+
+
+def _is_public(name: str) -> bool:
+    """Whether a dotted name is a public page, or something on one."""
+    if name in PAGES:
+        return True
+    for page in sorted(PAGES, key=len, reverse=True):
+        if name.startswith(f"{page}."):
+            first, *rest = name.removeprefix(f"{page}.").split(".")
+            value = getattr(importlib.import_module(page), first, None)
+            return first in names_of(page) and all(
+                (value := getattr(value, each, None)) is not None for each in rest
+            )
+    return False
+
+
+def _is_there(name: str) -> bool:
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
+def _is_logger(name: str, doc: Path, text: str) -> bool:
+    """Whether a dotted name is a namespace of the log, and meant as that."""
+    on_its_page = doc.name == "logs-and-counters.md"
+    return name in list(Topic) and (on_its_page or f"logger `{name}`" in " ".join(text.split()))
+
+
+@each_doc
+def test_dotted_names_are_public(doc: Path) -> None:
+    text = doc.read_text()
+    names = set(re.findall(r"(?<![\w/.-])sockserve(?:\.[A-Za-z_]\w*)+", text))
+    found = _is_there if doc.name in INSIDE else _is_public
+    assert [
+        name
+        for name in sorted(names - FILES)
+        if not found(name) and not _is_logger(name, doc, text)
+    ] == []
+
+
+def _imported(text: str) -> Iterator[tuple[str, str]]:
+    """All that is imported from sockserve in listings and prose: module and name."""
+    for block in re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and node.module is not None:
+                yield from ((node.module, alias.name) for alias in node.names)
+    yield from re.findall(r"from (sockserve[\w.]*) import ([\w*]+)", text)
+
+
+@each_doc
+def test_imports_are_public(doc: Path) -> None:
+    imported = {
+        (module, name)
+        for module, name in _imported(doc.read_text())
+        if module.partition(".")[0] == "sockserve"
+    }
+    assert {
+        (module, name)
+        for module, name in imported
+        if not (module in PAGES and (name in names_of(module) or f"{module}.{name}" in PAGES))
+    } == set()
+
+
+def test_a_name_that_is_not_public_is_found_out() -> None:
+    assert _is_public("sockserve.http.server.HTTPServer.serve_forever")
+    assert not _is_public("sockserve.core.deadlines")
+    assert not _is_public("sockserve.http.h1.framing.LocalProtocolError")
+    assert not _is_public("sockserve.server.StreamFactory.nonsense")
+    assert list(_imported("```python\nfrom sockserve.core import a, b\n```\n")) == [
+        ("sockserve.core", "a"),
+        ("sockserve.core", "b"),
+        ("sockserve.core", "a"),
+    ]
+
+
+def test_no_page_is_hidden_by_a_name() -> None:
+    """A module and a name of its package's page that are spelled alike are two things."""
+    for page in PAGES:
+        value = importlib.import_module(page)
+        assert isinstance(value, ModuleType)
+        assert pkgutil.resolve_name(page) is value
