@@ -13,7 +13,7 @@ DEV = $(VENV)/bin/python -m
 # Without it, each of pytest's workers would compile all tests in each run.
 unexport PYTHONDONTWRITEBYTECODE
 # Tests mostly wait, so more of them run side by side than there are cores.
-TEST = pytest -n 6 --dist loadgroup
+TEST = pytest -n 6 --dist load --maxschedchunk 1
 # Those in memory do not, and are the ones that are not in or below these.
 REAL = differential docs integration programs stdlib test_packaging.py
 QUICK = pytest -n 2 --dist load $(REAL:%=--ignore=tests/%)
@@ -56,7 +56,7 @@ api: $(VENV)/.made
 	$(DEV) pydoctor
 
 docs: news api
-	$(DEV) pytest tests/docs/test_listings.py
+	$(DEV) $(TEST) tests/docs
 
 check: lint types news api test coverage
 

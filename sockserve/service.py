@@ -1,9 +1,8 @@
 """
 Services: listeners as parts of a Twisted application.
 
-This room owns when a listener's machine (L{sockserve.listeners.machine}) is told to listen and to
-stop, and the descriptions that name listeners.  It must not know option strings.  (Server
-objects that come with their own socket are L{sockserve.dropin.service}'.)
+This room owns when a port is opened, and the descriptions that name listeners.  It must not know
+option strings.  (Server objects come with their own socket: L{sockserve.dropin.service}.)
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress
@@ -25,12 +23,8 @@ from sockserve.dropin.service import SocketServerService
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.datagrams import DatagramServer
 from sockserve.listeners.endpoints import datagram_port, is_datagram_description, stream_endpoint
-from sockserve.listeners.machine import (
-    DatagramListener,
-    ListenerData,
-    ListenerMachine,
-    StreamListener,
-)
+from sockserve.listeners.machine import DatagramListener, Listener, StreamListener
+from sockserve.listeners.service import ListenerService
 from sockserve.listeners.stream_factory import StreamFactory
 
 __all__ = [
@@ -73,16 +67,12 @@ def service_from_description(
     return RequestService.from_description(reactor, description, RequestHandlerClass, **options)
 
 
-class _ListenerService(Service):
-    """What both kinds of service share."""
+class _PortService(ListenerService):
+    """A listener whose port is opened when it starts: the part that both kinds share."""
 
-    server: StreamFactory | DatagramServer
-
-    def __init__(self, doors: StreamListener | DatagramListener, description: str) -> None:
-        self._core = ListenerData(doors)
-        self._machine = ListenerMachine(self._core)
+    def __init__(self, listener: Listener, description: str) -> None:
+        super().__init__(listener, description)
         self._opening: Deferred[None] | None = None
-        self.description = description
 
     @override
     def privilegedStartService(self) -> None:
@@ -106,27 +96,15 @@ class _ListenerService(Service):
     @override
     def stopService(self) -> Deferred[None]:
         """
-        Stop listening, let requests come to their end within the C{drain} deadline,
-        then abort them.  Fires when all is gone; a thread that does not end is counted
-        as abandoned and not waited for.
+        Stop listening, let requests finish within the C{drain} deadline, then abort them.
+
+        @return: a Deferred that fires when all is gone.  A thread that does not end is counted
+            as abandoned, and not waited for.
         """
-        super().stopService()
         if self._opening is not None:
             self._opening.cancel()
             self._opening = None
-        stopped = self._machine.stop().addCallback(lambda _: self.server.release_workers())
-        closing, self._core.closing = self._core.closing, None
-        if closing is not None:
-            closing.addErrback(_log_failure).addCallback(lambda _: self._gone())
-        return stopped
-
-    def suspend(self) -> None:
-        """Take no more requests, but keep listening: clients wait in the kernel's queue."""
-        self._machine.suspend()
-
-    def resume(self) -> None:
-        """Undo L{suspend}."""
-        self._machine.resume()
+        return super().stopService()
 
     def _open(self) -> None:
         if self._opening is not None:
@@ -146,15 +124,11 @@ class _ListenerService(Service):
         opening.addErrback(lambda failure: failure.trap(CancelledError) and None)
         opening.addErrback(_log_failure)
 
-    def _gone(self) -> None:
-        for stopped in self._machine.gone():
-            stopped.callback(None)
-
     def _listen(self) -> Any:
         raise NotImplementedError
 
 
-class RequestService(_ListenerService):
+class RequestService(_PortService):
     """
     A stream listener as a service of a Twisted application.
 
@@ -204,7 +178,7 @@ class RequestService(_ListenerService):
         return self.endpoint.listen(self.server)
 
 
-class DatagramRequestService(_ListenerService):
+class DatagramRequestService(_PortService):
     """
     A datagram listener as a service of a Twisted application.
 

@@ -1,11 +1,11 @@
 """
-C{socketserver}, on sockserve: C{from sockserve import socketserver} in place of
+The module C{socketserver}, on sockserve: C{from sockserve import socketserver} in place of
 C{import socketserver} is the whole migration.
 
 This room owns the names of the standard library's module of the same name, as of CPython
 3.14, on every Python: its servers are subclasses of the standard library's, and call the
-same methods on the same threads.  What they do better is said where they do it; how is in
-L{sockserve.dropin.accept_loop} and L{sockserve.dropin.dispatcher}.
+same methods on the same threads.  What they do better is said where they do it; it must not
+know how: that is in L{sockserve.dropin.accept_loop} and L{sockserve.dropin.dispatcher}.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import socketserver as _stdlib
 import threading
 import time
 from socketserver import BaseRequestHandler, DatagramRequestHandler, StreamRequestHandler
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from typing_extensions import override
 
@@ -27,6 +27,8 @@ from sockserve.dropin.accept_loop import AcceptLoop, accept_tls, verify_and_proc
 from sockserve.dropin.background_reactor import running_reactor
 from sockserve.dropin.dispatcher import RequestDispatcher, check_settings
 from sockserve.dropin.interpreter_exit import wait_at_exit
+from sockserve.dropin.overriding import StandardMethods
+from sockserve.dropin.server_object import ServerObject
 from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler, IRequestHandler
 
 __all__ = [
@@ -50,19 +52,21 @@ __all__ = [
     "UnixStreamServer",
 ]
 
-#: A program that keeps a thread for each connection, as all did, works as before with so
-#: many; a runaway one does not take the machine with it.
+#: The most threads of a server, where the program does not say.  One that keeps a thread for
+#: each connection, as all did, works as before with so many; a runaway one does not take the
+#: machine with it.
 DEFAULT_MAX_THREADS = 1000
 
-#: What says that the process or the system has no room for another connection.
+#: The errors that say that the process or the system has no room for another connection.
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 #: How long nobody is accepted then.  Too short for clients that wait to notice, and with ten
 #: attempts in a second the processor is free for what may make room.
 _NO_ROOM_SECONDS = 0.1
 
-#: A program that waits for ever, waits for ever; but who says nothing at all when TLS is
-#: spoken is not waited for.
+#: The deadlines of a server, where the program does not say.  One that waits for ever, waits
+#: for ever; but a client that says nothing at all when TLS is spoken is not waited for.  10:
+#: as L{Deadlines}.
 DEFAULT_DEADLINES = Deadlines(
     handshake=10.0, idle=None, header=None, body_rate=None, write=None, drain=None
 )
@@ -71,7 +75,7 @@ DEFAULT_DEADLINES = Deadlines(
 if not TYPE_CHECKING:  # a type checker is to tell a wrong name from a right one
 
     def __getattr__(name: str) -> Any:
-        """What else the standard library's module has, and programs have found there."""
+        """Another name of the standard library's module, as programs have found it there."""
         try:
             return getattr(_stdlib, name)
         except AttributeError:
@@ -80,7 +84,9 @@ if not TYPE_CHECKING:  # a type checker is to tell a wrong name from a right one
 
 def _check(server: Any, make: Any) -> None:
     """
-    @raise ConfigurationError: the server's variables, or its handler, cannot be.
+    Check a server's variables and its handler.
+
+    @raise ConfigurationError: one of them cannot be.
     """
     check_settings(
         "max_threads", getattr(server, "max_threads", DEFAULT_MAX_THREADS), server.deadlines
@@ -103,8 +109,8 @@ def _check(server: Any, make: Any) -> None:
 
 class BaseServer(_stdlib.BaseServer):
     """
-    C{socketserver.BaseServer}.  C{shutdown} is heard at once, whenever and from wherever it
-    is called.
+    The class C{socketserver.BaseServer}.  C{shutdown} is heard at once, whenever and from
+    wherever it is called.
 
     @cvar deadlines: how long things may take.  By default only a TLS handshake has a limit.
     """
@@ -122,14 +128,14 @@ class BaseServer(_stdlib.BaseServer):
         BaseServer._let_shutdown_pass(self)
 
     def _let_shutdown_pass(self) -> None:
-        """Whoever says shutdown before serve_forever does not wait for that."""
+        """Have C{shutdown} return when it is called before C{serve_forever}."""
         self.__is_shut_down: threading.Event
         self.__is_shut_down.set()
 
     @override
     def serve_forever(self, poll_interval: float = 0.5) -> None:
         """
-        Serve until C{shutdown}, on this thread.
+        Serve until C{shutdown}, on the calling thread. (accept thread)
 
         @param poll_interval: how often C{service_actions} is called at least, in seconds.
         """
@@ -138,8 +144,9 @@ class BaseServer(_stdlib.BaseServer):
         self.__is_shut_down.clear()
         try:
             if not self.__shutdown_request:  # else the socket may be closed already
-                loop = self.__loop = AcceptLoop(self, self.deadlines.handshake)
-                loop.run(poll_interval, lambda: self.__shutdown_request)
+                served = cast(ServerObject, self)
+                loop = self.__loop = AcceptLoop(served, self.deadlines.handshake)
+                loop.run(poll_interval)
         finally:
             self.__loop = None
             self.__shutdown_request = False
@@ -150,7 +157,7 @@ class BaseServer(_stdlib.BaseServer):
     def shutdown(self) -> None:
         """
         End C{serve_forever}, or keep the next one from beginning, and wait until it has
-        ended, unless it is this thread's.
+        ended, unless it is this thread's. (any thread)
         """
         self.__shutdown_request = True
         loop = self.__loop
@@ -160,10 +167,12 @@ class BaseServer(_stdlib.BaseServer):
             self.__is_shut_down.wait()
 
     def _handle_request_noblock(self) -> None:
-        try:
-            accepted = accept_tls(self)
-        except OSError:
-            return
+        server, accepted = cast(ServerObject, self), None
+        if type(getattr(self, "socket", None)) is not socket.socket:  # of TLS, perhaps
+            try:
+                accepted = accept_tls(server, StandardMethods(server))
+            except OSError:
+                return
         if accepted is None:
             _stdlib.BaseServer._handle_request_noblock(self)  # type: ignore[attr-defined]
             return
@@ -177,18 +186,21 @@ class BaseServer(_stdlib.BaseServer):
             request.close()
         else:
             request.settimeout(timeout)
-            verify_and_process(self, request, client_address)
+            verify_and_process(server, request, client_address)
 
     @override
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Make the handler, which may be one of sockserve's, and let it serve."""
+        """Have a handler made, of sockserve's perhaps, and let it serve. (handler's thread)"""
         handler: Any = self.RequestHandlerClass(request, client_address, self)  # type: ignore[arg-type]
         if IRequestHandler.providedBy(handler):
             run_handler(handler)
 
 
 class TCPServer(BaseServer, _stdlib.TCPServer):
-    """C{socketserver.TCPServer}.  When it listens for TLS, nobody waits for another's handshake."""
+    """
+    The class C{socketserver.TCPServer}.  When it listens for TLS, no client waits for another's
+    handshake.
+    """
 
     def __init__(
         self, server_address: Any, RequestHandlerClass: Any, bind_and_activate: bool = True
@@ -209,8 +221,8 @@ class TCPServer(BaseServer, _stdlib.TCPServer):
     @override
     def get_request(self) -> Any:
         """
-        One more; where there is no room for another connection, a moment passes first: the
-        next attempt would fail as well, and the one after it.
+        Accept a connection.  Where there is no room for another, a moment passes before that is
+        raised: the next attempt would fail as well, and the one after it. (accept thread)
         """
         try:
             return super().get_request()
@@ -221,26 +233,26 @@ class TCPServer(BaseServer, _stdlib.TCPServer):
 
 
 class UDPServer(TCPServer, _stdlib.UDPServer):
-    """C{socketserver.UDPServer}."""
+    """The class C{socketserver.UDPServer}."""
 
 
 class UnixStreamServer(TCPServer, _stdlib.UnixStreamServer):
-    """C{socketserver.UnixStreamServer}."""
+    """The class C{socketserver.UnixStreamServer}."""
 
 
 class UnixDatagramServer(UDPServer, _stdlib.UnixDatagramServer):
-    """C{socketserver.UnixDatagramServer}."""
+    """The class C{socketserver.UnixDatagramServer}."""
 
 
 class ForkingMixIn(_stdlib.ForkingMixIn):
-    """C{socketserver.ForkingMixIn}."""
+    """The class C{socketserver.ForkingMixIn}."""
 
 
 class ThreadingMixIn(_stdlib.ThreadingMixIn):
     """
-    C{socketserver.ThreadingMixIn}, with no more than L{max_threads} threads, which are used
-    again; and a connection to one of C{http.server}'s handlers takes one only while a request
-    that has arrived on it is being answered.
+    The class C{socketserver.ThreadingMixIn}, with no more than L{max_threads} threads, which are
+    used again; and a connection to one of C{http.server}'s handlers takes one only while a
+    request that has arrived on it is being answered.
 
     @cvar deadlines: as L{BaseServer}'s, from which it comes.
     @cvar max_threads: the most requests served at once; others wait, which is logged once.
@@ -255,17 +267,20 @@ class ThreadingMixIn(_stdlib.ThreadingMixIn):
 
     @override
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Have a thread of the pool call C{process_request_thread}."""
+        """Have a thread of the pool call C{process_request_thread}. (accept thread)"""
         dispatcher = self._dispatcher
         if dispatcher is None or not dispatcher.is_alive():
             dispatcher = self.__make_dispatcher()
         dispatcher.take(request, client_address)
 
     def __make_dispatcher(self) -> RequestDispatcher:
-        """The first request has come; on two threads at once, perhaps."""
+        """
+        Make the dispatcher of the first request, or of the first in a child.  (Two threads may
+        bring the first: one dispatcher is kept.) (accept thread)
+        """
         vars(self).pop("_dispatcher", None)  # a parent's
         made = RequestDispatcher(
-            self,
+            cast(ServerObject, self),
             running_reactor(),
             threads=self.max_threads,
             option="max_threads",
@@ -281,38 +296,38 @@ class ThreadingMixIn(_stdlib.ThreadingMixIn):
 
     @override
     def server_close(self) -> None:
-        """Also wait for what is being served, as C{block_on_close} says."""
+        """Also wait for requests that are being served, as C{block_on_close} says. (any thread)"""
         super().server_close()
         if self._dispatcher is not None:
             self._dispatcher.close(waits=self._threads is self._dispatcher)
 
 
 class ThreadingTCPServer(ThreadingMixIn, TCPServer, _stdlib.ThreadingTCPServer):
-    """C{socketserver.ThreadingTCPServer}."""
+    """The class C{socketserver.ThreadingTCPServer}."""
 
 
 class ThreadingUDPServer(ThreadingMixIn, UDPServer, _stdlib.ThreadingUDPServer):
-    """C{socketserver.ThreadingUDPServer}."""
+    """The class C{socketserver.ThreadingUDPServer}."""
 
 
 class ThreadingUnixStreamServer(
     ThreadingMixIn, UnixStreamServer, _stdlib.ThreadingUnixStreamServer
 ):
-    """C{socketserver.ThreadingUnixStreamServer}."""
+    """The class C{socketserver.ThreadingUnixStreamServer}."""
 
 
 class ThreadingUnixDatagramServer(
     ThreadingMixIn, UnixDatagramServer, _stdlib.ThreadingUnixDatagramServer
 ):
-    """C{socketserver.ThreadingUnixDatagramServer}."""
+    """The class C{socketserver.ThreadingUnixDatagramServer}."""
 
 
 class ForkingTCPServer(ForkingMixIn, TCPServer, _stdlib.ForkingTCPServer):
-    """C{socketserver.ForkingTCPServer}."""
+    """The class C{socketserver.ForkingTCPServer}."""
 
 
 class ForkingUDPServer(ForkingMixIn, UDPServer, _stdlib.ForkingUDPServer):
-    """C{socketserver.ForkingUDPServer}."""
+    """The class C{socketserver.ForkingUDPServer}."""
 
 
 class ForkingUnixStreamServer(
@@ -320,7 +335,7 @@ class ForkingUnixStreamServer(
     UnixStreamServer,
     getattr(_stdlib, "ForkingUnixStreamServer", _stdlib.UnixStreamServer),  # type: ignore[misc]
 ):
-    """C{socketserver.ForkingUnixStreamServer}, which came with Python 3.12."""
+    """The class C{socketserver.ForkingUnixStreamServer}, which came with Python 3.12."""
 
 
 class ForkingUnixDatagramServer(
@@ -328,4 +343,4 @@ class ForkingUnixDatagramServer(
     UnixDatagramServer,
     getattr(_stdlib, "ForkingUnixDatagramServer", _stdlib.UnixDatagramServer),  # type: ignore[misc]
 ):
-    """C{socketserver.ForkingUnixDatagramServer}, which came with Python 3.12."""
+    """The class C{socketserver.ForkingUnixDatagramServer}, which came with Python 3.12."""

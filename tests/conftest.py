@@ -29,6 +29,19 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         pytest_twisted.ensureDeferred(item.function)
 
 
+#: Folders with tests that take half a minute each.
+_LONG = ("stdlib", "programs", "docs")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, or all would wait for it in the end."""
+
+    def is_long(item: pytest.Item) -> bool:
+        return item.path.parent.name in _LONG or item.get_closest_marker("slow") is not None
+
+    items.sort(key=is_long, reverse=True)
+
+
 def pytest_collection_finish() -> None:
     """
     What has been imported by now stays: nobody needs to look through it again and again for

@@ -92,8 +92,18 @@ class Admission:
         """A connection was accepted."""
         self.active += 1
 
-    def closed(self) -> None:
-        """A connection that was accepted is closed."""
+    def closed(self, client_address: Any = None) -> None:
+        """
+        One that was accepted is gone.
+
+        @param client_address: the client, if L{admit} has counted it.
+        """
+        if self.max_connections_per_peer is not None:
+            host = _host(client_address)
+            if host is not None:
+                self._peers[host] -= 1
+                if self._peers[host] <= 0:
+                    del self._peers[host]
         self.active -= 1
         if not self.full():
             for gate in self.gates:
@@ -102,7 +112,6 @@ class Admission:
     def refusal(self, client_address: Any) -> str | None:
         """
         Why a client may not be served: C{"network"} or C{"peer"}; None when it may.
-        Its host is counted by L{admit} then, and until L{release}.
         """
         host = _host(client_address)
         if host is None:
@@ -114,21 +123,18 @@ class Admission:
             return "peer"
         return None
 
-    def admit(self, client_address: Any) -> None:
-        """Count the client, which is served from now on."""
-        if self.max_connections_per_peer is not None:
+    def admit(self, client_address: Any) -> str | None:
+        """
+        Count a client's host, until L{closed}, unless the client may not be served.
+
+        @return: as L{refusal}.
+        """
+        refusal = self.refusal(client_address)
+        if refusal is None and self.max_connections_per_peer is not None:
             host = _host(client_address)
             if host is not None:
                 self._peers[host] += 1
-
-    def release(self, client_address: Any) -> None:
-        """Count the client of L{admit} no more."""
-        if self.max_connections_per_peer is not None:
-            host = _host(client_address)
-            if host is not None:
-                self._peers[host] -= 1
-                if self._peers[host] <= 0:
-                    del self._peers[host]
+        return refusal
 
     def allows(self, client_address: Any) -> bool:
         """Whether the client's network may be served; UNIX sockets' clients have none."""

@@ -114,12 +114,14 @@ class DeadlineTimer:
 
     @param clock: where time comes from.
     @param expired: called with each phase whose deadline has passed.
+    @ivar seconds: gives the clock's time; the clock's own function, as a connection asks often.
     """
 
-    __slots__ = ("_call", "_clock", "_due", "_expired", "_wake_at")
+    __slots__ = ("_call", "_clock", "_due", "_expired", "_wake_at", "seconds")
 
     def __init__(self, clock: IReactorTime, expired: Callable[[Phase], object]) -> None:
         self._clock = clock
+        self.seconds: Callable[[], float] = clock.seconds
         self._expired = expired
         #: When each armed phase expires.
         self._due: dict[Phase, float] = {}
@@ -144,10 +146,6 @@ class DeadlineTimer:
     def disarm(self, phase: Phase) -> None:
         """C{phase} has ended in time."""
         self._due.pop(phase, None)
-
-    def seconds(self) -> float:
-        """The time by the clock."""
-        return self._clock.seconds()
 
     def stop(self) -> None:
         """Disarm everything, for good."""

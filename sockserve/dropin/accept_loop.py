@@ -1,6 +1,6 @@
 """
-Loops: what C{serve_forever} does for a server of C{socketserver}'s kind, on the thread that
-calls it.
+The accept loop of a server object: C{serve_forever}, on the thread that calls it or on one of its
+own.
 
 This room owns waiting for requests and for the word to stop, without polling for the latter,
 and bringing connections over TLS to the server only once their handshake is done.  It must
@@ -23,26 +23,37 @@ from typing_extensions import override
 
 from sockserve.core.logs import Topic, logger
 from sockserve.dropin.background_reactor import running_reactor
-from sockserve.dropin.overriding import is_overridden
+from sockserve.dropin.overriding import StandardMethods
+from sockserve.dropin.server_object import ServerObject
 from sockserve.dropin.tls_handshake import TLSHandshake
 
-__all__ = ["AcceptLoop", "AcceptLoopThread", "accept_tls", "is_open", "verify_and_process"]
+__all__ = [
+    "POLL_SECONDS",
+    "AcceptLoop",
+    "AcceptLoopThread",
+    "accept_tls",
+    "is_open",
+    "verify_and_process",
+]
 
 _log = logger(Topic.SERVICE)
 
-#: C{serve_forever}'s default.
+#: How often C{service_actions} is called at least, where nobody says.  C{serve_forever}'s
+#: default.
 POLL_SECONDS = 0.5
 
-#: C{socketserver}'s choice: it takes no descriptor of its own.
+#: The kind of selector.  C{socketserver}'s choice: it takes no descriptor of its own.
 _Selector: type[selectors.BaseSelector] = getattr(
     selectors, "PollSelector", selectors.SelectSelector
 )
 
 
-def accept_tls(server: Any) -> tuple[ssl.SSLSocket, Any] | None:
+def accept_tls(server: ServerObject, standard: StandardMethods) -> tuple[ssl.SSLSocket, Any] | None:
     """
     Take a connection from a listening TLS socket and leave its handshake for later.
+    (accept thread)
 
+    @param standard: the server's.
     @return: the connection and the client's address; None when the server does not listen
         for TLS in the usual way, and is to be asked by C{get_request}.
     @raise OSError: there is none to be had.
@@ -51,7 +62,7 @@ def accept_tls(server: Any) -> tuple[ssl.SSLSocket, Any] | None:
     if (
         not isinstance(listening, ssl.SSLSocket)
         or not listening.do_handshake_on_connect  # type: ignore[attr-defined]
-        or is_overridden(server, "get_request")
+        or standard.get_request != server.get_request
     ):
         return None
     accepted, address = socket.socket.accept(listening)
@@ -68,8 +79,11 @@ def accept_tls(server: Any) -> tuple[ssl.SSLSocket, Any] | None:
     return request, address
 
 
-def verify_and_process(server: Any, request: Any, client_address: Any) -> None:
-    """What a server does with a request it has got.  The serving thread."""
+def verify_and_process(server: ServerObject, request: Any, client_address: Any) -> None:
+    """
+    Have a server verify and process a request, as C{BaseServer._handle_request_noblock} does.
+    (accept thread)
+    """
     try:
         verified = server.verify_request(request, client_address)
     except BaseException:
@@ -88,8 +102,11 @@ def verify_and_process(server: Any, request: Any, client_address: Any) -> None:
         server.shutdown_request(request)
 
 
-def is_open(server: Any) -> bool:
-    """Whether a server has a socket still; one that is closed would never let a loop wait."""
+def is_open(server: ServerObject) -> bool:
+    """
+    Whether a server still has its socket; one that is closed would never let a loop wait.
+    (any thread)
+    """
     try:
         return bool(server.fileno() >= 0)
     except (OSError, ValueError):
@@ -100,7 +117,6 @@ class AcceptLoop:
     """
     One run of C{serve_forever}, on the thread that calls L{run}.
 
-    @param server: a C{socketserver.BaseServer}.
     @param handshake: how many seconds a TLS handshake may take; None for ever.
     @param failed: called in the C{except} block when one of the server's methods has raised,
         which then does not end the loop.
@@ -111,7 +127,7 @@ class AcceptLoop:
 
     def __init__(
         self,
-        server: Any,
+        server: ServerObject,
         handshake: float | None,
         failed: Callable[[], object] | None = None,
         is_full: Callable[[int], bool] | None = None,
@@ -120,7 +136,9 @@ class AcceptLoop:
         """
         @raise OSError: there are no descriptors to be had.
         """
+        # For good
         self._server = server
+        self._standard = StandardMethods(server)
         self._handshake = handshake
         self._failed = failed
         self._is_full = is_full
@@ -129,16 +147,19 @@ class AcceptLoop:
         self._inner, self._outer = socket.socketpair()
         self._inner.setblocking(False)
         self._outer.setblocking(False)
+        # Set by other threads
+        self._stopped = False
+        # The lock is held while one of these is used, or the loop is closed
+        self._lock = threading.RLock()
         #: Connections whose handshake is under way, and those where it is done.
         self._shaking: set[ssl.SSLSocket] = set()
         self._shaken: deque[tuple[ssl.SSLSocket, Any]] = deque()
-        #: Held while one of these is used by another thread, or the loop is closed.
-        self._lock = threading.RLock()
         self._closed = False
 
-    def run(self, poll_interval: float, stopped: Callable[[], bool]) -> None:
+    def run(self, poll_interval: float) -> None:
         """
-        Serve until C{stopped}, which is asked whenever something has happened.
+        Serve until L{stop}, or until the server is told to shut down; that is asked whenever
+        something has happened. (accept thread)
 
         @param poll_interval: how often C{service_actions} is called at least, in seconds.
         """
@@ -148,7 +169,7 @@ class AcceptLoop:
                 selector.register(server, selectors.EVENT_READ)
                 selector.register(self._outer, selectors.EVENT_READ)
                 takes = True
-                while not stopped():
+                while not self._is_over():
                     if takes != (self._has_room() and is_open(server)):
                         takes = not takes
                         if takes:
@@ -157,7 +178,7 @@ class AcceptLoop:
                             selector.unregister(server)
                     seconds = 0 if self._shaken else poll_interval
                     ready = [key.fileobj for key, _ in selector.select(seconds)]
-                    if stopped():
+                    if self._is_over():
                         break
                     try:
                         if self._outer in ready:
@@ -174,14 +195,23 @@ class AcceptLoop:
         finally:
             self.close()
 
+    def stop(self) -> None:
+        """Have L{run} return. (any thread)"""
+        self._stopped = True
+        self.wake()
+
     def wake(self) -> None:
-        """Something has happened.  Any thread."""
+        """Have the loop ask again what it asks whenever something has happened. (any thread)"""
         with self._lock:
             if not self._closed:
                 try:
                     self._inner.send(b"\0")
                 except BlockingIOError:  # it has enough to wake up for
                     pass
+
+    def _is_over(self) -> bool:
+        # What shutdown sets, and programs set by themselves on the thread that serves.
+        return self._stopped or bool(getattr(self._server, "_BaseServer__shutdown_request", False))
 
     def _has_room(self) -> bool:
         if self._is_full is None:
@@ -191,7 +221,7 @@ class AcceptLoop:
 
     def _take_request(self) -> None:
         try:
-            accepted = accept_tls(self._server)
+            accepted = accept_tls(self._server, self._standard)
         except OSError:
             return
         if accepted is None:
@@ -200,7 +230,7 @@ class AcceptLoop:
             self._shake_hands(*accepted)
 
     def _shake_hands(self, request: ssl.SSLSocket, address: Any) -> None:
-        """Have a connection's handshake done elsewhere."""
+        """Have a connection's handshake done on the reactor."""
         try:
             reactor = running_reactor() if self._reactor is None else self._reactor
         except OSError:  # no descriptors for one; as if there had been none for the connection
@@ -208,6 +238,7 @@ class AcceptLoop:
             return
 
         def ended(done: bool) -> None:
+            """(reactor thread)"""
             with self._lock:
                 self._shaking.discard(request)
                 if done and self._closed:
@@ -226,7 +257,10 @@ class AcceptLoop:
             pass
 
     def close(self) -> None:
-        """The loop has ended; those who have shaken hands, or are about to, find nobody there."""
+        """
+        Let go of what is open for the loop; connections that have shaken hands, or are about to,
+        are ended. (any thread)
+        """
         with self._lock:
             self._closed = True
             for request in self._shaking:
@@ -242,8 +276,8 @@ class AcceptLoop:
 
 class _Ending(threading.Event):
     """
-    What C{socketserver.BaseServer.shutdown} waits for: the end of a loop, for which nobody
-    waits who does not want it.
+    The event that C{socketserver.BaseServer.shutdown} waits for, the end of a loop: waiting for
+    it also asks for it.
 
     @param stop: has the loop end.
     """
@@ -255,21 +289,21 @@ class _Ending(threading.Event):
 
     @override
     def wait(self, timeout: float | None = None) -> bool:
-        """Until the loop has ended, unless this is its thread."""
+        """Wait until the loop has ended, unless this is its thread. (any thread)"""
         self._stop()
         return threading.current_thread() is self._thread or super().wait(timeout)
 
 
-#: The loop that this thread runs, if it is one of a L{AcceptLoopThread}.
-_serves = threading.local()
+#: The loop that this thread runs, if that is an L{AcceptLoopThread}'s.
+_this_thread = threading.local()
 
 
 def _reset_signals_in_child() -> None:
     """
-    A server with C{ForkingMixIn} has forked: its child has the reactor's signal handlers, but
+    Undo the reactor's signal handlers in the child of a server with C{ForkingMixIn}, which has
     no reactor.
     """
-    if getattr(_serves, "loop", None) is None:
+    if getattr(_this_thread, "loop", None) is None:
         return
     signal.set_wakeup_fd(-1)
     for number, usual in (
@@ -287,21 +321,23 @@ os.register_at_fork(after_in_child=_reset_signals_in_child)
 
 class AcceptLoopThread:
     """
-    A server's loop on a thread of its own.  It also ends by the server's C{shutdown}.
+    An accept loop on a thread of its own.  It also ends by the server's C{shutdown}.
 
     @param reactor: where handshakes are done.
     @param ended: called on that thread when the loop has ended, with whether it has done so by
         itself: by C{shutdown}, or because it could not go on.
     @param is_full: as L{AcceptLoop}'s.
+    @param poll_interval: as L{AcceptLoop.run}'s.
     """
 
     def __init__(
         self,
-        server: Any,
+        server: ServerObject,
         reactor: Any,
         handshake: float | None,
         ended: Callable[[bool], object],
         is_full: Callable[[int], bool] | None = None,
+        poll_interval: float = POLL_SECONDS,
     ) -> None:
         """
         @raise OSError: there are no descriptors, or no thread, to be had.
@@ -309,6 +345,7 @@ class AcceptLoopThread:
         self._loop = AcceptLoop(server, handshake, self._failed, is_full, reactor)
         self._server = server
         self._ended = ended
+        self._poll_interval = poll_interval
         self._stopped = False
         self._by_itself = False
         thread = threading.Thread(target=self._run, name="sockserve loop", daemon=True)
@@ -323,16 +360,16 @@ class AcceptLoopThread:
             raise OSError(str(error)) from error
 
     def reopen(self) -> None:
-        """There may be room again.  Any thread."""
+        """Ask again whether there is room. (any thread)"""
         self._loop.wake()
 
     def stop(self) -> None:
-        """End the loop.  Any thread."""
+        """End the loop. (any thread)"""
         self._stopped = True
-        self._loop.wake()
+        self._loop.stop()
 
     def _shut_down(self) -> None:
-        """C{shutdown} was called.  Any thread."""
+        """C{shutdown} was called. (any thread)"""
         if not self._stopped:
             self._by_itself = True
             self.stop()
@@ -342,17 +379,13 @@ class AcceptLoopThread:
         _log.failure("a method of the served server object raised")
 
     def _run(self) -> None:
-        """The thread."""
-        _serves.loop = self
+        """(accept thread)"""
+        _this_thread.loop = self
         try:
-            self._loop.run(POLL_SECONDS, self._is_over)
+            self._loop.run(self._poll_interval)
         except BaseException:
             _log.failure("the loop of a served server object has failed")
         by_itself = self._by_itself or not self._stopped
         self._server._BaseServer__shutdown_request = False  # it may serve again
         self._ending.set()
         self._ended(by_itself)
-
-    def _is_over(self) -> bool:
-        # What shutdown sets, and programs set by themselves on the thread that serves.
-        return self._stopped or bool(getattr(self._server, "_BaseServer__shutdown_request", False))

@@ -3,7 +3,7 @@ The reactor of a program that has none: a private one, on a thread of its own.
 
 This room owns which reactor serves a program that knows of none: the application's, while
 that runs, else the private one, which starts when it is first needed.  It must not know what
-is served.  Any thread may call it.
+is served. (any thread)
 
 The private reactor is not installed as Twisted's (C{twisted.internet.reactor}), so the
 program can still install and run one; its thread is a daemon, so it does not keep the
@@ -21,13 +21,18 @@ from twisted.python import threadable
 
 __all__ = ["is_reactors_thread", "running_reactor"]
 
+# The private reactor, once it is needed, and its thread; the lock is held while it is made
 _lock = threading.Lock()
 _private: Any = None
 _private_thread: threading.Thread | None = None
 
 
 def running_reactor() -> Any:
-    """A reactor that runs."""
+    """
+    The reactor to serve on: one that runs, the application's or the private one. (any thread)
+
+    @raise OSError: there are no descriptors to be had for the latter.
+    """
     global _private
     installed = sys.modules.get("twisted.internet.reactor")
     if installed is not None and getattr(installed, "running", False):
@@ -39,13 +44,14 @@ def running_reactor() -> Any:
 
 
 def is_reactors_thread(reactor: Any) -> bool:
-    """Whether this is the thread that a reactor, which runs, runs on."""
+    """Whether the calling thread is the one that C{reactor}, which runs, runs on. (any thread)"""
     if reactor is _private:
         return threading.current_thread() is _private_thread
     return bool(threadable.isInIOThread())
 
 
 def _start() -> Any:
+    """Make a reactor, and wait until it runs on its thread."""
     global _private_thread
     try:
         from twisted.internet.epollreactor import EPollReactor as Reactor
@@ -54,8 +60,8 @@ def _start() -> Any:
             PollReactor as Reactor,
         )
     reactor: Any = Reactor()
-    runs = threading.Event()
-    reactor.callWhenRunning(runs.set)
+    running = threading.Event()
+    reactor.callWhenRunning(running.set)
     _private_thread = threading.Thread(
         target=reactor.run,
         kwargs={"installSignalHandlers": False},
@@ -63,15 +69,15 @@ def _start() -> Any:
         daemon=True,
     )
     _private_thread.start()
-    runs.wait()
+    running.wait()
     return reactor
 
 
-def _forget() -> None:
-    """This is a child: its parent's reactor does not run here."""
+def _forget_parents() -> None:
+    """Let go of the private reactor in a forked child, where it does not run."""
     global _lock, _private
     _lock = threading.Lock()
     _private = None
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_forget_parents)

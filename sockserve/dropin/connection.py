@@ -1,5 +1,5 @@
 """
-Adopted: the requests of a server object of C{socketserver}'s kind, one by one.
+Requests of a server object, adopted: its connections, and what else it has taken, one by one.
 
 This room owns a connection as such a server's own methods and its handler have it, whether it
 is the reactor's until a request has arrived on it or its handler's from the first byte to the
@@ -19,7 +19,8 @@ from zope.interface import implementer
 from sockserve.core.handler_kinds import HandlerKind
 from sockserve.core.lifecycle import run_handler, run_handler_coroutine
 from sockserve.core.statistics import RequestRecord
-from sockserve.dropin.overriding import is_overridden
+from sockserve.dropin.server_object import ServerObject
+from sockserve.dropin.transport import AdoptedConnection
 from sockserve.executors.base import call_excepthook
 from sockserve.http.channel import HTTPChannel
 from sockserve.http.stock import make_stock_handler
@@ -29,59 +30,78 @@ from sockserve.listeners.stream_protocol import StreamProtocol
 from sockserve.streams.blocking import LentSocketChannel
 from sockserve.streams.channel import Channel
 
-__all__ = ["AdoptedFactory", "AdoptedProtocol", "AdoptedRequest", "AdoptedSocketChannel", "Adopter"]
+__all__ = [
+    "AdoptedFactory",
+    "AdoptedProtocol",
+    "AdoptedRequest",
+    "AdoptedSocketChannel",
+    "RequestOwner",
+]
 
 
-def _call(method: Callable[[Any], object], request: Any) -> None:
-    """Where there is nobody to hear of what it raises but C{threading.excepthook}."""
-    try:
-        method(request)
-    except BaseException:
-        call_excepthook()
+class RequestOwner(Protocol):
+    """
+    The dispatcher of a server's requests, as each request knows it.
 
+    @ivar server: the server object, which handlers see as C{self.server}.
+    @ivar factory: counts and observes the requests.
+    """
 
-class Adopter(Protocol):
-    """Who takes the requests."""
-
-    server: Any
+    server: ServerObject
     factory: AdoptedFactory
 
     def serve(
         self, request: Any, client_address: Any, served: Callable[[], object] | None = None
     ) -> Outcome:
-        """Serve a request from start to end.  The worker's thread."""
+        """
+        Serve a request from start to end. (worker thread)
+
+        @param served: called when the handler is done, while the request is still open.
+        """
 
     def fail(self, request: Any, client_address: Any, error: Exception) -> None:
-        """A request cannot be served: tell the server, and end it."""
+        """Tell the server that a request cannot be served, and end it. (reactor thread)"""
+
+    def connection_finished(self, untold: socket.socket | None) -> None:
+        """
+        Nothing is left of a connection. (reactor thread)
+
+        @param untold: the connection, if no handler has told the server of its end.
+        """
 
     def request_finished(self) -> None:
-        """A request is over, and nothing of it is left."""
+        """Nothing is left of a request that is no connection. (reactor thread)"""
 
 
 class AdoptedFactory(StreamFactory):
     """
-    Calls the adopted server's methods.
+    The factory of adopted connections: calls the server object's methods in place of its own.
 
-    @ivar dispatcher: has the server, which handlers see as C{self.server}.
+    @ivar dispatcher: has the server object.
     """
 
-    def __init__(self, make: Callable[..., Any], *, dispatcher: Adopter, **options: Any) -> None:
+    def __init__(
+        self, make: Callable[..., Any], *, dispatcher: RequestOwner, **options: Any
+    ) -> None:
         super().__init__(make, **options)
         self.dispatcher = dispatcher
 
-    def give_connections(self) -> None:
-        """C{http.server}'s handlers have their connection, and read it, by themselves."""
+    def let_handlers_read(self) -> None:
+        """Have C{http.server}'s handlers read their connections by themselves, as others do."""
         if self.kind is HandlerKind.HTTP_STOCK:
             self.serve_as(HandlerKind.BLOCKING)
 
-    def knows_handler(self) -> bool:
-        """Whether the reactor reads for the handler, which may have been replaced since."""
+    def reads_for_handlers(self) -> bool:
+        """
+        Whether the reactor reads requests from connections, and handlers get one each.  Not when
+        the program has given the server another handler class since: its kind is not known.
+        """
         make = self.dispatcher.server.RequestHandlerClass
-        return self.kind is not HandlerKind.BLOCKING and make == self.RequestHandlerClass
+        return self.kind is not HandlerKind.BLOCKING and bool(make == self.RequestHandlerClass)
 
     @override
     def finish_request(self, request: Any, client_address: Any) -> Any:
-        """Make the handler of a request that the reactor has read, and let it serve."""
+        """Have a handler made, which serves a request that was read for it. (handler's thread)"""
         server, make = self.dispatcher.server, self.RequestHandlerClass
         if self.kind is HandlerKind.HTTP_STOCK:
             try:
@@ -98,7 +118,7 @@ class AdoptedFactory(StreamFactory):
 
     @override
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """The server's; where the handler ran.  What it raises ends nothing but the request."""
+        """The server's.  An exception of that ends nothing but the request. (handler's thread)"""
         try:
             self.dispatcher.server.handle_error(request, client_address)
         except BaseException:
@@ -106,7 +126,7 @@ class AdoptedFactory(StreamFactory):
 
     @override
     def shutdown_request(self, request: Any) -> None:
-        """The server's, for a connection that no handler has had."""
+        """The server's, for a connection that no handler has had. (handler's thread)"""
         channel = self.channels.get(request)
         if not isinstance(channel, AdoptedSocketChannel):
             super().shutdown_request(request)
@@ -120,47 +140,57 @@ class AdoptedFactory(StreamFactory):
 
     @override
     def outcome_of(self, request: Any, error: BaseException) -> Outcome:
-        """Only a connection has a peer that may have gone."""
+        """As elsewhere for a connection; else an error, as there is no peer to be gone."""
         if isinstance(request, socket.socket):
             return super().outcome_of(request, error)
         return Outcome.ERROR
 
     def end_unanswered(self) -> None:
-        """End connections on which no request has arrived.  Reactor thread."""
+        """End connections on which no request has arrived. (reactor thread)"""
         for protocol in list(self.connections):
             assert isinstance(protocol, AdoptedProtocol)
             protocol.end_unanswered()
 
 
 class AdoptedProtocol(StreamProtocol):
-    """One connection.  Everything runs on the reactor thread."""
+    """
+    An adopted connection, from its adoption to its end. (reactor thread)
+
+    @ivar transport: the connection, until a handler has it.
+    """
 
     factory: AdoptedFactory
+    transport: AdoptedConnection
 
-    def __init__(self, factory: AdoptedFactory) -> None:
-        self.factory = factory
-
-    @override
-    def makeConnection(self, transport: Any) -> None:
-        #: The connection as the server knows it, and whether its end is told to the server
-        #: here, as no handler does it.
-        self._request = transport.request
-        self._tells = False
-        super().makeConnection(transport)
+    # From make_channel to the end
+    #: The connection, while it is the reactor's: no handler tells the server of its end.
+    _untold: socket.socket | None = None
 
     @override
     def make_channel(self, addresses: tuple[Any, Any]) -> Channel:
-        factory = self.factory
-        self.client_address = self.transport.client_address
-        plain = type(self._request) is socket.socket
-        # A timeout is for what one of http.server's handlers reads by itself.
-        waits = factory.kind is HandlerKind.HTTP_STOCK and self.transport.timeout is not None
-        if plain and not waits and factory.knows_handler():
-            self._tells = True
-            self.transport.keep_open()
-            self.transport.startReading()
-            return super().make_channel(addresses)
+        factory, transport = self.factory, self.transport
+        self.client_address = transport.client_address
+        # The handler has the connection from its first byte on unless:
+        # 1. it is one of HTTP that reads requests as the reactor does,
+        # 2. the connection is not wrapped, in TLS say, by the program,
+        # 3. no timeout is set on it, which is for what a stock handler reads by itself.
+        waits = factory.kind is HandlerKind.HTTP_STOCK and transport.timeout is not None
+        is_plain = type(transport.request) is socket.socket
+        if is_plain and not waits and factory.reads_for_handlers():
+            self._untold = transport.request
+            transport.keep_open()
+            transport.startReading()
+            return factory.make_channel(self, addresses)
         return AdoptedSocketChannel(self)
+
+    @override
+    def start_channel(self, channel: Channel) -> None:
+        # The server has verified and processed it, before it came here.
+        try:
+            channel.start()
+        except Exception:
+            self.factory.handle_error(channel.request, self.client_address)
+            self.factory.shutdown_request(channel.request)
 
     def end_unanswered(self) -> None:
         """End the connection if no request has arrived on it."""
@@ -174,19 +204,11 @@ class AdoptedProtocol(StreamProtocol):
         if self.is_finished:
             return
         super().finish()
-        dispatcher = self.factory.dispatcher
-        request, self._request = self._request, None
         if isinstance(self._channel, AdoptedSocketChannel):
             # Where an override has not closed it, it ends with the last that knows of it.
             self._channel.request = None
-        if self._tells and any(
-            is_overridden(dispatcher.server, name) for name in ("shutdown_request", "close_request")
-        ):
-            # By now it is closed, so this closes nothing; the override may keep a list.
-            told = self.factory.disk.call(_call, dispatcher.server.shutdown_request, request)
-            told.addBoth(lambda _: dispatcher.request_finished())
-        else:
-            dispatcher.request_finished()
+        untold, self._untold = self._untold, None
+        self.factory.dispatcher.connection_finished(untold)
 
 
 class AdoptedSocketChannel(LentSocketChannel):
@@ -201,8 +223,8 @@ class AdoptedSocketChannel(LentSocketChannel):
 
     @override
     def serve(self) -> Outcome:
-        """Runs on the worker thread."""
-        dispatcher: Adopter = self.factory.dispatcher
+        """Have the server serve the connection. (worker thread)"""
+        dispatcher: RequestOwner = self.factory.dispatcher
         return dispatcher.serve(self.request, self.protocol.client_address, self.record_traffic)
 
 
@@ -210,46 +232,50 @@ class AdoptedSocketChannel(LentSocketChannel):
 class AdoptedRequest:
     """A request that is no connection: a datagram, or whatever else C{get_request} gives."""
 
-    def __init__(self, dispatcher: Adopter, request: Any, client_address: Any) -> None:
+    def __init__(self, dispatcher: RequestOwner, request: Any, client_address: Any) -> None:
         self._dispatcher = dispatcher
         self._request = request
         self._client_address = client_address
         self._factory = factory = dispatcher.factory
         self._record = RequestRecord(client_address, factory.handler_name)
         self._record.received = self._record.sent = None
-        self._since = factory.reactor.seconds()
+        self._phase_began = factory.reactor.seconds()
         factory.statistics.active += 1
         factory.request_accepted()
 
     def serve(self) -> Outcome:
-        """The worker's thread."""
+        """Have the server serve the request. (worker thread)"""
         return self._dispatcher.serve(self._request, self._client_address)
 
     def started(self) -> None:
-        """It has waited for its thread until now."""
-        self._record.phases["queue"] = self._lap()
+        """The request has waited for its thread until now. (reactor thread)"""
+        self._record.phases["queue"] = self._end_phase()
 
     def runs_long(self) -> None:
-        """Nothing depends on it."""
+        """Nothing is done about a request that takes its time. (reactor thread)"""
 
     def forked(self) -> None:
-        """Threads do not."""
+        """Never called: threads do not fork."""
 
     def ended(self, outcome: Outcome) -> None:
-        """It is over."""
-        self._record.phases["handle"] = self._lap()
+        """The handler has finished. (reactor thread)"""
+        self._record.phases["handle"] = self._end_phase()
         self._account(outcome)
         self._dispatcher.request_finished()
 
     def failed(self, error: OSError) -> None:
-        """There is no thread to be had."""
+        """There is no thread to be had. (reactor thread)"""
         self._account(Outcome.ERROR)
         self._dispatcher.fail(self._request, self._client_address, error)
 
-    def _lap(self) -> float:
-        """Seconds since the last, or the beginning."""
-        before, self._since = self._since, self._factory.reactor.seconds()
-        return float(self._since - before)
+    def _end_phase(self) -> float:
+        """
+        Begin the next phase.
+
+        @return: seconds that the one before has taken.
+        """
+        before, self._phase_began = self._phase_began, self._factory.reactor.seconds()
+        return float(self._phase_began - before)
 
     def _account(self, outcome: Outcome) -> None:
         factory = self._factory

@@ -1,6 +1,6 @@
 """
-RequestDispatcher: the requests of a server object of C{socketserver}'s kind, served by sockserve's
-workers under its deadlines.
+The dispatcher of a server object's requests: has them served by sockserve's workers, under its
+deadlines.
 
 This room owns how a request that such a server has taken (L{RequestDispatcher.take}) reaches a
 worker thread, or, when it is a connection to one of C{http.server}'s handlers, the reactor until a
@@ -28,14 +28,14 @@ from sockserve.core.logs import Topic, standard_logger
 from sockserve.dropin.background_reactor import is_reactors_thread
 from sockserve.dropin.connection import AdoptedFactory, AdoptedProtocol, AdoptedRequest
 from sockserve.dropin.interpreter_exit import keep_interpreter_alive
-from sockserve.dropin.overriding import is_overridden
+from sockserve.dropin.overriding import StandardMethods, is_overridden
+from sockserve.dropin.server_object import ServerObject
 from sockserve.dropin.transport import AdoptedConnection
 from sockserve.executors.base import call_excepthook
 from sockserve.executors.threads import ThreadExecutor
 from sockserve.interfaces import (
     ConfigurationError,
     IHTTPRequestHandler,
-    IJob,
     IRequestHandler,
     Outcome,
 )
@@ -44,16 +44,19 @@ __all__ = ["RequestDispatcher", "check_settings"]
 
 _log = standard_logger(Topic.WORKERS)
 
-#: How often who waits for the reactor looks whether that still runs, in seconds.
+#: How often a thread that waits for the reactor checks that it still runs: a reactor that is
+#: stopped tells nobody.  0.5: C{serve_forever}'s own C{poll_interval}.
 REACTOR_CHECK_SECONDS = 0.5
 
-#: What a thread of C{ThreadingMixIn}'s calls with the connection.
+#: The methods that a thread of C{ThreadingMixIn}'s calls with the connection.
 _ON_CONNECTIONS = ("finish_request", "process_request_thread", "shutdown_request", "close_request")
 
 
-def check_settings(option: str, threads: Any, deadlines: Any) -> None:
+def check_settings(option: str, threads: object, deadlines: object) -> None:
     """
-    @param option: what C{threads} is called where it is set.
+    Check what a program has set.
+
+    @param option: the name of C{threads} where it is set.
     @raise ConfigurationError: one of these cannot be.
     """
     if not isinstance(threads, int) or threads < 1:
@@ -66,20 +69,23 @@ def check_settings(option: str, threads: Any, deadlines: Any) -> None:
 
 class RequestDispatcher:
     """
-    Serves the requests of one server.  Any thread may call what says nothing else.
+    The dispatcher of one server object's requests.
 
-    @param server: a C{socketserver.BaseServer}.
     @param reactor: one that runs.
     @param threads: the most handlers that run at once.
-    @param option: what that is called where it is set.
+    @param option: the name of that where it is set.
     @param parks: whether a connection to one of C{http.server}'s handlers is the reactor's
         until a request has arrived on it.
     @param options: as L{StreamFactory.__init__}.
+    @ivar server: the server object.
+    @ivar factory: counts and observes the requests.
+    @ivar active: how many requests are not over yet.
+    @ivar on_request_finished: called when one is over, if set. (reactor thread)
     """
 
     def __init__(
         self,
-        server: Any,
+        server: ServerObject,
         reactor: Any,
         *,
         threads: int,
@@ -92,9 +98,9 @@ class RequestDispatcher:
         @raise ConfigurationError: the handler cannot be served, or not so.
         """
         check_settings(option, threads, deadlines)
+        # For good
         self.server = server
         self.reactor = reactor
-        self._process = os.getpid()
         make = server.RequestHandlerClass
         if not callable(unwrap(make)):
             if not is_overridden(server, "finish_request"):
@@ -117,26 +123,30 @@ class RequestDispatcher:
         if not parks or any(is_overridden(owner, name) for owner, name in methods):
             # An override may want to see, or to wrap, the connection itself; or to clean up
             # after the thread that has served it.
-            self.factory.give_connections()
+            self.factory.let_handlers_read()
         #: Whether the handler can have its connection from the reactor only.
         self._needs_reactor = own and (
             self.factory.kind.is_coroutine or provides(make, IHTTPRequestHandler)
         )
-        #: The last thread that has brought a request.
-        self._bringer: threading.Thread | None = None
-        #: How many requests are not over yet.
-        self.active = 0
-        #: Called when one is over.
+        #: What L{serve} does by itself where the program has nothing of its own.
+        self._standard = StandardMethods(server)
         self.on_request_finished: Callable[[], object] | None = None
-        self._changed = threading.Condition()
+
+        # While one thread brings the requests
+        self._bringer: threading.Thread | None = None
+        self._process = os.getpid()
+
+        # While there are requests; its lock is held where this changes
+        self._all_over = threading.Condition()
+        self.active = 0
 
     def is_alive(self) -> bool:
-        """Whether its reactor runs, in this process."""
+        """Whether its reactor runs, in this process. (any thread)"""
         return self._process == os.getpid() and bool(self.reactor.running)
 
     def take(self, request: Any, client_address: Any) -> None:
-        """Serve a request; returns before it is served.  The serving thread."""
-        with self._changed:
+        """Have a request served; returns before it is. (accept thread)"""
+        with self._all_over:
             self.active += 1
         thread = threading.current_thread()
         if thread is not self._bringer:
@@ -146,7 +156,7 @@ class RequestDispatcher:
         self.reactor.callFromThread(self._begin, request, client_address)
 
     def _begin(self, request: Any, client_address: Any) -> None:
-        """Reactor thread."""
+        """Adopt a request that was taken. (reactor thread)"""
         if self._needs_reactor and type(request) is not socket.socket:
             error = ConfigurationError(
                 f"handler {self.factory.handler_name}: it takes plain connections, not"
@@ -154,9 +164,12 @@ class RequestDispatcher:
             )
             self.fail(request, client_address, error)
         elif isinstance(request, socket.socket) and request.type == socket.SOCK_STREAM:
-            protocol, name = AdoptedProtocol(self.factory), self.factory.handler_name
+            protocol = AdoptedProtocol()
+            protocol.factory = factory = self.factory
             try:
-                transport = AdoptedConnection(request, client_address, protocol, self.reactor, name)
+                transport = AdoptedConnection(
+                    request, client_address, protocol, self.reactor, factory.handler_name
+                )
             except OSError:  # closed meanwhile
                 self._pool.run(AdoptedRequest(self, request, client_address))
             else:
@@ -168,15 +181,17 @@ class RequestDispatcher:
         self, request: Any, client_address: Any, served: Callable[[], object] | None = None
     ) -> Outcome:
         """
-        Serve a request from start to end.  The worker's thread.
+        Serve a request from start to end. (worker thread)
 
         @param served: called when the handler is done, unless the server has a
             C{process_request_thread} of its own.
         """
         try:
-            if not is_overridden(self.server, "process_request_thread"):
+            process = getattr(self.server, "process_request_thread", None)
+            if self._standard.process_request_thread == process:
                 return self._process_request(request, client_address, served)
-            self.server.process_request_thread(request, client_address)
+            assert process is not None  # a program's own
+            process(request, client_address)
         except BaseException:
             call_excepthook()
             return Outcome.ERROR
@@ -185,10 +200,10 @@ class RequestDispatcher:
     def _process_request(
         self, request: Any, client_address: Any, served: Callable[[], object] | None
     ) -> Outcome:
-        """What C{ThreadingMixIn.process_request_thread} does, and what has come of it."""
+        """Do as C{ThreadingMixIn.process_request_thread}. (worker thread)"""
         server, outcome = self.server, Outcome.OK
         try:
-            if is_overridden(server, "finish_request"):
+            if self._standard.finish_request != server.finish_request:
                 server.finish_request(request, client_address)
             else:
                 handler = server.RequestHandlerClass(request, client_address, server)
@@ -206,7 +221,7 @@ class RequestDispatcher:
         return outcome
 
     def fail(self, request: Any, client_address: Any, error: Exception) -> None:
-        """A request cannot be served: tell the server, and end it.  Reactor thread."""
+        """Tell the server that a request cannot be served, and end it. (reactor thread)"""
         try:
             try:
                 raise error
@@ -219,26 +234,44 @@ class RequestDispatcher:
         finally:
             self.request_finished()
 
+    def connection_finished(self, untold: socket.socket | None) -> None:
+        """
+        Nothing is left of a connection. (reactor thread)
+
+        @param untold: the connection, if no handler has told the server of its end.
+        """
+        server, standard = self.server, self._standard
+        if untold is None or (
+            standard.shutdown_request == server.shutdown_request
+            and standard.close_request == server.close_request
+        ):
+            self.request_finished()
+        else:
+            # By now it is closed, so this closes nothing; the override may keep a list.
+            told = self.factory.disk.call(_call_guarded, server.shutdown_request, untold)
+            told.addBoth(lambda _: self.request_finished())
+
     def request_finished(self) -> None:
-        """A request is over, and nothing of it is left."""
-        with self._changed:
+        """Nothing is left of a request. (reactor thread)"""
+        with self._all_over:
             self.active -= 1
             if not self.active:
-                self._changed.notify_all()
+                self._all_over.notify_all()
         if self.on_request_finished is not None:
             self.on_request_finished()
 
     def __len__(self) -> int:
-        """How many threads there are, as C{ThreadingMixIn._threads} tells."""
+        """How many threads there are, as C{ThreadingMixIn._threads} tells. (any thread)"""
         return self._pool.threads
 
     def __bool__(self) -> bool:
+        """True, even with no thread."""
         return True
 
     def join(self) -> None:
         """
         Wait until all requests are over.  Connections on which no request has arrived are
-        ended.  The reactor's own thread does not wait.
+        ended.  The reactor's own thread does not wait. (any thread)
 
         @raise RuntimeError: this is the thread of one of them.
         """
@@ -250,17 +283,18 @@ class RequestDispatcher:
             self.reactor.callFromThread(self.factory.end_unanswered)
             if is_reactors_thread(self.reactor):
                 return
-        with self._changed:
+        with self._all_over:
             while self.active and self.reactor.running:
-                self._changed.wait(REACTOR_CHECK_SECONDS)
+                self._all_over.wait(REACTOR_CHECK_SECONDS)
         if not self.reactor.running:  # nobody hears of their ends
             self._pool.join()
 
     def close(self, waits: bool) -> None:
         """
-        The server takes no more requests: let go of idle connections and threads.
+        Let go of idle connections and threads, as the server takes no more requests. (any thread)
 
-        @param waits: whether to wait until the threads are gone, as one that joins them does.
+        @param waits: whether to wait until the threads are gone, as a server that joins them
+            does.
         """
         if self.is_alive():
             gone = threading.Event()
@@ -270,13 +304,25 @@ class RequestDispatcher:
                     pass
 
     def release(self) -> Deferred[Any]:
-        """L{close}.  Reactor thread; fires when the threads that were idle are gone."""
+        """
+        Let go of idle connections and threads. (reactor thread)
+
+        @return: a Deferred that fires when the threads that were idle are gone.
+        """
         self.factory.end_unanswered()
         return self.factory.release_workers()
 
 
+def _call_guarded(method: Callable[[Any], object], request: Any) -> None:
+    """Call a server's method where nobody but C{threading.excepthook} hears of what it raises."""
+    try:
+        method(request)
+    except BaseException:
+        call_excepthook()
+
+
 class _Pool(ThreadExecutor):
-    """Says so once when somebody has to wait, be it for a later request of a connection."""
+    """The threads of a server: log once that a request waits for one, whatever it is for."""
 
     def __init__(self, reactor: Any, limit: int, name: str, option: str) -> None:
         super().__init__(reactor, limit)
@@ -285,9 +331,8 @@ class _Pool(ThreadExecutor):
         self._has_told = False
 
     @override
-    def run(self, job: IJob) -> None:
-        super().run(job)
-        if self.waiting and self.limit > 1 and not self._has_told:  # one is one's own choice
+    def _job_queued(self) -> None:
+        if self.limit > 1 and not self._has_told:  # one is one's own choice
             self._has_told = True
             _log.warning(
                 "%s: more than %d requests at once, which is %s; others wait",

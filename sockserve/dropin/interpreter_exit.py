@@ -1,8 +1,8 @@
 """
-Exits: what the interpreter waits for before it exits, beside the program's own threads.
+The interpreter's exit, which waits for requests as it waits for a program's own threads.
 
-This room owns waiting for requests, as the interpreter waits for threads that are no daemons.
-It must not know what serves them.  Any thread may call it.
+This room owns how long that is: while threads that are no daemons bring requests, and until
+those are over.  It must not know what serves them. (any thread)
 """
 
 from __future__ import annotations
@@ -10,29 +10,31 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
 __all__ = ["Joinable", "keep_interpreter_alive", "wait_at_exit"]
 
 
 class Joinable(Protocol):
-    """What is waited for."""
+    """Requests that can be waited for."""
 
-    def join(self) -> Any:
-        """Wait until they are over, and let none wait for what may never come."""
+    def join(self) -> object:
+        """Wait until all are over, and end those that would wait for what may never come."""
 
 
+# For the process; the lock is held while one of these is used
 _lock = threading.Lock()
-#: With the threads that bring them.
+#: What is waited for, with the threads that bring it.
 _awaited: WeakKeyDictionary[Joinable, WeakSet[threading.Thread]] = WeakKeyDictionary()
+#: Whether the interpreter is to call L{_exit}.
 _is_registered = False
 #: Whether the main thread is at its end.
 _is_exiting = False
 
 
 def wait_at_exit(requests: Joinable) -> None:
-    """Have the interpreter wait for C{requests}, those to come included."""
+    """Have the interpreter wait for C{requests}, those to come included. (any thread)"""
     global _is_registered, _is_exiting
     with _lock:
         _awaited.setdefault(requests, WeakSet())
@@ -46,7 +48,10 @@ def wait_at_exit(requests: Joinable) -> None:
 
 
 def keep_interpreter_alive(requests: Joinable) -> None:
-    """The calling thread brings some, be it that the main one has ended."""
+    """
+    Count the calling thread among those that bring C{requests}: the interpreter waits for it,
+    too, be it that the main thread has ended. (accept thread)
+    """
     thread = threading.current_thread()
     with _lock:
         threads = _awaited.get(requests)
@@ -60,8 +65,8 @@ def keep_interpreter_alive(requests: Joinable) -> None:
 
 def _exit() -> None:
     """
-    The main thread, at its end.  It waits for nothing itself, for others may wait for it, and
-    serve on.
+    Begin to wait, at the end of the main thread.  That does not wait itself: others may wait
+    for it, and serve on.
     """
     global _is_exiting
     # It brings no more; and CPython cannot stand that one waits just as it ends.
@@ -74,12 +79,12 @@ def _exit() -> None:
 
 
 def _wait(threads: Iterable[threading.Thread], requests: Joinable) -> None:
-    """Have the interpreter wait, by a thread of its own kind."""
-    waits = threading.Thread(
+    """Have the interpreter wait, by means of a thread that is no daemon."""
+    waiting = threading.Thread(
         target=_join_after, args=(threads, requests), name="sockserve exit", daemon=False
     )
     try:
-        waits.start()
+        waiting.start()
     except RuntimeError:  # CPython 3.12.0 and 3.12.1 start none any more
         if threading.current_thread() is threading.main_thread():
             _join_after(threads, requests)
@@ -93,7 +98,7 @@ def _join_after(threads: Iterable[threading.Thread], requests: Joinable) -> None
 
 
 def _renew_lock() -> None:
-    """This is a child."""
+    """Make the lock anew in a forked child: another thread may have held it in the parent."""
     global _lock
     _lock = threading.Lock()
 

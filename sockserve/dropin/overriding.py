@@ -1,6 +1,6 @@
 """
-Overriding: which methods of a server object are the program's own, and how its requests are
-taken over.
+The methods of a server object: those of its own, those of C{socketserver}'s, and how requests
+are taken over from the latter.
 
 This room owns the comparison with C{socketserver}'s methods, and the place in a server's
 classes where C{process_request} is replaced.  It must not know what becomes of a request.
@@ -12,9 +12,11 @@ import socketserver
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["accepts_takeover", "is_overridden", "take_over"]
+from sockserve.dropin.server_object import ServerObject
 
-#: Where the methods are defined that do what they are known to do.
+__all__ = ["StandardMethods", "accepts_takeover", "is_overridden", "take_over"]
+
+#: The modules whose methods do what they are known to do.
 _KNOWN_MODULES = ("socketserver", "sockserve.socketserver")
 
 
@@ -28,7 +30,37 @@ def is_overridden(owner: Any, name: str) -> bool:
     return variables.get("__name__") not in _KNOWN_MODULES
 
 
-def accepts_takeover(server: Any) -> bool:
+class StandardMethods:
+    """
+    The methods of one server object as C{socketserver}'s own classes define them, whatever the
+    program has put above them.
+
+    A method of the server that equals the one here is not overridden.  A program may set one on
+    the server, or on its class, at any time, and expects to be heard at once; so the answer of
+    L{is_overridden} cannot be kept.  What it is compared with can: that leaves one comparison
+    for each request where there is a question.
+
+    @ivar finish_request: the server's standard method of that name, and so on; None where it has
+        none.
+    """
+
+    def __init__(self, server: ServerObject) -> None:
+        self.get_request = _standard_method(server, "get_request")
+        self.finish_request = _standard_method(server, "finish_request")
+        self.process_request_thread = _standard_method(server, "process_request_thread")
+        self.shutdown_request = _standard_method(server, "shutdown_request")
+        self.close_request = _standard_method(server, "close_request")
+
+
+def _standard_method(server: ServerObject, name: str) -> Any:
+    for base in type(server).__mro__:
+        function = vars(base).get(name)
+        if function is not None and not is_overridden(base, name):
+            return function.__get__(server)
+    return None
+
+
+def accepts_takeover(server: ServerObject) -> bool:
     """
     Whether L{take_over} gets the requests of a server: it has C{socketserver}'s
     C{process_request}, or one that calls that by C{super()}, and no children.
@@ -38,7 +70,7 @@ def accepts_takeover(server: Any) -> bool:
     return not is_overridden(server, "process_request") or _calls_super(server)
 
 
-def _calls_super(server: Any) -> bool:
+def _calls_super(server: ServerObject) -> bool:
     """Whether all C{process_request} of a server's classes say C{super()}, in this way."""
     cls = type(server)
     if "process_request" in vars(server) or type(cls) is not type:
@@ -62,7 +94,7 @@ def _calls_super(server: Any) -> bool:
     return False
 
 
-def take_over(server: Any, take: Callable[[Any, Any], None]) -> None:
+def take_over(server: ServerObject, take: Callable[[Any, Any], None]) -> None:
     """
     Have C{take} in place of C{socketserver}'s C{process_request}; L{accepts_takeover} has said so.
     Where a program's own calls that by C{super()}, the server is of another class from now on,
@@ -70,7 +102,7 @@ def take_over(server: Any, take: Callable[[Any, Any], None]) -> None:
     """
     name, cls = "process_request", type(server)
     if not is_overridden(server, name):
-        server.process_request = take
+        server.process_request = take  # type: ignore[assignment, method-assign]
         return
     known = next(
         base for base in cls.__mro__ if name in vars(base) and not is_overridden(base, name)

@@ -1,9 +1,9 @@
 """
-Handshakes: TLS handshakes of accepted sockets, on the reactor, so that a client that says
-nothing holds up nobody.
+The TLS handshake of an accepted socket, on the reactor, so that a client that says nothing holds
+up nobody.
 
 This room owns one handshake of a socket of the C{ssl} module (L{TLSHandshake}).  It must not
-know what becomes of the socket.  Everything runs on the reactor thread.
+know what becomes of the socket. (reactor thread)
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReadWriteDescriptor
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 __all__ = ["TLSHandshake"]
@@ -21,9 +22,9 @@ __all__ = ["TLSHandshake"]
 @implementer(IReadWriteDescriptor)
 class TLSHandshake:
     """
-    One handshake.
+    One handshake, from when it is made. (reactor thread)
 
-    @param sock: what was accepted, with its handshake to be done.
+    @param sock: the accepted socket, with its handshake to be done.
     @param ended: called once with whether it is done; if not, the socket is closed.
     @param seconds: how long it may take in all; None for ever.
     """
@@ -38,34 +39,35 @@ class TLSHandshake:
         self._reactor = reactor
         self._socket = sock
         self._ended = ended
+        #: The program's own, restored when the handshake is done.
         self._timeout = sock.gettimeout()
-        self._late: IDelayedCall | None = None
+        self._overdue: IDelayedCall | None = None
         sock.setblocking(False)
         if seconds is not None:
-            self._late = reactor.callLater(seconds, self._expired)
-        self._go_on()
+            self._overdue = reactor.callLater(seconds, self._expired)
+        self._continue()
 
     def fileno(self) -> int:
         """The socket's descriptor."""
         return self._socket.fileno()
 
     def logPrefix(self) -> str:
-        """For Twisted's log."""
+        """The name in Twisted's log."""
         return "TLS handshake"
 
     def doRead(self) -> None:
-        """The client has said something."""
-        self._go_on()
+        """The client has sent something."""
+        self._continue()
 
     def doWrite(self) -> None:
-        """There is room for what is to be said to it."""
-        self._go_on()
+        """There is room for what is to be sent to it."""
+        self._continue()
 
-    def connectionLost(self, reason: Any) -> None:
-        """The connection broke."""
+    def connectionLost(self, reason: Failure) -> None:
+        """The connection is lost."""
         self._end(False)
 
-    def _go_on(self) -> None:
+    def _continue(self) -> None:
         try:
             self._socket.do_handshake()
         except ssl.SSLWantReadError:
@@ -80,15 +82,15 @@ class TLSHandshake:
             self._end(True)
 
     def _expired(self) -> None:
-        self._late = None
+        self._overdue = None
         self._end(False)
 
     def _end(self, done: bool) -> None:
         self._reactor.removeReader(self)
         self._reactor.removeWriter(self)
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
         if done:
             self._socket.settimeout(self._timeout)
         else:

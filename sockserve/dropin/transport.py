@@ -1,5 +1,5 @@
 """
-Accepted: a connection that a program has accepted, as the reactor has it.
+The transport of a connection that a program has accepted, as the reactor has it.
 
 This room owns a transport for such a socket.  It must not know what the connection is for.
 """
@@ -12,12 +12,14 @@ from typing import Any
 
 from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IProtocol
 from typing_extensions import override
 
 __all__ = ["AdoptedConnection"]
 
 
 def _is_address(family: socket.AddressFamily | int, address: Any) -> bool:
+    """Whether C{address} is one of C{family}'s, as a socket gives them."""
     if family not in (socket.AF_INET, socket.AF_INET6):
         return isinstance(address, (str, bytes))
     try:
@@ -29,18 +31,23 @@ def _is_address(family: socket.AddressFamily | int, address: Any) -> bool:
 
 class AdoptedConnection(tcp.Connection):
     """
-    The connection; the reactor thread's, once C{protocol.makeConnection} is called with it.
+    An adopted connection, once C{protocol.makeConnection} is called with it. (reactor thread)
 
     @ivar request: its socket, as the program knows it.
-    @ivar client_address: what the program calls the client.
-    @ivar timeout: what the program has set on it.
+    @ivar client_address: the client's address, or whatever else the program calls it.
+    @ivar timeout: the timeout that the program has set on it, in seconds; None for none.
     """
 
     def __init__(
-        self, request: socket.socket, client_address: Any, protocol: Any, reactor: Any, name: str
+        self,
+        request: socket.socket,
+        client_address: Any,
+        protocol: IProtocol,
+        reactor: Any,
+        name: str,
     ) -> None:
         """
-        @param name: for Twisted's log.
+        @param name: the name in Twisted's log.
         @raise OSError: the socket is closed.
         """
         self.request = request
@@ -56,7 +63,7 @@ class AdoptedConnection(tcp.Connection):
 
     def keep_open(self) -> None:
         """
-        The program's C{close} of the request ends nothing while the reactor reads it, as it
+        Have the program's C{close} of the request end nothing while the reactor reads it, as it
         does not while a thread has an C{rfile} of it.
         """
         self.socket._io_refs += 1  # type: ignore[attr-defined]
@@ -66,15 +73,15 @@ class AdoptedConnection(tcp.Connection):
         super()._closeSocket(orderly)
         self.socket._decref_socketios()  # type: ignore[attr-defined]  # keep_open
 
-    def getPeer(self) -> Any:
+    def getPeer(self) -> IPv4Address | IPv6Address | UNIXAddress:
         """The client's address."""
         return self._address(self._peer)
 
-    def getHost(self) -> Any:
-        """This side's."""
+    def getHost(self) -> IPv4Address | IPv6Address | UNIXAddress:
+        """The server's address, on this connection."""
         return self._address(self._host)
 
-    def _address(self, address: Any) -> Any:
+    def _address(self, address: Any) -> IPv4Address | IPv6Address | UNIXAddress:
         if self.socket.family == socket.AF_INET:
             return IPv4Address("TCP", *address[:2])
         if self.socket.family == socket.AF_INET6:

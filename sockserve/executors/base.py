@@ -48,6 +48,7 @@ class BoundedExecutor:
             self._begin(job)
         else:
             self._waiting.append(job)
+            self._job_queued()
 
     def withdraw(self, job: IJob) -> bool:
         """
@@ -85,6 +86,9 @@ class BoundedExecutor:
     def _begin_waiting(self) -> None:
         while self._waiting and self.running < self.limit:
             self._begin(self._waiting.popleft())
+
+    def _job_queued(self) -> None:
+        """A job has to wait for a place. (reactor thread)"""
 
     def _start(self, job: IJob) -> None:
         """

@@ -253,11 +253,12 @@ class ThreadExecutor(BoundedExecutor):
             idle.inbox.put(True)
         elif len(self._workers) < self.limit:
             worker = _Worker(self, self._reactor)
+            self._workers.add(worker)  # first: its job may ask L{has_thread} at once
             try:
                 worker.thread.start()
             except RuntimeError as error:
+                self._workers.discard(worker)
                 raise OSError(f"no thread to be had: {error}") from error
-            self._workers.add(worker)
 
     def _take_idle(self) -> _Worker | None:
         """One of the idle, for the caller to tell by its C{inbox} what to do; or None."""

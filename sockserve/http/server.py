@@ -1,10 +1,10 @@
 """
-C{http.server}, on sockserve: C{from sockserve.http.server import ThreadingHTTPServer} in place
-of C{from http.server import ...} is the whole migration.
+The module C{http.server}, on sockserve: C{from sockserve.http.server import ThreadingHTTPServer}
+in place of C{from http.server import ...} is the whole migration.
 
 This room owns the names of the standard library's module of the same name, as of CPython
-3.14, on every Python, and its command line.  What serves them is in
-L{sockserve.socketserver}.
+3.14, on every Python, and its command line.  It must not know how requests are served: that is
+in L{sockserve.socketserver}.
 """
 
 from __future__ import annotations
@@ -40,23 +40,24 @@ if hasattr(_stdlib, "CGIHTTPRequestHandler"):  # until Python 3.15
 
 
 class HTTPServer(socketserver.TCPServer, _stdlib.HTTPServer):
-    """C{http.server.HTTPServer}."""
+    """The class C{http.server.HTTPServer}."""
 
 
 class ThreadingHTTPServer(socketserver.ThreadingMixIn, HTTPServer, _stdlib.ThreadingHTTPServer):
-    """C{http.server.ThreadingHTTPServer}."""
+    """The class C{http.server.ThreadingHTTPServer}."""
 
     daemon_threads = True
 
 
 class HTTPSServer(HTTPServer, getattr(_stdlib, "HTTPSServer", _stdlib.HTTPServer)):  # type: ignore[misc]
     """
-    C{http.server.HTTPSServer}, which came with Python 3.14.
+    The class C{http.server.HTTPSServer}, which came with Python 3.14.
 
-    @param certfile: the file of the certificate and those that vouch for it, in PEM.
+    @param certfile: the file of the certificate and of those that vouch for it, in PEM.
     @param keyfile: the file of its private key; by default C{certfile}.
-    @param password: what the key is encrypted with, or a function that gives it.
-    @param alpn_protocols: what is spoken, in the order of preference; C{http/1.1} by default.
+    @param password: the password of the key, or a function that gives it.
+    @param alpn_protocols: the protocols to agree to, in the order of preference; C{http/1.1}
+        by default.
     """
 
     def __init__(
@@ -94,16 +95,17 @@ class ThreadingHTTPSServer(
     HTTPSServer,
     getattr(_stdlib, "ThreadingHTTPSServer", _stdlib.HTTPServer),  # type: ignore[misc]
 ):
-    """C{http.server.ThreadingHTTPSServer}, which came with Python 3.14."""
+    """The class C{http.server.ThreadingHTTPSServer}, which came with Python 3.14."""
 
     daemon_threads = True
 
 
 class SimpleHTTPRequestHandler(_stdlib.SimpleHTTPRequestHandler):
     """
-    C{http.server.SimpleHTTPRequestHandler}.
+    The class C{http.server.SimpleHTTPRequestHandler}.
 
-    @cvar index_pages: what is sent for a folder, if it has one of them; Python 3.12's.
+    @cvar index_pages: the files of which the first that a folder has is sent for it; Python
+        3.12's.
     """
 
     index_pages: Any = ("index.html", "index.htm")
@@ -112,7 +114,11 @@ class SimpleHTTPRequestHandler(_stdlib.SimpleHTTPRequestHandler):
 
         @override
         def send_head(self) -> Any:
-            """Send the head of a response to GET or HEAD; gives the file that follows, if any."""
+            """
+            Send the head of a response to GET or HEAD.
+
+            @return: the file that follows; None for none.
+            """
             folder = self.translate_path(self.path)
             if not os.path.isdir(folder) or not urllib.parse.urlsplit(self.path).path.endswith("/"):
                 return super().send_head()
@@ -129,7 +135,7 @@ class SimpleHTTPRequestHandler(_stdlib.SimpleHTTPRequestHandler):
 if not TYPE_CHECKING:  # a type checker is to tell a wrong name from a right one
 
     def __getattr__(name: str) -> Any:
-        """What else the standard library's module has, and programs have found there."""
+        """Another name of the standard library's module, as programs have found it there."""
         try:
             return getattr(_stdlib, name)
         except AttributeError:

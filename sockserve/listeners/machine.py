@@ -1,9 +1,9 @@
 """
-Listening: what becomes of a listener, from its first connection to its last.
+The listener machine: the life of a listener, from its first request to its last.
 
-This room owns one machine for stream and datagram listeners (stopped, listening, suspended,
-draining), and what each kind does when it opens and closes.  It must not know services or
-descriptions.
+This room owns one machine for listeners of all kinds (stopped, listening, suspended, draining),
+and what those of streams and of datagrams do when they open and close; that of server objects
+is in L{sockserve.dropin.listener}.  It must not know services or descriptions. (reactor thread)
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sockserve.listeners.stream_factory import StreamFactory
 
 __all__ = [
     "DatagramListener",
+    "Listener",
     "ListenerData",
     "ListenerInputs",
     "ListenerMachine",
@@ -28,40 +29,72 @@ __all__ = [
 ]
 
 
-class ListenerInputs(Protocol):
-    """What happens to a listener."""
+class Listener(Protocol):
+    """One kind of listener: what it does when its machine changes state."""
 
     def opened(self, port: Any) -> None:
-        """It listens."""
+        """Begin to take requests from C{port}, which listens."""
 
     def suspend(self) -> None:
-        """Take no more requests; keep the socket, where new ones wait."""
+        """Take no more requests; keep the port, where new ones wait."""
 
     def resume(self) -> None:
         """Take requests again."""
 
-    def stop(self) -> Deferred[None]:
-        """Close the socket, let requests finish; fires when all is gone."""
+    def close(self) -> Deferred[Any]:
+        """
+        Close the port, and have requests finish within the C{drain} deadline.
 
-    def gone(self) -> list[Deferred[None]]:
-        """All is gone; gives those to be told, outside of the machine."""
+        @return: a Deferred that fires when all requests are over and the port is closed.
+        """
+
+
+class ListenerInputs(Protocol):
+    """The inputs of a listener's machine."""
+
+    def opened(self, port: Any) -> None:
+        """The listener has a port: begin to take requests.  Only when L{is_stopped}."""
+
+    def suspend(self) -> None:
+        """Take no more requests, if any are taken, but keep the port."""
+
+    def resume(self) -> None:
+        """Undo L{suspend}."""
+
+    def stop(self) -> Deferred[None]:
+        """
+        Close the port, and drain.
+
+        @return: a Deferred that fires when that is done; at once, when there is nothing to do.
+        """
+
+    def port_closed(self) -> None:
+        """The port has closed by itself, without L{stop}: drain."""
+
+    def drained(self) -> list[Deferred[None]]:
+        """
+        What L{Listener.close} has returned has fired: the listener is stopped.
+
+        @return: what L{stop} has returned meanwhile, to be fired outside of the machine.
+        """
 
     def is_stopped(self) -> bool:
-        """Whether it can begin to listen."""
+        """Whether the listener has no port and no request, so that it may open."""
 
 
 @attrs.define
 class ListenerData:
     """
-    The listener's data.
+    The data of a listener's machine.
 
-    @ivar doors: opens, suspends, resumes and closes one kind of port.
-    @ivar closing: what fires when all is gone; for whoever said stop to take.
+    @ivar listener: opens, suspends, resumes and closes one kind of port.
+    @ivar draining: what L{Listener.close} has returned, for the machine's owner to take.
+    @ivar stopping: what L{ListenerInputs.stop} has returned and has not fired yet.
     """
 
-    doors: StreamListener | DatagramListener
-    closing: Deferred[Any] | None = None
-    stopped: list[Deferred[None]] = attrs.Factory(list)
+    listener: Listener
+    draining: Deferred[Any] | None = None
+    stopping: list[Deferred[None]] = attrs.Factory(list)
 
 
 def _make_machine() -> Callable[[ListenerData], ListenerInputs]:
@@ -72,16 +105,16 @@ def _make_machine() -> Callable[[ListenerData], ListenerInputs]:
     draining = builder.state("draining")
 
     @stopped.upon(ListenerInputs.opened).to(listening)
-    def opened(inputs: ListenerInputs, core: ListenerData, port: Any) -> None:
-        core.doors.opened(port)
+    def opened(inputs: ListenerInputs, data: ListenerData, port: Any) -> None:
+        data.listener.opened(port)
 
     @listening.upon(ListenerInputs.suspend).to(suspended)
-    def suspend(inputs: ListenerInputs, core: ListenerData) -> None:
-        core.doors.suspend()
+    def suspend(inputs: ListenerInputs, data: ListenerData) -> None:
+        data.listener.suspend()
 
     @suspended.upon(ListenerInputs.resume).to(listening)
-    def resume(inputs: ListenerInputs, core: ListenerData) -> None:
-        core.doors.resume()
+    def resume(inputs: ListenerInputs, data: ListenerData) -> None:
+        data.listener.resume()
 
     listening.upon(ListenerInputs.resume).loop().returns(None)
     suspended.upon(ListenerInputs.suspend).loop().returns(None)
@@ -91,23 +124,31 @@ def _make_machine() -> Callable[[ListenerData], ListenerInputs]:
 
     @listening.upon(ListenerInputs.stop).to(draining)
     @suspended.upon(ListenerInputs.stop).to(draining)
-    def stop(inputs: ListenerInputs, core: ListenerData) -> Deferred[None]:
-        core.closing = core.doors.close()
-        return wait(inputs, core)
+    def stop(inputs: ListenerInputs, data: ListenerData) -> Deferred[None]:
+        data.draining = data.listener.close()
+        return wait(inputs, data)
 
     @draining.upon(ListenerInputs.stop).loop()
-    def wait(inputs: ListenerInputs, core: ListenerData) -> Deferred[None]:
-        gone: Deferred[None] = Deferred()
-        core.stopped.append(gone)
-        return gone
+    def wait(inputs: ListenerInputs, data: ListenerData) -> Deferred[None]:
+        waiting: Deferred[None] = Deferred()
+        data.stopping.append(waiting)
+        return waiting
 
     @stopped.upon(ListenerInputs.stop).loop()
-    def nothing(inputs: ListenerInputs, core: ListenerData) -> Deferred[None]:
+    def nothing(inputs: ListenerInputs, data: ListenerData) -> Deferred[None]:
         return succeed(None)
 
-    @draining.upon(ListenerInputs.gone).to(stopped)
-    def gone(inputs: ListenerInputs, core: ListenerData) -> list[Deferred[None]]:
-        waiting, core.stopped = core.stopped, []
+    @listening.upon(ListenerInputs.port_closed).to(draining)
+    @suspended.upon(ListenerInputs.port_closed).to(draining)
+    def port_closed(inputs: ListenerInputs, data: ListenerData) -> None:
+        data.draining = data.listener.close()
+
+    for state in (stopped, draining):
+        state.upon(ListenerInputs.port_closed).loop().returns(None)
+
+    @draining.upon(ListenerInputs.drained).to(stopped)
+    def drained(inputs: ListenerInputs, data: ListenerData) -> list[Deferred[None]]:
+        waiting, data.stopping = data.stopping, []
         return waiting
 
     stopped.upon(ListenerInputs.is_stopped).loop().returns(True)
@@ -121,7 +162,7 @@ ListenerMachine = _make_machine()
 
 
 class StreamListener:
-    """Opens and closes a stream listener."""
+    """A L{Listener} of connections."""
 
     def __init__(self, server: StreamFactory) -> None:
         self.server = server
@@ -129,7 +170,7 @@ class StreamListener:
         self._gate: Gate | None = None
 
     def opened(self, port: Any) -> None:
-        """The listener has a port."""
+        """Begin to take requests from C{port}, which listens."""
         server = self.server
         self._port = port
         self._gate = Gate(port, server.admission, server.reactor, server.count_refusal)
@@ -151,7 +192,11 @@ class StreamListener:
         self._gate.resume()
 
     def close(self) -> Deferred[Any]:
-        """Close the port; fires when all requests are gone."""
+        """
+        Close the port, and have requests finish within the C{drain} deadline.
+
+        @return: a Deferred that fires when both is done.
+        """
         assert self._gate is not None
         self._gate.close()
         self.server.ports.discard(self._port)
@@ -160,14 +205,14 @@ class StreamListener:
 
 
 class DatagramListener:
-    """Opens and closes a datagram listener."""
+    """A L{Listener} of datagrams."""
 
     def __init__(self, server: DatagramServer) -> None:
         self.server = server
         self._port: Any = None
 
     def opened(self, port: Any) -> None:
-        """The listener has a port."""
+        """Begin to take requests from C{port}, which listens."""
         self._port = port
         self.server.server_address = port.socket.getsockname()
         self.server.address_family = port.socket.family
@@ -181,7 +226,11 @@ class DatagramListener:
         self.server.resume()
 
     def close(self) -> Deferred[Any]:
-        """Close the port; fires when all requests are gone."""
+        """
+        Close the port, and have requests finish within the C{drain} deadline.
+
+        @return: a Deferred that fires when both is done.
+        """
         # Answers leave through the socket that listens, so that goes last.
         self.server.suspend()
         return self.server.drain().addCallback(lambda _: self._port.stopListening())

@@ -81,6 +81,7 @@ class RequestServer:
     @ivar server_address: the address listened on, as C{socket.getsockname()} gives it;
         None until listening starts.
     @ivar address_family: its family, C{socket.AF_INET} and so on; set with it.
+    @ivar handler_name: the name of the handler's class, for logs and messages.
     @ivar statistics: the listener's counters.
     @ivar observers: called with the L{RequestRecord} of each request that has ended, on
         the reactor thread.
@@ -113,7 +114,7 @@ class RequestServer:
         """
         self.RequestHandlerClass = RequestHandlerClass
         cls = unwrap(RequestHandlerClass)
-        self._handler_name: str = getattr(cls, "__qualname__", None) or repr(cls)
+        self.handler_name: str = getattr(cls, "__qualname__", None) or repr(cls)
         self.kind = handler_kind(RequestHandlerClass)
         if self.kind.is_coroutine and concurrency is not None:
             raise ConfigurationError(
@@ -133,11 +134,6 @@ class RequestServer:
         self.observers: list[Callable[[RequestRecord], object]] = []
         self._idle_call: IDelayedCall | None = None
         self._drained: Deferred[None] | None = None
-
-    @property
-    def handler_name(self) -> str:
-        """The name of the handler's class, for logs and messages."""
-        return self._handler_name
 
     # Override points
 

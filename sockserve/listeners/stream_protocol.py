@@ -126,19 +126,17 @@ class StreamProtocol(Protocol):
     def _transport_ready(self) -> None:
         self.timer.disarm(Phase.HANDSHAKE)
         self.record.phases["handshake"] = self.timer.seconds() - self._opened_at
+        self.record.peer = socket_address(self.transport.getPeer())  # PROXY has named another
         self._offer()
 
     def _offer(self) -> None:
         """The client's address is known: offer its request to the server."""
         factory = self.factory
-        transport = self.transport
-        addresses = (socket_address(transport.getPeer()), socket_address(transport.getHost()))
-        self.record.peer = addresses[0]
-        refusal = factory.admission.refusal(addresses[0])
+        addresses = (self.record.peer, socket_address(self.transport.getHost()))
+        refusal = factory.admission.admit(addresses[0])
         if refusal is not None:
             self._refuse(refusal)
             return
-        factory.admission.admit(addresses[0])
         self.client_address = self._admitted = addresses[0]
         try:
             channel = self._channel = self.make_channel(addresses)
@@ -147,9 +145,7 @@ class StreamProtocol(Protocol):
             self._refuse("descriptors")
             return
         factory.channels[channel.request] = channel
-        if not verify_and_process(factory, channel.request, addresses[0]):
-            factory.statistics.refused["verify"] += 1
-            self.record.outcome = "refused: verify"
+        self.start_channel(channel)
 
     def make_channel(self, addresses: tuple[Any, Any]) -> Channel:
         """
@@ -159,6 +155,12 @@ class StreamProtocol(Protocol):
         @raise OSError: there is no descriptor to be had.
         """
         return self.factory.make_channel(self, addresses)
+
+    def start_channel(self, channel: Channel) -> None:
+        """Have the server verify the connection's request, and start serving it."""
+        if not verify_and_process(self.factory, channel.request, self.client_address):
+            self.factory.statistics.refused["verify"] += 1
+            self.record.outcome = "refused: verify"
 
     def set_receiver(self, receive: Callable[[bytes], object]) -> None:
         """Call C{receive} with what arrives from now on, in the place of L{dataReceived}."""
@@ -265,10 +267,8 @@ class StreamProtocol(Protocol):
             factory.channels.pop(self._channel.request, None)
         if self._handled_at is not None:
             self.record.phases["write"] = self.timer.seconds() - self._handled_at
-        if self._admitted is not None:
-            factory.admission.release(self._admitted)
         factory.connections.discard(self)
         factory.statistics.active -= 1
-        factory.admission.closed()
+        factory.admission.closed(self._admitted)
         observed = self._channel is None or not self._channel.has_requests
         factory.request_finished(self.record, observed=observed)

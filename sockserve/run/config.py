@@ -253,7 +253,8 @@ def _check_server_object(config: ServerConfig) -> None:
 
     @raise ConfigurationError: one has none.
     """
-    server, usual = config.server, Deadlines()
+    server: Any = config.server
+    usual = Deadlines()
     kind = type(server).__qualname__
     # Reasons why a setting may have none; None where a reason does not hold.
     alone = None if accepts_takeover(server) else f"{kind} processes requests by itself"

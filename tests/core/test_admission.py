@@ -71,9 +71,10 @@ def test_clients_of_unix_sockets_have_no_network() -> None:
     admission = Admission(allow=networks("192.0.2.0/24"), max_connections_per_peer=1)
     for address in ("", "/run/client", b"\0abstract"):
         for _ in range(3):
+            admission.opened()
             assert admission.refusal(address) is None
-            admission.admit(address)
-        admission.release(address)
+            assert admission.admit(address) is None
+        admission.closed(address)
 
 
 # Caps
@@ -107,12 +108,14 @@ def test_without_a_cap_it_is_never_full() -> None:
 def test_the_cap_for_each_peer() -> None:
     admission = Admission(max_connections_per_peer=2)
     ann, bob = ("192.0.2.1", 1), ("192.0.2.2", 1)
+    admission.opened()
     admission.admit(ann)
     assert admission.refusal(("192.0.2.1", 2)) is None
-    admission.admit(("192.0.2.1", 2))
+    assert admission.admit(("192.0.2.1", 2)) is None
     assert admission.refusal(("192.0.2.1", 3)) == "peer"
+    assert admission.admit(("192.0.2.1", 3)) == "peer"  # and is not counted
     assert admission.refusal(bob) is None
-    admission.release(ann)
+    admission.closed(ann)
     assert admission.refusal(("192.0.2.1", 3)) is None
 
 

@@ -16,7 +16,10 @@ class Counting:
     @ivar taken: requests.
     @ivar taken_at: in which turn each of these was.
     @ivar turns: how often C{service_actions} was called.
+    @ivar is_shut_down: asked by the loop whether it is to end.
     """
+
+    is_shut_down = staticmethod(lambda: False)
 
     def __init__(self, requests):
         self._near, self._far = socket.socketpair()
@@ -24,6 +27,14 @@ class Counting:
         self.taken = self.turns = 0
         self._BaseServer__is_shut_down = threading.Event()
         self.taken_at = []
+
+    @property
+    def _BaseServer__shutdown_request(self):
+        return self.is_shut_down()
+
+    @_BaseServer__shutdown_request.setter
+    def _BaseServer__shutdown_request(self, value):
+        assert value is False  # it may serve again
 
     def fileno(self):
         return self._near.fileno()
@@ -48,18 +59,35 @@ def counting():
 
 
 def test_it_takes_requests_until_it_is_stopped(counting):
-    AcceptLoop(counting, None).run(60, lambda: counting.taken == 5)
+    counting.is_shut_down = lambda: counting.taken == 5
+    AcceptLoop(counting, None).run(60)
     assert counting.turns == 5
 
 
 def test_it_ends_at_once_when_it_is_stopped_before(counting):
-    AcceptLoop(counting, None).run(60, lambda: True)
+    counting.is_shut_down = lambda: True
+    AcceptLoop(counting, None).run(60)
     assert not counting.taken
+
+
+def test_it_ends_at_the_next_turn_when_it_is_told(counting):
+    loop = AcceptLoop(counting, None)
+
+    def service_actions():
+        counting.turns += 1
+        if counting.turns == 3:
+            loop.stop()
+
+    counting.service_actions = service_actions
+    loop.run(60)
+    assert counting.taken == 3
+    loop.stop()  # which is nothing to one that has ended
 
 
 def test_service_actions_is_called_with_nothing_to_do(counting):
     counting._near.recv(5)
-    AcceptLoop(counting, None).run(0.001, lambda: counting.turns == 3)
+    counting.is_shut_down = lambda: counting.turns == 3
+    AcceptLoop(counting, None).run(0.001)
     assert not counting.taken
 
 
@@ -68,13 +96,15 @@ def test_a_wake_up_is_a_turn(counting):
     loop = AcceptLoop(counting, None)
     for _ in range(100_000):  # more than fit into a socket
         loop.wake()
-    loop.run(60, lambda: counting.turns > 0)
+    counting.is_shut_down = lambda: counting.turns > 0
+    loop.run(60)
     loop.wake()  # which is nothing to one that has ended
 
 
 def test_it_takes_none_while_it_is_full(counting):
     loop = AcceptLoop(counting, None, None, lambda coming: counting.turns < 3)
-    loop.run(0.001, lambda: counting.taken == 5)
+    counting.is_shut_down = lambda: counting.taken == 5
+    loop.run(0.001)
     assert counting.taken_at == [3, 4, 5, 6, 7]  # three turns in which it was full, then each
 
 
@@ -82,7 +112,8 @@ def test_it_looks_once_more_before_it_takes_one(counting):
     """What others take counts, too, and it is not woken up for that."""
     answers = iter([False, True, True, False])
     loop = AcceptLoop(counting, None, None, lambda coming: next(answers, False))
-    loop.run(0.001, lambda: counting.taken == 1)
+    counting.is_shut_down = lambda: counting.taken == 1
+    loop.run(0.001)
     assert counting.taken_at == [2]  # asked in the first turn twice, in the second once
 
 
@@ -95,7 +126,8 @@ def test_a_closed_socket_is_nothing_to_take_from(counting):
             counting.close()
 
     counting.service_actions = service_actions
-    AcceptLoop(counting, None).run(0.001, lambda: counting.turns == 5)
+    counting.is_shut_down = lambda: counting.turns == 5
+    AcceptLoop(counting, None).run(0.001)
     assert counting.taken_at == [0, 1]
 
 
@@ -106,10 +138,11 @@ def test_what_the_server_raises_ends_the_loop_unless_somebody_hears_of_it(counti
 
     counting.service_actions = fail
     with pytest.raises(ZeroDivisionError):
-        AcceptLoop(counting, None).run(60, lambda: False)
+        AcceptLoop(counting, None).run(60)
     heard = []
     loop = AcceptLoop(counting, None, lambda: heard.append(counting.turns))
-    loop.run(60, lambda: counting.taken == 5)
+    counting.is_shut_down = lambda: counting.taken == 5
+    loop.run(60)
     assert heard == [2, 3, 4, 5]
 
 

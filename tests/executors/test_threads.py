@@ -83,7 +83,7 @@ async def test_handlers_run_beside_the_reactor(threads: Any) -> None:
     assert seen[0][0] != threading.get_ident()
 
 
-async def test_an_idle_thread_serves_again_under_a_new_name(threads: Any) -> None:
+async def test_an_idle_thread_serves_again_under_a_new_name(threads: Any, reactor: Any) -> None:
     """Programs keep what belongs to a connection under the name of its thread."""
     pool = threads(10)
     seen: list[Any] = []
@@ -91,9 +91,41 @@ async def test_an_idle_thread_serves_again_under_a_new_name(threads: Any) -> Non
         job = names_of(pool, seen)
         pool.run(job)
         await job.over
+        while not pool.idle:  # which the thread is a moment after its job is over
+            await deferLater(reactor, 0)
     idents, names = zip(*seen, strict=True)
     assert len(set(idents)) == 1
     assert len(set(names)) == 5
+
+
+async def test_a_new_thread_is_the_pools_from_its_first_job_on(
+    threads: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However late the reactor's thread goes on after it has started it."""
+    pool = threads(2)
+    first = HeldJob()
+    pool.run(first)
+    served = threading.Event()
+    start = threading.Thread.start
+
+    def start_slowly(thread: threading.Thread) -> None:
+        start(thread)
+        assert served.wait(PATIENCE_SECONDS)
+
+    def work() -> Outcome:
+        is_the_pools.append(pool.has_thread(threading.current_thread()))
+        served.set()
+        return Outcome.OK
+
+    is_the_pools: list[bool] = []
+    job = Job(work)
+    monkeypatch.setattr(threading.Thread, "start", start_slowly)
+    pool.run(job)
+    await job.over
+    first.release()
+    await first.over
+    first.close()
+    assert is_the_pools == [True]
 
 
 async def test_threads_that_run_at_once_have_names_of_their_own(threads: Any) -> None:

@@ -19,7 +19,7 @@ from tests.tools import need_tool
 on_both = pytest.mark.parametrize("modules", ["stdlib", "sockserve"])
 
 #: How long a program may run: one that says nothing more is not waited for any longer.
-_LIFETIME_SECONDS = 90.0
+_LIFETIME_SECONDS = 240.0
 
 #: How a program that is interrupted may end: by its own doing, or by Python's for it.
 _ENDS = (0, -signal.SIGINT)

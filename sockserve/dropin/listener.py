@@ -1,0 +1,266 @@
+"""
+The listener of a server object: its accept loop, from the start to the end of its requests.
+
+This room owns how the loop of such an object runs, is suspended and ends, and when the object is
+closed, for the machine of all listeners (L{sockserve.listeners.machine}).  It must not know
+services, nor how requests are served (L{sockserve.dropin.dispatcher}).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import socketserver
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
+
+from sockserve.core.logs import Topic, logger
+from sockserve.dropin.accept_loop import AcceptLoopThread, is_open
+from sockserve.dropin.dispatcher import RequestDispatcher
+from sockserve.dropin.overriding import accepts_takeover, take_over
+
+__all__ = ["ServerObjectListener"]
+
+_log = logger(Topic.SERVICE)
+
+
+class ServerObjectListener:
+    """
+    A L{sockserve.listeners.machine.Listener} of a server object's requests; its port is the
+    object's accept loop, on a thread of its own.
+    """
+
+    def __init__(
+        self,
+        dispatcher: RequestDispatcher,
+        description: str,
+        poll_interval: float,
+        shut_down: Callable[[], object],
+    ) -> None:
+        """
+        @param dispatcher: serves the requests, and has the object.
+        @param description: names the listener in the log.
+        @param poll_interval: how often C{service_actions} is called at least, in seconds.
+        @param shut_down: called when the loop has ended by itself. (reactor thread)
+        """
+        # For good
+        self._dispatcher = dispatcher
+        self._object = dispatcher.server
+        self._factory = dispatcher.factory
+        self._deadlines = dispatcher.factory.deadlines
+        self._description = description
+        self._poll_interval = poll_interval
+        self._shut_down = shut_down
+        #: Whether handlers answer by the object's own socket, which is closed after them.
+        self._shares_socket = getattr(self._object, "socket_type", None) == socket.SOCK_DGRAM
+        #: Whether its requests are brought here.
+        self._accepts_takeover = accepts_takeover(self._object)
+        self._is_taken_over = False
+        #: How many connections it may have; None for as many as come.
+        self._cap = self._factory.admission.max_connections
+        if self._shares_socket or not self._accepts_takeover:
+            self._cap = None
+
+        # From listen to the end of its requests
+        #: Tells the loop that runs from one that has been left behind.
+        self._run: object = None
+        self._loop: AcceptLoopThread | None = None
+        self._is_suspended = False
+        self._loop_has_ended = False
+        #: Fires when all is over.
+        self._all_over: Deferred[None]
+        #: The deadline of the end.
+        self._overdue: IDelayedCall | None = None
+
+    # What the service and the machine call (reactor thread)
+
+    def listen(self) -> AcceptLoopThread:
+        """
+        Start the loop. (reactor thread)
+
+        @return: the port, for the machine.
+        @raise OSError: there are no descriptors, or no thread, to be had.
+        """
+        if not self._is_taken_over:
+            self._is_taken_over = True
+            if self._accepts_takeover:
+                take_over(self._object, self._dispatcher.take)
+            self._install_joinable()
+        self._is_suspended = self._loop_has_ended = False
+        self._all_over = Deferred()
+        self._run = run = object()
+        return AcceptLoopThread(
+            self._object,
+            self._factory.reactor,
+            self._deadlines.handshake,
+            partial(self._loop_ended, run),
+            self._is_full,
+            self._poll_interval,
+        )
+
+    def opened(self, port: AcceptLoopThread) -> None:
+        """Take part in the caps with C{port}, which runs. (reactor thread)"""
+        self._loop = port
+        if self._cap is not None:
+            self._factory.admission.gates.add(port)
+            self._dispatcher.on_request_finished = port.reopen
+
+    def suspend(self) -> None:
+        """Take no more requests. (reactor thread)"""
+        self._is_suspended = True
+
+    def resume(self) -> None:
+        """Take requests again. (reactor thread)"""
+        self._is_suspended = False
+        if self._loop is not None:
+            self._loop.reopen()
+
+    def close(self) -> Deferred[Any]:
+        """
+        End the loop, have requests finish within the C{drain} deadline, and close the object.
+        What does not end within twice C{Deadlines.abandon} after that, be it the object's own
+        C{server_close}, is left behind. (reactor thread)
+
+        @return: a Deferred that fires when all that is done.
+        """
+        if self._loop is not None:
+            self._loop.stop()
+            self._factory.drain()
+            self._arm_shutdown_deadline()
+        return self._all_over
+
+    def _is_full(self, coming: int) -> bool:
+        """Whether no more requests may be taken. (accept thread)"""
+        if self._cap is None:
+            return self._is_suspended
+        # Not opened yet by the reactor, and so not in its count.
+        coming += self._dispatcher.active - len(self._factory.connections)
+        return self._is_suspended or self._factory.admission.active + coming >= self._cap
+
+    # The end, in its order
+
+    def _loop_ended(self, run: object, by_itself: bool) -> None:
+        """The loop has returned. (accept thread)"""
+        if run is not self._run:  # it had been left behind
+            if self._loop is None:
+                self._close()
+            return
+        self._factory.reactor.callFromThread(self._factory.drain)
+        if not by_itself and not self._shares_socket:
+            if not isinstance(self._object, socketserver.ThreadingMixIn):
+                self._dispatcher.join()  # otherwise this thread would have served them
+            self._close()
+        self._factory.reactor.callFromThread(self._drain, run, by_itself)
+
+    def _drain(self, run: object, by_itself: bool) -> None:
+        """Wait for requests, and let go of everything. (reactor thread)"""
+        if run is not self._run:
+            return
+        self._loop_has_ended = True
+        self._arm_shutdown_deadline()
+        assert self._loop is not None
+        self._factory.admission.gates.discard(self._loop)
+        drained = self._requests_finished()
+        if by_itself or self._shares_socket:
+            # Who has called shutdown may be about to close the object, and answer somebody.
+            drained.addCallback(lambda _: self._factory.disk.call(self._close))
+        drained.addCallback(lambda _: self._dispatcher.release())
+        drained.addErrback(_log_failure)
+        drained.addCallback(lambda _: self._end(run))
+        if by_itself:
+            self._shut_down()
+
+    def _requests_finished(self) -> Deferred[Any]:
+        """
+        Wait for requests, but not for ever. (reactor thread)
+
+        @return: a Deferred that fires when there is none, or no time left.
+        """
+        finished: Deferred[Any] = Deferred()
+        self._factory.drained().addCallback(lambda _: finished.callback(None))
+        seconds, abandon = self._deadlines.drain, self._deadlines.abandon
+        if seconds is not None and abandon is not None:
+            # What is no connection is under no deadline, and is left behind as others are.
+            finished.addTimeout(seconds + abandon, self._factory.reactor)
+            finished.addErrback(lambda failure: failure.trap(TimeoutError))
+        return finished
+
+    def _end(self, run: object) -> None:
+        """All is over, or left behind. (reactor thread)"""
+        if run is not self._run:  # it had been left behind
+            return
+        self._run = self._loop = None
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+        self._all_over.callback(None)
+
+    # Its deadline
+
+    def _arm_shutdown_deadline(self) -> None:
+        """From now on the end has the C{drain} deadline, and little more. (reactor thread)"""
+        seconds = self._deadlines.drain
+        if seconds is not None and self._overdue is None:
+            self._overdue = self._factory.reactor.callLater(seconds, self._kill_children)
+
+    def _kill_children(self) -> None:
+        """C{drain} has passed. (reactor thread)"""
+        for pid in list(getattr(self._object, "active_children", None) or ()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        seconds = self._deadlines.abandon
+        if seconds is None:
+            self._overdue = None
+        else:
+            # Handlers are abandoned after the first; server_close, which may wait for them, has
+            # as long to follow.
+            self._overdue = self._factory.reactor.callLater(2 * seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        """A method of the object has not returned: leave it behind. (reactor thread)"""
+        self._overdue = None
+        culprit = "server_close"
+        if not self._loop_has_ended:
+            culprit = "verify_request, server_close or another method"
+            assert self._loop is not None
+            self._factory.admission.gates.discard(self._loop)
+            self._dispatcher.release()
+        _log.warn(
+            "{server}: {culprit} does not return; it is left behind",
+            server=self._description,
+            culprit=culprit,
+        )
+        self._end(self._run)
+
+    # Closing the object
+
+    def _install_joinable(self) -> None:
+        """Have the object's C{server_close} wait for requests as for threads of its own."""
+        server = self._object
+        if self._shares_socket or not (
+            self._accepts_takeover and isinstance(server, socketserver.ThreadingMixIn)
+        ):
+            return
+        vars(server).pop("_threads", None)
+        if server.block_on_close and not server.daemon_threads:
+            server._threads = self._dispatcher  # type: ignore[attr-defined]
+
+    def _close(self) -> None:
+        """Close the object, unless the program has. (accept thread, or one of the disk's)"""
+        self._install_joinable()
+        try:
+            if is_open(self._object):
+                self._object.server_close()
+        except BaseException:  # SystemExit, too
+            _log.failure("{server}: server_close raised", server=self._description)
+
+
+def _log_failure(failure: Failure) -> None:
+    _log.failure("the end of a served server object failed", failure)

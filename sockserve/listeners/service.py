@@ -1,0 +1,73 @@
+"""
+Listener services: listeners of all kinds as parts of a Twisted application.
+
+This room owns when a listener's machine (L{sockserve.listeners.machine}) is told to stop, to
+suspend and to resume.  It must not know how a listener is opened, nor descriptions.
+(reactor thread)
+"""
+
+from __future__ import annotations
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from typing_extensions import override
+
+from sockserve.core.logs import Topic, logger
+from sockserve.listeners.machine import Listener, ListenerData, ListenerMachine
+from sockserve.listeners.server import RequestServer
+
+__all__ = ["ListenerService"]
+
+_log = logger(Topic.SERVICE)
+
+
+class ListenerService(Service):
+    """
+    A listener as a service: the part that all kinds share.
+
+    @ivar server: the server object of its requests.
+    @ivar description: names the listener in messages and statistics.
+    """
+
+    server: RequestServer
+
+    def __init__(self, listener: Listener, description: str) -> None:
+        self._data = ListenerData(listener)
+        self._machine = ListenerMachine(self._data)
+        self.description = description
+
+    @override
+    def stopService(self) -> Deferred[None]:
+        """
+        Stop listening, let requests finish within the C{drain} deadline, then abort them.
+
+        @return: a Deferred that fires when all is gone.  A thread that does not end is counted
+            as abandoned, and not waited for.
+        """
+        super().stopService()
+        stopped = self._machine.stop().addCallback(lambda _: self.server.release_workers())
+        self._watch_draining()
+        return stopped
+
+    def suspend(self) -> None:
+        """Take no more requests, but keep listening: clients wait in the kernel's queue."""
+        self._machine.suspend()
+
+    def resume(self) -> None:
+        """Undo L{suspend}."""
+        self._machine.resume()
+
+    def _watch_draining(self) -> None:
+        """Tell the machine when the draining has ended that it may just have begun."""
+        draining, self._data.draining = self._data.draining, None
+        if draining is not None:
+            draining.addErrback(_log_failure).addCallback(lambda _: self._drained())
+
+    def _drained(self) -> None:
+        for stopping in self._machine.drained():
+            stopping.callback(None)
+
+
+def _log_failure(failure: Failure) -> None:
+    _log.failure("a listener failed", failure)

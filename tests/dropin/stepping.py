@@ -1,0 +1,48 @@
+"""A reactor whose turns a test makes, beside threads that run as they like."""
+
+import queue
+import socketserver
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from twisted.internet.testing import MemoryReactorClock
+
+#: How long a test waits for a thread to call the reactor.
+PATIENCE_SECONDS = 15.0
+
+
+class SteppedReactor(MemoryReactorClock):
+    """
+    A reactor in memory that runs on the test's thread.
+
+    @ivar from_threads: calls that threads have asked for, and that are not made yet.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running = True
+        self.from_threads: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+
+    def callFromThread(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+        self.from_threads.put(partial(function, *args, **kwargs))
+
+    def run_until(self, condition: Callable[[], object]) -> None:
+        """Make the calls that are due, and those of threads, until C{condition} holds."""
+        self.advance(0)
+        while not condition():
+            self.from_threads.get(timeout=PATIENCE_SECONDS)()
+            self.advance(0)
+
+
+class Server(socketserver.ThreadingTCPServer):
+    """A server that has never listened; it notes what handlers raise."""
+
+    def __init__(self, handler: Any) -> None:
+        super().__init__(("127.0.0.1", 0), handler, bind_and_activate=False)
+        self.errors: list[Any] = []
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        import sys
+
+        self.errors.append((client_address, sys.exc_info()[1]))
