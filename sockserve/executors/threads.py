@@ -82,8 +82,9 @@ class ThreadExecutor(BoundedExecutor):
 
     AT WORK: it takes jobs from C{ready} and puts them into C{done}, which the reactor looks
     through.  IDLE and RETIRING: it waits at its C{inbox} for true, to work, or false, to leave.
-    It is in C{idle} then, and only the thread that takes it out of there may put something into
-    its C{inbox}, so it is told once.
+    It is in C{idle} then, and is told to work only by the reactor having taken it out of there,
+    so no two jobs count on it.  (C{stop} without a job left, and C{join}, tell all to leave,
+    wherever they are.)
 
     @param reactor: for C{callFromThread} and C{callLater}.
     @param limit: the most threads there are; 1 is C{serial}.
