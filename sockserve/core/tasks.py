@@ -132,7 +132,7 @@ class Task:
         self._step(self._coroutine.send, None)
 
     def resume(self) -> None:
-        """The L{Wakeup} that is awaited has happened."""
+        """Go on: the L{Wakeup} that is awaited has happened."""
         self._waiting = None
         self._step(self._coroutine.send, None)
 

@@ -47,13 +47,13 @@ class Call(Generic[_T]):
         return Outcome.OK
 
     def started(self) -> None:
-        """Nobody waits for the call to begin.  (reactor thread)"""
+        """Ignored: no caller waits for the beginning.  (reactor thread)"""
 
     def runs_long(self) -> None:
-        """Whoever waits for the result does so however long it takes.  (reactor thread)"""
+        """Ignored: a caller waits for the result, however long that takes.  (reactor thread)"""
 
     def forked(self) -> None:
-        """Never told: a child could not hand the result back.  (reactor thread)"""
+        """Never called: a child could not hand the result back.  (reactor thread)"""
 
     def ended(self, outcome: Outcome) -> None:
         """Hand over what the function returned or raised.  (reactor thread)"""

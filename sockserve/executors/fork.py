@@ -30,7 +30,7 @@ _log = logger(Topic.WORKERS)
 
 
 class DescriptorOwner(Protocol):
-    """What has descriptors open that are the parent's alone: a server and its connections."""
+    """A holder of descriptors that are the parent's alone: a server, with its connections."""
 
     def descriptors(self) -> Iterator[int]:
         """All that are open now; a negative number is none.  (reactor thread)"""

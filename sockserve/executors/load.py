@@ -1,5 +1,5 @@
 """
-Load: what a pool's threads are busy with, as seen from one moment to the next.
+Load: the jobs of a pool, looked at from one moment to the next.
 
 This room owns telling jobs that take long from those that are over in a moment, and whether
 more threads would make anything faster.  It must not know threads or what a job serves.
@@ -9,6 +9,8 @@ more threads would make anything faster.  It must not know threads or what a job
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+
+from twisted.internet.interfaces import IReactorTime
 
 from sockserve.interfaces import IJob
 
@@ -29,27 +31,25 @@ class PoolLoad:
     A job is I{recent} until two looks in a row have found it being served; then it is I{slow}.
     (At the first it may have begun just now.)  Jobs that wait for a thread are recent, too.
 
-    @param seconds: the time.
+    @param clock: where time comes from.
     @param processor_seconds: how much of the processor the process has used.
     @ivar slow: jobs that take long.
     """
 
     __slots__ = (
+        "_clock",
         "_ended",
         "_ended_then",
         "_processor_seconds",
         "_processor_then",
         "_recent",
-        "_seconds",
         "_served",
         "_then",
         "slow",
     )
 
-    def __init__(
-        self, seconds: Callable[[], float], processor_seconds: Callable[[], float]
-    ) -> None:
-        self._seconds = seconds
+    def __init__(self, clock: IReactorTime, processor_seconds: Callable[[], float]) -> None:
+        self._clock = clock
         self._processor_seconds = processor_seconds
         # Jobs that have not ended
         self._recent: set[IJob] = set()
@@ -100,7 +100,7 @@ class PoolLoad:
     def remember(self) -> None:
         """Let L{wants_more_threads} count from this moment."""
         self._ended_then = self._ended
-        self._then = self._seconds()
+        self._then = self._clock.seconds()
         self._processor_then = self._processor_seconds()
 
     def wants_more_threads(self, at_work: int) -> bool:
@@ -115,7 +115,7 @@ class PoolLoad:
             return True
         # Else they had not if
         # 1. jobs are so short that to wake a thread costs more than to wait for one,
-        elapsed = self._seconds() - self._then
+        elapsed = self._clock.seconds() - self._then
         if elapsed * at_work / ended < SHORT_SECONDS:
             return False
         # 2. it is the processor that jobs wait for.

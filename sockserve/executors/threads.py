@@ -3,6 +3,7 @@ Threads: the pool where blocking handlers run by default.
 
 This room owns when a thread is started, woken and let go, which is told of in L{ThreadExecutor}.
 It must not know what a job serves, or how the load is judged (L{sockserve.executors.load}).
+(reactor thread, but where a method says otherwise)
 """
 
 from __future__ import annotations
@@ -81,8 +82,9 @@ class ThreadExecutor(BoundedExecutor):
 
     AT WORK: it takes jobs from C{ready} and puts them into C{done}, which the reactor looks
     through.  IDLE and RETIRING: it waits at its C{inbox} for true, to work, or false, to leave.
-    It is in C{idle} then, and only the thread that takes it out of there may put something into
-    its C{inbox}, so it is told once.
+    It is in C{idle} then, and is told to work only by the reactor having taken it out of there,
+    so no two jobs count on it.  (C{stop} without a job left, and C{join}, tell all to leave,
+    wherever they are.)
 
     @param reactor: for C{callFromThread} and C{callLater}.
     @param limit: the most threads there are; 1 is C{serial}.
@@ -116,7 +118,7 @@ class ThreadExecutor(BoundedExecutor):
 
         # The reactor thread's own
         self._workers: set[_Worker] = set()
-        self._load = PoolLoad(reactor.seconds, processor_seconds)
+        self._load = PoolLoad(reactor, processor_seconds)
         #: The next look at the load, while there may be something to see.
         self._look: IDelayedCall | None = None
         #: The end of this turn, when a worker is to be woken.

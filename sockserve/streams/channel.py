@@ -47,7 +47,8 @@ def transport_descriptors(transport: Any) -> Iterator[int]:
 
 class Pending:
     """
-    What a request in service consists of, as bits; it is over when no part is left.
+    The parts of a request in service that have not ended, as bits; its channel is finished
+    when no part is left.
 
     (Plain numbers: an operation on members of C{enum.Flag} takes a microsecond.)
     """
@@ -57,7 +58,7 @@ class Pending:
 
 
 class ChannelOwner(Protocol):
-    """What a request in service needs of its connection."""
+    """The connection, to its channel: what it is made from, and what is told of its end."""
 
     factory: Any
     transport: Any
@@ -67,13 +68,13 @@ class ChannelOwner(Protocol):
     is_finished: bool
 
     def set_receiver(self, receive: Callable[[bytes], object]) -> None:
-        """What arrives from now on goes to C{receive}."""
+        """Give what arrives from now on to C{receive}."""
 
     def handler_finished(self, seconds: float, outcome: Outcome) -> None:
-        """The handler has come to its end."""
+        """The handler has finished."""
 
     def finish(self) -> None:
-        """Nothing is left of the request."""
+        """Account for the connection: the channel is finished."""
 
     def is_gone(self) -> bool:
         """Whether the client, or a deadline, has ended the connection."""
@@ -86,10 +87,10 @@ MakeChannel = Callable[[ChannelOwner, tuple[Any, Any]], "Channel"]
 
 class Channel:
     """
-    What serves one connection.
+    The service of one stream connection, whatever its handler is: the common part.
 
-    @ivar request: what the handler sees as C{self.request}.
-    @ivar parts: what is not over yet.
+    @ivar request: C{self.request} of the handler.
+    @ivar parts: what has not ended, of L{Pending}.
     """
 
     request: Any
@@ -151,7 +152,7 @@ class Channel:
         """The server is about to close the request.  (any thread)"""
 
     def owned_descriptors(self) -> Iterator[int]:
-        """What is open for the connection in this process; -1 for what is not."""
+        """The descriptors open for the connection in this process; -1 for one that is not."""
         return transport_descriptors(self.transport)
 
     def abandon(self) -> None:
@@ -185,7 +186,7 @@ class Channel:
 
 
 class _Output(Enum):
-    """Where a coroutine's connection stands with its end."""
+    """The stand of a connection with its end."""
 
     OPEN = "open"
     #: No more is written, but not all has left.

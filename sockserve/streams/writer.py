@@ -31,10 +31,10 @@ _log = logger(Topic.CONNECTIONS)
 
 class Outbox:
     """
-    What the connections of one server have to send, sent in one go when the reactor has
-    heard all that can be heard in this turn.
+    The output of all connections of one server, sent in one go when the reactor has heard all
+    that can be heard in this turn.
 
-    Sending wakes whoever waits at the other end, which costs many times what putting bytes
+    Sending wakes the program that waits at the other end, which costs many times what putting bytes
     into its queue does.  A client, or a proxy, with many connections is woken once for the
     answers to all it has asked.  (uvloop does the same.)
 

@@ -1,22 +1,13 @@
 """The lifecycle: what is called, in which order, and what runs when something raises."""
 
-import functools
-import http.server
-import socketserver
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from sockserve import (
-    BaseRequestHandler,
-    ConfigurationError,
-    DatagramRequestHandler,
-    StreamRequestHandler,
-)
-from sockserve.core.handler_kinds import handler_kind, unwrap
+from sockserve import BaseRequestHandler
+from sockserve.core.handler_kinds import handler_kind
 from sockserve.core.lifecycle import (
     run_handler,
     run_handler_coroutine,
@@ -281,83 +272,7 @@ def test_an_offer_that_is_no_exceptions_end_closes_the_request(error: BaseExcept
     assert trace == ["verify_request", "process_request", *END]
 
 
-# Which kind a handler is
-
-
-class StdlibStream(socketserver.StreamRequestHandler):
-    def handle(self) -> None:
-        pass
-
-
-class StdlibCoroutine(socketserver.StreamRequestHandler):
-    async def handle(self) -> None:
-        pass
-
-
-class OnlyFinish(StreamRequestHandler):
-    async def finish(self) -> None:
-        pass
-
-
-class Maker:
-    """Makes handlers, by methods that let nothing be noted on them."""
-
-    def make(self, *arguments: Any) -> StdlibStream:
-        return StdlibStream(*arguments)
-
-    @classmethod
-    def make_one(cls, *arguments: Any) -> StdlibStream:
-        return StdlibStream(*arguments)
-
-
-class OnlySetup(DatagramRequestHandler):
-    async def setup(self) -> None:
-        pass
-
-
-@pytest.mark.parametrize(
-    ("factory", "coroutine"),
-    [
-        (Traced, False),
-        (Coroutine, True),
-        (AllCoroutines, True),
-        (StdlibStream, False),
-        (http.server.SimpleHTTPRequestHandler, False),
-        (functools.partial(http.server.SimpleHTTPRequestHandler, directory="/"), False),
-        (functools.partial(Coroutine), True),
-        (functools.partial(functools.partial(Coroutine), server=None), True),
-        (lambda request, client_address, server: None, False),
-        (Maker().make, False),
-        (Maker.make_one, False),
-        (functools.partial(Maker().make), False),
-    ],
-)
-def test_a_handler_is_a_coroutine_handler_or_not(
-    factory: Callable[..., Any], coroutine: bool
-) -> None:
-    assert handler_kind(factory).is_coroutine is coroutine
-
-
-@pytest.mark.parametrize(
-    ("factory", "says"),
-    [
-        (StdlibCoroutine, "handler StdlibCoroutine: handle is async def.*derive from sockserve's"),
-        (functools.partial(StdlibCoroutine), "handler StdlibCoroutine: handle is async def"),
-        (OnlyFinish, "handler OnlyFinish: finish is async def but handle is not"),
-        (OnlySetup, "handler OnlySetup: setup is async def but handle is not"),
-        ("mypkg.echo:Echo", "'mypkg.echo:Echo' is not a class or callable"),
-        (None, "None is not a class or callable"),
-    ],
-)
-def test_what_cannot_be_served_is_refused_by_name(factory: Any, says: str) -> None:
-    with pytest.raises(ConfigurationError, match=says) as refused:
-        handler_kind(factory)
-    assert "\n" not in str(refused.value)
-
-
-def test_the_class_behind_a_partial() -> None:
-    assert unwrap(functools.partial(functools.partial(Traced), server=None)) is Traced
-    assert unwrap(Traced) is Traced
+# What was taken for a blocking handler
 
 
 @pytest.mark.parametrize("method", ["setup", "handle", "finish"])

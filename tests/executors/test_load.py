@@ -13,7 +13,7 @@ class Moments:
     def __init__(self) -> None:
         self.clock = Clock()
         self.processor = 0.0
-        self.load = PoolLoad(self.clock.seconds, lambda: self.processor)
+        self.load = PoolLoad(self.clock, lambda: self.processor)
 
     def begin(self, count: int) -> list[Job]:
         jobs = [Job() for _ in range(count)]
