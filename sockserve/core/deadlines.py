@@ -8,7 +8,7 @@ or handler a deadline is for, nor what is done on expiry.  (reactor thread)
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from math import inf
 from typing import Any
 
@@ -146,6 +146,11 @@ class DeadlineTimer:
     def disarm(self, phase: Phase) -> None:
         """C{phase} has ended in time."""
         self._due.pop(phase, None)
+
+    def disarm_all_but(self, phases: Container[Phase]) -> None:
+        """Only C{phases} apply from now on."""
+        for phase in [phase for phase in self._due if phase not in phases]:
+            del self._due[phase]
 
     def stop(self) -> None:
         """Disarm everything, for good."""

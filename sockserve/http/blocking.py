@@ -95,11 +95,11 @@ class BlockingCycle(BufferedRequest):
 
     def _request_complete(self) -> None:
         writer = self._channel.writer
-        writer.flush()
-        if writer.is_empty():
-            self._queue()
-        else:  # the answers before this one
+        if not writer.is_empty():  # the answers before this one
+            writer.flush()
             Task(writer.emptied(), self._emptied).start()
+        else:
+            self._queue()
 
     def _emptied(self, result: Any, error: BaseException | None) -> None:
         if error is None and self._channel.is_answering(self):
@@ -135,7 +135,8 @@ class BlockingCycle(BufferedRequest):
         channel.parts |= Pending.HANDLER
         waited = channel.timer.seconds() - self._queued_at
         channel.factory.statistics.observe_duration("queue", waited)
-        channel.timer.arm(Phase.HANDLE, channel.deadlines.handle)
+        if channel.deadlines.handle is not None:
+            channel.timer.arm(Phase.HANDLE, channel.deadlines.handle)
 
     def runs_long(self) -> None:
         """The handler takes its time: let the client have what there is."""

@@ -31,7 +31,6 @@ from sockserve.http.requests import RequestConnection
 from sockserve.http.responses import CoroutineResponse, Response, answer_error, status_for
 from sockserve.http.settings import HTTPSettings
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
-from sockserve.sockets.lending import is_lendable
 from sockserve.streams.channel import ChannelOwner, MakeChannel, Pending, TransportChannel
 from sockserve.streams.reader import HIGH_WATER_BYTES, LOW_WATER_BYTES
 
@@ -117,7 +116,7 @@ class HTTPChannel(TransportChannel):
         self._discarded = 0
         #: Whether there is something behind the last one already.
         self._has_more = False
-        if is_lendable(self.transport):
+        if self.is_lendable:
             self.transport.bufferSize = HEAD_READ_BYTES
         protocol.set_receiver(self.feed)
 
@@ -215,7 +214,8 @@ class HTTPChannel(TransportChannel):
         parser = self.parser
         unread = parser.buffered > 0 or parser.state not in (_IDLE, _COMPLETE, State.ENDED)
         self.protocol.set_receiver(_ignore)
-        self.resume()
+        if self.is_paused:
+            self.resume()
         return unread and not parser.eof
 
     @override
@@ -264,7 +264,8 @@ class HTTPChannel(TransportChannel):
         except RemoteProtocolError as error:
             self.refuse(error)
             return
-        self.resume()
+        if self.is_paused:
+            self.resume()
         state = parser.state
         if state is _HEAD:
             if before is not _HEAD:
@@ -333,7 +334,8 @@ class HTTPChannel(TransportChannel):
         """A request that was not answered at once is now: go on with what has come meanwhile."""
         if self._state is _READING and not self.parser.is_empty():
             self._read()
-        self._part_ended(0)
+        if not self.parts:
+            self.protocol.finish()
 
     def _discard(self) -> None:
         parser = self.parser
@@ -427,8 +429,7 @@ class HTTPChannel(TransportChannel):
         """There will be no further request."""
         if self._state is not _CLOSING:
             self._state = _CLOSING
-            for phase in (Phase.HEADER, Phase.BODY, Phase.HANDLE):
-                self.timer.disarm(phase)
+            self.timer.disarm_all_but(_LAST_PHASES)
             try:
                 self.factory.shutdown_request(self.request)
             except Exception:  # an override's; the connection ends even so

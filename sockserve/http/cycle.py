@@ -41,6 +41,7 @@ class CycleOwner(Protocol):
     @ivar parts: what is not over yet, see L{sockserve.streams.channel.Pending}.
     @ivar is_draining: whether the service stops.
     @ivar is_paused: whether the client is not read from.
+    @ivar is_lendable: whether the transport is nothing but a socket.
     @ivar lease: how blocking handlers get the connection; made for the first.
     """
 
@@ -57,6 +58,7 @@ class CycleOwner(Protocol):
     parts: int
     is_draining: bool
     is_paused: bool
+    is_lendable: bool
     lease: ConnectionLease | None
 
     def is_answering(self, cycle: RequestCycle) -> bool:

@@ -17,7 +17,7 @@ from typing_extensions import override
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.http.handler_socket import RequestSocket
 from sockserve.interfaces import Phase
-from sockserve.sockets.lending import SocketIdentity, is_lendable, tcp_traffic
+from sockserve.sockets.lending import SocketIdentity, tcp_traffic
 from sockserve.sockets.pumping import Pump, impersonate
 from sockserve.streams.channel import Pending
 from sockserve.streams.writer import StreamWriter
@@ -36,6 +36,7 @@ class Lessor(Protocol):
     addresses: tuple[Any, Any]
     parts: int
     is_paused: bool
+    is_lendable: bool
 
     def resume(self) -> None:
         """Read what the client sends."""
@@ -46,7 +47,7 @@ class Lessor(Protocol):
 
 def make_lease(channel: Lessor) -> ConnectionLease:
     """The lease that a channel's connection allows."""
-    return LentLease(channel) if is_lendable(channel.transport) else PumpedLease(channel)
+    return LentLease(channel) if channel.is_lendable else PumpedLease(channel)
 
 
 class ConnectionLease:

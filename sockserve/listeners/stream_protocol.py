@@ -102,7 +102,8 @@ class StreamProtocol(Protocol):
         factory.request_accepted()
         self.timer = timer = DeadlineTimer(factory.reactor, self._deadline_passed)
         self._opened_at = timer.seconds()
-        timer.arm(Phase.LIFETIME, factory.deadlines.lifetime)
+        if factory.deadlines.lifetime is not None:
+            timer.arm(Phase.LIFETIME, factory.deadlines.lifetime)
         peer = transport.getPeer()
         self.record = RequestRecord(socket_address(peer), factory.handler_name)
         if isinstance(peer, (IPv4Address, IPv6Address)):

@@ -170,11 +170,13 @@ class Channel:
     def _handler_began(self) -> None:
         self.parts |= Pending.HANDLER
         self._began = self.timer.seconds()
-        self.timer.arm(Phase.HANDLE, self.deadlines.handle)
+        if self.deadlines.handle is not None:
+            self.timer.arm(Phase.HANDLE, self.deadlines.handle)
 
     def _handler_finished(self, outcome: Outcome) -> None:
         now = self.timer.seconds()
-        self.timer.disarm(Phase.HANDLE)
+        if self.deadlines.handle is not None:
+            self.timer.disarm(Phase.HANDLE)
         self.protocol.handler_finished(now - (now if self._began is None else self._began), outcome)
         if self.protocol.is_finished:
             self.factory.statistics.abandoned -= 1
@@ -201,13 +203,15 @@ class TransportChannel(Channel):
     A connection that the reactor itself reads and writes: how it is paused, and how it ends.
 
     @ivar writer: where its output goes.
+    @ivar is_lendable: whether the transport is nothing but a socket.
     @ivar is_paused: whether the client is not read from.
     """
 
     def __init__(self, protocol: ChannelOwner) -> None:
         super().__init__(protocol)
         transport = self.transport
-        self.writer = StreamWriter(transport, is_lendable(transport), self.deadlines, self.timer)
+        self.is_lendable = is_lendable(transport)
+        self.writer = StreamWriter(transport, self.is_lendable, self.deadlines, self.timer)
         self._output = _Output.OPEN
         self.is_paused = False
 
@@ -271,7 +275,7 @@ class TransportChannel(Channel):
         if self._output is not _Output.OPEN or not self.parts & Pending.CONNECTION:
             return
         self._output = _Output.ENDING
-        lingers = self.discard_input() and is_lendable(self.transport)
+        lingers = self.discard_input() and self.is_lendable
         self.writer.close_then(self._linger if lingers else self._lose_connection)
         if self._output is _Output.ENDING:  # not all has left at once
             self.timer.arm(Phase.WRITE, self.deadlines.write)

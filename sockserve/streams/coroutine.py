@@ -150,5 +150,6 @@ class CoroutineChannel(TransportChannel):
         self.transport.startTLS(context)
         # One behind a PROXY header does not notice by itself.
         alsoProvides(self.transport, ISSLTransport)
+        self.is_lendable = False
         self.writer.wrapped()
         await tls
