@@ -17,7 +17,7 @@ from zope.interface.verify import verifyObject
 
 from sockserve.interfaces import IExecutor, IJob, Outcome
 
-__all__ = ["ConcurrencyContract", "HeldJob", "Job", "QueueContract"]
+__all__ = ["ExecutorContract", "HeldJob", "Job", "QueueContract"]
 
 
 @implementer(IJob)
@@ -94,7 +94,7 @@ def raises(error: BaseException) -> Callable[[], Outcome]:
     return work
 
 
-class ConcurrencyContract:
+class ExecutorContract:
     """L{IExecutor}: derive, and override the fixture C{place}."""
 
     @pytest.fixture
@@ -175,7 +175,7 @@ class ConcurrencyContract:
         await place.stop()
 
 
-class QueueContract(ConcurrencyContract):
+class QueueContract(ExecutorContract):
     """What those do besides whose jobs run beside the reactor."""
 
     @pytest.fixture

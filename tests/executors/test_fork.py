@@ -18,7 +18,7 @@ from sockserve.executors.fork import DEFAULT_MAX_CHILDREN, ForkExecutor
 from sockserve.executors.threads import DEFAULT_THREADS, ThreadExecutor
 from sockserve.interfaces import ConfigurationError, Outcome
 from sockserve.testing import InlineExecutor
-from tests.contracts import ConcurrencyContract, HeldJob, Job, QueueContract
+from tests.contracts import ExecutorContract, HeldJob, Job, QueueContract
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -37,7 +37,7 @@ def reactor() -> Any:
     return reactor
 
 
-class TestInline(ConcurrencyContract):
+class TestInline(ExecutorContract):
     @pytest.fixture
     def place(self) -> Any:
         return InlineExecutor()
