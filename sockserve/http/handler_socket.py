@@ -1,9 +1,9 @@
 """
-Sockets: the connection as a blocking HTTP handler has it.
+The handler's socket: the connection as a blocking HTTP handler has it.
 
-This room owns a socket whose output is kept until somebody must have the connection itself.
-It must not know who has it meanwhile.  Runs on the handler's thread, but where it says
-otherwise.
+This room owns a socket whose output is held back until the handler must have the connection
+itself.  It must not know who has that meanwhile.  (handler's thread, but where a method says
+otherwise)
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ __all__ = ["ConnectionBody", "HandlerRequest", "OutputMode", "RequestSocket"]
 
 
 class OutputMode(Enum):
-    """Who has the connection, and what becomes of what the handler sends."""
+    """Who has the connection, and so what becomes of what the handler sends."""
 
-    #: The reactor has it, and what the handler sends is kept for it to send.
+    #: The reactor has it, and what the handler sends is held back for it to send.
     BUFFERED = "buffered"
-    #: The reactor has it; it has sent what was kept, and the handler gets it when it next
+    #: The reactor has it; it has sent what was held back, and the handler gets it when it next
     #: sends.
     SENT = "sent"
     #: The handler has it.
@@ -56,7 +56,7 @@ def _directly(name: str) -> Any:
 
 
 class HandlerRequest(Protocol):
-    """What a socket needs of the request it is for."""
+    """The request that a socket is for, as the socket knows it."""
 
     mode: OutputMode
     head: RequestHead
@@ -64,10 +64,10 @@ class HandlerRequest(Protocol):
     rfile: Any
 
     def buffer(self, data: ReadableBuffer) -> bool:
-        """The handler sends C{data}; gives false when it is to do so by itself."""
+        """Hold C{data} back for the reactor to send; false if the caller must send it itself."""
 
     def acquire_connection(self) -> None:
-        """The handler needs the connection itself."""
+        """Have the connection itself."""
 
     def client_is_gone(self) -> bool:
         """Whether the client has broken the connection."""
@@ -132,11 +132,13 @@ class ConnectionBody(socket.SocketIO):
 class RequestSocket(PumpedSocket):
     """
     The connection as a blocking HTTP handler has it: a real socket, whose C{makefile}
-    gives the request that was gathered.  Any thread: the handler's.
+    gives the buffered request.
 
-    What is sent through it is kept, up to the high watermark, until the handler is over or
-    a moment has passed: the reactor sends it then, with what others have sent.  Any other
-    use, such as its descriptor's, makes it an ordinary blocking socket first.
+    What is sent through it is held back, up to the high watermark, until the handler has
+    finished or a moment has passed: the reactor sends it then, with what others have sent.  Any
+    other use, such as its descriptor's, makes it an ordinary blocking socket first.
+
+    @ivar buffered: the request it is for; None when it is for none.
     """
 
     __slots__ = ("_timeout", "buffered")
@@ -202,11 +204,11 @@ class RequestSocket(PumpedSocket):
         return bool(self._closed)  # type: ignore[attr-defined]
 
     def become_blocking(self) -> None:
-        """Be in truth what L{gettimeout} says: it is the handler's now.  The reactor's thread."""
+        """Be in truth what L{gettimeout} says: it is the handler's now.  (reactor thread)"""
         super().settimeout(self._timeout)
 
     def become_nonblocking(self) -> None:
-        """It is the reactor's again.  The reactor's thread."""
+        """Never block: it is the reactor's again.  (reactor thread)"""
         super().setblocking(False)
 
     @override
