@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from sockserve import SockserveError
-
 HOUSE = Path(__file__).parents[1] / "sockserve"
 LONGEST_ROOM_LINES = 450
 
@@ -158,14 +156,6 @@ def test_all_is_what_is_public(room: str) -> None:
     assert defined - set(module.__all__) == NOT_SHOWN.get(room, set()), "public, but not in __all__"
     assert [name for name in module.__all__ if not hasattr(module, name)] == []
     assert len(set(module.__all__)) == len(module.__all__)
-
-
-@every_room
-def test_our_errors_have_one_root(room: str) -> None:
-    """Besides those of the stdlib that users already catch."""
-    for value in vars(importlib.import_module(room)).values():
-        if isinstance(value, type) and issubclass(value, Exception):
-            assert value.__module__ != room or issubclass(value, SockserveError), value
 
 
 @every_room

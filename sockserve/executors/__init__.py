@@ -1,7 +1,8 @@
 """
-Executors: the threads and child processes that blocking handlers run on.
+Executors: the places where blocking handlers run: threads, and child processes.
 
-This page owns the choice between them by the name that users write.  It must not know jobs.
+This page owns the choice between them, by the name that users write.  It must not know what a
+job serves.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ def make_executor(
     @param name: C{serial}, C{threads} or C{fork}.
     @param threads: the most threads, for C{threads}; None for the default.
     @param max_children: the most children at once, for C{fork}; None for the default.
-    @raise ConfigurationError: there is none of that name, or a number is less than 1.
+    @raise ConfigurationError: there is none of that name, or the system cannot fork safely
+        (Linux before 5.3).
     """
     if name == "serial":
         return ThreadExecutor(reactor, 1)

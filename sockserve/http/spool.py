@@ -28,12 +28,10 @@ _HEAD_LINE_BYTES = 65537
 class StockInput:
     """
     The C{rfile} of one of C{http.server}'s handlers: one request, from its first byte to
-    its last.
+    its last. (handler's thread)
 
     @ivar wants_next: whether the handler has looked for another request.
     @ivar head: the request's head, if C{seek} can skip it; else empty.
-
-    (handler's thread)
     """
 
     readline: Any
@@ -108,11 +106,9 @@ def stock_file(head: bytes) -> StockInput:
 
 class Spool:
     """
-    The bytes of one request, as they arrive.
+    The bytes of one request, as they arrive. (reactor thread)
 
     @ivar size: how many they are.
-
-    (reactor thread)
     """
 
     def __init__(self) -> None:

@@ -98,9 +98,8 @@ def _parse_request(handler: Any) -> bool:
             for name, value in section.fields:
                 headers.set_raw(name, value)
             headers.set_payload("")
-            keeps = handler.protocol_version >= "HTTP/1.1" and (
-                words[2] == "HTTP/1.1" or section.connection == "keep-alive"
-            )
+            client_keeps = words[2] == "HTTP/1.1" or section.connection == "keep-alive"
+            keeps = client_keeps and handler.protocol_version >= "HTTP/1.1"
             handler.close_connection = not keeps or section.connection == "close"
             return True
     parsed: bool = handler.parse_request()

@@ -147,11 +147,9 @@ class RequestServer:
 
     def finish_request(self, request: Any, client_address: Any) -> Any:
         """
-        Make the handler and let it serve the request.
+        Make the handler and let it serve the request. (handler's thread)
 
         @return: for a coroutine handler an awaitable, which ends when the handler does.
-
-        (handler's thread)
         """
         handler = self.RequestHandlerClass(request, client_address, self)
         if self.kind.is_coroutine:
@@ -219,11 +217,9 @@ class RequestServer:
 
     def release_workers(self) -> Deferred[Any]:
         """
-        End the idle workers.
+        End the idle workers. (reactor thread)
 
         @return: a Deferred that fires when those are gone.
-
-        (reactor thread)
         """
         pools = [self.concurrency, self.__dict__.get("disk")]
         return DeferredList([pool.stop() for pool in pools if pool is not None])
@@ -246,11 +242,9 @@ class RequestServer:
 
     def outcome_of(self, request: Any, error: BaseException) -> Outcome:
         """
-        The outcome of a request whose handler has just raised C{error}.
+        The outcome of a request whose handler has just raised C{error}. (handler's thread)
 
         @return: L{Outcome.LOST} when the client is the cause, else L{Outcome.ERROR}.
-
-        (handler's thread)
         """
         # The client is the cause when:
         # 1. it was too slow for a deadline, or broke the protocol;

@@ -42,7 +42,7 @@ SHORTAGE_LOG_SECONDS = 60.0
 _log = logger(Topic.LISTENERS)
 
 
-#: What serves connections to a handler of each kind.
+#: The channel that serves a connection, by the kind of its handler.
 _CHANNELS: dict[HandlerKind, type[Channel]] = {
     HandlerKind.COROUTINE: CoroutineChannel,
     HandlerKind.BLOCKING: SocketChannel,
@@ -51,7 +51,7 @@ _CHANNELS: dict[HandlerKind, type[Channel]] = {
     HandlerKind.HTTP_STOCK: HTTPChannel,
 }
 
-#: What makes a handler, where that is not just to call it.
+#: The function that makes a handler, of the kinds whose class is not just called.
 _MAKERS = {HandlerKind.HTTP_STOCK: make_stock_handler}
 
 
@@ -126,7 +126,7 @@ class StreamFactory(StreamServer, ServerFactory):
         return self.kind.is_http or is_stdlibs
 
     def serve_as(self, kind: HandlerKind) -> None:
-        """Serve the handler as one of this kind from now on."""
+        """Serve the handler as one of C{kind} from now on."""
         self.kind = kind
         self._make_channel = _CHANNELS[kind].maker(self)
         self._make_handler = _MAKERS.get(kind)
@@ -160,7 +160,7 @@ class StreamFactory(StreamServer, ServerFactory):
         channel = self.channels.get(request)
         if channel is not None:
             channel.request_closing()
-        super().close_request(request)
+        request.close()
 
     @override
     def log_shortage(self, client_address: Any, error: OSError) -> None:
@@ -190,10 +190,9 @@ class StreamFactory(StreamServer, ServerFactory):
     def drain(self) -> Deferred[None]:
         """
         Give the connections until the C{drain} deadline to finish, then abort them.
+        (reactor thread)
 
         @return: a Deferred that fires when no connection is left.
-
-        (reactor thread)
         """
         for protocol in list(self.connections):
             protocol.drain()

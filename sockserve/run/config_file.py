@@ -44,7 +44,8 @@ def read_toml(path: str) -> list[ServerConfig]:
                 f"{path}:{line}: unknown table or word {name!r}{nearest(name, ['server'])}"
             )
     servers = tables.get("server")
-    if not servers or not isinstance(servers, list) or not isinstance(servers[0], dict):
+    are_tables = isinstance(servers, list) and all(isinstance(each, dict) for each in servers)
+    if not servers or not are_tables:
         raise ConfigurationError(f"{path}: write at least one [[server]] table")
     configs = []
     for number, words in enumerate(servers):

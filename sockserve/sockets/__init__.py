@@ -1,3 +1,3 @@
-"""Real sockets for blocking handlers: lent by the reactor, or pumped."""
+"""Sockets: the real ones that blocking handlers get, lent by the reactor or pumped."""
 
 __all__: list[str] = []

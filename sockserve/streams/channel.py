@@ -271,9 +271,10 @@ class TransportChannel(Channel):
         if self._output is not _Output.OPEN or not self.parts & Pending.CONNECTION:
             return
         self._output = _Output.ENDING
-        self.timer.arm(Phase.WRITE, self.deadlines.write)
         lingers = self.discard_input() and is_lendable(self.transport)
         self.writer.close_then(self._linger if lingers else self._lose_connection)
+        if self._output is _Output.ENDING:  # not all has left at once
+            self.timer.arm(Phase.WRITE, self.deadlines.write)
 
     def _linger(self) -> None:
         if self.input_ended():

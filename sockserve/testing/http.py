@@ -135,7 +135,7 @@ class HTTPExchange(ConnectionExchange):
     """
     A connection to an HTTP handler.
 
-    A blocking handler runs within L{receive}, once its request has arrived.
+    A blocking handler runs within C{receive}, once its request has arrived.
     """
 
     def __init__(
@@ -232,10 +232,12 @@ def _take_response(data: bytes, method: str, ended: bool) -> tuple[HTTPResponse,
         if 100 <= client.status < 200 and client.status != 101:
             continue
         complete = True
-        if client.status == 101 or (method == "CONNECT" and client.status < 300):
+        switches = client.status == 101 or (method == "CONNECT" and client.status < 300)
+        ends_with_connection = client.length is None and not client.chunked
+        if switches:
             body = file.read()
-        elif client.length is None and not client.chunked and not ended:
-            return None  # the end of the connection is its end
+        elif ends_with_connection and not ended:
+            return None
         else:
             try:
                 body = client.read()

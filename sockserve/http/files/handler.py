@@ -158,11 +158,9 @@ class FileRequestHandler(HTTPRequestHandler):
 
         An override may give any path in C{self.directory}, and may wait for the disk.  One
         that serves from several folders sets C{self.directory}, too: a handler serves one
-        request.
+        request. (worker thread)
 
         @param path: the target of a request, with or without a query.
-
-        (worker thread)
         """
         target = parse_target(path)
         file = os.path.join(self.directory, *target.segments)
@@ -173,11 +171,9 @@ class FileRequestHandler(HTTPRequestHandler):
         The content type of a file, by its name.
 
         It has no charset, since a name does not tell the charset of a text.  An override
-        may know it, and may wait for the disk.
+        may know it, and may wait for the disk. (worker thread)
 
         @param path: the file's.
-
-        (worker thread)
         """
         extension = posixpath.splitext(path)[1]
         for known in (extension, extension.lower()):
@@ -191,12 +187,10 @@ class FileRequestHandler(HTTPRequestHandler):
     def list_directory(self, path: str) -> Any:
         """
         Answer with a listing of the folder at C{path}, which has no index page.  An
-        override may be plain or C{async def}.
+        override may be plain or C{async def}. (reactor thread)
 
         @return: None; or, when only the head has been sent, a file with the body, which is
             sent and closed.
-
-        (reactor thread)
         """
         return self._list(path)
 
@@ -297,7 +291,8 @@ class FileRequestHandler(HTTPRequestHandler):
 
     def _found(self, body: FileBody) -> _Answer:
         target = parse_target(self.path)
-        if target.is_impossible or (target.is_hidden and not self.dotfiles):
+        is_withheld = target.is_hidden and not self.dotfiles
+        if target.is_impossible or is_withheld:
             return _Answer(HTTPStatus.NOT_FOUND)
         path = self.translate_path(self.path)
         root, segments = self._place(path)

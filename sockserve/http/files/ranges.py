@@ -182,9 +182,15 @@ def selected_ranges(
     @return: None for the whole file: no range was asked for, or in a way that is ignored;
         an empty list when all ranges lie beyond the end (416).
     """
+    # The whole file is given when:
+    # 1. no range was asked for, or the file is empty;
     field = fields.get("range")
-    if field is None or not size or not _range_applies(fields.get("if-range"), current):
+    if field is None or not size:
         return None
+    # 2. the client has a part of another version of it;
+    if not _range_applies(fields.get("if-range"), current):
+        return None
+    # 3. the unit is another, or the ranges are none, too many, malformed or too long together.
     unit, equals, wanted = field.partition("=")
     if not equals or unit.lower() != "bytes":
         return None

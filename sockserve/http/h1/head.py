@@ -161,6 +161,8 @@ _LENIENT_TARGET = re.compile(rb"[\x21-\x7e\x80-\xff]+")
 #: The request line of nearly all requests.  (CONNECT and OPTIONS have targets of their own.)
 _USUAL_LINE = re.compile(rb"(GET|HEAD|POST|PUT|DELETE|PATCH) (/[\x21-\x7e]*) (HTTP/1\.[01])\r\n")
 _DIGITS = re.compile(rb"[0-9]+")
+#: The most digits of a Content-Length: any number of 18 fits 64 bits, as in llhttp.
+_MAX_LENGTH_DIGITS = 18
 _LINE_END = re.compile(rb"\r?\n")
 
 #: The fields that decide about framing or the connection.
@@ -279,14 +281,16 @@ def _parse_section(section: bytes, version: tuple[int, int], lenient: bool) -> H
         if lower in _DECISIVE:
             values.setdefault(lower, []).append(value)
     hosts = values.get(b"host", [])
-    if len(hosts) != 1 and (hosts or (version == _HTTP_1_1 and not lenient)):
+    must_have_host = version == _HTTP_1_1 and not lenient
+    if len(hosts) > 1 or (must_have_host and not hosts):
         raise RemoteProtocolError(400, "a request has one Host, if it is not an old one")
     if hosts and not lenient and not _HOST.fullmatch(hosts[0]):
         raise RemoteProtocolError(400, "the Host is not one")
     length = _body_length(values, version)
     options = b",".join(values.get(b"connection", [])).lower().split(b",")
     options = [option.strip(b" \t") for option in options]
-    keep_alive = b"close" not in options and (version == _HTTP_1_1 or b"keep-alive" in options)
+    may_keep = version == _HTTP_1_1 or b"keep-alive" in options
+    keep_alive = may_keep and b"close" not in options
     expects_continue = False
     if b"expect" in values and version == _HTTP_1_1:
         if values[b"expect"][-1].lower() == b"100-continue":
@@ -309,7 +313,8 @@ def _body_length(values: dict[bytes, list[bytes]], version: tuple[int, int]) -> 
     lengths = values.get(b"content-length", [])
     length = 0
     if lengths:
-        if len(lengths) > 1 or not _DIGITS.fullmatch(lengths[0]) or len(lengths[0]) > 18:
+        is_number = _DIGITS.fullmatch(lengths[0]) and len(lengths[0]) <= _MAX_LENGTH_DIGITS
+        if len(lengths) > 1 or not is_number:
             raise RemoteProtocolError(400, "the Content-Length is not one number")
         length = int(lengths[0])
     if b"transfer-encoding" not in values:

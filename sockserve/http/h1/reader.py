@@ -137,7 +137,7 @@ class RequestParser:
         """
         Begin with the next request, as this one is answered.
 
-        @return: whether something of it waits, or none will come.
+        @return: whether a byte of it waits, or the peer has ended its side.
         @raise LocalProtocolError: this one has not been read to its end.
         """
         try:

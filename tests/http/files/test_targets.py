@@ -11,6 +11,13 @@ from sockserve.http.files.targets import link_to, parse_target, shown
 
 
 @pytest.mark.parametrize(
+    ("target", "impossible"), [("/a%00b/c", True), ("/a/b%000", True), ("/a%20", False)]
+)
+def test_a_name_with_a_null_is_impossible(target, impossible):
+    assert parse_target(target).is_impossible is impossible
+
+
+@pytest.mark.parametrize(
     ("target", "words", "as_folder", "query"),
     [
         ("/", [], True, ""),
