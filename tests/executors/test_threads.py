@@ -83,21 +83,6 @@ async def test_handlers_run_beside_the_reactor(threads: Any) -> None:
     assert seen[0][0] != threading.get_ident()
 
 
-async def test_an_idle_thread_serves_again_under_a_new_name(threads: Any, reactor: Any) -> None:
-    """Programs keep what belongs to a connection under the name of its thread."""
-    pool = threads(1)  # with more, a job that nobody takes for a moment gets another
-    seen: list[Any] = []
-    for _ in range(5):
-        job = names_of(pool, seen)
-        pool.run(job)
-        await job.over
-        while not pool.idle:  # which the thread is a moment after its job is over
-            await deferLater(reactor, 0)
-    idents, names = zip(*seen, strict=True)
-    assert len(set(idents)) == 1
-    assert len(set(names)) == 5
-
-
 async def test_a_new_thread_is_the_pools_from_its_first_job_on(
     threads: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,12 +263,14 @@ class SteppedJob(Job):
         self._begun, self._may_end = threading.Event(), threading.Event()
         self.served = 0
         self.thread: int | None = None
+        self.thread_name = ""
         if not held:
             self._may_end.set()
 
     def _step(self) -> Outcome:
         self.served += 1
         self.thread = threading.get_ident()
+        self.thread_name = threading.current_thread().name
         self._begun.set()
         assert self._may_end.wait(PATIENCE_SECONDS)
         return Outcome.OK
@@ -370,6 +357,17 @@ def test_short_jobs_of_a_turn_share_a_thread(turns: Callable[[int], Turns]) -> N
     turning.reactor.listen(lambda: all(job.is_over() for job in jobs))
     assert len({job.thread for job in jobs}) == 1
     assert [job.lasted for job in jobs] == [0] * 20
+
+
+def test_an_idle_thread_serves_again_under_a_new_name(turns: Callable[[int], Turns]) -> None:
+    """Programs keep what belongs to a connection under the name of its thread."""
+    turning = turns(10)
+    jobs: list[SteppedJob] = []
+    for _ in range(5):
+        jobs += turning.run(held=False)
+        turning.finish(*jobs)
+    assert len({job.thread for job in jobs}) == 1
+    assert len({job.thread_name for job in jobs}) == 5
 
 
 def test_who_waits_behind_a_long_job_gets_a_thread_in_a_moment(
