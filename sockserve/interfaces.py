@@ -107,18 +107,23 @@ class IRequestHandler(Interface):
 
 class IHTTPRequestHandler(IRequestHandler):
     """
-    A handler of one HTTP request, whose class tells where the request's method runs.
-    C{handle} may be plain and return what is to be awaited.
+    A handler of one HTTP request, whose class tells where a request is answered.  C{handle} may
+    be plain and return what is to be awaited.
     """
 
-    def blocks(command: str) -> bool:
-        """Of the class: whether the method of that name must run on a thread.  (any thread)"""
-
-    def commands() -> list[str]:
-        """Of the class: the HTTP methods it has a method for.  (any thread)"""
-
     def may_block() -> bool:
-        """Of the class: whether any of its methods must run on a thread.  (any thread)"""
+        """
+        Of the class: whether a request may have to be answered on a thread.  Asked once for each
+        server, first.  (any thread)
+        """
+
+    def blocks(head: Any) -> bool:
+        """
+        Of the class: whether the request with this head must be.  Asked about each, where any
+        may.  (reactor thread)
+
+        @param head: a L{sockserve.http.h1.head.RequestHead}.
+        """
 
 
 class IRequestServer(Interface):

@@ -37,8 +37,10 @@ class HandlerKind(Enum):
     BLOCKING = "blocking"
     #: C{HTTPRequestHandler}, all of whose methods are coroutines.
     HTTP_COROUTINE = "http, coroutine"
-    #: C{HTTPRequestHandler}, some of whose methods block.
+    #: C{HTTPRequestHandler}, some of whose methods block: asked about each request, which is
+    #: served as one of L{HTTP_COROUTINE}, or of this kind:
     HTTP_MIXED = "http, mixed"
+    HTTP_BLOCKING = "http, blocking"
     #: One of C{http.server}'s handlers, which reads requests as those do, so that it can be
     #: given one that has arrived.
     HTTP_STOCK = "http, stock"

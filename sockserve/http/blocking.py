@@ -45,8 +45,10 @@ _NO_ROOM = "the server has no room for the request"
 class BlockingCycle(BufferedRequest):
     """One request that a blocking handler answers, as the reactor sees it."""
 
-    def __init__(self, channel: CycleOwner, head: RequestHead, began: float) -> None:
-        super().__init__(channel, head, began)
+    def __init__(
+        self, channel: CycleOwner, head: RequestHead, began: float, *, is_stock: bool = False
+    ) -> None:
+        super().__init__(channel, head, began, is_stock=is_stock)
         if channel.lease is None:
             channel.lease = make_lease(channel)
         self._lease = channel.lease
@@ -102,7 +104,7 @@ class BlockingCycle(BufferedRequest):
             self._queue()
 
     def _emptied(self, result: Any, error: BaseException | None) -> None:
-        if error is None and self._channel.is_answering(self):
+        if error is None and self._channel.cycle is self:
             self._queue()
 
     def _queue(self) -> None:
@@ -195,7 +197,7 @@ class BlockingCycle(BufferedRequest):
     @override
     def hand_over(self, granted: Callable[[], object]) -> None:
         channel = self._channel
-        if not channel.is_answering(self) or self.mode not in (_BUFFERED, _SENT):
+        if channel.cycle is not self or self.mode not in (_BUFFERED, _SENT):
             granted()
             return
 
@@ -204,7 +206,7 @@ class BlockingCycle(BufferedRequest):
             try:
                 if (
                     error is None
-                    and channel.is_answering(self)
+                    and channel.cycle is self
                     and self.mode is _SENT
                     and not writer.is_broken()
                 ):
@@ -303,7 +305,7 @@ class BlockingCycle(BufferedRequest):
         """Nobody will answer it."""
         self.close()
         self._lease.close()
-        self._channel.withdraw()
+        self._channel.cycle = None
 
     def abort(self) -> None:
         """End the connection now, also under a handler."""

@@ -101,13 +101,16 @@ class BufferedRequest:
     request: RequestSocket
     rfile: Any
 
-    def __init__(self, channel: CycleOwner, head: RequestHead, began: float) -> None:
+    def __init__(
+        self, channel: CycleOwner, head: RequestHead, began: float, *, is_stock: bool = False
+    ) -> None:
         """
         @param began: when the head came.
+        @param is_stock: whether the handler is one of C{http.server}'s.
         """
         self._channel = channel
         self._began = began
-        self._is_stock = stock = channel.settings.is_stock
+        self._is_stock = stock = is_stock
         self._reactors_thread = threading.get_ident()
         # The request
         self.head = head

@@ -18,20 +18,27 @@ from typing import Any
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from sockserve.core.handler_kinds import HandlerKind
 from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Task
 from sockserve.http.blocking import BlockingCycle
 from sockserve.http.coroutine import MAX_DISCARD_BYTES, CoroutineCycle
-from sockserve.http.cycle import RequestCycle
+from sockserve.http.cycle import CycleOwner, RequestCycle
 from sockserve.http.h1.framing import Event, RemoteProtocolError, State
-from sockserve.http.h1.head import HeaderSection, RequestHead
+from sockserve.http.h1.head import RequestHead
 from sockserve.http.h1.reader import RequestParser
 from sockserve.http.lease import ConnectionLease
 from sockserve.http.requests import RequestConnection
-from sockserve.http.responses import CoroutineResponse, Response, answer_error, status_for
+from sockserve.http.responses import Response, make_refusal, status_for
 from sockserve.http.settings import HTTPSettings
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
-from sockserve.streams.channel import ChannelOwner, MakeChannel, Pending, TransportChannel
+from sockserve.streams.channel import (
+    Addresses,
+    ChannelOwner,
+    MakeChannel,
+    Pending,
+    TransportChannel,
+)
 from sockserve.streams.reader import HIGH_WATER_BYTES, LOW_WATER_BYTES
 
 __all__ = ["ChannelState", "HTTPChannel"]
@@ -76,6 +83,14 @@ _PHASE_IDLE = Phase.IDLE
 _LAST_PHASES = (Phase.WRITE, Phase.LIFETIME, Phase.DRAIN)
 
 
+#: What answers a request, by the kind of its handler; of another kind, each is asked about.
+_CYCLES: dict[HandlerKind, Callable[[CycleOwner, RequestHead, float], RequestCycle]] = {
+    HandlerKind.HTTP_COROUTINE: CoroutineCycle,
+    HandlerKind.HTTP_BLOCKING: BlockingCycle,
+    HandlerKind.HTTP_STOCK: functools.partial(BlockingCycle, is_stock=True),
+}
+
+
 def _ignore(data: bytes) -> None:
     """What comes after the last request."""
 
@@ -86,23 +101,22 @@ class HTTPChannel(TransportChannel):
 
     @ivar parser: makes requests of what arrives.
     @ivar addresses: the client's and the server's, as a socket gives them.
+    @ivar cycle: what has the request under way answered; None where there is none.
     @ivar is_draining: whether the service stops.
     """
 
     has_requests = True
 
     def __init__(
-        self, protocol: ChannelOwner, addresses: tuple[Any, Any], settings: HTTPSettings
+        self, protocol: ChannelOwner, addresses: Addresses, settings: HTTPSettings
     ) -> None:
         super().__init__(protocol)
         # For the server
         self.settings = settings
         self.deadlines = settings.deadlines
-        #: What L{DeadlineTimer.seconds} asks; twice for every request.
-        self._seconds: Callable[[], float] = self.factory.reactor.seconds
         # For the connection
         self.addresses = addresses
-        self.parser = RequestParser(settings.is_stock)
+        self.parser = RequestParser(settings.kind is HandlerKind.HTTP_STOCK)
         self.request = RequestConnection(self.transport, self.writer, addresses, self._close)
         self.is_draining = False
         self._received = 0
@@ -112,10 +126,10 @@ class HTTPChannel(TransportChannel):
         #: How blocking handlers get the connection; made for the first.
         self.lease: ConnectionLease | None = None
         # For the request being answered
-        self._cycle: RequestCycle | None = None
+        self._make_cycle = _CYCLES.get(settings.kind)
+        self.cycle: RequestCycle | None = None
         self._discarded = 0
-        #: Whether there is something behind the last one already.
-        self._has_more = False
+        self._has_more = False  # behind the last one
         if self.is_lendable:
             self.transport.bufferSize = HEAD_READ_BYTES
         protocol.set_receiver(self.feed)
@@ -147,14 +161,14 @@ class HTTPChannel(TransportChannel):
         self.parser.feed_eof()
         if self._state is _READING:
             self._read()
-        elif self._cycle is None or not self._cycle.eof_received():
+        elif self.cycle is None or not self.cycle.eof_received():
             self.read_body()
         super().eof_received()
 
     @override
     def connection_lost(self, reason: Failure) -> None:
-        if self._cycle is not None and self._cycle.connection_lost(reason):
-            self._cycle = None
+        if self.cycle is not None and self.cycle.connection_lost(reason):
+            self.cycle = None
             self._state = _READING
         if self.lease is not None:
             self.lease.connection_lost()
@@ -162,8 +176,8 @@ class HTTPChannel(TransportChannel):
         super().connection_lost(reason)
         self.protocol.record.sent = self._sent_by_handlers + self.writer.sent
         self.parser.feed_eof()
-        if self._cycle is not None:
-            self._cycle.body_failed(ConnectionResetError(reason.getErrorMessage()))
+        if self.cycle is not None:
+            self.cycle.body_failed(ConnectionResetError(reason.getErrorMessage()))
         if self._state is not _ANSWERING:
             self.shut_down()
         self._part_ended(Pending.CONNECTION)
@@ -172,8 +186,8 @@ class HTTPChannel(TransportChannel):
     def deadline_applies(self, phase: Phase) -> bool:
         if self._state is _CLOSING and phase not in _LAST_PHASES:
             return False
-        if self._cycle is not None:
-            applies = self._cycle.deadline_applies(phase)
+        if self.cycle is not None:
+            applies = self.cycle.deadline_applies(phase)
             if applies is not None:
                 return applies
         elif phase is _PHASE_IDLE:
@@ -183,8 +197,8 @@ class HTTPChannel(TransportChannel):
     @override
     def deadline_passed(self, phase: Phase) -> None:
         error = DeadlineExpired(phase)
-        if self._cycle is not None:
-            self._cycle.deadline_passed(phase)
+        if self.cycle is not None:
+            self.cycle.deadline_passed(phase)
         elif phase is Phase.WRITE or phase is Phase.DRAIN:
             self.writer.discard(error)
             self.abort_transport()
@@ -196,8 +210,8 @@ class HTTPChannel(TransportChannel):
     @override
     def drain(self) -> None:
         self.is_draining = True
-        if self._cycle is not None:
-            self._cycle.response.close = True
+        if self.cycle is not None:
+            self.cycle.response.close = True
         elif self._state is _READING and self.parser.state is _IDLE:
             self.shut_down()
 
@@ -224,16 +238,16 @@ class HTTPChannel(TransportChannel):
 
     @override
     def abort(self) -> None:
-        if self._cycle is not None:
-            self._cycle.abort()
+        if self.cycle is not None:
+            self.cycle.abort()
         else:
             self.abort_transport()
 
     @override
     def abandon(self) -> None:
         self.abort()
-        if self._cycle is not None and not self.protocol.is_finished:
-            self._cycle.abandon()
+        if self.cycle is not None and not self.protocol.is_finished:
+            self.cycle.abandon()
 
     @override
     def owned_descriptors(self) -> Iterator[int]:
@@ -245,7 +259,7 @@ class HTTPChannel(TransportChannel):
 
     def _read(self) -> None:
         """Take requests, as long as each is answered at once."""
-        parser, may_block = self.parser, self.settings.may_block
+        parser = self.parser
         before = parser.state
         try:
             while (event := parser.next_event()) is not None:
@@ -256,8 +270,8 @@ class HTTPChannel(TransportChannel):
                 if parser.state is not _COMPLETE:
                     self.transport.bufferSize = BODY_READ_BYTES
                 self._state = _ANSWERING
-                make = BlockingCycle if may_block and self.settings.blocks(head) else CoroutineCycle
-                self._cycle = cycle = make(self, head, self._seconds())
+                make = self._make_cycle or _CYCLES[self.settings.kind_of(head)]
+                self.cycle = cycle = make(self, head, self.timer.seconds())
                 cycle.start()
                 if self._state is not _READING or not self._has_more:
                     return
@@ -280,11 +294,11 @@ class HTTPChannel(TransportChannel):
             if self._state is _READING:
                 self._read()
             return
-        parser, cycle = self.parser, self._cycle
+        parser, cycle = self.parser, self.cycle
         if cycle is not None and self._state is _ANSWERING and cycle.wants_body:
             try:
                 # Whoever reads may come to its end at each piece.
-                while self._cycle is cycle and (event := parser.next_event()) is not None:
+                while self.cycle is cycle and (event := parser.next_event()) is not None:
                     if event is _END:
                         self.timer.disarm(Phase.BODY)
                         cycle.body_ended()
@@ -314,7 +328,7 @@ class HTTPChannel(TransportChannel):
     ) -> None:
         """The handler has come to its end: go on to the next request, or end the connection."""
         now = self.account(response, outcome, began)
-        self._cycle = None
+        self.cycle = None
         if breaks:
             self.writer.flush()
             self.abort_transport()
@@ -386,40 +400,26 @@ class HTTPChannel(TransportChannel):
         self, error: RemoteProtocolError, head: RequestHead | None = None, began: float = 0.0
     ) -> None:
         """Answer what is no request, or (C{head}) not a good one, and end the connection."""
-        self._cycle = None
+        self.cycle = None
         self.timer.disarm(Phase.HEADER)
         if head is None:
-            began = self._seconds()
-            head = RequestHead("", "", (1, 1), b"-", HeaderSection())
-        response = CoroutineResponse(head, self.writer, self.settings.outbox)
-        response.close = True
-        answer_error(response, error.status, str(error))
-        response.finish()
+            began = self.timer.seconds()
+        response = make_refusal(error, head, self.writer, self.settings.outbox)
         self.account(response, Outcome.LOST, began)
         self.shut_down()
 
     def account(self, response: Response, outcome: Outcome, began: float) -> float:
         """Count the request, and tell of it; gives the time."""
         factory = self.factory
-        now = self._seconds()
+        now = self.timer.seconds()
         seconds = now - began
         factory.statistics.count_response(response.status, outcome is _ERROR, seconds)
         if factory.observers:
             connection = self.protocol.record
-            ended = str(outcome) if connection.outcome == "ok" else connection.outcome
-            record = response.record(connection.peer, factory.handler_name, seconds, ended)
-            factory.observe(record)
+            factory.observe(response.record(connection, factory.handler_name, seconds, outcome))
         return now
 
     # The end
-
-    def is_answering(self, cycle: RequestCycle) -> bool:
-        """Whether C{cycle} is the one under way."""
-        return self._cycle is cycle
-
-    def withdraw(self) -> None:
-        """Nobody answers the request under way."""
-        self._cycle = None
 
     def is_closing(self) -> bool:
         """Whether there will be no further request."""

@@ -43,6 +43,7 @@ class CycleOwner(Protocol):
     @ivar is_paused: whether the client is not read from.
     @ivar is_lendable: whether the transport is nothing but a socket.
     @ivar lease: how blocking handlers get the connection; made for the first.
+    @ivar cycle: the one under way, which sets this to None if nobody will answer its request.
     """
 
     protocol: ChannelOwner
@@ -60,12 +61,7 @@ class CycleOwner(Protocol):
     is_paused: bool
     is_lendable: bool
     lease: ConnectionLease | None
-
-    def is_answering(self, cycle: RequestCycle) -> bool:
-        """Whether C{cycle} is the one under way."""
-
-    def withdraw(self) -> None:
-        """Nobody answers the request under way."""
+    cycle: RequestCycle | None
 
     def is_closing(self) -> bool:
         """Whether there will be no further request."""

@@ -26,7 +26,7 @@ from zope.interface import implementer
 from sockserve.core.logs import Topic, logger
 from sockserve.handlers import BaseRequestHandler
 from sockserve.http.h1.framing import LocalProtocolError
-from sockserve.http.h1.head import TOKEN
+from sockserve.http.h1.head import TOKEN, RequestHead
 from sockserve.http.responses import Response
 from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler
 
@@ -147,6 +147,9 @@ class HTTPRequestHandler(BaseRequestHandler):
     #: What its Content-Length and Transfer-Encoding say; None when it has none.
     _length: int | None = None
     _coding: str | None = None
+
+    #: By HTTP method, whether the class's must run on a thread; noted by L{may_block}.
+    _blocking: ClassVar[dict[str, bool]] = {}
 
     # The request
 
@@ -362,12 +365,13 @@ class HTTPRequestHandler(BaseRequestHandler):
     # For the server (reactor thread)
 
     @classmethod
-    def commands(cls) -> list[str]:
-        """The HTTP methods that the class has a method for."""
-        return [name.removeprefix("do_") for name in dir(cls) if name.startswith("do_")]
+    def blocks(cls, head: RequestHead) -> bool:
+        """Whether a request must be answered on a thread: its method tells."""
+        known = cls._blocking.get(head.method)
+        return cls._method_blocks(head.method) if known is None else known
 
     @classmethod
-    def blocks(cls, command: str) -> bool:
+    def _method_blocks(cls, command: str) -> bool:
         """Whether the class's method for C{command}, as C{"GET"}, must run on a thread."""
         if inspect.iscoroutinefunction(cls.handle):
             return False
@@ -390,7 +394,7 @@ class HTTPRequestHandler(BaseRequestHandler):
         @raise ConfigurationError: it has one, and a C{setup} or C{finish} that must run on
             the reactor; or a C{do_} method cannot be called or awaited.
         """
-        commands = cls.commands()
+        commands = [name.removeprefix("do_") for name in dir(cls) if name.startswith("do_")]
         for command in commands:
             method = getattr(cls, f"do_{command}")
             if not callable(method) or inspect.isasyncgenfunction(method):
@@ -398,7 +402,8 @@ class HTTPRequestHandler(BaseRequestHandler):
                     f"handler {cls.__qualname__}: do_{command} is no method that can be called or"
                     " awaited; write what it sends to wfile instead of yielding it"
                 )
-        blocking = [command for command in commands if cls.blocks(command)]
+        cls._blocking = {command: cls._method_blocks(command) for command in commands}
+        blocking = [command for command, blocks in cls._blocking.items() if blocks]
         if not blocking:
             return hasattr(cls, "__getattr__") and not inspect.iscoroutinefunction(cls.handle)
         for name in ("setup", "finish"):

@@ -19,19 +19,19 @@ from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from sockserve.core.statistics import HTTPRequestRecord
+from sockserve.core.statistics import HTTPRequestRecord, RequestRecord
 from sockserve.http.h1.framing import (
     LocalProtocolError,
     RemoteProtocolError,
     ResponseFraming,
     State,
 )
-from sockserve.http.h1.head import RequestHead
-from sockserve.interfaces import DeadlineExpired, Phase
+from sockserve.http.h1.head import HeaderSection, RequestHead
+from sockserve.interfaces import DeadlineExpired, Outcome, Phase
 from sockserve.streams.reader import HIGH_WATER_BYTES
 from sockserve.streams.writer import Outbox, StreamWriter
 
@@ -44,6 +44,7 @@ __all__ = [
     "Response",
     "ResponseFile",
     "answer_error",
+    "make_refusal",
     "status_for",
 ]
 
@@ -168,21 +169,22 @@ class Response(ResponseFraming):
                 self._emit(data)
 
     def record(
-        self, peer: Any, handler_name: str, seconds: float, outcome: str
+        self, connection: RequestRecord, handler_name: str, seconds: float, outcome: Outcome
     ) -> HTTPRequestRecord:
         """
         What is told of the request when it is over.
 
+        @param connection: what is known of its connection.
         @param seconds: how long its handler took.
         """
-        head = self.request
+        head, ended = self.request, connection.outcome
         return HTTPRequestRecord(
-            peer,
+            connection.peer,
             handler_name,
             {"handle": seconds},
             head.length,
             self.sent,
-            outcome,
+            str(outcome) if ended == "ok" else ended,
             head.request_line,
             self.status,
             (head.field(b"referer") or b"-").decode("latin-1"),
@@ -412,6 +414,24 @@ def answer_error(response: Response, status: int, explain: str | None = None) ->
     )
     response.start(status, head, len(body), None)
     response.add(body)
+
+
+def make_refusal(
+    error: RemoteProtocolError, head: RequestHead | None, writer: StreamWriter, outbox: Outbox
+) -> CoroutineResponse:
+    """
+    Answer a client that has broken the protocol, or asked for too much.
+
+    @param head: the head of its request; None if that is no good.
+    @return: the response, which has left, and with which the connection ends.
+    """
+    if head is None:
+        head = RequestHead("", "", (1, 1), b"-", HeaderSection())
+    response = CoroutineResponse(head, writer, outbox)
+    response.close = True
+    answer_error(response, error.status, str(error))
+    response.finish()
+    return response
 
 
 def status_for(error: Exception) -> int:

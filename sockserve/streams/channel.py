@@ -23,6 +23,7 @@ from sockserve.sockets.lending import is_lendable
 from sockserve.streams.writer import StreamWriter
 
 __all__ = [
+    "Addresses",
     "Channel",
     "ChannelOwner",
     "MakeChannel",
@@ -80,9 +81,12 @@ class ChannelOwner(Protocol):
         """Whether the client, or a deadline, has ended the connection."""
 
 
+#: The client's address and the server's, as a socket gives them.
+Addresses = tuple[Any, Any]
+
 #: Makes the channel of a connection, given the client's and the server's address; raises
 #: C{OSError} if there is no descriptor to be had.
-MakeChannel = Callable[[ChannelOwner, tuple[Any, Any]], "Channel"]
+MakeChannel = Callable[[ChannelOwner, Addresses], "Channel"]
 
 
 class Channel:

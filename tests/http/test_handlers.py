@@ -9,7 +9,7 @@ import pytest
 from sockserve import ConfigurationError
 from sockserve.http import HTTPRequestHandler
 from sockserve.http.h1.framing import LocalProtocolError
-from sockserve.http.h1.head import parse_head
+from sockserve.http.h1.head import HeaderSection, RequestHead, parse_head
 
 DATE = re.compile(r"Date: (.*)\r\n")
 
@@ -307,6 +307,10 @@ def test_the_server_field_has_a_second_word_if_there_is_one():
 # The class
 
 
+def head(method):
+    return RequestHead(method, "/", (1, 1), b"", HeaderSection())
+
+
 class Mixed(HTTPRequestHandler):
     async def do_GET(self):
         """Runs on the reactor."""
@@ -316,10 +320,9 @@ class Mixed(HTTPRequestHandler):
 
 
 def test_a_class_tells_which_of_its_methods_block():
-    assert sorted(Mixed.commands()) == ["GET", "POST"]
-    assert (Mixed.blocks("GET"), Mixed.blocks("POST")) == (False, True)
-    assert not Mixed.blocks("PUT")  # a 501
     assert Mixed.may_block()
+    assert [Mixed.blocks(head(method)) for method in ("GET", "POST")] == [False, True]
+    assert not Mixed.blocks(head("PUT"))  # a 501
     assert not HTTPRequestHandler.may_block()
 
 
@@ -331,7 +334,7 @@ def test_a_coroutine_handle_runs_all_methods_on_the_reactor():
         def do_GET(self):
             """Called by it."""
 
-    assert not Own.blocks("GET")
+    assert not Own.blocks(head("GET"))
     assert not Own.may_block()
 
 
@@ -347,9 +350,9 @@ def test_a_method_made_when_it_is_asked_for_is_looked_at_without_a_request():
             return self.__dict__["request"]  # there is none
 
     assert Proxy.may_block()
-    assert Proxy.blocks("GET")
-    assert not Proxy.blocks("PUT")
-    assert Needy.blocks("GET")
+    assert Proxy.blocks(head("GET"))
+    assert not Proxy.blocks(head("PUT"))
+    assert Needy.blocks(head("GET"))
 
 
 def test_methods_that_cannot_be_served_are_a_mistake():

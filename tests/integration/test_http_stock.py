@@ -394,7 +394,7 @@ async def test_a_body_that_was_cut_off_is_not_whole(kind, how, when, tmp_path):
         if when == "while it is read":
             server.gate.set()
             [channel] = server.channels.values()
-            await until(lambda: channel._cycle.mode is OutputMode.DIRECT)
+            await until(lambda: channel.cycle.mode is OutputMode.DIRECT)
         if how == "resets":
             reset(sock)
         elif how == "ends":
