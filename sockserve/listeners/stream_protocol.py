@@ -190,7 +190,9 @@ class StreamProtocol(Protocol):
             self._channel.eof_received()
 
     def writeConnectionLost(self) -> None:
-        """Do nothing: this side has ended its output itself."""
+        """All of the output has left: tell the channel, which has ended it."""
+        if self._channel is not None:
+            self._channel.output_ended()
 
     def _deadline_passed(self, phase: Phase) -> None:
         """The timer says that a deadline has passed."""

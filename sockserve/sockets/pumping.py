@@ -10,6 +10,7 @@ or servers.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from enum import Enum
 from errno import EAGAIN, EWOULDBLOCK
 from typing import Any
@@ -172,6 +173,7 @@ class Pump(abstract.FileDescriptor):
         outer: socket.socket,
         deadlines: Deadlines,
         timer: DeadlineTimer,
+        end_connection: Callable[[bool], object] | None = None,
     ) -> None:
         """
         @param reactor: an C{IReactorFDSet} and C{IReactorTime}.
@@ -179,6 +181,9 @@ class Pump(abstract.FileDescriptor):
         @param outer: the other end, which is the pump's from now on.
         @param timer: C{idle} is kept re-armed by traffic either way, C{write} is armed
             while the peer does not take what waits for it.
+        @param end_connection: called when the handler's end is gone, to end the connection
+            after what is on its way, with whether the handler has left anything unread; by
+            default, C{transport.loseConnection} is.
         """
         super().__init__(reactor)
         # The two ends
@@ -189,8 +194,13 @@ class Pump(abstract.FileDescriptor):
         # The deadlines of the connection
         self._deadlines = deadlines
         self._timer = timer
+        #: How long nothing may move, in seconds.
+        self.idle = deadlines.idle
+        self._end_connection = end_connection or (lambda unread: transport.loseConnection())
         # The stand of things
         self.state = _OPEN
+        #: Whether the kernel has said that the handler left what it had yet to read.
+        self._left_unread = False
         self.received = 0
         self.sent = 0
         self.connected = 1
@@ -244,6 +254,7 @@ class Pump(abstract.FileDescriptor):
             if error.errno in (EAGAIN, EWOULDBLOCK):
                 return None
             # Linux: the handler closed its end without reading all that was queued.
+            self._left_unread = True
             return CONNECTION_DONE
         if not data:
             return CONNECTION_DONE
@@ -292,7 +303,7 @@ class Pump(abstract.FileDescriptor):
 
     def _moved(self) -> None:
         self._moved_at = self._timer.seconds()
-        self._timer.arm(Phase.IDLE, self._deadlines.idle)
+        self._timer.arm(Phase.IDLE, self.idle)
 
     # Ends
 
@@ -306,6 +317,7 @@ class Pump(abstract.FileDescriptor):
         lost = self.state in (_LOST, _LOST_ENDED)
         self.state = _CLOSED
         paused = self.producer is not None and self.producerPaused
+        unread = paused or self._left_unread or bool(self.dataBuffer or self._tempDataBuffer)
         self.unregisterProducer()
         super().connectionLost(reason)
         # A child that was forked for another request may hold a copy, too.
@@ -320,7 +332,7 @@ class Pump(abstract.FileDescriptor):
             if paused:  # TLS waits for the peer's end, which it would not hear of
                 self._transport.resumeProducing()
             self._transport.unregisterProducer()
-            self._transport.loseConnection()
+            self._end_connection(unread)
 
     def _is_ended(self) -> bool:
         try:
@@ -344,7 +356,7 @@ class Pump(abstract.FileDescriptor):
         except BlockingIOError:
             return False
         except OSError:
-            pass
+            self._left_unread = True
         return True
 
     def handler_finished(self) -> None:

@@ -13,8 +13,10 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from enum import Enum
 from typing import Any
 
+from twisted.internet.interfaces import ISSLTransport
 from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
@@ -23,7 +25,7 @@ from sockserve.core.lifecycle import serve
 from sockserve.interfaces import IExecutor, IJob, Outcome, Phase
 from sockserve.sockets.lending import SocketIdentity, is_lendable, lend, tcp_traffic
 from sockserve.sockets.pumping import Pump, PumpedSocket, impersonate
-from sockserve.streams.channel import Channel, ChannelOwner, MakeChannel, Pending
+from sockserve.streams.channel import LINGER_SECONDS, Channel, ChannelOwner, MakeChannel, Pending
 
 __all__ = ["LentSocketChannel", "PumpedSocketChannel", "SocketChannel"]
 
@@ -264,6 +266,17 @@ class LentSocketChannel(SocketChannel):
         self._identity.shutdown(socket.SHUT_RDWR)
 
 
+class _End(Enum):
+    """Where the end of a pumped connection stands."""
+
+    #: The handler may write.
+    OPEN = "open"
+    #: Its end is gone, and not all that it wrote has left.
+    FLUSHING = "flushing"
+    #: All has left; what the client still sends is thrown away.
+    LINGERING = "lingering"
+
+
 class PumpedSocketChannel(SocketChannel):
     """The channel of a blocking handler that has one end of a socketpair."""
 
@@ -278,10 +291,14 @@ class PumpedSocketChannel(SocketChannel):
         request = PumpedSocket(fileno=inner.detach())
         impersonate(request, self.transport, addresses)
         request.settimeout(socket.getdefaulttimeout())
-        self._pump = Pump(
-            self.factory.reactor, self.transport, request, outer, self.deadlines, self.timer
-        )
+        reactor, transport = self.factory.reactor, self.transport
+        ends, limits = (request, outer), (self.deadlines, self.timer)
+        self._pump = Pump(reactor, transport, *ends, *limits, self._end_connection)
         self.request = self._pump.request
+        self._end = _End.OPEN
+        #: What has ended of the connection itself.
+        self._client_has_ended = False
+        self._output_has_left = False
         protocol.set_receiver(self._pump.feed)
 
     @override
@@ -305,7 +322,34 @@ class PumpedSocketChannel(SocketChannel):
 
     @override
     def eof_received(self) -> None:
-        self._pump.feed_eof()
+        self._client_has_ended = True
+        if self._end is _End.OPEN:
+            self._pump.feed_eof()
+        else:
+            self.transport.loseConnection()
+
+    def _end_connection(self, unread: bool) -> None:
+        """The handler's end is gone: end the connection after what is on its way."""
+        if not unread or self._client_has_ended or ISSLTransport.providedBy(self.transport):
+            self.transport.loseConnection()
+            return
+        # What nobody has read would be answered with a reset, which overtakes that.
+        self._end = _End.FLUSHING
+        self.protocol.set_receiver(_throw_away)
+        if self._output_has_left:
+            self._linger()
+        else:
+            self.transport.loseWriteConnection()
+
+    @override
+    def output_ended(self) -> None:
+        self._output_has_left = True
+        if self._end is _End.FLUSHING:
+            self._linger()
+
+    def _linger(self) -> None:
+        self._end = _End.LINGERING
+        self.timer.arm(Phase.WRITE, LINGER_SECONDS)
 
     @override
     def connection_lost(self, reason: Failure) -> None:
@@ -316,7 +360,15 @@ class PumpedSocketChannel(SocketChannel):
 
     @override
     def deadline_applies(self, phase: Phase) -> bool:
+        if phase is Phase.WRITE and self._end is _End.LINGERING:
+            self.transport.loseConnection()
+            return False
         return not (phase is Phase.IDLE and self._ends_when_quiet())
+
+    @override
+    def drain(self) -> None:
+        self._pump.idle = QUIET_SECONDS  # each byte puts the next look off by that
+        super().drain()
 
     @override
     def quiet_seconds(self) -> float | None:
@@ -344,6 +396,10 @@ class PumpedSocketChannel(SocketChannel):
     @override
     def interrupt(self) -> None:
         self._pump.interrupt()
+
+
+def _throw_away(data: bytes) -> None:
+    """What a client sends to a handler that has gone."""
 
 
 def _make_socket_channel(protocol: ChannelOwner, addresses: tuple[Any, Any]) -> SocketChannel:

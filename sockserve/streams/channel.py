@@ -128,6 +128,9 @@ class Channel:
         """The client has ended its side."""
         raise NotImplementedError
 
+    def output_ended(self) -> None:
+        """All that was written before this side ended its output has left."""
+
     def connection_lost(self, reason: Failure) -> None:
         """The transport is gone."""
         self._part_ended(Pending.CONNECTION)

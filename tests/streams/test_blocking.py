@@ -386,3 +386,64 @@ def test_a_pumped_request_closed_without_its_handler_ends_its_connection(serving
     assert owned.below.sent == b"refused"
     assert owned.below.disconnecting
     assert pump_state(owned) is PumpState.CLOSED
+
+
+# A handler that leaves something unread: the kernel would answer that with a reset, which
+# overtakes the answer.
+
+
+class Leaves(socketserver.BaseRequestHandler):
+    """Answers without a look at the question."""
+
+    def handle(self) -> None:
+        self.request.sendall(b"whatever")
+
+
+def left_unread(serving: Serving) -> Owner:
+    owned = serving(Leaves, plain=False)
+    receive(owned, b"a question")
+    executor_of(owned).step()
+    owned.turn()
+    assert owned.below.sent == b"whatever"
+    assert owned.below.write_ended
+    assert not owned.below.disconnected
+    owned.channel.output_ended()
+    return owned
+
+
+def test_the_rest_of_a_question_is_thrown_away_until_the_client_ends(serving: Serving) -> None:
+    owned = left_unread(serving)
+    receive(owned, b"and more")
+    owned.channel.eof_received()
+    assert owned.below.disconnected
+    assert owned.expired == []
+
+
+def test_the_rest_of_a_question_is_thrown_away_for_two_seconds(serving: Serving) -> None:
+    owned = left_unread(serving)
+    owned.advance(1.9)
+    receive(owned, b"and more")
+    assert not owned.below.disconnected
+    owned.advance(0.1)
+    assert owned.below.disconnected
+    assert owned.expired == []
+
+
+def test_while_the_service_stops_each_byte_of_a_pumped_client_is_waited_for_a_second(
+    serving: Serving,
+) -> None:
+    owned = serving(plain=False, idle=100)
+    owned.channel.drain()
+    owned.advance(0.9)
+    receive(owned, b"half ")
+    owned.advance(0.9)
+    assert not input_has_ended_of(owned, b"half ")
+    owned.advance(0.1)  # 0.9 + 1 = 1.9
+    assert input_has_ended(owned)
+    assert owned.expired == []
+
+
+def input_has_ended_of(owned: Owner, read: bytes) -> bool:
+    """Whether the handler would read the end of file after C{read}."""
+    assert owned.channel.request.recv(100, socket.MSG_DONTWAIT) == read
+    return input_has_ended(owned)
