@@ -402,6 +402,9 @@ def test_a_connection_that_is_left_open_goes_on(lessor: MakeLessor, plain: bool)
 def test_a_lent_connection_is_read_again_when_it_is_back(lessor: MakeLessor) -> None:
     each = lessor()
     request = each.grant()
+    request.settimeout(None)
+    request.become_blocking()
+    assert os.get_blocking(request.fileno())
     each.client_sends(b"next")
     assert each.received == b""
     assert each.lease.take_back()
@@ -487,6 +490,16 @@ def test_a_handler_that_keeps_the_descriptor_has_no_connection_by_it(
     with pytest.raises(BrokenPipeError):
         os.write(kept, b"more")
     os.close(kept)
+
+
+def test_a_handler_that_ends_its_output_has_left_no_pumped_connection(lessor: MakeLessor) -> None:
+    """Of a lent one, the reactor hears when it next sends."""
+    each = lessor(plain=False)
+    request = each.grant()
+    request.sendall(b"answer")
+    request.shutdown(socket.SHUT_WR)
+    assert not each.lease.take_back()
+    assert each.sent() == b"answer"
 
 
 @both
