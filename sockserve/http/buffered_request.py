@@ -142,7 +142,7 @@ class BufferedRequest:
                 file = SwitchingFile(raw, self._follow)
                 self.rfile = StockSwitchingFile(file) if stock else io.BufferedReader(file)
         # What the handler sends
-        # A stock handler sends by itself, and a cycle would be left to the garbage collector.
+        # (A stock handler sends by itself.)
         self.response = BlockingResponse(head, _never_sent if stock else self._send)
         self._instead: BlockingResponse | None = None
         self.mode = _BUFFERED
@@ -226,7 +226,8 @@ class BufferedRequest:
         return bytes(page)
 
     def close(self) -> None:
-        """Nobody will read it any more.  (reactor thread)"""
+        """Nobody will read it any more, nor answer it.  (reactor thread)"""
+        self.response.detach()  # a cycle, otherwise
         if self.is_lent:
             self.request.buffered = None
             if (self._is_stock or self.switches) and not self.rfile.closed:
@@ -300,13 +301,15 @@ class BufferedRequest:
             raise
         finally:
             _served.request = None
+        failed = error is not None
         outcome = _OK if error is None else factory.outcome_of(request, error)
+        error = None  # its traceback leads to this frame: a cycle, otherwise
         if self._is_stock:
-            if error is not None:
+            if failed:
                 self.response.close = True
             return outcome
         try:
-            self._finish(error)
+            self._finish(failed)
         except LocalProtocolError as broken:
             _log.error("{handler}: {error}", handler=factory.handler_name, error=broken)
             self.response.close = True
@@ -315,15 +318,19 @@ class BufferedRequest:
             self.response.close = True
         return outcome
 
-    def _finish(self, error: Exception | None) -> None:
-        """Send what is left to send.  (worker thread)"""
+    def _finish(self, failed: bool) -> None:
+        """
+        Send what is left to send.  (worker thread)
+
+        @param failed: whether the handler raised.
+        """
         response = self.response
-        if error is not None or not response.started:
+        if failed or not response.started:
             if response.begun:
                 # The client can tell by the connection's end only.
                 response.close = True
                 return
-            if error is None:
+            if not failed:
                 _log.error(
                     "{handler}: it has sent no response to {request!r}",
                     handler=self._channel.factory.handler_name,

@@ -335,6 +335,10 @@ class CoroutineResponse(Response):
         self._writer.write_at_turn_end(data, self._outbox)
 
 
+def _nowhere(data: bytes) -> None:
+    raise ValueError("write to a response whose request is over")
+
+
 class BlockingResponse(Response):
     """
     The response of a blocking handler, on its thread.
@@ -358,6 +362,10 @@ class BlockingResponse(Response):
         data = self._compose(False)
         if data:
             self._emit(data)
+
+    def detach(self) -> None:
+        """Let go of where it is sent: its request is over.  (reactor thread)"""
+        self._send = _nowhere
 
     @override
     def _emit(self, data: bytes) -> None:
