@@ -428,10 +428,9 @@ def make_refusal(
     error: RemoteProtocolError, head: RequestHead | None, writer: StreamWriter, outbox: Outbox
 ) -> CoroutineResponse:
     """
-    Answer a client that has broken the protocol, or asked for too much.
+    The answer to a client that has broken the protocol or asked for too much, sent already.
 
     @param head: the head of its request; None if that is no good.
-    @return: the response, which has left, and with which the connection ends.
     """
     if head is None:
         head = RequestHead("", "", (1, 1), b"-", HeaderSection())
