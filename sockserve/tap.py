@@ -18,6 +18,7 @@ from twisted.logger import LoggingFile, LogLevel
 from twisted.python import usage
 from typing_extensions import override
 
+from sockserve.core.handler_kinds import speaks_http
 from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import nearest
 from sockserve.interfaces import ConfigurationError
@@ -236,8 +237,8 @@ def _where(service: _Listener) -> str:
     scheme = {"tcp": "http", "tcp6": "http", "tls": "https", "ssl": "https"}.get(kind)
     # A browser can open it if HTTP is spoken over a kind of listener that has a scheme and
     # a host.
-    speaks_http = isinstance(server, StreamFactory) and server.speaks_http
-    if speaks_http and scheme is not None and isinstance(address, tuple):
+    is_http = isinstance(server, StreamFactory) and speaks_http(server.RequestHandlerClass)
+    if is_http and scheme is not None and isinstance(address, tuple):
         host, port = address[:2]
         return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
     if isinstance(address, tuple) and ":0" in service.description:

@@ -11,7 +11,7 @@ import pytest
 HOUSE = Path(__file__).parents[1] / "sockserve"
 LONGEST_ROOM_LINES = 450
 
-#: The house from the ground up.  A package imports only itself and what is above it here, and
+#: The house from the ground up.  A package imports only itself and what comes before it, and
 #: the page docs/discussion/architecture.md draws it in this order.  What is named with its
 #: package's name is a part that has a place of its own.
 ORDER = [

@@ -16,7 +16,14 @@ from wsgiref.simple_server import WSGIRequestHandler
 
 from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler, IRequestHandler
 
-__all__ = ["HandlerKind", "handler_kind", "provides", "unwrap"]
+__all__ = [
+    "HandlerKind",
+    "application_protocols",
+    "handler_kind",
+    "provides",
+    "speaks_http",
+    "unwrap",
+]
 
 #: What of one of C{http.server}'s handlers decides how requests are read.
 _LOOP = ("handle", "handle_one_request", "parse_request", "handle_expect_100")
@@ -32,22 +39,22 @@ class HandlerKind(Enum):
     """
 
     #: A coroutine with awaitable streams, or for a datagram.
-    COROUTINE = "coroutine"
+    COROUTINE = ("coroutine", True, False)
     #: It blocks, and has a socket.
-    BLOCKING = "blocking"
+    BLOCKING = ("blocking", False, False)
     #: C{HTTPRequestHandler}, all of whose methods are coroutines.
-    HTTP_COROUTINE = "http, coroutine"
+    HTTP_COROUTINE = ("http, coroutine", True, True)
     #: C{HTTPRequestHandler}, some of whose methods block: asked about each request, which is
     #: served as one of L{HTTP_COROUTINE}, or of this kind:
-    HTTP_MIXED = "http, mixed"
-    HTTP_BLOCKING = "http, blocking"
+    HTTP_MIXED = ("http, mixed", False, True)
+    HTTP_BLOCKING = ("http, blocking", False, True)
     #: One of C{http.server}'s handlers, which reads requests as those do, so that it can be
     #: given one that has arrived.
-    HTTP_STOCK = "http, stock"
+    HTTP_STOCK = ("http, stock", False, True)
 
-    def __init__(self, words: str) -> None:
-        self.is_coroutine = words.endswith("coroutine")
-        self.is_http = words.startswith("http")
+    def __init__(self, words: str, is_coroutine: bool, is_http: bool) -> None:
+        self.is_coroutine = is_coroutine
+        self.is_http = is_http
 
 
 def unwrap(factory: Any) -> Any:
@@ -64,11 +71,12 @@ def provides(factory: Any, interface: Any) -> bool:
     return isinstance(cls, type) and bool(interface.implementedBy(cls))
 
 
-def handler_kind(factory: Any) -> HandlerKind:
+def handler_kind(factory: Any, forks: bool = False) -> HandlerKind:
     """
     The kind of handler that C{factory} makes, as far as a class can tell; what any other
     callable makes is taken to block.
 
+    @param forks: whether blocking handlers run in children.
     @raise ConfigurationError: the class mixes the two kinds, or is a stdlib handler
         class with coroutine methods, or cannot be called.
     """
@@ -85,7 +93,9 @@ def handler_kind(factory: Any) -> HandlerKind:
         method for method in methods if inspect.iscoroutinefunction(getattr(cls, method, None))
     }
     if not coroutines:
-        return HandlerKind.HTTP_STOCK if _reads_as_stock(cls) else HandlerKind.BLOCKING
+        # In a child it reads its requests by itself.
+        is_stock = _reads_as_stock(cls) and not forks
+        return HandlerKind.HTTP_STOCK if is_stock else HandlerKind.BLOCKING
     if not provides(cls, IRequestHandler):
         raise ConfigurationError(
             f"handler {name}: {', '.join(sorted(coroutines))} is async def, which"
@@ -113,3 +123,15 @@ def _reads_as_stock(cls: Any) -> bool:
             any(getattr(cls, name) is getattr(stock, name) for stock in _STOCK) for name in _LOOP
         )
     )
+
+
+def speaks_http(factory: Any) -> bool:
+    """Whether what C{factory} makes answers HTTP requests, whoever reads those."""
+    cls = unwrap(factory)
+    is_stdlibs = isinstance(cls, type) and issubclass(cls, BaseHTTPRequestHandler)
+    return is_stdlibs or provides(cls, IHTTPRequestHandler)
+
+
+def application_protocols(factory: Any) -> tuple[bytes, ...]:
+    """The names (ALPN, RFC 7301) of what C{factory}'s handlers speak; none of what nobody knows."""
+    return (b"http/1.1", b"http/1.0") if speaks_http(factory) else ()

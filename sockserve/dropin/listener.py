@@ -253,7 +253,7 @@ class ServerObjectListener:
             server._threads = self._dispatcher  # type: ignore[attr-defined]
 
     def _close(self) -> None:
-        """Close the object, unless the program has. (accept thread, or one of the disk's)"""
+        """Close the object, unless the program has. (any thread)"""
         self._install_joinable()
         try:
             if is_open(self._object):

@@ -190,7 +190,7 @@ class BlockingCycle(BufferedRequest):
             raise error
         except OSError:
             channel.factory.handle_error(channel.request, channel.protocol.client_address)
-        channel.refuse(RemoteProtocolError(503, _NO_ROOM), None, 0.0)
+        channel.refuse(RemoteProtocolError(503, _NO_ROOM), self.head, self._began)
 
     # The connection itself
 

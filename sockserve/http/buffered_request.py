@@ -291,7 +291,7 @@ class BufferedRequest:
         return DeadlineExpired(Phase.BODY)
 
     def serve(self) -> Outcome:
-        """Have the handler answer the request.  (worker thread, or a child's)"""
+        """Have the handler answer the request.  (worker thread)"""
         factory, request = self._channel.factory, self.request
         _served.request = self
         try:

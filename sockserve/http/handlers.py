@@ -3,8 +3,7 @@ HTTP request handlers: the base class of users' handlers for HTTP.
 
 This room owns the interface of C{http.server.BaseHTTPRequestHandler}: the attributes that
 describe the request, and the methods that make the response.  It must not know connections,
-or whether the reactor or a thread runs it.
-(handler's thread)
+or whether the reactor or a thread runs it.  (handler's thread)
 """
 
 from __future__ import annotations
@@ -47,6 +46,9 @@ _KNOWN_NAMES_LIMIT = 1000
 _STATUS_LINES = {
     int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n" for status in HTTPStatus
 }
+
+
+_NOT_SHOWN = "what made it does not show that it answers HTTP; give the class or a partial of it"
 
 
 class _Date:
@@ -157,7 +159,9 @@ class HTTPRequestHandler(BaseRequestHandler):
     def setup(self) -> Any:
         """Make the attributes from C{self.request}."""
         request = self.request
-        head = request.head
+        head = getattr(request, "head", None)
+        if head is None:
+            raise TypeError(f"{type(self).__qualname__}: {_NOT_SHOWN}")
         self.connection = request
         self.wfile = request.wfile
         self._response: Response = request.response
@@ -355,10 +359,7 @@ class HTTPRequestHandler(BaseRequestHandler):
         self.log_message(format, *args)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """
-        Log C{format % args}, after the client's address, in Twisted's log, with control
-        characters escaped.
-        """
+        """Log C{format % args} behind the client's address, with control characters escaped."""
         text = (format % args).translate(_CONTROL_CHARACTERS)
         _log.info("{client}: {text}", client=self.address_string(), text=text)
 

@@ -115,7 +115,7 @@ class RequestServer:
         self.RequestHandlerClass = RequestHandlerClass
         cls = unwrap(RequestHandlerClass)
         self.handler_name: str = getattr(cls, "__qualname__", None) or repr(cls)
-        self.kind = handler_kind(RequestHandlerClass)
+        self.kind = handler_kind(RequestHandlerClass, isinstance(concurrency, ForkExecutor))
         if self.kind.is_coroutine and concurrency is not None:
             raise ConfigurationError(
                 f"handler {self.handler_name}: handle is async def, so it runs on the reactor"

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable, Iterator
-from http.server import BaseHTTPRequestHandler
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -21,10 +20,9 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from sockserve.core.admission import Admission, Network
-from sockserve.core.handler_kinds import HandlerKind, unwrap
+from sockserve.core.handler_kinds import HandlerKind, application_protocols
 from sockserve.core.lifecycle import run_handler, run_handler_coroutine
 from sockserve.core.logs import Topic, logger
-from sockserve.executors.fork import ForkExecutor
 from sockserve.http.channel import HTTPChannel
 from sockserve.http.stock import make_stock_handler
 from sockserve.interfaces import IRequestHandler
@@ -42,17 +40,25 @@ SHORTAGE_LOG_SECONDS = 60.0
 _log = logger(Topic.LISTENERS)
 
 
-#: The channel that serves a connection, by the kind of its handler.
-_CHANNELS: dict[HandlerKind, type[Channel]] = {
-    HandlerKind.COROUTINE: CoroutineChannel,
-    HandlerKind.BLOCKING: SocketChannel,
-    HandlerKind.HTTP_COROUTINE: HTTPChannel,
-    HandlerKind.HTTP_MIXED: HTTPChannel,
-    HandlerKind.HTTP_STOCK: HTTPChannel,
-}
+class _Way(NamedTuple):
+    """
+    How a handler of one kind is served.
 
-#: The function that makes a handler, of the kinds whose class is not just called.
-_MAKERS = {HandlerKind.HTTP_STOCK: make_stock_handler}
+    @ivar channel: what serves its connections.
+    @ivar make_handler: what makes it; None where its class is just called.
+    """
+
+    channel: type[Channel]
+    make_handler: Callable[[Callable[..., Any], Any, Any, Any], None] | None = None
+
+
+_WAYS = {
+    HandlerKind.COROUTINE: _Way(CoroutineChannel),
+    HandlerKind.BLOCKING: _Way(SocketChannel),
+    HandlerKind.HTTP_COROUTINE: _Way(HTTPChannel),
+    HandlerKind.HTTP_MIXED: _Way(HTTPChannel),
+    HandlerKind.HTTP_STOCK: _Way(HTTPChannel, make_stock_handler),
+}
 
 
 @implementer(IProtocolNegotiationFactory)
@@ -94,10 +100,7 @@ class StreamFactory(StreamServer, ServerFactory):
         self._proxies = Admission(allow=proxy_from)
         self.ports: set[Any] = set()
         self._shortage_logged_until = 0.0
-        forks = isinstance(self.concurrency, ForkExecutor)
-        # A child reads its requests by itself.
-        stock_in_child = forks and self.kind is HandlerKind.HTTP_STOCK
-        self.serve_as(HandlerKind.BLOCKING if stock_in_child else self.kind)
+        self.serve_as(self.kind)
 
     @override
     def buildProtocol(self, addr: Any) -> Any:
@@ -115,21 +118,16 @@ class StreamFactory(StreamServer, ServerFactory):
 
     def acceptableProtocols(self) -> list[bytes]:
         """Called by Twisted's TLS for L{acceptable_protocols}."""
-        https = (b"http/1.1", b"http/1.0") if self.speaks_http else ()
-        return list(https if self.acceptable_protocols is None else self.acceptable_protocols)
-
-    @property
-    def speaks_http(self) -> bool:
-        """Whether the handler answers HTTP requests, whatever its kind."""
-        cls = unwrap(self.RequestHandlerClass)
-        is_stdlibs = isinstance(cls, type) and issubclass(cls, BaseHTTPRequestHandler)
-        return self.kind.is_http or is_stdlibs
+        if self.acceptable_protocols is None:
+            return list(application_protocols(self.RequestHandlerClass))
+        return list(self.acceptable_protocols)
 
     def serve_as(self, kind: HandlerKind) -> None:
         """Serve the handler as one of C{kind} from now on."""
         self.kind = kind
-        self._make_channel = _CHANNELS[kind].maker(self)
-        self._make_handler = _MAKERS.get(kind)
+        way = _WAYS[kind]
+        self._make_channel = way.channel.maker(self)
+        self._make_handler = way.make_handler
 
     @override
     def make_channel(self, protocol: StreamProtocol, addresses: tuple[Any, Any]) -> Channel:

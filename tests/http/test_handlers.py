@@ -377,3 +377,9 @@ def test_methods_that_cannot_be_served_are_a_mistake():
     ):
         with pytest.raises(ConfigurationError, match=message):
             handler.may_block()
+
+
+def test_a_handler_that_gets_a_connection_says_that_it_needs_a_request():
+    """As when a plain function makes it, of which nobody can tell that it answers HTTP."""
+    with pytest.raises(TypeError, match="Mixed: what made it does not show that it answers HTTP"):
+        Mixed(SimpleNamespace(), ("127.0.0.1", 1), None).setup()

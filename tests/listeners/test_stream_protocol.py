@@ -19,6 +19,7 @@ from zope.interface import alsoProvides
 
 from sockserve import Deadlines, StreamRequestHandler
 from sockserve.core.admission import Admission
+from sockserve.core.handler_kinds import speaks_http
 from sockserve.listeners.stream_factory import SHORTAGE_LOG_SECONDS, StreamFactory
 
 PEER = ("192.0.2.7", 5300)
@@ -358,7 +359,7 @@ def test_protocols_for_tls_are_https_when_the_handler_is_of_http():
         (http.server.BaseHTTPRequestHandler, https),
     ):
         factory = StreamFactory(handler, reactor=Clock())
-        assert factory.speaks_http is bool(protocols)
+        assert speaks_http(factory.RequestHandlerClass) is bool(protocols)
         assert factory.acceptableProtocols() == protocols
         factory.acceptable_protocols = (b"own",)
         assert factory.acceptableProtocols() == [b"own"]
