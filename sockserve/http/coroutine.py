@@ -238,8 +238,10 @@ class CoroutineCycle:
                 outcome = Outcome.ERROR
                 writer.flush()
                 response.close = True
-        if self._body is not None and not response.close:
-            self._body.discard()
+        if self._body is not None:
+            if not response.close:
+                self._body.discard()
+            self._body = None  # it may know this cycle still: a circle, otherwise
         channel.request_finished(response, outcome, self._began, breaks)
 
     def _answer_failure(self, error: Exception | None) -> None:

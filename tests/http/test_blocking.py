@@ -212,6 +212,19 @@ def test_a_body_that_just_fits_is_served(connect: Connect, request_: bytes) -> N
     assert client.body == b"<xxxxxxxxxx>"
 
 
+def test_a_body_behind_a_request_in_service_is_read_when_it_is_its_turn(connect: Connect) -> None:
+    """A client is held back at 64 KiB that nobody has asked for."""
+    client = connected(connect, Echo, plain=False)
+    client.send(GET)
+    client.send(POST % 150_000 + b"x" * 100_000)
+    assert client.transport.producerState == "paused"
+    client.executor.step()
+    assert client.transport.producerState == "producing"
+    client.send(b"x" * 50_000)
+    client.executor.step()
+    assert client.said.count(b"x") == 150_000
+
+
 # A body that does not come
 
 
@@ -524,6 +537,88 @@ def test_what_follows_a_switch_is_the_handlers(connect: Connect, plain: bool) ->
 
 
 @both
+def test_the_clients_end_may_be_all_that_follows(connect: Connect, plain: bool) -> None:
+    read = []
+
+    def do_GET(handler: Any) -> None:
+        handler.send_response(101)
+        handler.end_headers()
+        read.append(handler.rfile.read(5))
+        handler.server.connection.turn()
+        read.append(handler.rfile.read())
+        handler.connection.sendall(b"bye")
+
+    client = connected(connect, handling(do_GET), plain=plain)
+    client.send(GET[:-2] + b"Connection: Upgrade\r\nUpgrade: echo\r\n\r\nfirst")
+    client.end()
+    client.executor.step()
+    assert read == [b"first", b""]
+    assert client.body == b"bye"
+
+
+def test_a_handler_may_read_what_follows_by_its_socket(connect: Connect) -> None:
+    """So the reactor must not have read it."""
+    read = []
+
+    def do_GET(handler: Any) -> None:
+        handler.send_response(101)
+        handler.end_headers()
+        handler.wfile.flush()
+        handler.connection.settimeout(10)
+        read.append(handler.connection.recv(100))
+
+    client = connected(connect, handling(do_GET), 0)
+    client.send(GET[:-2] + b"Connection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+    client.send(b"first")
+    client.executor.begin()
+    client.executor.step()
+    assert read == [b"first"]
+
+
+@both
+def test_a_body_that_ends_with_its_connection_is_read_to_that_end(
+    connect: Connect, plain: bool
+) -> None:
+    read = []
+
+    class Reads(StockEcho):
+        protocol_version = "HTTP/1.0"
+
+        def do_POST(self) -> None:
+            client = self.server.connection  # type: ignore[attr-defined]
+            read.append(self.rfile.read(4))
+            self.connection.fileno()
+            client.send(b" and more")
+            client.end()
+            read.append(self.rfile.read())
+            answer(self)
+
+    client = connected(connect, Reads, plain=plain)
+    client.send(b"POST / HTTP/1.0\r\n\r\nsome")
+    client.executor.step()
+    assert read == [b"some", b" and more"]
+    assert client.body == b"answer"
+
+
+def test_a_client_that_is_cut_off_has_not_ended_its_body(connect: Connect) -> None:
+    """Of a lent connection the kernel says so."""
+
+    class Reads(StockEcho):
+        protocol_version = "HTTP/1.0"
+
+        def do_POST(self) -> None:
+            self.connection.fileno()
+            self.server.connection.lose()  # type: ignore[attr-defined]
+            self.rfile.read()
+
+    client = connected(connect, Reads, plain=False)
+    client.send(b"POST / HTTP/1.0\r\n\r\nsome")
+    client.executor.step()
+    assert [type(error) for error in client.server.raised] == [ConnectionResetError]
+    assert client.server.statistics.errors == 0
+
+
+@both
 def test_what_follows_a_switch_that_is_not_made_is_the_next_request(
     connect: Connect, plain: bool
 ) -> None:
@@ -828,7 +923,73 @@ def test_one_that_has_the_connection_hears_of_it_likewise(connect: Connect, hand
     assert client.is_finished
 
 
+# What is counted
+
+
+@both
+@each_kind
+def test_bytes_are_counted_whoever_has_sent_them(
+    connect: Connect, handler: Any, plain: bool
+) -> None:
+    class Both(handler):  # type: ignore[misc, valid-type]
+        def do_GET(self) -> None:
+            if self.path == "/direct":
+                self.connection.fileno()
+            answer(self)
+
+    client = connected(connect, Both, plain=plain)
+    sent = GET, GET.replace(b"/ ", b"/direct ")
+    for request in sent:
+        client.send(request)
+        client.executor.step()
+    said = client.said
+    assert said.count(b"answer") == 2
+    client.lose()
+    statistics = client.server.statistics
+    assert (statistics.received, statistics.sent) == (sum(map(len, sent)), len(said))
+    assert [record.sent for record in client.server.records] == [6, 6]  # bodies
+
+
 # The service stops
+
+
+@both
+@each_kind
+def test_a_request_that_has_begun_when_the_service_stops_is_the_last(
+    connect: Connect, handler: Any, plain: bool
+) -> None:
+    client = connected(connect, handler, plain=plain)
+    client.send(GET[:20])
+    drained = client.server.drain()
+    client.send(GET[20:])
+    client.executor.step()
+    assert client.body == b"<>"
+    assert client.ended
+    assert drained.called
+    if handler is Echo:  # a stock one says so by itself
+        assert client.status() == (200, "close")
+
+
+@both
+@each_kind
+@pytest.mark.parametrize("direct", [True, False])
+def test_an_abort_cuts_a_handler_off(
+    connect: Connect, handler: Any, plain: bool, direct: bool
+) -> None:
+    class Aborted(handler):  # type: ignore[misc, valid-type]
+        def do_GET(self) -> None:
+            if direct:
+                self.connection.fileno()
+            self.server.abort()
+            answer(self)
+            self.wfile.flush()
+
+    client = connected(connect, Aborted, plain=plain)
+    client.send(GET)
+    client.executor.step()
+    assert client.said == b""
+    assert client.ended
+    assert [type(error) for error in client.server.raised] == [BrokenPipeError]
 
 
 @both
