@@ -4,6 +4,7 @@ import functools
 import http.server
 import socketserver
 import wsgiref.simple_server
+import xmlrpc.server
 from collections.abc import Callable
 from typing import Any
 
@@ -141,6 +142,22 @@ class Unbuffered(Stock):
     rbufsize = 0
 
 
+class SetsUp(Stock):
+    timeout = 3
+    rbufsize = 2**16
+
+    def setup(self) -> None:
+        super().setup()
+
+
+def overriding(name: str, base: type) -> type:
+    return type("Overriding", (base,), {name: lambda self: None})
+
+
+#: The methods by which http.server's handlers go from request to request.
+LOOP = ["handle", "handle_one_request", "parse_request", "handle_expect_100"]
+
+
 class StockCoroutine(http.server.BaseHTTPRequestHandler):
     async def do_GET(self) -> None:
         pass
@@ -156,10 +173,21 @@ class StockCoroutine(http.server.BaseHTTPRequestHandler):
         (Mixed, HandlerKind.HTTP_MIXED),
         (Stock, HandlerKind.HTTP_STOCK),
         (http.server.SimpleHTTPRequestHandler, HandlerKind.HTTP_STOCK),
+        (
+            functools.partial(functools.partial(http.server.SimpleHTTPRequestHandler)),
+            HandlerKind.HTTP_STOCK,
+        ),
+        (http.server.BaseHTTPRequestHandler, HandlerKind.HTTP_STOCK),
+        (xmlrpc.server.SimpleXMLRPCRequestHandler, HandlerKind.HTTP_STOCK),
         (wsgiref.simple_server.WSGIRequestHandler, HandlerKind.HTTP_STOCK),
+        # Its requests are read as they were, whatever else it does.
+        (SetsUp, HandlerKind.HTTP_STOCK),
+        (overriding("do_GET", wsgiref.simple_server.WSGIRequestHandler), HandlerKind.HTTP_STOCK),
         # These read what only their own socket has.
         (ReadsByItself, HandlerKind.BLOCKING),
         (Unbuffered, HandlerKind.BLOCKING),
+        (overriding("handle", type("Between", (SetsUp,), {})), HandlerKind.BLOCKING),
+        (functools.partial(overriding("parse_request", Stock)), HandlerKind.BLOCKING),
         (http.server.CGIHTTPRequestHandler, HandlerKind.BLOCKING),
         # Nobody can tell what it makes.
         (lambda request, client_address, server: None, HandlerKind.BLOCKING),
@@ -167,6 +195,12 @@ class StockCoroutine(http.server.BaseHTTPRequestHandler):
 )
 def test_the_kind_of_a_handler(factory: Callable[..., Any], kind: HandlerKind) -> None:
     assert handler_kind(factory) is kind
+
+
+@pytest.mark.parametrize("base", [Stock, wsgiref.simple_server.WSGIRequestHandler])
+@pytest.mark.parametrize("name", LOOP)
+def test_a_stdlib_handler_with_a_loop_of_its_own_is_not_read_for(base: type, name: str) -> None:
+    assert handler_kind(overriding(name, base)) is HandlerKind.BLOCKING
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 
-from sockserve import ConfigurationError, Deadlines
+from sockserve import ConfigurationError
 from sockserve.http import HTTPRequestHandler
 from sockserve.http.h1.framing import LocalProtocolError
 from sockserve.http.h1.head import parse_head
 from sockserve.http.responses import BlockingResponse
-from sockserve.http.settings import HTTPSettings
 from sockserve.listeners.stream_factory import StreamFactory
 from tests.http.test_channel import GET, POST, Client, Hello, only
 
@@ -298,23 +297,3 @@ def test_methods_that_could_never_answer(base, members, wrap):
     name = list(members)[-1]
     with pytest.raises(ConfigurationError, match=name):
         StreamFactory(wrap(type("Handler", (base,), members)), reactor=Clock())
-
-
-@pytest.mark.parametrize("base", [Stock, HTTPRequestHandler])
-@pytest.mark.parametrize("wrap", [lambda cls: cls, functools.partial])
-@pytest.mark.parametrize(
-    ("given", "timeout", "idle", "header"),
-    [
-        ({}, 5, 5, 5),
-        ({"idle": 2, "header": 7}, 5, 2, 5),
-        ({"idle": None, "header": None}, 5, 5, 5),
-        ({"idle": 2, "header": 7}, None, 2, 7),
-    ],
-)
-def test_a_handlers_timeout_bounds_what_it_no_longer_waits_for(
-    base, wrap, given, timeout, idle, header
-):
-    handler = wrap(type("Handler", (base,), {"do_GET": plain, "timeout": timeout}))
-    server = StreamFactory(handler, reactor=Clock(), deadlines=Deadlines(**given))
-    deadlines = HTTPSettings(server).deadlines
-    assert (deadlines.idle, deadlines.header) == (idle, header)
