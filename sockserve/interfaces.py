@@ -96,13 +96,13 @@ class IRequestHandler(Interface):
     """
 
     def setup() -> Any:
-        """Prepare.  If it raises, neither L{handle} nor L{finish} runs.  (handler's thread)"""
+        """Prepare.  If it raises, neither L{handle} nor L{finish} runs. (handler's thread)"""
 
     def handle() -> Any:
-        """Serve the request.  (handler's thread)"""
+        """Serve the request. (handler's thread)"""
 
     def finish() -> Any:
-        """Clean up after L{handle}, whether or not that raised.  (handler's thread)"""
+        """Clean up after L{handle}, whether or not that raised. (handler's thread)"""
 
 
 class IHTTPRequestHandler(IRequestHandler):
@@ -114,13 +114,13 @@ class IHTTPRequestHandler(IRequestHandler):
     def may_block() -> bool:
         """
         Of the class: whether a request may have to be answered on a thread.  Asked once for each
-        server, first.  (any thread)
+        server, first. (any thread)
         """
 
     def blocks(head: Any) -> bool:
         """
         Of the class: whether the request with this head must be.  Asked about each, where any
-        may.  (reactor thread)
+        may. (reactor thread)
 
         @param head: a L{sockserve.http.h1.head.RequestHead}.
         """
@@ -140,33 +140,33 @@ class IRequestServer(Interface):
     RequestHandlerClass = Attribute("A callable of (request, client_address, server).")
 
     def verify_request(request: Any, client_address: Any) -> bool:
-        """Whether the request may be served.  (reactor thread)"""
+        """Whether the request may be served. (reactor thread)"""
 
     def process_request(request: Any, client_address: Any) -> None:
-        """Start serving the request; return at once.  (reactor thread)"""
+        """Start serving the request; return at once. (reactor thread)"""
 
     def finish_request(request: Any, client_address: Any) -> Any:
         """
         Make the handler and let it serve.
 
-        @return: what is to be awaited, in a coroutine server.  (handler's thread)
+        @return: what is to be awaited, in a coroutine server. (handler's thread)
         """
 
     def handle_error(request: Any, client_address: Any) -> None:
-        """Report what was raised; called inside the C{except} block.  (any thread)"""
+        """Report what was raised; called inside the C{except} block. (any thread)"""
 
     def outcome_of(request: Any, error: BaseException) -> Outcome:
-        """The outcome of a request whose handler has raised C{error}.  (handler's thread)"""
+        """The outcome of a request whose handler has raised C{error}. (handler's thread)"""
 
     def handle_timeout() -> None:
-        """No request has arrived for C{timeout} seconds.  (reactor thread)"""
+        """No request has arrived for C{timeout} seconds. (reactor thread)"""
 
     def shutdown_request(request: Any) -> None:
         """End the sending side of a request that was served or refused, then
-        L{close_request}.  (any thread)"""
+        L{close_request}. (any thread)"""
 
     def close_request(request: Any) -> None:
-        """Release the request.  Called last, once.  (any thread)"""
+        """Release the request.  Called last, once. (any thread)"""
 
 
 class IJob(Interface):
@@ -191,24 +191,24 @@ class IJob(Interface):
         """
         L{serve} has not returned in a moment (L{SLOW_JOB_SECONDS
         <sockserve.executors.threads.SLOW_JOB_SECONDS>}).  Told once, if at all, between
-        L{started} and L{ended}, by executors whose jobs may share a thread.  (reactor thread)
+        L{started} and L{ended}, by executors whose jobs may share a thread. (reactor thread)
         """
 
     def forked() -> None:
         """A child has its own copy of the request: the parent's can be closed.  Told after
-        L{started}, of executors that fork, in the parent.  (reactor thread)"""
+        L{started}, of executors that fork, in the parent. (reactor thread)"""
 
     def ended(outcome: Outcome) -> None:
         """
         L{serve} has returned, and its place is free.
 
         @param outcome: what it returned; L{Outcome.ERROR} when it raised, or its child was
-            killed.  (reactor thread)
+            killed. (reactor thread)
         """
 
     def failed(error: OSError) -> None:
         """L{serve} will not run, though L{started} was called: the system has no thread or
-        process for it.  (reactor thread)"""
+        process for it. (reactor thread)"""
 
 
 class IExecutor(Interface):
@@ -219,13 +219,13 @@ class IExecutor(Interface):
     waiting = Attribute("How many jobs wait for a place.")
 
     def run(job: IJob) -> None:
-        """Start the job, or queue it until there is a place.  (reactor thread)"""
+        """Start the job, or queue it until there is a place. (reactor thread)"""
 
     def withdraw(job: IJob) -> bool:
         """
         Take a job back that still waits.
 
-        @return: false when it has started, or was never run.  (reactor thread)
+        @return: false when it has started, or was never run. (reactor thread)
         """
 
     def kill(job: IJob) -> bool:
@@ -240,5 +240,5 @@ class IExecutor(Interface):
         """
         Let go of idle workers.
 
-        @return: a Deferred that fires when those that were idle are gone.  (reactor thread)
+        @return: a Deferred that fires when those that were idle are gone. (reactor thread)
         """

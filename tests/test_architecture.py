@@ -162,3 +162,9 @@ def test_all_is_what_is_public(room: str) -> None:
 def test_a_room_is_not_too_long(room: str) -> None:
     lines = len(ROOMS[room].read_text().splitlines())
     assert lines <= LONGEST_ROOM_LINES
+
+
+@every_room
+def test_only_the_test_kit_knows_the_test_kit(room: str) -> None:
+    if not room.startswith("sockserve.testing"):
+        assert [name for name in _known_to(room) if name.startswith("sockserve.testing")] == []

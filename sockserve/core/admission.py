@@ -2,7 +2,7 @@
 Admission: the caps and networks that say who may connect, and how many at once.
 
 This room owns the policy.  It must not know protocols, handlers or sockets; what listens keeps
-to it (L{sockserve.listeners.gate}).  (reactor thread)
+to it (L{sockserve.listeners.gate}). (reactor thread)
 """
 
 from __future__ import annotations

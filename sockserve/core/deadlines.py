@@ -3,7 +3,7 @@ Deadlines: the seconds each phase of a connection may last, and the one timer th
 them.
 
 This room owns the defaults and the arithmetic.  It must not know which protocol
-or handler a deadline is for, nor what is done on expiry.  (reactor thread)
+or handler a deadline is for, nor what is done on expiry. (reactor thread)
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def verify_and_process(server: IRequestServer, request: Any, client_address: Any
     in C{verify_request} ends C{serve_forever}; here it is handled like one in
     C{process_request}, for the other connections' sake.
 
-    @return: whether C{verify_request} let it pass.  (reactor thread)
+    @return: whether C{verify_request} let it pass. (reactor thread)
     """
     verified = False
     try:
@@ -88,7 +88,7 @@ def serve(
 
 
 async def serve_coroutine(server: IRequestServer, request: Any, client_address: Any) -> Outcome:
-    """L{serve} for coroutine handlers.  (reactor thread)"""
+    """L{serve} for coroutine handlers. (reactor thread)"""
     outcome = _OK
     try:
         served = server.finish_request(request, client_address)
@@ -109,7 +109,7 @@ async def serve_next_coroutine(
     Serve one of several requests of a connection, which stays open: L{serve_coroutine}
     without its end.
 
-    @return: what the handler raised, or None.  (reactor thread)
+    @return: what the handler raised, or None. (reactor thread)
     """
     try:
         served = server.finish_request(request, client_address)
@@ -122,7 +122,7 @@ async def serve_next_coroutine(
 
 
 def serve_next(server: IRequestServer, request: Any, client_address: Any) -> Exception | None:
-    """L{serve_next_coroutine} for blocking handlers.  (worker thread)"""
+    """L{serve_next_coroutine} for blocking handlers. (worker thread)"""
     try:
         server.finish_request(request, client_address)
     except Exception as error:
@@ -135,7 +135,7 @@ def run_handler(handler: Any) -> None:
     """
     Call the three methods of a handler that did not serve in its constructor.
 
-    @raise TypeError: one of them is C{async def}.  (handler's thread)
+    @raise TypeError: one of them is C{async def}. (handler's thread)
     """
     _refuse_coroutine(handler.setup())
     try:

@@ -2,7 +2,7 @@
 Tasks: one coroutine driven on the reactor, cheaply.
 
 This room owns the driving: resuming, cancelling, and telling when it has ended.  It
-must not know what the coroutine does or what a connection is.  (reactor thread)
+must not know what the coroutine does or what a connection is. (reactor thread)
 
 Why not C{twisted.internet.defer.ensureDeferred}: a coroutine that waits for the
 next line does so tens of thousands of times a second, and there each time makes, chains

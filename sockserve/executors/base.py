@@ -26,7 +26,7 @@ _handlers_log = logger(Topic.HANDLERS)
 
 class BoundedExecutor:
     """
-    A limited number of places, and jobs that wait for one.  (reactor thread)
+    A limited number of places, and jobs that wait for one. (reactor thread)
 
     @ivar limit: how many jobs run at once, at most.
     @ivar running: how many run now.
@@ -100,7 +100,7 @@ class BoundedExecutor:
 
 
 def call_excepthook() -> None:
-    """Report what nobody has caught, as a thread of the program's own does.  (any thread)"""
+    """Report what nobody has caught, as a thread of the program's own does. (any thread)"""
     kind, value, traceback = sys.exc_info()
     assert kind is not None
     threading.excepthook(
@@ -111,7 +111,7 @@ def call_excepthook() -> None:
 def serve_guarded(job: IJob) -> Outcome:
     """
     Serve a job, whatever it raises: its thread must outlive that, and a child leave by its own
-    door.  (worker thread)
+    door. (worker thread)
     """
     try:
         return job.serve()

@@ -39,7 +39,7 @@ class Call(Generic[_T]):
         self.result: Deferred[_T] = Deferred()
 
     def serve(self) -> Outcome:
-        """Call the function.  (worker thread)"""
+        """Call the function. (worker thread)"""
         try:
             self._outcome = self._function(*self._arguments)
         except BaseException:
@@ -47,18 +47,18 @@ class Call(Generic[_T]):
         return Outcome.OK
 
     def started(self) -> None:
-        """Ignored: no caller waits for the beginning.  (reactor thread)"""
+        """Ignored: no caller waits for the beginning. (reactor thread)"""
 
     def runs_long(self) -> None:
-        """Ignored: a caller waits for the result, however long that takes.  (reactor thread)"""
+        """Ignored: a caller waits for the result, however long that takes. (reactor thread)"""
 
     def forked(self) -> None:
-        """Never called: a child could not hand the result back.  (reactor thread)"""
+        """Never called: a child could not hand the result back. (reactor thread)"""
 
     def ended(self, outcome: Outcome) -> None:
-        """Hand over what the function returned or raised.  (reactor thread)"""
+        """Hand over what the function returned or raised. (reactor thread)"""
         self.result.callback(self._outcome)  # type: ignore[arg-type]  # a Failure is raised
 
     def failed(self, error: OSError) -> None:
-        """Tell that there is no thread to be had.  (reactor thread)"""
+        """Tell that there is no thread to be had. (reactor thread)"""
         self.result.errback(Failure(error))

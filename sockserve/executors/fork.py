@@ -33,7 +33,7 @@ class DescriptorOwner(Protocol):
     """A holder of descriptors that are the parent's alone: a server, with its connections."""
 
     def descriptors(self) -> Iterator[int]:
-        """All that are open now; a negative number is none.  (reactor thread)"""
+        """All that are open now; a negative number is none. (reactor thread)"""
 
 
 @implementer(IExecutor)
@@ -158,7 +158,7 @@ class _Child:
 
 def _be_the_child(job: IJob, owned: set[int]) -> None:
     """
-    Serve in a fresh child.  Does not return.  (worker thread)
+    Serve in a fresh child.  Does not return. (worker thread)
 
     @param owned: descriptors of the parent's to close.
     """

@@ -132,18 +132,18 @@ class ThreadExecutor(BoundedExecutor):
         return len(self._workers)
 
     def has_thread(self, thread: threading.Thread) -> bool:
-        """Whether C{thread} is one of its own.  (any thread)"""
+        """Whether C{thread} is one of its own. (any thread)"""
         return any(worker.thread is thread for worker in tuple(self._workers))
 
     def kill(self, job: IJob) -> bool:
-        """Answer that a thread cannot be killed.  (reactor thread)"""
+        """Answer that a thread cannot be killed. (reactor thread)"""
         return False
 
     def stop(self) -> Deferred[Any]:
         """
         Let go of threads, of those at work when they are done.
 
-        @return: a Deferred that fires when those that were idle are gone.  (reactor thread)
+        @return: a Deferred that fires when those that were idle are gone. (reactor thread)
         """
         self._retiring = bool(self.running)
         if not self.running:
@@ -163,7 +163,7 @@ class ThreadExecutor(BoundedExecutor):
     def join(self) -> None:
         """
         Wait until threads at work are done with what they are at; only when the reactor does
-        not run any more.  (any thread)
+        not run any more. (any thread)
         """
         workers = [each for each in self._workers if each.thread is not threading.current_thread()]
         for worker in workers:
@@ -177,14 +177,14 @@ class ThreadExecutor(BoundedExecutor):
         C{twisted.internet.threads.deferToThreadPool} does, without a thread woken for each
         call: three times as many small files a second.)
 
-        @return: a Deferred that fires with what it returns or raises.  (reactor thread)
+        @return: a Deferred that fires with what it returns or raises. (reactor thread)
         """
         job = Call(function, arguments)
         self.run(job)
         return job.result
 
     def collect(self) -> None:
-        """Take the jobs that workers are done with.  (reactor thread)"""
+        """Take the jobs that workers are done with. (reactor thread)"""
         self.told = False
         while self.done:
             job, outcome = self.done.popleft()
@@ -273,7 +273,7 @@ class ThreadExecutor(BoundedExecutor):
         """
         Take C{worker} out of the idle.
 
-        @return: false if the reactor has done so, and tells it what to do.  (any thread)
+        @return: false if the reactor has done so, and tells it what to do. (any thread)
         """
         try:
             self.idle.remove(worker)
@@ -309,7 +309,7 @@ class _Worker:
         self.thread = threading.Thread(target=self._work, daemon=True)
 
     def _work(self) -> None:
-        """Take jobs until there is nothing to do for too long.  (worker thread)"""
+        """Take jobs until there is nothing to do for too long. (worker thread)"""
         pool = self._pool
         tell = self._reactor.callFromThread
         while True:
@@ -335,7 +335,7 @@ class _Worker:
         """
         Be idle until woken.
 
-        @return: false to leave.  (worker thread)
+        @return: false to leave. (worker thread)
         """
         pool = self._pool
         pool.idle.append(self)

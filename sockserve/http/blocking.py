@@ -164,11 +164,12 @@ class BlockingCycle(BufferedRequest):
         if channel.protocol.is_finished:  # it was given up
             channel.factory.statistics.abandoned -= 1
             channel.account(response, outcome, self._began)
+            channel.cycle = None
             self._lease.close()
             return
         channel.parts &= ~Pending.HANDLER  # before the next request has one
         if direct:
-            channel.handler_sent(self.sent)
+            channel.handler_sent(self.sent - self.taken)
             response.close |= not self._lease.take_back() or self.switches
         elif output:
             channel.writer.write_at_turn_end(output, channel.settings.outbox)

@@ -95,6 +95,7 @@ class BufferedRequest:
         connection, and what follows on it.
     @ivar mode: who has the connection.  Written under a lock.
     @ivar sent: how many bytes the handler has sent.
+    @ivar taken: how many of these the reactor has taken to send.
     @ivar cut_off: why the connection has ended, if not by the client's own end.
     """
 
@@ -146,7 +147,7 @@ class BufferedRequest:
         self.response = BlockingResponse(head, _never_sent if stock else self._send)
         self._instead: BlockingResponse | None = None
         self.mode = _BUFFERED
-        self.sent = 0
+        self.sent = self.taken = 0
         self._output: list[bytes] = []
         self._output_size = 0
         self._lock = threading.Lock()
@@ -155,7 +156,7 @@ class BufferedRequest:
 
     def body_received(self, data: bytes) -> None:
         """
-        A piece of the body has come.  (reactor thread)
+        A piece of the body has come. (reactor thread)
 
         @raise RemoteProtocolError: it is too large, or cannot be kept.
         """
@@ -174,7 +175,7 @@ class BufferedRequest:
             raise RemoteProtocolError(413, f"the body is larger than {limit} bytes")
 
     def close_body(self) -> None:
-        """The body is complete: make the file that the handler reads.  (reactor thread)"""
+        """The body is complete: make the file that the handler reads. (reactor thread)"""
         spool = self._spool
         assert spool is not None
         if self._is_stock and self.head.length is None:
@@ -182,7 +183,7 @@ class BufferedRequest:
         self.rfile = spool.open_for_stock(self._raw) if self._is_stock else spool.open()
 
     def body_seconds(self, now: float) -> float | None:
-        """How long from C{now} the body may go on without another byte.  (reactor thread)"""
+        """How long from C{now} the body may go on without another byte. (reactor thread)"""
         deadlines = self._channel.deadlines
         idle = deadlines.idle
         if idle is not None:
@@ -196,7 +197,7 @@ class BufferedRequest:
         return hasattr(self, "request")
 
     def lend(self, request: RequestSocket) -> None:
-        """The handler's socket is this.  (reactor thread)"""
+        """The handler's socket is this. (reactor thread)"""
         self.request = request
         request.buffered = self
 
@@ -207,6 +208,7 @@ class BufferedRequest:
             output, self._output = self._output, []
             self._output_size = 0
         data = b"".join(output)
+        self.taken += len(data)
         if data and self._is_stock:
             self._observe(data)
         return data
@@ -214,7 +216,7 @@ class BufferedRequest:
     def answer_instead(self, status: int) -> bytes:
         """
         What a client gets whose handler was too slow, and which is what counts as the request's
-        response then.  (reactor thread)
+        response then. (reactor thread)
 
         @return: all of it.
         """
@@ -226,7 +228,7 @@ class BufferedRequest:
         return bytes(page)
 
     def close(self) -> None:
-        """Nobody will read it any more, nor answer it.  (reactor thread)"""
+        """Nobody will read it any more, nor answer it. (reactor thread)"""
         self.response.detach()  # a cycle, otherwise
         if self.is_lent:
             self.request.buffered = None
@@ -238,11 +240,11 @@ class BufferedRequest:
     # Where the handler runs
 
     def hand_over(self, granted: Callable[[], object]) -> None:
-        """Give the handler the connection; C{granted} is called in any case.  (reactor thread)"""
+        """Give the handler the connection; C{granted} is called in any case. (reactor thread)"""
         raise NotImplementedError
 
     def client_is_gone(self) -> bool:
-        """Whether the client has broken the connection.  (handler's thread)"""
+        """Whether the client has broken the connection. (handler's thread)"""
         if self.mode is OutputMode.DIRECT:
             return is_broken(self.request)
         return self.mode is OutputMode.CLOSED or self._channel.writer.is_broken()
@@ -291,7 +293,7 @@ class BufferedRequest:
         return DeadlineExpired(Phase.BODY)
 
     def serve(self) -> Outcome:
-        """Have the handler answer the request.  (worker thread)"""
+        """Have the handler answer the request. (worker thread)"""
         factory, request = self._channel.factory, self.request
         _served.request = self
         try:
@@ -320,7 +322,7 @@ class BufferedRequest:
 
     def _finish(self, failed: bool) -> None:
         """
-        Send what is left to send.  (worker thread)
+        Send what is left to send. (worker thread)
 
         @param failed: whether the handler raised.
         """
@@ -344,7 +346,7 @@ class BufferedRequest:
 
     def buffer(self, data: ReadableBuffer) -> bool:
         """
-        Hold C{data} back for the reactor to send.  (handler's thread)
+        Hold C{data} back for the reactor to send. (handler's thread)
 
         @return: whether it is held; if not, the caller sends it itself.
         @raise BrokenPipeError: the connection has ended.
@@ -374,7 +376,7 @@ class BufferedRequest:
 
     def acquire_connection(self) -> None:
         """
-        Have the connection itself.  (handler's thread)
+        Have the connection itself. (handler's thread)
 
         @raise BrokenPipeError: it has ended.
         """
@@ -391,5 +393,5 @@ class BufferedRequest:
             raise BrokenPipeError("the connection has ended")
 
     def _send(self, data: bytes) -> None:
-        """Send a piece of the response.  (handler's thread)"""
+        """Send a piece of the response. (handler's thread)"""
         self.request.sendall(data)

@@ -5,7 +5,7 @@ next is looked at.
 This room owns what a connection does between accept and end when HTTP/1 is spoken on it: which
 deadline runs between requests, when a request is looked at, and what comes after a response.  It
 must not know how a connection came about, or how a request is answered
-(L{sockserve.http.cycle}).  (reactor thread)
+(L{sockserve.http.cycle}). (reactor thread)
 """
 
 from __future__ import annotations
@@ -96,14 +96,7 @@ def _ignore(data: bytes) -> None:
 
 
 class HTTPChannel(TransportChannel):
-    """
-    One HTTP/1 connection.
-
-    @ivar parser: makes requests of what arrives.
-    @ivar addresses: the client's and the server's, as a socket gives them.
-    @ivar cycle: what has the request under way answered; None where there is none.
-    @ivar is_draining: whether the service stops.
-    """
+    """One HTTP/1 connection.  Its attributes are those of L{CycleOwner}."""
 
     has_requests = True
 
@@ -167,6 +160,9 @@ class HTTPChannel(TransportChannel):
 
     @override
     def connection_lost(self, reason: Failure) -> None:
+        # First of all: the descriptor's number is about to be another's.
+        if self.lease is not None:
+            self.lease.descriptor_lost()
         if self.cycle is not None and self.cycle.connection_lost(reason):
             self.cycle = None
             self._state = _READING

@@ -2,7 +2,7 @@
 The handler's socket: the connection as a blocking HTTP handler has it.
 
 This room owns a socket whose output is held back until the handler must have the connection
-itself.  It must not know who has that meanwhile.  (handler's thread, but where a method says
+itself.  It must not know who has that meanwhile. (handler's thread, but where a method says
 otherwise)
 """
 
@@ -204,11 +204,11 @@ class RequestSocket(PumpedSocket):
         return bool(self._closed)  # type: ignore[attr-defined]
 
     def become_blocking(self) -> None:
-        """Be in truth what L{gettimeout} says: it is the handler's now.  (reactor thread)"""
+        """Be in truth what L{gettimeout} says: it is the handler's now. (reactor thread)"""
         super().settimeout(self._timeout)
 
     def become_nonblocking(self) -> None:
-        """Never block: it is the reactor's again.  (reactor thread)"""
+        """Never block: it is the reactor's again. (reactor thread)"""
         super().setblocking(False)
 
     @override

@@ -3,7 +3,7 @@ HTTP request handlers: the base class of users' handlers for HTTP.
 
 This room owns the interface of C{http.server.BaseHTTPRequestHandler}: the attributes that
 describe the request, and the methods that make the response.  It must not know connections,
-or whether the reactor or a thread runs it.  (handler's thread)
+or whether the reactor or a thread runs it. (handler's thread)
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ The lease of an HTTP connection: how a blocking handler gets it, and gives it ba
 
 This room owns the handler's socket and the two ways in which the connection itself changes hands:
 it is lent (L{LentLease}) or pumped (L{PumpedLease}).  It must not know requests, or why a handler
-needs the connection.  (reactor thread)
+needs the connection. (reactor thread)
 """
 
 from __future__ import annotations
@@ -106,9 +106,11 @@ class ConnectionLease:
         """
         raise NotImplementedError
 
+    def descriptor_lost(self) -> None:
+        """The transport's descriptor is closed."""
+
     def connection_lost(self) -> None:
-        """The transport is gone."""
-        raise NotImplementedError
+        """The transport is gone, and the request under way knows why."""
 
     def abandon(self) -> None:
         """The handler, which has the connection, keeps it for good."""
@@ -192,8 +194,7 @@ class LentLease(ConnectionLease):
         self._identity.shutdown(socket.SHUT_RDWR, reset=reset)
 
     @override
-    def connection_lost(self) -> None:
-        # The number is about to be another's.
+    def descriptor_lost(self) -> None:
         request, self._socket = self._socket, None
         if request is not None:
             socket.socket.detach(request)

@@ -3,7 +3,7 @@ Requests: what a coroutine handler sees of its HTTP connection and its request's
 
 This room owns C{self.request} (L{RequestConnection}) and the body's stream (L{BodyReader})
 with the deadline that guards it.  It must not know handlers, servers or where requests
-come from.  (reactor thread)
+come from. (reactor thread)
 """
 
 from __future__ import annotations

@@ -364,7 +364,7 @@ class BlockingResponse(Response):
             self._emit(data)
 
     def detach(self) -> None:
-        """Let go of where it is sent: its request is over.  (reactor thread)"""
+        """Let go of where it is sent: its request is over. (reactor thread)"""
         self._send = _nowhere
 
     @override

@@ -62,7 +62,7 @@ class SocketIdentity:
     C{ssl.wrap_socket}).
 
     The descriptor's inode makes it safe: a number that was closed may belong to a stranger by
-    now.  (any thread)
+    now. (any thread)
     """
 
     __slots__ = ("_descriptor", "_inode")
@@ -170,7 +170,7 @@ def tcp_traffic(sock: socket.socket | None) -> TransferCounts | None:
     Ask the kernel about a lent connection.
 
     @return: None where it does not say: UNIX sockets, other systems than Linux, a closed or
-        detached socket, or one that was let go.  (any thread)
+        detached socket, or one that was let go. (any thread)
     """
     if sys.platform != "linux" or sock is None:
         return None
@@ -202,7 +202,7 @@ def tcp_traffic(sock: socket.socket | None) -> TransferCounts | None:
 def is_broken(sock: socket.socket) -> bool:
     """
     Whether a connection is of no more use; one whose peer has only ended its own side is.
-    Never blocks, takes no bytes.  (any thread)
+    Never blocks, takes no bytes. (any thread)
     """
     try:
         poll = select.poll()
@@ -215,7 +215,7 @@ def is_broken(sock: socket.socket) -> bool:
 def peer_is_gone(request: object) -> bool:
     """
     Whether the peer has ended or broken a handler's connection, so that an error of
-    that handler's is the peer's doing.  Never blocks, takes no bytes.  (any thread)
+    that handler's is the peer's doing.  Never blocks, takes no bytes. (any thread)
 
     @param request: where this side may know more than the socket does, it has a method
         C{client_is_gone}.

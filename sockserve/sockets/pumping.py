@@ -33,7 +33,7 @@ class PumpedSocket(socket.socket):
     """
     The handler's end of a pump.  A real socket in all respects, but it answers for
     the connection it stands for: both addresses are that connection's, and TCP's own
-    options are set and read there.  (handler's thread)
+    options are set and read there. (handler's thread)
     """
 
     __slots__ = ("_addresses", "_certificate", "_outer")
@@ -76,7 +76,7 @@ class PumpedSocket(socket.socket):
         return super().getsockopt(level, optname, *buflen)
 
     def forked(self) -> None:
-        """A child has this copy: the connection itself is the parent's.  (handler's thread)"""
+        """A child has this copy: the connection itself is the parent's. (handler's thread)"""
         self._outer = None
 
     def getpeercert(self, binary_form: bool = True) -> bytes | None:
@@ -95,7 +95,7 @@ def impersonate(request: PumpedSocket, transport: Any, addresses: tuple[Any, Any
     """
     Let a socket answer for a transport.
 
-    @param addresses: (peer, own) of the connection, as a socket gives them.  (reactor thread)
+    @param addresses: (peer, own) of the connection, as a socket gives them. (reactor thread)
     """
     request._addresses = addresses
     request._outer = _socket_below(transport)

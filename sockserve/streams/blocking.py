@@ -3,7 +3,7 @@ The channels of blocking handlers: stream connections served on a thread or in a
 
 This room owns the two ways such a handler holds its connection while the reactor keeps
 the deadlines: L{LentSocketChannel} and L{PumpedSocketChannel}.  It must not know how a connection
-came about.  (reactor thread, but where a method says otherwise)
+came about. (reactor thread, but where a method says otherwise)
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class SocketChannel(Channel):
         concurrency = self.factory.concurrency
         assert concurrency is not None
         self._concurrency: IExecutor = concurrency
-        #: The process of the server, which a child is not.
+        #: The process that has the connection: the server's, which a child is not.
         self._process = os.getpid()
         #: Whether the service stops.
         self._draining = False
@@ -59,7 +59,7 @@ class SocketChannel(Channel):
         self._concurrency.run(self)
 
     def started(self) -> None:
-        """There is a place for the handler.  (reactor thread)"""
+        """There is a place for the handler. (reactor thread)"""
         self._handler_began()
         self.protocol.record.phases["queue"] = self.timer.seconds() - self._queued_at
 
@@ -67,14 +67,14 @@ class SocketChannel(Channel):
         """Expected: a handler keeps its thread as long as its connection."""
 
     def serve(self) -> Outcome:
-        """Serve the connection, on a thread or in a child.  (worker thread)"""
+        """Serve the connection, on a thread or in a child. (worker thread)"""
         if os.getpid() != self._process:
             self.serve_in_child()
         return serve(self.factory, self.request, self.protocol.client_address, self.record_traffic)
 
     def record_traffic(self) -> None:
         """Note what only the connection itself can tell of the traffic: the handler has
-        finished.  (any thread)"""
+        finished. (any thread)"""
 
     @property
     def descriptors(self) -> tuple[int]:
@@ -82,19 +82,20 @@ class SocketChannel(Channel):
         return (self.request.fileno(),)
 
     def serve_in_child(self) -> None:
-        """Adapt to being a child's own copy.  (worker thread)"""
+        """Adapt to being a child's own copy. (worker thread)"""
 
     def forked(self) -> None:
-        """A child has a copy of the connection; the parent's goes.  (reactor thread)"""
+        """A child has a copy of the connection; the parent's goes. (reactor thread)"""
+        self._process = 0  # the child's; what it moves is not known here
         self.factory.close_request(self.request)
 
     def ended(self, outcome: Outcome) -> None:
-        """The handler has finished.  (reactor thread)"""
+        """The handler has finished. (reactor thread)"""
         self._handler_finished(outcome)
         self._part_ended(Pending.HANDLER)
 
     def failed(self, error: OSError) -> None:
-        """There is no thread or process to be had.  (reactor thread)"""
+        """There is no thread or process to be had. (reactor thread)"""
         self._handler_finished(Outcome.ERROR)
         self.parts &= ~Pending.HANDLER
         try:
@@ -196,9 +197,10 @@ class LentSocketChannel(SocketChannel):
 
     @override
     def request_closing(self) -> None:
-        if not self.parts & Pending.HANDLER:
-            # Refused, withdrawn, or served by means of an override's own.
+        if self._process == os.getpid() and self.protocol.record.received is None:
+            # Closed by the handler itself, refused, withdrawn, or served by an override's means.
             self.record_traffic()
+        if not self.parts & Pending.HANDLER:
             self.factory.reactor.callFromThread(self._part_ended, Pending.CONNECTION)
 
     @override
@@ -220,7 +222,7 @@ class LentSocketChannel(SocketChannel):
         return True
 
     def _seconds_left(self, phase: Phase) -> float | None:
-        """How long until C{idle} or C{write} could pass; None for never.  (any thread)"""
+        """How long until C{idle} or C{write} could pass; None for never. (any thread)"""
         counts = tcp_traffic(self.request)
         limit = self.deadlines.idle if phase is Phase.IDLE else self.deadlines.write
         if counts is None or limit is None:

@@ -3,7 +3,7 @@ Channels: what serves one stream connection while it is served.
 
 This room owns what all channels have in common (L{Channel}), and how a connection ends that the
 reactor itself reads and writes (L{TransportChannel}).  It must not know how a connection came
-about, or what its handler speaks.  (reactor thread, but where a method says otherwise)
+about, or what its handler speaks. (reactor thread, but where a method says otherwise)
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class Channel:
         return True
 
     def is_broken(self) -> bool:
-        """Whether writing has shown that the client is gone.  (any thread)"""
+        """Whether writing has shown that the client is gone. (any thread)"""
         return False
 
     def deadline_passed(self, phase: Phase) -> None:
@@ -156,7 +156,7 @@ class Channel:
         raise NotImplementedError
 
     def request_closing(self) -> None:
-        """The server is about to close the request.  (any thread)"""
+        """The server is about to close the request. (any thread)"""
 
     def owned_descriptors(self) -> Iterator[int]:
         """The descriptors open for the connection in this process; -1 for one that is not."""

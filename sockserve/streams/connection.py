@@ -2,7 +2,7 @@
 Connections: C{self.request} of a coroutine handler.
 
 This room owns the part of a socket's interface that makes sense without blocking.  It
-must not know handlers, servers or how a connection came about.  (reactor thread)
+must not know handlers, servers or how a connection came about. (reactor thread)
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 The channel of a coroutine handler: one stream connection that the reactor reads and writes.
 
 This room owns what a coroutine on the reactor does when data, an end of file, a deadline or
-the end of the service comes.  It must not know how a connection came about.  (reactor thread)
+the end of the service comes.  It must not know how a connection came about. (reactor thread)
 """
 
 from __future__ import annotations

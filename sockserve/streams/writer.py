@@ -2,7 +2,7 @@
 Writing: the C{wfile} of a coroutine handler.
 
 This room owns the output queue, its watermarks, and when bytes leave.  It must not know
-handlers, servers or how a connection came about.  (reactor thread)
+handlers, servers or how a connection came about. (reactor thread)
 """
 
 from __future__ import annotations

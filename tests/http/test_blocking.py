@@ -950,6 +950,34 @@ def test_bytes_are_counted_whoever_has_sent_them(
     assert [record.sent for record in client.server.records] == [6, 6]  # bodies
 
 
+@both
+def test_bytes_that_were_held_and_then_others_are_each_counted_once(
+    connect: Connect, plain: bool
+) -> None:
+    """100 held, and what is too much to hold: the reactor sends the first, the handler the rest."""
+
+    class Much(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "70100")
+            self.end_headers()
+            self.wfile.write(b"x" * 100)
+            self.wfile.write(b"y" * 70_000)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Not here."""
+
+    client = connected(connect, Much, plain=plain)
+    client.send(GET)
+    client.executor.step()
+    said = client.said
+    assert said.endswith(b"x" * 100 + b"y" * 70_000)
+    client.lose()
+    assert client.server.statistics.sent == len(said)
+
+
 # The service stops
 
 

@@ -100,6 +100,7 @@ class Lessor:
 
     def connectionLost(self, reason: Failure) -> None:
         self.parts &= ~Pending.CONNECTION
+        self.lease.descriptor_lost()
         self.lease.connection_lost()
         self.writer.discard(BrokenPipeError())
 

@@ -9,9 +9,10 @@ import pytest
 from twisted.internet.task import Clock
 
 from sockserve import Deadlines
+from sockserve.core.handler_kinds import HandlerKind
 from sockserve.executors.fork import ForkExecutor
 from sockserve.http import HTTPRequestHandler
-from sockserve.http.h1.head import parse_head
+from sockserve.http.h1.head import HeaderSection, RequestHead, parse_head
 from sockserve.http.settings import HTTPSettings
 from sockserve.listeners.stream_factory import StreamFactory
 from tests.transports import SteppedReactor
@@ -35,7 +36,7 @@ def settings(handler: Any, **options: Any) -> HTTPSettings:
 
 def blocks(asked: HTTPSettings, method: str) -> bool:
     head = f"{method} / HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-    return asked.blocks(parse_head(head, lenient=False))
+    return asked.kind_of(parse_head(head, lenient=False)) is HandlerKind.HTTP_BLOCKING
 
 
 each_base = pytest.mark.parametrize("base", [BaseHTTPRequestHandler, HTTPRequestHandler])
@@ -86,7 +87,7 @@ def test_it_bounds_nothing_else_and_no_other_server() -> None:
 @each_wrap
 def test_each_method_says_where_it_runs(wrap: Callable[[type], Any]) -> None:
     asked = settings(wrap(handler(HTTPRequestHandler, do_GET=coroutine, do_POST=plain)))
-    assert asked.may_block
+    assert asked.kind is HandlerKind.HTTP_MIXED
     assert not blocks(asked, "GET")
     assert blocks(asked, "POST")
 
@@ -120,41 +121,31 @@ def test_one_whose_making_fails_without_a_request_runs_on_a_thread() -> None:
     assert blocks(settings(made), "PURGE")
 
 
-def test_the_class_is_asked_once_for_the_methods_it_has() -> None:
-    asked_for = []
+def test_a_handler_may_choose_by_more_than_the_method() -> None:
+    """As a router does."""
 
-    class Counting(HTTPRequestHandler):
+    class Router(HTTPRequestHandler):
         do_GET = plain
-        do_POST = coroutine
 
         @classmethod
-        def blocks(cls, command: str) -> bool:
-            asked_for.append(command)
-            return super().blocks(command)
+        def blocks(cls, head: RequestHead) -> bool:
+            return head.target.startswith("/slow")
 
-    asked = settings(Counting)
-    asked_for.clear()
-    assert (blocks(asked, "GET"), blocks(asked, "POST")) == (True, False)
-    assert asked_for == []
-    blocks(asked, "PURGE")
-    assert asked_for == ["PURGE"]
+    asked = settings(Router)
+    heads = [RequestHead("GET", path, (1, 1), b"", HeaderSection()) for path in ("/", "/slow/1")]
+    kinds = [asked.kind_of(head) for head in heads]
+    assert kinds == [HandlerKind.HTTP_COROUTINE, HandlerKind.HTTP_BLOCKING]
 
 
-def test_coroutines_alone_never_block() -> None:
-    assert not settings(handler(HTTPRequestHandler, do_GET=coroutine)).may_block
+def test_coroutines_alone_are_not_asked_about_each_request() -> None:
+    made = handler(HTTPRequestHandler, do_GET=coroutine)
+    assert settings(made).kind is HandlerKind.HTTP_COROUTINE
 
 
 @each_wrap
-@pytest.mark.parametrize("method", ["GET", "POST", "PURGE"])
-def test_all_of_a_stock_handler_blocks(wrap: Callable[[type], Any], method: str) -> None:
+def test_stock_handlers_are_not_asked_about_each_request(wrap: Callable[[type], Any]) -> None:
     asked = settings(wrap(handler(BaseHTTPRequestHandler, do_GET=plain)))
-    assert asked.is_stock
-    assert asked.may_block
-    assert blocks(asked, method)
-
-
-def test_handlers_of_ours_are_not_stock() -> None:
-    assert not settings(handler(HTTPRequestHandler, do_GET=plain)).is_stock
+    assert asked.kind is HandlerKind.HTTP_STOCK
 
 
 def test_blocking_methods_fork_where_they_are_asked_to() -> None:

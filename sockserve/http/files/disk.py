@@ -4,7 +4,7 @@ The disk: files and folders beneath one folder, the root, and no others.
 This room owns the way from the root down to a file, which no link can lead out of it, and the
 reading of that file piece by piece.  It must not know requests.
 
-Everything here may wait for the disk.  (worker thread, but where a method says otherwise)
+Everything here may wait for the disk. (worker thread, but where a method says otherwise)
 """
 
 from __future__ import annotations
