@@ -197,12 +197,12 @@ class BufferedRequest:
         return hasattr(self, "request")
 
     def lend(self, request: RequestSocket) -> None:
-        """The handler's socket is this. (reactor thread)"""
+        """Give the handler its socket. (reactor thread)"""
         self.request = request
         request.buffered = self
 
     def take_output(self, mode: OutputMode) -> bytes:
-        """What has been buffered for the reactor to send; C{mode} applies from now on."""
+        """Take what is held back for the reactor to send; C{mode} applies from now on."""
         with self._lock:
             self.mode = mode
             output, self._output = self._output, []
@@ -228,7 +228,7 @@ class BufferedRequest:
         return bytes(page)
 
     def close(self) -> None:
-        """Nobody will read it any more, nor answer it. (reactor thread)"""
+        """Let go of body and socket: nobody reads or answers any more. (reactor thread)"""
         self.response.detach()  # a cycle, otherwise
         if self.is_lent:
             self.request.buffered = None

@@ -284,7 +284,7 @@ class HTTPChannel(TransportChannel):
             self.shut_down()
 
     def read_body(self) -> None:
-        """Bytes have come while a request is being answered, or after it."""
+        """Take what has come of a body: of the request under way, or of one that is answered."""
         if self._state is ChannelState.DISCARDING:
             self._discard()
             if self._state is _READING:
@@ -309,7 +309,7 @@ class HTTPChannel(TransportChannel):
             self.pause()
 
     def switch(self, receive: Callable[[bytes], object]) -> None:
-        """What arrives from now on is no HTTP, and goes to C{receive}."""
+        """Give C{receive} what arrives from now on, which is no HTTP."""
 
         def feed(data: bytes) -> None:
             self._received += len(data)
@@ -434,7 +434,7 @@ class HTTPChannel(TransportChannel):
                     self.abort()
 
     def give_up_transport(self) -> None:
-        """The descriptor is another's business now: let go of the transport, and our cycle."""
+        """Let go of the transport, and of its cycle with us: the descriptor is another's now."""
         self.transport.socket.detach()
         self.transport = self.protocol.transport = None
         self.protocol.record.received = self._received

@@ -31,7 +31,7 @@ __all__ = ["CycleOwner", "RequestCycle"]
 
 class CycleOwner(Protocol):
     """
-    What a cycle needs of the connection its request came on.
+    The connection that a request came on, as its cycle knows it.
 
     @ivar protocol: the connection itself, from accept to its end.
     @ivar parser: where the request comes from.
@@ -76,7 +76,7 @@ class CycleOwner(Protocol):
         """Undo L{pause}."""
 
     def switch(self, receive: Callable[[bytes], object]) -> None:
-        """What arrives from now on is no HTTP, and goes to C{receive}."""
+        """Give C{receive} what arrives from now on, which is no HTTP."""
 
     def refuse(self, error: RemoteProtocolError, head: RequestHead | None, began: float) -> None:
         """Answer with an error instead of the cycle, and end the connection."""
@@ -114,7 +114,7 @@ class RequestCycle(Protocol):
 
     @property
     def response(self) -> Response:
-        """What answers the request."""
+        """The response to the request."""
 
     @property
     def wants_body(self) -> bool:

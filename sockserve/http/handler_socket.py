@@ -75,7 +75,7 @@ class HandlerRequest(Protocol):
 
 class ConnectionBody(socket.SocketIO):
     """
-    What follows a request's head on its connection.
+    The bytes that follow a request's head on its connection.
 
     @param received: how many bytes of it have come already.
     @param patience: how long the next may be waited for: given how many have come, and how

@@ -26,7 +26,7 @@ __all__ = ["ConnectionLease", "LentLease", "Lessor", "PumpedLease", "make_lease"
 
 
 class Lessor(Protocol):
-    """What a lease needs of the channel whose connection it is."""
+    """The channel whose connection is leased."""
 
     factory: Any
     transport: Any
@@ -42,7 +42,7 @@ class Lessor(Protocol):
         """Read what the client sends."""
 
     def give_up_transport(self) -> None:
-        """The descriptor is another's business now: let go of it."""
+        """Let go of the descriptor, which is another's business now."""
 
 
 def make_lease(channel: Lessor) -> ConnectionLease:
@@ -51,7 +51,7 @@ def make_lease(channel: Lessor) -> ConnectionLease:
 
 
 class ConnectionLease:
-    """One connection, for the requests that are answered on threads or in children."""
+    """One connection, as the requests have it that are answered on threads or in children."""
 
     def __init__(self, channel: Lessor) -> None:
         self._channel = channel

@@ -75,7 +75,7 @@ class BodyReader(StreamReader):
 
 
 class Answering(Protocol):
-    """What a connection needs of the cycle under way."""
+    """The cycle under way, as its connection knows it."""
 
     def open_body(self) -> StreamReader:
         """The stream of the request's body, made when somebody asks for it."""

@@ -1,5 +1,5 @@
 """
-HTTP settings: what all HTTP connections of one server share.
+HTTP settings: the decisions that all HTTP connections of one server share.
 
 This room owns what is decided once for each server: its deadlines, the kind of its handler, and
 the box in which answers are put together.  It must not know connections.
@@ -19,7 +19,7 @@ __all__ = ["HTTPSettings"]
 
 class HTTPSettings:
     """
-    What is decided once for a server.
+    The decisions that hold for all HTTP connections of a server.
 
     @ivar kind: the kind of its handler.
     @ivar deadlines: the server's, with the handler's own C{timeout}.
@@ -36,7 +36,7 @@ class HTTPSettings:
         self.forks = isinstance(server.concurrency, ForkExecutor)
 
     def kind_of(self, head: RequestHead) -> HandlerKind:
-        """What a request is served as, of a handler that is asked about each. (reactor thread)"""
+        """The kind that one request is served as, of a handler asked about each. (reactor thread)"""
         return (
             HandlerKind.HTTP_BLOCKING if self._handler.blocks(head) else HandlerKind.HTTP_COROUTINE
         )

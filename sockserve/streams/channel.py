@@ -103,7 +103,7 @@ class Channel:
 
     @classmethod
     def maker(cls, server: Any) -> MakeChannel:
-        """What makes the channels of a server; what can be decided once for it is decided here."""
+        """Decide what can be decided once for a server, and give what makes its channels."""
         raise NotImplementedError
 
     def __init__(self, protocol: ChannelOwner) -> None:
