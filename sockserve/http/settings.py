@@ -36,7 +36,7 @@ class HTTPSettings:
         self.forks = isinstance(server.concurrency, ForkExecutor)
 
     def kind_of(self, head: RequestHead) -> HandlerKind:
-        """The kind that one request is served as, of a handler asked about each. (reactor thread)"""
+        """The kind one request is served as, of a handler asked about each. (reactor thread)"""
         return (
             HandlerKind.HTTP_BLOCKING if self._handler.blocks(head) else HandlerKind.HTTP_COROUTINE
         )
