@@ -203,13 +203,63 @@ def test_a_body_is_too_large_by_its_bytes(connect: Connect, plain: bool) -> None
 
 
 @pytest.mark.parametrize(
-    "request_", [POST % 10 + b"x" * 10, CHUNKED + b"a\r\nxxxxxxxxxx\r\n0\r\n\r\n"]
+    ("handler", "request_"),
+    [
+        (Echo, POST % 10 + b"x" * 10),
+        (Echo, CHUNKED + b"a\r\nxxxxxxxxxx\r\n0\r\n\r\n"),
+        (StockEcho, POST % 10 + b"x" * 10),  # its head is kept besides
+    ],
 )
-def test_a_body_that_just_fits_is_served(connect: Connect, request_: bytes) -> None:
-    client = connected(connect, Echo, max_body_bytes=10)
+def test_a_body_that_just_fits_is_served(connect: Connect, handler: Any, request_: bytes) -> None:
+    client = connected(connect, handler, max_body_bytes=10)
     client.send(request_)
     client.executor.step()
     assert client.body == b"<xxxxxxxxxx>"
+
+
+# A body that is kept on the disk: more than 512 KiB
+
+
+@both
+@each_kind
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_large_body_leaves_no_file_behind(
+    connect: Connect, handler: Any, plain: bool, lost: bool
+) -> None:
+    class Counts(handler):  # type: ignore[misc, valid-type]
+        def do_POST(self) -> None:
+            answer(self, b"%d" % len(self.rfile.read(600_000)))
+
+    client = connected(connect, Counts, plain=plain)
+    client.send(POST % 600_000)
+    for _ in range(11):
+        client.send(b"x" * 50_000)
+    if lost:
+        client.lose()
+        assert client.is_finished
+    else:
+        client.send(b"x" * 50_000)
+        client.executor.step()
+        assert client.body == b"600000"
+
+
+@each_kind
+def test_a_body_that_there_is_no_room_for_is_refused(connect: Connect, handler: Any) -> None:
+    resource = pytest.importorskip("resource")
+    client = connected(connect, handler, plain=False)
+    client.send(POST % 600_000 + b"x" * 500_000)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(2)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        with capturedLogs() as logged:
+            client.send(b"x" * 50_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert client.status() == (503, "close")
+    assert any("a request's body cannot be kept" in formatEvent(event) for event in logged)
+    assert client.executor.jobs == []
 
 
 def test_a_body_behind_a_request_in_service_is_read_when_it_is_its_turn(connect: Connect) -> None:
@@ -689,6 +739,27 @@ def test_a_stock_handler_that_raises_is_not_answered_for(connect: Connect, plain
     assert client.said == b""
     assert client.ended
     assert client.server.statistics.errors == 1
+
+
+@both
+@each_kind
+def test_a_handler_that_leaves_by_exit_leaves_its_connection(
+    connect: Connect, handler: Any, plain: bool
+) -> None:
+    """As a thread, which may end itself silently."""
+
+    class Exits(handler):  # type: ignore[misc, valid-type]
+        def do_GET(self) -> None:
+            answer(self)
+            raise SystemExit
+
+    client = connected(connect, Exits, plain=plain)
+    client.send(GET + GET)
+    client.executor.step()
+    assert client.body == b"answer"
+    assert client.ended
+    assert client.executor.jobs == []
+    assert client.server.statistics.errors == 0
 
 
 def test_a_handler_without_an_answer_is_answered_for(connect: Connect) -> None:
