@@ -3,6 +3,7 @@
 import errno
 import gc
 import os
+import socket
 import weakref
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 from twisted.logger import capturedLogs, formatEvent
 
+from sockserve.executors.fork import ForkExecutor
 from sockserve.http import HTTPRequestHandler
 from tests.http.connections import CHUNKED, GET, POST, Connection
 from tests.streams.owner import SteppedExecutor
+from tests.transports import SteppedReactor
 
 Connect = Callable[..., Connection]
 
@@ -166,6 +169,23 @@ def test_a_client_that_asks_is_told_to_go_on_once(
     assert not client.ended
 
 
+def test_a_request_waits_until_the_answers_before_it_are_on_their_way(connect: Connect) -> None:
+    """Else what its handler sends by the socket would overtake them."""
+
+    class Mixed(Echo):
+        async def do_GET(self) -> None:  # type: ignore[override]
+            answer(self, b"x" * 50_000)
+
+    client = connected(connect, Mixed, plain=False)
+    client.transport.producer.pauseProducing()  # the client takes nothing
+    client.send(GET + POST % 5 + b"hello")
+    assert client.executor.jobs == []
+    client.transport.producer.resumeProducing()
+    client.executor.step()
+    assert client.said.endswith(b"<hello>")
+    assert client.said.index(b"x" * 50_000) < client.said.index(b"<hello>")
+
+
 # A body that is too large
 
 
@@ -226,7 +246,7 @@ def test_a_body_that_just_fits_is_served(connect: Connect, handler: Any, request
 def test_a_large_body_leaves_no_file_behind(
     connect: Connect, handler: Any, plain: bool, lost: bool
 ) -> None:
-    class Counts(handler):  # type: ignore[misc, valid-type]
+    class Counts(handler):  # type: ignore[misc]
         def do_POST(self) -> None:
             answer(self, b"%d" % len(self.rfile.read(600_000)))
 
@@ -453,7 +473,7 @@ def test_an_answer_leaves_in_one_piece_when_the_handler_has_finished(
 ) -> None:
     seen = []
 
-    class Flushes(handler):  # type: ignore[misc, valid-type]
+    class Flushes(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             super().do_GET()
             self.wfile.flush()
@@ -501,7 +521,7 @@ def test_what_is_too_much_to_hold_is_sent_by_the_handler(
     """64 KiB are held; of 100,000 bytes in one piece none are."""
     seen = []
 
-    class Large(handler):  # type: ignore[misc, valid-type]
+    class Large(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             answer(self, b"x" * 100_000)
             seen.append(len(self.server.connection.body))
@@ -520,7 +540,7 @@ def test_what_is_too_much_to_hold_is_sent_by_the_handler(
 def test_what_was_held_leaves_before_what_goes_by_the_descriptor(
     connect: Connect, handler: Any, plain: bool
 ) -> None:
-    class Mixed(handler):  # type: ignore[misc, valid-type]
+    class Mixed(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             self.send_response(200)
             self.send_header("Content-Length", "6")
@@ -545,7 +565,7 @@ def test_a_request_that_came_meanwhile_is_the_next(
 ) -> None:
     """Also while the handler has the connection itself."""
 
-    class Owns(handler):  # type: ignore[misc, valid-type]
+    class Owns(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             self.connection.fileno()
             self.server.connection.send(POST % 4 + b"next")
@@ -681,6 +701,50 @@ def test_what_follows_a_switch_that_is_not_made_is_the_next_request(
     assert client.said.count(b"answer") == 3
 
 
+# In a child
+
+
+class Children(ForkExecutor):
+    """Whose handlers run where they are, when a test says so."""
+
+    def __init__(self) -> None:
+        super().__init__(SteppedReactor())
+        self.jobs: list[Any] = []
+
+    def run(self, job: Any) -> None:
+        self.jobs.append(job)
+        job.started()
+        job.forked()
+
+    def step(self) -> None:
+        job = self.jobs.pop()
+        job.ended(job.serve())
+
+
+@both
+def test_a_child_has_the_connection_from_the_start_and_its_answer_is_the_last(
+    connect: Connect, plain: bool
+) -> None:
+    seen = []
+
+    def do_GET(handler: Any) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", 6)
+        handler.end_headers()
+        handler.wfile.write(b"answer")
+        seen.append(handler.server.connection.body)
+
+    client = connect(handling(do_GET), executor=Children(), plain=plain)
+    client.send(GET + GET)
+    (job,) = client.executor.jobs
+    assert job.descriptors == (socket.socket.fileno(job.request),)
+    client.executor.step()
+    assert seen == [b"answer"]  # nobody has to take it from the child
+    assert client.status() == (200, "close")
+    assert client.ended
+    assert client.executor.jobs == []
+
+
 # Failures
 
 
@@ -748,7 +812,7 @@ def test_a_handler_that_leaves_by_exit_leaves_its_connection(
 ) -> None:
     """As a thread, which may end itself silently."""
 
-    class Exits(handler):  # type: ignore[misc, valid-type]
+    class Exits(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             answer(self)
             raise SystemExit
@@ -795,7 +859,7 @@ def test_an_answer_shorter_than_its_length_is_the_last(connect: Connect, plain: 
 def test_a_handler_that_closes_its_socket_has_closed_the_connection(
     connect: Connect, handler: Any, plain: bool
 ) -> None:
-    class Closes(handler):  # type: ignore[misc, valid-type]
+    class Closes(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             answer(self)
             self.connection.close()
@@ -819,7 +883,7 @@ def test_a_handler_that_is_too_slow_is_answered_for(
 ) -> None:
     seen = []
 
-    class Slow(handler):  # type: ignore[misc, valid-type]
+    class Slow(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             connection = self.server.connection
             connection.advance(9)
@@ -847,7 +911,7 @@ def test_a_handler_that_is_too_slow_is_answered_for(
 def test_one_that_has_the_connection_is_answered_for_likewise(
     connect: Connect, handler: Any, plain: bool
 ) -> None:
-    class Slow(handler):  # type: ignore[misc, valid-type]
+    class Slow(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             self.connection.fileno()
             self.server.connection.advance(10)
@@ -903,7 +967,7 @@ def test_what_can_be_killed_is_killed_instead(connect: Connect, handler: Any) ->
 def test_the_time_of_a_handler_is_its_own(connect: Connect, handler: Any, plain: bool) -> None:
     """10 s for each of two, and none for the queue."""
 
-    class Slow(handler):  # type: ignore[misc, valid-type]
+    class Slow(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             self.server.connection.advance(9)
             answer(self)
@@ -929,7 +993,7 @@ def test_a_handler_that_does_not_end_is_abandoned(
     """10 s by its deadline, and 5 s to come to its end."""
     counts = []
 
-    class Stuck(handler):  # type: ignore[misc, valid-type]
+    class Stuck(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             connection, statistics = self.server.connection, self.server.statistics
             if direct:
@@ -959,7 +1023,7 @@ def test_a_handler_hears_that_its_client_is_lost_when_it_sends(
 ) -> None:
     gone = []
 
-    class Late(handler):  # type: ignore[misc, valid-type]
+    class Late(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             gone.append(self.request.client_is_gone())
             self.server.connection.lose()
@@ -980,7 +1044,7 @@ def test_a_handler_hears_that_its_client_is_lost_when_it_sends(
 
 @each_kind
 def test_one_that_has_the_connection_hears_of_it_likewise(connect: Connect, handler: Any) -> None:
-    class Late(handler):  # type: ignore[misc, valid-type]
+    class Late(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             self.connection.fileno()
             self.server.connection.lose()
@@ -1002,7 +1066,7 @@ def test_one_that_has_the_connection_hears_of_it_likewise(connect: Connect, hand
 def test_bytes_are_counted_whoever_has_sent_them(
     connect: Connect, handler: Any, plain: bool
 ) -> None:
-    class Both(handler):  # type: ignore[misc, valid-type]
+    class Both(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             if self.path == "/direct":
                 self.connection.fileno()
@@ -1047,7 +1111,7 @@ def test_a_request_that_has_begun_when_the_service_stops_is_the_last(
 def test_an_abort_cuts_a_handler_off(
     connect: Connect, handler: Any, plain: bool, direct: bool
 ) -> None:
-    class Aborted(handler):  # type: ignore[misc, valid-type]
+    class Aborted(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             if direct:
                 self.connection.fileno()
@@ -1091,7 +1155,7 @@ def test_when_the_service_stops_a_request_is_answered_and_is_the_last(
 def test_drain_ends_what_does_not_end_by_itself(
     connect: Connect, handler: Any, plain: bool, direct: bool
 ) -> None:
-    class Stuck(handler):  # type: ignore[misc, valid-type]
+    class Stuck(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             if direct:
                 self.connection.fileno()
@@ -1130,7 +1194,7 @@ def test_nothing_of_a_request_is_left_to_the_garbage_collector(
 ) -> None:
     kept: list[weakref.ref[Any]] = []
 
-    class Noting(handler):  # type: ignore[misc, valid-type]
+    class Noting(handler):  # type: ignore[misc]
         def do_POST(self) -> None:
             buffered = self.request.buffered
             for each in (self, buffered, buffered.response, buffered.rfile):
