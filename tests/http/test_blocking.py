@@ -3,6 +3,7 @@
 import errno
 import gc
 import os
+import socket
 import weakref
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 from twisted.logger import capturedLogs, formatEvent
 
+from sockserve.executors.fork import ForkExecutor
 from sockserve.http import HTTPRequestHandler
 from tests.http.connections import CHUNKED, GET, POST, Connection
 from tests.streams.owner import SteppedExecutor
+from tests.transports import SteppedReactor
 
 Connect = Callable[..., Connection]
 
@@ -166,6 +169,23 @@ def test_a_client_that_asks_is_told_to_go_on_once(
     assert not client.ended
 
 
+def test_a_request_waits_until_the_answers_before_it_are_on_their_way(connect: Connect) -> None:
+    """Else what its handler sends by the socket would overtake them."""
+
+    class Mixed(Echo):
+        async def do_GET(self) -> None:  # type: ignore[override]
+            answer(self, b"x" * 50_000)
+
+    client = connected(connect, Mixed, plain=False)
+    client.transport.producer.pauseProducing()  # the client takes nothing
+    client.send(GET + POST % 5 + b"hello")
+    assert client.executor.jobs == []
+    client.transport.producer.resumeProducing()
+    client.executor.step()
+    assert client.said.endswith(b"<hello>")
+    assert client.said.index(b"x" * 50_000) < client.said.index(b"<hello>")
+
+
 # A body that is too large
 
 
@@ -203,13 +223,63 @@ def test_a_body_is_too_large_by_its_bytes(connect: Connect, plain: bool) -> None
 
 
 @pytest.mark.parametrize(
-    "request_", [POST % 10 + b"x" * 10, CHUNKED + b"a\r\nxxxxxxxxxx\r\n0\r\n\r\n"]
+    ("handler", "request_"),
+    [
+        (Echo, POST % 10 + b"x" * 10),
+        (Echo, CHUNKED + b"a\r\nxxxxxxxxxx\r\n0\r\n\r\n"),
+        (StockEcho, POST % 10 + b"x" * 10),  # its head is kept besides
+    ],
 )
-def test_a_body_that_just_fits_is_served(connect: Connect, request_: bytes) -> None:
-    client = connected(connect, Echo, max_body_bytes=10)
+def test_a_body_that_just_fits_is_served(connect: Connect, handler: Any, request_: bytes) -> None:
+    client = connected(connect, handler, max_body_bytes=10)
     client.send(request_)
     client.executor.step()
     assert client.body == b"<xxxxxxxxxx>"
+
+
+# A body that is kept on the disk: more than 512 KiB
+
+
+@both
+@each_kind
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_large_body_leaves_no_file_behind(
+    connect: Connect, handler: Any, plain: bool, lost: bool
+) -> None:
+    class Counts(handler):  # type: ignore[misc]
+        def do_POST(self) -> None:
+            answer(self, b"%d" % len(self.rfile.read(600_000)))
+
+    client = connected(connect, Counts, plain=plain)
+    client.send(POST % 600_000)
+    for _ in range(11):
+        client.send(b"x" * 50_000)
+    if lost:
+        client.lose()
+        assert client.is_finished
+    else:
+        client.send(b"x" * 50_000)
+        client.executor.step()
+        assert client.body == b"600000"
+
+
+@each_kind
+def test_a_body_that_there_is_no_room_for_is_refused(connect: Connect, handler: Any) -> None:
+    resource = pytest.importorskip("resource")
+    client = connected(connect, handler, plain=False)
+    client.send(POST % 600_000 + b"x" * 500_000)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(2)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        with capturedLogs() as logged:
+            client.send(b"x" * 50_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert client.status() == (503, "close")
+    assert any("a request's body cannot be kept" in formatEvent(event) for event in logged)
+    assert client.executor.jobs == []
 
 
 def test_a_body_behind_a_request_in_service_is_read_when_it_is_its_turn(connect: Connect) -> None:
@@ -403,7 +473,7 @@ def test_an_answer_leaves_in_one_piece_when_the_handler_has_finished(
 ) -> None:
     seen = []
 
-    class Flushes(handler):  # type: ignore[misc, valid-type]
+    class Flushes(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             super().do_GET()
             self.wfile.flush()
@@ -451,7 +521,7 @@ def test_what_is_too_much_to_hold_is_sent_by_the_handler(
     """64 KiB are held; of 100,000 bytes in one piece none are."""
     seen = []
 
-    class Large(handler):  # type: ignore[misc, valid-type]
+    class Large(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             answer(self, b"x" * 100_000)
             seen.append(len(self.server.connection.body))
@@ -470,7 +540,7 @@ def test_what_is_too_much_to_hold_is_sent_by_the_handler(
 def test_what_was_held_leaves_before_what_goes_by_the_descriptor(
     connect: Connect, handler: Any, plain: bool
 ) -> None:
-    class Mixed(handler):  # type: ignore[misc, valid-type]
+    class Mixed(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             self.send_response(200)
             self.send_header("Content-Length", "6")
@@ -495,7 +565,7 @@ def test_a_request_that_came_meanwhile_is_the_next(
 ) -> None:
     """Also while the handler has the connection itself."""
 
-    class Owns(handler):  # type: ignore[misc, valid-type]
+    class Owns(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             self.connection.fileno()
             self.server.connection.send(POST % 4 + b"next")
@@ -631,6 +701,50 @@ def test_what_follows_a_switch_that_is_not_made_is_the_next_request(
     assert client.said.count(b"answer") == 3
 
 
+# In a child
+
+
+class Children(ForkExecutor):
+    """Whose handlers run where they are, when a test says so."""
+
+    def __init__(self) -> None:
+        super().__init__(SteppedReactor())
+        self.jobs: list[Any] = []
+
+    def run(self, job: Any) -> None:
+        self.jobs.append(job)
+        job.started()
+        job.forked()
+
+    def step(self) -> None:
+        job = self.jobs.pop()
+        job.ended(job.serve())
+
+
+@both
+def test_a_child_has_the_connection_from_the_start_and_its_answer_is_the_last(
+    connect: Connect, plain: bool
+) -> None:
+    seen = []
+
+    def do_GET(handler: Any) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", 6)
+        handler.end_headers()
+        handler.wfile.write(b"answer")
+        seen.append(handler.server.connection.body)
+
+    client = connect(handling(do_GET), executor=Children(), plain=plain)
+    client.send(GET + GET)
+    (job,) = client.executor.jobs
+    assert job.descriptors == (socket.socket.fileno(job.request),)
+    client.executor.step()
+    assert seen == [b"answer"]  # nobody has to take it from the child
+    assert client.status() == (200, "close")
+    assert client.ended
+    assert client.executor.jobs == []
+
+
 # Failures
 
 
@@ -691,6 +805,27 @@ def test_a_stock_handler_that_raises_is_not_answered_for(connect: Connect, plain
     assert client.server.statistics.errors == 1
 
 
+@both
+@each_kind
+def test_a_handler_that_leaves_by_exit_leaves_its_connection(
+    connect: Connect, handler: Any, plain: bool
+) -> None:
+    """As a thread, which may end itself silently."""
+
+    class Exits(handler):  # type: ignore[misc]
+        def do_GET(self) -> None:
+            answer(self)
+            raise SystemExit
+
+    client = connected(connect, Exits, plain=plain)
+    client.send(GET + GET)
+    client.executor.step()
+    assert client.body == b"answer"
+    assert client.ended
+    assert client.executor.jobs == []
+    assert client.server.statistics.errors == 0
+
+
 def test_a_handler_without_an_answer_is_answered_for(connect: Connect) -> None:
     client = connected(connect, handling(lambda handler: None))
     client.send(GET)
@@ -724,7 +859,7 @@ def test_an_answer_shorter_than_its_length_is_the_last(connect: Connect, plain: 
 def test_a_handler_that_closes_its_socket_has_closed_the_connection(
     connect: Connect, handler: Any, plain: bool
 ) -> None:
-    class Closes(handler):  # type: ignore[misc, valid-type]
+    class Closes(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             answer(self)
             self.connection.close()
@@ -748,7 +883,7 @@ def test_a_handler_that_is_too_slow_is_answered_for(
 ) -> None:
     seen = []
 
-    class Slow(handler):  # type: ignore[misc, valid-type]
+    class Slow(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             connection = self.server.connection
             connection.advance(9)
@@ -776,7 +911,7 @@ def test_a_handler_that_is_too_slow_is_answered_for(
 def test_one_that_has_the_connection_is_answered_for_likewise(
     connect: Connect, handler: Any, plain: bool
 ) -> None:
-    class Slow(handler):  # type: ignore[misc, valid-type]
+    class Slow(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             self.connection.fileno()
             self.server.connection.advance(10)
@@ -832,7 +967,7 @@ def test_what_can_be_killed_is_killed_instead(connect: Connect, handler: Any) ->
 def test_the_time_of_a_handler_is_its_own(connect: Connect, handler: Any, plain: bool) -> None:
     """10 s for each of two, and none for the queue."""
 
-    class Slow(handler):  # type: ignore[misc, valid-type]
+    class Slow(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             self.server.connection.advance(9)
             answer(self)
@@ -858,7 +993,7 @@ def test_a_handler_that_does_not_end_is_abandoned(
     """10 s by its deadline, and 5 s to come to its end."""
     counts = []
 
-    class Stuck(handler):  # type: ignore[misc, valid-type]
+    class Stuck(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             connection, statistics = self.server.connection, self.server.statistics
             if direct:
@@ -888,7 +1023,7 @@ def test_a_handler_hears_that_its_client_is_lost_when_it_sends(
 ) -> None:
     gone = []
 
-    class Late(handler):  # type: ignore[misc, valid-type]
+    class Late(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             gone.append(self.request.client_is_gone())
             self.server.connection.lose()
@@ -909,7 +1044,7 @@ def test_a_handler_hears_that_its_client_is_lost_when_it_sends(
 
 @each_kind
 def test_one_that_has_the_connection_hears_of_it_likewise(connect: Connect, handler: Any) -> None:
-    class Late(handler):  # type: ignore[misc, valid-type]
+    class Late(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             self.connection.fileno()
             self.server.connection.lose()
@@ -931,7 +1066,7 @@ def test_one_that_has_the_connection_hears_of_it_likewise(connect: Connect, hand
 def test_bytes_are_counted_whoever_has_sent_them(
     connect: Connect, handler: Any, plain: bool
 ) -> None:
-    class Both(handler):  # type: ignore[misc, valid-type]
+    class Both(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             if self.path == "/direct":
                 self.connection.fileno()
@@ -1004,7 +1139,7 @@ def test_a_request_that_has_begun_when_the_service_stops_is_the_last(
 def test_an_abort_cuts_a_handler_off(
     connect: Connect, handler: Any, plain: bool, direct: bool
 ) -> None:
-    class Aborted(handler):  # type: ignore[misc, valid-type]
+    class Aborted(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             if direct:
                 self.connection.fileno()
@@ -1048,7 +1183,7 @@ def test_when_the_service_stops_a_request_is_answered_and_is_the_last(
 def test_drain_ends_what_does_not_end_by_itself(
     connect: Connect, handler: Any, plain: bool, direct: bool
 ) -> None:
-    class Stuck(handler):  # type: ignore[misc, valid-type]
+    class Stuck(handler):  # type: ignore[misc]
         def do_GET(self) -> None:
             if direct:
                 self.connection.fileno()
@@ -1087,7 +1222,7 @@ def test_nothing_of_a_request_is_left_to_the_garbage_collector(
 ) -> None:
     kept: list[weakref.ref[Any]] = []
 
-    class Noting(handler):  # type: ignore[misc, valid-type]
+    class Noting(handler):  # type: ignore[misc]
         def do_POST(self) -> None:
             buffered = self.request.buffered
             for each in (self, buffered, buffered.response, buffered.rfile):

@@ -152,6 +152,8 @@ def test_one_that_raises_after_it_breaks_the_connection(
     client.advance(1)
     assert client.body == b"not all"
     assert client.ended
+    if not plain:  # a client that knows no length must not take that for all
+        assert client.transport.ended == "aborted"
     assert client.server.statistics.requests == client.server.statistics.errors == 1
 
 
@@ -271,6 +273,25 @@ def test_what_is_left_of_a_body_is_not_the_next_request(connect: Connect, plain:
     assert b"<GE>" in client.said
     assert b"<ok>" in client.said
     assert client.server.statistics.requests == 2
+
+
+def test_a_body_that_is_read_in_part_does_not_hold_its_client_back(connect: Connect) -> None:
+    """The client is not read from beyond 64 KiB that wait for the handler."""
+
+    async def do_POST(handler: Any) -> None:
+        await handler.rfile.read(2)
+        await waits(handler)
+        answer(handler)
+
+    client = connect(handling(do_POST), plain=False)
+    client.send(POST % 200_000 + b"x" * 50_000)
+    client.send(b"x" * 50_000)
+    assert client.transport.producerState == "paused"
+    client.advance(1)
+    assert client.transport.producerState == "producing"
+    client.send(b"x" * 100_000 + GET)
+    client.advance(1)
+    assert client.said.count(b"answer") == 2
 
 
 def test_a_body_that_has_come_may_be_as_large_as_it_is(connect: Connect) -> None:
