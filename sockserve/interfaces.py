@@ -20,6 +20,7 @@ __all__ = [
     "IJob",
     "IRequestHandler",
     "IRequestServer",
+    "IStreamServer",
     "Outcome",
     "PeerError",
     "Phase",
@@ -167,6 +168,25 @@ class IRequestServer(Interface):
 
     def close_request(request: Any) -> None:
         """Release the request.  Called last, once. (any thread)"""
+
+
+class IStreamServer(IRequestServer):
+    """The server object as what serves its connections knows it."""
+
+    kind = Attribute("The L{sockserve.core.handler_kinds.HandlerKind} its handler is served as.")
+    handler_name = Attribute("The name of the handler's class, for logs and messages.")
+    deadlines = Attribute("The L{sockserve.core.deadlines.Deadlines} of its connections.")
+    statistics = Attribute("Its L{sockserve.core.statistics.ListenerStatistics}.")
+    observers = Attribute("Who is told of each request that has ended; empty for nobody.")
+    concurrency = Attribute("The L{IExecutor} of blocking handlers.")
+    reactor = Attribute("The reactor, or a clock that stands for one.")
+    max_body_bytes = Attribute("The largest body that is kept for a blocking HTTP handler.")
+
+    def observe(record: Any) -> None:
+        """Tell the observers of a request that has ended. (reactor thread)"""
+
+    def log_shortage(client_address: Any, error: OSError) -> None:
+        """Log that a request cannot be served for want of descriptors. (reactor thread)"""
 
 
 class IJob(Interface):

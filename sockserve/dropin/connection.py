@@ -220,12 +220,13 @@ class AdoptedSocketChannel(LentSocketChannel):
         timeout = protocol.transport.timeout
         super().__init__(protocol)
         self.request.settimeout(timeout)
+        self._dispatcher = protocol.factory.dispatcher
 
     @override
     def serve(self) -> Outcome:
         """Have the server serve the connection. (worker thread)"""
-        dispatcher: RequestOwner = self.factory.dispatcher
-        return dispatcher.serve(self.request, self.protocol.client_address, self.record_traffic)
+        address = self.protocol.client_address
+        return self._dispatcher.serve(self.request, address, self.record_traffic)
 
 
 @implementer(IJob)

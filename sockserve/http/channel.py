@@ -31,7 +31,7 @@ from sockserve.http.lease import ConnectionLease
 from sockserve.http.requests import RequestConnection
 from sockserve.http.responses import Response, make_refusal, status_for
 from sockserve.http.settings import HTTPSettings
-from sockserve.interfaces import DeadlineExpired, Outcome, Phase
+from sockserve.interfaces import DeadlineExpired, IStreamServer, Outcome, Phase
 from sockserve.streams.channel import (
     Addresses,
     ChannelOwner,
@@ -129,7 +129,7 @@ class HTTPChannel(TransportChannel):
 
     @classmethod
     @override
-    def maker(cls, server: Any) -> MakeChannel:
+    def maker(cls, server: IStreamServer) -> MakeChannel:
         return functools.partial(cls, settings=HTTPSettings(server))
 
     # What the protocol calls

@@ -22,7 +22,7 @@ from sockserve.http.lease import ConnectionLease
 from sockserve.http.requests import RequestConnection
 from sockserve.http.responses import Response
 from sockserve.http.settings import HTTPSettings
-from sockserve.interfaces import Outcome, Phase
+from sockserve.interfaces import IStreamServer, Outcome, Phase
 from sockserve.streams.channel import ChannelOwner
 from sockserve.streams.writer import StreamWriter
 
@@ -47,7 +47,7 @@ class CycleOwner(Protocol):
     """
 
     protocol: ChannelOwner
-    factory: Any
+    factory: IStreamServer
     settings: HTTPSettings
     deadlines: Deadlines
     timer: DeadlineTimer

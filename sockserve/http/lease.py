@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.http.handler_socket import RequestSocket
-from sockserve.interfaces import Phase
+from sockserve.interfaces import IStreamServer, Phase
 from sockserve.sockets.lending import SocketIdentity, tcp_traffic
 from sockserve.sockets.pumping import Pump, impersonate
 from sockserve.streams.channel import Pending
@@ -28,7 +28,7 @@ __all__ = ["ConnectionLease", "LentLease", "Lessor", "PumpedLease", "make_lease"
 class Lessor(Protocol):
     """The channel whose connection is leased."""
 
-    factory: Any
+    factory: IStreamServer
     transport: Any
     writer: StreamWriter
     timer: DeadlineTimer

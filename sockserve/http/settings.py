@@ -7,11 +7,10 @@ the box in which answers are put together.  It must not know connections.
 
 from __future__ import annotations
 
-from typing import Any
-
 from sockserve.core.handler_kinds import HandlerKind, unwrap
 from sockserve.executors.fork import ForkExecutor
 from sockserve.http.h1.head import RequestHead
+from sockserve.interfaces import IStreamServer
 from sockserve.streams.writer import Outbox
 
 __all__ = ["HTTPSettings"]
@@ -27,7 +26,7 @@ class HTTPSettings:
     @ivar forks: whether blocking handlers run in children.
     """
 
-    def __init__(self, server: Any) -> None:
+    def __init__(self, server: IStreamServer) -> None:
         self._handler = unwrap(server.RequestHandlerClass)
         self.kind: HandlerKind = server.kind
         patience = getattr(self._handler, "timeout", None)

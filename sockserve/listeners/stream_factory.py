@@ -72,14 +72,10 @@ class StreamFactory(StreamServer, ServerFactory):
         (ALPN, RFC 7301); None for HTTP's when the handler is one of HTTP, else none.  A
         client that names no protocol is served; one that names only others is turned away
         by Twisted.
-    @cvar max_body_bytes: the largest body of an HTTP request that is kept for a blocking
-        handler, in bytes; a larger one is answered with 413.  1 GiB: waitress'
-        C{max_request_body_size}.
     """
 
     noisy = False
     acceptable_protocols: tuple[bytes, ...] | None = None
-    max_body_bytes: int = 2**30
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ from sockserve.core.deadlines import DeadlineTimer
 from sockserve.core.lifecycle import verify_and_process
 from sockserve.core.logs import Topic, logger
 from sockserve.core.statistics import RequestRecord
-from sockserve.interfaces import Outcome, Phase
+from sockserve.interfaces import IStreamServer, Outcome, Phase
 from sockserve.listeners.proxy_protocol import IProxyHeaderListener
 from sockserve.listeners.server import RequestServer
 from sockserve.streams.channel import Channel, transport_descriptors
@@ -36,6 +36,7 @@ __all__ = ["StreamProtocol", "StreamServer"]
 _log = logger(Topic.CONNECTIONS)
 
 
+@implementer(IStreamServer)
 class StreamServer(RequestServer):
     """
     The part of a server object that its connections know.
@@ -44,7 +45,12 @@ class StreamServer(RequestServer):
         shared.
     @ivar connections: the connections that are open.
     @ivar channels: by request, the channel of each connection that is not finished.
+    @cvar max_body_bytes: the largest body of an HTTP request that is kept for a blocking
+        handler, in bytes; a larger one is answered with 413.  1 GiB: waitress'
+        C{max_request_body_size}.
     """
+
+    max_body_bytes: int = 2**30
 
     def __init__(
         self, RequestHandlerClass: Callable[..., Any], admission: Admission | None, **options: Any

@@ -22,7 +22,7 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from sockserve.core.lifecycle import serve
-from sockserve.interfaces import IExecutor, IJob, Outcome, Phase
+from sockserve.interfaces import IExecutor, IJob, IStreamServer, Outcome, Phase
 from sockserve.sockets.lending import SocketIdentity, is_lendable, lend, tcp_traffic
 from sockserve.sockets.pumping import Pump, PumpedSocket, impersonate
 from sockserve.streams.channel import LINGER_SECONDS, Channel, ChannelOwner, MakeChannel, Pending
@@ -50,7 +50,7 @@ class SocketChannel(Channel):
 
     @classmethod
     @override
-    def maker(cls, server: Any) -> MakeChannel:
+    def maker(cls, server: IStreamServer) -> MakeChannel:
         return _make_socket_channel
 
     @override

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from sockserve.core.deadlines import DeadlineTimer
 from sockserve.core.statistics import RequestRecord
-from sockserve.interfaces import Outcome, Phase
+from sockserve.interfaces import IStreamServer, Outcome, Phase
 from sockserve.sockets.lending import is_lendable
 from sockserve.streams.writer import StreamWriter
 
@@ -61,7 +61,10 @@ class Pending:
 class ChannelOwner(Protocol):
     """The connection, to its channel: what it is made from, and what is told of its end."""
 
-    factory: Any
+    @property
+    def factory(self) -> IStreamServer:
+        """The server object that it has come to."""
+
     transport: Any
     timer: DeadlineTimer
     record: RequestRecord
@@ -102,7 +105,7 @@ class Channel:
     has_requests = False
 
     @classmethod
-    def maker(cls, server: Any) -> MakeChannel:
+    def maker(cls, server: IStreamServer) -> MakeChannel:
         """Decide what can be decided once for a server, and give what makes its channels."""
         raise NotImplementedError
 

@@ -19,7 +19,7 @@ from zope.interface import alsoProvides
 from sockserve.core.lifecycle import serve_coroutine
 from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Task
-from sockserve.interfaces import DeadlineExpired, Outcome, Phase
+from sockserve.interfaces import DeadlineExpired, IStreamServer, Outcome, Phase
 from sockserve.streams.channel import ChannelOwner, MakeChannel, Pending, TransportChannel
 from sockserve.streams.connection import StreamConnection
 from sockserve.streams.reader import StreamReader
@@ -50,7 +50,7 @@ class CoroutineChannel(TransportChannel):
 
     @classmethod
     @override
-    def maker(cls, server: Any) -> MakeChannel:
+    def maker(cls, server: IStreamServer) -> MakeChannel:
         return cls
 
     @override

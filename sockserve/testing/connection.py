@@ -15,7 +15,7 @@ from sockserve.core.handler_kinds import HandlerKind
 from sockserve.interfaces import Phase
 from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.listeners.stream_protocol import StreamProtocol
-from sockserve.streams.channel import Channel
+from sockserve.streams.channel import Addresses, Channel, ChannelOwner
 from sockserve.streams.coroutine import CoroutineChannel
 from sockserve.testing.exchanges import Exchange, Recording
 from sockserve.testing.memory import MemoryReactor, ServerTransport
@@ -88,19 +88,23 @@ class MemoryFactory(Recording, StreamFactory):
     """The server object of connections in memory, which records what is called of it."""
 
     @override
-    def make_channel(self, protocol: StreamProtocol, addresses: tuple[Any, Any]) -> Channel:
+    def make_channel(self, protocol: StreamProtocol, addresses: Addresses) -> Channel:
         if self.kind is HandlerKind.COROUTINE:
-            return _CoroutineChannel(protocol, addresses)
+            return _CoroutineChannel(protocol, addresses, self.exchange)
         return super().make_channel(protocol, addresses)
 
 
 class _CoroutineChannel(CoroutineChannel):
     """A coroutine's channel that records its last error, and has no TLS to start."""
 
+    def __init__(self, protocol: ChannelOwner, addresses: Addresses, exchange: Exchange) -> None:
+        super().__init__(protocol, addresses)
+        self._exchange = exchange
+
     @override
     def _ended(self, result: Any, error: BaseException | None) -> None:
         if error is not None:
-            self.factory.exchange.error = error
+            self._exchange.error = error
         super()._ended(result, error)
 
     @override
