@@ -56,7 +56,7 @@ class Executor(BoundedExecutor):
     Serves nothing: a test says when a job has ended.
 
     @ivar begun: jobs that have a place, in order.
-    @ivar shortage: raised when the next job is given its place.
+    @ivar shortage: raised when the next job is given its executor.
     @ivar queued: how many were waiting, each time that one more had to.
     """
 
