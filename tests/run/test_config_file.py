@@ -106,6 +106,11 @@ TOML_MISTAKES = [
     ),
     ("[[server]]\nallow = '::1'\nallow-all = 1\n", 3, "unknown word 'allow-all'"),
     # A word that another table has, too, where it is known or not looked at.
+    (
+        "[[server]]\n[server.timeout]\nidle = 5\n[[server]]\ntimeout.idle = 0\n",
+        5,
+        "timeout idle: 0 is not a number of seconds",
+    ),
     ("[[server]]\ntimeout.idle = 5\n[[server]]\nidle = 5\n", 4, "unknown word 'idle'"),
     (
         "[[server]]\n[server.timeout]\nidle = 5\n[[server]]\n\nidle = 5\n",
