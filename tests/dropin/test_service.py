@@ -110,8 +110,14 @@ def bound():
 
 def stop(service):
     """Stop, and wait for it."""
-    stopped = service.stopService()
-    service.server.reactor.run_until(lambda: stopped.called)
+    wait_for(service.stopService(), service.server.reactor)
+
+
+def wait_for(stopped, reactor):
+    """Wait for a Deferred, and for what that waits for."""
+    fired = []
+    stopped.addCallback(fired.append)
+    reactor.run_until(lambda: fired)
 
 
 def talk(service, data, count):
@@ -283,7 +289,7 @@ def test_what_serves_is_not_started_again(service_of):
     with pytest.raises(ConfigurationError, match=f"^{message}$"):
         service.startService()
     assert not service.running
-    service.server.reactor.run_until(lambda: stopped.called)
+    wait_for(stopped, service.server.reactor)
 
 
 def test_what_was_closed_before_its_start_is_not_started(service_of):
