@@ -95,23 +95,23 @@ def raises(error: BaseException) -> Callable[[], Outcome]:
 
 
 class ExecutorContract:
-    """L{IExecutor}: derive, and override the fixture C{place}."""
+    """L{IExecutor}: derive, and override the fixture C{executor}."""
 
     @pytest.fixture
-    def place(self) -> Iterator[Any]:
+    def executor(self) -> Iterator[Any]:
         raise NotImplementedError
 
-    def test_it_provides_the_interface(self, place: Any) -> None:
-        assert verifyObject(IExecutor, place)
+    def test_it_provides_the_interface(self, executor: Any) -> None:
+        assert verifyObject(IExecutor, executor)
         assert verifyObject(IJob, Job())
 
     @pytest.mark.parametrize("outcome", Outcome)
-    async def test_a_job_is_told_what_became_of_it(self, place: Any, outcome: Outcome) -> None:
+    async def test_a_job_is_told_what_became_of_it(self, executor: Any, outcome: Outcome) -> None:
         job = Job(lambda: outcome)
-        place.run(job)
+        executor.run(job)
         assert await job.over is outcome
         assert [told for told in job.told if told != "forked"] == ["started", outcome]
-        assert (place.running, place.waiting) == (0, 0)
+        assert (executor.running, executor.waiting) == (0, 0)
 
     @pytest.mark.parametrize(
         ("error", "outcome"),
@@ -123,63 +123,65 @@ class ExecutorContract:
         ids=repr,
     )
     async def test_a_job_that_raises_ends_and_the_next_one_runs(
-        self, place: Any, error: BaseException, outcome: Outcome
+        self, executor: Any, error: BaseException, outcome: Outcome
     ) -> None:
         for _ in range(3):
             job = Job(raises(error))
-            place.run(job)
+            executor.run(job)
             assert await job.over is outcome
         job = Job()
-        place.run(job)
+        executor.run(job)
         assert await job.over is Outcome.OK
-        assert (place.running, place.waiting) == (0, 0)
+        assert (executor.running, executor.waiting) == (0, 0)
 
-    async def test_more_jobs_than_places_all_run(self, place: Any) -> None:
-        jobs = [Job() for _ in range(3 * place.limit + 1)]
+    async def test_more_jobs_than_places_all_run(self, executor: Any) -> None:
+        jobs = [Job() for _ in range(3 * executor.limit + 1)]
         for job in jobs:
-            place.run(job)
-            assert place.running <= place.limit
+            executor.run(job)
+            assert executor.running <= executor.limit
         assert await gatherResults([job.over for job in jobs]) == [Outcome.OK] * len(jobs)
-        assert (place.running, place.waiting) == (0, 0)
+        assert (executor.running, executor.waiting) == (0, 0)
 
-    async def test_a_job_may_be_run_when_another_ends(self, place: Any) -> None:
+    async def test_a_job_may_be_run_when_another_ends(self, executor: Any) -> None:
         second = Job()
 
         class First(Job):
             def ended(self, outcome: Outcome) -> None:
-                place.run(second)
+                executor.run(second)
                 super().ended(outcome)
 
         first = First()
-        place.run(first)
+        executor.run(first)
         await first.over
         assert await second.over is Outcome.OK
 
-    async def test_a_job_that_is_over_can_be_neither_withdrawn_nor_killed(self, place: Any) -> None:
+    async def test_a_job_that_is_over_can_be_neither_withdrawn_nor_killed(
+        self, executor: Any
+    ) -> None:
         job = Job()
-        place.run(job)
+        executor.run(job)
         await job.over
-        assert not place.withdraw(job)
-        assert not place.kill(job)
+        assert not executor.withdraw(job)
+        assert not executor.kill(job)
 
-    def test_nor_can_one_that_was_never_run(self, place: Any) -> None:
-        assert not place.withdraw(Job())
-        assert not place.kill(Job())
+    def test_nor_can_one_that_was_never_run(self, executor: Any) -> None:
+        assert not executor.withdraw(Job())
+        assert not executor.kill(Job())
 
-    async def test_stop_fires(self, place: Any) -> None:
-        await place.stop()
+    async def test_stop_fires(self, executor: Any) -> None:
+        await executor.stop()
         job = Job()
-        place.run(job)
+        executor.run(job)
         await job.over
-        await place.stop()
-        await place.stop()
+        await executor.stop()
+        await executor.stop()
 
 
 class QueueContract(ExecutorContract):
     """What those do besides whose jobs run beside the reactor."""
 
     @pytest.fixture
-    def hold(self, place: Any) -> Iterator[Callable[[int], list[HeldJob]]]:
+    def hold(self, executor: Any) -> Iterator[Callable[[int], list[HeldJob]]]:
         """Runs so many jobs that come to no end before they are released."""
         made: list[HeldJob] = []
 
@@ -187,7 +189,7 @@ class QueueContract(ExecutorContract):
             jobs = [HeldJob() for _ in range(count)]
             made.extend(jobs)
             for job in jobs:
-                place.run(job)
+                executor.run(job)
             return jobs
 
         yield run
@@ -195,15 +197,15 @@ class QueueContract(ExecutorContract):
             job.close()
 
     @pytest.fixture
-    def held(self, place: Any, hold: Callable[[int], list[HeldJob]]) -> list[HeldJob]:
-        """A job in every place."""
-        return hold(place.limit)
+    def held(self, executor: Any, hold: Callable[[int], list[HeldJob]]) -> list[HeldJob]:
+        """A job in every executor."""
+        return hold(executor.limit)
 
     async def test_the_limit_holds_and_places_go_to_who_waits_longest(
-        self, place: Any, held: list[HeldJob], hold: Callable[[int], list[HeldJob]]
+        self, executor: Any, held: list[HeldJob], hold: Callable[[int], list[HeldJob]]
     ) -> None:
         waiting = hold(3)
-        assert (place.running, place.waiting) == (place.limit, 3)
+        assert (executor.running, executor.waiting) == (executor.limit, 3)
         assert [job.told for job in waiting] == [[], [], []]
 
         for number, (leaving, coming) in enumerate(zip([held[0], *waiting], waiting, strict=False)):
@@ -211,23 +213,23 @@ class QueueContract(ExecutorContract):
             await leaving.over
             assert "started" in coming.told
             assert [job.told for job in waiting[number + 1 :]] == [[]] * (2 - number)
-            assert (place.running, place.waiting) == (place.limit, 2 - number)
+            assert (executor.running, executor.waiting) == (executor.limit, 2 - number)
 
         for job in [*held[1:], waiting[-1]]:
             job.release()
             await job.over
-        assert (place.running, place.waiting) == (0, 0)
+        assert (executor.running, executor.waiting) == (0, 0)
 
     async def test_only_a_job_that_waits_can_be_withdrawn(
-        self, place: Any, held: list[HeldJob]
+        self, executor: Any, held: list[HeldJob]
     ) -> None:
         first, second = Job(), Job()
-        place.run(first)
-        place.run(second)
-        assert place.withdraw(first)
-        assert not place.withdraw(first)
-        assert not place.withdraw(held[0])
-        assert place.waiting == 1
+        executor.run(first)
+        executor.run(second)
+        assert executor.withdraw(first)
+        assert not executor.withdraw(first)
+        assert not executor.withdraw(held[0])
+        assert executor.waiting == 1
         for job in held:
             job.release()
         await gatherResults([job.over for job in held])
@@ -235,33 +237,33 @@ class QueueContract(ExecutorContract):
         assert first.told == []
 
     async def test_a_job_that_raises_when_told_of_its_end_holds_up_no_other(
-        self, place: Any
+        self, executor: Any
     ) -> None:
         class Unhappy(Job):
             def ended(self, outcome: Outcome) -> None:
                 super().ended(outcome)
                 raise ValueError("not now")
 
-        jobs = [Unhappy() if number % 2 else Job() for number in range(2 * place.limit + 2)]
+        jobs = [Unhappy() if number % 2 else Job() for number in range(2 * executor.limit + 2)]
         with capturedLogs() as logged:
             for job in jobs:
-                place.run(job)
+                executor.run(job)
             await gatherResults([job.over for job in jobs])
         failures = [event["log_failure"].getErrorMessage() for event in logged]
-        assert failures == ["not now"] * (place.limit + 1)
-        assert (place.running, place.waiting) == (0, 0)
+        assert failures == ["not now"] * (executor.limit + 1)
+        assert (executor.running, executor.waiting) == (0, 0)
 
     async def test_stop_does_not_wait_for_a_job_that_runs(
-        self, place: Any, held: list[HeldJob]
+        self, executor: Any, held: list[HeldJob]
     ) -> None:
-        await place.stop()
-        assert place.running == len(held)
+        await executor.stop()
+        assert executor.running == len(held)
         for job in held:
             job.release()
         assert await gatherResults([job.over for job in held]) == [Outcome.OK] * len(held)
 
     async def test_a_job_that_gets_no_place_from_the_system_is_told_so(
-        self, place: Any, monkeypatch: pytest.MonkeyPatch
+        self, executor: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def none_left(*_: object) -> None:
             raise self.no_more
@@ -269,13 +271,13 @@ class QueueContract(ExecutorContract):
         with monkeypatch.context() as patch:
             patch.setattr(self.start, none_left)
             job = Job()
-            place.run(job)
+            executor.run(job)
         with pytest.raises(OSError):  # noqa: PT011 - an errno where the system gives one
             await job.over
         assert job.told[0] == "started"
-        assert (place.running, place.waiting) == (0, 0)
+        assert (executor.running, executor.waiting) == (0, 0)
         job = Job()
-        place.run(job)
+        executor.run(job)
         assert await job.over is Outcome.OK
 
     #: What starts a worker, and what it raises when the system has none left.

@@ -44,7 +44,9 @@ class BoundedExecutor:
 
     def run(self, job: IJob) -> None:
         """Start the job, or queue it until there is a place."""
-        if self.running < self.limit:
+        # One that comes while another ends does not overtake those that wait: a client that sends
+        # many requests at once would keep all others out.
+        if self.running < self.limit and not self._waiting:
             self._begin(job)
         else:
             self._waiting.append(job)

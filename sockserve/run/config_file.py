@@ -16,7 +16,7 @@ import attrs
 
 from sockserve.core.messages import nearest
 from sockserve.interfaces import ConfigurationError
-from sockserve.run.config import WORDS, ServerConfig, server_config
+from sockserve.run.config import ServerConfig, server_config
 
 __all__ = ["read_toml"]
 
@@ -35,7 +35,7 @@ def read_toml(path: str) -> list[ServerConfig]:
         tables = tomllib.loads(text)
     except OSError as error:
         raise ConfigurationError(f"config {path!r}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # tomllib's own, of what is no UTF-8, of a number too long
         raise ConfigurationError(f"{path}: {error}") from None
     for name in tables:
         if name != "server":
@@ -65,21 +65,21 @@ def _located(path: str, text: str, words: Iterable[str], table: int, message: st
 
 def _is_about(message: str, word: str) -> bool:
     """Whether a message of L{sockserve.run.config} is about C{word}: it begins with it."""
-    return re.match(rf"(unknown word ')?{re.escape(word)}\b", message) is not None
+    return re.match(rf"(unknown word [\"'])?{re.escape(word)}(?![\w-])", message) is not None
 
 
 def _line_of(text: str, word: str | None, table: int) -> int:
     """The line of C{word} in the C{table}th server table (-1: before them), or of that table."""
     seen = -1
     start = 1
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # as tomllib counts them
         if re.match(r"\s*\[\[\s*server\s*\]\]", line):
             seen += 1
             if seen == table:
                 start = number
             continue
-        # An unknown word may be the name of a table, which stands anywhere.
-        may_be_here = seen == table or word not in WORDS
+        # A table that is no server's may stand anywhere.
+        may_be_here = seen == table or (table < 0 and line.lstrip().startswith("["))
         if word is not None and may_be_here and _begins_with(line, word):
             return number
     return start

@@ -1,6 +1,7 @@
 """A reactor whose turns a test makes, beside threads that run as they like."""
 
 import queue
+import socket
 import socketserver
 from collections.abc import Callable
 from functools import partial
@@ -46,3 +47,42 @@ class Server(socketserver.ThreadingTCPServer):
         import sys
 
         self.errors.append((client_address, sys.exc_info()[1]))
+
+
+class Noting(socketserver.BaseRequestHandler):
+    """Notes its request."""
+
+    def handle(self) -> None:
+        self.server.requests.append(self.request)  # type: ignore[attr-defined]
+
+
+class Bytes(socketserver.ThreadingMixIn, socketserver.BaseServer):
+    """
+    A server that listens on one end of a socketpair, and takes a byte for a request.
+
+    @ivar near: the end that it listens on.
+    @ivar far: the other end.
+    @ivar requests: what its handlers have noted.
+    @ivar closed: called when it is closed.
+    @ivar client_address: whom requests are from.
+    """
+
+    closed: Callable[[], object] = staticmethod(lambda: None)
+    client_address: Any = "client"
+
+    def __init__(self) -> None:
+        super().__init__("memory", Noting)
+        self.near, self.far = socket.socketpair()
+        self.requests: list[Any] = []
+
+    def fileno(self) -> int:
+        return self.near.fileno()
+
+    def get_request(self) -> Any:
+        return self.near.recv(1), self.client_address
+
+    def server_close(self) -> None:
+        super().server_close()
+        self.near.close()
+        self.far.close()
+        self.closed()

@@ -1,7 +1,6 @@
 """The listener of a server object, on a reactor whose turns, and time, the test makes."""
 
 import socket
-import socketserver
 import threading
 
 import pytest
@@ -10,48 +9,12 @@ from sockserve.core.admission import Admission
 from sockserve.core.deadlines import Deadlines
 from sockserve.dropin.dispatcher import RequestDispatcher
 from sockserve.dropin.listener import ServerObjectListener
-from tests.dropin.stepping import SteppedReactor
+from tests.dropin.stepping import Bytes, SteppedReactor
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
 #: Loops go round for nothing but what they are woken up for.
 SELDOM_SECONDS = 60.0
-
-
-class Noting(socketserver.BaseRequestHandler):
-    """Notes its request."""
-
-    def handle(self):
-        self.server.requests.append(self.request)
-
-
-class Bytes(socketserver.ThreadingMixIn, socketserver.BaseServer):
-    """
-    A server that listens on one end of a socketpair, and takes a byte for a request.
-
-    @ivar far: the other end.
-    @ivar requests: what its handlers have noted.
-    @ivar closed: called when it is closed.
-    """
-
-    closed = staticmethod(lambda: None)
-
-    def __init__(self):
-        super().__init__("memory", Noting)
-        self.socket, self.far = socket.socketpair()
-        self.requests = []
-
-    def fileno(self):
-        return self.socket.fileno()
-
-    def get_request(self):
-        return self.socket.recv(1), "client"
-
-    def server_close(self):
-        super().server_close()
-        self.socket.close()
-        self.far.close()
-        self.closed()
 
 
 @pytest.fixture
@@ -114,7 +77,7 @@ def test_it_listens_again(listening, reactor):
     listener, _ = listening(server)
     closed = listener.close()
     reactor.run_until(lambda: closed.called)
-    server.socket, server.far = socket.socketpair()
+    server.near, server.far = socket.socketpair()
     listener.opened(listener.listen())
     server.far.sendall(b"a")
     reactor.run_until(lambda: server.requests)
@@ -196,7 +159,7 @@ def test_without_a_thread_there_is_no_loop(listening, reactor, monkeypatch):
     listener, _ = listening(server)
     closed = listener.close()
     reactor.run_until(lambda: closed.called)
-    server.socket, server.far = socket.socketpair()
+    server.near, server.far = socket.socketpair()
 
     def start(thread):
         raise RuntimeError("can't start new thread")

@@ -1,4 +1,4 @@
-"""Concurrency: the places where blocking handlers run."""
+"""Forking: the children in which blocking handlers run, and an executor by its name."""
 
 import errno
 import os
@@ -39,7 +39,7 @@ def reactor() -> Any:
 
 class TestInline(ExecutorContract):
     @pytest.fixture
-    def place(self) -> Any:
+    def executor(self) -> Any:
         return InlineExecutor()
 
 
@@ -49,7 +49,7 @@ class TestFork(QueueContract):
     no_more = BlockingIOError(errno.EAGAIN, "no more processes")
 
     @pytest.fixture
-    def place(self, no_leaks: None, reactor: Any) -> Any:
+    def executor(self, no_leaks: None, reactor: Any) -> Any:
         return ForkExecutor(reactor, 3)
 
 
@@ -250,12 +250,12 @@ def test_without_pidfds_there_is_no_fork(reactor: Any, monkeypatch: pytest.Monke
         pytest.param("fork", {"max_children": 3}, ForkExecutor, 3, marks=needs_pidfd),
     ],
 )
-def test_a_place_by_name(
+def test_an_executor_by_name(
     reactor: Any, name: str, options: dict[str, int], kind: type, limit: int
 ) -> None:
-    place = make_executor(reactor, name, **options)
-    assert type(place) is kind
-    assert place.limit == limit
+    executor = make_executor(reactor, name, **options)
+    assert type(executor) is kind
+    assert executor.limit == limit
 
 
 @pytest.mark.parametrize("name", ["", "Threads", "thread", "process"])

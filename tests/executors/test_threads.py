@@ -54,7 +54,7 @@ class TestSerial(QueueContract):
     no_more = RuntimeError("can't start new thread")
 
     @pytest.fixture
-    def place(self, threads: Any) -> Any:
+    def executor(self, threads: Any) -> Any:
         return threads(1)
 
 
@@ -63,7 +63,7 @@ class TestThreads(QueueContract):
     no_more = RuntimeError("can't start new thread")
 
     @pytest.fixture
-    def place(self, threads: Any) -> Any:
+    def executor(self, threads: Any) -> Any:
         return threads(4)
 
 

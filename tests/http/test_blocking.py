@@ -1,4 +1,4 @@
-"""The cycle of a blocking handler: gathering, queueing, what is sent when, and all ends."""
+"""The cycle of a blocking handler: buffering, queueing, what is sent when, and all ends."""
 
 import errno
 import gc
@@ -95,7 +95,7 @@ def connected(connect: Connect, handler: Any, limit: int = 1, **options: Any) ->
 
 @both
 @each_kind
-def test_a_body_is_gathered_before_the_request_is_queued(
+def test_a_body_is_buffered_before_the_request_is_queued(
     connect: Connect, handler: Any, plain: bool
 ) -> None:
     client = connected(connect, handler, plain=plain)
@@ -109,7 +109,7 @@ def test_a_body_is_gathered_before_the_request_is_queued(
 
 
 @both
-def test_chunks_are_gathered_likewise(connect: Connect, plain: bool) -> None:
+def test_chunks_are_buffered_likewise(connect: Connect, plain: bool) -> None:
     client = connected(connect, Echo, plain=plain)
     for piece in (CHUNKED, b"2\r\nhe\r\n", b"3\r\nllo\r\n"):
         client.send(piece)

@@ -75,7 +75,7 @@ def by_itself(handler, connection, address, server):
     handler(connection, address, server)
 
 
-def gathered(raw, body):
+def buffered(raw, body):
     if not body:
         return stock_file(raw)
     spool = Spool()
@@ -146,7 +146,7 @@ def test_any_head_is_to_a_handler_what_it_would_be(line, fields, end, body, hand
     head = "".join(f"{each}{end}" for each in [line, *(f"{n}:{v}" for n, v in fields), ""])
     raw = head.encode("latin-1")
     theirs = told(handler, by_itself, BytesIO(raw + body))
-    ours = told(handler, make_stock_handler, gathered(raw, body))
+    ours = told(handler, make_stock_handler, buffered(raw, body))
     assert ours == theirs
 
 
@@ -154,7 +154,7 @@ def test_a_usual_head_is_not_parsed_again(monkeypatch):
     """Else nothing here would test the stand-in."""
     monkeypatch.setattr(BaseHTTPRequestHandler, "parse_request", None)
     raw = b"GET /x HTTP/1.1\r\nHost: h\r\nUser-Agent: a\r\n\r\n"
-    seen, _ = told(Handler, make_stock_handler, gathered(raw, b"body"))
+    seen, _ = told(Handler, make_stock_handler, buffered(raw, b"body"))
     assert seen[0]["path"] == "/x"
     assert seen[0]["body"] == b"body"
     assert seen[0]["headers"]["_headers"] == [("Host", "h"), ("User-Agent", "a")]
@@ -170,7 +170,7 @@ def test_handlers_get_headers_of_their_own():
             self.close_connection = True
 
     for _ in range(2):
-        told(Changes, make_stock_handler, gathered(b"GET / HTTP/1.1\r\nA: b\r\n\r\n", b""))
+        told(Changes, make_stock_handler, buffered(b"GET / HTTP/1.1\r\nA: b\r\n\r\n", b""))
     assert [each.items() for each in headers] == [[("A", "b"), ("X", "mine")]] * 2
 
 
@@ -181,7 +181,7 @@ def test_a_message_class_of_the_handlers_own_is_filled_by_the_stdlibs_parser():
     class Special(Handler):
         MessageClass = Mine
 
-    seen, _ = told(Special, make_stock_handler, gathered(b"GET / HTTP/1.1\r\nA: b\r\n\r\n", b""))
+    seen, _ = told(Special, make_stock_handler, buffered(b"GET / HTTP/1.1\r\nA: b\r\n\r\n", b""))
     assert seen[0]["class"] is Mine
 
 
@@ -194,7 +194,7 @@ def test_a_handler_may_read_through_a_file_of_its_own(wraps):
                 self.rfile = BytesIO(self.rfile.read().replace(b"A: b", b"C: d"))
 
     raw = b"GET / HTTP/1.1\r\nA: b\r\n\r\n"
-    seen, _ = told(Wrapping, make_stock_handler, gathered(raw, b""))
+    seen, _ = told(Wrapping, make_stock_handler, buffered(raw, b""))
     assert seen[0]["headers"]["_headers"] == [("C", "d") if wraps else ("A", "b")]
 
 
@@ -221,7 +221,7 @@ class New(Handler):
     ("handler", "expected"), [(OddlyMade, "by its metaclass"), (New, "by its __new__")]
 )
 def test_a_handler_that_is_made_in_a_way_of_its_own_is_made_so(handler, expected):
-    seen, _ = told(handler, make_stock_handler, gathered(b"GET / HTTP/1.1\r\n\r\n", b""))
+    seen, _ = told(handler, make_stock_handler, buffered(b"GET / HTTP/1.1\r\n\r\n", b""))
     assert expected in seen
 
 
@@ -232,7 +232,7 @@ def test_a_partial_has_its_arguments():
             super().__init__(*arguments)
 
     make = functools.partial(Takes, 1, second=2)
-    seen, _ = told(make, make_stock_handler, gathered(b"GET / HTTP/1.1\r\n\r\n", b""))
+    seen, _ = told(make, make_stock_handler, buffered(b"GET / HTTP/1.1\r\n\r\n", b""))
     assert seen[0]["taken"] == (1, 2)
 
 
@@ -250,7 +250,7 @@ def test_a_handler_is_gone_when_it_is_done(raises):
 
     gc.disable()
     try:
-        told(Watched, make_stock_handler, gathered(b"GET / HTTP/1.1\r\n\r\n", b""))
+        told(Watched, make_stock_handler, buffered(b"GET / HTTP/1.1\r\n\r\n", b""))
     except OSError:
         assert raises
     finally:

@@ -311,8 +311,8 @@ async def test_a_deadlines_answer_goes_to_nobody_else(base, kind, tmp_path, erro
 # What becomes of requests that fail
 
 
-def gatherings(older=()):
-    """Requests that are not forgotten yet."""
+def cycles(older=()):
+    """Cycles that are not forgotten yet."""
     gc.collect()
     known = set(map(id, older))
     return [one for one in gc.get_objects() if type(one) is BlockingCycle and id(one) not in known]
@@ -335,7 +335,7 @@ HEAD = get("/broken", "Transfer-Encoding: chunked", method="POST")
 )
 async def test_a_refused_body_is_over_once(base, request_, status):
     """It is logged under its own name, and nothing of it is kept."""
-    shut, records, older = [], [], gatherings()
+    shut, records, older = [], [], cycles()
     async with serving(handler(base, do_POST=lambda self: None)) as server:
         server.max_body_bytes = 550_000
         server.observers.append(records.append)
@@ -356,7 +356,7 @@ async def test_a_refused_body_is_over_once(base, request_, status):
         ]
         assert server.statistics.requests == 1
         shut.clear()
-        assert gatherings(older) == []
+        assert cycles(older) == []
 
 
 @both_bases

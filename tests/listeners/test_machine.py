@@ -1,12 +1,10 @@
 """The life of a listener of whatever kind, input by input."""
 
 import socket
-from types import SimpleNamespace
 
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import capturedLogs
 
 from sockserve import DatagramRequestHandler, StreamRequestHandler
 from sockserve.listeners.datagrams import DatagramServer
@@ -16,7 +14,6 @@ from sockserve.listeners.machine import (
     ListenerMachine,
     StreamListener,
 )
-from sockserve.listeners.service import ListenerService
 from sockserve.listeners.stream_factory import StreamFactory
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -104,49 +101,6 @@ def test_it_opens_again(machine, data):
         machine.drained()
     assert data.listener.told == ["opened port", "close"] * 2
     assert data.stopping == []
-
-
-# The service that all kinds share
-
-
-@pytest.fixture
-def service():
-    service = ListenerService(MemoryListener(), "memory")
-    service.server = SimpleNamespace(released=[])
-    service.server.release_workers = lambda: service.server.released.append(True)
-    return service
-
-
-def test_a_service_stops_when_all_is_closed_and_lets_go_of_workers(service):
-    listener = service._data.listener
-    service._machine.opened("port")
-    stopped = [service.stopService(), service.stopService()]
-    assert not any(each.called for each in stopped)
-    assert not service.server.released
-    listener.closing.callback(None)
-    assert all(each.called for each in stopped)
-    assert service.server.released
-    assert service._machine.is_stopped()
-
-
-def test_a_service_stops_when_closing_has_failed(service):
-    service._machine.opened("port")
-    stopped = service.stopService()
-    with capturedLogs() as events:
-        service._data.listener.closing.errback(ZeroDivisionError("the port's"))
-    assert stopped.called
-    assert [str(event["log_failure"].value) for event in events] == ["the port's"]
-
-
-def test_a_service_that_was_never_started_has_stopped(service):
-    assert service.stopService().called
-
-
-def test_a_service_is_suspended(service):
-    service._machine.opened("port")
-    service.suspend()
-    service.resume()
-    assert service._data.listener.told == ["opened port", "suspend", "resume"]
 
 
 # The kinds of listeners

@@ -19,7 +19,6 @@ from zope.interface import alsoProvides
 
 from sockserve import Deadlines, StreamRequestHandler
 from sockserve.core.admission import Admission
-from sockserve.core.handler_kinds import speaks_http
 from sockserve.listeners.stream_factory import SHORTAGE_LOG_SECONDS, StreamFactory
 
 PEER = ("192.0.2.7", 5300)
@@ -342,51 +341,3 @@ def test_abort_ends_all_at_once():
     listener.clock.advance(0)
     assert transport.ended == "aborted"
     assert listener.factory.idle()
-
-
-# The server object
-
-
-def test_protocols_for_tls_are_https_when_the_handler_is_of_http():
-    import http.server
-
-    from sockserve.http import HTTPRequestHandler
-
-    https = [b"http/1.1", b"http/1.0"]
-    for handler, protocols in (
-        (Echo, []),
-        (HTTPRequestHandler, https),
-        (http.server.BaseHTTPRequestHandler, https),
-    ):
-        factory = StreamFactory(handler, reactor=Clock())
-        assert speaks_http(factory.RequestHandlerClass) is bool(protocols)
-        assert factory.acceptableProtocols() == protocols
-        factory.acceptable_protocols = (b"own",)
-        assert factory.acceptableProtocols() == [b"own"]
-
-
-def test_a_proxy_that_is_not_trusted_is_counted():
-    factory = StreamFactory(Echo, reactor=Clock(), proxy_from=[ip_network("192.0.2.0/24")])
-    assert factory.trusts_proxy(PEER)
-    assert not factory.trusts_proxy(("198.51.100.1", 1))
-    assert factory.statistics.refused == {"proxy": 1}
-
-
-def test_handle_timeout_is_called_each_time_that_no_request_came():
-    """At 5 s, then, as one came at 8, at 13 and 18; not after listening ended."""
-    calls = []
-
-    class Waiting(StreamFactory):
-        timeout = 5
-
-        def handle_timeout(self):
-            calls.append(self.reactor.seconds())
-
-    listener = Listener(Echo, Waiting)
-    listener.factory.doStart()
-    listener.clock.pump([1] * 8)
-    listener.connect()
-    listener.clock.pump([1] * 11)
-    listener.factory.doStop()
-    listener.clock.pump([1] * 10)
-    assert calls == [5, 13, 18]

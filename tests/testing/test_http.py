@@ -82,7 +82,7 @@ class OwnLoop(Stock):
 
 
 each_kind = pytest.mark.parametrize("handler", [Coroutine, Blocking, Mixed, Stock, OwnLoop])
-each_gathered = pytest.mark.parametrize("handler", [Coroutine, Blocking, Mixed, Stock])
+each_read_by_the_reactor = pytest.mark.parametrize("handler", [Coroutine, Blocking, Mixed, Stock])
 
 
 @each_kind
@@ -132,7 +132,7 @@ def test_method_that_there_is_not(handler):
     assert (response.status, response.error) == (501, None)
 
 
-@each_gathered
+@each_read_by_the_reactor
 def test_client_that_is_refused_is_shut_down_once(handler):
     response = run_http(handler, attributes={"verify_request": lambda request, address: False})
     assert (response.status, response.complete) == (0, False)
@@ -302,7 +302,7 @@ def test_coroutine_that_waits_for_something_else_is_told_what_to_do():
 # Step by step
 
 
-@each_gathered
+@each_read_by_the_reactor
 def test_requests_one_after_another(handler):
     exchange = HTTPExchange(handler)
     exchange.request(path="/one")
@@ -319,7 +319,7 @@ def test_requests_one_after_another(handler):
     assert exchange.trace[-2:] == ["shutdown_request", "close_request"]
 
 
-@each_gathered
+@each_read_by_the_reactor
 def test_pipelined_requests(handler):
     exchange = HTTPExchange(handler)
     requests = [f"GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n".encode() for number in range(50)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sockserve.http.files import disk as folders
+from sockserve.http.files import disk
 from sockserve.http.files.disk import (
     PIECE_BYTES,
     Entry,
@@ -158,7 +158,7 @@ def test_a_fifo_put_in_place_between_looking_and_opening(root, monkeypatch):
             os.mkfifo(root / "file")
         return status
 
-    monkeypatch.setattr(folders.os, "stat", swapping)
+    monkeypatch.setattr(disk.os, "stat", swapping)
     assert outcome(root, "file") == "FileNotFoundError"
 
 
@@ -188,7 +188,7 @@ def test_a_link_put_in_place_between_looking_and_opening(root, monkeypatch, repl
 
             with monkeypatch.context() as patch:
                 for name in ("open", "stat", "lstat"):
-                    patch.setattr(folders.os, name, swapping(getattr(os, name)))
+                    patch.setattr(disk.os, name, swapping(getattr(os, name)))
                 seen.add(outcome(root, asked))
             if (root / "aside").exists():
                 (root / replaced).unlink()
@@ -313,7 +313,7 @@ def test_a_close_while_a_thread_is_busy_leaves_it_to_that(root, monkeypatch, dur
             results.append(str(error))
 
     with monkeypatch.context() as patch:
-        patch.setattr(folders.os, during, slow)
+        patch.setattr(disk.os, during, slow)
         thread = threading.Thread(target=run)
         thread.start()
         assert arrived.wait(PATIENCE_SECONDS)

@@ -1,0 +1,180 @@
+"""A configuration file: what it says, and the line of each mistake in it."""
+
+import socketserver
+
+import pytest
+from twisted.internet.testing import MemoryReactorClock
+
+from sockserve import ConfigurationError, DatagramRequestHandler, Deadlines
+from sockserve.core.admission import parse_network
+from sockserve.run.config import ServerConfig
+from sockserve.run.config_file import read_toml
+
+BLOCKING = "handler = 'socketserver:StreamRequestHandler'"
+
+
+class Packet(DatagramRequestHandler):
+    def handle(self):
+        pass
+
+
+# What is understood
+
+
+def test_all_words_as_toml_gives_them(tmp_path):
+    path = tmp_path / "sockserve.toml"
+    path.write_text(
+        f"""
+        [[server]]
+        listen = "tcp:7000"
+        {BLOCKING}
+        threads = 7
+        timeout = {{ idle = 2.5, handle = 3, write = "none" }}
+        allow = ["192.0.2.0/24"]
+
+        [[server]]
+        listen = ["udp:5300", "udp6:5300"]
+        handler = '{__name__}:Packet'
+        concurrency = "fork"
+        max-children = 3
+        [server.timeout]
+        handle = 1
+        """
+    )
+    assert read_toml(str(path)) == [
+        ServerConfig(
+            listen=("tcp:7000",),
+            handler=socketserver.StreamRequestHandler,
+            threads=7,
+            deadlines=Deadlines(idle=2.5, handle=3.0, write=None),
+            allow=(parse_network("192.0.2.0/24"),),
+        ),
+        ServerConfig(
+            listen=("udp:5300", "udp6:5300"),
+            handler=Packet,
+            concurrency="fork",
+            max_children=3,
+            deadlines=Deadlines(handle=1.0),
+        ),
+    ]
+
+
+def test_servers_of_one_file_share_neither(tmp_path):
+    path = tmp_path / "s.toml"
+    path.write_text(
+        f"[[server]]\nlisten='tcp:1'\n{BLOCKING}\n[[server]]\nlisten='tcp:2'\n{BLOCKING}\n"
+    )
+    one, two = (
+        next(iter(config.build(MemoryReactorClock()))).server for config in read_toml(str(path))
+    )
+    assert one.concurrency is not two.concurrency
+    assert one.admission is not two.admission
+
+
+# What is not
+
+
+TOML_MISTAKES = [
+    ('[[server]]\nlisten = "tcp:7000"\nthread = 4\n', 3, "unknown word 'thread'; did you mean"),
+    ('[[server]]\n\n# threads = 0\n"threads" = 0\n', 4, "threads: 0 is less than 1"),
+    (f"[[server]]\n{BLOCKING}\nthreads = 1\n\n[[server]]\nthreads = 0\n", 6, "threads: 0 is less"),
+    (f"[[server]]\n{BLOCKING}\nthreads=1\n[[server]]\nfoo=1\n", 5, "unknown word 'foo'"),
+    ("[[server]]\nthreads = 4\n", 2, "threads: handler FileRequestHandler is async def"),
+    ("[[server]]\nallow = '::1'\nserver = 'nomodule:x'\n", 3, "server 'nomodule:x': no module"),
+    ("[[server]]\npath='.'\nconcurrency='serial'\n", 3, "concurrency: handler FileRequestHandler"),
+    ("[[server]]\n\n[server.timeout]\nidle = 'x'\n", 3, "timeout idle: 'x' is not a number"),
+    ("[[server]]\n[server.timeout]\nidel = 5\n", 2, "timeout: 'idel' is not one of"),
+    ("[[server]]\ntimeout.idle = 0\n", 2, "timeout idle: 0 is not a number of seconds"),
+    ("[[server]]\ntimeout = {idle = 0}\n", 2, "timeout idle: 0 is not a number of seconds"),
+    ("[[server]]\n# one\nhandler = 'nomodule:X'\n", 3, "handler 'nomodule:X': no module"),
+    ("[[server]]\nlisten = [\n 'tcp:1',\n 5,\n]\n", 2, "listen: 5 is not a text"),
+    (
+        f"[[server]]\n{BLOCKING}\nthreads=4\nconcurrency='fork'\n",
+        3,
+        "threads: goes with concurrency",
+    ),
+    ("[[server]]\nlisten = 'udp:1'\n", 2, "listen 'udp:1': handler FileRequestHandler"),
+    ("[[server]]\npath = 'nowhere'\n", 2, "not a directory"),
+    ("[[server]]\n[[serve]]\nx = 1\n", 2, "unknown table or word 'serve'; did you mean 'server'?"),
+    ("threads = 4\n[[server]]\n", 1, "unknown table or word 'threads'"),
+    ("[[server]]\naccess-log = 5\n", 2, "access-log: 5 is not a text"),
+    # A word that begins as another does.
+    (
+        "[[server]]\nmax-connections = 5\nmax-connections-per-peer = 0\n",
+        3,
+        "max-connections-per-peer: 0 is less than 1",
+    ),
+    ("[[server]]\nallow = '::1'\nallow-all = 1\n", 3, "unknown word 'allow-all'"),
+    # A word that another table has, too, where it is known or not looked at.
+    (
+        "[[server]]\n[server.timeout]\nidle = 5\n[[server]]\ntimeout.idle = 0\n",
+        5,
+        "timeout idle: 0 is not a number of seconds",
+    ),
+    ("[[server]]\ntimeout.idle = 5\n[[server]]\nidle = 5\n", 4, "unknown word 'idle'"),
+    (
+        "[[server]]\n[server.timeout]\nidle = 5\n[[server]]\n\nidle = 5\n",
+        6,
+        "unknown word 'idle'",
+    ),
+    ("[[server]]\nthreads = 4\n\n[threads]\nx = 1\n", 4, "unknown table or word 'threads'"),
+    ("[[server]]\n[[ 'threads' ]]\nx = 1\n", 2, "unknown table or word 'threads'"),
+    ("[[server]]\n\n[server.serve]\n", 3, "unknown word 'serve'"),
+    ('[[server]]\n\n"it\'s" = 1\n', 3, 'unknown word "it\'s"'),
+    # What is a line to TOML, and what is none.
+    ("# one\u2028\x85\n[[server]]\r\nthreads = 0\n", 3, "threads: 0 is less than 1"),
+    # A line that cannot be found is that of the table.
+    ('\n[[server]]\n"thr\\u0065ads" = 0\n', 2, "threads: 0 is less than 1"),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "message"), TOML_MISTAKES, ids=lambda value: str(value))
+def test_a_mistake_in_a_file_is_named_with_its_line(tmp_path, monkeypatch, text, line, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.toml").write_text(text, encoding="utf-8", newline="")
+    with pytest.raises(ConfigurationError) as caught:
+        read_toml("s.toml")
+    assert str(caught.value).startswith(f"s.toml:{line}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "s.toml: write at least one [[server]] table"),
+        (b"[server]\nthreads = 1\n", "s.toml: write at least one [[server]] table"),
+        (b"server = [1]\n", "s.toml: write at least one [[server]] table"),
+        (b"server = []\n", "s.toml: write at least one [[server]] table"),
+        (b"[[server]]\nthreads 4\n", "s.toml: Expected '=' after a key"),
+        (b"[[server]]\nthreads 4\n", "(at line 2, column 9)"),
+        (b"\xff\xfe", "s.toml: 'utf-8' codec can't decode"),
+        (b"[[server]]\nthreads = " + 5000 * b"9", "s.toml: Exceeds the limit (4300 digits)"),
+        (b"[[server]]\n[[server]]\n[server]\n", "s.toml: Cannot declare ('server',) twice"),
+        (None, "config 's.toml': No such file or directory"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_a_file_that_cannot_be_read(tmp_path, monkeypatch, content, message):
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        (tmp_path / "s.toml").write_bytes(content)
+    with pytest.raises(ConfigurationError) as caught:
+        read_toml("s.toml")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_not_a_file(tmp_path):
+    with pytest.raises(ConfigurationError, match="Is a directory"):
+        read_toml(str(tmp_path))
+
+
+def test_what_turns_out_when_the_services_are_made_is_named_with_its_line(tmp_path):
+    path = tmp_path / "s.toml"
+    path.write_text(f"[[server]]\nlisten='tcp:1'\n[[server]]\n{BLOCKING}\nlisten = 'tpc:1'\n")
+    one, two = read_toml(str(path))
+    one.build(MemoryReactorClock())
+    with pytest.raises(ConfigurationError) as caught:
+        two.build(MemoryReactorClock())
+    assert str(caught.value).startswith(f"{path}:5: listen 'tpc:1': ")
