@@ -83,7 +83,7 @@ _PHASE_IDLE = Phase.IDLE
 _LAST_PHASES = (Phase.WRITE, Phase.LIFETIME, Phase.DRAIN)
 
 
-#: What answers a request, by the kind of its handler; of another kind, each is asked about.
+#: What answers a request, by the kind of its handler; of others, each is asked about.
 _CYCLES: dict[HandlerKind, Callable[[CycleOwner, RequestHead, float], RequestCycle]] = {
     HandlerKind.HTTP_COROUTINE: CoroutineCycle,
     HandlerKind.HTTP_BLOCKING: BlockingCycle,
@@ -107,6 +107,7 @@ class HTTPChannel(TransportChannel):
         # For the server
         self.settings = settings
         self.deadlines = settings.deadlines
+        self._seconds = self.timer.seconds  # asked twice for every request
         # For the connection
         self.addresses = addresses
         self.parser = RequestParser(settings.kind is HandlerKind.HTTP_STOCK)
@@ -267,7 +268,7 @@ class HTTPChannel(TransportChannel):
                     self.transport.bufferSize = BODY_READ_BYTES
                 self._state = _ANSWERING
                 make = self._make_cycle or _CYCLES[self.settings.kind_of(head)]
-                self.cycle = cycle = make(self, head, self.timer.seconds())
+                self.cycle = cycle = make(self, head, self._seconds())
                 cycle.start()
                 if self._state is not _READING or not self._has_more:
                     return
@@ -322,8 +323,12 @@ class HTTPChannel(TransportChannel):
     def request_finished(
         self, response: Response, outcome: Outcome, began: float, breaks: bool = False
     ) -> None:
-        """The handler has come to its end: go on to the next request, or end the connection."""
-        now = self.account(response, outcome, began)
+        """The handler has come to its end: await the next request, or end the connection."""
+        # L{account}, without its call.
+        now, factory = self._seconds(), self.factory
+        factory.statistics.count_response(response.status, outcome is _ERROR, now - began)
+        if factory.observers:
+            self._tell(response, outcome, now - began)
         self.cycle = None
         if breaks:
             self.writer.flush()
@@ -398,22 +403,21 @@ class HTTPChannel(TransportChannel):
         """Answer what is no request, or (C{head}) not a good one, and end the connection."""
         self.cycle = None
         self.timer.disarm(Phase.HEADER)
-        if head is None:
-            began = self.timer.seconds()
+        began = self._seconds() if head is None else began
         response = make_refusal(error, head, self.writer, self.settings.outbox)
         self.account(response, Outcome.LOST, began)
         self.shut_down()
 
-    def account(self, response: Response, outcome: Outcome, began: float) -> float:
-        """Count the request, and tell of it; gives the time."""
-        factory = self.factory
-        now = self.timer.seconds()
-        seconds = now - began
-        factory.statistics.count_response(response.status, outcome is _ERROR, seconds)
-        if factory.observers:
-            connection = self.protocol.record
-            factory.observe(response.record(connection, factory.handler_name, seconds, outcome))
-        return now
+    def account(self, response: Response, outcome: Outcome, began: float) -> None:
+        """Count a request that the connection ends with, and tell of it."""
+        seconds = self._seconds() - began
+        self.factory.statistics.count_response(response.status, outcome is _ERROR, seconds)
+        self._tell(response, outcome, seconds)
+
+    def _tell(self, response: Response, outcome: Outcome, seconds: float) -> None:
+        """Tell the observers of a request."""
+        record = self.protocol.record
+        self.factory.observe(response.record(record, self.factory.handler_name, seconds, outcome))
 
     # The end
 

@@ -81,8 +81,8 @@ class CycleOwner(Protocol):
     def refuse(self, error: RemoteProtocolError, head: RequestHead | None, began: float) -> None:
         """Answer with an error instead of the cycle, and end the connection."""
 
-    def account(self, response: Response, outcome: Outcome, began: float) -> float:
-        """Count the request, and tell of it; gives the time."""
+    def account(self, response: Response, outcome: Outcome, began: float) -> None:
+        """Count a request that the connection ends with, and tell of it."""
 
     def request_finished(
         self, response: Response, outcome: Outcome, began: float, breaks: bool = False
