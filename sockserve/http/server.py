@@ -18,6 +18,7 @@ import socket
 import ssl
 import sys
 import urllib.parse
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -213,8 +214,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _main(arguments: list[str] | None = None) -> None:
-    """The command line: C{python -m sockserve.http.server}."""
+def _main(arguments: list[str] | None = None, serve: Callable[..., None] = test) -> None:
+    """
+    The command line: C{python -m sockserve.http.server}.
+
+    @param serve: called with what is asked for, as L{test}.
+    """
     parser = _parser()
     given = parser.parse_args(arguments)
     for option in ("--tls-key", "--tls-password-file"):
@@ -285,7 +290,7 @@ def _main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         fail(f"--bind {given.bind}", error)
     is_cgi = getattr(given, "cgi", False)
-    test(
+    serve(
         HandlerClass=CGIHTTPRequestHandler if is_cgi else SimpleHTTPRequestHandler,
         ServerClass=TLSServer if given.tls_cert else PlainServer,
         port=given.port,
