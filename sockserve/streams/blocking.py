@@ -12,7 +12,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any
 
@@ -23,7 +23,13 @@ from zope.interface import implementer
 
 from sockserve.core.lifecycle import serve
 from sockserve.interfaces import IExecutor, IJob, IStreamServer, Outcome, Phase
-from sockserve.sockets.lending import SocketIdentity, is_lendable, lend, tcp_traffic
+from sockserve.sockets.lending import (
+    SocketIdentity,
+    TransferCounts,
+    is_lendable,
+    lend,
+    tcp_traffic,
+)
 from sockserve.sockets.pumping import Pump, PumpedSocket, impersonate
 from sockserve.streams.channel import LINGER_SECONDS, Channel, ChannelOwner, MakeChannel, Pending
 
@@ -163,12 +169,21 @@ class SocketChannel(Channel):
 
 
 class LentSocketChannel(SocketChannel):
-    """The channel of a blocking handler that has the connection's own socket."""
+    """
+    The channel of a blocking handler that has the connection's own socket.
+
+    @param ask_kernel: tells what has moved on a socket, where that is known.
+    """
 
     request: socket.socket
 
-    def __init__(self, protocol: ChannelOwner) -> None:
+    def __init__(
+        self,
+        protocol: ChannelOwner,
+        ask_kernel: Callable[[socket.socket], TransferCounts | None] = tcp_traffic,
+    ) -> None:
         super().__init__(protocol)
+        self._ask_kernel = ask_kernel
         self.request = lend(self.transport)
         self._identity = SocketIdentity(self.request)
         # The transport is not heard of again: let go of it, and of its cycle with us.
@@ -190,7 +205,7 @@ class LentSocketChannel(SocketChannel):
 
     @override
     def record_traffic(self) -> None:
-        counts = tcp_traffic(self.request)
+        counts = self._ask_kernel(self.request)
         if counts is not None:
             self.protocol.record.received = counts.received
             self.protocol.record.sent = counts.sent
@@ -223,7 +238,7 @@ class LentSocketChannel(SocketChannel):
 
     def _seconds_left(self, phase: Phase) -> float | None:
         """How long until C{idle} or C{write} could pass; None for never. (any thread)"""
-        counts = tcp_traffic(self.request)
+        counts = self._ask_kernel(self.request)
         limit = self.deadlines.idle if phase is Phase.IDLE else self.deadlines.write
         if counts is None or limit is None:
             return None
@@ -250,7 +265,7 @@ class LentSocketChannel(SocketChannel):
 
     @override
     def quiet_seconds(self) -> float | None:
-        counts = tcp_traffic(self.request)
+        counts = self._ask_kernel(self.request)
         return None if counts is None else counts.since_received
 
     @override

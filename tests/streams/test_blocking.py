@@ -45,14 +45,29 @@ def channel(owner: Any) -> LentSocketChannel | PumpedSocketChannel:
     return made
 
 
+def told(counts: TransferCounts) -> Callable[[Any], LentSocketChannel]:
+    """What makes a channel to which the kernel tells this."""
+    return lambda owner: LentSocketChannel(owner, lambda sock: counts)
+
+
 @pytest.fixture
 def serving(owner: MakeOwner) -> Iterator[Serving]:
     """Makes connections whose handler has a thread, and runs when the executor is stepped."""
     made: list[Owner] = []
 
-    def make(handler: Any = Answers, *, plain: bool = True, **options: Any) -> Owner:
+    def make(
+        handler: Any = Answers,
+        *,
+        plain: bool = True,
+        counts: TransferCounts | None = None,
+        **options: Any,
+    ) -> Owner:
+        """
+        @param counts: what the kernel tells of a lent socket, instead of what is true.
+        """
         executor = options.pop("executor", None) or SteppedExecutor()
-        owned = owner(handler, channel, plain=plain, executor=executor, **options)
+        make_channel = channel if counts is None else told(counts)
+        owned = owner(handler, make_channel, plain=plain, executor=executor, **options)
         made.append(owned)
         owned.channel.start()
         return owned
@@ -276,15 +291,13 @@ def test_idle_is_put_off_by_what_the_kernel_tells(serving: Serving) -> None:
 )
 def test_idle_and_write_pass_when_the_kernel_says_so(
     serving: Serving,
-    monkeypatch: pytest.MonkeyPatch,
     unsent: int,
     since_received: float,
     since_sent: float,
     expired: list[Phase],
 ) -> None:
     counts = TransferCounts(0, 0, unsent, since_received, since_sent)
-    monkeypatch.setattr("sockserve.streams.blocking.tcp_traffic", lambda sock: counts)
-    owned = serving(idle=10, write=10)
+    owned = serving(counts=counts, idle=10, write=10)
     owned.advance(10)
     assert owned.expired == expired
     assert input_has_ended(owned) is bool(expired)
