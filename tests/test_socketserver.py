@@ -122,6 +122,17 @@ def test_shutdown_on_another_thread_returns_when_serve_forever_is_about_to(servi
     assert order == ["action", "shutdown"]
 
 
+def test_shutdown_is_heard_where_nothing_else_happens(serving: Any) -> None:
+    """Not at the next poll, a minute later."""
+    server = serving()
+    other = threading.Timer(0.02, server.shutdown)
+    other.start()
+    began = time.monotonic()
+    server.serve_forever(60)
+    other.join()
+    assert time.monotonic() - began < 30
+
+
 def test_shutdown_before_serve_forever_returns_and_keeps_one_from_beginning(serving: Any) -> None:
     server = serving(b"a")
     server.shutdown()

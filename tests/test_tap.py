@@ -383,14 +383,17 @@ async def test_when_all_its_server_objects_have_shut_down_the_program_ends(
     await stop(service)
 
 
-async def test_a_program_that_is_stopped_is_not_stopped_once_more(
+async def test_a_program_that_is_being_stopped_is_not_stopped_once_more(
     reactor: Reactor, servers: list[Any]
 ) -> None:
     options = parse("--server", here("make_server"))
     options.parent = {"nodaemon": True}
     service = makeService(options)
     started(service)
+    (listener,) = listeners(service)
+    servers[0].shutdown()
     await stop(service)
+    await listener.shut_down
     assert reactor.stops == 0
 
 
