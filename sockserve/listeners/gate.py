@@ -66,8 +66,8 @@ class Gate:
         self._clock = clock
         self._refused = refused
         self._retry: IDelayedCall | None = None
-        self._shortage_logged = False
-        self._exhausted_at = 0.0
+        #: When the shortage that has been logged was last noticed; None while there is none.
+        self._shortage_at: float | None = None
         listening = port.socket
         gated = _GatedSocket(
             listening.family, listening.type, listening.proto, fileno=listening.detach()
@@ -91,16 +91,15 @@ class Gate:
         No client waits for a descriptor: if that has been so for L{CALM_SECONDS}, the next
         shortage is a new one.
         """
-        if self._shortage_logged and self._clock.seconds() - self._exhausted_at >= CALM_SECONDS:
-            self._shortage_logged = False
+        noticed_at = self._shortage_at
+        if noticed_at is not None and self._clock.seconds() - noticed_at >= CALM_SECONDS:
+            self._shortage_at = None
 
     def descriptors_exhausted(self, error: OSError) -> None:
         """There was no descriptor to accept with: stop accepting, and try again soon."""
         self._port.stopReading()
         self._refused("descriptors")
-        self._exhausted_at = self._clock.seconds()
-        if not self._shortage_logged:
-            self._shortage_logged = True
+        if self._shortage_at is None:
             _log.error(
                 "cannot accept connections ({error}), which wait; trying again every"
                 " {seconds} s; raise the limit of open files (ulimit -n) or lower"
@@ -108,6 +107,7 @@ class Gate:
                 error=errorcode.get(error.errno or 0, str(error)),
                 seconds=ACCEPT_RETRY_SECONDS,
             )
+        self._shortage_at = self._clock.seconds()
         if self._retry is None:
             self._retry = self._clock.callLater(ACCEPT_RETRY_SECONDS, self._try_again)
 
