@@ -269,10 +269,15 @@ class LentSocketChannel(SocketChannel):
 
 
 class _End(Enum):
-    """Where the end of a pumped connection stands."""
+    """
+    The stand of a pumped connection with its end, as far as this side makes it.  (The client may
+    end its side at any time.)
+    """
 
-    #: The handler may write.
+    #: The handler may write, or not all that it wrote has left.
     OPEN = "open"
+    #: It has ended its output, all of which has left; it may read on.
+    HALF_CLOSED = "half-closed"
     #: Its end is gone, and not all that it wrote has left.
     FLUSHING = "flushing"
     #: All has left; what the client still sends is thrown away.
@@ -298,9 +303,7 @@ class PumpedSocketChannel(SocketChannel):
         self._pump = Pump(reactor, transport, *ends, *limits, self._end_connection)
         self.request = self._pump.request
         self._end = _End.OPEN
-        #: What has ended of the connection itself.
         self._client_has_ended = False
-        self._output_has_left = False
         protocol.set_receiver(self._pump.feed)
 
     @override
@@ -325,7 +328,7 @@ class PumpedSocketChannel(SocketChannel):
     @override
     def eof_received(self) -> None:
         self._client_has_ended = True
-        if self._end is _End.OPEN:
+        if self._end is _End.OPEN or self._end is _End.HALF_CLOSED:
             self._pump.feed_eof()
         else:
             self.transport.loseConnection()
@@ -336,17 +339,18 @@ class PumpedSocketChannel(SocketChannel):
             self.transport.loseConnection()
             return
         # What nobody has read would be answered with a reset, which overtakes that.
-        self._end = _End.FLUSHING
         self.protocol.set_receiver(_throw_away)
-        if self._output_has_left:
+        if self._end is _End.HALF_CLOSED:
             self._linger()
         else:
+            self._end = _End.FLUSHING
             self.transport.loseWriteConnection()
 
     @override
     def output_ended(self) -> None:
-        self._output_has_left = True
-        if self._end is _End.FLUSHING:
+        if self._end is _End.OPEN:
+            self._end = _End.HALF_CLOSED
+        elif self._end is _End.FLUSHING:
             self._linger()
 
     def _linger(self) -> None:

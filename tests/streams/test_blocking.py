@@ -429,6 +429,40 @@ def test_the_rest_of_a_question_is_thrown_away_for_two_seconds(serving: Serving)
     assert owned.expired == []
 
 
+class EndsItsOutput(socketserver.BaseRequestHandler):
+    """Answers without a look at the question, ends its output, and leaves when that has left."""
+
+    def handle(self) -> None:
+        self.request.sendall(b"whatever")
+        self.request.shutdown(socket.SHUT_WR)
+        self.server.output_has_left()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("client_ends", [False, True])
+def test_output_that_has_left_before_its_handler_is_not_waited_for(
+    serving: Serving, client_ends: bool
+) -> None:
+    owned = serving(EndsItsOutput, plain=False)
+    receive(owned, bytes(1_000_000))  # more than a socketpair holds
+
+    def output_has_left() -> None:
+        owned.turn()
+        assert owned.below.write_ended
+        owned.channel.output_ended()
+        if client_ends:
+            owned.channel.eof_received()
+            assert not owned.below.disconnected  # the handler may read on
+
+    owned.factory.output_has_left = output_has_left  # type: ignore[attr-defined]
+    executor_of(owned).step()
+    owned.turn()
+    assert owned.below.sent == b"whatever"
+    assert bool(owned.below.disconnected) is client_ends
+    owned.advance(2)  # it lingers from then on
+    assert owned.below.disconnected
+    assert owned.expired == []
+
+
 def test_while_the_service_stops_each_byte_of_a_pumped_client_is_waited_for_a_second(
     serving: Serving,
 ) -> None:
