@@ -1,15 +1,16 @@
 """
 The server object of stream listeners, and Twisted's factory for them.
 
-This room owns which channel serves a connection to a handler of each kind, and the override
-points that differ for streams.  It must not know options or endpoints.
+This room owns which channel serves a connection to a handler of each kind, how such a handler
+is made and run, and the override points that differ for streams.  It must not know options or
+endpoints.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -31,7 +32,7 @@ from sockserve.streams.blocking import SocketChannel
 from sockserve.streams.channel import Channel
 from sockserve.streams.coroutine import CoroutineChannel
 
-__all__ = ["StreamFactory"]
+__all__ = ["WAYS", "StreamFactory", "Way"]
 
 #: A shortage of descriptors is logged once in so many seconds: a minute, so that a log read
 #: later shows how long the shortage lasted.
@@ -40,24 +41,45 @@ SHORTAGE_LOG_SECONDS = 60.0
 _log = logger(Topic.LISTENERS)
 
 
-class _Way(NamedTuple):
+class Way(NamedTuple):
     """
-    How a handler of one kind is served.
+    The way in which handlers of one kind are served.
 
-    @ivar channel: what serves its connections.
-    @ivar make_handler: what makes it; None where its class is just called.
+    @ivar channel: what serves their connections.
+    @ivar finish_request: makes a handler and lets it serve, given what makes it, the request,
+        the client's address and the server object that it is to see; what it gives is what
+        L{StreamFactory.finish_request} does.
     """
 
     channel: type[Channel]
-    make_handler: Callable[[Callable[..., Any], Any, Any, Any], None] | None = None
+    finish_request: Callable[[Callable[..., Any], Any, Any, Any], Any]
 
 
-_WAYS = {
-    HandlerKind.COROUTINE: _Way(CoroutineChannel),
-    HandlerKind.BLOCKING: _Way(SocketChannel),
-    HandlerKind.HTTP_COROUTINE: _Way(HTTPChannel),
-    HandlerKind.HTTP_MIXED: _Way(HTTPChannel),
-    HandlerKind.HTTP_STOCK: _Way(HTTPChannel, make_stock_handler),
+def _run_coroutine(make: Callable[..., Any], request: Any, client_address: Any, server: Any) -> Any:
+    return run_handler_coroutine(make(request, client_address, server))
+
+
+def _run_blocking(make: Callable[..., Any], request: Any, client_address: Any, server: Any) -> None:
+    handler = make(request, client_address, server)
+    if IRequestHandler.providedBy(handler):  # others have served while they were made
+        run_handler(handler)
+
+
+def _run_mixed(make: Callable[..., Any], request: Any, client_address: Any, server: Any) -> Any:
+    """Run a handler that blocks for some requests, which are those that come with a socket."""
+    handler = make(request, client_address, server)
+    if isinstance(request, socket.socket):
+        return run_handler(handler)
+    return run_handler_coroutine(handler)
+
+
+#: How handlers of each kind are served.
+WAYS: Mapping[HandlerKind, Way] = {
+    HandlerKind.COROUTINE: Way(CoroutineChannel, _run_coroutine),
+    HandlerKind.BLOCKING: Way(SocketChannel, _run_blocking),
+    HandlerKind.HTTP_COROUTINE: Way(HTTPChannel, _run_coroutine),
+    HandlerKind.HTTP_MIXED: Way(HTTPChannel, _run_mixed),
+    HandlerKind.HTTP_STOCK: Way(HTTPChannel, make_stock_handler),
 }
 
 
@@ -68,6 +90,7 @@ class StreamFactory(StreamServer, ServerFactory):
     any server endpoint.
 
     @ivar ports: the listening ports.
+    @cvar ways: how handlers of each kind are served.
     @cvar acceptable_protocols: the protocols to agree to when a TLS client names some
         (ALPN, RFC 7301); None for HTTP's when the handler is one of HTTP, else none.  A
         client that names no protocol is served; one that names only others is turned away
@@ -75,6 +98,7 @@ class StreamFactory(StreamServer, ServerFactory):
     """
 
     noisy = False
+    ways: ClassVar[Mapping[HandlerKind, Way]] = WAYS
     acceptable_protocols: tuple[bytes, ...] | None = None
 
     def __init__(
@@ -121,9 +145,9 @@ class StreamFactory(StreamServer, ServerFactory):
     def serve_as(self, kind: HandlerKind) -> None:
         """Serve the handler as one of C{kind} from now on."""
         self.kind = kind
-        way = _WAYS[kind]
+        way = self.ways[kind]
         self._make_channel = way.channel.maker(self)
-        self._make_handler = way.make_handler
+        self._finish_request = way.finish_request
 
     @override
     def make_channel(self, protocol: StreamProtocol, addresses: tuple[Any, Any]) -> Channel:
@@ -136,14 +160,7 @@ class StreamFactory(StreamServer, ServerFactory):
     @override
     def finish_request(self, request: Any, client_address: Any) -> Any:
         """Make the handler and let it serve; as L{RequestServer}'s. (handler's thread)"""
-        if self._make_handler is not None:
-            return self._make_handler(self.RequestHandlerClass, request, client_address, self)
-        handler = self.RequestHandlerClass(request, client_address, self)
-        if not isinstance(request, socket.socket):
-            return run_handler_coroutine(handler)
-        if IRequestHandler.providedBy(handler):
-            run_handler(handler)
-        return None
+        return self._finish_request(self.RequestHandlerClass, request, client_address, self)
 
     @override
     def close_request(self, request: Any) -> None:
