@@ -25,13 +25,9 @@ from sockserve.core.lifecycle import serve
 from sockserve.interfaces import IExecutor, IJob, IStreamServer, Outcome, Phase
 from sockserve.sockets.lending import SocketIdentity, is_lendable, lend, tcp_traffic
 from sockserve.sockets.pumping import Pump, PumpedSocket, impersonate
-from sockserve.streams.channel import LINGER_SECONDS, Channel, ChannelOwner, MakeChannel, Pending
+from sockserve.streams.channel import Channel, ChannelOwner, MakeChannel, Pending
 
 __all__ = ["LentSocketChannel", "PumpedSocketChannel", "SocketChannel"]
-
-#: A connection on which nothing came for so long is, as far as can be told, between two
-#: messages when the service stops.
-QUIET_SECONDS = 1.0
 
 
 @implementer(IJob)
@@ -132,17 +128,19 @@ class SocketChannel(Channel):
         While the service stops: end the handler's input as soon as its client has been
         quiet for a while, as far as that can be told.
 
-        @return: whether the service stops.
+        @return: whether that is waited for, in the place of C{idle}.
         """
-        if self._draining:
-            quiet = self.quiet_seconds()
-            if quiet is None:
-                pass
-            elif quiet >= QUIET_SECONDS:
-                self.end_input()
-            else:
-                self.timer.arm(Phase.IDLE, QUIET_SECONDS - quiet)
-        return self._draining
+        limit = self.deadlines.quiet
+        if not self._draining or limit is None:
+            return False
+        quiet = self.quiet_seconds()
+        if quiet is None:
+            pass
+        elif quiet >= limit:
+            self.end_input()
+        else:
+            self.timer.arm(Phase.IDLE, limit - quiet)
+        return True
 
     def quiet_seconds(self) -> float | None:
         """Seconds since the client last sent a byte; None where that cannot be told."""
@@ -355,7 +353,7 @@ class PumpedSocketChannel(SocketChannel):
 
     def _linger(self) -> None:
         self._end = _End.LINGERING
-        self.timer.arm(Phase.WRITE, LINGER_SECONDS)
+        self.timer.arm(Phase.WRITE, self.deadlines.linger)
 
     @override
     def connection_lost(self, reason: Failure) -> None:
@@ -373,7 +371,8 @@ class PumpedSocketChannel(SocketChannel):
 
     @override
     def drain(self) -> None:
-        self._pump.idle = QUIET_SECONDS  # each byte puts the next look off by that
+        if self.deadlines.quiet is not None:
+            self._pump.idle = self.deadlines.quiet  # each byte puts the next look off by that
         super().drain()
 
     @override
