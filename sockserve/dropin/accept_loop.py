@@ -40,8 +40,8 @@ __all__ = [
 
 _log = logger(Topic.SERVICE)
 
-#: How often C{service_actions} is called at least, where nobody says.  C{serve_forever}'s
-#: default.
+#: How often C{service_actions} is called at least, in seconds, where nobody says by a
+#: C{poll_interval}.  0.5: C{serve_forever}'s default.
 POLL_SECONDS = 0.5
 
 #: The kind of selector.  C{socketserver}'s choice: it takes no descriptor of its own.

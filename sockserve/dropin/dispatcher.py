@@ -45,7 +45,8 @@ __all__ = ["RequestDispatcher", "check_settings"]
 _log = standard_logger(Topic.WORKERS)
 
 #: How often a thread that waits for the reactor checks that it still runs: a reactor that is
-#: stopped tells nobody.  0.5: C{serve_forever}'s own C{poll_interval}.
+#: stopped tells nobody.  0.5: C{serve_forever}'s own C{poll_interval}.  No setting: what is waited
+#: for is heard of at once, and only after a reactor that was stopped does it take so long.
 REACTOR_CHECK_SECONDS = 0.5
 
 #: The methods that a thread of C{ThreadingMixIn}'s calls with the connection.

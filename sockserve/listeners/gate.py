@@ -23,19 +23,23 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from sockserve.core.admission import Admission
 from sockserve.core.logs import Topic, logger
 
-__all__ = ["Gate"]
+__all__ = ["ACCEPT_RETRY_SECONDS", "OUT_OF_RESOURCES", "Gate"]
 
 _log = logger(Topic.LISTENERS)
 
-#: The pause before accepting again when there was no descriptor to accept with.  0.1:
-#: ranch's C{ranch_acceptor}.
+#: The errors of C{accept} that say that the process or the system has no room for another
+#: connection.
+OUT_OF_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
+
+#: The pause before accepting again after one of these.  0.1: ranch's C{ranch_acceptor}.  No
+#: setting: clients that wait do not notice it, and with ten attempts in a second the processor is
+#: free for what may make room.
 ACCEPT_RETRY_SECONDS = 0.1
 
 #: A lack of descriptors that comes back sooner than this is still the same one, and is not
-#: logged again.
-CALM_SECONDS = 1.0
-
-_OUT_OF_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
+#: logged again.  1: ten attempts, none of which may fail.  No setting: it decides of a line in
+#: the log alone.
+CALM_SECONDS = 10 * ACCEPT_RETRY_SECONDS
 
 
 class Gate:
@@ -153,7 +157,7 @@ class _GatedSocket(socket.socket):
         try:
             return super().accept()
         except OSError as error:
-            if error.errno in _OUT_OF_RESOURCES:
+            if error.errno in OUT_OF_RESOURCES:
                 self.gate.descriptors_exhausted(error)
                 raise BlockingIOError(EAGAIN, "no descriptor to accept with") from error
             if isinstance(error, BlockingIOError):

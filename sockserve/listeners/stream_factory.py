@@ -35,7 +35,7 @@ from sockserve.streams.coroutine import CoroutineChannel
 __all__ = ["WAYS", "StreamFactory", "Way"]
 
 #: A shortage of descriptors is logged once in so many seconds: a minute, so that a log read
-#: later shows how long the shortage lasted.
+#: later shows how long the shortage lasted.  No setting: nobody waits for it.
 SHORTAGE_LOG_SECONDS = 60.0
 
 _log = logger(Topic.LISTENERS)
