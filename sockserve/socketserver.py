@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_kind, provides, unwrap
-from sockserve.core.lifecycle import run_handler
+from sockserve.core.lifecycle import make_and_run
 from sockserve.dropin.accept_loop import AcceptLoop, accept_tls, verify_and_process
 from sockserve.dropin.background_reactor import running_reactor
 from sockserve.dropin.dispatcher import RequestDispatcher, check_settings
@@ -184,9 +184,7 @@ class BaseServer(_stdlib.BaseServer):
     @override
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Have a handler made, of sockserve's perhaps, and let it serve. (handler's thread)"""
-        handler: Any = self.RequestHandlerClass(request, client_address, self)  # type: ignore[arg-type]
-        if IRequestHandler.providedBy(handler):
-            run_handler(handler)
+        make_and_run(self.RequestHandlerClass, request, client_address, self)
 
 
 class TCPServer(BaseServer, _stdlib.TCPServer):

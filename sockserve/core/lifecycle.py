@@ -9,12 +9,14 @@ know transports, threads or deadlines: it runs wherever it is called.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-from sockserve.interfaces import IRequestServer, Outcome
+from sockserve.interfaces import IRequestHandler, IRequestServer, Outcome
 
 __all__ = [
+    "make_and_run",
+    "make_and_run_coroutine",
     "run_handler",
     "run_handler_coroutine",
     "serve",
@@ -129,6 +131,28 @@ def serve_next(server: IRequestServer, request: Any, client_address: Any) -> Exc
         server.handle_error(request, client_address)
         return error
     return None
+
+
+def make_and_run(
+    make: Callable[..., Any], request: Any, client_address: Any, server: object
+) -> None:
+    """
+    Make a blocking handler, and let it serve if it has not while it was made, as C{socketserver}'s
+    own do: what C{finish_request} does by default. (handler's thread)
+
+    @param make: the handler's class, or another callable that makes one.
+    @param server: the server object that the handler is to see.
+    """
+    handler = make(request, client_address, server)
+    if IRequestHandler.providedBy(handler):
+        run_handler(handler)
+
+
+def make_and_run_coroutine(
+    make: Callable[..., Any], request: Any, client_address: Any, server: object
+) -> Coroutine[Any, Any, None]:
+    """L{make_and_run} for coroutine handlers. (reactor thread)"""
+    return run_handler_coroutine(make(request, client_address, server))
 
 
 def run_handler(handler: Any) -> None:

@@ -23,7 +23,7 @@ from typing_extensions import override
 
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_kind, provides, unwrap
-from sockserve.core.lifecycle import run_handler
+from sockserve.core.lifecycle import make_and_run
 from sockserve.core.logs import Topic, standard_logger
 from sockserve.dropin.background_reactor import is_reactors_thread
 from sockserve.dropin.connection import AdoptedFactory, AdoptedProtocol, AdoptedRequest
@@ -207,9 +207,7 @@ class RequestDispatcher:
             if self._standard.finish_request != server.finish_request:
                 server.finish_request(request, client_address)
             else:
-                handler = server.RequestHandlerClass(request, client_address, server)
-                if IRequestHandler.providedBy(handler):
-                    run_handler(handler)
+                make_and_run(server.RequestHandlerClass, request, client_address, server)
         except Exception as error:
             outcome = self.factory.outcome_of(request, error)
             server.handle_error(request, client_address)

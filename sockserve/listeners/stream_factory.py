@@ -22,11 +22,10 @@ from zope.interface import implementer
 
 from sockserve.core.admission import Admission, Network
 from sockserve.core.handler_kinds import HandlerKind, application_protocols
-from sockserve.core.lifecycle import run_handler, run_handler_coroutine
+from sockserve.core.lifecycle import make_and_run, make_and_run_coroutine
 from sockserve.core.logs import Topic, logger
 from sockserve.http.channel import HTTPChannel
 from sockserve.http.stock import make_stock_handler
-from sockserve.interfaces import IRequestHandler
 from sockserve.listeners.stream_protocol import StreamProtocol, StreamServer
 from sockserve.streams.blocking import SocketChannel
 from sockserve.streams.channel import Channel
@@ -46,38 +45,25 @@ class Way(NamedTuple):
     The way in which handlers of one kind are served.
 
     @ivar channel: what serves their connections.
-    @ivar finish_request: makes a handler and lets it serve, given what makes it, the request,
-        the client's address and the server object that it is to see; what it gives is what
-        L{StreamFactory.finish_request} does.
+    @ivar finish_request: makes a handler and lets it serve, as L{make_and_run} or
+        L{make_and_run_coroutine}.
     """
 
     channel: type[Channel]
     finish_request: Callable[[Callable[..., Any], Any, Any, Any], Any]
 
 
-def _run_coroutine(make: Callable[..., Any], request: Any, client_address: Any, server: Any) -> Any:
-    return run_handler_coroutine(make(request, client_address, server))
-
-
-def _run_blocking(make: Callable[..., Any], request: Any, client_address: Any, server: Any) -> None:
-    handler = make(request, client_address, server)
-    if IRequestHandler.providedBy(handler):  # others have served while they were made
-        run_handler(handler)
-
-
 def _run_mixed(make: Callable[..., Any], request: Any, client_address: Any, server: Any) -> Any:
-    """Run a handler that blocks for some requests, which are those that come with a socket."""
-    handler = make(request, client_address, server)
-    if isinstance(request, socket.socket):
-        return run_handler(handler)
-    return run_handler_coroutine(handler)
+    """For a handler that blocks for some requests, which are those that come with a socket."""
+    run = make_and_run if isinstance(request, socket.socket) else make_and_run_coroutine
+    return run(make, request, client_address, server)
 
 
 #: How handlers of each kind are served.
 WAYS: Mapping[HandlerKind, Way] = {
-    HandlerKind.COROUTINE: Way(CoroutineChannel, _run_coroutine),
-    HandlerKind.BLOCKING: Way(SocketChannel, _run_blocking),
-    HandlerKind.HTTP_COROUTINE: Way(HTTPChannel, _run_coroutine),
+    HandlerKind.COROUTINE: Way(CoroutineChannel, make_and_run_coroutine),
+    HandlerKind.BLOCKING: Way(SocketChannel, make_and_run),
+    HandlerKind.HTTP_COROUTINE: Way(HTTPChannel, make_and_run_coroutine),
     HandlerKind.HTTP_MIXED: Way(HTTPChannel, _run_mixed),
     HandlerKind.HTTP_STOCK: Way(HTTPChannel, make_stock_handler),
 }
@@ -156,11 +142,6 @@ class StreamFactory(StreamServer, ServerFactory):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start serving the request; return without waiting for its end. (reactor thread)"""
         self.channels[request].start()
-
-    @override
-    def finish_request(self, request: Any, client_address: Any) -> Any:
-        """Make the handler and let it serve; as L{RequestServer}'s. (handler's thread)"""
-        return self._finish_request(self.RequestHandlerClass, request, client_address, self)
 
     @override
     def close_request(self, request: Any) -> None:
