@@ -455,11 +455,12 @@ class EndsItsOutput(socketserver.BaseRequestHandler):
 
 
 @pytest.mark.parametrize("client_ends", [False, True])
+@pytest.mark.parametrize("size", [1, 1_000_000])  # the latter is more than a socketpair holds
 def test_output_that_has_left_before_its_handler_is_not_waited_for(
-    serving: Serving, client_ends: bool
+    serving: Serving, client_ends: bool, size: int
 ) -> None:
     owned = serving(EndsItsOutput, plain=False)
-    receive(owned, bytes(1_000_000))  # more than a socketpair holds
+    receive(owned, bytes(size))
 
     def output_has_left() -> None:
         owned.turn()
