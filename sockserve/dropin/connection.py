@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from typing_extensions import override
 from zope.interface import implementer
@@ -29,6 +29,9 @@ from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.listeners.stream_protocol import StreamProtocol
 from sockserve.streams.blocking import LentSocketChannel
 from sockserve.streams.channel import Channel
+
+if TYPE_CHECKING:
+    from _typeshed import MaybeNone
 
 __all__ = [
     "AdoptedFactory",
@@ -160,7 +163,7 @@ class AdoptedProtocol(StreamProtocol):
     """
 
     factory: AdoptedFactory
-    transport: AdoptedConnection
+    transport: AdoptedConnection | MaybeNone
 
     # From make_channel to the end
     #: The connection, while it is the reactor's: no handler tells the server of its end.
