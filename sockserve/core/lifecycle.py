@@ -30,7 +30,7 @@ __all__ = [
 _OK = Outcome.OK
 
 
-def verify_and_process(server: IRequestServer, request: Any, client_address: Any) -> bool:
+def verify_and_process(server: IRequestServer, request: object, client_address: object) -> bool:
     """
     Have the server verify a request and start processing it.
 
@@ -61,8 +61,8 @@ def verify_and_process(server: IRequestServer, request: Any, client_address: Any
 
 def serve(
     server: IRequestServer,
-    request: Any,
-    client_address: Any,
+    request: object,
+    client_address: object,
     served: Callable[[], object] | None = None,
 ) -> Outcome:
     """
@@ -87,7 +87,9 @@ def serve(
     return outcome
 
 
-async def serve_coroutine(server: IRequestServer, request: Any, client_address: Any) -> Outcome:
+async def serve_coroutine(
+    server: IRequestServer, request: object, client_address: object
+) -> Outcome:
     """L{serve} for coroutine handlers. (reactor thread)"""
     outcome = _OK
     try:
@@ -103,7 +105,7 @@ async def serve_coroutine(server: IRequestServer, request: Any, client_address: 
 
 
 async def serve_next_coroutine(
-    server: IRequestServer, request: Any, client_address: Any
+    server: IRequestServer, request: object, client_address: object
 ) -> Exception | None:
     """
     Serve one of several requests of a connection, which stays open: L{serve_coroutine}
@@ -121,7 +123,7 @@ async def serve_next_coroutine(
     return None
 
 
-def serve_next(server: IRequestServer, request: Any, client_address: Any) -> Exception | None:
+def serve_next(server: IRequestServer, request: object, client_address: object) -> Exception | None:
     """L{serve_next_coroutine} for blocking handlers. (worker thread)"""
     try:
         server.finish_request(request, client_address)
