@@ -24,7 +24,7 @@ __all__ = ["BODY_GRACE_SECONDS", "DeadlineTimer", "Deadlines"]
 BODY_GRACE_SECONDS = 5.0
 
 
-def _seconds(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+def _seconds(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < inf:

@@ -20,10 +20,14 @@ import struct
 import threading
 from collections.abc import Callable
 from errno import EAGAIN, ECONNREFUSED, EWOULDBLOCK
+from socket import AddressFamily
 from typing import Any, Protocol, TypeAlias
 
 from twisted.internet import udp, unix
+from twisted.python.failure import Failure
 from typing_extensions import override
+
+from sockserve.core.addresses import SocketAddress
 
 __all__ = [
     "Ancillary",
@@ -49,7 +53,7 @@ _sendto = socket.socket.sendto
 class PacketReceiver(Protocol):
     """The datagram server as its port knows it."""
 
-    def received(self, data: bytes, address: Any, arrived_at: Ancillary | None) -> bool:
+    def received(self, data: bytes, address: SocketAddress, arrived_at: Ancillary | None) -> bool:
         """A packet has come; gives whether to read on."""
 
 
@@ -91,7 +95,7 @@ class DatagramReply:
         self._arrived_at = arrived_at
         self.sent = 0
 
-    def sendto(self, data: bytes, address: Any) -> int:
+    def sendto(self, data: bytes, address: SocketAddress) -> int:
         """
         Send a packet without waiting: one that finds the kernel's buffer full is lost, as
         networks lose packets.
@@ -123,7 +127,7 @@ class _PortMixin:
 
     protocol: PacketReceiver
     socket: socket.socket
-    addressFamily: Any
+    addressFamily: AddressFamily
     maxPacketSize: int
 
     def createInternetSocket(self) -> ReplySocket:
@@ -215,7 +219,7 @@ class UNIXDatagramPort(_PortMixin, unix.DatagramPort):
         self.socket.setblocking(True)
 
     @override
-    def connectionLost(self, reason: Any = None) -> None:
+    def connectionLost(self, reason: Failure | None = None) -> None:
         # First: the rest calls back code that may listen under this name again.
         if not _is_abstract(self.port):
             try:

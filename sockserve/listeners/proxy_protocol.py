@@ -69,7 +69,7 @@ class ProxyProtocol(HAProxyProtocolWrapper):
                 self._parser = _Version1Parser()
             elif data.startswith(V2Parser.PREFIX[: len(data)]) and len(data) < _V2_BYTES:
                 return
-        protocol: Any = self.wrappedProtocol
+        protocol = self.wrappedProtocol
         # The header's last bytes and the first of the content may come together; the
         # listener must hear of the header first.
         self.wrappedProtocol = behind = _Remainder()  # type: ignore[assignment]
