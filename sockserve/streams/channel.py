@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from sockserve.core.addresses import Addresses
-from sockserve.core.deadlines import DeadlineTimer
+from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.core.statistics import RequestRecord
 from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import IStreamServer, Outcome, Phase
@@ -116,7 +116,7 @@ class Channel:
         self.protocol = protocol
         self.factory = protocol.factory
         self.timer = protocol.timer
-        self.deadlines = protocol.factory.deadlines
+        self.deadlines: Deadlines = protocol.factory.deadlines
         self.transport = protocol.transport
         self.parts = Pending.CONNECTION
         self._began: float | None = None
