@@ -12,7 +12,12 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IAddress, IReactorTime, IStreamServerEndpoint
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IReactorTime,
+    IStreamServerEndpoint,
+)
 from twisted.python.failure import Failure
 from typing_extensions import override
 
@@ -125,7 +130,7 @@ class _PortService(ListenerService):
         opening.addErrback(lambda failure: failure.trap(CancelledError) and None)
         opening.addErrback(_log_failure)
 
-    def _listen(self) -> Any:
+    def _listen(self) -> object:
         raise NotImplementedError
 
 
@@ -177,7 +182,7 @@ class RequestService(_PortService):
             server.request_queue_size = DEFAULT_REQUEST_QUEUE_SIZE
         return cls(endpoint, server, description)
 
-    def _listen(self) -> Any:
+    def _listen(self) -> Deferred[IListeningPort]:
         return self.endpoint.listen(self.server)
 
 
@@ -219,7 +224,7 @@ class DatagramRequestService(_PortService):
         server = factory(RequestHandlerClass, reactor=reactor, **options)
         return cls(datagram_port(reactor, description, server), server, description)
 
-    def _listen(self) -> Any:
+    def _listen(self) -> UDPPort | UNIXDatagramPort:
         self._port.startListening()
         return self._port
 

@@ -122,7 +122,7 @@ class Options(usage.Options):
 
         @raise ConfigurationError: an option is wrong, or two do not go together.
         """
-        words: dict[str, Any] = {
+        words: dict[str, object] = {
             name: value
             for name, value in self.items()
             if name not in ("config", "check") and value is not None

@@ -14,6 +14,8 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler
 
+from zope.interface.interface import InterfaceClass
+
 from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler, IRequestHandler
 
 __all__ = [
@@ -64,7 +66,7 @@ def unwrap(factory: object) -> Any:
     return factory
 
 
-def provides(factory: object, interface: Any) -> bool:
+def provides(factory: object, interface: InterfaceClass) -> bool:
     """Whether what C{factory} makes has an interface, as far as a class can tell."""
     cls = unwrap(factory)
     # Of other callables zope.interface would keep a note on them, which not all let it.

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
 
-from sockserve.interfaces import IRequestServer, Outcome
+from sockserve.interfaces import IRequestHandler, IRequestServer, Outcome
 
 __all__ = [
     "run_handler",
@@ -133,7 +132,7 @@ def serve_next(server: IRequestServer, request: object, client_address: object) 
     return None
 
 
-def run_handler(handler: Any) -> None:
+def run_handler(handler: IRequestHandler) -> None:
     """
     Call the three methods of a handler that did not serve in its constructor.
 
@@ -146,7 +145,7 @@ def run_handler(handler: Any) -> None:
         _refuse_coroutine(handler.finish())
 
 
-async def run_handler_coroutine(handler: Any) -> None:
+async def run_handler_coroutine(handler: IRequestHandler) -> None:
     """Call the three methods of a coroutine handler; C{setup} and C{finish} may be plain.
     (reactor thread)"""
     waited = handler.setup()

@@ -56,12 +56,13 @@ def _start() -> IReactor:
     """Make a reactor, and wait until it runs on its thread."""
     global _private_thread
     try:
-        from twisted.internet.epollreactor import EPollReactor as Reactor
+        from twisted.internet import epollreactor
     except ImportError:  # not Linux
-        from twisted.internet.pollreactor import (  # type: ignore[assignment]
-            PollReactor as Reactor,
-        )
-    reactor = as_reactor(Reactor())
+        from twisted.internet import pollreactor
+
+        reactor = as_reactor(pollreactor.PollReactor())
+    else:
+        reactor = as_reactor(epollreactor.EPollReactor())
     running = threading.Event()
     reactor.callWhenRunning(running.set)
     _private_thread = threading.Thread(

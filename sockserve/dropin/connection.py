@@ -218,7 +218,7 @@ class AdoptedProtocol(StreamProtocol):
 class AdoptedSocketChannel(LentSocketChannel):
     """A connection as its handler's own, from its first byte to its last."""
 
-    request: Any
+    request: socket.socket | MaybeNone
 
     def __init__(self, protocol: AdoptedProtocol) -> None:
         timeout = protocol.transport.timeout

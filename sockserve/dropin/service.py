@@ -119,7 +119,7 @@ class SocketServerService(ListenerService):
         )
         super().__init__(self._listener, description)
         #: The object's own, once L{_verify_network} has its place.
-        self._verify_request: Callable[[Any, Any], object] | None = None
+        self._verify_request: Callable[[object, object], object] | None = None
         self.shut_down: Deferred[None] = Deferred()
         self.server = dispatcher.factory
         self.server.server_address = server.server_address

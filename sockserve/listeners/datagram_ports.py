@@ -21,13 +21,16 @@ import threading
 from collections.abc import Callable
 from errno import EAGAIN, ECONNREFUSED, EWOULDBLOCK
 from socket import AddressFamily
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from twisted.internet import udp, unix
 from twisted.python.failure import Failure
 from typing_extensions import override
 
 from sockserve.core.addresses import SocketAddress
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 __all__ = [
     "Ancillary",
@@ -73,7 +76,7 @@ class ReplySocket(socket.socket):
         self.replying = threading.local()
 
     @override
-    def sendto(self, data: Any, *rest: Any) -> int:
+    def sendto(self, data: ReadableBuffer, *rest: Any) -> int:
         arrived_at = getattr(self.replying, "arrived_at", None)
         if arrived_at is None:
             return super().sendto(data, *rest)

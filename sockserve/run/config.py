@@ -209,7 +209,7 @@ class _Server(MultiService):
         return stopped
 
 
-def server_config(words: Mapping[str, Any]) -> ServerConfig:
+def server_config(words: Mapping[str, object]) -> ServerConfig:
     """
     Make the settings of one server from a user's words, and check them.
 
@@ -237,7 +237,7 @@ def server_config(words: Mapping[str, Any]) -> ServerConfig:
     return config
 
 
-def _handler(words: Mapping[str, Any]) -> Callable[..., Any]:
+def _handler(words: Mapping[str, object]) -> Callable[..., Any]:
     """The handler that C{handler} or C{path} names; without either, files from here."""
     if "handler" in words and "path" in words:
         raise ConfigurationError("handler and path: give one of them")

@@ -149,7 +149,7 @@ class _InlineServer(RequestServer):
     task: Task | None = None
 
     @override
-    def process_request(self, request: Any, client_address: SocketAddress) -> None:
+    def process_request(self, request: Any, client_address: Any) -> None:
         if self.kind.is_coroutine:
             self.task = Task(serve_coroutine(self, request, client_address), self._ended)
             self.task.start()
