@@ -230,7 +230,7 @@ class TransportChannel(Channel):
 
     @override
     def connection_lost(self, reason: Failure) -> None:
-        self.protocol.record.sent = self.writer.sent
+        self.record_traffic()
         # A handler may go on at what follows, and end: by then there must be nothing left
         # to close.
         self.parts &= ~Pending.CONNECTION
@@ -260,6 +260,10 @@ class TransportChannel(Channel):
         """End the connection now, and forget what has not left."""
         if self.transport is not None:
             self.transport.abortConnection()
+
+    def record_traffic(self) -> None:
+        """Note how many bytes have come and gone."""
+        self.protocol.record.sent = self.writer.sent
 
     def pause(self) -> None:
         """Read no more from the client."""
