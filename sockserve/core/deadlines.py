@@ -20,7 +20,7 @@ from sockserve.interfaces import ConfigurationError, Phase
 __all__ = ["DeadlineTimer", "Deadlines"]
 
 
-def _seconds(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+def _seconds(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < inf:

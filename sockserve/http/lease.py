@@ -51,7 +51,13 @@ def make_lease(channel: Lessor) -> ConnectionLease:
 
 
 class ConnectionLease:
-    """One connection, as the requests have it that are answered on threads or in children."""
+    """
+    One connection, as the requests have it that are answered on threads or in children.
+
+    @ivar sent: how many bytes handlers have sent by themselves.
+    """
+
+    sent = 0
 
     def __init__(self, channel: Lessor) -> None:
         self._channel = channel
@@ -86,9 +92,8 @@ class ConnectionLease:
     def feed(self, data: bytes) -> None:
         """The client has sent what the reactor knows nothing of."""
 
-    def feed_eof(self) -> bool:
-        """The client has ended its side; gives whether the handler hears of it by this."""
-        return False
+    def feed_eof(self) -> None:
+        """The client has ended its side of what the reactor knows nothing of."""
 
     def deadline_applies(self, phase: Phase) -> bool:
         """Whether C{idle} or C{write} has really passed, while the handler has the connection."""
@@ -271,11 +276,9 @@ class PumpedLease(ConnectionLease):
             self._pump.feed(data)
 
     @override
-    def feed_eof(self) -> bool:
-        if self._pump is None:
-            return False
-        self._pump.feed_eof()
-        return True
+    def feed_eof(self) -> None:
+        if self._pump is not None:
+            self._pump.feed_eof()
 
     @override
     def send_last(self, data: bytes) -> None:

@@ -9,20 +9,23 @@ endpoints.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
+from twisted.internet import tcp
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
+    IAddress,
     IProtocolNegotiationFactory,
 )
 from twisted.internet.protocol import ServerFactory
 from typing_extensions import override
 from zope.interface import implementer
 
+from sockserve.core.addresses import Addresses, SocketAddress
 from sockserve.core.admission import Admission, Network
 from sockserve.core.handler_kinds import HandlerKind, application_protocols
-from sockserve.core.lifecycle import make_and_run, make_and_run_coroutine
+from sockserve.core.lifecycle import MakeAndRun, make_and_run, make_and_run_coroutine
 from sockserve.core.logs import Topic, logger
 from sockserve.http.channel import HTTPChannel
 from sockserve.http.stock import make_stock_handler
@@ -45,17 +48,20 @@ class Way(NamedTuple):
     The way in which handlers of one kind are served.
 
     @ivar channel: what serves their connections.
-    @ivar finish_request: makes a handler and lets it serve, as L{make_and_run} or
-        L{make_and_run_coroutine}.
+    @ivar make_and_run: what makes a handler and lets it serve.
     """
 
     channel: type[Channel]
-    finish_request: Callable[[Callable[..., Any], Any, Any, Any], Any]
+    make_and_run: MakeAndRun
 
 
-def _run_mixed(make: Callable[..., Any], request: Any, client_address: Any, server: Any) -> Any:
+def _make_and_run_either(
+    make: Callable[..., Any], request: object, client_address: object, server: object
+) -> Awaitable[None] | None:
     """For a handler that blocks for some requests, which are those that come with a socket."""
-    run = make_and_run if isinstance(request, socket.socket) else make_and_run_coroutine
+    run: MakeAndRun = make_and_run
+    if not isinstance(request, socket.socket):
+        run = make_and_run_coroutine
     return run(make, request, client_address, server)
 
 
@@ -64,7 +70,7 @@ WAYS: Mapping[HandlerKind, Way] = {
     HandlerKind.COROUTINE: Way(CoroutineChannel, make_and_run_coroutine),
     HandlerKind.BLOCKING: Way(SocketChannel, make_and_run),
     HandlerKind.HTTP_COROUTINE: Way(HTTPChannel, make_and_run_coroutine),
-    HandlerKind.HTTP_MIXED: Way(HTTPChannel, _run_mixed),
+    HandlerKind.HTTP_MIXED: Way(HTTPChannel, _make_and_run_either),
     HandlerKind.HTTP_STOCK: Way(HTTPChannel, make_stock_handler),
 }
 
@@ -104,12 +110,12 @@ class StreamFactory(StreamServer, ServerFactory):
         """
         super().__init__(RequestHandlerClass, admission, **options)
         self._proxies = Admission(allow=proxy_from)
-        self.ports: set[Any] = set()
+        self.ports: set[tcp.Port] = set()
         self._shortage_logged_until = 0.0
         self.serve_as(self.kind)
 
     @override
-    def buildProtocol(self, addr: Any) -> Any:
+    def buildProtocol(self, addr: IAddress | None) -> Any:
         protocol = StreamProtocol()
         protocol.factory = self
         return protocol
@@ -133,10 +139,10 @@ class StreamFactory(StreamServer, ServerFactory):
         self.kind = kind
         way = self.ways[kind]
         self._make_channel = way.channel.maker(self)
-        self._finish_request = way.finish_request
+        self._make_and_run = way.make_and_run
 
     @override
-    def make_channel(self, protocol: StreamProtocol, addresses: tuple[Any, Any]) -> Channel:
+    def make_channel(self, protocol: StreamProtocol, addresses: Addresses) -> Channel:
         return self._make_channel(protocol, addresses)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -155,7 +161,7 @@ class StreamFactory(StreamServer, ServerFactory):
         request.close()
 
     @override
-    def log_shortage(self, client_address: Any, error: OSError) -> None:
+    def log_shortage(self, client_address: object, error: OSError) -> None:
         now = self.reactor.seconds()
         if now >= self._shortage_logged_until:
             self._shortage_logged_until = now + SHORTAGE_LOG_SECONDS
@@ -165,7 +171,7 @@ class StreamFactory(StreamServer, ServerFactory):
                 error=error,
             )
 
-    def trusts_proxy(self, address: Any) -> bool:
+    def trusts_proxy(self, address: SocketAddress) -> bool:
         """Whether a PROXY header from C{address} is believed; if not, count a refusal."""
         trusted = self._proxies.refusal(address) is None
         if not trusted:
@@ -195,7 +201,7 @@ class StreamFactory(StreamServer, ServerFactory):
         for protocol in list(self.connections):
             protocol.abort()
 
-    def _peer_is_gone(self, request: Any) -> bool:
+    def _peer_is_gone(self, request: object) -> bool:
         channel = self.channels.get(request)
         if channel is not None and channel.protocol.is_gone():
             return True
