@@ -30,6 +30,7 @@ from sockserve.dropin.overriding import StandardMethods
 from sockserve.dropin.server_object import ServerObject
 from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler, IRequestHandler
 from sockserve.listeners.gate import ACCEPT_RETRY_SECONDS, OUT_OF_RESOURCES
+from sockserve.sockets.keepalive import keep_alive
 
 __all__ = [
     "BaseRequestHandler",
@@ -137,6 +138,7 @@ class BaseServer(_stdlib.BaseServer):
         self.__is_shut_down.clear()
         try:
             if not self.__shutdown_request:  # else the socket may be closed already
+                keep_alive(getattr(self, "socket", None), self.deadlines)
                 served = cast(ServerObject, self)
                 loop = self.__loop = AcceptLoop(served, self.deadlines.handshake)
                 loop.run(poll_interval)

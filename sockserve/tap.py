@@ -81,7 +81,7 @@ class Options(usage.Options):
     def opt_timeout(self, deadline: str) -> None:
         """
         PHASE=SECONDS, or none for never; repeatable. Phases: handshake, idle, header,
-        body, handle, write, lifetime, drain
+        body, handle, write, lifetime, drain; and TCP's keepalive, user-timeout
         """
         self._add("timeout", deadline)
 

@@ -58,6 +58,9 @@ _SERVER_WORDS = (
     "deny", "access-log", "log-format",
 )  # fmt: skip
 
+#: What C{timeout} takes besides phases: names in L{Deadlines}, with dashes.
+_KEEPALIVE = ("keepalive", "user-timeout")
+
 #: The values of C{concurrency}, and how a summary says what blocking handlers run on.
 _WORKERS = {"serial": "one thread", "threads": "threads", "fork": "child processes"}
 
@@ -178,8 +181,8 @@ class ServerConfig:
                 place = _WORKERS[self.concurrency or "threads"]
             first = [f"listen {description}: {name} on {place}" for description in self.listen]
         deadlines = []
-        for phase in Phase:
-            seconds = getattr(self.deadlines, phase)
+        for phase in (*Phase, *_KEEPALIVE):
+            seconds = getattr(self.deadlines, phase.replace("-", "_"))
             deadlines.append(f"{phase}=none" if seconds is None else f"{phase}={seconds:g}")
         return [*first, f"deadlines {' '.join(deadlines)}"]
 
@@ -392,7 +395,7 @@ def _deadlines(word: str, value: object) -> Deadlines:
             if not equals:
                 raise ConfigurationError(f"{word} {text!r}: write PHASE=SECONDS")
             pairs.append((phase, seconds))
-    phases = [str(phase) for phase in Phase]
+    phases = [*(str(phase) for phase in Phase), *_KEEPALIVE]
     settings: dict[str, float | None] = {}
     for phase, seconds in pairs:
         if phase not in phases:
@@ -400,13 +403,14 @@ def _deadlines(word: str, value: object) -> Deadlines:
                 f"{word}: {phase!r} is not one of {', '.join(phases)}{nearest(phase, phases)}"
             )
         if seconds == "none":
-            settings[phase] = None
+            settings[phase.replace("-", "_")] = None
             continue
         try:
             if isinstance(seconds, bool):
                 raise ValueError
-            settings[phase] = float(seconds)
-            Deadlines(**{phase: settings[phase]})
+            setting = {phase.replace("-", "_"): float(seconds)}
+            Deadlines(**setting)
+            settings.update(setting)
         except (TypeError, ValueError, ConfigurationError):
             raise ConfigurationError(
                 f"{word} {phase}: {seconds!r} is not a number of seconds above 0, nor none"

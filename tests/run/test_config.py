@@ -131,7 +131,7 @@ def test_all_words_as_the_command_line_gives_them():
         (
             {"timeout": "idel=60"},
             "timeout: 'idel' is not one of handshake, idle, header, body, handle, write,"
-            " lifetime, drain; did you mean 'idle'?",
+            " lifetime, drain, keepalive, user-timeout; did you mean 'idle'?",
         ),
         ({"timeout": {"hand": 60}}, "timeout: 'hand' is not one of "),
         ({"timeout": "idle=soon"}, "timeout idle: 'soon' is not a number of seconds above 0"),
@@ -243,6 +243,15 @@ def test_a_handler_that_does_not_say_serves_both(listen):
 def test_summary_says_where_the_handler_runs(words, place):
     config = server_config({"listen": ["tcp:1", "unix:two"], **words})
     assert config.summary()[:2] == [f"listen tcp:1: {place}", f"listen unix:two: {place}"]
+
+
+@pytest.mark.parametrize(
+    "given", [["keepalive=30", "user-timeout=50"], {"keepalive": 30, "user-timeout": 50}]
+)
+def test_keepalive_is_among_the_deadlines(given):
+    config = server_config({"handler": "http.server:SimpleHTTPRequestHandler", "timeout": given})
+    assert (config.deadlines.keepalive, config.deadlines.user_timeout) == (30, 50)
+    assert config.summary()[-1].endswith(" keepalive=30 user-timeout=50")
 
 
 def test_summary_says_the_deadlines():
