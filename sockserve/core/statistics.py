@@ -103,7 +103,7 @@ class ListenerStatistics:
     @ivar listener: its description.
     @ivar accepted: connections accepted (datagrams received).
     @ivar active: connections open (datagram requests being served) now.
-    @ivar refused: by reason: C{network}, C{peer}, C{verify}, C{descriptors},
+    @ivar refused: by reason: C{network}, C{peer}, C{verify}, C{descriptors}, C{gone},
         C{truncated}.
     @ivar requests: requests whose handler ran to an end.
     @ivar errors: of these, how many raised.

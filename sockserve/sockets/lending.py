@@ -26,6 +26,8 @@ from sockserve.core.transports import IStreamTransport
 __all__ = [
     "SocketIdentity",
     "TransferCounts",
+    "UnsentBytes",
+    "has_unread",
     "is_broken",
     "is_lendable",
     "lend",
@@ -148,9 +150,35 @@ class TransferCounts(NamedTuple):
         """How long until no byte has moved for C{limit} seconds."""
         return limit - min(self.since_sent, self.since_received)
 
-    def write_seconds(self, limit: float) -> float:
-        """How long until the peer has taken nothing of what waits for C{limit} seconds."""
-        return limit - self.since_sent if self.unsent else limit
+
+class UnsentBytes:
+    """
+    What the kernel has of a connection's output that the peer has not taken, as two looks at it
+    show.  (The time of the last transmission does not: a peer that is gone without a word is sent
+    the same again and again.)
+    """
+
+    __slots__ = ("_looked_at", "_since", "_taken")
+
+    def __init__(self, now: float) -> None:
+        #: When it was last looked at.
+        self._looked_at = now
+        #: What the peer had taken then, in bytes, and since when no more; none when all was.
+        self._taken: int | None = None
+        self._since = now
+
+    def seconds_left(self, counts: TransferCounts, limit: float, now: float) -> float:
+        """How long until the peer has taken nothing of what waits for C{limit} seconds.
+        (any thread)"""
+        looked_at, self._looked_at = self._looked_at, now
+        if not counts.unsent:
+            self._taken = None
+            return limit
+        taken = counts.sent - counts.unsent
+        if taken != self._taken:
+            self._taken = taken
+            self._since = max(looked_at, now - counts.since_sent)
+        return limit - (now - self._since)
 
 
 #: Offsets in Linux's C{struct tcp_info} (include/uapi/linux/tcp.h): the milliseconds
@@ -199,6 +227,16 @@ def tcp_traffic(sock: socket.socket | None) -> TransferCounts | None:
         last_received / 1000,
         last_sent / 1000,
     )
+
+
+def has_unread(sock: socket.socket) -> bool:
+    """Whether bytes of the peer's have come that nobody has read.  Never blocks, takes none.
+    (any thread)"""
+    try:
+        # Not by an override: TLS knows no flags.
+        return bool(socket.socket.recv(sock, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except (OSError, ValueError):
+        return False
 
 
 def is_broken(sock: socket.socket) -> bool:
