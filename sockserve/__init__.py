@@ -10,6 +10,7 @@ from sockserve.handlers import (
     StreamRequestHandler,
 )
 from sockserve.interfaces import (
+    ClientGone,
     ConfigurationError,
     DeadlineExpired,
     PeerError,
@@ -19,6 +20,7 @@ from sockserve.interfaces import (
 
 __all__ = [
     "BaseRequestHandler",
+    "ClientGone",
     "ConfigurationError",
     "DatagramRequestHandler",
     "DeadlineExpired",

@@ -96,7 +96,8 @@ class AdoptedFactory(StreamFactory):
     @ivar dispatcher: has the server object.
     """
 
-    ways = {**WAYS, HandlerKind.HTTP_STOCK: Way(HTTPChannel, _make_stock_handler)}
+    inherits_keepalive = True
+    ways = {**WAYS, HandlerKind.HTTP_STOCK: Way(HTTPChannel.maker, _make_stock_handler)}
 
     def __init__(
         self, make: Callable[..., Any], *, dispatcher: RequestOwner, **options: Any

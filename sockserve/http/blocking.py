@@ -251,8 +251,23 @@ class BlockingCycle(BufferedRequest):
 
     # Ends
 
-    def deadline_applies(self, phase: Phase) -> bool:
-        """Whether a deadline has really passed."""
+    def running_task(self) -> None:
+        """It is not driven by the reactor."""
+
+    def reads_on(self) -> bool:
+        """Whoever reads hears of a loss by its socket."""
+        return False
+
+    def input_taken(self) -> int:
+        """Whoever takes it is not asked."""
+        return 0
+
+    def has_connection(self) -> bool:
+        """Whether the handler has the connection itself."""
+        return self.mode is _DIRECT
+
+    def deadline_applies(self, phase: Phase) -> bool | None:
+        """Whether a deadline has really passed; None if that is the connection's to say."""
         if phase is Phase.BODY:
             left = self.body_seconds(self._channel.timer.seconds())
             if left is not None and left > 0:
@@ -260,8 +275,8 @@ class BlockingCycle(BufferedRequest):
                 return False
         elif phase is Phase.IDLE:
             return self.response.switches and self._lease.deadline_applies(phase)
-        elif phase is Phase.WRITE and self.mode is _DIRECT:
-            return self._lease.deadline_applies(phase)
+        elif phase is Phase.WRITE:
+            return self._lease.deadline_applies(phase) if self.mode is _DIRECT else None
         return True
 
     def deadline_passed(self, phase: Phase) -> None:

@@ -317,13 +317,13 @@ class StreamWriter:
                 self._transport.write(self._batch())
             elif self._error is None:
                 self._congested = False
-                self._timer.disarm(_WRITE)
+                self._timer.arm(_WRITE, self._deadlines.write)
                 self._transport.unregisterProducer()
                 if self._output is not _OPEN:
                     self._end()
         else:
             self._congested = False
-            self._timer.disarm(_WRITE)
+            self._timer.arm(_WRITE, self._deadlines.write)
             self._hand_over()
             if self._output is not _OPEN and not self._pending:
                 self._end()
