@@ -78,7 +78,7 @@ class CoroutineChannel(TransportChannel):
     def connection_lost(self, reason: Failure) -> None:
         self.protocol.record.received = self._reader.received
         super().connection_lost(reason)
-        if reason.check(ConnectionDone):
+        if isinstance(reason.value, ConnectionDone):
             self._reader.feed_eof()
         else:
             self._reader.fail(ConnectionResetError(reason.getErrorMessage()))

@@ -73,7 +73,7 @@ class TransportChannel(Channel):
 
     @override
     def connection_lost(self, reason: Failure) -> None:
-        self._reads_on = bool(reason.check(ConnectionDone)) and self._reads_input()
+        self._reads_on = isinstance(reason.value, ConnectionDone) and self._reads_input()
         self.record_traffic()
         self.forget_hangups()
         # A handler may go on at what follows, and end: by then there must be nothing left
@@ -127,7 +127,7 @@ class TransportChannel(Channel):
 
     def client_lost(self, reason: Failure) -> None:
         """The transport is gone, and who reads or writes has heard of that."""
-        in_order = reason.check(ConnectionDone)
+        in_order = isinstance(reason.value, ConnectionDone)
         words = "it has closed the connection" if in_order else reason.getErrorMessage()
         self.client_gone(ClientGone(words), reads_on=self._reads_on)
 
