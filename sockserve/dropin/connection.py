@@ -10,6 +10,7 @@ who waits for them.
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,16 +20,18 @@ from zope.interface import implementer
 from sockserve.core.addresses import Addresses
 from sockserve.core.handler_kinds import HandlerKind
 from sockserve.core.statistics import RequestRecord
+from sockserve.dropin.overriding import is_overridden
 from sockserve.dropin.server_object import ServerObject
 from sockserve.dropin.transport import AdoptedConnection
 from sockserve.executors.base import call_excepthook
 from sockserve.http.channel import HTTPChannel
 from sockserve.http.stock import make_stock_handler
-from sockserve.interfaces import IJob, Outcome
+from sockserve.interfaces import ClientGone, IJob, Outcome
 from sockserve.listeners.stream_factory import WAYS, StreamFactory, Way
 from sockserve.listeners.stream_protocol import StreamProtocol
 from sockserve.streams.blocking import LentSocketChannel
 from sockserve.streams.channel import Channel
+from sockserve.streams.connection import StreamConnection
 
 if TYPE_CHECKING:
     from _typeshed import MaybeNone
@@ -126,9 +129,19 @@ class AdoptedFactory(StreamFactory):
 
     @override
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """The server's.  An exception of that ends nothing but the request. (handler's thread)"""
+        """
+        The server's.  An exception of that ends nothing but the request. (handler's thread)
+
+        C{socketserver}'s own, which prints any exception, is not troubled with L{ClientGone}: that
+        is raised by this side, where the standard library tells a handler nothing.
+        """
+        server = self.dispatcher.server
+        is_gone = isinstance(sys.exc_info()[1], ClientGone)
+        if is_gone and not is_overridden(server, "handle_error"):
+            super().handle_error(request, client_address)
+            return
         try:
-            self.dispatcher.server.handle_error(request, client_address)
+            server.handle_error(request, client_address)
         except BaseException:
             call_excepthook()
 
@@ -149,7 +162,7 @@ class AdoptedFactory(StreamFactory):
     @override
     def outcome_of(self, request: object, error: BaseException) -> Outcome:
         """As elsewhere for a connection; else an error, as there is no peer to be gone."""
-        if isinstance(request, socket.socket):
+        if isinstance(request, (socket.socket, StreamConnection)):
             return super().outcome_of(request, error)
         return Outcome.ERROR
 
