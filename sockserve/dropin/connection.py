@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from typing_extensions import override
 from zope.interface import implementer
 
+from sockserve.core.addresses import canonical_address
 from sockserve.core.handler_kinds import HandlerKind
 from sockserve.core.lifecycle import run_handler, run_handler_coroutine
 from sockserve.core.statistics import RequestRecord
@@ -238,7 +239,7 @@ class AdoptedRequest:
         self._request = request
         self._client_address = client_address
         self._factory = factory = dispatcher.factory
-        self._record = RequestRecord(client_address, factory.handler_name)
+        self._record = RequestRecord(canonical_address(client_address), factory.handler_name)
         self._record.received = self._record.sent = None
         self._phase_began = factory.reactor.seconds()
         factory.statistics.active += 1

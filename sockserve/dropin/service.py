@@ -16,6 +16,7 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred
 from typing_extensions import override
 
+from sockserve.core.addresses import canonical_address
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.logs import Topic, logger
 from sockserve.core.statistics import RequestRecord
@@ -191,5 +192,5 @@ class SocketServerService(ListenerService):
         factory.request_accepted()
         factory.count_refusal("network")
         factory.request_finished(
-            RequestRecord(client_address, factory.handler_name, outcome=refused)
+            RequestRecord(canonical_address(client_address), factory.handler_name, outcome=refused)
         )
