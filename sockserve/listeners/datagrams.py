@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
+from sockserve.core.addresses import canonical_address
 from sockserve.core.admission import Admission
 from sockserve.core.deadlines import DeadlineTimer
 from sockserve.core.lifecycle import serve, serve_coroutine, verify_and_process
@@ -152,7 +153,7 @@ class DatagramServer(RequestServer, DatagramProtocol):
             statistics.refused["network"] += 1
             return True
         if self.concurrency is None:
-            request: Any = (data, self._make_reply(arrived_at))
+            request: Any = (data, self._make_reply(arrived_at, address))
         elif arrived_at is None:
             request = (data, self._socket)
         else:
@@ -225,7 +226,7 @@ class DatagramServer(RequestServer, DatagramProtocol):
         if self.observers:
             self.observe(
                 RequestRecord(
-                    client_address,
+                    canonical_address(client_address),
                     self.handler_name,
                     {"handle": seconds},
                     received,
@@ -375,11 +376,12 @@ class _BlockingDatagram(_PendingDatagram):
     def serve(self) -> Outcome:
         """Serve the packet, with the socket answering from where it came to. (worker thread)"""
         replying = self.request[1].replying
+        replying.client_address = self.client_address
         replying.arrived_at = self._arrived_at
         try:
             return serve(self._server, self.request, self.client_address)
         finally:
-            replying.arrived_at = None
+            replying.__dict__.clear()
 
     def runs_long(self) -> None:
         """Do nothing: a long request is served like a short one."""
