@@ -96,8 +96,12 @@ class NameLock:
                 raise self._refusal("it is not a server's lock")
             if _has_listener(self._name, socket.SOCK_STREAM):
                 raise self._refusal(f"process {holder} holds it")
-            with suppress(FileNotFoundError):
+            try:
                 os.unlink(self._file)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                raise self._refusal(f"process {holder} has left it: {error.strerror}") from error
 
     def confirm(self) -> None:
         """

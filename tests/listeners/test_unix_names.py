@@ -1,5 +1,6 @@
 """Names of UNIX sockets, and their lock files."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -172,6 +173,25 @@ def test_what_is_no_lock_is_left_alone(lock_file: Path, lock: NameLock) -> None:
     lock_file.symlink_to("somebody@somewhere")
     assert refused() == expected
     assert os.readlink(lock_file) == "somebody@somewhere"
+
+
+def test_a_stale_lock_that_cannot_be_removed_is_named(
+    lock_file: Path, lock: NameLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user's, in a folder such as /tmp."""
+
+    def refuse(path: bytes) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", path)
+
+    lock_file.symlink_to(SOMEBODY)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "unlink", refuse)
+        with pytest.raises(CannotListenError) as caught:
+            lock.acquire()
+    assert caught.value.socketError == (
+        f"Cannot acquire lock '{lock_file}': process {SOMEBODY} has left it:"
+        " Operation not permitted"
+    )
 
 
 def test_where_there_can_be_no_file_the_system_says_why(tmp_path: Path) -> None:
