@@ -190,7 +190,11 @@ class _MemoryReply:
         self._exchange = exchange
 
     def sendto(self, data: bytes, address: Any) -> int:
-        """Record one datagram and where it goes; gives its size in bytes."""
-        self._exchange.datagrams.append((bytes(data), address))
-        self._exchange.output.append(bytes(data))
+        """
+        Record one datagram and where it goes, unless that is nowhere: a UNIX client's without a
+        name.  Gives its size in bytes.
+        """
+        if address:
+            self._exchange.datagrams.append((bytes(data), address))
+            self._exchange.output.append(bytes(data))
         return len(data)
