@@ -57,7 +57,9 @@ def canonical_address(address: Any) -> Any:
         return address
     if packed.startswith(_MAPPED):
         return (socket.inet_ntop(socket.AF_INET, packed[len(_MAPPED) :]), address[1])
-    flow, scope = address[2:4] if len(address) >= 4 else (0, 0)
+    flow, scope = (*address[2:4], 0, 0)[:2]
+    if not isinstance(scope, int):  # Twisted's may be a name
+        zone, scope = str(scope or zone), 0
     if zone and not scope:
         try:
             scope = scope_of(zone)

@@ -42,7 +42,7 @@ def remove_stale(name: str | bytes, kind: socket.SocketKind) -> None:
     """Remove the file of a socket that no process listens on any more."""
     if not is_abstract(name):
         with suppress(OSError):
-            if stat.S_ISSOCK(os.lstat(name).st_mode) and not _has_listener(name, kind):
+            if stat.S_ISSOCK(os.stat(name).st_mode) and not _has_listener(name, kind):
                 os.unlink(name)
 
 

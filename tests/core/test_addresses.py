@@ -60,6 +60,10 @@ def test_a_unix_address_is_what_the_socket_itself_says(tmp_path: Path) -> None:
         (("fe80::1%lo", 80, 0, 0), ("fe80::1", 80, 0, socket.if_nametoindex("lo"))),
         (("fe80::1%7", 80), ("fe80::1", 80, 0, 7)),
         (("fe80::1%lo", 80, 0, 7), ("fe80::1", 80, 0, 7)),
+        (("fe80::1", 80, 0, "lo"), ("fe80::1", 80, 0, socket.if_nametoindex("lo"))),
+        (("fe80::1%lo", 80, 0, None), ("fe80::1", 80, 0, socket.if_nametoindex("lo"))),
+        (("fe80::1", 80, 5, None), ("fe80::1", 80, 5, 0)),
+        (("fe80::1", 80, 5), ("fe80::1", 80, 5, 0)),
         (("fe80::1%no such", 80), ("fe80::1", 80, 0, 0)),
         # What is no IP address stays.
         ("", ""),
