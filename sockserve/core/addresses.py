@@ -9,29 +9,34 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Any
+from typing import Any, TypeAlias
 
 from twisted.internet.address import IPv4Address, IPv6Address
 
-__all__ = ["canonical_address", "scope_of", "socket_address"]
+__all__ = ["Addresses", "SocketAddress", "canonical_address", "scope_of", "socket_address"]
+
+#: An address as a socket gives it: a pair or a quadruple for IP; for UNIX sockets the path, bytes
+#: for an abstract name, or an empty string where there is none.
+SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int | str] | str | bytes
+
+#: The client's address and the server's.
+Addresses: TypeAlias = tuple[SocketAddress, SocketAddress]
 
 #: The first bytes of an IPv4 address that is mapped into IPv6 (RFC 4291, 2.5.5.2): how the
 #: kernel writes an IPv4 client of a dual-stack socket.
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
-def socket_address(address: Any) -> Any:
-    """
-    A Twisted address as a socket gives it.
-
-    @return: a pair or a quadruple for IP, as L{canonical_address}; for UNIX sockets the path,
-        bytes for an abstract name, or an empty string where there is none.
-    """
+def socket_address(address: object) -> SocketAddress:
+    """A Twisted address as a socket gives it; of IP, as L{canonical_address}."""
     if isinstance(address, IPv4Address):
         return (address.host, address.port)
     if isinstance(address, IPv6Address):
-        return canonical_address((address.host, address.port, address.flowInfo, address.scopeID))
-    name = getattr(address, "name", None)
+        canonical: SocketAddress = canonical_address(
+            (address.host, address.port, address.flowInfo, address.scopeID)
+        )
+        return canonical
+    name: bytes | None = getattr(address, "name", None)
     if name is None:
         return ""
     # Linux's abstract names are bytes there, too.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
 from sockserve.core.addresses import canonical_address, scope_of
 from sockserve.interfaces import ConfigurationError
@@ -137,7 +137,7 @@ class Admission:
         """A connection was accepted."""
         self.active += 1
 
-    def closed(self, client_address: Any = None) -> None:
+    def closed(self, client_address: object = None) -> None:
         """
         One that was accepted is gone.
 
@@ -154,7 +154,7 @@ class Admission:
             for gate in self.gates:
                 gate.reopen()
 
-    def refusal(self, client_address: Any) -> str | None:
+    def refusal(self, client_address: object) -> str | None:
         """
         Why a client may not be served: C{"network"} or C{"peer"}; None when it may.
         """
@@ -167,7 +167,7 @@ class Admission:
                 return "peer"
         return None
 
-    def admit(self, client_address: Any) -> str | None:
+    def admit(self, client_address: object) -> str | None:
         """
         Count a client's host, until L{closed}, unless the client may not be served.
 
@@ -180,7 +180,7 @@ class Admission:
                 self._peers[client] += 1
         return refusal
 
-    def allows(self, client_address: Any) -> bool:
+    def allows(self, client_address: object) -> bool:
         """Whether the client's network may be served; UNIX sockets' clients have none."""
         if not self._networks:  # asked for every datagram
             return True
@@ -194,7 +194,7 @@ class Admission:
         return not self.allow or _is_within(address, scope, self.allow)
 
 
-def _client(client_address: Any) -> tuple[str, int] | None:
+def _client(client_address: object) -> tuple[str, int] | None:
     """
     The client's IP address and scope id: an address that is link-local is another client's on
     each interface.

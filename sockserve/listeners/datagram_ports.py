@@ -19,14 +19,19 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias
+from socket import AddressFamily
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from twisted.internet import udp, unix
 from twisted.internet.error import CannotListenError
+from twisted.python.failure import Failure
 from typing_extensions import override
 
-from sockserve.core.addresses import scope_of
+from sockserve.core.addresses import SocketAddress, scope_of
 from sockserve.listeners.unix_names import is_abstract, remove_stale
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 __all__ = [
     "Ancillary",
@@ -52,7 +57,9 @@ _sendto = socket.socket.sendto
 class PacketReceiver(Protocol):
     """The datagram server as its port knows it."""
 
-    def received(self, data: bytes, address: Any, arrived_at: Ancillary | None) -> bool:
+    def received(
+        self, data: bytes, address: SocketAddress | None, arrived_at: Ancillary | None
+    ) -> bool:
         """A packet has come; gives whether to read on."""
 
 
@@ -109,10 +116,10 @@ class ReplySocket(socket.socket):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.replying = threading.local()
-        self._deaf_clients: set[Any] = set()
+        self._deaf_clients: set[SocketAddress | None] = set()
 
     @override
-    def sendto(self, data: Any, *rest: Any) -> int:
+    def sendto(self, data: ReadableBuffer, *rest: Any) -> int:
         if len(rest) not in (1, 2):
             return super().sendto(data, *rest)  # which says what is wrong
         flags, address = rest if len(rest) == 2 else (0, *rest)
@@ -127,7 +134,7 @@ class ReplySocket(socket.socket):
                 if flags & socket.MSG_DONTWAIT or self.gettimeout() is not None:
                     raise
 
-    def _answer(self, data: Any, flags: int, address: Any) -> int:
+    def _answer(self, data: ReadableBuffer, flags: int, address: Any) -> int:
         """Send a packet to the client of the thread's request, or lose it."""
         if address in self._deaf_clients:
             flags |= socket.MSG_DONTWAIT
@@ -144,7 +151,7 @@ class ReplySocket(socket.socket):
                 self._deaf_clients.add(address)
         return memoryview(data).nbytes
 
-    def _send(self, data: Any, flags: int, address: Any) -> int:
+    def _send(self, data: ReadableBuffer, flags: int, address: Any) -> int:
         arrived_at = getattr(self.replying, "arrived_at", None)
         if arrived_at is None:
             return super().sendto(data, flags, address)
@@ -161,14 +168,17 @@ class DatagramReply:
     __slots__ = ("_arrived_at", "_client_address", "_socket", "sent")
 
     def __init__(
-        self, sock: socket.socket, arrived_at: Ancillary | None, client_address: Any
+        self,
+        sock: socket.socket,
+        arrived_at: Ancillary | None,
+        client_address: SocketAddress | None,
     ) -> None:
         self._socket = sock
         self._arrived_at = arrived_at
         self._client_address = client_address
         self.sent = 0
 
-    def sendto(self, data: bytes, address: Any) -> int:
+    def sendto(self, data: bytes, address: SocketAddress | None) -> int:
         """
         Send a packet without waiting: one that finds the kernel's buffer full, or its client
         gone, is lost, as networks lose packets.
@@ -184,7 +194,8 @@ class DatagramReply:
         try:
             if self._arrived_at is None:
                 # Not ReplySocket's, which looks for the request that its thread serves.
-                _sendto(self._socket, data, socket.MSG_DONTWAIT, address)
+                # (Another address that is None is a TypeError.)
+                _sendto(self._socket, data, socket.MSG_DONTWAIT, address)  # type: ignore[arg-type]
             else:
                 self._socket.sendmsg([data], self._arrived_at, socket.MSG_DONTWAIT, address)
         except (BlockingIOError, ConnectionRefusedError):
@@ -206,7 +217,7 @@ class _PortMixin:
 
     protocol: PacketReceiver
     socket: socket.socket
-    addressFamily: Any
+    addressFamily: AddressFamily
     maxPacketSize: int
 
     def createInternetSocket(self) -> ReplySocket:
@@ -235,7 +246,7 @@ class _PortMixin:
             if not received(data, address, None):
                 return
 
-    def reply_maker(self) -> Callable[[Ancillary | None, Any], DatagramReply]:
+    def reply_maker(self) -> Callable[[Ancillary | None, SocketAddress | None], DatagramReply]:
         """
         A function that makes the reply of one packet.  It takes the ancillary data that
         sends the answer from where the packet came to, and the client's address.
@@ -325,7 +336,7 @@ class UNIXDatagramPort(_PortMixin, unix.DatagramPort):
         self.fileno = sock.fileno  # type: ignore[method-assign]
 
     @override
-    def connectionLost(self, reason: Any = None) -> None:
+    def connectionLost(self, reason: Failure | None = None) -> None:
         # First: the rest calls back code that may listen under this name again.
         if not is_abstract(self.port):
             try:

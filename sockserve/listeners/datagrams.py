@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
-from sockserve.core.addresses import canonical_address
+from sockserve.core.addresses import SocketAddress, canonical_address
 from sockserve.core.admission import Admission
 from sockserve.core.deadlines import DeadlineTimer
 from sockserve.core.lifecycle import serve, serve_coroutine, verify_and_process
@@ -133,11 +133,13 @@ class DatagramServer(RequestServer, DatagramProtocol):
 
     # What the port calls
 
-    def received(self, data: bytes, address: Any, arrived_at: Ancillary | None) -> bool:
+    def received(
+        self, data: bytes, address: SocketAddress | None, arrived_at: Ancillary | None
+    ) -> bool:
         """
         A packet has come: offer it to the server.
 
-        @param address: the client's, as a socket gives it.
+        @param address: the client's, as a socket gives it; None for a UNIX client without a name.
         @param arrived_at: the ancillary data that sends the answer from the address that
             the packet came to; None to let the system choose.
         @return: whether the port is to read on; if not, it has been stopped.
@@ -202,7 +204,7 @@ class DatagramServer(RequestServer, DatagramProtocol):
             pending.abandon()
 
     def _account(
-        self, request: Any, client_address: Any, began: float, ended: Outcome, outcome: str
+        self, request: Any, client_address: object, began: float, ended: Outcome, outcome: str
     ) -> None:
         """
         Account for a request that is finished or abandoned.
@@ -247,7 +249,7 @@ class _PendingDatagram:
     """
 
     def __init__(
-        self, server: DatagramServer, request: Any, client_address: Any, began: float
+        self, server: DatagramServer, request: Any, client_address: object, began: float
     ) -> None:
         self._server = server
         self.request = request
@@ -325,7 +327,7 @@ class _CoroutineDatagram(_PendingDatagram):
     """A packet whose handler is a coroutine that waits."""
 
     def attach(
-        self, coroutine: Coroutine[Any, Any, Outcome], context: Context, awaited: Any
+        self, coroutine: Coroutine[object, None, Outcome], context: Context, awaited: object
     ) -> None:
         """Go on with a coroutine that has been driven until it waits for C{awaited}."""
         self._arm_deadlines()
@@ -341,19 +343,19 @@ class _CoroutineDatagram(_PendingDatagram):
             self._finish(Outcome.ERROR)
             self._task.abandon()
 
-    def _ended(self, result: Any, error: BaseException | None) -> None:
+    def _ended(self, result: Outcome | None, error: BaseException | None) -> None:
         if error is not None:
             _handlers_log.failure(
                 "serving a request raised past its server's handle_error", Failure(error)
             )
-        self._handler_finished(result if error is None else Outcome.ERROR)
+        self._handler_finished(Outcome.ERROR if result is None else result)
 
 
 @implementer(IJob)
 class _BlockingDatagram(_PendingDatagram):
     """A packet whose handler blocks, on a thread or in a child."""
 
-    def __init__(self, server: DatagramServer, request: Any, client_address: Any) -> None:
+    def __init__(self, server: DatagramServer, request: Any, client_address: object) -> None:
         super().__init__(server, request, client_address, server.reactor.seconds())
         self._arrived_at = server._arrivals.pop(id(request), None)
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from sockserve.core.addresses import canonical_address
 from sockserve.interfaces import PeerError
 
-__all__ = ["ProxyHeader", "ProxyHeaderError", "parse_proxy_header"]
+__all__ = ["HeaderAddress", "ProxyHeader", "ProxyHeaderError", "parse_proxy_header"]
 
 _V1_PREFIX = b"PROXY "
 _V2_PREFIX = b"\r\n\r\n\0\r\nQUIT\n"
@@ -42,6 +42,11 @@ _CHECKSUM_TYPE = 0x03  # PP2_TYPE_CRC32C
 _CHECKSUM = struct.Struct("!I")
 
 
+#: An address in a header: of IP as L{canonical_address} has it, else the bytes of the name of a
+#: UNIX socket, which may be none.
+HeaderAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int] | bytes
+
+
 class ProxyHeaderError(PeerError):
     """The first bytes of a connection are no PROXY header; the message says what is wrong."""
 
@@ -50,13 +55,12 @@ class ProxyHeader(NamedTuple):
     """
     What a header says of a connection; it may say nothing, and the connection is the proxy's own.
 
-    @ivar source: the client's address, as L{canonical_address} has it; the bytes of a UNIX
-        socket's name; or None.
+    @ivar source: the client's address.
     @ivar destination: the address that the client connected to, likewise.
     """
 
-    source: Any = None
-    destination: Any = None
+    source: HeaderAddress | None = None
+    destination: HeaderAddress | None = None
 
 
 def parse_proxy_header(data: bytes | bytearray) -> tuple[ProxyHeader, int] | None:
@@ -92,12 +96,12 @@ def _parse_line(line: bytes) -> ProxyHeader:
         raise ProxyHeaderError("not two addresses and two ports")
     source, destination, source_port, destination_port = words
     return ProxyHeader(
-        _ip_address(family, source, source_port),
-        _ip_address(family, destination, destination_port),
+        _parse_address(family, source, source_port),
+        _parse_address(family, destination, destination_port),
     )
 
 
-def _ip_address(family: bytes, host: bytes, port: bytes) -> Any:
+def _parse_address(family: bytes, host: bytes, port: bytes) -> HeaderAddress:
     try:
         text = host.decode("ascii")
         if family == b"TCP4":
@@ -112,7 +116,12 @@ def _ip_address(family: bytes, host: bytes, port: bytes) -> Any:
         raise ProxyHeaderError("a port that is none of 0 to 65535")
     if port.startswith(b"0") and port != b"0":
         raise ProxyHeaderError("a port with leading zeros")
-    return canonical_address((text, int(port)))
+    return _canonical(text, int(port))
+
+
+def _canonical(host: str, port: int) -> HeaderAddress:
+    canonical: HeaderAddress = canonical_address((host, port))
+    return canonical
 
 
 # Version 2
@@ -145,8 +154,8 @@ def _parse_version_2(data: bytes | bytearray) -> tuple[ProxyHeader, int] | None:
     make = IPv4Address if family == 1 else IPv6Address
     return (
         ProxyHeader(
-            canonical_address((str(make(source)), ports[0])),
-            canonical_address((str(make(destination)), ports[1])),
+            _canonical(str(make(source)), ports[0]),
+            _canonical(str(make(destination)), ports[1]),
         ),
         end,
     )

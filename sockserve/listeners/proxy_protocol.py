@@ -13,10 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IHalfCloseableProtocol,
     IHandshakeListener,
+    IListeningPort,
     IProtocolFactory,
     IProtocolNegotiationFactory,
     IStreamServerEndpoint,
@@ -25,7 +27,12 @@ from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper, HAProxyWr
 from typing_extensions import override
 from zope.interface import Interface, implementer
 
-from sockserve.listeners.proxy_header import ProxyHeader, ProxyHeaderError, parse_proxy_header
+from sockserve.listeners.proxy_header import (
+    HeaderAddress,
+    ProxyHeader,
+    ProxyHeaderError,
+    parse_proxy_header,
+)
 
 __all__ = ["IProxyHeaderListener", "ProxyEndpoint", "ProxyProtocol"]
 
@@ -76,14 +83,14 @@ class ProxyProtocol(HAProxyProtocolWrapper):
                 self.wrappedProtocol.dataReceived(behind)
 
     @override
-    def getPeer(self) -> Any:
+    def getPeer(self) -> IAddress:
         """The client's address: the header's, if that says one."""
         if self._header is not None and self._header.source is not None:
             return _twisted_address(self._header.source)
         return self.transport.getPeer()  # type: ignore[union-attr]
 
     @override
-    def getHost(self) -> Any:
+    def getHost(self) -> IAddress:
         """The address that the client connected to: the header's, if that says one."""
         if self._header is not None and self._header.destination is not None:
             return _twisted_address(self._header.destination)
@@ -110,11 +117,13 @@ class ProxyProtocol(HAProxyProtocolWrapper):
             half_closeable.writeConnectionLost()
 
 
-def _twisted_address(address: Any) -> IPv4Address | IPv6Address | UNIXAddress:
+def _twisted_address(address: HeaderAddress) -> IAddress:
     """An address of a header's as Twisted has it."""
     if isinstance(address, bytes):
         return UNIXAddress(address or None)
-    return (IPv4Address if len(address) == 2 else IPv6Address)("TCP", *address)
+    if len(address) == 2:
+        return IPv4Address("TCP", *address)
+    return IPv6Address("TCP", *address)
 
 
 @implementer(IProtocolNegotiationFactory)
@@ -159,7 +168,7 @@ class ProxyEndpoint:
         self._endpoint = endpoint
         self._trusted = trusted
 
-    def listen(self, factory: IProtocolFactory) -> Any:
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """
         Listen.
 

@@ -15,12 +15,15 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import suppress
-from typing import Any
 
 from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
 from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
@@ -52,7 +55,7 @@ class _UNIXPort(_Port):
         factory: IProtocolFactory,
         backlog: int,
         mode: int,
-        reactor: Any,
+        reactor: object,
         wants_lock: bool,
     ) -> None:
         super().__init__(name, factory, backlog, mode, reactor)
@@ -110,7 +113,7 @@ class UNIXEndpoint:
     """An endpoint that listens on a name of a UNIX socket."""
 
     def __init__(
-        self, reactor: Any, name: str, *, backlog: int, mode: int, wants_lock: bool
+        self, reactor: object, name: str, *, backlog: int, mode: int, wants_lock: bool
     ) -> None:
         """
         @param name: as L{unix_name <sockserve.listeners.unix_names.unix_name>} gives it.
@@ -123,7 +126,7 @@ class UNIXEndpoint:
         self._mode = mode
         self._wants_lock = wants_lock
 
-    def listen(self, factory: IProtocolFactory) -> Deferred[Any]:
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """
         Listen.
 
@@ -143,7 +146,7 @@ class UNIXEndpoint:
 class _InheritedPort(_Port):
     """A port whose socket was listening already: its file, and others' use of it, go on."""
 
-    def __init__(self, sock: socket.socket, factory: IProtocolFactory, reactor: Any) -> None:
+    def __init__(self, sock: socket.socket, factory: IProtocolFactory, reactor: object) -> None:
         super().__init__(os.fsencode(sock.getsockname()), factory, reactor=reactor)
         self._shouldShutdown = False
         self._inherited = sock
@@ -161,14 +164,14 @@ class _InheritedPort(_Port):
 class InheritedUNIXEndpoint:
     """An endpoint of a UNIX socket that this process was handed, and that listens."""
 
-    def __init__(self, reactor: Any, descriptor: int) -> None:
+    def __init__(self, reactor: object, descriptor: int) -> None:
         """
         @param descriptor: the socket's; it is taken over when that is listened on.
         """
         self._reactor = reactor
         self._descriptor = descriptor
 
-    def listen(self, factory: IProtocolFactory) -> Deferred[Any]:
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """
         Listen.
 
