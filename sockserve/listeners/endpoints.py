@@ -93,6 +93,7 @@ def stream_endpoint(
     else:
         for_twisted = description
     try:
+        _check_numbers(kind, description)
         endpoint: IStreamServerEndpoint = endpoints.serverFromString(reactor, for_twisted)
     except Exception as error:  # each kind's parser raises what it likes
         raise ConfigurationError(f"listen {description!r}: {_explain(kind, error)}") from error
@@ -126,6 +127,29 @@ def _check_kind(description: str, kind: str) -> None:
         raise ConfigurationError(
             f"listen {description!r}: unknown kind {kind!r}{nearest(kind, known)}"
         )
+
+
+def _check_numbers(kind: str, description: str) -> None:
+    """
+    Check what the system would refuse only when the port is opened, or not at all.
+
+    @raise ValueError: a number is not within its limits; the message says which.
+    """
+    (_, *arguments), words = _parse(description)
+    checks = [("backlog", words.get("backlog"), 10, 2**31 - 1)]
+    if kind.lower() in ("tcp", "tcp6", "ssl", "tls"):
+        # Of tls, either of two.
+        digits = [text for text in arguments if text.removeprefix("-").isdecimal()]
+        checks.append(("port", words.get("port", digits[0] if digits else None), 10, 2**16 - 1))
+    if kind.lower() == "unix":
+        checks.append(("mode", words.get("mode"), 8, 0o7777))
+    for name, text, base, most in checks:
+        if text is None:
+            continue
+        number = _integer(name, text, base)
+        if not 0 <= number <= most:
+            limits = f"{most:o}" if base == 8 else most
+            raise ValueError(f"{name} {text} is not within 0 to {limits}")
 
 
 def _tls_description(description: str) -> str:

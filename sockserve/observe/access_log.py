@@ -22,6 +22,7 @@ from twisted.logger import FileLogObserver, ILogObserver, LogEvent, LogLevel
 from typing_extensions import override
 
 from sockserve.core.logs import Topic, logger
+from sockserve.core.messages import one_line
 from sockserve.core.statistics import HTTPRequestRecord, RequestRecord
 from sockserve.interfaces import ConfigurationError
 
@@ -221,8 +222,9 @@ class AccessLog(Service):
     def _open(self) -> IO[str]:
         try:
             return open(self._path, "a", encoding="utf-8", buffering=1)
-        except OSError as error:
-            raise ConfigurationError(f"access-log {self._path!r}: {error.strerror}") from None
+        except (OSError, ValueError) as error:  # a name with a NUL is the latter
+            why = getattr(error, "strerror", None) or one_line(error)
+            raise ConfigurationError(f"access-log {self._path!r}: {why}") from None
 
     def _start_writing(self) -> None:
         if self._file is None:
