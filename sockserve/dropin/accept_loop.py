@@ -123,6 +123,8 @@ class AcceptLoop:
     @param is_full: whether to take no more requests for now, given how many connections are
         not the server's yet; it is asked whenever something has happened.
     @param reactor: where handshakes are done; by default, one that runs.
+    @param handshake_failed: called with the address of a client whose handshake has come to
+        nothing, and why. (reactor thread)
     """
 
     def __init__(
@@ -132,6 +134,7 @@ class AcceptLoop:
         failed: Callable[[], object] | None = None,
         is_full: Callable[[int], bool] | None = None,
         reactor: Any = None,
+        handshake_failed: Callable[[Any, Exception], object] | None = None,
     ) -> None:
         """
         @raise OSError: there are no descriptors to be had.
@@ -140,6 +143,7 @@ class AcceptLoop:
         self._server = server
         self._standard = StandardMethods(server)
         self._handshake = handshake
+        self._handshake_failed = handshake_failed
         self._failed = failed
         self._is_full = is_full
         self._reactor = reactor
@@ -237,14 +241,16 @@ class AcceptLoop:
             request.close()
             return
 
-        def ended(done: bool) -> None:
+        def ended(fault: Exception | None) -> None:
             """(reactor thread)"""
             with self._lock:
                 self._shaking.discard(request)
-                if done and self._closed:
+                if self._closed:
                     request.close()
-                elif done:
+                elif fault is None:
                     self._shaken.append((request, address))
+                elif self._handshake_failed is not None:
+                    self._handshake_failed(address, fault)
                 self.wake()
 
         self._shaking.add(request)
@@ -328,6 +334,7 @@ class AcceptLoopThread:
         itself: by C{shutdown}, or because it could not go on.
     @param is_full: as L{AcceptLoop}'s.
     @param poll_interval: as L{AcceptLoop.run}'s.
+    @param handshake_failed: as L{AcceptLoop}'s.
     """
 
     def __init__(
@@ -338,11 +345,12 @@ class AcceptLoopThread:
         ended: Callable[[bool], object],
         is_full: Callable[[int], bool] | None = None,
         poll_interval: float = POLL_SECONDS,
+        handshake_failed: Callable[[Any, Exception], object] | None = None,
     ) -> None:
         """
         @raise OSError: there are no descriptors, or no thread, to be had.
         """
-        self._loop = AcceptLoop(server, handshake, self._failed, is_full, reactor)
+        self._loop = AcceptLoop(server, handshake, self._failed, is_full, reactor, handshake_failed)
         self._server = server
         self._ended = ended
         self._poll_interval = poll_interval

@@ -50,11 +50,12 @@ def format_combined(event: LogEvent) -> str:
             f' {record.sent or "-"} "{_quoted(record.referer)}" "{_quoted(record.user_agent)}"\n'
         )
     phases = " ".join(f"{name}={seconds:.6f}" for name, seconds in record.phases.items())
-    return (
+    reason = "" if record.reason is None else f" ({_quoted(record.reason)})"
+    line = (
         f"{_peer(record.peer)} - - {when} {record.handler}"
-        f' "{record.outcome}" {_count(record.received)} {_count(record.sent)} {phases}'.rstrip()
-        + "\n"
+        f' "{record.outcome}{reason}" {_count(record.received)} {_count(record.sent)} {phases}'
     )
+    return line.rstrip() + "\n"
 
 
 def format_json(event: LogEvent) -> str:
@@ -72,6 +73,7 @@ def format_json(event: LogEvent) -> str:
         "peer": _peer(record.peer),
         "handler": record.handler,
         "outcome": record.outcome,
+        "reason": record.reason,
         "received": record.received,
         "sent": record.sent,
         "phases": {name: round(seconds, 6) for name, seconds in record.phases.items()},

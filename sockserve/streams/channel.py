@@ -83,6 +83,9 @@ class ChannelOwner(Protocol):
     def is_gone(self) -> bool:
         """Whether the client, or a deadline, has ended the connection."""
 
+    def has_been_ended(self) -> bool:
+        """Whether the server has ended the connection: it has expired, or was aborted."""
+
 
 #: The client's address and the server's, as a socket gives them.
 Addresses = tuple[Any, Any]
