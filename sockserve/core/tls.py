@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from email.utils import formatdate
 from enum import Enum
+from errno import ENOTCONN
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 
@@ -126,7 +127,8 @@ def handshake_fault(error: BaseException) -> str:
         return BY_SERVER
     if isinstance(error, ConnectionDone) or type(error).__name__ == "SSLEOFError":
         return "closed by the client"
-    if isinstance(error, (ConnectionLost, ConnectionError)):
+    is_unconnected = isinstance(error, OSError) and error.errno == ENOTCONN
+    if is_unconnected or isinstance(error, (ConnectionLost, ConnectionError)):
         return "reset by the client"
     words: object = getattr(error, "reason", None)  # of ssl's
     if words is None and error.args and isinstance(error.args[0], list) and error.args[0]:

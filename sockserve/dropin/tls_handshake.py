@@ -14,12 +14,12 @@ import ssl
 import time
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from sockserve.core.reactors import IReactor
 from sockserve.core.tls import (
     LINGER_SECONDS,
     Opening,
@@ -148,7 +148,7 @@ class TLSHandshake:
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactor,
         sock: ssl.SSLSocket,
         ended: Callable[[Exception | None], object],
         seconds: float | None,

@@ -29,7 +29,8 @@ from sockserve.http.cycle import CycleOwner
 from sockserve.http.h1.framing import LocalProtocolError, RemoteProtocolError
 from sockserve.http.h1.head import RequestHead
 from sockserve.http.handler_socket import ConnectionBody, OutputMode, RequestSocket
-from sockserve.http.responses import BlockingResponse, answer_error
+from sockserve.http.refusals import answer_error
+from sockserve.http.responses import BlockingResponse
 from sockserve.http.spool import Spool, StockSwitchingFile, SwitchingFile, stock_file
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
 from sockserve.sockets.lending import is_broken
@@ -60,6 +61,10 @@ _OK = Outcome.OK
 
 def _never_sent(data: bytes) -> None:
     raise AssertionError("one of http.server's handlers answers by its socket")
+
+
+def _ignore(data: bytes) -> None:
+    """What would come after the end of a connection."""
 
 
 #: What a thread serves.
@@ -144,7 +149,7 @@ class BufferedRequest:
                 self.rfile = StockSwitchingFile(file) if stock else io.BufferedReader(file)
         # What the handler sends
         # (A stock handler sends by itself.)
-        self.response = BlockingResponse(head, _never_sent if stock else self._send)
+        self.response = channel.make_blocking_response(head, _never_sent if stock else self._send)
         self._instead: BlockingResponse | None = None
         self.mode = _BUFFERED
         self.sent = self.taken = 0
@@ -221,7 +226,7 @@ class BufferedRequest:
         @return: all of it.
         """
         page = bytearray()
-        self._instead = instead = BlockingResponse(self.head, page.extend)
+        self._instead = instead = self._channel.make_blocking_response(self.head, page.extend)
         instead.close = True
         answer_error(instead, status)
         instead.finish()
@@ -273,7 +278,7 @@ class BufferedRequest:
             if self.cut_off is not None:
                 raise
             # The client has ended a connection over TLS, which has no half ends.
-            return self._channel.parser.switch(), io.BytesIO()
+            return self._channel.switch(_ignore), io.BytesIO()
         limits = self._patience, self._late, lambda: self.cut_off
         return self.rest, ConnectionBody(self.request, len(self.rest), *limits)
 
@@ -297,7 +302,7 @@ class BufferedRequest:
         factory, request = self._channel.factory, self.request
         _served.request = self
         try:
-            error = serve_next(factory, request, self._channel.protocol.client_address)
+            error = serve_next(factory, request, self._channel.client_address)
         except BaseException:  # sys.exit(), or an error in handle_error
             self.response.close = True
             raise

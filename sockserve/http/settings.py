@@ -8,12 +8,16 @@ the box in which answers are put together.  It must not know connections.
 from __future__ import annotations
 
 from sockserve.core.handler_kinds import HandlerKind, unwrap
+from sockserve.core.statistics import RequestRecord
 from sockserve.executors.fork import ForkExecutor
 from sockserve.http.h1.head import RequestHead
-from sockserve.interfaces import IStreamServer
+from sockserve.http.responses import Response
+from sockserve.interfaces import IStreamServer, Outcome
 from sockserve.streams.writer import Outbox
 
 __all__ = ["HTTPSettings"]
+
+_ERROR = Outcome.ERROR  # looked up once (see L{sockserve.core.lifecycle})
 
 
 class HTTPSettings:
@@ -27,12 +31,27 @@ class HTTPSettings:
     """
 
     def __init__(self, server: IStreamServer) -> None:
+        self._server = server
         self._handler = unwrap(server.RequestHandlerClass)
         self.kind: HandlerKind = server.kind
         patience = getattr(self._handler, "timeout", None)
         self.deadlines = server.deadlines.capped(patience, "idle", "header")
         self.outbox = Outbox(server.reactor)
         self.forks = isinstance(server.concurrency, ForkExecutor)
+
+    def account(
+        self, record: RequestRecord, response: Response, outcome: Outcome, seconds: float
+    ) -> None:
+        """
+        Count a request that is over, and tell the observers of it. (reactor thread)
+
+        @param record: of what it came on.
+        @param seconds: how long it took.
+        """
+        server = self._server
+        server.statistics.count_response(response.status, outcome is _ERROR, seconds)
+        if server.observers:
+            server.observe(response.record(record, server.handler_name, seconds, outcome))
 
     def kind_of(self, head: RequestHead) -> HandlerKind:
         """The kind one request is served as, of a handler asked about each. (reactor thread)"""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import cast
 
 from OpenSSL.SSL import Error as SSLError
 from twisted.internet import endpoints
@@ -18,6 +18,7 @@ from twisted.internet.abstract import isIPv6Address
 from twisted.internet.error import InvalidAddressError
 from twisted.internet.interfaces import (
     IAddress,
+    IReactorTime,
     IStreamServerEndpoint,
     IStreamServerEndpointStringParser,
 )
@@ -61,7 +62,8 @@ def is_datagram_description(description: str) -> bool:
 def _parse(description: str) -> tuple[list[str], dict[str, str]]:
     """Split a description into its arguments, kind first, and its C{name=value} words."""
     # Twisted's own quoting rules; the function has had this name since 10.2.
-    return endpoints._parse(description)  # type: ignore[no-any-return]
+    parsed: tuple[list[str], dict[str, str]] = endpoints._parse(description)
+    return parsed
 
 
 def stream_endpoint(
@@ -93,9 +95,9 @@ def stream_endpoint(
     try:
         _check_numbers(kind, description)
         if kind.lower() == "ssl":
-            return _ssl_endpoint(reactor, description)
+            return _ssl_endpoint(cast(IReactorTime, reactor), description)
         if kind.lower() == "tls":
-            return _tls_endpoint(reactor, description)
+            return _tls_endpoint(cast(IReactorTime, reactor), description)
         endpoint: IStreamServerEndpoint = endpoints.serverFromString(reactor, description)
     except ConfigurationError:
         raise
@@ -156,7 +158,7 @@ def _check_numbers(kind: str, description: str) -> None:
             raise ValueError(f"{name} {text} is not within 0 to {limits}")
 
 
-def _ssl_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+def _ssl_endpoint(reactor: IReactorTime, description: str) -> IStreamServerEndpoint:
     """
     Make the endpoint of C{ssl:PORT}, with Twisted's words.
 
@@ -169,7 +171,7 @@ def _ssl_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     return TLSEndpoint(reactor, endpoints.TCP4ServerEndpoint(reactor, port, **where), options)
 
 
-def _tls_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+def _tls_endpoint(reactor: IReactorTime, description: str) -> IStreamServerEndpoint:
     """
     Make the endpoint of C{tls:PORT:DIRECTORY}, or of Twisted's C{tls:DIRECTORY:PORT}.
 

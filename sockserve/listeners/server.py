@@ -22,9 +22,10 @@ from zope.interface import implementer
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_kind, unwrap
 from sockserve.core.incidents import IncidentLog
-from sockserve.core.lifecycle import run_handler, run_handler_coroutine
+from sockserve.core.lifecycle import MakeAndRun, make_and_run, make_and_run_coroutine
 from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import one_line, printable
+from sockserve.core.reactors import as_reactor
 from sockserve.core.statistics import ListenerStatistics, RequestRecord
 from sockserve.core.tls import BY_SERVER
 from sockserve.executors.fork import ForkExecutor, is_child
@@ -34,7 +35,6 @@ from sockserve.interfaces import (
     DeadlineExpired,
     HandshakeFailed,
     IExecutor,
-    IRequestHandler,
     IRequestServer,
     Outcome,
     PeerError,
@@ -78,12 +78,12 @@ def _what_client_did(error: BaseException) -> str:
     return "broke the protocol"
 
 
-def _shown(client_address: Any) -> str:
+def _shown(client_address: object) -> str:
     """A client's address in a line of the log: one of UNIX chooses it, or has none."""
     return printable(str(client_address)) or "without a name"
 
 
-def _has_timeout(request: Any) -> bool:
+def _has_timeout(request: object) -> bool:
     """Whether a blocking handler has set a timeout on its socket."""
     return isinstance(request, socket.socket) and bool(request.gettimeout())
 
@@ -146,11 +146,15 @@ class RequestServer:
                 f"handler {self.handler_name}: handle is async def, so it runs on the reactor"
                 " and takes no concurrency; leave that out, or write handle without async"
             )
+        #: What L{finish_request} does for all requests.
+        self._make_and_run: MakeAndRun = (
+            make_and_run_coroutine if self.kind.is_coroutine else make_and_run
+        )
         # A clock is enough for coroutines; threads also need its callFromThread.
-        self.reactor: Any = reactor
+        self.reactor = as_reactor(reactor)
         self.deadlines = Deadlines() if deadlines is None else deadlines
         if concurrency is None and not self.kind.is_coroutine:
-            concurrency = ThreadExecutor(reactor)
+            concurrency = ThreadExecutor(self.reactor)
         self.concurrency = concurrency
         if isinstance(concurrency, ForkExecutor):
             concurrency.owners.add(self)
@@ -177,12 +181,7 @@ class RequestServer:
 
         @return: for a coroutine handler an awaitable, which ends when the handler does.
         """
-        handler = self.RequestHandlerClass(request, client_address, self)
-        if self.kind.is_coroutine:
-            return run_handler_coroutine(handler)
-        if IRequestHandler.providedBy(handler):
-            run_handler(handler)
-        return None
+        return self._make_and_run(self.RequestHandlerClass, request, client_address, self)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """
@@ -270,7 +269,7 @@ class RequestServer:
             fault = f"{what} failed: {reason}"
             self.incidents.add(fault, f"the client {_shown(record.peer)}: {fault}")
 
-    def log_client(self, client_address: Any, deed: str, detail: str = "") -> None:
+    def log_client(self, client_address: object, deed: str, detail: str = "") -> None:
         """
         Log what a client has done, once in a minute for many who do so. (any thread)
 
@@ -279,7 +278,7 @@ class RequestServer:
         line = f"the client {_shown(client_address)} {deed}"
         self.incidents.add(deed, f"{line}: {detail}" if detail else line)
 
-    def log_expiry(self, client_address: Any, phase: Phase) -> None:
+    def log_expiry(self, client_address: object, phase: Phase) -> None:
         """
         Log that a connection or request is ended by a deadline, once in a minute for many; not
         that one has idled.
@@ -297,7 +296,7 @@ class RequestServer:
         if outcome is _ERROR:
             self.statistics.errors += 1
 
-    def outcome_of(self, request: Any, error: BaseException) -> Outcome:
+    def outcome_of(self, request: object, error: BaseException) -> Outcome:
         """
         The outcome of a request whose handler has just raised C{error}. (handler's thread)
 
@@ -315,11 +314,11 @@ class RequestServer:
             return Outcome.LOST
         return Outcome.ERROR
 
-    def _has_ended(self, request: Any) -> bool:
+    def _has_ended(self, request: object) -> bool:
         """Whether the server has ended a request that is lost, and not its client. (any thread)"""
         return False
 
-    def _peer_is_gone(self, request: Any) -> bool:
+    def _peer_is_gone(self, request: object) -> bool:
         return peer_is_gone(request)
 
     def request_accepted(self) -> None:

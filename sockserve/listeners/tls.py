@@ -9,14 +9,17 @@ know how descriptions are written.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
 from OpenSSL import SSL
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableProtocol,
+    IListeningPort,
     IOpenSSLServerConnectionCreator,
     IProtocolFactory,
+    IReactorTime,
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import connectionDone
@@ -38,6 +41,7 @@ from sockserve.core.tls import (
     handshake_fault,
     opening_of,
 )
+from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import HandshakeFailed
 from sockserve.streams.tls import with_usual_ciphers
 
@@ -77,17 +81,19 @@ class _TLSTransport(BufferingTLSTransport):
     def _answer(self, data: bytes) -> None:
         """Tell the client that speaks plain HTTP so, and end the connection."""
         self._reason = Failure(HandshakeFailed(Opening.PLAIN_HTTP.value))
-        transport: Any = self.transport
+        transport = self._below()
         # It may end its side behind its request, and is to have the answer even so.
         alsoProvides(self, IHalfCloseableProtocol)
         transport.write(answer_to_plain_http(data))
         transport.loseWriteConnection()
         self._lingering = self.factory._clock.callLater(LINGER_SECONDS, transport.loseConnection)
 
+    def _below(self) -> IStreamTransport:
+        return cast(IStreamTransport, self.transport)
+
     def readConnectionLost(self) -> None:
         """The client has ended its side, after the answer to its plain HTTP."""
-        transport: Any = self.transport
-        transport.loseConnection()
+        self._below().loseConnection()
 
     def writeConnectionLost(self) -> None:
         """The answer has left."""
@@ -112,15 +118,17 @@ class _TLSFactory(TLSMemoryBIOFactory):
 class TLSEndpoint:
     """An endpoint that speaks TLS over another."""
 
-    def __init__(self, reactor: Any, endpoint: IStreamServerEndpoint, options: Any) -> None:
+    def __init__(
+        self, reactor: IReactorTime, endpoint: IStreamServerEndpoint, options: object
+    ) -> None:
         """
         @param options: C{CertificateOptions} or an C{IOpenSSLServerConnectionCreator}.
         """
         self._reactor = reactor
         self._endpoint = endpoint
-        self._options = with_usual_ciphers(options)
+        self._options = cast(IOpenSSLServerConnectionCreator, with_usual_ciphers(options))
 
-    def listen(self, factory: IProtocolFactory) -> Any:
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """
         Listen.
 
@@ -137,7 +145,7 @@ class CertificateFolder:
     asks for a name that none has.
     """
 
-    def __init__(self, reactor: Any, path: str) -> None:
+    def __init__(self, reactor: IReactorTime, path: str) -> None:
         """
         @raise Exception: one of the files is no PEM, or cannot be read.
         """

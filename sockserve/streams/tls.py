@@ -7,7 +7,7 @@ This room owns what is changed about them.  It must not know endpoints.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import overload
 from weakref import WeakKeyDictionary
 
 from OpenSSL import SSL
@@ -29,7 +29,15 @@ def _twisteds_own() -> CertificateOptions:
     return CertificateOptions()
 
 
-def with_usual_ciphers(context: Any) -> Any:
+@overload
+def with_usual_ciphers(context: CertificateOptions) -> CertificateOptions: ...
+
+
+@overload
+def with_usual_ciphers(context: object) -> object: ...
+
+
+def with_usual_ciphers(context: object) -> object:
     """
     The same TLS options with L{CIPHERS} and without renegotiation, where they are
     C{CertificateOptions} that leave ciphers and versions to Twisted; else C{context} itself.

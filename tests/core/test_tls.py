@@ -1,5 +1,6 @@
 """What is said about TLS: openings that are plain HTTP or not, and faults in words."""
 
+import errno
 import ssl
 
 import pytest
@@ -81,6 +82,7 @@ def error(reason):
         (Exception([]), "[]"),
         (ssl.SSLEOFError(8, "EOF"), "closed by the client"),
         (ConnectionResetError(104, "reset"), "reset by the client"),
+        (OSError(errno.ENOTCONN, "not connected"), "reset by the client"),
         (ConnectionDone(), "closed by the client"),
         (ConnectionLost(), "reset by the client"),
         (ConnectionAborted(), BY_SERVER),

@@ -403,7 +403,7 @@ async def test_client_that_reads_all_but_never_closes_is_let_go(handler, kind, t
     async with serving(handler, description(kind, tmp_path)) as server:
         client = await in_thread(talk, server.server_address)
         try:
-            # Two seconds (LINGER_SECONDS) for what the client may still send.
+            # Two seconds (linger) for what the client may still send.
             await until(lambda: not server.statistics.active, 15)
         finally:
             client.close()

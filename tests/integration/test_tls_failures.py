@@ -15,6 +15,7 @@ from twisted.internet.ssl import (
     PrivateCertificate,
 )
 from twisted.logger import capturedLogs, formatEvent
+from twisted.protocols.haproxy import proxyEndpoint
 
 import sockserve.http.server
 from sockserve import Deadlines, StreamRequestHandler
@@ -109,6 +110,10 @@ def go_midway(client):
     client.sendall(hello()[:50])
 
 
+def reset_at_once(client):
+    reset(client)
+
+
 def reset_midway(client):
     client.sendall(hello()[:50])
     reset(client)
@@ -134,7 +139,8 @@ FAILURES = {
     "unsupported protocol version": old,
     "closed by the client": go,
     "closed by the client, midway": go_midway,
-    "reset by the client": reset_midway,
+    "reset by the client": reset_at_once,
+    "reset by the client, midway": reset_midway,
 }
 every_failure = pytest.mark.parametrize("failure", FAILURES)
 
@@ -543,6 +549,25 @@ async def test_a_bad_proxy_header_has_an_outcome_and_a_reason(header, tmp_path):
     assert dict(server.statistics.failures) == {"proxy header": 1}
     (told,) = [formatEvent(event) for event in events if "line" in event]
     assert told == f"Echo: the client {record.peer}: proxy header failed: {HEADERS[header]}"
+
+
+async def test_twisteds_own_wrapper_of_proxy_headers_has_an_outcome():
+    from twisted.internet import reactor
+
+    endpoint = proxyEndpoint(endpoints.TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"))
+    records = []
+
+    def talk(address):
+        with connect(address) as client:
+            speak(client, GET)
+        connect(address).close()
+
+    async with running(RequestService(endpoint, StreamFactory(Echo, reactor=reactor))) as service:
+        service.server.observers.append(records.append)
+        await in_thread(talk, service.server.server_address)
+        await until(lambda: len(records) == 2)
+    assert [record.outcome for record in records] == ["failed: proxy header"] * 2
+    assert [record.reason for record in records] == ["no header", "closed by the client"]
 
 
 # Drop-in servers
