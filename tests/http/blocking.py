@@ -1,6 +1,7 @@
 """What tests of blocking handlers share: handlers, an executor that is stepped, and the ends."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from twisted.logger import capturedLogs, formatEvent
 
+from sockserve.executors.base import serve_guarded
 from sockserve.http import HTTPRequestHandler
 from tests.http.connections import Connection
 from tests.streams.owner import SteppedExecutor
@@ -77,6 +79,19 @@ class Executor(SteppedExecutor):
         self.limit = 1
         for job in self.jobs:
             job.started()
+
+    @contextmanager
+    def stepping(self) -> Iterator[None]:
+        """The handler runs on a thread meanwhile, which the end waits for, and finishes then."""
+        (job,) = self.jobs
+        outcomes: list[Any] = []
+        thread = threading.Thread(target=lambda: outcomes.append(serve_guarded(job)), daemon=True)
+        thread.start()
+        yield
+        thread.join(10)
+        assert outcomes, "the thread is held"
+        self.jobs.remove(job)
+        job.ended(outcomes[0])
 
     def refuse(self, error: OSError) -> None:
         """There is a place, but no thread."""

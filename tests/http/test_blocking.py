@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import threading
 import weakref
 from typing import Any
 
@@ -162,20 +163,85 @@ def test_what_there_is_leaves_when_the_handler_takes_its_time(serve: Serve) -> N
 
 @both
 @each_kind
-def test_what_is_too_much_to_hold_is_sent_by_the_handler(serve: Serve) -> None:
-    """64 KiB are held; of 100,000 bytes in one piece none are."""
-    seen = []
+def test_what_is_too_much_to_hold_leaves_while_the_handler_goes_on(serve: Serve) -> None:
+    """64 KiB are held."""
+    seen = threading.Event()
 
     def do_GET(self: Any) -> None:
         answer(self, b"x" * 100_000)
-        seen.append(len(client.body))
+        assert seen.wait(10)
 
     client = serve(do_GET)
     for count in (1, 2):
-        client.ask()
-        assert client.said.count(b"x") == count * 100_000
-    assert seen[0] == 100_000
+        client.send(GET)
+        with client.executor.stepping():
+            while client.said.count(b"x") < count * 100_000:
+                client.turn()
+            seen.set()
+        seen.clear()
     assert not client.ended
+    assert len(client.server.records) == 2
+
+
+@both
+@each_kind
+def test_a_client_that_reads_nothing_does_not_hold_the_thread(serve: Serve) -> None:
+    """Nor is it, or what comes after its answer, served wrong when it reads at last."""
+    size = 4_000_000
+
+    def do_GET(self: Any) -> None:
+        answer(self, b"x" * size)
+
+    client = serve(do_GET)
+    client.send(GET)
+    with client.executor.stepping():
+        """Its end does not wait for the reactor, nor that for the client."""
+    client.send(GET)
+    while client.said.count(b"x") < size:
+        client.turn()
+    client.turn()
+    with client.executor.stepping():
+        """Nor does the next."""
+    while client.said.count(b"x") < 2 * size:
+        client.turn()
+    assert [record.sent for record in client.server.records] == [size, size]
+    assert not client.ended
+
+
+@both
+@each_kind
+@pytest.mark.parametrize("when", ["running", "finished"])
+def test_a_client_that_goes_before_it_has_taken_its_answer_leaves_nothing(
+    serve: Serve, when: str
+) -> None:
+    raised: list[BaseException] = []
+    written, gone = threading.Event(), threading.Event()
+
+    def do_GET(self: Any) -> None:
+        answer(self, b"x" * 4_000_000)
+        written.set()
+        if when == "running":
+            assert gone.wait(10)
+            try:
+                self.connection.sendall(b"more")
+            except OSError as error:
+                raised.append(error)
+
+    client = serve(do_GET)
+    client.send(GET)
+    (channel,) = client.server.channels.values()
+    allowance = channel.settings.spool_allowance
+    with client.executor.stepping():
+        assert written.wait(10)
+        assert not allowance.take(2**30), "some is in a file"
+        if when == "running":
+            client.lose()
+            gone.set()
+    if when == "finished":
+        client.lose()
+    assert [type(error) for error in raised] == [BrokenPipeError] * (when == "running")
+    assert client.is_finished
+    assert allowance.take(2**30)
 
 
 @both
