@@ -7,6 +7,7 @@ and exit status 1.  It must not know how requests are served.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -142,6 +143,8 @@ class Options(usage.Options):
     def _check(self) -> NoReturn:
         makeService(self)
         for server in self.servers:
+            if isinstance(sys.stdout, io.TextIOWrapper):  # whatever it can encode
+                sys.stdout.reconfigure(errors="backslashreplace")
             for line in server.summary():
                 print(printable(line))  # noqa: T201 (--check is asked to)
             if server.server is not None:
