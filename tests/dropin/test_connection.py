@@ -379,7 +379,8 @@ def test_a_coroutine_whose_client_has_gone_is_no_error_of_a_server_that_prints_a
         protocol.connectionLost(Failure(ConnectionLost()))
         deliver(reactor)
     assert reported == [ClientGone] * overridden
-    assert ["is gone" in each["log_format"] for each in logged] == [True] * (not overridden)
+    lines = [each["line"] for each in logged]
+    assert ["closed the connection" in line for line in lines] == [True] * (not overridden)
     assert [each["log_level"].name for each in logged] == ["info"] * (not overridden)
     assert owner.factory.statistics.errors == 0
     assert owner.factory.statistics.requests == 1
