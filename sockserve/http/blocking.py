@@ -255,8 +255,8 @@ class BlockingCycle(BufferedRequest):
         """It is not driven by the reactor."""
 
     def reads_on(self) -> bool:
-        """Whoever reads hears of a loss by its socket."""
-        return False
+        """The request is here, and served though its client has closed the connection."""
+        return True
 
     def input_taken(self) -> int:
         """Whoever takes it is not asked."""

@@ -244,6 +244,38 @@ async def test_nor_is_it_by_an_http_request_of_one(errors):
         assert served == ["/first"]
 
 
+async def test_a_request_whose_client_hangs_up_in_good_order_is_served(tmp_path):
+    """It wants no answer."""
+    from twisted.internet import reactor
+
+    go, served = threading.Event(), []
+
+    class Waits(HTTPRequestHandler):
+        def do_GET(self):
+            served.append(self.path)
+            go.wait(10)
+            self.send_response(204)
+            self.end_headers()
+
+    def come(server, target):
+        client = connect(server.server_address)
+        client.sendall(get(target))
+        return client
+
+    pool = ThreadExecutor(reactor, 1)
+    async with serving(Waits, description("unix", tmp_path), concurrency=pool) as server:
+        first = await in_thread(come, server, "/first")
+        await until(lambda: served)
+        second = await in_thread(come, server, "/second")
+        await until(lambda: pool.waiting == 1)
+        first.close()
+        second.close()
+        await until(lambda: all(each.departure.error for each in server.channels.values()))
+        go.set()
+        await until(lambda: not server.statistics.active)
+        assert served == ["/first", "/second"]
+
+
 # Half-open connections
 
 
