@@ -38,7 +38,7 @@ class Deadlines:
     """
     The seconds each phase of a connection may last; C{None} for as long as it takes.
 
-    C{body_rate}, and what follows C{drain}, are no phases: they say when a deadline has passed,
+    The rates, and what follows C{drain}, are no phases: they say when a deadline has passed,
     or what the server waits for at an end.
 
     @ivar handshake: from accept until TLS and the PROXY header are through.  10:
@@ -60,6 +60,9 @@ class Deadlines:
     @ivar lifetime: from accept, whatever happens.
     @ivar drain: from the moment the service stops.  10: what container runtimes
         grant before they kill.
+    @ivar write_rate: the least rate, in bytes per second, at which a client takes what waits
+        for it; it may be behind by C{write} seconds.  240: Kestrel's
+        C{MinResponseDataRate}.
     @ivar body_grace: from the first byte of a counted read until C{body_rate} is asked
         for; None: it is not.  5: the grace period of Kestrel's.
     @ivar linger: from the moment all of an answer has left until a connection is closed
@@ -94,6 +97,7 @@ class Deadlines:
     write: float | None = attrs.field(default=60.0, validator=_seconds)
     lifetime: float | None = attrs.field(default=None, validator=_seconds)
     drain: float | None = attrs.field(default=10.0, validator=_seconds)
+    write_rate: float | None = attrs.field(default=240.0, validator=_seconds)
     body_grace: float | None = attrs.field(default=5.0, validator=_seconds)
     linger: float | None = attrs.field(default=2.0, validator=_seconds)
     quiet: float | None = attrs.field(default=1.0, validator=_seconds)

@@ -171,7 +171,7 @@ class LentLease(ConnectionLease):
         channel.timer.arm(Phase.WRITE, channel.deadlines.write)
         channel.timer.arm(Phase.IDLE, channel.deadlines.idle)
         request.become_blocking()
-        self._unsent = UnsentBytes(channel.timer.seconds())
+        self._unsent = UnsentBytes(channel.deadlines.write_rate, channel.timer.seconds())
 
     @override
     def take_back(self) -> bool:
@@ -264,7 +264,7 @@ class PumpedLease(ConnectionLease):
         reactor, transport = channel.factory.reactor, channel.transport
         self._pump = Pump(reactor, transport, request, outer, channel.deadlines, channel.timer)
         self._outer = None
-        self._unsent = UnsentBytes(channel.timer.seconds())
+        self._unsent = UnsentBytes(channel.deadlines.write_rate, channel.timer.seconds())
         channel.timer.arm(Phase.WRITE, channel.deadlines.write)
         request.become_blocking()
 

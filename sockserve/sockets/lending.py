@@ -129,6 +129,10 @@ class SocketIdentity:
                 os.close(descriptor)
 
 
+#: How soon a peer that takes too little is looked at again at the earliest.
+_LEAST_LOOK_SECONDS = 1.0
+
+
 class TransferCounts(NamedTuple):
     """
     The kernel's account of a TCP connection's traffic.
@@ -156,29 +160,47 @@ class UnsentBytes:
     What the kernel has of a connection's output that the peer has not taken, as two looks at it
     show.  (The time of the last transmission does not: a peer that is gone without a word is sent
     the same again and again.)
+
+    While some waits, the peer has a credit of as many seconds as it may take nothing.  Each second
+    costs one, and what it takes earns the time that it needs at the least rate; but no more than
+    it had at first, so that no burst lets it trickle for ever.
+
+    @param rate: the least rate, in bytes per second; None for any.
     """
 
-    __slots__ = ("_looked_at", "_since", "_taken")
+    __slots__ = ("_credit", "_looked_at", "_rate", "_since", "_taken")
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, rate: float | None, now: float) -> None:
+        self._rate = rate
         #: When it was last looked at.
         self._looked_at = now
-        #: What the peer had taken then, in bytes, and since when no more; none when all was.
+        # What the peer had taken then, in bytes, none when all was; since when no more; its credit.
         self._taken: int | None = None
         self._since = now
+        self._credit = 0.0
 
     def seconds_left(self, counts: TransferCounts, limit: float, now: float) -> float:
-        """How long until the peer has taken nothing of what waits for C{limit} seconds.
-        (any thread)"""
+        """
+        How long until the peer has taken nothing of what waits for C{limit} seconds, or may have
+        taken too little. (any thread)
+        """
         looked_at, self._looked_at = self._looked_at, now
         if not counts.unsent:
             self._taken = None
             return limit
         taken = counts.sent - counts.unsent
-        if taken != self._taken:
-            self._taken = taken
+        before, self._taken = self._taken, taken
+        if taken != before:
             self._since = max(looked_at, now - counts.since_sent)
-        return limit - (now - self._since)
+        left = limit - (now - self._since)
+        if self._rate is None:
+            return left
+        if before is None:
+            self._credit = limit
+        else:
+            lost = now - looked_at - (taken - before) / self._rate
+            self._credit = min(self._credit - lost, limit)
+        return min(left, max(self._credit, _LEAST_LOOK_SECONDS) if self._credit > 0 else 0.0)
 
 
 #: Offsets in Linux's C{struct tcp_info} (include/uapi/linux/tcp.h): the milliseconds

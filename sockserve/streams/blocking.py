@@ -60,7 +60,7 @@ class LentSocketChannel(SocketChannel):
         self.transport = protocol.transport = None
         # Until the kernel was asked; a child does not tell.
         protocol.record.received = protocol.record.sent = None
-        self._unsent = UnsentBytes(self.timer.seconds())
+        self._unsent = UnsentBytes(self.deadlines.write_rate, self.timer.seconds())
         self.timer.arm(Phase.IDLE, self.deadlines.idle)
         self.timer.arm(Phase.WRITE, self.deadlines.write)
 
@@ -195,7 +195,7 @@ class PumpedSocketChannel(SocketChannel):
         request.settimeout(socket.getdefaulttimeout())
         reactor, transport = self.factory.reactor, self.transport
         ends, limits = (request, outer), (self.deadlines, self.timer)
-        self._unsent = UnsentBytes(self.timer.seconds())
+        self._unsent = UnsentBytes(self.deadlines.write_rate, self.timer.seconds())
         self.timer.arm(Phase.WRITE, self.deadlines.write)
         self._pump = Pump(reactor, transport, *ends, *limits, self._end_connection)
         self.request = self._pump.request

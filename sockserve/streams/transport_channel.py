@@ -68,7 +68,7 @@ class TransportChannel(Channel):
         #: Its descriptor, while the kernel tells of it by L{HangupWatch}.
         self._watched = -1
         if self._below is not None and self.deadlines.write is not None:
-            self._unsent = UnsentBytes(self.timer.seconds())
+            self._unsent = UnsentBytes(self.deadlines.write_rate, self.timer.seconds())
             self.timer.arm(Phase.WRITE, self.deadlines.write)
 
     @override
