@@ -26,6 +26,7 @@ from sockserve.core.reactors import IReactor
 from sockserve.dropin.background_reactor import running_reactor
 from sockserve.dropin.overriding import StandardMethods
 from sockserve.dropin.server_object import ServerObject
+from sockserve.dropin.serving_thread import ServingThread
 from sockserve.dropin.tls_handshake import TLSHandshake
 
 __all__ = [
@@ -126,7 +127,10 @@ class AcceptLoop:
     @param is_full: whether to take no more requests for now, given how many connections are
         not the server's yet; it is asked whenever something has happened.
     @param reactor: where handshakes are done; by default, one that runs.
+    @ivar jobs: has what this thread is to serve besides, if set.
     """
+
+    jobs: ServingThread | None = None
 
     def __init__(
         self,
@@ -179,7 +183,7 @@ class AcceptLoop:
                             selector.register(server, selectors.EVENT_READ)
                         else:
                             selector.unregister(server)
-                    seconds = 0 if self._shaken else poll_interval
+                    seconds = 0 if self._shaken or self._has_job() else poll_interval
                     ready = [key.fileobj for key, _ in selector.select(seconds)]
                     if self._is_over():
                         break
@@ -190,6 +194,8 @@ class AcceptLoop:
                             verify_and_process(server, *self._shaken.popleft())
                         if server in ready and self._has_room():
                             self._take_request()
+                        if self.jobs is not None and not self._is_over():
+                            self.jobs.serve_one()
                         server.service_actions()
                     except Exception:
                         if self._failed is None:
@@ -221,6 +227,9 @@ class AcceptLoop:
             return True
         with self._lock:
             return not self._is_full(len(self._shaking) + len(self._shaken))
+
+    def _has_job(self) -> bool:
+        return self.jobs is not None and self.jobs.has_ready()
 
     def _take_request(self) -> None:
         try:

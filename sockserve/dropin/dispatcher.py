@@ -27,15 +27,22 @@ from sockserve.core.lifecycle import run_handler
 from sockserve.core.logs import Topic, standard_logger
 from sockserve.core.reactors import IReactor
 from sockserve.dropin.background_reactor import is_reactors_thread
-from sockserve.dropin.connection import AdoptedFactory, AdoptedProtocol, AdoptedRequest
+from sockserve.dropin.connection import (
+    AdoptedFactory,
+    AdoptedProtocol,
+    AdoptedRequest,
+    ServingThreadFactory,
+)
 from sockserve.dropin.interpreter_exit import keep_interpreter_alive
 from sockserve.dropin.overriding import StandardMethods, is_overridden
 from sockserve.dropin.server_object import ServerObject
+from sockserve.dropin.serving_thread import ServingThread
 from sockserve.dropin.transport import AdoptedConnection
 from sockserve.executors.base import call_excepthook
 from sockserve.executors.threads import ThreadExecutor
 from sockserve.interfaces import (
     ConfigurationError,
+    IExecutor,
     IHTTPRequestHandler,
     IRequestHandler,
     Outcome,
@@ -77,6 +84,7 @@ class RequestDispatcher:
     @param option: the name of that where it is set.
     @param parks: whether a connection to one of C{http.server}'s handlers is the reactor's
         until a request has arrived on it.
+    @param serving_thread: where requests are served, instead of such threads.
     @param options: as L{StreamFactory.__init__}.
     @ivar server: the server object.
     @ivar factory: counts and observes the requests.
@@ -93,6 +101,7 @@ class RequestDispatcher:
         option: str,
         deadlines: Deadlines,
         parks: bool = True,
+        serving_thread: ServingThread | None = None,
         **options: Any,
     ) -> None:
         """
@@ -110,15 +119,18 @@ class RequestDispatcher:
             make = socketserver.BaseRequestHandler  # it does without
         own = provides(make, IRequestHandler)
         self._pool = _Pool(reactor, threads, type(server).__qualname__, option)
-        self.factory = AdoptedFactory(
+        self._executor: IExecutor = self._pool if serving_thread is None else serving_thread
+        self._serving_thread = serving_thread
+        factory = AdoptedFactory if serving_thread is None else ServingThreadFactory
+        self.factory = factory(
             make,
             dispatcher=self,
             reactor=reactor,
-            concurrency=None if own and handler_kind(make).is_coroutine else self._pool,
+            concurrency=None if own and handler_kind(make).is_coroutine else self._executor,
             deadlines=deadlines,
             **options,
         )
-        self.factory.concurrency = self._pool  # also of a handler that replaces a coroutine
+        self.factory.concurrency = self._executor  # also of a handler that replaces a coroutine
         methods = [(server, name) for name in _ON_CONNECTIONS]
         methods += [(unwrap(make), "setup"), (unwrap(make), "finish")]
         if not parks or any(is_overridden(owner, name) for owner, name in methods):
@@ -172,11 +184,11 @@ class RequestDispatcher:
                     request, client_address, protocol, self.reactor, factory.handler_name
                 )
             except OSError:  # closed meanwhile
-                self._pool.run(AdoptedRequest(self, request, client_address))
+                self._executor.run(AdoptedRequest(self, request, client_address))
             else:
                 protocol.makeConnection(transport)
         else:
-            self._pool.run(AdoptedRequest(self, request, client_address))
+            self._executor.run(AdoptedRequest(self, request, client_address))
 
     def serve(
         self, request: object, client_address: object, served: Callable[[], object] | None = None
@@ -290,6 +302,14 @@ class RequestDispatcher:
         if not self.reactor.running:  # nobody hears of their ends
             self._pool.join()
 
+    def pause(self) -> None:
+        """
+        Let go of idle connections, as nobody serves requests just now: a client whose
+        connection ends can tell, and makes another. (any thread)
+        """
+        if self.is_alive():
+            self.reactor.callFromThread(self.factory.end_unanswered)
+
     def close(self, waits: bool) -> None:
         """
         Let go of idle connections and threads, as the server takes no more requests. (any thread)
@@ -311,7 +331,10 @@ class RequestDispatcher:
         @return: a Deferred that fires when the threads that were idle are gone.
         """
         self.factory.end_unanswered()
-        return self.factory.release_workers()
+        released = self.factory.release_workers()
+        if self._serving_thread is not None:
+            self.factory.end_unserved()
+        return released
 
 
 def _call_guarded(method: Callable[[Any], object], request: object) -> None:
