@@ -35,6 +35,7 @@ from sockserve.http.spool import Spool, StockSwitchingFile, SwitchingFile, stock
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
 from sockserve.sockets.lending import is_broken
 from sockserve.streams.reader import HIGH_WATER_BYTES
+from sockserve.streams.writer import bytes_of
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -355,8 +356,9 @@ class BufferedRequest:
 
         @return: whether it is held; if not, the caller sends it itself.
         @raise BrokenPipeError: the connection has ended.
+        @raise TypeError: C{data} is no bytes-like object.
         """
-        kept = bytes(data)
+        kept = data if type(data) is bytes else bytes_of(data)
         if self._is_stock:
             self.rfile.answered()
         with self._lock:

@@ -28,7 +28,7 @@ from sockserve.http.h1.framing import (
 from sockserve.http.h1.head import RequestHead
 from sockserve.interfaces import Outcome
 from sockserve.streams.reader import HIGH_WATER_BYTES
-from sockserve.streams.writer import Outbox, StreamWriter
+from sockserve.streams.writer import Outbox, StreamWriter, bytes_of
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -195,7 +195,7 @@ class Response(ResponseFraming):
     def add(self, data: ReadableBuffer) -> int:
         """Take a piece of the body, and hold it back."""
         if type(data) is not bytes:
-            data = bytes(memoryview(data))
+            data = bytes_of(data)
         size = len(data)
         if self._head is None and self.state is _AWAITED:
             raise LocalProtocolError("a body comes after a head: call end_headers first")

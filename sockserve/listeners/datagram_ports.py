@@ -98,7 +98,7 @@ class DatagramReply:
         self._arrived_at = arrived_at
         self.sent = 0
 
-    def sendto(self, data: bytes, address: SocketAddress) -> int:
+    def sendto(self, data: ReadableBuffer, address: SocketAddress) -> int:
         """
         Send a packet without waiting: one that finds the kernel's buffer full is lost, as
         networks lose packets.
@@ -115,7 +115,7 @@ class DatagramReply:
                 self._socket.sendmsg([data], self._arrived_at, socket.MSG_DONTWAIT, address)
         except (BlockingIOError, ConnectionRefusedError):
             pass
-        size = len(data)
+        size = memoryview(data).nbytes
         self.sent += size
         return size
 

@@ -24,10 +24,24 @@ from sockserve.streams.reader import HIGH_WATER_BYTES, LOW_WATER_BYTES
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["Outbox", "StreamWriter"]
+__all__ = ["Outbox", "StreamWriter", "bytes_of"]
 
 
 _log = logger(Topic.CONNECTIONS)
+
+
+def bytes_of(data: ReadableBuffer) -> bytes:
+    """
+    What C{data} holds, for one that is no C{bytes}; refused in the words of Python's own files
+    and sockets.
+
+    @raise TypeError: it is no bytes-like object.
+    """
+    try:
+        return bytes(memoryview(data))
+    except TypeError:
+        kind = type(data).__name__
+        raise TypeError(f"a bytes-like object is required, not {kind!r}") from None
 
 
 class Outbox:
@@ -158,11 +172,12 @@ class StreamWriter:
 
         @return: the number of bytes in C{data}.
         @raise ValueError: the writer was closed by this side.
+        @raise TypeError: C{data} is no bytes-like object.
         """
         if self._output is not _OPEN:
             raise ValueError("write to a closed stream")
         if type(data) is not bytes:
-            data = bytes(memoryview(data))
+            data = bytes_of(data)
         size = len(data)
         if size and self._error is None:
             self._pending.append(data)
