@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import socket
 import socketserver
+import ssl
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -35,6 +36,7 @@ from sockserve.dropin.connection import (
 )
 from sockserve.dropin.interpreter_exit import keep_interpreter_alive
 from sockserve.dropin.overriding import StandardMethods, is_overridden
+from sockserve.dropin.secured import SecuredConnection
 from sockserve.dropin.server_object import ServerObject
 from sockserve.dropin.serving_thread import ServingThread
 from sockserve.dropin.transport import AdoptedConnection
@@ -149,6 +151,9 @@ class RequestDispatcher:
         self._bringer: threading.Thread | None = None
         self._process = os.getpid()
 
+        #: Connections over TLS that the reactor has between requests. (reactor thread)
+        self._secured: set[SecuredConnection] = set()
+
         # While there are requests; its lock is held where this changes
         self._all_over = threading.Condition()
         self.active = 0
@@ -170,7 +175,9 @@ class RequestDispatcher:
 
     def _begin(self, request: object, client_address: object) -> None:
         """Adopt a request that was taken. (reactor thread)"""
-        if self._needs_reactor and type(request) is not socket.socket:
+        if self._serving_thread is not None and isinstance(request, ssl.SSLSocket):
+            self._begin_secured(request, client_address)
+        elif self._needs_reactor and type(request) is not socket.socket:
             error = ConfigurationError(
                 f"handler {self.factory.handler_name}: it takes plain connections, not"
                 f" {type(request).__name__}; a service from a description can serve those"
@@ -189,6 +196,25 @@ class RequestDispatcher:
                 protocol.makeConnection(transport)
         else:
             self._executor.run(AdoptedRequest(self, request, client_address))
+
+    def _begin_secured(self, request: ssl.SSLSocket, client_address: object) -> None:
+        """Wait for requests on a connection over TLS. (reactor thread)"""
+
+        def finished(connection: SecuredConnection) -> None:
+            self._secured.discard(connection)
+            self.request_finished()
+
+        connection = SecuredConnection(
+            self.reactor,
+            self._executor,
+            self.server,
+            request,
+            client_address,
+            self.factory.deadlines,
+            finished,
+        )
+        self._secured.add(connection)
+        connection.wait()
 
     def serve(
         self, request: object, client_address: object, served: Callable[[], object] | None = None
@@ -308,7 +334,13 @@ class RequestDispatcher:
         connection ends can tell, and makes another. (any thread)
         """
         if self.is_alive():
-            self.reactor.callFromThread(self.factory.end_unanswered)
+            self.reactor.callFromThread(self._end_unanswered)
+
+    def _end_unanswered(self) -> None:
+        """End connections on which no request has arrived. (reactor thread)"""
+        self.factory.end_unanswered()
+        for connection in list(self._secured):
+            connection.drain()
 
     def close(self, waits: bool) -> None:
         """
@@ -330,7 +362,7 @@ class RequestDispatcher:
 
         @return: a Deferred that fires when the threads that were idle are gone.
         """
-        self.factory.end_unanswered()
+        self._end_unanswered()
         released = self.factory.release_workers()
         if self._serving_thread is not None:
             self.factory.end_unserved()

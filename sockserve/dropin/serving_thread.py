@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -36,11 +37,14 @@ def may_be_parked(server: ServerObject, request: object) -> bool:
     it. (accept thread)
     """
     # Not if:
-    # 1. it is more than a plain connection, or has a timeout, which is for what a handler reads
-    #    by itself;
-    if type(request) is not socket.socket or request.gettimeout() is not None:
+    # 1. it is more than a connection, plain or over TLS, or has a timeout, which is for what a
+    #    handler reads by itself;
+    if type(request) not in (socket.socket, ssl.SSLSocket):
         return False
-    if request.type != socket.SOCK_STREAM or not getattr(server, "parks_connections", True):
+    assert isinstance(request, socket.socket)
+    if request.gettimeout() is not None or request.type != socket.SOCK_STREAM:
+        return False
+    if not getattr(server, "parks_connections", True):
         return False
     # 2. the program has methods of its own that are about the whole of it;
     standard = StandardMethods(server)

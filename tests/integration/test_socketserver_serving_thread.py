@@ -1,8 +1,10 @@
 """Servers without a mix-in whose HTTP connections are parked: what is served where, and when."""
 
+import functools
 import http.server as stdlib_http
 import socket
 import socketserver as stdlib_socketserver
+import ssl
 import sys
 import threading
 import time
@@ -12,7 +14,9 @@ import pytest
 
 from tests.integration.servers import (
     PATIENCE_SECONDS,
+    certificate_file,
     connect,
+    connect_tls,
     is_ended,
     read_all,
     read_line,
@@ -59,7 +63,18 @@ def make(base=OURS.http.HTTPServer, serve_page=None, address=ADDRESS, handler=Pa
         handler.answer(threading.current_thread().name)
 
     methods = {"serve_page": serve_page or answer, "request_queue_size": 100, **attributes}
-    return type("Server", (base,), methods)(address, handler)
+    words = {}
+    if isinstance(base, functools.partial):
+        base, words = base.func, base.keywords
+    return type("Server", (base,), methods)(address, handler, **words)
+
+
+def is_cut_off(client):
+    """Whether a connection over TLS ends, without TLS's own end, as the standard library has it."""
+    try:
+        return client.recv(1) == b""
+    except (ssl.SSLEOFError, ConnectionError):
+        return True
 
 
 def ask(client, request=GET):
@@ -406,6 +421,137 @@ def test_service_actions_are_called_between_requests():
             with connect(server.server_address) as client:
                 assert ask(client, LAST)[0] == [b"200"]
             eventually(lambda before=before: len(server.turns) > before)
+
+
+# Over TLS
+
+
+@contextmanager
+def secured(folder, is_wrapped=False, **attributes):
+    """An C{HTTPSServer} that serves, or an C{HTTPServer} whose socket the program has wrapped."""
+    pem = certificate_file(folder)
+    if is_wrapped:
+        server = make(**attributes)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pem)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    else:
+        server = make(functools.partial(OURS.http.HTTPSServer, certfile=pem), **attributes)
+    with looping(server):
+        yield server
+
+
+@pytest.mark.parametrize("is_wrapped", [False, True])
+@blocking
+def test_idle_and_silent_connections_over_tls_block_nobody(tmp_path, is_wrapped):
+    with secured(tmp_path, is_wrapped) as server:
+        mute = connect(server.server_address)  # not even a handshake
+        silent, unfinished, *kept = (connect_tls(server.server_address) for _ in range(5))
+        unfinished.sendall(b"GET / HT")
+        for _ in range(2):
+            for client in kept:
+                assert ask(client)[0] == [b"200"]
+        assert ask(unfinished, b"TP/1.1\r\nHost: a\r\n\r\n")[0] == [b"200"]
+        assert ask(silent)[0] == [b"200"]
+        for client in (mute, silent, unfinished, *kept):
+            client.close()
+
+
+@blocking
+def test_handlers_over_tls_have_the_socket_that_they_always_had(tmp_path):
+    def serve_page(server, handler):
+        request = handler.request
+        request.getpeercert()
+        handler.answer(f"{type(request).__name__} {request.version()} {request.gettimeout()}")
+
+    with (
+        secured(tmp_path, serve_page=serve_page) as server,
+        connect_tls(server.server_address) as client,
+    ):
+        for _ in range(2):
+            assert ask(client)[1] == f"SSLSocket {client.version()} None".encode()
+
+
+@blocking
+def test_requests_over_tls_that_come_together_and_bodies(tmp_path):
+    with secured(tmp_path) as server, connect_tls(server.server_address) as client:
+        post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n" + b"x" * 200_000
+        client.sendall(GET + post + GET)
+        assert [ask(client, b"")[0] for _ in range(3)] == [[b"200"]] * 3
+        assert ask(client, post)[1] == b"200000"
+        assert ask(client, LAST)[0] == [b"200"]
+        assert is_cut_off(client)
+
+
+@blocking
+def test_what_a_handler_raises_over_tls(tmp_path):
+    told, outcome = [], []
+
+    def serve_page(server, handler):
+        raise ValueError if handler.path == "/" else KeyboardInterrupt
+
+    def handle_error(server, request, client_address):
+        told.append((sys.exc_info()[0], client_address))
+
+    pem = certificate_file(tmp_path)
+    base = functools.partial(OURS.http.HTTPSServer, certfile=pem)
+    server = make(base, serve_page, handle_error=handle_error)
+    with serving(server, outcome) as thread:
+        for request in (GET, GET.replace(b"/", b"/end", 1)):
+            with connect_tls(server.server_address) as client:
+                client.sendall(request)
+                assert is_cut_off(client)
+                address = client.getsockname()
+            told.append(address)
+        thread.join(PATIENCE_SECONDS)
+    assert told[0] == (ValueError, told[1])
+    assert [type(each) for each in outcome] == [KeyboardInterrupt]
+
+
+@pytest.mark.parametrize("closes", [False, True])
+@blocking
+def test_the_end_of_a_server_ends_idle_connections_over_tls(tmp_path, closes):
+    """One that has a request under way ends after that."""
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def serve_page(server, handler):
+        has_begun.set()
+        assert may_end.wait(PATIENCE_SECONDS)
+        handler.answer("late")
+
+    with secured(tmp_path, serve_page=serve_page) as server:
+        idle, client = (connect_tls(server.server_address) for _ in range(2))
+        client.sendall(GET)
+        assert has_begun.wait(PATIENCE_SECONDS)
+        if closes:
+            server.server_close()
+            assert is_cut_off(idle)
+            may_end.set()
+        else:
+            shutdown = threading.Thread(target=server.shutdown)
+            shutdown.start()
+            may_end.set()
+            shutdown.join()
+            assert is_cut_off(idle)
+        assert ask(client, b"")[1] == b"late"
+        assert is_cut_off(client)
+        idle.close()
+        client.close()
+
+
+@pytest.mark.parametrize("begins", [b"", b"GET / HT"])
+@blocking
+def test_a_handlers_timeout_ends_an_idle_connection_over_tls(tmp_path, begins):
+    class Impatient(Page):
+        timeout = 0.05
+
+    with (
+        secured(tmp_path, handler=Impatient) as server,
+        connect_tls(server.server_address) as client,
+    ):
+        assert ask(client)[0] == [b"200"]
+        client.sendall(begins)
+        assert is_cut_off(client)
 
 
 @blocking
