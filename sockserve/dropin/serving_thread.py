@@ -103,6 +103,9 @@ class ServingThread(BoundedExecutor):
         process, outcome = os.getpid(), Outcome.ERROR
         try:
             outcome = job.serve()
+        except SystemExit:  # as of a thread that ends itself
+            outcome = Outcome.OK
+            raise
         finally:
             self._reactor.callFromThread(self._served, job, outcome)
         if os.getpid() != process:  # a child that the handler has forked, and that is done
