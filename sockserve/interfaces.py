@@ -189,6 +189,7 @@ class IStreamServer(IRequestServer):
     )
     reactor = Attribute("The reactor, or a clock that stands for one.")
     max_body_bytes: int = Attribute("The largest body that is kept for a blocking HTTP handler.")
+    max_spool_bytes: int = Attribute("How much of HTTP responses is kept in files.")
 
     def observe(record: Any) -> None:
         """Tell the observers of a request that has ended. (reactor thread)"""

@@ -23,19 +23,20 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sockserve.core.buffers import bytes_of
 from sockserve.core.lifecycle import serve_next
 from sockserve.core.logs import Topic, logger
 from sockserve.http.cycle import CycleOwner
 from sockserve.http.h1.framing import LocalProtocolError, RemoteProtocolError
 from sockserve.http.h1.head import RequestHead
 from sockserve.http.handler_socket import ConnectionBody, OutputMode, RequestSocket
+from sockserve.http.output import OutputQueue
 from sockserve.http.refusals import answer_error
 from sockserve.http.responses import BlockingResponse
 from sockserve.http.spool import Spool, StockSwitchingFile, SwitchingFile, stock_file
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
 from sockserve.sockets.lending import is_broken
 from sockserve.streams.reader import HIGH_WATER_BYTES
-from sockserve.streams.writer import bytes_of
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -57,6 +58,7 @@ _log = logger(Topic.HTTP)
 
 # Looked up once (see L{sockserve.core.lifecycle}).
 _BUFFERED = OutputMode.BUFFERED
+_STREAMED = OutputMode.STREAMED
 _OK = Outcome.OK
 
 
@@ -155,6 +157,7 @@ class BufferedRequest:
         self.mode = _BUFFERED
         self.sent = self.taken = 0
         self._output: list[bytes] = []
+        self._streamed: OutputQueue | None = None
         self._output_size = 0
         self._lock = threading.Lock()
 
@@ -207,17 +210,32 @@ class BufferedRequest:
         self.request = request
         request.buffered = self
 
-    def take_output(self, mode: OutputMode) -> bytes:
-        """Take what is held back for the reactor to send; C{mode} applies from now on."""
+    def take_output(self, mode: OutputMode) -> list[bytes | memoryview]:
+        """Take what is left for the reactor to send; C{mode} applies from now on."""
         with self._lock:
             self.mode = mode
-            output, self._output = self._output, []
-            self._output_size = 0
-        data = b"".join(output)
-        self.taken += len(data)
-        if data and self._is_stock:
+            queue, self._streamed = self._streamed, None
+            if queue is not None:
+                return self._count_taken(queue.close())
+            data = b"".join(self._output)
+            self._output.clear()
+        if not data:
+            return []
+        if self._is_stock:
             self._observe(data)
-        return data
+        return self._count_taken([data])
+
+    def stream_output(self) -> list[bytes | memoryview]:
+        """Take what the reactor has to send now, of a handler that has not finished."""
+        with self._lock:
+            if self.mode is _BUFFERED:
+                self._start_streaming()
+            queue = self._streamed
+        return [] if queue is None else self._count_taken(queue.take())
+
+    def _count_taken(self, pieces: list[bytes | memoryview]) -> list[bytes | memoryview]:
+        self.taken += sum(map(len, pieces))
+        return pieces
 
     def answer_instead(self, status: int) -> bytes:
         """
@@ -244,6 +262,10 @@ class BufferedRequest:
             self._spool.close()
 
     # Where the handler runs
+
+    def output_waits(self) -> None:
+        """There is something for L{stream_output}. (reactor thread)"""
+        raise NotImplementedError
 
     def hand_over(self, granted: Callable[[], object]) -> None:
         """Give the handler the connection; C{granted} is called in any case. (reactor thread)"""
@@ -363,14 +385,32 @@ class BufferedRequest:
             self.rfile.answered()
         with self._lock:
             self.sent += len(kept)
-            if self.mode is _BUFFERED and self._output_size + len(kept) <= HIGH_WATER_BYTES:
-                self._output.append(kept)
+            if self.mode is _BUFFERED:
                 self._output_size += len(kept)
-                return True
-        self.acquire_connection()
+                if self._output_size <= HIGH_WATER_BYTES or self._is_on_reactors_thread():
+                    self._output.append(kept)
+                    return True
+                self._start_streaming()
+            queue = self._streamed
+        if queue is None:
+            self.acquire_connection()
         if self._is_stock:
             self._observe(kept)
-        return False
+        if queue is None:
+            return False
+        queue.write(kept, self.request.gettimeout())
+        return True
+
+    def _start_streaming(self) -> None:
+        """From now on the reactor sends what the handler sends. (under the lock)"""
+        output, allowance = self._output, self._channel.settings.spool_allowance
+        if self._is_stock and output:
+            self._observe(b"".join(output))
+        self._streamed = OutputQueue(output, allowance, self._wake_reactor)
+        self.mode = _STREAMED
+
+    def _wake_reactor(self) -> None:
+        self._channel.factory.reactor.callFromThread(self.output_waits)
 
     def _observe(self, data: bytes) -> None:
         """Learn of a response of the stdlib's making what the log tells."""
@@ -388,7 +428,7 @@ class BufferedRequest:
         @raise BrokenPipeError: it has ended.
         """
         if self.mode is not OutputMode.DIRECT and self.mode is not OutputMode.CLOSED:
-            if threading.get_ident() == self._reactors_thread:
+            if self._is_on_reactors_thread():
                 self.hand_over(lambda: None)
             else:
                 granted = threading.Lock()
@@ -398,6 +438,9 @@ class BufferedRequest:
                 granted.acquire()
         if self.mode is not OutputMode.DIRECT:
             raise BrokenPipeError("the connection has ended")
+
+    def _is_on_reactors_thread(self) -> bool:
+        return threading.get_ident() == self._reactors_thread
 
     def _send(self, data: bytes) -> None:
         """Send a piece of the response. (handler's thread)"""

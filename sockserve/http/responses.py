@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
+from sockserve.core.buffers import bytes_of
 from sockserve.core.statistics import HTTPRequestRecord, RequestRecord
 from sockserve.http.h1.framing import (
     LocalProtocolError,
@@ -28,7 +29,7 @@ from sockserve.http.h1.framing import (
 from sockserve.http.h1.head import RequestHead
 from sockserve.interfaces import Outcome
 from sockserve.streams.reader import HIGH_WATER_BYTES
-from sockserve.streams.writer import Outbox, StreamWriter, bytes_of
+from sockserve.streams.writer import Outbox, StreamWriter
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

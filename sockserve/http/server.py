@@ -314,8 +314,12 @@ def _split_fields(arguments: Iterable[str]) -> list[str]:
     return words
 
 
-def _main(arguments: list[str] | None = None) -> None:
-    """The command line: C{python -m sockserve.http.server}."""
+def _main(arguments: list[str] | None = None, serve: Callable[..., None] = test) -> None:
+    """
+    The command line: C{python -m sockserve.http.server}.
+
+    @param serve: called with what is asked for, as L{test}.
+    """
     parser = _parser()
     given = parser.parse_args(_split_fields(sys.argv[1:] if arguments is None else arguments))
     for name, value in given.header:
@@ -394,7 +398,7 @@ def _main(arguments: list[str] | None = None) -> None:
         _get_best_family(given.bind, given.port)
     except OSError as error:
         fail(f"--bind {given.bind}", error)
-    test(
+    serve(
         HandlerClass=SimpleHTTPRequestHandler,
         ServerClass=TLSServer if given.tls_cert else PlainServer,
         port=given.port,

@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_kind, unwrap
-from sockserve.core.lifecycle import run_handler, run_handler_coroutine
+from sockserve.core.lifecycle import MakeAndRun, make_and_run, make_and_run_coroutine
 from sockserve.core.logs import Topic, logger
 from sockserve.core.reactors import as_reactor
 from sockserve.core.statistics import ListenerStatistics, RequestRecord
@@ -31,7 +31,6 @@ from sockserve.interfaces import (
     ConfigurationError,
     DeadlineExpired,
     IExecutor,
-    IRequestHandler,
     IRequestServer,
     Outcome,
     PeerError,
@@ -122,6 +121,10 @@ class RequestServer:
                 f"handler {self.handler_name}: handle is async def, so it runs on the reactor"
                 " and takes no concurrency; leave that out, or write handle without async"
             )
+        #: What L{finish_request} does for all requests.
+        self._make_and_run: MakeAndRun = (
+            make_and_run_coroutine if self.kind.is_coroutine else make_and_run
+        )
         # A clock is enough for coroutines; threads also need its callFromThread.
         self.reactor = as_reactor(reactor)
         self.deadlines = Deadlines() if deadlines is None else deadlines
@@ -152,12 +155,7 @@ class RequestServer:
 
         @return: for a coroutine handler an awaitable, which ends when the handler does.
         """
-        handler = self.RequestHandlerClass(request, client_address, self)
-        if self.kind.is_coroutine:
-            return run_handler_coroutine(handler)
-        if IRequestHandler.providedBy(handler):
-            run_handler(handler)
-        return None
+        return self._make_and_run(self.RequestHandlerClass, request, client_address, self)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """

@@ -49,12 +49,16 @@ class StreamServer(RequestServer):
         shared.
     @ivar connections: the connections that are open.
     @ivar channels: by request, the channel of each connection that is not finished.
+    @cvar max_spool_bytes: how many bytes of the responses of blocking HTTP handlers are kept in
+        temporary files for clients that take them slowly, all together; a sixteenth of it for
+        one.  1 GiB: nginx's C{proxy_max_temp_file_size}.  0: a thread waits for its client.
     @cvar max_body_bytes: the largest body of an HTTP request that is kept for a blocking
         handler, in bytes; a larger one is answered with 413.  1 GiB: waitress'
         C{max_request_body_size}.
     """
 
     max_body_bytes: int = 2**30
+    max_spool_bytes: int = 2**30
 
     def __init__(
         self, RequestHandlerClass: Callable[..., Any], admission: Admission | None, **options: Any

@@ -37,11 +37,6 @@ __all__ = [
     "transport_descriptors",
 ]
 
-#: How long bytes a handler did not read are read and thrown away after its answer, so
-#: that the kernel does not answer them with a reset which overtakes the answer.  2:
-#: Apache's C{SECONDS_TO_LINGER} between reads; nginx's C{lingering_timeout} is 5.
-LINGER_SECONDS = 2.0
-
 
 def transport_descriptors(transport: object) -> Iterator[int]:
     """The descriptors of a transport and those below it."""
@@ -302,7 +297,7 @@ class TransportChannel(Channel):
             self._lose_connection()
         else:
             self._output = _Output.LINGERING
-            self.timer.arm(Phase.WRITE, LINGER_SECONDS)
+            self.timer.arm(Phase.WRITE, self.deadlines.linger)
 
     def _lose_connection(self) -> None:
         # Not before all is written: TLS would forget what it has gathered.

@@ -6,6 +6,7 @@ import socket
 import socketserver
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,6 +49,14 @@ class TestServingThread(QueueContract):
         over.set()
         woken.set()
         thread.join()
+
+    @pytest.fixture
+    def held(self, executor: ServingThread, hold: Any) -> Any:
+        """A job that the thread has taken."""
+        held = hold(1)
+        while executor.has_ready():
+            time.sleep(0.001)
+        return held
 
 
 class TurnedByHand(Clock):
