@@ -26,11 +26,12 @@ from sockserve.core.lifecycle import make_and_run
 from sockserve.core.logs import Topic, standard_logger
 from sockserve.core.tls import handshake_fault
 from sockserve.dropin.accept_loop import AcceptLoop, verify_and_process
-from sockserve.dropin.background_reactor import running_reactor
+from sockserve.dropin.background_reactor import private_reactor, running_reactor
 from sockserve.dropin.dispatcher import RequestDispatcher, check_settings
 from sockserve.dropin.interpreter_exit import wait_at_exit
 from sockserve.dropin.overriding import StandardMethods
 from sockserve.dropin.server_object import ServerObject
+from sockserve.dropin.serving_thread import ServingThread, may_be_parked
 from sockserve.dropin.tls_accept import accept_tls
 from sockserve.dropin.tls_handshake import shake_hands
 from sockserve.interfaces import (
@@ -114,20 +115,35 @@ def _check(server: Any, make: Any) -> None:
         )
 
 
+def _send_at_once(request: socket.socket) -> None:
+    """Set TCP_NODELAY: a body that follows its head waits 40 ms for an acknowledgement, else."""
+    if request.family in (socket.AF_INET, socket.AF_INET6) and request.type == socket.SOCK_STREAM:
+        try:
+            request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        except OSError:  # the client has gone
+            pass
+
+
 class BaseServer(_stdlib.BaseServer):
     """
     The class C{socketserver.BaseServer}.  C{shutdown} is heard at once, whenever and from
     wherever it is called.
 
     @cvar deadlines: how long things may take.  By default only a TLS handshake has a limit.
+    @cvar parks_connections: false for a handler object for each connection, as the standard
+        library has it, instead of each HTTP request.
     """
 
     deadlines: Deadlines = DEFAULT_DEADLINES
+    parks_connections: bool = True
 
     __shutdown_request: bool
     #: The thread that serves.
     __thread: int | None = None
     __loop: AcceptLoop | None = None
+    #: Has connections to http.server's handlers read by the reactor; made with the first.
+    __dispatcher: RequestDispatcher | None = None
+    __jobs: ServingThread | None = None
 
     def __init__(self, server_address: Any, RequestHandlerClass: Any) -> None:
         _check(self, RequestHandlerClass)
@@ -158,9 +174,12 @@ class BaseServer(_stdlib.BaseServer):
                     self.deadlines.handshake,
                     handshake_failed=self.__handshake_failed,
                 )
+                self.__let_loop_serve(loop)
                 loop.run(poll_interval)
         finally:
             self.__loop = None
+            if self.__dispatcher is not None:
+                self.__dispatcher.pause()
             self.__shutdown_request = False
             self.__is_shut_down.set()
             self.__thread = None
@@ -208,6 +227,60 @@ class BaseServer(_stdlib.BaseServer):
             incidents = vars(self).setdefault("_incidents", made)
         what = f"handshake failed: {handshake_fault(fault)}"
         incidents.add(what, f"the client {client_address}: {what}")
+
+    @override
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """
+        Serve a request on this thread.  While C{serve_forever} runs, a connection to one of
+        C{http.server}'s handlers is the reactor's until a request has arrived on it, and again
+        after that is answered. (accept thread)
+        """
+        if isinstance(request, socket.socket):
+            _send_at_once(request)
+        dispatcher = None
+        loop = self.__loop if self.__thread == threading.get_ident() else None
+        if loop is not None and may_be_parked(cast(ServerObject, self), request):
+            dispatcher = self.__find_dispatcher(loop)
+        if dispatcher is not None and dispatcher.factory.reads_for_handlers():
+            dispatcher.take(request, client_address)
+        else:
+            super().process_request(request, client_address)
+
+    def __find_dispatcher(self, loop: AcceptLoop) -> RequestDispatcher | None:
+        """
+        The dispatcher, made for the first request, or for the first in a child; None if there
+        are no descriptors for a reactor. (accept thread)
+        """
+        if self.__dispatcher is None or not self.__dispatcher.is_alive():
+            try:
+                reactor = private_reactor()
+            except OSError:
+                return None
+            self.__jobs = ServingThread(reactor)
+            self.__dispatcher = RequestDispatcher(
+                cast(ServerObject, self),
+                reactor,
+                threads=1,
+                option="threads",
+                deadlines=self.deadlines,
+                serving_thread=self.__jobs,
+            )
+            self.__let_loop_serve(loop)
+        return self.__dispatcher
+
+    def __let_loop_serve(self, loop: AcceptLoop) -> None:
+        """Have the loop, on this thread, serve what has been read for handlers."""
+        jobs = self.__jobs
+        if jobs is not None:
+            jobs.wake = loop.wake
+            loop.jobs = jobs
+
+    @override
+    def server_close(self) -> None:
+        """Also end connections that wait for a request, or for an answer. (any thread)"""
+        super().server_close()
+        if self.__dispatcher is not None:
+            self.__dispatcher.close(waits=True)
 
     @override
     def finish_request(self, request: Any, client_address: Any) -> None:
@@ -265,6 +338,11 @@ class UnixDatagramServer(UDPServer, _stdlib.UnixDatagramServer):
 
 class ForkingMixIn(_stdlib.ForkingMixIn):
     """The class C{socketserver.ForkingMixIn}."""
+
+    @override
+    def server_close(self) -> None:
+        """Also wait for the children, as C{block_on_close} says. (any thread)"""
+        super().server_close()
 
 
 class ThreadingMixIn(_stdlib.ThreadingMixIn):

@@ -20,6 +20,7 @@ from zope.interface import implementer
 from sockserve.core.addresses import Addresses, canonical_address
 from sockserve.core.handler_kinds import HandlerKind
 from sockserve.core.statistics import RequestRecord
+from sockserve.dropin.background_reactor import is_reactors_thread
 from sockserve.dropin.overriding import is_overridden
 from sockserve.dropin.server_object import ServerObject
 from sockserve.dropin.transport import AdoptedConnection
@@ -30,7 +31,7 @@ from sockserve.interfaces import ClientGone, IJob, Outcome
 from sockserve.listeners.stream_factory import WAYS, StreamFactory, Way
 from sockserve.listeners.stream_protocol import StreamProtocol
 from sockserve.streams.blocking import LentSocketChannel
-from sockserve.streams.channel import Channel
+from sockserve.streams.channel import Channel, Pending
 from sockserve.streams.connection import StreamConnection
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ __all__ = [
     "AdoptedRequest",
     "AdoptedSocketChannel",
     "RequestOwner",
+    "ServingThreadFactory",
 ]
 
 
@@ -172,6 +174,33 @@ class AdoptedFactory(StreamFactory):
             assert isinstance(protocol, AdoptedProtocol)
             protocol.end_unanswered()
 
+    def end_unserved(self) -> None:
+        """End connections whose requests nobody serves any more. (reactor thread)"""
+        for protocol in list(self.connections):
+            assert isinstance(protocol, AdoptedProtocol)
+            protocol.end_unserved()
+
+
+class ServingThreadFactory(AdoptedFactory):
+    """
+    The factory of adopted connections whose requests are served on the thread that calls
+    C{serve_forever}: what they raise there is that thread's.
+    """
+
+    @override
+    def finish_request(self, request: Any, client_address: Any) -> Any:
+        """Have a handler made, which serves a request that was read for it. (handler's thread)"""
+        server = self.dispatcher.server
+        make_stock_handler(self.RequestHandlerClass, request, client_address, server)
+
+    @override
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """The server's.  What it raises ends C{serve_forever}. (handler's thread)"""
+        if is_reactors_thread(self.reactor):
+            super().handle_error(request, client_address)
+        else:
+            self.dispatcher.server.handle_error(request, client_address)
+
 
 class AdoptedProtocol(StreamProtocol):
     """
@@ -219,6 +248,16 @@ class AdoptedProtocol(StreamProtocol):
             self.drain()
             if self._channel.is_reading():
                 self._channel.abort()
+
+    def end_unserved(self) -> None:
+        """End the connection, unless it has a request that has begun to be served."""
+        channel = self._channel
+        if (
+            isinstance(channel, HTTPChannel)
+            and channel.cycle is not None
+            and not channel.parts & Pending.HANDLER
+        ):
+            channel.abort()
 
     @override
     def finish(self) -> None:

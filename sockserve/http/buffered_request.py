@@ -23,6 +23,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sockserve.core.buffers import bytes_of
 from sockserve.core.lifecycle import serve_next
 from sockserve.core.logs import Topic, logger
 from sockserve.http.cycle import CycleOwner
@@ -377,8 +378,9 @@ class BufferedRequest:
 
         @return: whether it is held; if not, the caller sends it itself.
         @raise BrokenPipeError: the connection has ended.
+        @raise TypeError: C{data} is no bytes-like object.
         """
-        kept = bytes(data)
+        kept = data if type(data) is bytes else bytes_of(data)
         if self._is_stock:
             self.rfile.answered()
         with self._lock:

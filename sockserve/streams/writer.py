@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.interfaces import IPullProducer, IPushProducer, IReactorTime, ISSLTransport
 from zope.interface import implementer
 
+from sockserve.core.buffers import bytes_of
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Wakeup
@@ -163,11 +164,12 @@ class StreamWriter:
 
         @return: the number of bytes in C{data}.
         @raise ValueError: the writer was closed by this side.
+        @raise TypeError: C{data} is no bytes-like object.
         """
         if self._output is not _OPEN:
             raise ValueError("write to a closed stream")
         if type(data) is not bytes:
-            data = bytes(memoryview(data))
+            data = bytes_of(data)
         size = len(data)
         if size and self._error is None:
             self._pending.append(data)

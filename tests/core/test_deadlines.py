@@ -69,7 +69,8 @@ def test_an_unknown_phase_is_refused() -> None:
 
 #: What is no phase.
 OTHERS = {
-    "body_rate", "write_rate", "body_grace", "linger", "quiet", "abandon", "keepalive", "user_timeout",
+    "body_rate", "write_rate", "body_grace", "linger", "quiet", "abandon", "keepalive",
+    "user_timeout",
 }  # fmt: skip
 
 
