@@ -171,6 +171,7 @@ class BlockingCycle(BufferedRequest):
             response.close |= not self._lease.take_back() or self.switches
         elif output:
             channel.writer.write_at_turn_end(output, channel.settings.outbox)
+        response.close |= response.switches
         self._lease.close()
         response.close |= channel.writer.is_broken()
         channel.request_finished(response, outcome, self._began)

@@ -288,8 +288,7 @@ class BufferedRequest:
 
         @param waited: how long it has been waited for.
         """
-        deadlines = self._channel.deadlines
-        return deadlines.body_seconds(waited, received, deadlines.idle)
+        return self._channel.deadlines.connection_body_seconds(waited, received)
 
     def _late(self) -> DeadlineExpired:
         """Such a body has not come in time."""

@@ -16,7 +16,7 @@ import functools
 import re
 from collections.abc import Callable
 from http.client import HTTPMessage
-from typing import Any, NamedTuple
+from typing import Any
 
 from sockserve.http.h1.head import REPEATED_SECTION_BYTES, REPEATED_SECTIONS, TOKEN
 from sockserve.http.spool import StockInput
@@ -33,40 +33,29 @@ _DEMANDING = re.compile(rb"(?im)^(?:content-type:[ \t]*(?:multipart|message)|exp
 _VERSIONS = frozenset(["HTTP/1.0", "HTTP/1.1"])
 
 
-class _Section(NamedTuple):
-    """
-    The header section of a request.
-
-    @ivar fields: names and values as sent, without the white space before a value, as
-        C{email} keeps them.
-    @ivar connection: the first C{Connection} field's value in lower case.
-    """
-
-    fields: list[tuple[str, str]]
-    connection: str
+#: The fields of a header section: names and values as sent, without the white space before a
+#: value, as C{email} keeps them.
+_Fields = tuple[tuple[str, str], ...]
 
 
 @functools.lru_cache(maxsize=REPEATED_SECTIONS)
-def _parse_section(raw: bytes) -> _Section | None:
+def _parse_section(raw: bytes) -> _Fields | None:
     """Parse a header section with its empty line; None if it is not a usual one."""
     if not _SECTION.fullmatch(raw) or _DEMANDING.search(raw):
         return None
-    fields, connection = [], ""
+    fields = []
     for line in raw.decode("iso-8859-1").split("\r\n")[:-2]:
         name, _, value = line.partition(":")
         fields.append((name, value.lstrip(" \t")))
-    for name, value in fields:
-        if name.lower() == "connection":
-            connection = value.lower()
-            break
-    return _Section(fields, connection)
+    return tuple(fields)
 
 
-def _parse_request(handler: Any) -> bool:
+def _parse_request(handler: Any, keep_alive: bool) -> bool:
     """
     Parse the request whose request line C{handler} has read, in the place of its
     C{parse_request}.
 
+    @param keep_alive: whether the client wants to keep the connection after the response.
     @return: as that: false when the handler has answered with an error.
     """
     del handler.parse_request  # it is for one request, and makes a cycle
@@ -88,24 +77,32 @@ def _parse_request(handler: Any) -> bool:
         # 5. just this line has been read.
         and rfile.tell() == len(line)
     ):
-        section = _parse_section(raw[len(line) :])
-        if section is not None:
+        fields = _parse_section(raw[len(line) :])
+        if fields is not None:
             rfile.seek(len(raw))
             rfile.head_is_read()
             handler.requestline = str(line, "iso-8859-1").rstrip("\r\n")
             handler.command, handler.path, handler.request_version = words
             handler.headers = headers = HTTPMessage()
-            for name, value in section.fields:
+            for name, value in fields:
                 headers.set_raw(name, value)
             headers.set_payload("")
-            client_keeps = words[2] == "HTTP/1.1" or section.connection == "keep-alive"
-            keeps = client_keeps and handler.protocol_version >= "HTTP/1.1"
-            handler.close_connection = not keeps or section.connection == "close"
+            _decide_connection(handler, keep_alive)
             return True
     parsed: bool = handler.parse_request()
     if isinstance(rfile, StockInput):
         rfile.head_is_read()
+    if parsed:
+        _decide_connection(handler, keep_alive)
     return parsed
+
+
+def _decide_connection(handler: Any, keep_alive: bool) -> None:
+    """
+    Have the handler read C{Connection} as the server does, which is to end the connection or not:
+    as a list, of all its fields.  (C{http.server} compares the first field's whole value.)
+    """
+    handler.close_connection = not (keep_alive and handler.protocol_version >= "HTTP/1.1")
 
 
 def _constructor(cls: type) -> Any:
@@ -130,7 +127,9 @@ def make_stock_handler(
         cls(*arguments, **words)
         return
     handler: Any = object.__new__(cls)
-    handler.__dict__["parse_request"] = functools.partial(_parse_request, handler)
+    handler.__dict__["parse_request"] = functools.partial(
+        _parse_request, handler, request.head.keep_alive
+    )
     try:
         handler.__init__(*arguments, **words)
     finally:
