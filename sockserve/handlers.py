@@ -104,7 +104,7 @@ class StreamRequestHandler(BaseRequestHandler):
         if isinstance(self.request, socket.socket):
             socketserver.StreamRequestHandler.finish(self)  # type: ignore[arg-type]
 
-    async def start_tls(self, context: Any) -> None:
+    async def start_tls(self, context: object) -> None:
         """
         Speak TLS from here on (coroutine handlers only).
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from twisted.application.service import IService, MultiService
@@ -106,7 +106,7 @@ class Options(usage.Options):
             raise usage.UsageError(f"{arguments[0]!r} belongs to no option; see --help")
 
     @override
-    def parseOptions(self, options: Any = None) -> None:
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse the options; on a mistake print one line about it and exit."""
         try:
             super().parseOptions(options)
@@ -122,7 +122,7 @@ class Options(usage.Options):
 
         @raise ConfigurationError: an option is wrong, or two do not go together.
         """
-        words: dict[str, Any] = {
+        words: dict[str, object] = {
             name: value
             for name, value in self.items()
             if name not in ("config", "check") and value is not None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
 from sockserve.interfaces import ConfigurationError
 
@@ -92,7 +92,7 @@ class Admission:
         """A connection was accepted."""
         self.active += 1
 
-    def closed(self, client_address: Any = None) -> None:
+    def closed(self, client_address: object = None) -> None:
         """
         One that was accepted is gone.
 
@@ -109,7 +109,7 @@ class Admission:
             for gate in self.gates:
                 gate.reopen()
 
-    def refusal(self, client_address: Any) -> str | None:
+    def refusal(self, client_address: object) -> str | None:
         """
         Why a client may not be served: C{"network"} or C{"peer"}; None when it may.
         """
@@ -123,7 +123,7 @@ class Admission:
             return "peer"
         return None
 
-    def admit(self, client_address: Any) -> str | None:
+    def admit(self, client_address: object) -> str | None:
         """
         Count a client's host, until L{closed}, unless the client may not be served.
 
@@ -136,7 +136,7 @@ class Admission:
                 self._peers[host] += 1
         return refusal
 
-    def allows(self, client_address: Any) -> bool:
+    def allows(self, client_address: object) -> bool:
         """Whether the client's network may be served; UNIX sockets' clients have none."""
         if not self._networks:  # asked for every datagram
             return True
@@ -149,7 +149,7 @@ class Admission:
         return not self.allow or any(address in network for network in self.allow)
 
 
-def _host(client_address: Any) -> str | None:
+def _host(client_address: object) -> str | None:
     """The client's IP address; an IPv4 client of a dual-stack socket by its IPv4 one."""
     if not isinstance(client_address, tuple):
         return None

@@ -23,13 +23,12 @@ __all__ = ["BODY_GRACE_SECONDS", "CONNECTION_BODY_SECONDS", "DeadlineTimer", "De
 #: asked for before this many seconds.
 BODY_GRACE_SECONDS = 5.0
 
-
 #: How long a body may take that ends with its connection, where C{body} says nothing: a thread
 #: waits for it, so that it must end however steadily it comes.  60: as long as C{write}.
 CONNECTION_BODY_SECONDS = 60.0
 
 
-def _seconds(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+def _seconds(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < inf:

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
 
-from sockserve.interfaces import IRequestServer, Outcome
+from sockserve.interfaces import IRequestHandler, IRequestServer, Outcome
 
 __all__ = [
     "run_handler",
@@ -30,7 +29,7 @@ __all__ = [
 _OK = Outcome.OK
 
 
-def verify_and_process(server: IRequestServer, request: Any, client_address: Any) -> bool:
+def verify_and_process(server: IRequestServer, request: object, client_address: object) -> bool:
     """
     Have the server verify a request and start processing it.
 
@@ -61,8 +60,8 @@ def verify_and_process(server: IRequestServer, request: Any, client_address: Any
 
 def serve(
     server: IRequestServer,
-    request: Any,
-    client_address: Any,
+    request: object,
+    client_address: object,
     served: Callable[[], object] | None = None,
 ) -> Outcome:
     """
@@ -87,7 +86,9 @@ def serve(
     return outcome
 
 
-async def serve_coroutine(server: IRequestServer, request: Any, client_address: Any) -> Outcome:
+async def serve_coroutine(
+    server: IRequestServer, request: object, client_address: object
+) -> Outcome:
     """L{serve} for coroutine handlers. (reactor thread)"""
     outcome = _OK
     try:
@@ -103,7 +104,7 @@ async def serve_coroutine(server: IRequestServer, request: Any, client_address: 
 
 
 async def serve_next_coroutine(
-    server: IRequestServer, request: Any, client_address: Any
+    server: IRequestServer, request: object, client_address: object
 ) -> Exception | None:
     """
     Serve one of several requests of a connection, which stays open: L{serve_coroutine}
@@ -121,7 +122,7 @@ async def serve_next_coroutine(
     return None
 
 
-def serve_next(server: IRequestServer, request: Any, client_address: Any) -> Exception | None:
+def serve_next(server: IRequestServer, request: object, client_address: object) -> Exception | None:
     """L{serve_next_coroutine} for blocking handlers. (worker thread)"""
     try:
         server.finish_request(request, client_address)
@@ -131,7 +132,7 @@ def serve_next(server: IRequestServer, request: Any, client_address: Any) -> Exc
     return None
 
 
-def run_handler(handler: Any) -> None:
+def run_handler(handler: IRequestHandler) -> None:
     """
     Call the three methods of a handler that did not serve in its constructor.
 
@@ -144,7 +145,7 @@ def run_handler(handler: Any) -> None:
         _refuse_coroutine(handler.finish())
 
 
-async def run_handler_coroutine(handler: Any) -> None:
+async def run_handler_coroutine(handler: IRequestHandler) -> None:
     """Call the three methods of a coroutine handler; C{setup} and C{finish} may be plain.
     (reactor thread)"""
     waited = handler.setup()

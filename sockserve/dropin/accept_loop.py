@@ -22,6 +22,7 @@ from typing import Any
 from typing_extensions import override
 
 from sockserve.core.logs import Topic, logger
+from sockserve.core.reactors import IReactor
 from sockserve.dropin.background_reactor import running_reactor
 from sockserve.dropin.overriding import StandardMethods
 from sockserve.dropin.server_object import ServerObject
@@ -48,7 +49,9 @@ _Selector: type[selectors.BaseSelector] = getattr(
 )
 
 
-def accept_tls(server: ServerObject, standard: StandardMethods) -> tuple[ssl.SSLSocket, Any] | None:
+def accept_tls(
+    server: ServerObject, standard: StandardMethods
+) -> tuple[ssl.SSLSocket, object] | None:
     """
     Take a connection from a listening TLS socket and leave its handshake for later.
     (accept thread)
@@ -58,7 +61,7 @@ def accept_tls(server: ServerObject, standard: StandardMethods) -> tuple[ssl.SSL
         for TLS in the usual way, and is to be asked by C{get_request}.
     @raise OSError: there is none to be had.
     """
-    listening: Any = getattr(server, "socket", None)
+    listening: object = getattr(server, "socket", None)
     if (
         not isinstance(listening, ssl.SSLSocket)
         or not listening.do_handshake_on_connect  # type: ignore[attr-defined]
@@ -79,7 +82,7 @@ def accept_tls(server: ServerObject, standard: StandardMethods) -> tuple[ssl.SSL
     return request, address
 
 
-def verify_and_process(server: ServerObject, request: Any, client_address: Any) -> None:
+def verify_and_process(server: ServerObject, request: Any, client_address: object) -> None:
     """
     Have a server verify and process a request, as C{BaseServer._handle_request_noblock} does.
     (accept thread)
@@ -131,7 +134,7 @@ class AcceptLoop:
         handshake: float | None,
         failed: Callable[[], object] | None = None,
         is_full: Callable[[int], bool] | None = None,
-        reactor: Any = None,
+        reactor: IReactor | None = None,
     ) -> None:
         """
         @raise OSError: there are no descriptors to be had.
@@ -153,7 +156,7 @@ class AcceptLoop:
         self._lock = threading.RLock()
         #: Connections whose handshake is under way, and those where it is done.
         self._shaking: set[ssl.SSLSocket] = set()
-        self._shaken: deque[tuple[ssl.SSLSocket, Any]] = deque()
+        self._shaken: deque[tuple[ssl.SSLSocket, object]] = deque()
         self._closed = False
 
     def run(self, poll_interval: float) -> None:
@@ -229,7 +232,7 @@ class AcceptLoop:
         else:
             self._shake_hands(*accepted)
 
-    def _shake_hands(self, request: ssl.SSLSocket, address: Any) -> None:
+    def _shake_hands(self, request: ssl.SSLSocket, address: object) -> None:
         """Have a connection's handshake done on the reactor."""
         try:
             reactor = running_reactor() if self._reactor is None else self._reactor
@@ -333,7 +336,7 @@ class AcceptLoopThread:
     def __init__(
         self,
         server: ServerObject,
-        reactor: Any,
+        reactor: IReactor,
         handshake: float | None,
         ended: Callable[[bool], object],
         is_full: Callable[[int], bool] | None = None,

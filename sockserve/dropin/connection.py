@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from typing_extensions import override
 from zope.interface import implementer
 
+from sockserve.core.addresses import Addresses
 from sockserve.core.handler_kinds import HandlerKind
 from sockserve.core.lifecycle import run_handler, run_handler_coroutine
 from sockserve.core.statistics import RequestRecord
@@ -29,6 +30,9 @@ from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.listeners.stream_protocol import StreamProtocol
 from sockserve.streams.blocking import LentSocketChannel
 from sockserve.streams.channel import Channel
+
+if TYPE_CHECKING:
+    from _typeshed import MaybeNone
 
 __all__ = [
     "AdoptedFactory",
@@ -51,7 +55,7 @@ class RequestOwner(Protocol):
     factory: AdoptedFactory
 
     def serve(
-        self, request: Any, client_address: Any, served: Callable[[], object] | None = None
+        self, request: object, client_address: object, served: Callable[[], object] | None = None
     ) -> Outcome:
         """
         Serve a request from start to end. (worker thread)
@@ -59,7 +63,7 @@ class RequestOwner(Protocol):
         @param served: called when the handler is done, while the request is still open.
         """
 
-    def fail(self, request: Any, client_address: Any, error: Exception) -> None:
+    def fail(self, request: object, client_address: object, error: Exception) -> None:
         """Tell the server that a request cannot be served, and end it. (reactor thread)"""
 
     def connection_finished(self, untold: socket.socket | None) -> None:
@@ -139,7 +143,7 @@ class AdoptedFactory(StreamFactory):
             channel.request_closing()
 
     @override
-    def outcome_of(self, request: Any, error: BaseException) -> Outcome:
+    def outcome_of(self, request: object, error: BaseException) -> Outcome:
         """As elsewhere for a connection; else an error, as there is no peer to be gone."""
         if isinstance(request, socket.socket):
             return super().outcome_of(request, error)
@@ -160,14 +164,14 @@ class AdoptedProtocol(StreamProtocol):
     """
 
     factory: AdoptedFactory
-    transport: AdoptedConnection
+    transport: AdoptedConnection | MaybeNone
 
     # From make_channel to the end
     #: The connection, while it is the reactor's: no handler tells the server of its end.
     _untold: socket.socket | None = None
 
     @override
-    def make_channel(self, addresses: tuple[Any, Any]) -> Channel:
+    def make_channel(self, addresses: Addresses) -> Channel:
         factory, transport = self.factory, self.transport
         self.client_address = transport.client_address
         # The handler has the connection from its first byte on unless:
@@ -214,7 +218,7 @@ class AdoptedProtocol(StreamProtocol):
 class AdoptedSocketChannel(LentSocketChannel):
     """A connection as its handler's own, from its first byte to its last."""
 
-    request: Any
+    request: socket.socket | MaybeNone
 
     def __init__(self, protocol: AdoptedProtocol) -> None:
         timeout = protocol.transport.timeout
@@ -233,7 +237,7 @@ class AdoptedSocketChannel(LentSocketChannel):
 class AdoptedRequest:
     """A request that is no connection: a datagram, or whatever else C{get_request} gives."""
 
-    def __init__(self, dispatcher: RequestOwner, request: Any, client_address: Any) -> None:
+    def __init__(self, dispatcher: RequestOwner, request: object, client_address: object) -> None:
         self._dispatcher = dispatcher
         self._request = request
         self._client_address = client_address

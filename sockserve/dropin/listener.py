@@ -177,13 +177,13 @@ class ServerObjectListener:
         if by_itself:
             self._shut_down()
 
-    def _requests_finished(self) -> Deferred[Any]:
+    def _requests_finished(self) -> Deferred[object]:
         """
         Wait for requests, but not for ever. (reactor thread)
 
         @return: a Deferred that fires when there is none, or no time left.
         """
-        finished: Deferred[Any] = Deferred()
+        finished: Deferred[object] = Deferred()
         self._factory.drained().addCallback(lambda _: finished.callback(None))
         seconds, abandon = self._deadlines.drain, self._deadlines.abandon
         if seconds is not None and abandon is not None:

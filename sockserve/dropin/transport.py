@@ -12,7 +12,7 @@ from typing import Any
 
 from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.interfaces import IProtocol
+from twisted.internet.interfaces import IProtocol, IReactorFDSet
 from typing_extensions import override
 
 __all__ = ["AdoptedConnection"]
@@ -41,9 +41,9 @@ class AdoptedConnection(tcp.Connection):
     def __init__(
         self,
         request: socket.socket,
-        client_address: Any,
+        client_address: object,
         protocol: IProtocol,
-        reactor: Any,
+        reactor: IReactorFDSet,
         name: str,
     ) -> None:
         """

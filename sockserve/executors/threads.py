@@ -22,6 +22,7 @@ from twisted.internet.interfaces import IDelayedCall
 from zope.interface import implementer
 
 from sockserve.core.logs import Topic, logger
+from sockserve.core.reactors import IReactor
 from sockserve.executors.base import BoundedExecutor, serve_guarded
 from sockserve.executors.call import Call
 from sockserve.executors.load import PoolLoad
@@ -86,7 +87,7 @@ class ThreadExecutor(BoundedExecutor):
     so no two jobs count on it.  (C{stop} without a job left, and C{join}, tell all to leave,
     wherever they are.)
 
-    @param reactor: for C{callFromThread} and C{callLater}.
+    @param reactor: the reactor that jobs come from.
     @param limit: the most threads there are; 1 is C{serial}.
     @param idle_seconds: how long a thread without a job is kept.
     @param processor_seconds: how much of the processor the process has used.
@@ -94,7 +95,7 @@ class ThreadExecutor(BoundedExecutor):
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactor,
         limit: int = DEFAULT_THREADS,
         *,
         idle_seconds: float = THREAD_IDLE_SECONDS,
@@ -301,7 +302,7 @@ class _Worker:
     @ivar gone: fires when its thread has ended.
     """
 
-    def __init__(self, pool: ThreadExecutor, reactor: Any) -> None:
+    def __init__(self, pool: ThreadExecutor, reactor: IReactor) -> None:
         self._pool = pool
         self._reactor = reactor
         self.inbox: queue.SimpleQueue[bool] = queue.SimpleQueue()

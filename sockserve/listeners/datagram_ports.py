@@ -20,10 +20,17 @@ import struct
 import threading
 from collections.abc import Callable
 from errno import EAGAIN, ECONNREFUSED, EWOULDBLOCK
-from typing import Any, Protocol, TypeAlias
+from socket import AddressFamily
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from twisted.internet import udp, unix
+from twisted.python.failure import Failure
 from typing_extensions import override
+
+from sockserve.core.addresses import SocketAddress
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 __all__ = [
     "Ancillary",
@@ -49,7 +56,7 @@ _sendto = socket.socket.sendto
 class PacketReceiver(Protocol):
     """The datagram server as its port knows it."""
 
-    def received(self, data: bytes, address: Any, arrived_at: Ancillary | None) -> bool:
+    def received(self, data: bytes, address: SocketAddress, arrived_at: Ancillary | None) -> bool:
         """A packet has come; gives whether to read on."""
 
 
@@ -69,7 +76,7 @@ class ReplySocket(socket.socket):
         self.replying = threading.local()
 
     @override
-    def sendto(self, data: Any, *rest: Any) -> int:
+    def sendto(self, data: ReadableBuffer, *rest: Any) -> int:
         arrived_at = getattr(self.replying, "arrived_at", None)
         if arrived_at is None:
             return super().sendto(data, *rest)
@@ -91,7 +98,7 @@ class DatagramReply:
         self._arrived_at = arrived_at
         self.sent = 0
 
-    def sendto(self, data: bytes, address: Any) -> int:
+    def sendto(self, data: bytes, address: SocketAddress) -> int:
         """
         Send a packet without waiting: one that finds the kernel's buffer full is lost, as
         networks lose packets.
@@ -123,7 +130,7 @@ class _PortMixin:
 
     protocol: PacketReceiver
     socket: socket.socket
-    addressFamily: Any
+    addressFamily: AddressFamily
     maxPacketSize: int
 
     def createInternetSocket(self) -> ReplySocket:
@@ -215,7 +222,7 @@ class UNIXDatagramPort(_PortMixin, unix.DatagramPort):
         self.socket.setblocking(True)
 
     @override
-    def connectionLost(self, reason: Any = None) -> None:
+    def connectionLost(self, reason: Failure | None = None) -> None:
         # First: the rest calls back code that may listen under this name again.
         if not _is_abstract(self.port):
             try:

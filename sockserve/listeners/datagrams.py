@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
+from sockserve.core.addresses import SocketAddress
 from sockserve.core.admission import Admission
 from sockserve.core.deadlines import DeadlineTimer
 from sockserve.core.lifecycle import serve, serve_coroutine, verify_and_process
@@ -132,7 +133,7 @@ class DatagramServer(RequestServer, DatagramProtocol):
 
     # What the port calls
 
-    def received(self, data: bytes, address: Any, arrived_at: Ancillary | None) -> bool:
+    def received(self, data: bytes, address: SocketAddress, arrived_at: Ancillary | None) -> bool:
         """
         A packet has come: offer it to the server.
 
@@ -201,7 +202,7 @@ class DatagramServer(RequestServer, DatagramProtocol):
             pending.abandon()
 
     def _account(
-        self, request: Any, client_address: Any, began: float, ended: Outcome, outcome: str
+        self, request: Any, client_address: object, began: float, ended: Outcome, outcome: str
     ) -> None:
         """
         Account for a request that is finished or abandoned.
@@ -246,7 +247,7 @@ class _PendingDatagram:
     """
 
     def __init__(
-        self, server: DatagramServer, request: Any, client_address: Any, began: float
+        self, server: DatagramServer, request: Any, client_address: object, began: float
     ) -> None:
         self._server = server
         self.request = request
@@ -324,7 +325,7 @@ class _CoroutineDatagram(_PendingDatagram):
     """A packet whose handler is a coroutine that waits."""
 
     def attach(
-        self, coroutine: Coroutine[Any, Any, Outcome], context: Context, awaited: Any
+        self, coroutine: Coroutine[object, None, Outcome], context: Context, awaited: object
     ) -> None:
         """Go on with a coroutine that has been driven until it waits for C{awaited}."""
         self._arm_deadlines()
@@ -340,19 +341,19 @@ class _CoroutineDatagram(_PendingDatagram):
             self._finish(Outcome.ERROR)
             self._task.abandon()
 
-    def _ended(self, result: Any, error: BaseException | None) -> None:
+    def _ended(self, result: Outcome | None, error: BaseException | None) -> None:
         if error is not None:
             _handlers_log.failure(
                 "serving a request raised past its server's handle_error", Failure(error)
             )
-        self._handler_finished(result if error is None else Outcome.ERROR)
+        self._handler_finished(Outcome.ERROR if result is None else result)
 
 
 @implementer(IJob)
 class _BlockingDatagram(_PendingDatagram):
     """A packet whose handler blocks, on a thread or in a child."""
 
-    def __init__(self, server: DatagramServer, request: Any, client_address: Any) -> None:
+    def __init__(self, server: DatagramServer, request: Any, client_address: object) -> None:
         super().__init__(server, request, client_address, server.reactor.seconds())
         self._arrived_at = server._arrivals.pop(id(request), None)
 

@@ -59,7 +59,8 @@ def is_datagram_description(description: str) -> bool:
 def _parse(description: str) -> tuple[list[str], dict[str, str]]:
     """Split a description into its arguments, kind first, and its C{name=value} words."""
     # Twisted's own quoting rules; the function has had this name since 10.2.
-    return endpoints._parse(description)  # type: ignore[no-any-return]
+    parsed: tuple[list[str], dict[str, str]] = endpoints._parse(description)
+    return parsed
 
 
 def stream_endpoint(

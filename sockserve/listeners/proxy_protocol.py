@@ -13,19 +13,23 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
 
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IHalfCloseableProtocol,
     IHandshakeListener,
+    IListeningPort,
     IProtocolFactory,
     IProtocolNegotiationFactory,
     IStreamServerEndpoint,
 )
+from twisted.internet.protocol import Protocol
 from twisted.protocols.haproxy._exceptions import InvalidProxyHeader
+from twisted.protocols.haproxy._info import ProxyInfo
 from twisted.protocols.haproxy._v1parser import V1Parser
 from twisted.protocols.haproxy._v2parser import V2Parser
 from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper, HAProxyWrappingFactory
-from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import Interface, implementer
 
@@ -69,10 +73,10 @@ class ProxyProtocol(HAProxyProtocolWrapper):
                 self._parser = _Version1Parser()
             elif data.startswith(V2Parser.PREFIX[: len(data)]) and len(data) < _V2_BYTES:
                 return
-        protocol: Any = self.wrappedProtocol
+        protocol = self.wrappedProtocol
         # The header's last bytes and the first of the content may come together; the
         # listener must hear of the header first.
-        self.wrappedProtocol = behind = _Remainder()  # type: ignore[assignment]
+        self.wrappedProtocol = behind = _Remainder()
         try:
             super().dataReceived(data)
         finally:
@@ -112,29 +116,27 @@ class _Version1Parser(V1Parser):
 
     @classmethod
     @override
-    def parse(cls, line: bytes) -> Any:
+    def parse(cls, line: bytes) -> ProxyInfo:
         if line == b"PROXY UNKNOWN":  # "the sender should only send" this, without addresses
             line += b" "
         try:
-            info: Any = super().parse(line)
+            info = super().parse(line)
             for address in (info.source, info.destination):
-                if address is not None:
+                if isinstance(address, (IPv4Address, IPv6Address)):
                     ip_address(address.host)
         except ValueError as error:
             raise InvalidProxyHeader from error
         return info
 
 
-class _Remainder:
+class _Remainder(Protocol):
     """A protocol that keeps the bytes which came after the header in the same piece."""
 
     data = b""
 
+    @override
     def dataReceived(self, data: bytes) -> None:
         self.data = data
-
-    def connectionLost(self, reason: Failure) -> None:
-        """Do nothing: it cannot come while data is being received."""
 
 
 @implementer(IProtocolNegotiationFactory)
@@ -179,7 +181,7 @@ class ProxyEndpoint:
         self._endpoint = endpoint
         self._trusted = trusted
 
-    def listen(self, factory: IProtocolFactory) -> Any:
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """
         Listen.
 

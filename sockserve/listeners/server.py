@@ -23,6 +23,7 @@ from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_kind, unwrap
 from sockserve.core.lifecycle import run_handler, run_handler_coroutine
 from sockserve.core.logs import Topic, logger
+from sockserve.core.reactors import as_reactor
 from sockserve.core.statistics import ListenerStatistics, RequestRecord
 from sockserve.executors.fork import ForkExecutor
 from sockserve.executors.threads import ThreadExecutor
@@ -59,7 +60,7 @@ def _is_of_a_connection(error: BaseException) -> bool:
     )
 
 
-def _has_timeout(request: Any) -> bool:
+def _has_timeout(request: object) -> bool:
     """Whether a blocking handler has set a timeout on its socket."""
     return isinstance(request, socket.socket) and bool(request.gettimeout())
 
@@ -122,10 +123,10 @@ class RequestServer:
                 " and takes no concurrency; leave that out, or write handle without async"
             )
         # A clock is enough for coroutines; threads also need its callFromThread.
-        self.reactor: Any = reactor
+        self.reactor = as_reactor(reactor)
         self.deadlines = Deadlines() if deadlines is None else deadlines
         if concurrency is None and not self.kind.is_coroutine:
-            concurrency = ThreadExecutor(reactor)
+            concurrency = ThreadExecutor(self.reactor)
         self.concurrency = concurrency
         if isinstance(concurrency, ForkExecutor):
             concurrency.owners.add(self)
@@ -240,7 +241,7 @@ class RequestServer:
         if outcome is _ERROR:
             self.statistics.errors += 1
 
-    def outcome_of(self, request: Any, error: BaseException) -> Outcome:
+    def outcome_of(self, request: object, error: BaseException) -> Outcome:
         """
         The outcome of a request whose handler has just raised C{error}. (handler's thread)
 
@@ -258,7 +259,7 @@ class RequestServer:
             return Outcome.LOST
         return Outcome.ERROR
 
-    def _peer_is_gone(self, request: Any) -> bool:
+    def _peer_is_gone(self, request: object) -> bool:
         return peer_is_gone(request)
 
     def request_accepted(self) -> None:

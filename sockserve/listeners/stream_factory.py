@@ -11,14 +11,17 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+from twisted.internet import tcp
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
+    IAddress,
     IProtocolNegotiationFactory,
 )
 from twisted.internet.protocol import ServerFactory
 from typing_extensions import override
 from zope.interface import implementer
 
+from sockserve.core.addresses import Addresses, SocketAddress
 from sockserve.core.admission import Admission, Network
 from sockserve.core.handler_kinds import HandlerKind, application_protocols
 from sockserve.core.lifecycle import run_handler, run_handler_coroutine
@@ -94,12 +97,12 @@ class StreamFactory(StreamServer, ServerFactory):
         """
         super().__init__(RequestHandlerClass, admission, **options)
         self._proxies = Admission(allow=proxy_from)
-        self.ports: set[Any] = set()
+        self.ports: set[tcp.Port] = set()
         self._shortage_logged_until = 0.0
         self.serve_as(self.kind)
 
     @override
-    def buildProtocol(self, addr: Any) -> Any:
+    def buildProtocol(self, addr: IAddress | None) -> Any:
         protocol = StreamProtocol()
         protocol.factory = self
         return protocol
@@ -126,7 +129,7 @@ class StreamFactory(StreamServer, ServerFactory):
         self._make_handler = way.make_handler
 
     @override
-    def make_channel(self, protocol: StreamProtocol, addresses: tuple[Any, Any]) -> Channel:
+    def make_channel(self, protocol: StreamProtocol, addresses: Addresses) -> Channel:
         return self._make_channel(protocol, addresses)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -157,7 +160,7 @@ class StreamFactory(StreamServer, ServerFactory):
         request.close()
 
     @override
-    def log_shortage(self, client_address: Any, error: OSError) -> None:
+    def log_shortage(self, client_address: object, error: OSError) -> None:
         now = self.reactor.seconds()
         if now >= self._shortage_logged_until:
             self._shortage_logged_until = now + SHORTAGE_LOG_SECONDS
@@ -167,7 +170,7 @@ class StreamFactory(StreamServer, ServerFactory):
                 error=error,
             )
 
-    def trusts_proxy(self, address: Any) -> bool:
+    def trusts_proxy(self, address: SocketAddress) -> bool:
         """Whether a PROXY header from C{address} is believed; if not, count a refusal."""
         trusted = self._proxies.refusal(address) is None
         if not trusted:
@@ -197,7 +200,7 @@ class StreamFactory(StreamServer, ServerFactory):
         for protocol in list(self.connections):
             protocol.abort()
 
-    def _peer_is_gone(self, request: Any) -> bool:
+    def _peer_is_gone(self, request: object) -> bool:
         channel = self.channels.get(request)
         if channel is not None and channel.protocol.is_gone():
             return True

@@ -21,7 +21,10 @@ from twisted.internet.main import CONNECTION_DONE
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from sockserve.core.addresses import Addresses
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.reactors import IReactor
+from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import Phase
 
 __all__ = ["Pump", "PumpState", "PumpedSocket", "impersonate"]
@@ -48,7 +51,7 @@ class PumpedSocket(socket.socket):
         super().__init__(family, type, proto, fileno)
         # Of the connection it stands for, by L{impersonate}; none while it is but a socket.
         #: (peer, own), as a socket gives them.
-        self._addresses: tuple[Any, Any] | None = None
+        self._addresses: Addresses | None = None
         #: The client's socket, below all wrapping.
         self._outer: socket.socket | None = None
         #: The client's certificate in DER.
@@ -91,7 +94,7 @@ class PumpedSocket(socket.socket):
         return self._certificate
 
 
-def impersonate(request: PumpedSocket, transport: Any, addresses: tuple[Any, Any]) -> None:
+def impersonate(request: PumpedSocket, transport: IStreamTransport, addresses: Addresses) -> None:
     """
     Let a socket answer for a transport.
 
@@ -164,11 +167,12 @@ class Pump(abstract.FileDescriptor):
 
     #: How much one C{recv} takes: as C{tcp.Connection.bufferSize}.
     bufferSize = 2**16
+    reactor: IReactor
 
     def __init__(
         self,
-        reactor: Any,
-        transport: Any,
+        reactor: IReactor,
+        transport: IStreamTransport,
         request: PumpedSocket,
         outer: socket.socket,
         deadlines: Deadlines,
@@ -176,7 +180,6 @@ class Pump(abstract.FileDescriptor):
         end_connection: Callable[[bool], object] | None = None,
     ) -> None:
         """
-        @param reactor: an C{IReactorFDSet} and C{IReactorTime}.
         @param request: the handler's end of a socketpair.
         @param outer: the other end, which is the pump's from now on.
         @param timer: C{idle} is kept re-armed by traffic either way, C{write} is armed
@@ -324,8 +327,7 @@ class Pump(abstract.FileDescriptor):
         self._shutdown(socket.SHUT_RDWR)
         # After this turn: what the reactor has yet to say of this descriptor must not hit
         # another of the same number.
-        reactor: Any = self.reactor
-        reactor.callLater(0, self._socket.close)
+        self.reactor.callLater(0, self._socket.close)
         self._timer.disarm(Phase.IDLE)
         if not lost:  # Twisted's TLS cannot stand it then
             self._timer.arm(Phase.WRITE, self._deadlines.write)
@@ -417,7 +419,7 @@ class Pump(abstract.FileDescriptor):
 _DONE = Failure(CONNECTION_DONE)
 
 
-def _socket_below(transport: Any) -> socket.socket | None:
+def _socket_below(transport: object) -> socket.socket | None:
     while not isinstance(transport, tcp.Connection):
         transport = getattr(transport, "transport", None)
         if transport is None:

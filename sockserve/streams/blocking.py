@@ -14,13 +14,13 @@ import threading
 import time
 from collections.abc import Iterator
 from enum import Enum
-from typing import Any
 
 from twisted.internet.interfaces import ISSLTransport
 from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
+from sockserve.core.addresses import Addresses
 from sockserve.core.lifecycle import serve
 from sockserve.interfaces import IExecutor, IJob, IStreamServer, Outcome, Phase
 from sockserve.sockets.lending import SocketIdentity, is_lendable, lend, tcp_traffic
@@ -284,7 +284,7 @@ class PumpedSocketChannel(SocketChannel):
 
     request: socket.socket
 
-    def __init__(self, protocol: ChannelOwner, addresses: tuple[Any, Any]) -> None:
+    def __init__(self, protocol: ChannelOwner, addresses: Addresses) -> None:
         """
         @raise OSError: there is no descriptor to be had.
         """
@@ -404,7 +404,7 @@ def _throw_away(data: bytes) -> None:
     """What a client sends to a handler that has gone."""
 
 
-def _make_socket_channel(protocol: ChannelOwner, addresses: tuple[Any, Any]) -> SocketChannel:
+def _make_socket_channel(protocol: ChannelOwner, addresses: Addresses) -> SocketChannel:
     """Lends a plain connection, pumps any other."""
     if is_lendable(protocol.transport):
         return LentSocketChannel(protocol)

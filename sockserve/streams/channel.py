@@ -10,17 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from sockserve.core.deadlines import DeadlineTimer
+from sockserve.core.addresses import Addresses
+from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.core.statistics import RequestRecord
+from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import IStreamServer, Outcome, Phase
 from sockserve.sockets.lending import is_lendable
 from sockserve.streams.writer import StreamWriter
+
+if TYPE_CHECKING:
+    from _typeshed import MaybeNone
 
 __all__ = [
     "Addresses",
@@ -38,7 +43,7 @@ __all__ = [
 LINGER_SECONDS = 2.0
 
 
-def transport_descriptors(transport: Any) -> Iterator[int]:
+def transport_descriptors(transport: object) -> Iterator[int]:
     """The descriptors of a transport and those below it."""
     while transport is not None:
         if isinstance(transport, FileDescriptor):
@@ -65,10 +70,11 @@ class ChannelOwner(Protocol):
     def factory(self) -> IStreamServer:
         """The server object that it has come to."""
 
-    transport: Any
+    #: None once it has been given up, after which nothing is asked of it.
+    transport: IStreamTransport | MaybeNone
     timer: DeadlineTimer
     record: RequestRecord
-    client_address: Any
+    client_address: object
     is_finished: bool
 
     def set_receiver(self, receive: Callable[[bytes], object]) -> None:
@@ -83,9 +89,6 @@ class ChannelOwner(Protocol):
     def is_gone(self) -> bool:
         """Whether the client, or a deadline, has ended the connection."""
 
-
-#: The client's address and the server's, as a socket gives them.
-Addresses = tuple[Any, Any]
 
 #: Makes the channel of a connection, given the client's and the server's address; raises
 #: C{OSError} if there is no descriptor to be had.
@@ -113,8 +116,8 @@ class Channel:
         self.protocol = protocol
         self.factory = protocol.factory
         self.timer = protocol.timer
-        self.deadlines = protocol.factory.deadlines
-        self.transport: Any = protocol.transport
+        self.deadlines: Deadlines = protocol.factory.deadlines
+        self.transport = protocol.transport
         self.parts = Pending.CONNECTION
         self._began: float | None = None
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from twisted.internet.interfaces import IPullProducer, IPushProducer, ISSLTransport
+from twisted.internet.interfaces import IPullProducer, IPushProducer, IReactorTime, ISSLTransport
 from zope.interface import implementer
 
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Wakeup
+from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import Phase
 from sockserve.streams.reader import HIGH_WATER_BYTES, LOW_WATER_BYTES
 
@@ -38,12 +39,12 @@ class Outbox:
     into its queue does.  A client, or a proxy, with many connections is woken once for the
     answers to all it has asked.  (uvloop does the same.)
 
-    @param reactor: an C{IReactorTime}.
+    @param reactor: where turns end.
     """
 
     __slots__ = ("_reactor", "_writers")
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
         self._writers: list[StreamWriter] = []
 
@@ -116,7 +117,7 @@ class StreamWriter:
     )
 
     def __init__(
-        self, transport: Any, direct: bool, deadlines: Deadlines, timer: DeadlineTimer
+        self, transport: IStreamTransport, direct: bool, deadlines: Deadlines, timer: DeadlineTimer
     ) -> None:
         """
         @param direct: whether the transport is nothing but a socket, which can be sent to.

@@ -27,6 +27,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from sockserve.core.addresses import SocketAddress
 from sockserve.executors.base import serve_guarded
 from sockserve.testing.exchanges import SERVER_ADDRESS, Exchange, InlineExecutor
 
@@ -41,7 +42,7 @@ class ServerTransport:
     """
 
     def __init__(
-        self, exchange: Exchange, clock: Clock, protocol: Protocol, client_address: Any
+        self, exchange: Exchange, clock: Clock, protocol: Protocol, client_address: SocketAddress
     ) -> None:
         """
         @param exchange: where what is sent goes.
@@ -102,7 +103,7 @@ class ServerTransport:
             self._clock.callLater(0, self._protocol.connectionLost, Failure(reason))
 
 
-def _twisted_address(address: Any) -> IAddress:
+def _twisted_address(address: SocketAddress) -> IAddress:
     if not isinstance(address, tuple):
         return UNIXAddress(address or None)
     if len(address) == 2:
