@@ -62,7 +62,9 @@ class BlockingCycle(BufferedRequest):
     def start(self) -> None:
         """The head has come: gather the body, if there is one."""
         channel, head = self._channel, self.head
-        if channel.is_draining or channel.settings.forks:
+        if channel.is_draining:
+            self.drain()
+        if channel.settings.forks:
             self.response.close = True
         length, limit = head.length, channel.factory.max_body_bytes
         if head.expects_continue and (length or 0) <= limit:
@@ -305,6 +307,10 @@ class BlockingCycle(BufferedRequest):
         self.close()
         self._lease.close()
         self._channel.cycle = None
+
+    def drain(self) -> None:
+        """The service stops: let the response be the last, unless a request has come after it."""
+        self.response.is_followed = self._channel.has_next_request
 
     def abort(self) -> None:
         """End the connection now, also under a handler."""

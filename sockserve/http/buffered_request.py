@@ -51,6 +51,9 @@ _STATUS = re.compile(
     rb"HTTP/1\.[01] (101|[2-9][0-9]{2})"
 )
 
+#: What a handler says of a connection that is about to end even so.
+_KEEP_ALIVE = re.compile(rb"(?i)\nconnection:[ \t]*keep-alive[ \t]*\r\n")
+
 _log = logger(Topic.HTTP)
 
 
@@ -214,9 +217,7 @@ class BufferedRequest:
             self._output_size = 0
         data = b"".join(output)
         self.taken += len(data)
-        if data and self._is_stock:
-            self._observe(data)
-        return data
+        return self._observe(data) if data and self._is_stock else data
 
     def answer_instead(self, status: int) -> bytes:
         """
@@ -365,18 +366,33 @@ class BufferedRequest:
                 self._output_size += len(kept)
                 return True
         self.acquire_connection()
-        if self._is_stock:
-            self._observe(kept)
-        return False
+        if not self._is_stock:
+            return False
+        leaving = self._observe(kept)
+        if leaving is kept:
+            return False
+        socket.socket.sendall(self.request, leaving)
+        return True
 
-    def _observe(self, data: bytes) -> None:
-        """Learn of a response of the stdlib's making what the log tells."""
+    def _observe(self, data: bytes) -> bytes:
+        """
+        Learn of a response of the stdlib's making what the log tells.
+
+        @return: what is to leave: while the service stops, its head ends the connection.
+        """
         response = self.response
         found = None if response.sent else _STATUS.match(data)
-        if found is not None:
-            response.status = int(found[1])
-            response.sent -= data.find(b"\r\n\r\n", found.end()) + 4  # its head
-        response.sent += len(data)
+        if found is None:
+            response.sent += len(data)
+            return data
+        response.status = int(found[1])
+        end = data.find(b"\r\n\r\n", found.end()) + 2
+        response.sent += len(data) - (end + 2)  # its head
+        is_followed = response.is_followed
+        if is_followed is None or response.switches or end < 2 or is_followed():
+            return data
+        response.close = True
+        return _KEEP_ALIVE.sub(b"\n", data[:end]) + b"Connection: close\r\n" + data[end:]
 
     def acquire_connection(self) -> None:
         """

@@ -65,7 +65,7 @@ class CoroutineCycle:
         request.head = response.request
         request.response = request.wfile = response
         if channel.is_draining:
-            response.close = True
+            self.drain()
         if channel.deadlines.handle is not None:
             channel.timer.arm(Phase.HANDLE, channel.deadlines.handle)
         coroutine = serve_next_coroutine(channel.factory, request, channel.client_address)
@@ -166,6 +166,10 @@ class CoroutineCycle:
         self.body_failed(error)
         if phase in (Phase.HANDLE, Phase.LIFETIME) and self._task is not None:
             self._task.cancel(error)
+
+    def drain(self) -> None:
+        """The service stops: let the response be the last, unless a request has come after it."""
+        self.response.is_followed = self._channel.has_next_request
 
     def abort(self) -> None:
         """End the connection now; the handler hears of it."""

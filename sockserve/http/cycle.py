@@ -108,6 +108,9 @@ class CycleOwner(Protocol):
 
     # The end
 
+    def has_next_request(self) -> bool:
+        """Whether a further request has begun to arrive. (any thread)"""
+
     def is_closing(self) -> bool:
         """Whether there will be no further request."""
 
@@ -178,6 +181,9 @@ class RequestCycle(Protocol):
 
     def deadline_passed(self, phase: Phase) -> None:
         """A deadline has passed: bring the request to an end."""
+
+    def drain(self) -> None:
+        """The service stops: let the response be the last, unless a request has come after it."""
 
     def abort(self) -> None:
         """End the request now, whatever is under way."""

@@ -63,12 +63,15 @@ class Response(ResponseFraming):
     @ivar version: of the request; C{(1, 0)} at most if the handler says so.
     @ivar status: its status; 0 before there is one.
     @ivar close: whether the connection ends with it.
+    @ivar is_followed: while the service stops, tells whether a further request has arrived; if not
+        when the head leaves, that ends the connection.
     @ivar sent: bytes of its body that have left, without their framing.
     """
 
     # Defaults of the class' own: what a request does not change costs it nothing.
     status = 0
     sent = 0
+    is_followed: Callable[[], bool] | None = None
     #: The head that has not left yet, without its last lines.
     _head: str | None = None
     _length: int | None = None
@@ -144,6 +147,7 @@ class Response(ResponseFraming):
             and self.version == (1, 1)
             and self.request.method not in _SPECIAL_METHODS
             and not self.close
+            and self.is_followed is None
         ):
             # What _compose and end come to, for most of all responses.
             self._head = None
@@ -226,6 +230,8 @@ class Response(ResponseFraming):
         """
         head, body = self._take_held()
         if head is not None:
+            if self.is_followed is not None and not self.is_followed():
+                self.close = True
             leaving = self._completed(head, len(body) if final else None)
         elif self.state is _AWAITED:
             return b""

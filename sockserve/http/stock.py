@@ -127,9 +127,8 @@ def make_stock_handler(
         cls(*arguments, **words)
         return
     handler: Any = object.__new__(cls)
-    handler.__dict__["parse_request"] = functools.partial(
-        _parse_request, handler, request.head.keep_alive
-    )
+    parse = functools.partial(_parse_request, handler, request.head.keep_alive)
+    handler.__dict__["parse_request"] = parse
     try:
         handler.__init__(*arguments, **words)
     finally:

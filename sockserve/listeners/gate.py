@@ -12,6 +12,7 @@ happens for L{ACCEPT_RETRY_SECONDS} when the process runs out of descriptors.
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Callable
 from errno import EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errorcode
@@ -34,6 +35,10 @@ ACCEPT_RETRY_SECONDS = 0.1
 #: A lack of descriptors that comes back sooner than this is still the same one, and is not
 #: logged again.
 CALM_SECONDS = 1.0
+
+#: How many turns at most the kernel's queue has when the port is about to close; one takes one
+#: client or more.  4096: Linux' C{somaxconn}.
+QUEUE_LENGTH = 4096
 
 _OUT_OF_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
 
@@ -126,6 +131,22 @@ class Gate:
         """Take connections again."""
         self._admission.gates.add(self)
         self._try_again()
+
+    def accept_waiting(self) -> None:
+        """
+        Accept the clients that wait in the kernel's queue, as far as they are admitted: when the
+        port closes, the kernel resets them.
+        """
+        for _ in range(QUEUE_LENGTH):  # others may come as fast
+            if self._admission.full() or self._retry is not None or not self._is_awaited():
+                break
+            self._port.doRead()
+
+    def _is_awaited(self) -> bool:
+        """Whether a client waits."""
+        poll = select.poll()
+        poll.register(self._port.socket, select.POLLIN)
+        return any(events & select.POLLIN for _, events in poll.poll(0))
 
     def close(self) -> None:
         """Let go of the port, which stops listening."""

@@ -26,6 +26,7 @@ from sockserve.core.transports import IStreamTransport
 __all__ = [
     "SocketIdentity",
     "TransferCounts",
+    "has_unread",
     "is_broken",
     "is_lendable",
     "lend",
@@ -212,6 +213,17 @@ def is_broken(sock: socket.socket) -> bool:
         return bool(poll.poll(0))
     except (OSError, ValueError):
         return True
+
+
+def has_unread(sock: socket.socket) -> bool:
+    """
+    Whether bytes have arrived on a connection that nobody has read.  Never blocks, takes none.
+    (any thread)
+    """
+    try:
+        return bool(sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except OSError:  # there are none, or it is broken
+        return False
 
 
 def peer_is_gone(request: object) -> bool:

@@ -25,13 +25,16 @@ from sockserve.core.lifecycle import serve
 from sockserve.interfaces import IExecutor, IJob, IStreamServer, Outcome, Phase
 from sockserve.sockets.lending import SocketIdentity, is_lendable, lend, tcp_traffic
 from sockserve.sockets.pumping import Pump, PumpedSocket, impersonate
-from sockserve.streams.channel import LINGER_SECONDS, Channel, ChannelOwner, MakeChannel, Pending
+from sockserve.streams.channel import (
+    LINGER_SECONDS,
+    QUIET_SECONDS,
+    Channel,
+    ChannelOwner,
+    MakeChannel,
+    Pending,
+)
 
 __all__ = ["LentSocketChannel", "PumpedSocketChannel", "SocketChannel"]
-
-#: A connection on which nothing came for so long is, as far as can be told, between two
-#: messages when the service stops.
-QUIET_SECONDS = 1.0
 
 
 @implementer(IJob)

@@ -21,13 +21,15 @@ from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.core.statistics import RequestRecord
 from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import IStreamServer, Outcome, Phase
-from sockserve.sockets.lending import is_lendable
+from sockserve.sockets.lending import has_unread, is_lendable
 from sockserve.streams.writer import StreamWriter
 
 if TYPE_CHECKING:
     from _typeshed import MaybeNone
 
 __all__ = [
+    "ARRIVAL_SECONDS",
+    "QUIET_SECONDS",
     "Addresses",
     "Channel",
     "ChannelOwner",
@@ -41,6 +43,14 @@ __all__ = [
 #: that the kernel does not answer them with a reset which overtakes the answer.  2:
 #: Apache's C{SECONDS_TO_LINGER} between reads; nginx's C{lingering_timeout} is 5.
 LINGER_SECONDS = 2.0
+
+
+#: A connection on which nothing came for so long is, as far as can be told, between two
+#: messages when the service stops.
+QUIET_SECONDS = 1.0
+
+#: How long the reactor has to read what has arrived.  0.01: a turn takes less, mostly.
+ARRIVAL_SECONDS = 0.01
 
 
 def transport_descriptors(transport: object) -> Iterator[int]:
@@ -264,6 +274,11 @@ class TransportChannel(Channel):
     def record_traffic(self) -> None:
         """Note how many bytes have come and gone."""
         self.protocol.record.sent = self.writer.sent
+
+    def has_unread_input(self) -> bool:
+        """Whether bytes of the client's have arrived that the reactor has not read. (any thread)"""
+        sock = getattr(self.transport, "socket", None)  # also below what wraps it
+        return sock is not None and has_unread(sock)
 
     def pause(self) -> None:
         """Read no more from the client."""

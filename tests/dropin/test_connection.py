@@ -14,6 +14,7 @@ from sockserve.core.handler_kinds import HandlerKind
 from sockserve.dropin.connection import AdoptedFactory, AdoptedProtocol, AdoptedRequest
 from sockserve.dropin.transport import AdoptedConnection
 from sockserve.interfaces import Outcome
+from sockserve.streams.channel import QUIET_SECONDS
 from sockserve.testing.exchanges import InlineExecutor
 from tests.dropin.stepping import SteppedReactor
 
@@ -184,6 +185,9 @@ def test_a_connection_without_a_request_is_ended_when_it_is_waited_for(reactor, 
     owner = Owner(reactor, Web)
     adopt(owner, accepted)
     owner.factory.end_unanswered()
+    deliver(reactor)
+    assert owner.finished == []  # one may be on its way
+    reactor.advance(QUIET_SECONDS)
     deliver(reactor)
     assert owner.finished == [accepted]
     assert client.recv(100) == b""

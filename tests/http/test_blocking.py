@@ -1129,8 +1129,85 @@ def test_a_request_that_has_begun_when_the_service_stops_is_the_last(
     assert client.body == b"<>"
     assert client.ended
     assert drained.called
-    if handler is Echo:  # a stock one says so by itself
-        assert client.status() == (200, "close")
+    assert client.status() == (200, "close")
+
+
+@both
+@each_kind
+@pytest.mark.parametrize("direct", [True, False])
+@pytest.mark.parametrize("field", ["", "Connection: keep-alive", "connection:Keep-Alive "])
+def test_an_answer_made_while_the_service_stops_says_that_it_is_the_last(
+    connect: Connect, handler: Any, plain: bool, direct: bool, field: str
+) -> None:
+    class Stopped(handler):  # type: ignore[misc]
+        def do_GET(self) -> None:
+            if direct:
+                self.connection.fileno()
+            self.server.drain()
+            self.send_response(200)
+            if field:
+                self.send_header(*field.split(":", 1))
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"<>")
+
+    client = connected(connect, Stopped, plain=plain)
+    client.send(GET)
+    client.executor.step()
+    head, _, body = client.said.partition(b"\r\n\r\n")
+    assert head.lower().count(b"connection:") == 1
+    assert b"\r\nConnection: close" in head
+    assert body == b"<>"
+    client.end()
+    assert client.ended
+
+
+@both
+@each_kind
+def test_an_answer_that_has_not_said_so_is_not_the_last(
+    connect: Connect, handler: Any, plain: bool
+) -> None:
+    class Begun(handler):  # type: ignore[misc]
+        def do_GET(self) -> None:
+            self.connection.fileno()
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"<")
+            self.wfile.flush()
+            self.server.drain()
+            self.wfile.write(b">")
+
+    client = connected(connect, Begun, plain=plain)
+    client.send(GET)
+    client.executor.step()
+    assert b"Connection" not in client.said
+    client.send(GET)
+    client.executor.step()
+    assert client.said.count(b"Connection: close") == 1
+    assert client.said.count(b"<>") == 2
+    client.end()
+    assert client.ended
+
+
+@each_kind
+def test_a_switch_of_protocols_says_nothing_of_an_end(connect: Connect, handler: Any) -> None:
+    class Switches(handler):  # type: ignore[misc]
+        def do_GET(self) -> None:
+            self.server.drain()
+            self.send_response(101)
+            self.send_header("Connection", "upgrade")
+            self.send_header("Upgrade", "x")
+            self.end_headers()
+            self.close_connection = True
+
+    client = connected(connect, Switches)
+    client.send(GET.replace(b"\r\n\r\n", b"\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"))
+    client.executor.step()
+    assert b"close" not in client.said
+    assert b"onnection: upgrade\r\n" in client.said
+    client.end()
+    assert client.ended
 
 
 @both
@@ -1166,10 +1243,13 @@ def test_when_the_service_stops_a_request_is_answered_and_is_the_last(
     drained = client.server.drain()
     client.advance(9)
     assert not drained.called
-    if not limit:
-        client.executor.begin()
-    client.executor.step()
-    assert client.said.count(b"<>") == 1
+    for _ in range(2):
+        assert client.said.count(b"Connection: close") == 0
+        if not limit:
+            client.executor.begin()
+        client.executor.step()
+    assert client.said.count(b"<>") == 2
+    assert client.said.count(b"Connection: close") == 1
     client.end()
     assert client.ended
     assert client.executor.jobs == []

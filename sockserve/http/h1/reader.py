@@ -147,6 +147,14 @@ class RequestParser:
         """Whether the body has been taken to its end."""
         return self.state is State.COMPLETE
 
+    def has_next_request(self) -> bool:
+        """
+        Whether bytes wait behind this request.  (Not even a part of a chunked body is told from
+        what is behind it, before it is read.) (any thread)
+        """
+        behind = {State.COMPLETE: 0, State.COUNTED_BODY: self._remaining}.get(self.state)
+        return behind is not None and len(self._buffer) > behind
+
     def can_skip_body(self) -> bool:
         """Whether what is left of the body is known to be good, and not to be too much to skip."""
         return self.state is not State.FAILED and self._remaining + self._skipped <= MAX_SKIP_BYTES
