@@ -64,6 +64,8 @@ class CoroutineCycle:
         request.cycle = self
         request.head = response.request
         request.response = request.wfile = response
+        if response.request.expects_continue:
+            response.has_begun_body = channel.input.has_begun_body
         if channel.is_draining:
             self.drain()
         if channel.deadlines.handle is not None:
@@ -120,6 +122,7 @@ class CoroutineCycle:
     def body_received(self, data: bytes) -> None:
         """A piece of the body has come."""
         assert self._body is not None
+        self.response.request.expects_continue = False
         self._body.feed(data)
 
     def body_ended(self) -> None:
@@ -255,7 +258,7 @@ class CoroutineCycle:
 
     def _leaves_too_much(self) -> bool:
         """Whether the rest of the body is not worth to be read."""
-        channel = self._channel
+        channel, response = self._channel, self.response
         return not channel.input.has_whole_body() and (
-            self.response.request.expects_continue or not channel.input.can_skip_body()
+            response.awaits_continue() or not channel.input.can_skip_body()
         )

@@ -37,6 +37,9 @@ class RequestInput(Protocol):
     def has_whole_body(self) -> bool:
         """Whether the body has been taken to its end."""
 
+    def has_begun_body(self) -> bool:
+        """Whether, of a request with a body, a part of that has arrived and not been taken."""
+
     def can_skip_body(self) -> bool:
         """Whether what is left of the body may come unread, so that requests go on."""
 

@@ -65,6 +65,8 @@ class Response(ResponseFraming):
     @ivar close: whether the connection ends with it.
     @ivar is_followed: while the service stops, tells whether a further request has arrived; if not
         when the head leaves, that ends the connection.
+    @ivar has_begun_body: tells whether a part of the request's body waits to be read, if its client
+        may wait to be asked for that.
     @ivar sent: bytes of its body that have left, without their framing.
     """
 
@@ -72,6 +74,7 @@ class Response(ResponseFraming):
     status = 0
     sent = 0
     is_followed: Callable[[], bool] | None = None
+    has_begun_body: Callable[[], bool] | None = None
     #: The head that has not left yet, without its last lines.
     _head: str | None = None
     _length: int | None = None
@@ -125,6 +128,12 @@ class Response(ResponseFraming):
     def started(self) -> bool:
         """Whether there is a head, be it held back."""
         return self._head is not None or self.state is not _AWAITED
+
+    def awaits_continue(self) -> bool:
+        """Whether the client may still wait to be asked for its body; not once it has begun."""
+        if not self.request.expects_continue:
+            return False
+        return self.has_begun_body is None or not self.has_begun_body()
 
     def reset(self) -> None:
         """Forget what is held back; nothing has left."""
@@ -268,7 +277,7 @@ class Response(ResponseFraming):
                 return b""
             if self.switches:
                 return f"{head}\r\n".encode("latin-1")
-        if self.request.expects_continue:
+        if self.awaits_continue():
             # Its body has not been asked for: nobody can tell whether it follows.
             self.close = True
         if self.close:

@@ -147,6 +147,10 @@ class RequestParser:
         """Whether the body has been taken to its end."""
         return self.state is State.COMPLETE
 
+    def has_begun_body(self) -> bool:
+        """Whether, of a request with a body, a part of that has arrived and not been taken."""
+        return bool(self._buffer)
+
     def has_next_request(self) -> bool:
         """
         Whether bytes wait behind this request.  (Not even a part of a chunked body is told from
