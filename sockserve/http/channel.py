@@ -17,7 +17,6 @@ from typing import Any
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from sockserve.core.handler_kinds import HandlerKind
 from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Task
 from sockserve.http.channel_state import ChannelState
@@ -93,7 +92,7 @@ class HTTPChannel(TransportChannel):
         # For the connection
         self.addresses = addresses
         self.client_address = protocol.client_address
-        self.input = RequestParser(settings.kind is HandlerKind.HTTP_STOCK)
+        self.input = RequestParser(settings.is_lenient, settings.is_simple)
         self.request = RequestConnection(self.transport, self.writer, addresses, self._close)
         self.is_draining = False
         self._received = 0

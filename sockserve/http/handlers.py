@@ -121,6 +121,8 @@ class HTTPRequestHandler(BaseRequestHandler):
     @ivar wfile: where the response's body is written.
     @ivar connection: the connection, as C{self.request}.
     @cvar protocol_version: C{HTTP/1.0} to end the connection with each response.
+    @cvar default_request_version: C{HTTP/0.9} to answer requests of that version, too, which are
+        C{GET}, a target and no more; None to refuse them.
     @cvar server_version: the C{Server} field's value.
     @cvar sys_version: a second word of it; empty for none.
     @cvar error_message_format: the page of L{send_error}, with C{%(code)d},
@@ -132,7 +134,7 @@ class HTTPRequestHandler(BaseRequestHandler):
     server_version: str = f"sockserve/{version('sockserve')}"
     sys_version: str = ""
     protocol_version: str = "HTTP/1.1"
-    default_request_version: str = "HTTP/0.9"
+    default_request_version: str | None = None
     error_message_format: str = BaseHTTPRequestHandler.error_message_format
     error_content_type: str = BaseHTTPRequestHandler.error_content_type
     MessageClass: ClassVar[type[http.client.HTTPMessage]] = http.client.HTTPMessage
