@@ -174,6 +174,8 @@ class BlockingCycle(BufferedRequest):
         elif output:
             channel.writer.write_at_turn_end(output, channel.settings.outbox)
         response.close |= response.switches
+        if self._stock_output is not None and self._stock_output.is_mistaken:
+            outcome = Outcome.ERROR
         self._lease.close()
         response.close |= channel.writer.is_broken()
         channel.request_finished(response, outcome, self._began)

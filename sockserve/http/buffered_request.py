@@ -32,6 +32,7 @@ from sockserve.http.handler_socket import ConnectionBody, OutputMode, RequestSoc
 from sockserve.http.refusals import answer_error
 from sockserve.http.responses import BlockingResponse
 from sockserve.http.spool import Spool, StockSwitchingFile, SwitchingFile, stock_file
+from sockserve.http.stock_output import StockOutput, status_in
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
 from sockserve.sockets.lending import is_broken
 from sockserve.streams.reader import HIGH_WATER_BYTES
@@ -45,15 +46,6 @@ __all__ = ["BufferedRequest"]
 _WITHOUT_BODY = frozenset(["GET", "HEAD"])
 
 _EXPECT = re.compile(rb"(?im)^expect:[^\n]*\n")
-#: The status of a final response, behind interim ones.
-_STATUS = re.compile(
-    rb"(?:HTTP/1\.[01] 1(?!01)[0-9]{2}[^\n]*\n(?:[^\r\n]+\r?\n)*\r?\n)*"
-    rb"HTTP/1\.[01] (101|[2-9][0-9]{2})"
-)
-
-#: What a handler says of a connection that is about to end even so.
-_KEEP_ALIVE = re.compile(rb"(?i)\nconnection:[ \t]*keep-alive[ \t]*\r\n")
-
 _log = logger(Topic.HTTP)
 
 
@@ -154,6 +146,7 @@ class BufferedRequest:
         # (A stock handler sends by itself.)
         self.response = channel.make_blocking_response(head, _never_sent if stock else self._send)
         self._instead: BlockingResponse | None = None
+        self._stock_output = StockOutput(self.response) if stock else None
         self.mode = _BUFFERED
         self.sent = self.taken = 0
         self._output: list[bytes] = []
@@ -217,7 +210,7 @@ class BufferedRequest:
             self._output_size = 0
         data = b"".join(output)
         self.taken += len(data)
-        return self._observe(data) if data and self._is_stock else data
+        return self._observe(data)
 
     def answer_instead(self, status: int) -> bytes:
         """
@@ -226,12 +219,17 @@ class BufferedRequest:
 
         @return: all of it.
         """
+        self._instead, page = self._make_page(status)
+        return page
+
+    def _make_page(self, status: int) -> tuple[BlockingResponse, bytes]:
+        """The last response of a connection, that says no more than its status. (any thread)"""
         page = bytearray()
-        self._instead = instead = self._channel.make_blocking_response(self.head, page.extend)
-        instead.close = True
-        answer_error(instead, status)
-        instead.finish()
-        return bytes(page)
+        response = self._channel.make_blocking_response(self.head, page.extend)
+        response.close = True
+        answer_error(response, status)
+        response.finish()
+        return response, bytes(page)
 
     def close(self) -> None:
         """Let go of body and socket: nobody reads or answers any more. (reactor thread)"""
@@ -261,9 +259,9 @@ class BufferedRequest:
             return self._follow_body()
         if self._is_stock and self.mode is _BUFFERED:
             with self._lock:
-                found = _STATUS.match(b"".join(self._output))
-            if found is not None:
-                self.response.status = int(found[1])
+                status = status_in(b"".join(self._output))
+            if status is not None:
+                self.response.status = status
         if not self.response.switches:
             return None
         if not self._is_stock:
@@ -305,6 +303,7 @@ class BufferedRequest:
             error = serve_next(factory, request, self._channel.client_address)
         except BaseException:  # sys.exit(), or an error in handle_error
             self.response.close = True
+            self._answer_for_handler()
             raise
         finally:
             _served.request = None
@@ -324,6 +323,14 @@ class BufferedRequest:
         except (OSError, ValueError):  # the client is gone, or the handler closed the socket
             self.response.close = True
         return outcome
+
+    def _answer_for_handler(self) -> None:
+        """Answer 500 for a handler that has left by what nobody handles. (worker thread)"""
+        with contextlib.suppress(LocalProtocolError, OSError, ValueError):  # as L{serve}
+            if not self._is_stock:
+                self._finish(failed=True)
+            elif not self.sent:
+                self.request.sendall(self._make_page(500)[1])
 
     def _finish(self, failed: bool) -> None:
         """
@@ -366,8 +373,6 @@ class BufferedRequest:
                 self._output_size += len(kept)
                 return True
         self.acquire_connection()
-        if not self._is_stock:
-            return False
         leaving = self._observe(kept)
         if leaving is kept:
             return False
@@ -375,24 +380,15 @@ class BufferedRequest:
         return True
 
     def _observe(self, data: bytes) -> bytes:
-        """
-        Learn of a response of the stdlib's making what the log tells.
+        """What is to leave of what the handler sends. (any thread)"""
+        seen = self._stock_output
+        return data if seen is None else seen.observe(data, self._refuse_output)
 
-        @return: what is to leave: while the service stops, its head ends the connection.
-        """
-        response = self.response
-        found = None if response.sent else _STATUS.match(data)
-        if found is None:
-            response.sent += len(data)
-            return data
-        response.status = int(found[1])
-        end = data.find(b"\r\n\r\n", found.end()) + 2
-        response.sent += len(data) - (end + 2)  # its head
-        is_followed = response.is_followed
-        if is_followed is None or response.switches or end < 2 or is_followed():
-            return data
-        response.close = True
-        return _KEEP_ALIVE.sub(b"\n", data[:end]) + b"Connection: close\r\n" + data[end:]
+    def _refuse_output(self, fault: str) -> tuple[BlockingResponse, bytes]:
+        """What leaves in the place of an answer that must not. (any thread)"""
+        name = self._channel.factory.handler_name
+        _log.error("{handler}: {error}", handler=name, error=fault)
+        return self._make_page(500)
 
     def acquire_connection(self) -> None:
         """

@@ -1,5 +1,6 @@
 """The cycle of a blocking handler: buffering, queueing, what is sent when, and all ends."""
 
+import asyncio
 import errno
 import gc
 import os
@@ -824,6 +825,103 @@ def test_a_handler_that_leaves_by_exit_leaves_its_connection(
     assert client.ended
     assert client.executor.jobs == []
     assert client.server.statistics.errors == 0
+
+
+#: What no C{handle_error} hears of.
+LEAVING = [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError]
+
+
+@both
+@each_kind
+@pytest.mark.parametrize("where", ["__init__", "setup", "do_GET", "finish"])
+@pytest.mark.parametrize("error", LEAVING)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_handler_that_leaves_by_exit_is_answered_for(
+    connect: Connect, handler: Any, plain: bool, where: str, error: Any, method: str
+) -> None:
+    """Unless it has sent something."""
+
+    def leave(self: Any, *arguments: Any) -> None:
+        raise error
+
+    words = {"do_GET": lambda self: None, "do_HEAD": lambda self: None, where: leave}
+    if where == "do_GET":
+        words["do_HEAD"] = leave
+    client = connected(connect, type("Leaves", (handler,), words), plain=plain)
+    client.send(GET.replace(b"GET", method.encode()) + GET)
+    client.executor.step()
+    assert client.status() == (500, "close")
+    assert (b"</html>" in client.said) == (method == "GET")
+    assert client.said.count(b"HTTP/1.1 ") == 1
+    assert client.ended
+    assert client.executor.jobs == []
+    assert client.server.statistics.responses[5] == 1
+
+
+# An answer that must not be sent
+
+FAULTY = [
+    [("Content-Length", "2"), ("Transfer-Encoding", "chunked")],
+    [("transfer-encoding", "gzip"), ("CONTENT-LENGTH", "2")],
+    [("Content-Length", "2"), ("X", "y"), ("content-length", "3")],
+    [("Content-Length", "-2")],
+    [("Content-Length", "2, 2")],
+    [("Content-Length", "0x2")],
+    [("Content-Length", "")],
+]
+
+
+@both
+@each_kind
+@pytest.mark.parametrize("fields", FAULTY)
+@pytest.mark.parametrize("direct", [False, True])
+@pytest.mark.parametrize("size", [2, 100_000])
+def test_an_answer_with_two_ends_is_not_sent(
+    connect: Connect, handler: Any, plain: bool, fields: Any, direct: bool, size: int
+) -> None:
+    """It is the handler's mistake, which the log tells, and a 500 to the client."""
+
+    class Faulty(handler):  # type: ignore[misc]
+        def do_GET(self) -> None:
+            if direct:
+                self.connection.fileno()
+            self.send_response(200)
+            for name, value in fields:
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(b"<" * size)
+
+    client = connected(connect, Faulty, plain=plain)
+    client.send(GET)
+    with capturedLogs() as logged:
+        client.executor.step()
+    assert client.status()[0] == 500
+    assert client.said.count(b"HTTP/1.1 ") == 1
+    assert b"<<" not in client.said
+    if handler is StockEcho:
+        assert any("Content-Length" in formatEvent(event) for event in logged)
+        assert client.ended
+    else:
+        assert [type(error) for error in client.server.raised] == [ValueError]
+    assert client.server.statistics.errors == 1
+    assert client.server.statistics.responses[5] == 1
+
+
+@both
+@each_kind
+def test_an_answer_with_one_end_is_sent(connect: Connect, handler: Any, plain: bool) -> None:
+    class Chunked(handler):  # type: ignore[misc]
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"2\r\nok\r\n0\r\n\r\n")
+
+    client = connected(connect, Chunked, plain=plain)
+    client.send(GET)
+    client.executor.step()
+    assert client.status()[0] == 200
+    assert client.body == b"2\r\nok\r\n0\r\n\r\n"
 
 
 def test_a_handler_without_an_answer_is_answered_for(connect: Connect) -> None:

@@ -1,5 +1,6 @@
 """The cycle of a coroutine: what is answered when, and what becomes of the connection."""
 
+import asyncio
 import gc
 import weakref
 from collections.abc import Callable, Iterator
@@ -158,7 +159,16 @@ def test_one_that_raises_after_it_breaks_the_connection(
 
 
 @late
-@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ZeroDivisionError,
+        SystemExit,
+        KeyboardInterrupt,
+        GeneratorExit,
+        asyncio.CancelledError,
+    ],
+)
 def test_what_no_handle_error_handles_is_logged_and_answered_for(
     connect: Connect, late: bool, error: type[BaseException]
 ) -> None:
