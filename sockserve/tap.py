@@ -7,7 +7,9 @@ and exit status 1.  It must not know how requests are served.
 
 from __future__ import annotations
 
+import io
 import os
+import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
@@ -20,7 +22,7 @@ from typing_extensions import override
 
 from sockserve.core.handler_kinds import speaks_http
 from sockserve.core.logs import Topic, logger
-from sockserve.core.messages import nearest
+from sockserve.core.messages import nearest, printable
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.run.config import ServerConfig, server_config
@@ -142,7 +144,10 @@ class Options(usage.Options):
     def _check(self) -> NoReturn:
         makeService(self)
         for server in self.servers:
-            print("\n".join(server.summary()))  # noqa: T201 (--check is asked to)
+            if isinstance(sys.stdout, io.TextIOWrapper):  # whatever it can encode
+                sys.stdout.reconfigure(errors="backslashreplace")
+            for line in server.summary():
+                print(printable(line))  # noqa: T201 (--check is asked to)
             if server.server is not None:
                 server.server.server_close()
         sys.exit(0)
@@ -239,16 +244,29 @@ def _where(service: _Listener) -> str:
     # a host.
     is_http = isinstance(server, StreamFactory) and speaks_http(server.RequestHandlerClass)
     if is_http and scheme is not None and isinstance(address, tuple):
-        host, port = address[:2]
-        return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
+        return f"{scheme}://{_url_host(address)}:{address[1]}/"
     if isinstance(address, tuple) and ":0" in service.description:
         return f"{service.description} (port {address[1]})"
     return service.description
 
 
+def _url_host(address: tuple[Any, ...]) -> str:
+    """The host of an address in a URL, a link-local one with its zone (RFC 6874)."""
+    if len(address) == 2:
+        return str(address[0])
+    host, _, _, scope = address
+    if not scope:
+        return f"[{host}]"
+    try:
+        zone = socket.if_indextoname(scope)
+    except OSError:  # it has just gone
+        zone = str(scope)
+    return f"[{host}%25{zone}]"
+
+
 def _die(message: str) -> NoReturn:
     # twistd has made sys.stderr a part of its log by the time it listens.
-    print(f"sockserve: {message}", file=sys.__stderr__)
+    print(f"sockserve: {printable(message)}", file=sys.__stderr__)
     sys.exit(1)
 
 

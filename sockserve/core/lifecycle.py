@@ -9,11 +9,15 @@ know transports, threads or deadlines: it runs wherever it is called.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from sockserve.interfaces import IRequestHandler, IRequestServer, Outcome
 
 __all__ = [
+    "MakeAndRun",
+    "make_and_run",
+    "make_and_run_coroutine",
     "run_handler",
     "run_handler_coroutine",
     "serve",
@@ -27,6 +31,11 @@ __all__ = [
 # CPython 3.12, and this one is read for every request.  Other rooms that say "looked up once"
 # do so for the same reason; all of that can go when 3.12 is the oldest.
 _OK = Outcome.OK
+
+#: Makes a handler and lets it serve, as L{make_and_run} does: given what makes it, the request, the
+#: client's address, and the server object that it is to see.  Gives what is to be awaited of a
+#: coroutine, else None.
+MakeAndRun = Callable[[Callable[..., Any], object, object, object], Awaitable[None] | None]
 
 
 def verify_and_process(server: IRequestServer, request: object, client_address: object) -> bool:
@@ -130,6 +139,28 @@ def serve_next(server: IRequestServer, request: object, client_address: object) 
         server.handle_error(request, client_address)
         return error
     return None
+
+
+def make_and_run(
+    make: Callable[..., Any], request: object, client_address: object, server: object
+) -> None:
+    """
+    Make a blocking handler, and let it serve if it has not while it was made, as C{socketserver}'s
+    own do: what C{finish_request} does by default. (handler's thread)
+
+    @param make: the handler's class, or another callable that makes one.
+    @param server: the server object that the handler is to see.
+    """
+    handler = make(request, client_address, server)
+    if IRequestHandler.providedBy(handler):
+        run_handler(handler)
+
+
+def make_and_run_coroutine(
+    make: Callable[..., Any], request: object, client_address: object, server: object
+) -> Awaitable[None]:
+    """L{make_and_run} for coroutine handlers. (reactor thread)"""
+    return run_handler_coroutine(make(request, client_address, server))
 
 
 def run_handler(handler: IRequestHandler) -> None:

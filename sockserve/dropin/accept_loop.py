@@ -17,6 +17,8 @@ import ssl
 import threading
 from collections import deque
 from collections.abc import Callable
+from enum import Enum
+from functools import partial
 from typing import Any
 
 from typing_extensions import override
@@ -26,60 +28,27 @@ from sockserve.core.reactors import IReactor
 from sockserve.dropin.background_reactor import running_reactor
 from sockserve.dropin.overriding import StandardMethods
 from sockserve.dropin.server_object import ServerObject
+from sockserve.dropin.tls_accept import accept_tls
 from sockserve.dropin.tls_handshake import TLSHandshake
 
 __all__ = [
     "POLL_SECONDS",
     "AcceptLoop",
     "AcceptLoopThread",
-    "accept_tls",
     "is_open",
     "verify_and_process",
 ]
 
 _log = logger(Topic.SERVICE)
 
-#: How often C{service_actions} is called at least, where nobody says.  C{serve_forever}'s
-#: default.
+#: How often C{service_actions} is called at least, in seconds, where nobody says by a
+#: C{poll_interval}.  0.5: C{serve_forever}'s default.
 POLL_SECONDS = 0.5
 
 #: The kind of selector.  C{socketserver}'s choice: it takes no descriptor of its own.
 _Selector: type[selectors.BaseSelector] = getattr(
     selectors, "PollSelector", selectors.SelectSelector
 )
-
-
-def accept_tls(
-    server: ServerObject, standard: StandardMethods
-) -> tuple[ssl.SSLSocket, object] | None:
-    """
-    Take a connection from a listening TLS socket and leave its handshake for later.
-    (accept thread)
-
-    @param standard: the server's.
-    @return: the connection and the client's address; None when the server does not listen
-        for TLS in the usual way, and is to be asked by C{get_request}.
-    @raise OSError: there is none to be had.
-    """
-    listening: object = getattr(server, "socket", None)
-    if (
-        not isinstance(listening, ssl.SSLSocket)
-        or not listening.do_handshake_on_connect  # type: ignore[attr-defined]
-        or standard.get_request != server.get_request
-    ):
-        return None
-    accepted, address = socket.socket.accept(listening)
-    try:
-        request = listening.context.wrap_socket(
-            accepted,
-            server_side=True,
-            do_handshake_on_connect=False,
-            suppress_ragged_eofs=listening.suppress_ragged_eofs,  # type: ignore[attr-defined]
-        )
-    except BaseException:
-        accepted.close()
-        raise
-    return request, address
 
 
 def verify_and_process(server: ServerObject, request: Any, client_address: object) -> None:
@@ -116,9 +85,24 @@ def is_open(server: ServerObject) -> bool:
         return False
 
 
+class _LoopState(Enum):
+    """
+    The stand of an accept loop.  (What the server itself is told by C{shutdown} is asked of that,
+    as programs set it by themselves.)
+    """
+
+    #: It serves, or is about to.
+    OPEN = "open"
+    #: It was told to stop, and has yet to see that.
+    STOPPED = "stopped"
+    #: It serves no more, and has let go of all that was open for it.
+    CLOSED = "closed"
+
+
 class AcceptLoop:
     """
-    One run of C{serve_forever}, on the thread that calls L{run}.
+    One run of C{serve_forever}, on the thread that calls L{run}.  It only goes forward, from open
+    over stopped, or not, to closed.
 
     @param handshake: how many seconds a TLS handshake may take; None for ever.
     @param failed: called in the C{except} block when one of the server's methods has raised,
@@ -126,6 +110,8 @@ class AcceptLoop:
     @param is_full: whether to take no more requests for now, given how many connections are
         not the server's yet; it is asked whenever something has happened.
     @param reactor: where handshakes are done; by default, one that runs.
+    @param handshake_failed: called with the address of a client whose handshake has come to
+        nothing, and why: on the thread of C{reactor}, or on any where that is not given.
     """
 
     def __init__(
@@ -135,6 +121,7 @@ class AcceptLoop:
         failed: Callable[[], object] | None = None,
         is_full: Callable[[int], bool] | None = None,
         reactor: IReactor | None = None,
+        handshake_failed: Callable[[object, Exception], object] | None = None,
     ) -> None:
         """
         @raise OSError: there are no descriptors to be had.
@@ -143,6 +130,7 @@ class AcceptLoop:
         self._server = server
         self._standard = StandardMethods(server)
         self._handshake = handshake
+        self._handshake_failed = handshake_failed
         self._failed = failed
         self._is_full = is_full
         self._reactor = reactor
@@ -150,14 +138,12 @@ class AcceptLoop:
         self._inner, self._outer = socket.socketpair()
         self._inner.setblocking(False)
         self._outer.setblocking(False)
-        # Set by other threads
-        self._stopped = False
-        # The lock is held while one of these is used, or the loop is closed
+        # The lock is held where one of these changes, and while what is open is used
         self._lock = threading.RLock()
+        self._state = _LoopState.OPEN
         #: Connections whose handshake is under way, and those where it is done.
         self._shaking: set[ssl.SSLSocket] = set()
         self._shaken: deque[tuple[ssl.SSLSocket, object]] = deque()
-        self._closed = False
 
     def run(self, poll_interval: float) -> None:
         """
@@ -200,13 +186,15 @@ class AcceptLoop:
 
     def stop(self) -> None:
         """Have L{run} return. (any thread)"""
-        self._stopped = True
-        self.wake()
+        with self._lock:
+            if self._state is _LoopState.OPEN:
+                self._state = _LoopState.STOPPED
+                self.wake()
 
     def wake(self) -> None:
         """Have the loop ask again what it asks whenever something has happened. (any thread)"""
         with self._lock:
-            if not self._closed:
+            if self._state is not _LoopState.CLOSED:
                 try:
                     self._inner.send(b"\0")
                 except BlockingIOError:  # it has enough to wake up for
@@ -214,7 +202,8 @@ class AcceptLoop:
 
     def _is_over(self) -> bool:
         # What shutdown sets, and programs set by themselves on the thread that serves.
-        return self._stopped or bool(getattr(self._server, "_BaseServer__shutdown_request", False))
+        is_told = bool(getattr(self._server, "_BaseServer__shutdown_request", False))
+        return is_told or self._state is not _LoopState.OPEN
 
     def _has_room(self) -> bool:
         if self._is_full is None:
@@ -224,13 +213,22 @@ class AcceptLoop:
 
     def _take_request(self) -> None:
         try:
-            accepted = accept_tls(self._server, self._standard)
+            accepted = accept_tls(self._server, self._standard, self._lost)
         except OSError:
             return
         if accepted is None:
             self._server._handle_request_noblock()
         else:
             self._shake_hands(*accepted)
+
+    def _lost(self, address: object, fault: Exception) -> None:
+        """A client has gone before its handshake could begin."""
+        if self._handshake_failed is None:
+            return
+        if self._reactor is None:
+            self._handshake_failed(address, fault)
+        else:
+            self._reactor.callFromThread(self._handshake_failed, address, fault)
 
     def _shake_hands(self, request: ssl.SSLSocket, address: object) -> None:
         """Have a connection's handshake done on the reactor."""
@@ -240,14 +238,16 @@ class AcceptLoop:
             request.close()
             return
 
-        def ended(done: bool) -> None:
+        def ended(fault: Exception | None) -> None:
             """(reactor thread)"""
             with self._lock:
                 self._shaking.discard(request)
-                if done and self._closed:
+                if self._state is _LoopState.CLOSED:
                     request.close()
-                elif done:
+                elif fault is None:
                     self._shaken.append((request, address))
+                elif self._handshake_failed is not None:
+                    self._handshake_failed(address, fault)
                 self.wake()
 
         self._shaking.add(request)
@@ -265,7 +265,7 @@ class AcceptLoop:
         are ended. (any thread)
         """
         with self._lock:
-            self._closed = True
+            self._state = _LoopState.CLOSED
             for request in self._shaking:
                 try:
                     socket.socket.shutdown(request, socket.SHUT_RDWR)
@@ -322,6 +322,17 @@ def _reset_signals_in_child() -> None:
 os.register_at_fork(after_in_child=_reset_signals_in_child)
 
 
+class _Ender(Enum):
+    """The side that has asked an accept loop on a thread of its own to end: the first that did."""
+
+    #: Neither has; if it ends all the same, it could not go on.
+    NOBODY = "nobody"
+    #: The one that has started it, which also closes the server.
+    OWNER = "owner"
+    #: The program, by the server's C{shutdown}; whether that is closed is its own to say.
+    PROGRAM = "program"
+
+
 class AcceptLoopThread:
     """
     An accept loop on a thread of its own.  It also ends by the server's C{shutdown}.
@@ -331,6 +342,7 @@ class AcceptLoopThread:
         itself: by C{shutdown}, or because it could not go on.
     @param is_full: as L{AcceptLoop}'s.
     @param poll_interval: as L{AcceptLoop.run}'s.
+    @param handshake_failed: as L{AcceptLoop}'s.
     """
 
     def __init__(
@@ -341,18 +353,20 @@ class AcceptLoopThread:
         ended: Callable[[bool], object],
         is_full: Callable[[int], bool] | None = None,
         poll_interval: float = POLL_SECONDS,
+        handshake_failed: Callable[[Any, Exception], object] | None = None,
     ) -> None:
         """
         @raise OSError: there are no descriptors, or no thread, to be had.
         """
-        self._loop = AcceptLoop(server, handshake, self._failed, is_full, reactor)
+        self._loop = AcceptLoop(server, handshake, self._failed, is_full, reactor, handshake_failed)
         self._server = server
         self._ended = ended
         self._poll_interval = poll_interval
-        self._stopped = False
-        self._by_itself = False
+        # Reentrant, as a signal's handler may call shutdown
+        self._lock = threading.RLock()
+        self._ender = _Ender.NOBODY
         thread = threading.Thread(target=self._run, name="sockserve loop", daemon=True)
-        self._ending = _Ending(self._shut_down, thread)
+        self._ending = _Ending(partial(self._end, _Ender.PROGRAM), thread)
         before = server._BaseServer__is_shut_down
         server._BaseServer__is_shut_down = self._ending
         try:
@@ -368,14 +382,14 @@ class AcceptLoopThread:
 
     def stop(self) -> None:
         """End the loop. (any thread)"""
-        self._stopped = True
-        self._loop.stop()
+        self._end(_Ender.OWNER)
 
-    def _shut_down(self) -> None:
-        """C{shutdown} was called. (any thread)"""
-        if not self._stopped:
-            self._by_itself = True
-            self.stop()
+    def _end(self, ender: _Ender) -> None:
+        """End the loop for C{ender}, or for whom that was done before. (any thread)"""
+        with self._lock:
+            if self._ender is _Ender.NOBODY:
+                self._ender = ender
+        self._loop.stop()
 
     def _failed(self) -> None:
         # C{serve_forever} ends with what C{verify_request} raises; nobody would call it again.
@@ -388,7 +402,7 @@ class AcceptLoopThread:
             self._loop.run(self._poll_interval)
         except BaseException:
             _log.failure("the loop of a served server object has failed")
-        by_itself = self._by_itself or not self._stopped
+        by_itself = self._ender is not _Ender.OWNER
         self._server._BaseServer__shutdown_request = False  # it may serve again
         self._ending.set()
         self._ended(by_itself)

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from typing_extensions import override
 from zope.interface import implementer
 
-from sockserve.core.addresses import Addresses
+from sockserve.core.addresses import Addresses, canonical_address
 from sockserve.core.handler_kinds import HandlerKind
-from sockserve.core.lifecycle import run_handler, run_handler_coroutine
 from sockserve.core.statistics import RequestRecord
 from sockserve.dropin.server_object import ServerObject
 from sockserve.dropin.transport import AdoptedConnection
@@ -27,7 +26,7 @@ from sockserve.http.channel import HTTPChannel
 from sockserve.http.h1.framing import State
 from sockserve.http.stock import make_stock_handler
 from sockserve.interfaces import IJob, Outcome
-from sockserve.listeners.stream_factory import StreamFactory
+from sockserve.listeners.stream_factory import WAYS, StreamFactory, Way
 from sockserve.listeners.stream_protocol import StreamProtocol
 from sockserve.streams.blocking import LentSocketChannel
 from sockserve.streams.channel import Channel
@@ -78,12 +77,27 @@ class RequestOwner(Protocol):
         """Nothing is left of a request that is no connection. (reactor thread)"""
 
 
+def _make_stock_handler(
+    make: Callable[..., Any], request: object, client_address: object, server: object
+) -> None:
+    """L{make_stock_handler}, as on a thread that may end by what is raised. (handler's thread)"""
+    try:
+        make_stock_handler(make, request, client_address, server)
+    except Exception:
+        raise
+    except BaseException as error:  # it would end a thread, and is not for handle_error
+        call_excepthook()
+        raise SystemExit from error
+
+
 class AdoptedFactory(StreamFactory):
     """
     The factory of adopted connections: calls the server object's methods in place of its own.
 
     @ivar dispatcher: has the server object.
     """
+
+    ways = {**WAYS, HandlerKind.HTTP_STOCK: Way(HTTPChannel, _make_stock_handler)}
 
     def __init__(
         self, make: Callable[..., Any], *, dispatcher: RequestOwner, **options: Any
@@ -106,20 +120,9 @@ class AdoptedFactory(StreamFactory):
 
     @override
     def finish_request(self, request: Any, client_address: Any) -> Any:
-        """Have a handler made, which serves a request that was read for it. (handler's thread)"""
-        server, make = self.dispatcher.server, self.RequestHandlerClass
-        if self.kind is HandlerKind.HTTP_STOCK:
-            try:
-                return make_stock_handler(make, request, client_address, server)
-            except Exception:
-                raise
-            except BaseException as error:  # it would end a thread, and is not for handle_error
-                call_excepthook()
-                raise SystemExit from error
-        handler = make(request, client_address, server)
-        if not isinstance(request, socket.socket):
-            return run_handler_coroutine(handler)
-        return run_handler(handler)
+        """Have a handler serve a request that was read for it. (handler's thread)"""
+        server = self.dispatcher.server
+        return self._make_and_run(self.RequestHandlerClass, request, client_address, server)
 
     @override
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -243,7 +246,7 @@ class AdoptedRequest:
         self._request = request
         self._client_address = client_address
         self._factory = factory = dispatcher.factory
-        self._record = RequestRecord(client_address, factory.handler_name)
+        self._record = RequestRecord(canonical_address(client_address), factory.handler_name)
         self._record.received = self._record.sent = None
         self._phase_began = factory.reactor.seconds()
         factory.statistics.active += 1

@@ -23,7 +23,7 @@ from typing_extensions import override
 
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_kind, provides, unwrap
-from sockserve.core.lifecycle import run_handler
+from sockserve.core.lifecycle import make_and_run
 from sockserve.core.logs import Topic, standard_logger
 from sockserve.core.reactors import IReactor
 from sockserve.dropin.background_reactor import is_reactors_thread
@@ -46,7 +46,8 @@ __all__ = ["RequestDispatcher", "check_settings"]
 _log = standard_logger(Topic.WORKERS)
 
 #: How often a thread that waits for the reactor checks that it still runs: a reactor that is
-#: stopped tells nobody.  0.5: C{serve_forever}'s own C{poll_interval}.
+#: stopped tells nobody.  0.5: C{serve_forever}'s own C{poll_interval}.  No setting: what is waited
+#: for is heard of at once, and only after a reactor that was stopped does it take so long.
 REACTOR_CHECK_SECONDS = 0.5
 
 #: The methods that a thread of C{ThreadingMixIn}'s calls with the connection.
@@ -207,9 +208,7 @@ class RequestDispatcher:
             if self._standard.finish_request != server.finish_request:
                 server.finish_request(request, client_address)
             else:
-                handler = server.RequestHandlerClass(request, client_address, server)
-                if IRequestHandler.providedBy(handler):
-                    run_handler(handler)
+                make_and_run(server.RequestHandlerClass, request, client_address, server)
         except Exception as error:
             outcome = self.factory.outcome_of(request, error)
             server.handle_error(request, client_address)

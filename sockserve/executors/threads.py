@@ -35,12 +35,13 @@ __all__ = ["DEFAULT_THREADS", "SLOW_JOB_SECONDS", "THREAD_IDLE_SECONDS", "Thread
 #: tens of KiB resident).
 DEFAULT_THREADS = 256
 
-#: How long an idle worker thread is kept.  10 s: long enough to bridge the pauses of a
-#: busy server, short enough that a burst's threads do not stay.
+#: How long an idle worker thread is kept, where nobody says by C{idle_seconds}.  10: long enough to
+#: bridge the pauses of a busy server, short enough that a burst's threads do not stay.
 THREAD_IDLE_SECONDS = 10.0
 
 #: How long a job may take before those behind it get threads of their own.  Some ten times
-#: what a small HTTP request takes, and too short for a client to notice.
+#: what a small HTTP request takes, and too short for a client to notice.  No setting: nothing
+#: ends by it, and what is short does not depend on clients.
 SLOW_JOB_SECONDS = 0.001
 
 _log = logger(Topic.WORKERS)

@@ -33,7 +33,7 @@ __all__ = ["BlockingCycle"]
 
 # Looked up once (see L{sockserve.core.lifecycle}).
 _BUFFERED = OutputMode.BUFFERED
-_SENT = OutputMode.SENT
+_STREAMED = OutputMode.STREAMED
 _DIRECT = OutputMode.DIRECT
 _CLOSED = OutputMode.CLOSED
 
@@ -143,7 +143,7 @@ class BlockingCycle(BufferedRequest):
     def runs_long(self) -> None:
         """The handler takes its time: let the client have what there is."""
         if self.mode is _BUFFERED:
-            self._channel.writer.write(self.take_output(_SENT))
+            self.output_waits()
 
     def forked(self) -> None:
         """The parent keeps the connection, which the child only answers on."""
@@ -171,8 +171,8 @@ class BlockingCycle(BufferedRequest):
         if direct:
             self._lease.sent += self.sent - self.taken
             response.close |= not self._lease.take_back() or self.switches
-        elif output:
-            channel.writer.write_at_turn_end(output, channel.settings.outbox)
+        else:
+            self._give_to_writer(output)
         response.close |= response.switches
         if self._stock_output is not None and self._stock_output.is_mistaken:
             outcome = Outcome.ERROR
@@ -196,12 +196,30 @@ class BlockingCycle(BufferedRequest):
             channel.factory.handle_error(channel.request, channel.client_address)
         channel.refuse(RemoteProtocolError(503, _NO_ROOM), self.head, self._began)
 
-    # The connection itself
+    # What the handler sends
+
+    @override
+    def output_waits(self) -> None:
+        Task(self._send_streamed(), self._sent).start()
+
+    async def _send_streamed(self) -> None:
+        """Send what the handler sends, as long as there is something, as the client takes it."""
+        while pieces := self.stream_output():
+            self._give_to_writer(pieces)
+            await self._channel.writer.drain()
+
+    def _give_to_writer(self, pieces: list[bytes | memoryview]) -> None:
+        channel = self._channel
+        for piece in pieces:
+            channel.writer.write_at_turn_end(piece, channel.settings.outbox)
+
+    def _sent(self, result: Any, error: BaseException | None) -> None:
+        """All is sent, or the connection has broken, which is told by itself."""
 
     @override
     def hand_over(self, granted: Callable[[], object]) -> None:
         channel = self._channel
-        if channel.cycle is not self or self.mode not in (_BUFFERED, _SENT):
+        if channel.cycle is not self or self.mode not in (_BUFFERED, _STREAMED):
             granted()
             return
 
@@ -211,14 +229,15 @@ class BlockingCycle(BufferedRequest):
                 if (
                     error is None
                     and channel.cycle is self
-                    and self.mode is _SENT
+                    and self.mode is _STREAMED
                     and not writer.is_broken()
                 ):
                     self._grant()
             finally:  # whatever happens, a thread waits for this
                 granted()
 
-        channel.writer.write(self.take_output(_SENT))
+        self._give_to_writer(self.stream_output())
+        channel.writer.flush()
         Task(channel.writer.emptied(), emptied).start()
 
     def _grant(self) -> None:
@@ -282,7 +301,7 @@ class BlockingCycle(BufferedRequest):
                 self._lease.send_last(self.answer_instead(status))
             self._lease.interrupt(reset)
         elif self.mode is not _CLOSED:
-            begun = self.mode is _SENT and self.sent > 0
+            begun = self.mode is _STREAMED and self.sent > 0
             self.take_output(_CLOSED)
             if status is None or begun:
                 channel.writer.discard(BrokenPipeError("a deadline has passed"))

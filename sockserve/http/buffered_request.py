@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 import socket
 import threading
@@ -26,9 +25,11 @@ from typing import TYPE_CHECKING, Any
 from sockserve.core.lifecycle import serve_next
 from sockserve.core.logs import Topic, logger
 from sockserve.http.cycle import CycleOwner
+from sockserve.http.forks import served
 from sockserve.http.h1.framing import LocalProtocolError, RemoteProtocolError
 from sockserve.http.h1.head import RequestHead
 from sockserve.http.handler_socket import ConnectionBody, OutputMode, RequestSocket
+from sockserve.http.output import OutputQueue
 from sockserve.http.refusals import answer_error
 from sockserve.http.responses import BlockingResponse
 from sockserve.http.spool import Spool, StockSwitchingFile, SwitchingFile, stock_file
@@ -51,6 +52,7 @@ _log = logger(Topic.HTTP)
 
 # Looked up once (see L{sockserve.core.lifecycle}).
 _BUFFERED = OutputMode.BUFFERED
+_STREAMED = OutputMode.STREAMED
 _OK = Outcome.OK
 
 
@@ -60,21 +62,6 @@ def _never_sent(data: bytes) -> None:
 
 def _ignore(data: bytes) -> None:
     """What would come after the end of a connection."""
-
-
-#: What a thread serves.
-_served = threading.local()
-
-
-def _before_fork() -> None:
-    """A handler that forks has its connection itself: there is no reactor where its child is."""
-    buffered = getattr(_served, "request", None)
-    if buffered is not None:
-        with contextlib.suppress(BrokenPipeError):
-            buffered.acquire_connection()
-
-
-os.register_at_fork(before=_before_fork)
 
 
 class BufferedRequest:
@@ -150,6 +137,7 @@ class BufferedRequest:
         self.mode = _BUFFERED
         self.sent = self.taken = 0
         self._output: list[bytes] = []
+        self._streamed: OutputQueue | None = None
         self._output_size = 0
         self._lock = threading.Lock()
 
@@ -202,15 +190,30 @@ class BufferedRequest:
         self.request = request
         request.buffered = self
 
-    def take_output(self, mode: OutputMode) -> bytes:
-        """Take what is held back for the reactor to send; C{mode} applies from now on."""
+    def take_output(self, mode: OutputMode) -> list[bytes | memoryview]:
+        """Take what is left for the reactor to send; C{mode} applies from now on."""
         with self._lock:
             self.mode = mode
-            output, self._output = self._output, []
-            self._output_size = 0
-        data = b"".join(output)
-        self.taken += len(data)
-        return self._observe(data)
+            queue, self._streamed = self._streamed, None
+            if queue is not None:
+                return self._count_taken(queue.close())
+            data = b"".join(self._output)
+            self._output.clear()
+        if not data:
+            return []
+        return self._count_taken([self._observe(data)])
+
+    def stream_output(self) -> list[bytes | memoryview]:
+        """Take what the reactor has to send now, of a handler that has not finished."""
+        with self._lock:
+            if self.mode is _BUFFERED:
+                self._start_streaming()
+            queue = self._streamed
+        return [] if queue is None else self._count_taken(queue.take())
+
+    def _count_taken(self, pieces: list[bytes | memoryview]) -> list[bytes | memoryview]:
+        self.taken += sum(map(len, pieces))
+        return pieces
 
     def answer_instead(self, status: int) -> bytes:
         """
@@ -242,6 +245,10 @@ class BufferedRequest:
             self._spool.close()
 
     # Where the handler runs
+
+    def output_waits(self) -> None:
+        """There is something for L{stream_output}. (reactor thread)"""
+        raise NotImplementedError
 
     def hand_over(self, granted: Callable[[], object]) -> None:
         """Give the handler the connection; C{granted} is called in any case. (reactor thread)"""
@@ -298,7 +305,7 @@ class BufferedRequest:
     def serve(self) -> Outcome:
         """Have the handler answer the request. (worker thread)"""
         factory, request = self._channel.factory, self.request
-        _served.request = self
+        served.request = self
         try:
             error = serve_next(factory, request, self._channel.client_address)
         except BaseException:  # sys.exit(), or an error in handle_error
@@ -306,7 +313,7 @@ class BufferedRequest:
             self._answer_for_handler()
             raise
         finally:
-            _served.request = None
+            served.request = None
         failed = error is not None
         outcome = _OK if error is None else factory.outcome_of(request, error)
         error = None  # its traceback leads to this frame: a cycle, otherwise
@@ -368,21 +375,43 @@ class BufferedRequest:
             self.rfile.answered()
         with self._lock:
             self.sent += len(kept)
-            if self.mode is _BUFFERED and self._output_size + len(kept) <= HIGH_WATER_BYTES:
-                self._output.append(kept)
+            if self.mode is _BUFFERED:
                 self._output_size += len(kept)
-                return True
-        self.acquire_connection()
+                if self._output_size <= HIGH_WATER_BYTES or self._is_on_reactors_thread():
+                    self._output.append(kept)
+                    return True
+                self._start_streaming()
+            queue = self._streamed
+        if queue is None:
+            self.acquire_connection()
         leaving = self._observe(kept)
-        if leaving is kept:
+        if queue is not None:
+            queue.write(leaving, self.request.gettimeout())
+        elif leaving is kept:
             return False
-        socket.socket.sendall(self.request, leaving)
+        else:
+            socket.socket.sendall(self.request, leaving)
         return True
+
+    def _start_streaming(self) -> None:
+        """From now on the reactor sends what the handler sends. (under the lock)"""
+        output, allowance = self._output, self._channel.settings.spool_allowance
+        if output:
+            output[:] = [self._observe(b"".join(output))]
+        self._streamed = OutputQueue(output, allowance, self._wake_reactor)
+        self.mode = _STREAMED
+
+    def _wake_reactor(self) -> None:
+        self._channel.factory.reactor.callFromThread(self.output_waits)
 
     def _observe(self, data: bytes) -> bytes:
         """What is to leave of what the handler sends. (any thread)"""
         seen = self._stock_output
-        return data if seen is None else seen.observe(data, self._refuse_output)
+        if seen is None:
+            return data
+        leaving = seen.observe(data, self._refuse_output)
+        self.sent += len(leaving) - len(data)
+        return leaving
 
     def _refuse_output(self, fault: str) -> tuple[BlockingResponse, bytes]:
         """What leaves in the place of an answer that must not. (any thread)"""
@@ -397,7 +426,7 @@ class BufferedRequest:
         @raise BrokenPipeError: it has ended.
         """
         if self.mode is not OutputMode.DIRECT and self.mode is not OutputMode.CLOSED:
-            if threading.get_ident() == self._reactors_thread:
+            if self._is_on_reactors_thread():
                 self.hand_over(lambda: None)
             else:
                 granted = threading.Lock()
@@ -407,6 +436,9 @@ class BufferedRequest:
                 granted.acquire()
         if self.mode is not OutputMode.DIRECT:
             raise BrokenPipeError("the connection has ended")
+
+    def _is_on_reactors_thread(self) -> bool:
+        return threading.get_ident() == self._reactors_thread
 
     def _send(self, data: bytes) -> None:
         """Send a piece of the response. (handler's thread)"""

@@ -33,7 +33,6 @@ from sockserve.http.settings import HTTPSettings
 from sockserve.interfaces import DeadlineExpired, IStreamServer, Outcome, Phase
 from sockserve.streams.channel import (
     ARRIVAL_SECONDS,
-    QUIET_SECONDS,
     Addresses,
     ChannelOwner,
     MakeChannel,
@@ -199,7 +198,7 @@ class HTTPChannel(TransportChannel):
     def _end_when_quiet(self) -> None:
         """While the service stops: end the connection once no request is likely to come."""
         if self._state is _READING and self.input.state is _IDLE:
-            left = self._idle_since + QUIET_SECONDS - self._seconds()
+            left = self._idle_since + (self.deadlines.quiet or 0) - self._seconds()
             if left <= 0 and not self.has_unread_input():
                 self.shut_down()
             else:  # what has arrived is read in the next turn

@@ -33,9 +33,8 @@ class OutputMode(Enum):
 
     #: The reactor has it, and what the handler sends is held back for it to send.
     BUFFERED = "buffered"
-    #: The reactor has it; it has sent what was held back, and the handler gets it when it next
-    #: sends.
-    SENT = "sent"
+    #: The reactor has it, and sends what the handler has sent as fast as the client takes it.
+    STREAMED = "streamed"
     #: The handler has it.
     DIRECT = "direct"
     #: It has ended, or is about to.

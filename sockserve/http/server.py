@@ -18,13 +18,14 @@ import socket
 import ssl
 import sys
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from typing_extensions import override
 
 from sockserve import socketserver
+from sockserve.core.tls import CIPHERS
 
 if TYPE_CHECKING:
     from _typeshed import StrOrBytesPath
@@ -89,6 +90,10 @@ class HTTPSServer(HTTPServer, getattr(_stdlib, "HTTPSServer", _stdlib.HTTPServer
 
     def _create_context(self) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(":".join(CIPHERS))
+        context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+        context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
         context.load_cert_chain(self.certfile, self.keyfile, self.password)
         context.set_alpn_protocols(self.alpn_protocols)
         return context
@@ -217,8 +222,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _main(arguments: list[str] | None = None) -> None:
-    """The command line: C{python -m sockserve.http.server}."""
+def _main(arguments: list[str] | None = None, serve: Callable[..., None] = test) -> None:
+    """
+    The command line: C{python -m sockserve.http.server}.
+
+    @param serve: called with what is asked for, as L{test}.
+    """
     parser = _parser()
     given = parser.parse_args(arguments)
     for option in ("--tls-key", "--tls-password-file"):
@@ -289,7 +298,7 @@ def _main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         fail(f"--bind {given.bind}", error)
     is_cgi = getattr(given, "cgi", False)
-    test(
+    serve(
         HandlerClass=CGIHTTPRequestHandler if is_cgi else SimpleHTTPRequestHandler,
         ServerClass=TLSServer if given.tls_cert else PlainServer,
         port=given.port,

@@ -11,6 +11,7 @@ from sockserve.core.handler_kinds import HandlerKind, unwrap
 from sockserve.core.statistics import RequestRecord
 from sockserve.executors.fork import ForkExecutor
 from sockserve.http.h1.head import RequestHead
+from sockserve.http.output import SpoolAllowance
 from sockserve.http.responses import Response
 from sockserve.interfaces import IStreamServer, Outcome
 from sockserve.streams.writer import Outbox
@@ -30,6 +31,7 @@ class HTTPSettings:
     @ivar is_simple: whether its handler has asked for requests of HTTP/0.9.
     @ivar deadlines: the server's, with the handler's own C{timeout}.
     @ivar outbox: sends the answers of one turn of the reactor together.
+    @ivar spool_allowance: what may be kept in files of responses of blocking handlers.
     @ivar forks: whether blocking handlers run in children.
     """
 
@@ -42,6 +44,7 @@ class HTTPSettings:
         self.is_simple = getattr(self._handler, "default_request_version", None) == "HTTP/0.9"
         self.deadlines = server.deadlines.capped(patience, "idle", "header")
         self.outbox = Outbox(server.reactor)
+        self.spool_allowance = SpoolAllowance(server.max_spool_bytes)
         self.forks = isinstance(server.concurrency, ForkExecutor)
 
     def account(

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
-from sockserve.core.addresses import SocketAddress
+from sockserve.core.addresses import SocketAddress, canonical_address
 from sockserve.core.admission import Admission
 from sockserve.core.deadlines import DeadlineTimer
 from sockserve.core.lifecycle import serve, serve_coroutine, verify_and_process
@@ -41,7 +41,6 @@ __all__ = [
 #: the default greatest size.
 MAX_REQUESTS = 1000
 
-_log = logger(Topic.CONNECTIONS)
 _handlers_log = logger(Topic.HANDLERS)
 
 
@@ -133,11 +132,13 @@ class DatagramServer(RequestServer, DatagramProtocol):
 
     # What the port calls
 
-    def received(self, data: bytes, address: SocketAddress, arrived_at: Ancillary | None) -> bool:
+    def received(
+        self, data: bytes, address: SocketAddress | None, arrived_at: Ancillary | None
+    ) -> bool:
         """
         A packet has come: offer it to the server.
 
-        @param address: the client's, as a socket gives it.
+        @param address: the client's, as a socket gives it; None for a UNIX client without a name.
         @param arrived_at: the ancillary data that sends the answer from the address that
             the packet came to; None to let the system choose.
         @return: whether the port is to read on; if not, it has been stopped.
@@ -153,7 +154,7 @@ class DatagramServer(RequestServer, DatagramProtocol):
             statistics.refused["network"] += 1
             return True
         if self.concurrency is None:
-            request: Any = (data, self._make_reply(arrived_at))
+            request: Any = (data, self._make_reply(arrived_at, address))
         elif arrived_at is None:
             request = (data, self._socket)
         else:
@@ -226,7 +227,7 @@ class DatagramServer(RequestServer, DatagramProtocol):
         if self.observers:
             self.observe(
                 RequestRecord(
-                    client_address,
+                    canonical_address(client_address),
                     self.handler_name,
                     {"handle": seconds},
                     received,
@@ -294,7 +295,7 @@ class _PendingDatagram:
             return
         self._expired_phase = phase
         self._server.statistics.expiries[phase] += 1
-        _log.info("{peer}: the {phase} deadline expired", peer=self.client_address, phase=phase)
+        self._server.log_expiry(self.client_address, phase)
         # Nothing else arms this one by now.
         self._need_timer().arm(Phase.LIFETIME, self._server.deadlines.abandon)
         self.deadline_passed(phase)
@@ -376,11 +377,12 @@ class _BlockingDatagram(_PendingDatagram):
     def serve(self) -> Outcome:
         """Serve the packet, with the socket answering from where it came to. (worker thread)"""
         replying = self.request[1].replying
+        replying.client_address = self.client_address
         replying.arrived_at = self._arrived_at
         try:
             return serve(self._server, self.request, self.client_address)
         finally:
-            replying.arrived_at = None
+            replying.__dict__.clear()
 
     def runs_long(self) -> None:
         """Do nothing: a long request is served like a short one."""

@@ -315,8 +315,8 @@ class Pump(abstract.FileDescriptor):
         """The handler's end is gone: close the connection after what is on its way."""
         if self.state is _CLOSED:
             return
-        if self.state in (_OPEN, _LEFT_OPEN):
-            self._read_rest()
+        if self.state in (_OPEN, _LEFT_OPEN, _OUTPUT_ENDED):
+            self._read_rest()  # after its end, the kernel still says what was left unread
         lost = self.state in (_LOST, _LOST_ENDED)
         self.state = _CLOSED
         paused = self.producer is not None and self.producerPaused
@@ -342,6 +342,7 @@ class Pump(abstract.FileDescriptor):
         except BlockingIOError:
             return False
         except OSError:
+            self._left_unread = True
             return True
 
     def _read_rest(self) -> bool:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ARRIVAL_SECONDS",
-    "QUIET_SECONDS",
     "Addresses",
     "Channel",
     "ChannelOwner",
@@ -39,15 +38,6 @@ __all__ = [
     "transport_descriptors",
 ]
 
-#: How long bytes a handler did not read are read and thrown away after its answer, so
-#: that the kernel does not answer them with a reset which overtakes the answer.  2:
-#: Apache's C{SECONDS_TO_LINGER} between reads; nginx's C{lingering_timeout} is 5.
-LINGER_SECONDS = 2.0
-
-
-#: A connection on which nothing came for so long is, as far as can be told, between two
-#: messages when the service stops.
-QUIET_SECONDS = 1.0
 
 #: How long the reactor has to read what has arrived.  0.01: a turn takes less, mostly.
 ARRIVAL_SECONDS = 0.01
@@ -98,6 +88,9 @@ class ChannelOwner(Protocol):
 
     def is_gone(self) -> bool:
         """Whether the client, or a deadline, has ended the connection."""
+
+    def has_been_ended(self) -> bool:
+        """Whether the server has ended the connection: it has expired, or was aborted."""
 
 
 #: Makes the channel of a connection, given the client's and the server's address; raises
@@ -317,7 +310,7 @@ class TransportChannel(Channel):
             self._lose_connection()
         else:
             self._output = _Output.LINGERING
-            self.timer.arm(Phase.WRITE, LINGER_SECONDS)
+            self.timer.arm(Phase.WRITE, self.deadlines.linger)
 
     def _lose_connection(self) -> None:
         # Not before all is written: TLS would forget what it has gathered.

@@ -1,9 +1,8 @@
 """The cycle of a coroutine: what is answered when, and what becomes of the connection."""
 
 import asyncio
-import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -692,15 +691,6 @@ def test_one_that_goes_on_after_that_writes_for_nobody(connect: Connect) -> None
 
 
 # Memory
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    """What is not freed by its last reference stays."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @both
