@@ -18,7 +18,7 @@ from collections.abc import Callable
 from http.client import HTTPMessage
 from typing import Any
 
-from sockserve.http.h1.head import REPEATED_SECTION_BYTES, REPEATED_SECTIONS, TOKEN
+from sockserve.http.h1.head import REPEATED_SECTION_BYTES, REPEATED_SECTIONS, TOKEN, RequestHead
 from sockserve.http.spool import StockInput
 
 __all__ = ["make_stock_handler"]
@@ -50,12 +50,13 @@ def _parse_section(raw: bytes) -> _Fields | None:
     return tuple(fields)
 
 
-def _parse_request(handler: Any, keep_alive: bool) -> bool:
+def _parse_request(handler: Any, head: RequestHead | None) -> bool:
     """
     Parse the request whose request line C{handler} has read, in the place of its
     C{parse_request}.
 
-    @param keep_alive: whether the client wants to keep the connection after the response.
+    @param head: the request's, as the server has read it; None if an override has put something
+        of its own in the place of the connection, which does not tell.
     @return: as that: false when the handler has answered with an error.
     """
     del handler.parse_request  # it is for one request, and makes a cycle
@@ -74,8 +75,10 @@ def _parse_request(handler: Any, keep_alive: bool) -> bool:
         and len(raw) - len(line) <= REPEATED_SECTION_BYTES
         # 4. the class keeps its fields as http.server does;
         and handler.MessageClass is HTTPMessage
-        # 5. just this line has been read.
+        # 5. just this line has been read;
         and rfile.tell() == len(line)
+        # 6. it is known whether the connection goes on.
+        and head is not None
     ):
         fields = _parse_section(raw[len(line) :])
         if fields is not None:
@@ -87,22 +90,22 @@ def _parse_request(handler: Any, keep_alive: bool) -> bool:
             for name, value in fields:
                 headers.set_raw(name, value)
             headers.set_payload("")
-            _decide_connection(handler, keep_alive)
+            _decide_connection(handler, head)
             return True
     parsed: bool = handler.parse_request()
     if isinstance(rfile, StockInput):
         rfile.head_is_read()
-    if parsed:
-        _decide_connection(handler, keep_alive)
+    if parsed and head is not None:
+        _decide_connection(handler, head)
     return parsed
 
 
-def _decide_connection(handler: Any, keep_alive: bool) -> None:
+def _decide_connection(handler: Any, head: RequestHead) -> None:
     """
     Have the handler read C{Connection} as the server does, which is to end the connection or not:
     as a list, of all its fields.  (C{http.server} compares the first field's whole value.)
     """
-    handler.close_connection = not (keep_alive and handler.protocol_version >= "HTTP/1.1")
+    handler.close_connection = not (head.keep_alive and handler.protocol_version >= "HTTP/1.1")
 
 
 def _constructor(cls: type) -> Any:
@@ -127,7 +130,7 @@ def make_stock_handler(
         cls(*arguments, **words)
         return
     handler: Any = object.__new__(cls)
-    parse = functools.partial(_parse_request, handler, request.head.keep_alive)
+    parse = functools.partial(_parse_request, handler, getattr(request, "head", None))
     handler.__dict__["parse_request"] = parse
     try:
         handler.__init__(*arguments, **words)

@@ -171,6 +171,15 @@ def test_the_server_decides_whether_the_connection_goes_on(head, handler, keep_a
     assert decided == [closes]
 
 
+def test_a_connection_of_an_overrides_own_is_served_too():
+    """One that does not tell what the server has read; C{http.server} decides then."""
+    wrapped = Connection(buffered(b"GET /x HTTP/1.1\r\nConnection: close\r\n\r\n", b""))
+    del wrapped.head
+    seen = []
+    make_stock_handler(Handler, wrapped, None, seen)
+    assert [each["path"] for each in seen] == ["/x"]
+
+
 def test_a_usual_head_is_not_parsed_again(monkeypatch):
     """Else nothing here would test the stand-in."""
     monkeypatch.setattr(BaseHTTPRequestHandler, "parse_request", None)
