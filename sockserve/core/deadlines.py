@@ -17,11 +17,15 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from sockserve.interfaces import ConfigurationError, Phase
 
-__all__ = ["KEEPALIVE_PROBES", "DeadlineTimer", "Deadlines"]
+__all__ = ["CONNECTION_BODY_SECONDS", "KEEPALIVE_PROBES", "DeadlineTimer", "Deadlines"]
 
 #: How often the kernel asks after a silent client, a part of L{Deadlines.keepalive} apart, before
 #: it gives the connection up.
 KEEPALIVE_PROBES = 4
+
+#: How long a body may take that ends with its connection, where C{body} says nothing: a thread
+#: waits for it, so that it must end however steadily it comes.  60: as long as C{write}.
+CONNECTION_BODY_SECONDS = 60.0
 
 
 def _seconds(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -142,6 +146,17 @@ class Deadlines:
         if idle is not None:
             limits.append(idle)
         return max(0.0, min(limits)) if limits else None
+
+    def connection_body_seconds(self, elapsed: float, received: int) -> float | None:
+        """
+        L{body_seconds} for a body that ends with its connection, which a thread waits for: with
+        L{CONNECTION_BODY_SECONDS} for all of it, unless L{body} says another time or there is no
+        least rate either.
+        """
+        seconds = self.body_seconds(elapsed, received, self.idle)
+        if seconds is None or self.body is not None or self.body_rate is None:
+            return seconds
+        return max(0.0, min(seconds, CONNECTION_BODY_SECONDS - elapsed))
 
 
 class DeadlineTimer:

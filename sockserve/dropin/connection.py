@@ -26,6 +26,7 @@ from sockserve.dropin.server_object import ServerObject
 from sockserve.dropin.transport import AdoptedConnection
 from sockserve.executors.base import call_excepthook
 from sockserve.http.channel import HTTPChannel
+from sockserve.http.h1.framing import State
 from sockserve.http.stock import make_stock_handler
 from sockserve.interfaces import ClientGone, IJob, Outcome
 from sockserve.listeners.stream_factory import WAYS, StreamFactory, Way
@@ -243,10 +244,10 @@ class AdoptedProtocol(StreamProtocol):
             self.factory.shutdown_request(channel.request)
 
     def end_unanswered(self) -> None:
-        """End the connection if no request has arrived on it."""
+        """End the connection unless a request has arrived on it, or is likely to be on its way."""
         if isinstance(self._channel, HTTPChannel):
             self.drain()
-            if self._channel.is_reading():
+            if self._channel.input.state is State.HEAD:
                 self._channel.abort()
 
     def end_unserved(self) -> None:

@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from enum import Enum
 from typing import Any
 
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from sockserve.core.handler_kinds import HandlerKind
 from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Task
+from sockserve.http.channel_state import ChannelState
 from sockserve.http.cycle import RequestCycle
 from sockserve.http.cycles import MakeCycle, cycle_maker
 from sockserve.http.h1.framing import Event, RemoteProtocolError, State
@@ -33,6 +32,7 @@ from sockserve.http.responses import BlockingResponse, CoroutineResponse, Respon
 from sockserve.http.settings import HTTPSettings
 from sockserve.interfaces import DeadlineExpired, IStreamServer, Outcome, Phase
 from sockserve.streams.channel import (
+    ARRIVAL_SECONDS,
     Addresses,
     ChannelOwner,
     MakeChannel,
@@ -41,7 +41,7 @@ from sockserve.streams.channel import (
 from sockserve.streams.reader import HIGH_WATER_BYTES, LOW_WATER_BYTES
 from sockserve.streams.transport_channel import TransportChannel
 
-__all__ = ["ChannelState", "HTTPChannel"]
+__all__ = ["HTTPChannel"]
 
 #: How much is read at once of a connection whose requests have had no body yet: what heads
 #: take.  Twisted's 64 KiB, allocated for each read, take half a microsecond more.
@@ -49,23 +49,6 @@ HEAD_READ_BYTES = 4096
 BODY_READ_BYTES = 65536
 
 _log = logger(Topic.HTTP)
-
-
-class ChannelState(Enum):
-    """What a connection does."""
-
-    #: The server has not begun to process it.
-    OFFERED = "offered"
-    #: It waits for a request, or for the rest of its head.
-    READING = "reading"
-    #: A request is being answered.
-    ANSWERING = "answering"
-    #: It is answered; what its handler left unread is thrown away.
-    DISCARDING = "discarding"
-    #: It is answered; the client has yet to take much of it.
-    FLUSHING = "flushing"
-    #: There will be no further request.
-    CLOSING = "closing"
 
 
 # Looked up once (see L{sockserve.core.lifecycle}).
@@ -104,13 +87,14 @@ class HTTPChannel(TransportChannel):
         # For the connection
         self.addresses = addresses
         self.client_address = protocol.client_address
-        self.input = RequestParser(settings.kind is HandlerKind.HTTP_STOCK)
+        self.input = RequestParser(settings.is_lenient, settings.is_simple)
         self.request = RequestConnection(
             self.transport, self.writer, addresses, self._close, self.departure
         )
         self.is_draining = False
         self._received = 0
         self._state = ChannelState.OFFERED
+        self._idle_since = 0.0
         #: How blocking handlers get the connection; made for the first.
         self.lease: ConnectionLease | None = None
         # For the request being answered
@@ -131,7 +115,8 @@ class HTTPChannel(TransportChannel):
     @override
     def start(self) -> None:
         self._state = _READING
-        self.timer.arm(_PHASE_IDLE, self.deadlines.idle)
+        self._idle_since = now = self._seconds()
+        self.timer.arm(_PHASE_IDLE, self.deadlines.idle, now)
         self._read()
 
     def feed(self, data: bytes) -> None:
@@ -186,6 +171,9 @@ class HTTPChannel(TransportChannel):
             if applies is not None:
                 return applies
         elif phase is _PHASE_IDLE:
+            if self.is_draining:
+                self._end_when_quiet()
+                return False
             return self._state is _READING and self.input.state is _IDLE
         return super().deadline_applies(phase)
 
@@ -206,13 +194,22 @@ class HTTPChannel(TransportChannel):
     def drain(self) -> None:
         self.is_draining = True
         if self.cycle is not None:
-            self.cycle.response.close = True
-        elif self._state is _READING and self.input.state is _IDLE:
-            self.shut_down()
+            self.cycle.drain()
+        else:
+            self._end_when_quiet()
 
-    def is_reading(self) -> bool:
-        """Whether it waits for a request, or for the rest of one's head."""
-        return self._state is _READING
+    def _end_when_quiet(self) -> None:
+        """While the service stops: end the connection once no request is likely to come."""
+        if self._state is _READING and self.input.state is _IDLE:
+            left = self._idle_since + (self.deadlines.quiet or 0) - self._seconds()
+            if left <= 0 and not self.has_unread_input():
+                self.shut_down()
+            else:  # what has arrived is read in the next turn
+                self.timer.arm(_PHASE_IDLE, max(left, ARRIVAL_SECONDS))
+
+    def has_next_request(self) -> bool:
+        """Whether a further request has begun to arrive. (any thread)"""
+        return self.input.has_next_request() or self.has_unread_input()
 
     @override
     def request_closing(self) -> None:
@@ -285,6 +282,8 @@ class HTTPChannel(TransportChannel):
                 self.timer.arm(Phase.HEADER, self.deadlines.header)
         elif state is not _IDLE:
             self.shut_down()
+        elif self.is_draining:  # no more than an empty line
+            self._end_when_quiet()
 
     def read_body(self) -> None:
         """Take what has come of a body: of the request under way, or of one that is answered."""
@@ -395,17 +394,19 @@ class HTTPChannel(TransportChannel):
             Task(self.writer.emptied(), self._flushed).start()
             return
         self._state = _READING
+        self._idle_since = now
         self.timer.arm(_PHASE_IDLE, self.deadlines.idle, now)
         if self.is_draining and not self._has_more:
-            self.shut_down()
+            self._end_when_quiet()
 
     def _flushed(self, result: Any, error: BaseException | None) -> None:
         if error is None and self._state is ChannelState.FLUSHING:
             self._state = _READING
-            self.timer.arm(_PHASE_IDLE, self.deadlines.idle)
+            self._idle_since = now = self._seconds()
+            self.timer.arm(_PHASE_IDLE, self.deadlines.idle, now)
             self._read()
-            if self.is_draining and self._state is _READING and self.input.state is _IDLE:
-                self.shut_down()
+            if self.is_draining:
+                self._end_when_quiet()
 
     def refuse(
         self, error: RemoteProtocolError, head: RequestHead | None = None, began: float = 0.0
@@ -420,8 +421,7 @@ class HTTPChannel(TransportChannel):
 
     def account(self, response: Response, outcome: Outcome, began: float) -> None:
         """Count a request that the connection ends with, and tell of it."""
-        seconds = self._seconds() - began
-        self.settings.account(self.protocol.record, response, outcome, seconds)
+        self.settings.account(self.protocol.record, response, outcome, self._seconds() - began)
 
     # The end
 
