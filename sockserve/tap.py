@@ -18,6 +18,7 @@ from twisted.logger import LoggingFile, LogLevel
 from twisted.python import usage
 from typing_extensions import override
 
+from sockserve.core.activation import restore_environment
 from sockserve.core.handler_kinds import speaks_http
 from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import nearest
@@ -122,6 +123,8 @@ class Options(usage.Options):
 
         @raise ConfigurationError: an option is wrong, or two do not go together.
         """
+        if self.parent is not None:  # the process is ours, and what is loaded now may look there
+            restore_environment()
         words: dict[str, Any] = {
             name: value
             for name, value in self.items()

@@ -1,0 +1,45 @@
+"""
+Socket activation: the environment in which systemd hands over sockets.
+
+This room owns keeping that for the program: Twisted's endpoints take C{LISTEN_PID} and
+C{LISTEN_FDS} out of it when they are imported, though what is served may be a program that takes
+its sockets by itself.  It must not know descriptions.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+__all__ = ["import_endpoints", "restore_environment"]
+
+#: What C{sd_listen_fds} and its likes look for.
+_VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+
+
+def import_endpoints() -> None:
+    """
+    Import Twisted's endpoints, which find their sockets as ever, and leave the environment as it
+    was.  Must come before any import that would bring them along. (any thread)
+    """
+    kept = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+    importlib.import_module("twisted.internet.endpoints")
+    os.environ.update(kept)
+
+
+def restore_environment() -> None:
+    """
+    Put back what a process that is all ours was started with, in case C{twistd} had imported
+    Twisted's endpoints before: it does when it has to make its list of plugins anew.  Not in a
+    program of others, who may have taken their sockets already. (any thread)
+    """
+    if "LISTEN_PID" in os.environ or "LISTEN_FDS" in os.environ:
+        return
+    try:
+        with open("/proc/self/environ", "rb") as environment:
+            lines = environment.read().split(b"\0")
+    except OSError:  # no Linux, so no systemd
+        return
+    started = dict(os.fsdecode(line).partition("=")[::2] for line in lines)
+    if started.get("LISTEN_PID") == str(os.getpid()):
+        os.environ.update({name: started[name] for name in _VARIABLES if name in started})
