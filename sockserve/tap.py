@@ -19,6 +19,7 @@ from twisted.python import usage
 from typing_extensions import override
 
 from sockserve.core.activation import restore_environment
+from sockserve.core.clock import keep_steady
 from sockserve.core.handler_kinds import speaks_http
 from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import nearest
@@ -268,6 +269,8 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     twistd: dict[str, Any] = options.parent or {}
+    if twistd:
+        keep_steady(reactor)
     parent = _Commands(reactor, twistd)
     try:
         for server in options.servers:

@@ -19,6 +19,8 @@ from typing import Any
 
 from twisted.python import threadable
 
+from sockserve.core.clock import keep_steady
+
 __all__ = ["is_reactors_thread", "running_reactor"]
 
 # The private reactor, once it is needed, and its thread; the lock is held while it is made
@@ -60,6 +62,7 @@ def _start() -> Any:
             PollReactor as Reactor,
         )
     reactor: Any = Reactor()
+    keep_steady(reactor)
     running = threading.Event()
     reactor.callWhenRunning(running.set)
     _private_thread = threading.Thread(

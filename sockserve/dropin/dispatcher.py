@@ -157,6 +157,7 @@ class RequestDispatcher:
 
     def _begin(self, request: Any, client_address: Any) -> None:
         """Adopt a request that was taken. (reactor thread)"""
+        self.factory.begin_watch()
         if self._needs_reactor and type(request) is not socket.socket:
             error = ConfigurationError(
                 f"handler {self.factory.handler_name}: it takes plain connections, not"
@@ -310,6 +311,7 @@ class RequestDispatcher:
         @return: a Deferred that fires when the threads that were idle are gone.
         """
         self.factory.end_unanswered()
+        self.factory.end_watch()
         return self.factory.release_workers()
 
 

@@ -16,6 +16,8 @@ from twisted.internet.interfaces import IDelayedCall, IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from sockserve.core.clock import clock_of
+
 __all__ = ["TLSHandshake"]
 
 
@@ -44,7 +46,7 @@ class TLSHandshake:
         self._overdue: IDelayedCall | None = None
         sock.setblocking(False)
         if seconds is not None:
-            self._overdue = reactor.callLater(seconds, self._expired)
+            self._overdue = clock_of(reactor).callLater(seconds, self._expired)
         self._continue()
 
     def fileno(self) -> int:

@@ -21,6 +21,7 @@ from twisted.internet import tcp
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from sockserve.core.admission import Admission
+from sockserve.core.clock import clock_of
 from sockserve.core.logs import Topic, logger
 
 __all__ = ["Gate"]
@@ -63,7 +64,7 @@ class Gate:
         """
         self._port = port
         self._admission = admission
-        self._clock = clock
+        self._clock: IReactorTime = clock_of(clock)
         self._refused = refused
         self._retry: IDelayedCall | None = None
         self._shortage_logged = False

@@ -175,6 +175,7 @@ class StreamListener:
         self._port = port
         self._gate = Gate(port, server.admission, server.reactor, server.count_refusal)
         server.ports.add(port)
+        server.begin_watch()
         sock = port.socket
         server.server_address = sock.getsockname()
         server.address_family = sock.family

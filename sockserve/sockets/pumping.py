@@ -21,6 +21,7 @@ from twisted.internet.main import CONNECTION_DONE
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from sockserve.core.clock import clock_of
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.interfaces import Phase
 
@@ -324,8 +325,7 @@ class Pump(abstract.FileDescriptor):
         self._shutdown(socket.SHUT_RDWR)
         # After this turn: what the reactor has yet to say of this descriptor must not hit
         # another of the same number.
-        reactor: Any = self.reactor
-        reactor.callLater(0, self._socket.close)
+        clock_of(self.reactor).callLater(0, self._socket.close)
         self._timer.disarm(Phase.IDLE)
         if not lost:  # Twisted's TLS cannot stand it then
             self._timer.arm(Phase.WRITE, self._deadlines.write)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.interfaces import IPullProducer, IPushProducer, ISSLTransport
 from zope.interface import implementer
 
+from sockserve.core.clock import clock_of
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Wakeup
@@ -41,16 +42,16 @@ class Outbox:
     @param reactor: an C{IReactorTime}.
     """
 
-    __slots__ = ("_reactor", "_writers")
+    __slots__ = ("_clock", "_writers")
 
     def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
+        self._clock = clock_of(reactor)
         self._writers: list[StreamWriter] = []
 
     def add(self, writer: StreamWriter) -> None:
         """Flush C{writer} at the end of the turn."""
         if not self._writers:
-            self._reactor.callLater(0, self._flush)
+            self._clock.callLater(0, self._flush)
         self._writers.append(writer)
 
     def _flush(self) -> None:
