@@ -7,10 +7,14 @@ or any other room of the house.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    from _typeshed import MaybeNone
 
 __all__ = [
     "ConfigurationError",
@@ -138,7 +142,9 @@ class IRequestServer(Interface):
     """
 
     server_address = Attribute("The address listened on, as C{socket.getsockname()} gives it.")
-    RequestHandlerClass = Attribute("A callable of (request, client_address, server).")
+    RequestHandlerClass: Callable[..., Any] = Attribute(
+        "A callable of (request, client_address, server)."
+    )
 
     def verify_request(request: Any, client_address: Any) -> bool:
         """Whether the request may be served. (reactor thread)"""
@@ -156,7 +162,7 @@ class IRequestServer(Interface):
     def handle_error(request: Any, client_address: Any) -> None:
         """Report what was raised; called inside the C{except} block. (any thread)"""
 
-    def outcome_of(request: Any, error: BaseException) -> Outcome:
+    def outcome_of(request: object, error: BaseException) -> Outcome:
         """The outcome of a request whose handler has raised C{error}. (handler's thread)"""
 
     def handle_timeout() -> None:
@@ -174,18 +180,21 @@ class IStreamServer(IRequestServer):
     """The server object as what serves its connections knows it."""
 
     kind = Attribute("The L{sockserve.core.handler_kinds.HandlerKind} its handler is served as.")
-    handler_name = Attribute("The name of the handler's class, for logs and messages.")
+    handler_name: str = Attribute("The name of the handler's class, for logs and messages.")
     deadlines = Attribute("The L{sockserve.core.deadlines.Deadlines} of its connections.")
     statistics = Attribute("Its L{sockserve.core.statistics.ListenerStatistics}.")
     observers = Attribute("Who is told of each request that has ended; empty for nobody.")
-    concurrency = Attribute("The L{IExecutor} of blocking handlers.")
+    concurrency: IExecutor | MaybeNone = Attribute(
+        "The executor of blocking handlers; None when there is none."
+    )
     reactor = Attribute("The reactor, or a clock that stands for one.")
-    max_body_bytes = Attribute("The largest body that is kept for a blocking HTTP handler.")
+    max_body_bytes: int = Attribute("The largest body that is kept for a blocking HTTP handler.")
+    max_spool_bytes: int = Attribute("How much of HTTP responses is kept in files.")
 
     def observe(record: Any) -> None:
         """Tell the observers of a request that has ended. (reactor thread)"""
 
-    def log_shortage(client_address: Any, error: OSError) -> None:
+    def log_shortage(client_address: object, error: OSError) -> None:
         """Log that a request cannot be served for want of descriptors. (reactor thread)"""
 
 
@@ -234,9 +243,9 @@ class IJob(Interface):
 class IExecutor(Interface):
     """A place for blocking handlers to run in."""
 
-    limit = Attribute("How many jobs run at once, at most.")
-    running = Attribute("How many jobs run now.")
-    waiting = Attribute("How many jobs wait for a place.")
+    limit: int = Attribute("How many jobs run at once, at most.")
+    running: int = Attribute("How many jobs run now.")
+    waiting: int = Attribute("How many jobs wait for a place.")
 
     def run(job: IJob) -> None:
         """Start the job, or queue it until there is a place. (reactor thread)"""

@@ -12,7 +12,12 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IReactorTime,
+    IStreamServerEndpoint,
+)
 from twisted.python.failure import Failure
 from typing_extensions import override
 
@@ -21,6 +26,7 @@ from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import one_line
 from sockserve.dropin.service import SocketServerService
 from sockserve.interfaces import ConfigurationError
+from sockserve.listeners.datagram_ports import UDPPort, UNIXDatagramPort
 from sockserve.listeners.datagrams import DatagramServer
 from sockserve.listeners.endpoints import datagram_port, is_datagram_description, stream_endpoint
 from sockserve.listeners.machine import DatagramListener, Listener, StreamListener
@@ -52,7 +58,7 @@ class ListenError(ConfigurationError):
 
 
 def service_from_description(
-    reactor: Any, description: str, RequestHandlerClass: Callable[..., Any], **options: Any
+    reactor: IReactorTime, description: str, RequestHandlerClass: Callable[..., Any], **options: Any
 ) -> RequestService | DatagramRequestService:
     """
     The service that listens as C{description} says.
@@ -71,7 +77,8 @@ class _PortService(ListenerService):
     """A listener whose port is opened when it starts: the part that both kinds share."""
 
     def __init__(self, listener: Listener, description: str) -> None:
-        super().__init__(listener, description)
+        # An abstract name's NUL is no text for people.
+        super().__init__(listener, description.replace("\0", "@"))
         self._opening: Deferred[None] | None = None
 
     @override
@@ -124,7 +131,7 @@ class _PortService(ListenerService):
         opening.addErrback(lambda failure: failure.trap(CancelledError) and None)
         opening.addErrback(_log_failure)
 
-    def _listen(self) -> Any:
+    def _listen(self) -> object:
         raise NotImplementedError
 
 
@@ -137,9 +144,11 @@ class RequestService(_PortService):
 
     server: StreamFactory
 
-    def __init__(self, endpoint: Any, server: StreamFactory, description: str = "") -> None:
+    def __init__(
+        self, endpoint: IStreamServerEndpoint, server: StreamFactory, description: str = ""
+    ) -> None:
         """
-        @param endpoint: any C{IStreamServerEndpoint}.
+        @param endpoint: where to listen.
         @param server: what serves its connections.
         @param description: names the listener in messages and statistics.
         """
@@ -151,7 +160,7 @@ class RequestService(_PortService):
     @classmethod
     def from_description(
         cls,
-        reactor: Any,
+        reactor: IReactorTime,
         description: str,
         RequestHandlerClass: Callable[..., Any],
         *,
@@ -159,7 +168,8 @@ class RequestService(_PortService):
         **options: Any,
     ) -> RequestService:
         """
-        @param description: a server endpoint description of Twisted's, or C{fd:NUMBER}.
+        @param description: a server endpoint description of Twisted's, C{unix:@NAME} or
+            C{fd:NUMBER}.
         @param factory: the server object's class.
         @param options: as L{StreamFactory.__init__}.
         @raise ConfigurationError: one of these cannot be.
@@ -174,7 +184,7 @@ class RequestService(_PortService):
             server.request_queue_size = DEFAULT_REQUEST_QUEUE_SIZE
         return cls(endpoint, server, description)
 
-    def _listen(self) -> Any:
+    def _listen(self) -> Deferred[IListeningPort]:
         return self.endpoint.listen(self.server)
 
 
@@ -187,17 +197,19 @@ class DatagramRequestService(_PortService):
 
     server: DatagramServer
 
-    def __init__(self, port: Any, server: DatagramServer, description: str) -> None:
+    def __init__(
+        self, port: UDPPort | UNIXDatagramPort, server: DatagramServer, description: str
+    ) -> None:
         """Use L{from_description}."""
         super().__init__(DatagramListener(server), description)
         self._port = port
         self.server = server
-        server.statistics.listener = description
+        server.statistics.listener = self.description
 
     @classmethod
     def from_description(
         cls,
-        reactor: Any,
+        reactor: IReactorTime,
         description: str,
         RequestHandlerClass: Callable[..., Any],
         *,
@@ -205,8 +217,8 @@ class DatagramRequestService(_PortService):
         **options: Any,
     ) -> DatagramRequestService:
         """
-        @param description: C{udp:PORT[:interface=ADDRESS]}, C{udp6:} likewise, or
-            C{unixgram:PATH[:mode=OCTAL]}, with Twisted's quoting rules.
+        @param description: C{udp:PORT[:interface=ADDRESS]}, C{udp6:} likewise,
+            C{unixgram:PATH[:mode=OCTAL]} or C{unixgram:@NAME}, with Twisted's quoting rules.
         @param factory: the server object's class.
         @param options: as L{DatagramServer.__init__}.
         @raise ConfigurationError: one of these cannot be.
@@ -214,7 +226,7 @@ class DatagramRequestService(_PortService):
         server = factory(RequestHandlerClass, reactor=reactor, **options)
         return cls(datagram_port(reactor, description, server), server, description)
 
-    def _listen(self) -> Any:
+    def _listen(self) -> UDPPort | UNIXDatagramPort:
         self._port.startListening()
         return self._port
 

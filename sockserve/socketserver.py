@@ -10,7 +10,6 @@ know how: that is in L{sockserve.dropin.accept_loop} and L{sockserve.dropin.disp
 
 from __future__ import annotations
 
-import errno
 import socket
 import socketserver as _stdlib
 import threading
@@ -22,7 +21,7 @@ from typing_extensions import override
 
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_kind, provides, unwrap
-from sockserve.core.lifecycle import run_handler
+from sockserve.core.lifecycle import make_and_run
 from sockserve.dropin.accept_loop import AcceptLoop, accept_tls, verify_and_process
 from sockserve.dropin.background_reactor import running_reactor
 from sockserve.dropin.dispatcher import RequestDispatcher, check_settings
@@ -30,6 +29,7 @@ from sockserve.dropin.interpreter_exit import wait_at_exit
 from sockserve.dropin.overriding import StandardMethods
 from sockserve.dropin.server_object import ServerObject
 from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler, IRequestHandler
+from sockserve.listeners.gate import ACCEPT_RETRY_SECONDS, OUT_OF_RESOURCES
 
 __all__ = [
     "BaseRequestHandler",
@@ -56,13 +56,6 @@ __all__ = [
 #: each connection, as all did, works as before with so many; a runaway one does not take the
 #: machine with it.
 DEFAULT_MAX_THREADS = 1000
-
-#: The errors that say that the process or the system has no room for another connection.
-_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-#: How long nobody is accepted then.  Too short for clients that wait to notice, and with ten
-#: attempts in a second the processor is free for what may make room.
-_NO_ROOM_SECONDS = 0.1
 
 #: The deadlines of a server, where the program does not say.  One that waits for ever, waits
 #: for ever; but a client that says nothing at all when TLS is spoken is not waited for.  10:
@@ -191,9 +184,7 @@ class BaseServer(_stdlib.BaseServer):
     @override
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Have a handler made, of sockserve's perhaps, and let it serve. (handler's thread)"""
-        handler: Any = self.RequestHandlerClass(request, client_address, self)  # type: ignore[arg-type]
-        if IRequestHandler.providedBy(handler):
-            run_handler(handler)
+        make_and_run(self.RequestHandlerClass, request, client_address, self)
 
 
 class TCPServer(BaseServer, _stdlib.TCPServer):
@@ -227,8 +218,8 @@ class TCPServer(BaseServer, _stdlib.TCPServer):
         try:
             return super().get_request()
         except OSError as error:
-            if error.errno in _NO_ROOM:
-                time.sleep(_NO_ROOM_SECONDS)
+            if error.errno in OUT_OF_RESOURCES:
+                time.sleep(ACCEPT_RETRY_SECONDS)
             raise
 
 

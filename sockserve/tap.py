@@ -8,8 +8,9 @@ and exit status 1.  It must not know how requests are served.
 from __future__ import annotations
 
 import os
+import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from twisted.application.service import IService, MultiService
@@ -108,7 +109,7 @@ class Options(usage.Options):
             raise usage.UsageError(f"{arguments[0]!r} belongs to no option; see --help")
 
     @override
-    def parseOptions(self, options: Any = None) -> None:
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse the options; on a mistake print one line about it and exit."""
         try:
             super().parseOptions(options)
@@ -126,7 +127,7 @@ class Options(usage.Options):
         """
         if self.parent is not None:  # the process is ours, and what is loaded now may look there
             restore_environment()
-        words: dict[str, Any] = {
+        words: dict[str, object] = {
             name: value
             for name, value in self.items()
             if name not in ("config", "check") and value is not None
@@ -243,11 +244,24 @@ def _where(service: _Listener) -> str:
     # a host.
     is_http = isinstance(server, StreamFactory) and speaks_http(server.RequestHandlerClass)
     if is_http and scheme is not None and isinstance(address, tuple):
-        host, port = address[:2]
-        return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
+        return f"{scheme}://{_url_host(address)}:{address[1]}/"
     if isinstance(address, tuple) and ":0" in service.description:
         return f"{service.description} (port {address[1]})"
     return service.description
+
+
+def _url_host(address: tuple[Any, ...]) -> str:
+    """The host of an address in a URL, a link-local one with its zone (RFC 6874)."""
+    if len(address) == 2:
+        return str(address[0])
+    host, _, _, scope = address
+    if not scope:
+        return f"[{host}]"
+    try:
+        zone = socket.if_indextoname(scope)
+    except OSError:  # it has just gone
+        zone = str(scope)
+    return f"[{host}%25{zone}]"
 
 
 def _die(message: str) -> NoReturn:

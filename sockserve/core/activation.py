@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import os
 
-__all__ = ["import_endpoints", "restore_environment"]
+__all__ = ["import_endpoints", "restore_environment", "started_environment"]
 
 #: What C{sd_listen_fds} and its likes look for.
 _VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
@@ -27,6 +27,17 @@ def import_endpoints() -> None:
     os.environ.update(kept)
 
 
+def started_environment() -> dict[str, str]:
+    """The environment that this process was started with; empty where the system does not tell.
+    (any thread)"""
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            pairs = [pair.partition(b"=") for pair in file.read().split(b"\0")]
+    except OSError:  # no Linux, so no systemd
+        return {}
+    return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
+
+
 def restore_environment() -> None:
     """
     Put back what a process that is all ours was started with, in case C{twistd} had imported
@@ -35,11 +46,6 @@ def restore_environment() -> None:
     """
     if "LISTEN_PID" in os.environ or "LISTEN_FDS" in os.environ:
         return
-    try:
-        with open("/proc/self/environ", "rb") as environment:
-            lines = environment.read().split(b"\0")
-    except OSError:  # no Linux, so no systemd
-        return
-    started = dict(os.fsdecode(line).partition("=")[::2] for line in lines)
+    started = started_environment()
     if started.get("LISTEN_PID") == str(os.getpid()):
         os.environ.update({name: started[name] for name in _VARIABLES if name in started})

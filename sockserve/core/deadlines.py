@@ -18,14 +18,10 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from sockserve.core.clock import clock_of
 from sockserve.interfaces import ConfigurationError, Phase
 
-__all__ = ["BODY_GRACE_SECONDS", "DeadlineTimer", "Deadlines"]
-
-#: Kestrel's C{MinRequestBodyDataRate} grace period: a body's least rate is not
-#: asked for before this many seconds.
-BODY_GRACE_SECONDS = 5.0
+__all__ = ["DeadlineTimer", "Deadlines"]
 
 
-def _seconds(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+def _seconds(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < inf:
@@ -39,6 +35,9 @@ class Deadlines:
     """
     The seconds each phase of a connection may last; C{None} for as long as it takes.
 
+    C{body_rate}, and what follows C{drain}, are no phases: they say when a deadline has passed,
+    or what the server waits for at an end.
+
     @ivar handshake: from accept until TLS and the PROXY header are through.  10:
         Kestrel's C{HandshakeTimeout}.
     @ivar idle: no byte while the handler waits for a new message.  300: what
@@ -49,8 +48,8 @@ class Deadlines:
         C{RequestHeadersTimeout}.
     @ivar body: from the first byte of a counted read (C{readexactly}) to its end.
         None: the least rate guards it.
-    @ivar body_rate: the least rate of such a read in bytes per second, asked for
-        after L{BODY_GRACE_SECONDS}.  240: Kestrel's C{MinRequestBodyDataRate}.
+    @ivar body_rate: the least rate of such a read in bytes per second.  240: Kestrel's
+        C{MinRequestBodyDataRate}.
     @ivar handle: from the start of C{setup}.  None: a stream handler may live as
         long as its connection.
     @ivar write: a batch of at most 64 KiB waits to leave and has not left.  60:
@@ -58,8 +57,20 @@ class Deadlines:
     @ivar lifetime: from accept, whatever happens.
     @ivar drain: from the moment the service stops.  10: what container runtimes
         grant before they kill.
-    @ivar abandon: no phase, but what a handler gets to come to its end after one of
-        these has passed; then its connection is aborted, and it is abandoned.  5.
+    @ivar body_grace: from the first byte of a counted read until C{body_rate} is asked
+        for; None: it is not.  5: the grace period of Kestrel's.
+    @ivar linger: from the moment all of an answer has left until a connection is closed
+        whose client may be sending what nobody reads: that is thrown away so long, as
+        the kernel would answer it with a reset, which overtakes the answer.  Less if the
+        client ends its side.  2: Apache's C{SECONDS_TO_LINGER} between reads; nginx's
+        C{lingering_timeout} is 5.
+    @ivar quiet: when the service stops, how long nothing must have come on a blocking
+        handler's connection for its client to be taken to be between two messages; the
+        handler gets an end of file then.  It takes the place of C{idle}; None: it does
+        not, and there is no such end.  1: a pause that a client in the middle of a
+        message seldom makes.
+    @ivar abandon: what a handler gets to come to its end after a deadline has passed;
+        then its connection is aborted, and it is abandoned.  5.
     """
 
     handshake: float | None = attrs.field(default=10.0, validator=_seconds)
@@ -71,6 +82,9 @@ class Deadlines:
     write: float | None = attrs.field(default=60.0, validator=_seconds)
     lifetime: float | None = attrs.field(default=None, validator=_seconds)
     drain: float | None = attrs.field(default=10.0, validator=_seconds)
+    body_grace: float | None = attrs.field(default=5.0, validator=_seconds)
+    linger: float | None = attrs.field(default=2.0, validator=_seconds)
+    quiet: float | None = attrs.field(default=1.0, validator=_seconds)
     abandon: float | None = attrs.field(default=5.0, validator=_seconds)
 
     def capped(self, seconds: float | None, *names: str) -> Deadlines:
@@ -96,8 +110,8 @@ class Deadlines:
         limits = []
         if self.body is not None:
             limits.append(self.body - elapsed)
-        if self.body_rate is not None:
-            limits.append(max(BODY_GRACE_SECONDS, received / self.body_rate) - elapsed)
+        if self.body_rate is not None and self.body_grace is not None:
+            limits.append(max(self.body_grace, received / self.body_rate) - elapsed)
         if idle is not None:
             limits.append(idle)
         return max(0.0, min(limits)) if limits else None

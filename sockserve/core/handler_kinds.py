@@ -14,6 +14,8 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler
 
+from zope.interface.interface import InterfaceClass
+
 from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler, IRequestHandler
 
 __all__ = [
@@ -57,21 +59,21 @@ class HandlerKind(Enum):
         self.is_http = is_http
 
 
-def unwrap(factory: Any) -> Any:
+def unwrap(factory: object) -> Any:
     """The class behind C{factory}, through any C{functools.partial}."""
     while isinstance(factory, functools.partial):
         factory = factory.func
     return factory
 
 
-def provides(factory: Any, interface: Any) -> bool:
+def provides(factory: object, interface: InterfaceClass) -> bool:
     """Whether what C{factory} makes has an interface, as far as a class can tell."""
     cls = unwrap(factory)
     # Of other callables zope.interface would keep a note on them, which not all let it.
     return isinstance(cls, type) and bool(interface.implementedBy(cls))
 
 
-def handler_kind(factory: Any, forks: bool = False) -> HandlerKind:
+def handler_kind(factory: object, forks: bool = False) -> HandlerKind:
     """
     The kind of handler that C{factory} makes, as far as a class can tell; what any other
     callable makes is taken to block.
@@ -109,7 +111,7 @@ def handler_kind(factory: Any, forks: bool = False) -> HandlerKind:
     return HandlerKind.COROUTINE
 
 
-def _reads_as_stock(cls: Any) -> bool:
+def _reads_as_stock(cls: object) -> bool:
     """
     Whether a handler class reads requests as C{http.server}'s do.  (With C{rbufsize} 0 it
     reads no more than it asks for: another program, a CGI script say, is to have the
@@ -125,13 +127,13 @@ def _reads_as_stock(cls: Any) -> bool:
     )
 
 
-def speaks_http(factory: Any) -> bool:
+def speaks_http(factory: object) -> bool:
     """Whether what C{factory} makes answers HTTP requests, whoever reads those."""
     cls = unwrap(factory)
     is_stdlibs = isinstance(cls, type) and issubclass(cls, BaseHTTPRequestHandler)
     return is_stdlibs or provides(cls, IHTTPRequestHandler)
 
 
-def application_protocols(factory: Any) -> tuple[bytes, ...]:
+def application_protocols(factory: object) -> tuple[bytes, ...]:
     """The names (ALPN, RFC 7301) of what C{factory}'s handlers speak; none of what nobody knows."""
     return (b"http/1.1", b"http/1.0") if speaks_http(factory) else ()

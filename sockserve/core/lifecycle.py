@@ -9,13 +9,16 @@ know transports, threads or deadlines: it runs wherever it is called.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sockserve.core.forking import end_child, this_thread
-from sockserve.interfaces import IRequestServer, Outcome
+from sockserve.interfaces import IRequestHandler, IRequestServer, Outcome
 
 __all__ = [
+    "MakeAndRun",
+    "make_and_run",
+    "make_and_run_coroutine",
     "run_handler",
     "run_handler_coroutine",
     "serve",
@@ -30,8 +33,13 @@ __all__ = [
 # do so for the same reason; all of that can go when 3.12 is the oldest.
 _OK, _ERROR = Outcome.OK, Outcome.ERROR
 
+#: Makes a handler and lets it serve, as L{make_and_run} does: given what makes it, the request, the
+#: client's address, and the server object that it is to see.  Gives what is to be awaited of a
+#: coroutine, else None.
+MakeAndRun = Callable[[Callable[..., Any], object, object, object], Awaitable[None] | None]
 
-def verify_and_process(server: IRequestServer, request: Any, client_address: Any) -> bool:
+
+def verify_and_process(server: IRequestServer, request: object, client_address: object) -> bool:
     """
     Have the server verify a request and start processing it.
 
@@ -62,8 +70,8 @@ def verify_and_process(server: IRequestServer, request: Any, client_address: Any
 
 def serve(
     server: IRequestServer,
-    request: Any,
-    client_address: Any,
+    request: object,
+    client_address: object,
     served: Callable[[], object] | None = None,
 ) -> Outcome:
     """
@@ -88,7 +96,9 @@ def serve(
     return outcome
 
 
-async def serve_coroutine(server: IRequestServer, request: Any, client_address: Any) -> Outcome:
+async def serve_coroutine(
+    server: IRequestServer, request: object, client_address: object
+) -> Outcome:
     """L{serve} for coroutine handlers. (reactor thread)"""
     outcome = _OK
     try:
@@ -106,7 +116,7 @@ async def serve_coroutine(server: IRequestServer, request: Any, client_address: 
 
 
 async def serve_next_coroutine(
-    server: IRequestServer, request: Any, client_address: Any
+    server: IRequestServer, request: object, client_address: object
 ) -> Exception | None:
     """
     Serve one of several requests of a connection, which stays open: L{serve_coroutine}
@@ -129,7 +139,7 @@ async def serve_next_coroutine(
     return None
 
 
-def serve_next(server: IRequestServer, request: Any, client_address: Any) -> Exception | None:
+def serve_next(server: IRequestServer, request: object, client_address: object) -> Exception | None:
     """L{serve_next_coroutine} for blocking handlers. (worker thread)"""
     try:
         server.finish_request(request, client_address)
@@ -139,7 +149,29 @@ def serve_next(server: IRequestServer, request: Any, client_address: Any) -> Exc
     return None
 
 
-def run_handler(handler: Any) -> None:
+def make_and_run(
+    make: Callable[..., Any], request: object, client_address: object, server: object
+) -> None:
+    """
+    Make a blocking handler, and let it serve if it has not while it was made, as C{socketserver}'s
+    own do: what C{finish_request} does by default. (handler's thread)
+
+    @param make: the handler's class, or another callable that makes one.
+    @param server: the server object that the handler is to see.
+    """
+    handler = make(request, client_address, server)
+    if IRequestHandler.providedBy(handler):
+        run_handler(handler)
+
+
+def make_and_run_coroutine(
+    make: Callable[..., Any], request: object, client_address: object, server: object
+) -> Awaitable[None]:
+    """L{make_and_run} for coroutine handlers. (reactor thread)"""
+    return run_handler_coroutine(make(request, client_address, server))
+
+
+def run_handler(handler: IRequestHandler) -> None:
     """
     Call the three methods of a handler that did not serve in its constructor.
 
@@ -152,7 +184,7 @@ def run_handler(handler: Any) -> None:
         _refuse_coroutine(handler.finish())
 
 
-async def run_handler_coroutine(handler: Any) -> None:
+async def run_handler_coroutine(handler: IRequestHandler) -> None:
     """Call the three methods of a coroutine handler; C{setup} and C{finish} may be plain.
     (reactor thread)"""
     waited = handler.setup()

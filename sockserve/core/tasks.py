@@ -105,7 +105,7 @@ class Task:
 
     def __init__(
         self,
-        coroutine: Coroutine[Any, Any, Any],
+        coroutine: Coroutine[object, Any, object],
         done: Callable[[Any, BaseException | None], object],
         cork: Cork | None = None,
         context: Context | None = None,
@@ -121,7 +121,7 @@ class Task:
         #: What to throw into the coroutine as soon as it waits.
         self._interrupt: BaseException | None = None
 
-    def attach(self, awaited: Any) -> None:
+    def attach(self, awaited: object) -> None:
         """Drive a coroutine, not L{start}ed here, that already waits for C{awaited}."""
         if type(awaited) is Wakeup or isinstance(awaited, Deferred):
             self._wait(awaited)
@@ -167,7 +167,7 @@ class Task:
         except Exception:
             _log.failure("a coroutine that was given up raised")
 
-    def _fired(self, result: Any) -> None:
+    def _fired(self, result: object) -> None:
         if self._waiting is None:  # abandoned
             return
         self._waiting = None
@@ -179,7 +179,7 @@ class Task:
         else:
             self._step(result.throwExceptionIntoGenerator, self._coroutine)
 
-    def _step(self, advance: Callable[[Any], Any], argument: Any) -> None:
+    def _step(self, advance: Callable[[Any], object], argument: object) -> None:
         cork = self._cork
         if cork is not None:
             cork.corked = True

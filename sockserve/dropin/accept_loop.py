@@ -15,12 +15,15 @@ import ssl
 import threading
 from collections import deque
 from collections.abc import Callable
+from enum import Enum
+from functools import partial
 from typing import Any
 
 from typing_extensions import override
 
 from sockserve.core.forking import ThreadRole, end_child, mark_thread, this_thread
 from sockserve.core.logs import Topic, logger
+from sockserve.core.reactors import IReactor
 from sockserve.dropin.background_reactor import running_reactor
 from sockserve.dropin.overriding import StandardMethods
 from sockserve.dropin.server_object import ServerObject
@@ -37,8 +40,8 @@ __all__ = [
 
 _log = logger(Topic.SERVICE)
 
-#: How often C{service_actions} is called at least, where nobody says.  C{serve_forever}'s
-#: default.
+#: How often C{service_actions} is called at least, in seconds, where nobody says by a
+#: C{poll_interval}.  0.5: C{serve_forever}'s default.
 POLL_SECONDS = 0.5
 
 #: The kind of selector.  C{socketserver}'s choice: it takes no descriptor of its own.
@@ -47,7 +50,9 @@ _Selector: type[selectors.BaseSelector] = getattr(
 )
 
 
-def accept_tls(server: ServerObject, standard: StandardMethods) -> tuple[ssl.SSLSocket, Any] | None:
+def accept_tls(
+    server: ServerObject, standard: StandardMethods
+) -> tuple[ssl.SSLSocket, object] | None:
     """
     Take a connection from a listening TLS socket and leave its handshake for later.
     (accept thread)
@@ -57,7 +62,7 @@ def accept_tls(server: ServerObject, standard: StandardMethods) -> tuple[ssl.SSL
         for TLS in the usual way, and is to be asked by C{get_request}.
     @raise OSError: there is none to be had.
     """
-    listening: Any = getattr(server, "socket", None)
+    listening: object = getattr(server, "socket", None)
     if (
         not isinstance(listening, ssl.SSLSocket)
         or not listening.do_handshake_on_connect  # type: ignore[attr-defined]
@@ -78,7 +83,7 @@ def accept_tls(server: ServerObject, standard: StandardMethods) -> tuple[ssl.SSL
     return request, address
 
 
-def verify_and_process(server: ServerObject, request: Any, client_address: Any) -> None:
+def verify_and_process(server: ServerObject, request: Any, client_address: object) -> None:
     """
     Have a server verify and process a request, as C{BaseServer._handle_request_noblock} does.
     (accept thread)
@@ -112,9 +117,24 @@ def is_open(server: ServerObject) -> bool:
         return False
 
 
+class _LoopState(Enum):
+    """
+    The stand of an accept loop.  (What the server itself is told by C{shutdown} is asked of that,
+    as programs set it by themselves.)
+    """
+
+    #: It serves, or is about to.
+    OPEN = "open"
+    #: It was told to stop, and has yet to see that.
+    STOPPED = "stopped"
+    #: It serves no more, and has let go of all that was open for it.
+    CLOSED = "closed"
+
+
 class AcceptLoop:
     """
-    One run of C{serve_forever}, on the thread that calls L{run}.
+    One run of C{serve_forever}, on the thread that calls L{run}.  It only goes forward, from open
+    over stopped, or not, to closed.
 
     @param handshake: how many seconds a TLS handshake may take; None for ever.
     @param failed: called in the C{except} block when one of the server's methods has raised,
@@ -130,7 +150,7 @@ class AcceptLoop:
         handshake: float | None,
         failed: Callable[[], object] | None = None,
         is_full: Callable[[int], bool] | None = None,
-        reactor: Any = None,
+        reactor: IReactor | None = None,
     ) -> None:
         """
         @raise OSError: there are no descriptors to be had.
@@ -146,14 +166,12 @@ class AcceptLoop:
         self._inner, self._outer = socket.socketpair()
         self._inner.setblocking(False)
         self._outer.setblocking(False)
-        # Set by other threads
-        self._stopped = False
-        # The lock is held while one of these is used, or the loop is closed
+        # The lock is held where one of these changes, and while what is open is used
         self._lock = threading.RLock()
+        self._state = _LoopState.OPEN
         #: Connections whose handshake is under way, and those where it is done.
         self._shaking: set[ssl.SSLSocket] = set()
-        self._shaken: deque[tuple[ssl.SSLSocket, Any]] = deque()
-        self._closed = False
+        self._shaken: deque[tuple[ssl.SSLSocket, object]] = deque()
 
     def run(self, poll_interval: float) -> None:
         """
@@ -196,13 +214,15 @@ class AcceptLoop:
 
     def stop(self) -> None:
         """Have L{run} return. (any thread)"""
-        self._stopped = True
-        self.wake()
+        with self._lock:
+            if self._state is _LoopState.OPEN:
+                self._state = _LoopState.STOPPED
+                self.wake()
 
     def wake(self) -> None:
         """Have the loop ask again what it asks whenever something has happened. (any thread)"""
         with self._lock:
-            if not self._closed:
+            if self._state is not _LoopState.CLOSED:
                 try:
                     self._inner.send(b"\0")
                 except BlockingIOError:  # it has enough to wake up for
@@ -212,7 +232,8 @@ class AcceptLoop:
         if this_thread.is_child:  # of a method of the server's; it is no server itself
             end_child()
         # What shutdown sets, and programs set by themselves on the thread that serves.
-        return self._stopped or bool(getattr(self._server, "_BaseServer__shutdown_request", False))
+        is_told = bool(getattr(self._server, "_BaseServer__shutdown_request", False))
+        return is_told or self._state is not _LoopState.OPEN
 
     def _has_room(self) -> bool:
         if self._is_full is None:
@@ -230,7 +251,7 @@ class AcceptLoop:
         else:
             self._shake_hands(*accepted)
 
-    def _shake_hands(self, request: ssl.SSLSocket, address: Any) -> None:
+    def _shake_hands(self, request: ssl.SSLSocket, address: object) -> None:
         """Have a connection's handshake done on the reactor."""
         try:
             reactor = running_reactor() if self._reactor is None else self._reactor
@@ -242,7 +263,7 @@ class AcceptLoop:
             """(reactor thread)"""
             with self._lock:
                 self._shaking.discard(request)
-                if done and self._closed:
+                if done and self._state is _LoopState.CLOSED:
                     request.close()
                 elif done:
                     self._shaken.append((request, address))
@@ -263,7 +284,7 @@ class AcceptLoop:
         are ended. (any thread)
         """
         with self._lock:
-            self._closed = True
+            self._state = _LoopState.CLOSED
             for request in self._shaking:
                 try:
                     socket.socket.shutdown(request, socket.SHUT_RDWR)
@@ -295,6 +316,17 @@ class _Ending(threading.Event):
         return threading.current_thread() is self._thread or super().wait(timeout)
 
 
+class _Ender(Enum):
+    """The side that has asked an accept loop on a thread of its own to end: the first that did."""
+
+    #: Neither has; if it ends all the same, it could not go on.
+    NOBODY = "nobody"
+    #: The one that has started it, which also closes the server.
+    OWNER = "owner"
+    #: The program, by the server's C{shutdown}; whether that is closed is its own to say.
+    PROGRAM = "program"
+
+
 class AcceptLoopThread:
     """
     An accept loop on a thread of its own.  It also ends by the server's C{shutdown}.
@@ -309,7 +341,7 @@ class AcceptLoopThread:
     def __init__(
         self,
         server: ServerObject,
-        reactor: Any,
+        reactor: IReactor,
         handshake: float | None,
         ended: Callable[[bool], object],
         is_full: Callable[[int], bool] | None = None,
@@ -322,10 +354,11 @@ class AcceptLoopThread:
         self._server = server
         self._ended = ended
         self._poll_interval = poll_interval
-        self._stopped = False
-        self._by_itself = False
+        # Reentrant, as a signal's handler may call shutdown
+        self._lock = threading.RLock()
+        self._ender = _Ender.NOBODY
         thread = threading.Thread(target=self._run, name="sockserve loop", daemon=True)
-        self._ending = _Ending(self._shut_down, thread)
+        self._ending = _Ending(partial(self._end, _Ender.PROGRAM), thread)
         before = server._BaseServer__is_shut_down
         server._BaseServer__is_shut_down = self._ending
         try:
@@ -341,14 +374,14 @@ class AcceptLoopThread:
 
     def stop(self) -> None:
         """End the loop. (any thread)"""
-        self._stopped = True
-        self._loop.stop()
+        self._end(_Ender.OWNER)
 
-    def _shut_down(self) -> None:
-        """C{shutdown} was called. (any thread)"""
-        if not self._stopped:
-            self._by_itself = True
-            self.stop()
+    def _end(self, ender: _Ender) -> None:
+        """End the loop for C{ender}, or for whom that was done before. (any thread)"""
+        with self._lock:
+            if self._ender is _Ender.NOBODY:
+                self._ender = ender
+        self._loop.stop()
 
     def _failed(self) -> None:
         # C{serve_forever} ends with what C{verify_request} raises; nobody would call it again.
@@ -361,7 +394,7 @@ class AcceptLoopThread:
             self._loop.run(self._poll_interval)
         except BaseException:
             _log.failure("the loop of a served server object has failed")
-        by_itself = self._by_itself or not self._stopped
+        by_itself = self._ender is not _Ender.OWNER
         self._server._BaseServer__shutdown_request = False  # it may serve again
         self._ending.set()
         self._ended(by_itself)

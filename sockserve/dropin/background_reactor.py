@@ -20,48 +20,50 @@ from typing import Any
 from twisted.python import threadable
 
 from sockserve.core.clock import keep_steady
+from sockserve.core.reactors import IReactor, as_reactor
 
 __all__ = ["is_reactors_thread", "running_reactor"]
 
 # The private reactor, once it is needed, and its thread; the lock is held while it is made
 _lock = threading.Lock()
-_private: Any = None
+_private: IReactor | None = None
 _private_thread: threading.Thread | None = None
 
 
-def running_reactor() -> Any:
+def running_reactor() -> IReactor:
     """
     The reactor to serve on: one that runs, the application's or the private one. (any thread)
 
     @raise OSError: there are no descriptors to be had for the latter.
     """
     global _private
-    installed = sys.modules.get("twisted.internet.reactor")
+    installed: Any = sys.modules.get("twisted.internet.reactor")
     if installed is not None and getattr(installed, "running", False):
-        return installed
+        return as_reactor(installed)
     with _lock:
         if _private is None:
             _private = _start()
         return _private
 
 
-def is_reactors_thread(reactor: Any) -> bool:
+def is_reactors_thread(reactor: IReactor) -> bool:
     """Whether the calling thread is the one that C{reactor}, which runs, runs on. (any thread)"""
     if reactor is _private:
         return threading.current_thread() is _private_thread
     return bool(threadable.isInIOThread())
 
 
-def _start() -> Any:
+def _start() -> IReactor:
     """Make a reactor, and wait until it runs on its thread."""
     global _private_thread
     try:
-        from twisted.internet.epollreactor import EPollReactor as Reactor
+        from twisted.internet import epollreactor
     except ImportError:  # not Linux
-        from twisted.internet.pollreactor import (  # type: ignore[assignment]
-            PollReactor as Reactor,
-        )
-    reactor: Any = Reactor()
+        from twisted.internet import pollreactor
+
+        reactor = as_reactor(pollreactor.PollReactor())
+    else:
+        reactor = as_reactor(epollreactor.EPollReactor())
     keep_steady(reactor)
     running = threading.Event()
     reactor.callWhenRunning(running.set)

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from typing_extensions import override
 from zope.interface import implementer
 
+from sockserve.core.addresses import Addresses, canonical_address
 from sockserve.core.handler_kinds import HandlerKind
-from sockserve.core.lifecycle import run_handler, run_handler_coroutine
 from sockserve.core.statistics import RequestRecord
 from sockserve.dropin.server_object import ServerObject
 from sockserve.dropin.transport import AdoptedConnection
@@ -25,10 +25,13 @@ from sockserve.executors.base import call_excepthook
 from sockserve.http.channel import HTTPChannel
 from sockserve.http.stock import make_stock_handler
 from sockserve.interfaces import IJob, Outcome
-from sockserve.listeners.stream_factory import StreamFactory
+from sockserve.listeners.stream_factory import WAYS, StreamFactory, Way
 from sockserve.listeners.stream_protocol import StreamProtocol
 from sockserve.streams.blocking import LentSocketChannel
 from sockserve.streams.channel import Channel
+
+if TYPE_CHECKING:
+    from _typeshed import MaybeNone
 
 __all__ = [
     "AdoptedFactory",
@@ -51,7 +54,7 @@ class RequestOwner(Protocol):
     factory: AdoptedFactory
 
     def serve(
-        self, request: Any, client_address: Any, served: Callable[[], object] | None = None
+        self, request: object, client_address: object, served: Callable[[], object] | None = None
     ) -> Outcome:
         """
         Serve a request from start to end. (worker thread)
@@ -59,7 +62,7 @@ class RequestOwner(Protocol):
         @param served: called when the handler is done, while the request is still open.
         """
 
-    def fail(self, request: Any, client_address: Any, error: Exception) -> None:
+    def fail(self, request: object, client_address: object, error: Exception) -> None:
         """Tell the server that a request cannot be served, and end it. (reactor thread)"""
 
     def connection_finished(self, untold: socket.socket | None) -> None:
@@ -73,12 +76,27 @@ class RequestOwner(Protocol):
         """Nothing is left of a request that is no connection. (reactor thread)"""
 
 
+def _make_stock_handler(
+    make: Callable[..., Any], request: object, client_address: object, server: object
+) -> None:
+    """L{make_stock_handler}, as on a thread that may end by what is raised. (handler's thread)"""
+    try:
+        make_stock_handler(make, request, client_address, server)
+    except Exception:
+        raise
+    except BaseException as error:  # it would end a thread, and is not for handle_error
+        call_excepthook()
+        raise SystemExit from error
+
+
 class AdoptedFactory(StreamFactory):
     """
     The factory of adopted connections: calls the server object's methods in place of its own.
 
     @ivar dispatcher: has the server object.
     """
+
+    ways = {**WAYS, HandlerKind.HTTP_STOCK: Way(HTTPChannel, _make_stock_handler)}
 
     def __init__(
         self, make: Callable[..., Any], *, dispatcher: RequestOwner, **options: Any
@@ -108,20 +126,9 @@ class AdoptedFactory(StreamFactory):
 
     @override
     def finish_request(self, request: Any, client_address: Any) -> Any:
-        """Have a handler made, which serves a request that was read for it. (handler's thread)"""
-        server, make = self.dispatcher.server, self.RequestHandlerClass
-        if self.kind is HandlerKind.HTTP_STOCK:
-            try:
-                return make_stock_handler(make, request, client_address, server)
-            except Exception:
-                raise
-            except BaseException as error:  # it would end a thread, and is not for handle_error
-                call_excepthook()
-                raise SystemExit from error
-        handler = make(request, client_address, server)
-        if not isinstance(request, socket.socket):
-            return run_handler_coroutine(handler)
-        return run_handler(handler)
+        """Have a handler serve a request that was read for it. (handler's thread)"""
+        server = self.dispatcher.server
+        return self._make_and_run(self.RequestHandlerClass, request, client_address, server)
 
     @override
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -146,7 +153,7 @@ class AdoptedFactory(StreamFactory):
             channel.request_closing()
 
     @override
-    def outcome_of(self, request: Any, error: BaseException) -> Outcome:
+    def outcome_of(self, request: object, error: BaseException) -> Outcome:
         """As elsewhere for a connection; else an error, as there is no peer to be gone."""
         if isinstance(request, socket.socket):
             return super().outcome_of(request, error)
@@ -167,14 +174,14 @@ class AdoptedProtocol(StreamProtocol):
     """
 
     factory: AdoptedFactory
-    transport: AdoptedConnection
+    transport: AdoptedConnection | MaybeNone
 
     # From make_channel to the end
     #: The connection, while it is the reactor's: no handler tells the server of its end.
     _untold: socket.socket | None = None
 
     @override
-    def make_channel(self, addresses: tuple[Any, Any]) -> Channel:
+    def make_channel(self, addresses: Addresses) -> Channel:
         factory, transport = self.factory, self.transport
         self.client_address = transport.client_address
         # The handler has the connection from its first byte on unless:
@@ -221,7 +228,7 @@ class AdoptedProtocol(StreamProtocol):
 class AdoptedSocketChannel(LentSocketChannel):
     """A connection as its handler's own, from its first byte to its last."""
 
-    request: Any
+    request: socket.socket | MaybeNone
 
     def __init__(self, protocol: AdoptedProtocol) -> None:
         timeout = protocol.transport.timeout
@@ -240,12 +247,12 @@ class AdoptedSocketChannel(LentSocketChannel):
 class AdoptedRequest:
     """A request that is no connection: a datagram, or whatever else C{get_request} gives."""
 
-    def __init__(self, dispatcher: RequestOwner, request: Any, client_address: Any) -> None:
+    def __init__(self, dispatcher: RequestOwner, request: object, client_address: object) -> None:
         self._dispatcher = dispatcher
         self._request = request
         self._client_address = client_address
         self._factory = factory = dispatcher.factory
-        self._record = RequestRecord(client_address, factory.handler_name)
+        self._record = RequestRecord(canonical_address(client_address), factory.handler_name)
         self._record.received = self._record.sent = None
         self._phase_began = factory.clock.seconds()
         factory.statistics.active += 1

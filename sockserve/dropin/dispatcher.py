@@ -23,8 +23,9 @@ from typing_extensions import override
 
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_kind, provides, unwrap
-from sockserve.core.lifecycle import run_handler
+from sockserve.core.lifecycle import make_and_run
 from sockserve.core.logs import Topic, standard_logger
+from sockserve.core.reactors import IReactor
 from sockserve.dropin.background_reactor import is_reactors_thread
 from sockserve.dropin.connection import AdoptedFactory, AdoptedProtocol, AdoptedRequest
 from sockserve.dropin.interpreter_exit import keep_interpreter_alive
@@ -45,7 +46,8 @@ __all__ = ["RequestDispatcher", "check_settings"]
 _log = standard_logger(Topic.WORKERS)
 
 #: How often a thread that waits for the reactor checks that it still runs: a reactor that is
-#: stopped tells nobody.  0.5: C{serve_forever}'s own C{poll_interval}.
+#: stopped tells nobody.  0.5: C{serve_forever}'s own C{poll_interval}.  No setting: what is waited
+#: for is heard of at once, and only after a reactor that was stopped does it take so long.
 REACTOR_CHECK_SECONDS = 0.5
 
 #: The methods that a thread of C{ThreadingMixIn}'s calls with the connection.
@@ -86,7 +88,7 @@ class RequestDispatcher:
     def __init__(
         self,
         server: ServerObject,
-        reactor: Any,
+        reactor: IReactor,
         *,
         threads: int,
         option: str,
@@ -144,7 +146,7 @@ class RequestDispatcher:
         """Whether its reactor runs, in this process. (any thread)"""
         return self._process == os.getpid() and bool(self.reactor.running)
 
-    def take(self, request: Any, client_address: Any) -> None:
+    def take(self, request: object, client_address: object) -> None:
         """Have a request served; returns before it is. (accept thread)"""
         with self._all_over:
             self.active += 1
@@ -155,7 +157,7 @@ class RequestDispatcher:
             keep_interpreter_alive(self)
         self.reactor.callFromThread(self._begin, request, client_address)
 
-    def _begin(self, request: Any, client_address: Any) -> None:
+    def _begin(self, request: object, client_address: object) -> None:
         """Adopt a request that was taken. (reactor thread)"""
         self.factory.begin_watch()
         if self._needs_reactor and type(request) is not socket.socket:
@@ -179,7 +181,7 @@ class RequestDispatcher:
             self._pool.run(AdoptedRequest(self, request, client_address))
 
     def serve(
-        self, request: Any, client_address: Any, served: Callable[[], object] | None = None
+        self, request: object, client_address: object, served: Callable[[], object] | None = None
     ) -> Outcome:
         """
         Serve a request from start to end. (worker thread)
@@ -199,7 +201,7 @@ class RequestDispatcher:
         return Outcome.OK
 
     def _process_request(
-        self, request: Any, client_address: Any, served: Callable[[], object] | None
+        self, request: object, client_address: object, served: Callable[[], object] | None
     ) -> Outcome:
         """Do as C{ThreadingMixIn.process_request_thread}. (worker thread)"""
         server, outcome = self.server, Outcome.OK
@@ -207,9 +209,7 @@ class RequestDispatcher:
             if self._standard.finish_request != server.finish_request:
                 server.finish_request(request, client_address)
             else:
-                handler = server.RequestHandlerClass(request, client_address, server)
-                if IRequestHandler.providedBy(handler):
-                    run_handler(handler)
+                make_and_run(server.RequestHandlerClass, request, client_address, server)
         except Exception as error:
             outcome = self.factory.outcome_of(request, error)
             server.handle_error(request, client_address)
@@ -221,7 +221,7 @@ class RequestDispatcher:
                 server.shutdown_request(request)
         return outcome
 
-    def fail(self, request: Any, client_address: Any, error: Exception) -> None:
+    def fail(self, request: object, client_address: object, error: Exception) -> None:
         """Tell the server that a request cannot be served, and end it. (reactor thread)"""
         try:
             try:
@@ -315,7 +315,7 @@ class RequestDispatcher:
         return self.factory.release_workers()
 
 
-def _call_guarded(method: Callable[[Any], object], request: Any) -> None:
+def _call_guarded(method: Callable[[Any], object], request: object) -> None:
     """Call a server's method where nobody but C{threading.excepthook} hears of what it raises."""
     try:
         method(request)
@@ -326,7 +326,7 @@ def _call_guarded(method: Callable[[Any], object], request: Any) -> None:
 class _Pool(ThreadExecutor):
     """The threads of a server: log once that a request waits for one, whatever it is for."""
 
-    def __init__(self, reactor: Any, limit: int, name: str, option: str) -> None:
+    def __init__(self, reactor: IReactor, limit: int, name: str, option: str) -> None:
         super().__init__(reactor, limit)
         self._name = name
         self._option = option

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable
+from enum import Enum
 from typing import Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -23,28 +24,36 @@ class Joinable(Protocol):
         """Wait until all are over, and end those that would wait for what may never come."""
 
 
+class _Exit(Enum):
+    """The stand of the interpreter with its exit."""
+
+    #: It is not to call L{_exit} yet.
+    UNKNOWN = "unknown"
+    #: It is to call that, at the end of the main thread.
+    AWAITED = "awaited"
+    #: The main thread is at its end, or has ended.
+    BEGUN = "begun"
+
+
 # For the process; the lock is held while one of these is used
 _lock = threading.Lock()
 #: What is waited for, with the threads that bring it.
 _awaited: WeakKeyDictionary[Joinable, WeakSet[threading.Thread]] = WeakKeyDictionary()
-#: Whether the interpreter is to call L{_exit}.
-_is_registered = False
-#: Whether the main thread is at its end.
-_is_exiting = False
+_state = _Exit.UNKNOWN
 
 
 def wait_at_exit(requests: Joinable) -> None:
     """Have the interpreter wait for C{requests}, those to come included. (any thread)"""
-    global _is_registered, _is_exiting
+    global _state
     with _lock:
         _awaited.setdefault(requests, WeakSet())
-        if not _is_registered:
-            _is_registered = True
+        if _state is _Exit.UNKNOWN:
             try:
                 # Before the interpreter's own waiting for threads, like concurrent.futures.
                 threading._register_atexit(_exit)  # type: ignore[attr-defined]
+                _state = _Exit.AWAITED
             except RuntimeError:  # the main thread has ended, and the program goes on without
-                _is_exiting = True
+                _state = _Exit.BEGUN
 
 
 def keep_interpreter_alive(requests: Joinable) -> None:
@@ -58,8 +67,8 @@ def keep_interpreter_alive(requests: Joinable) -> None:
         if threads is None or thread in threads:
             return
         threads.add(thread)
-        exiting = _is_exiting
-    if exiting:
+        exit_has_begun = _state is _Exit.BEGUN
+    if exit_has_begun:
         _wait({thread}, requests)
 
 
@@ -68,11 +77,11 @@ def _exit() -> None:
     Begin to wait, at the end of the main thread.  That does not wait itself: others may wait
     for it, and serve on.
     """
-    global _is_exiting
+    global _state
     # It brings no more; and CPython cannot stand that one waits just as it ends.
     main = {threading.current_thread()}
     with _lock:
-        _is_exiting = True
+        _state = _Exit.BEGUN
         awaited = [(set(threads) - main, requests) for requests, threads in _awaited.items()]
     for threads, requests in awaited:
         _wait(threads, requests)

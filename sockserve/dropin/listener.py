@@ -14,6 +14,7 @@ import signal
 import socket
 import socketserver
 from collections.abc import Callable
+from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -31,10 +32,46 @@ __all__ = ["ServerObjectListener"]
 _log = logger(Topic.SERVICE)
 
 
+class _Takeover(Enum):
+    """The stand of an object's requests with sockserve."""
+
+    #: The object processes them by itself.
+    REFUSED = "refused"
+    #: They are brought here from the first start on.
+    POSSIBLE = "possible"
+    DONE = "done"
+
+
+class _State(Enum):
+    """The stand of an object's accept loop, as the reactor knows it."""
+
+    #: There is none.
+    STOPPED = "stopped"
+    #: It takes requests, as far as the caps let it.
+    LISTENING = "listening"
+    #: It takes none for now.
+    SUSPENDED = "suspended"
+    #: It has returned; requests, and then the object's own end, are waited for.
+    DRAINING = "draining"
+
+
 class ServerObjectListener:
     """
     A L{sockserve.listeners.machine.Listener} of a server object's requests; its port is the
     object's accept loop, on a thread of its own.
+
+    What becomes of the loop.  (The machine is ahead of this when it calls C{close}, which asks
+    the loop to return; and behind it after C{shutdown}, of which it hears when the loop has.)  ::
+
+        STOPPED -- opened --> LISTENING <-- suspend, resume --> SUSPENDED
+         ^   ^                    |                                 |
+         |   |                    +----------------+----------------+
+         |   |                                     |
+         |   |                                     | _drain: the loop has returned
+         |   |                                     v
+         |   +---------- _end, _give_up ------- DRAINING
+         |
+         +---- _give_up, from LISTENING and SUSPENDED: the loop does not return
     """
 
     def __init__(
@@ -60,20 +97,18 @@ class ServerObjectListener:
         self._shut_down = shut_down
         #: Whether handlers answer by the object's own socket, which is closed after them.
         self._shares_socket = getattr(self._object, "socket_type", None) == socket.SOCK_DGRAM
-        #: Whether its requests are brought here.
-        self._accepts_takeover = accepts_takeover(self._object)
-        self._is_taken_over = False
+        possible = accepts_takeover(self._object)
+        self._takeover = _Takeover.POSSIBLE if possible else _Takeover.REFUSED
         #: How many connections it may have; None for as many as come.
         self._cap = self._factory.admission.max_connections
-        if self._shares_socket or not self._accepts_takeover:
+        if self._shares_socket or not possible:
             self._cap = None
 
         # From listen to the end of its requests
         #: Tells the loop that runs from one that has been left behind.
         self._run: object = None
         self._loop: AcceptLoopThread | None = None
-        self._is_suspended = False
-        self._loop_has_ended = False
+        self._state = _State.STOPPED
         #: Fires when all is over.
         self._all_over: Deferred[None]
         #: The deadline of the end.
@@ -88,12 +123,10 @@ class ServerObjectListener:
         @return: the port, for the machine.
         @raise OSError: there are no descriptors, or no thread, to be had.
         """
-        if not self._is_taken_over:
-            self._is_taken_over = True
-            if self._accepts_takeover:
-                take_over(self._object, self._dispatcher.take)
+        if self._takeover is _Takeover.POSSIBLE:
+            take_over(self._object, self._dispatcher.take)
+            self._takeover = _Takeover.DONE
             self._install_joinable()
-        self._is_suspended = self._loop_has_ended = False
         self._all_over = Deferred()
         self._run = run = object()
         return AcceptLoopThread(
@@ -108,6 +141,7 @@ class ServerObjectListener:
     def opened(self, port: AcceptLoopThread) -> None:
         """Take part in the caps with C{port}, which runs. (reactor thread)"""
         self._loop = port
+        self._state = _State.LISTENING
         self._factory.begin_watch()
         if self._cap is not None:
             self._factory.admission.gates.add(port)
@@ -115,12 +149,14 @@ class ServerObjectListener:
 
     def suspend(self) -> None:
         """Take no more requests. (reactor thread)"""
-        self._is_suspended = True
+        if self._state is _State.LISTENING:
+            self._state = _State.SUSPENDED
 
     def resume(self) -> None:
         """Take requests again. (reactor thread)"""
-        self._is_suspended = False
-        if self._loop is not None:
+        if self._state is _State.SUSPENDED:
+            self._state = _State.LISTENING
+            assert self._loop is not None
             self._loop.reopen()
 
     def close(self) -> Deferred[Any]:
@@ -131,7 +167,8 @@ class ServerObjectListener:
 
         @return: a Deferred that fires when all that is done.
         """
-        if self._loop is not None:
+        if self._state is not _State.STOPPED:
+            assert self._loop is not None
             self._loop.stop()
             self._factory.drain()
             self._arm_shutdown_deadline()
@@ -139,18 +176,19 @@ class ServerObjectListener:
 
     def _is_full(self, coming: int) -> bool:
         """Whether no more requests may be taken. (accept thread)"""
-        if self._cap is None:
-            return self._is_suspended
+        is_suspended = self._state is _State.SUSPENDED
+        if is_suspended or self._cap is None:
+            return is_suspended
         # Not opened yet by the reactor, and so not in its count.
         coming += self._dispatcher.active - len(self._factory.connections)
-        return self._is_suspended or self._factory.admission.active + coming >= self._cap
+        return self._factory.admission.active + coming >= self._cap
 
     # The end, in its order
 
     def _loop_ended(self, run: object, by_itself: bool) -> None:
         """The loop has returned. (accept thread)"""
         if run is not self._run:  # it had been left behind
-            if self._loop is None:
+            if self._state is _State.STOPPED:
                 self._close()
             return
         self._factory.reactor.callFromThread(self._factory.drain)
@@ -164,7 +202,7 @@ class ServerObjectListener:
         """Wait for requests, and let go of everything. (reactor thread)"""
         if run is not self._run:
             return
-        self._loop_has_ended = True
+        self._state = _State.DRAINING
         self._arm_shutdown_deadline()
         assert self._loop is not None
         self._factory.admission.gates.discard(self._loop)
@@ -178,13 +216,13 @@ class ServerObjectListener:
         if by_itself:
             self._shut_down()
 
-    def _requests_finished(self) -> Deferred[Any]:
+    def _requests_finished(self) -> Deferred[object]:
         """
         Wait for requests, but not for ever. (reactor thread)
 
         @return: a Deferred that fires when there is none, or no time left.
         """
-        finished: Deferred[Any] = Deferred()
+        finished: Deferred[object] = Deferred()
         self._factory.drained().addCallback(lambda _: finished.callback(None))
         seconds, abandon = self._deadlines.drain, self._deadlines.abandon
         if seconds is not None and abandon is not None:
@@ -198,6 +236,7 @@ class ServerObjectListener:
         if run is not self._run:  # it had been left behind
             return
         self._run = self._loop = None
+        self._state = _State.STOPPED
         self._factory.end_watch()
         if self._overdue is not None:
             self._overdue.cancel()
@@ -229,7 +268,7 @@ class ServerObjectListener:
         """A method of the object has not returned: leave it behind. (reactor thread)"""
         self._overdue = None
         culprit = "server_close"
-        if not self._loop_has_ended:
+        if self._state is not _State.DRAINING:
             culprit = "verify_request, server_close or another method"
             assert self._loop is not None
             self._factory.admission.gates.discard(self._loop)
@@ -247,7 +286,7 @@ class ServerObjectListener:
         """Have the object's C{server_close} wait for requests as for threads of its own."""
         server = self._object
         if self._shares_socket or not (
-            self._accepts_takeover and isinstance(server, socketserver.ThreadingMixIn)
+            self._takeover is _Takeover.DONE and isinstance(server, socketserver.ThreadingMixIn)
         ):
             return
         vars(server).pop("_threads", None)

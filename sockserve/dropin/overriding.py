@@ -20,7 +20,7 @@ __all__ = ["StandardMethods", "accepts_takeover", "is_overridden", "take_over"]
 _KNOWN_MODULES = ("socketserver", "sockserve.socketserver")
 
 
-def is_overridden(owner: Any, name: str) -> bool:
+def is_overridden(owner: object, name: str) -> bool:
     """Whether a server, or a handler class, has a method of its own, not C{socketserver}'s."""
     method = getattr(owner, name, None)
     if method is None:
@@ -94,7 +94,7 @@ def _calls_super(server: ServerObject) -> bool:
     return False
 
 
-def take_over(server: ServerObject, take: Callable[[Any, Any], None]) -> None:
+def take_over(server: ServerObject, take: Callable[[object, object], None]) -> None:
     """
     Have C{take} in place of C{socketserver}'s C{process_request}; L{accepts_takeover} has said so.
     Where a program's own calls that by C{super()}, the server is of another class from now on,
@@ -108,7 +108,7 @@ def take_over(server: ServerObject, take: Callable[[Any, Any], None]) -> None:
         base for base in cls.__mro__ if name in vars(base) and not is_overridden(base, name)
     )
 
-    def process_request(self: Any, request: Any, client_address: Any) -> None:
+    def process_request(self: object, request: object, client_address: object) -> None:
         take(request, client_address)
 
     last = type(known.__name__, (known,), {name: process_request})

@@ -14,10 +14,13 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from typing_extensions import override
 
+from sockserve.core.addresses import canonical_address
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.logs import Topic, logger
+from sockserve.core.reactors import as_reactor
 from sockserve.core.statistics import RequestRecord
 from sockserve.dropin.accept_loop import POLL_SECONDS
 from sockserve.dropin.connection import AdoptedFactory
@@ -82,7 +85,7 @@ class SocketServerService(ListenerService):
     def __init__(
         self,
         server: socketserver.BaseServer,
-        reactor: Any,
+        reactor: IReactorTime,
         *,
         threads: int = DEFAULT_THREADS,
         deadlines: Deadlines | None = None,
@@ -105,7 +108,7 @@ class SocketServerService(ListenerService):
         self._object = cast(ServerObject, server)
         dispatcher = RequestDispatcher(
             self._object,
-            reactor,
+            as_reactor(reactor),
             threads=threads,
             option="threads",
             deadlines=Deadlines() if deadlines is None else deadlines,
@@ -117,7 +120,7 @@ class SocketServerService(ListenerService):
         )
         super().__init__(self._listener, description)
         #: The object's own, once L{_verify_network} has its place.
-        self._verify_request: Callable[[Any, Any], object] | None = None
+        self._verify_request: Callable[[object, object], object] | None = None
         self.shut_down: Deferred[None] = Deferred()
         self.server = dispatcher.factory
         self.server.server_address = server.server_address
@@ -166,7 +169,7 @@ class SocketServerService(ListenerService):
 
     # Networks
 
-    def _verify_network(self, request: Any, client_address: Any) -> bool:
+    def _verify_network(self, request: Any, client_address: object) -> bool:
         """Ask the networks, then the object's own C{verify_request}. (accept thread)"""
         if self._is_allowed(request, client_address):
             assert self._verify_request is not None
@@ -174,7 +177,7 @@ class SocketServerService(ListenerService):
         self.server.reactor.callFromThread(self._refuse_network, client_address)
         return False
 
-    def _is_allowed(self, request: Any, client_address: Any) -> bool:
+    def _is_allowed(self, request: Any, client_address: object) -> bool:
         """Whether a client's network may be served. (accept thread)"""
         address = client_address
         if not _is_ip_address(address):  # a program may call its client whatever it likes
@@ -185,11 +188,11 @@ class SocketServerService(ListenerService):
                     return False  # nobody knows
         return self.server.admission.allows(address)
 
-    def _refuse_network(self, client_address: Any) -> None:
+    def _refuse_network(self, client_address: object) -> None:
         """Account for a request that has not been taken. (reactor thread)"""
         factory, refused = self.server, "refused: network"
         factory.request_accepted()
         factory.count_refusal("network")
         factory.request_finished(
-            RequestRecord(client_address, factory.handler_name, outcome=refused)
+            RequestRecord(canonical_address(client_address), factory.handler_name, outcome=refused)
         )

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sockserve.core.clock import clock_of
+from sockserve.core.reactors import IReactor
 
 __all__ = ["TLSHandshake"]
 
@@ -33,7 +33,7 @@ class TLSHandshake:
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactor,
         sock: ssl.SSLSocket,
         ended: Callable[[bool], object],
         seconds: float | None,

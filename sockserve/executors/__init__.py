@@ -7,8 +7,9 @@ job serves.
 
 from __future__ import annotations
 
-from typing import Any
+from twisted.internet.interfaces import IReactorTime
 
+from sockserve.core.reactors import as_reactor
 from sockserve.executors.fork import DEFAULT_MAX_CHILDREN, ForkExecutor
 from sockserve.executors.threads import DEFAULT_THREADS, ThreadExecutor
 from sockserve.interfaces import ConfigurationError, IExecutor
@@ -17,7 +18,7 @@ __all__ = ["make_executor"]
 
 
 def make_executor(
-    reactor: Any, name: str, *, threads: int | None = None, max_children: int | None = None
+    reactor: IReactorTime, name: str, *, threads: int | None = None, max_children: int | None = None
 ) -> IExecutor:
     """
     Make the executor called C{name}.
@@ -29,10 +30,11 @@ def make_executor(
     @raise ConfigurationError: there is none of that name, or the system cannot fork safely
         (Linux before 5.3).
     """
+    where = as_reactor(reactor)
     if name == "serial":
-        return ThreadExecutor(reactor, 1)
+        return ThreadExecutor(where, 1)
     if name == "threads":
-        return ThreadExecutor(reactor, DEFAULT_THREADS if threads is None else threads)
+        return ThreadExecutor(where, DEFAULT_THREADS if threads is None else threads)
     if name == "fork":
-        return ForkExecutor(reactor, DEFAULT_MAX_CHILDREN if max_children is None else max_children)
+        return ForkExecutor(where, DEFAULT_MAX_CHILDREN if max_children is None else max_children)
     raise ConfigurationError(f"concurrency {name!r}: choose serial, threads or fork")

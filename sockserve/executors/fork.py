@@ -15,6 +15,8 @@ from typing import Any, Protocol
 from weakref import WeakSet
 
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sockserve.core.logs import Topic, logger
@@ -51,7 +53,7 @@ class ForkExecutor(BoundedExecutor):
     @raise ConfigurationError: the system has no C{pidfd_open} (Linux 5.3).
     """
 
-    def __init__(self, reactor: Any, limit: int = DEFAULT_MAX_CHILDREN) -> None:
+    def __init__(self, reactor: IReactorFDSet, limit: int = DEFAULT_MAX_CHILDREN) -> None:
         if not hasattr(os, "pidfd_open"):
             raise ConfigurationError(
                 "concurrency fork: this system has no pidfd_open (Linux 5.3); use threads"
@@ -117,6 +119,7 @@ _STATUS = {Outcome.OK: 0, Outcome.ERROR: 1, Outcome.LOST: 2}
 _OUTCOME = {status: outcome for outcome, status in _STATUS.items()}
 
 
+@implementer(IReadDescriptor)
 class _Child:
     """
     One child, as the reactor watches it: readable when it has ended.
@@ -145,7 +148,7 @@ class _Child:
             _log.error("child {pid} ended with {code}", pid=self._pid, code=code)
         self._ended(_OUTCOME.get(code, Outcome.ERROR))
 
-    def connectionLost(self, reason: Any) -> None:
+    def connectionLost(self, reason: Failure) -> None:
         """The reactor, which ends, watches it no more; the child lives on."""
 
     def kill(self) -> None:

@@ -25,6 +25,7 @@ from zope.interface import implementer
 from sockserve.core.clock import clock_of
 from sockserve.core.forking import ThreadRole, end_child, mark_thread
 from sockserve.core.logs import Topic, logger
+from sockserve.core.reactors import IReactor
 from sockserve.executors.base import BoundedExecutor, serve_guarded
 from sockserve.executors.call import Call
 from sockserve.executors.load import PoolLoad
@@ -37,12 +38,13 @@ __all__ = ["DEFAULT_THREADS", "SLOW_JOB_SECONDS", "THREAD_IDLE_SECONDS", "Thread
 #: tens of KiB resident).
 DEFAULT_THREADS = 256
 
-#: How long an idle worker thread is kept.  10 s: long enough to bridge the pauses of a
-#: busy server, short enough that a burst's threads do not stay.
+#: How long an idle worker thread is kept, where nobody says by C{idle_seconds}.  10: long enough to
+#: bridge the pauses of a busy server, short enough that a burst's threads do not stay.
 THREAD_IDLE_SECONDS = 10.0
 
 #: How long a job may take before those behind it get threads of their own.  Some ten times
-#: what a small HTTP request takes, and too short for a client to notice.
+#: what a small HTTP request takes, and too short for a client to notice.  No setting: nothing
+#: ends by it, and what is short does not depend on clients.
 SLOW_JOB_SECONDS = 0.001
 
 _log = logger(Topic.WORKERS)
@@ -89,7 +91,7 @@ class ThreadExecutor(BoundedExecutor):
     so no two jobs count on it.  (C{stop} without a job left, and C{join}, tell all to leave,
     wherever they are.)
 
-    @param reactor: for C{callFromThread} and C{callLater}.
+    @param reactor: the reactor that jobs come from.
     @param limit: the most threads there are; 1 is C{serial}.
     @param idle_seconds: how long a thread without a job is kept.
     @param processor_seconds: how much of the processor the process has used.
@@ -97,7 +99,7 @@ class ThreadExecutor(BoundedExecutor):
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactor,
         limit: int = DEFAULT_THREADS,
         *,
         idle_seconds: float = THREAD_IDLE_SECONDS,
@@ -305,7 +307,7 @@ class _Worker:
     @ivar gone: fires when its thread has ended.
     """
 
-    def __init__(self, pool: ThreadExecutor, reactor: Any) -> None:
+    def __init__(self, pool: ThreadExecutor, reactor: IReactor) -> None:
         self._pool = pool
         self._reactor = reactor
         self.inbox: queue.SimpleQueue[bool] = queue.SimpleQueue()

@@ -25,8 +25,7 @@ from sockserve.http.cycle import CycleOwner
 from sockserve.http.h1.framing import RemoteProtocolError
 from sockserve.http.h1.head import RequestHead
 from sockserve.http.handler_socket import OutputMode
-from sockserve.http.lease import make_lease
-from sockserve.http.responses import status_for
+from sockserve.http.refusals import status_for
 from sockserve.interfaces import DeadlineExpired, IJob, Outcome, Phase
 from sockserve.streams.channel import Pending
 
@@ -34,7 +33,7 @@ __all__ = ["BlockingCycle"]
 
 # Looked up once (see L{sockserve.core.lifecycle}).
 _BUFFERED = OutputMode.BUFFERED
-_SENT = OutputMode.SENT
+_STREAMED = OutputMode.STREAMED
 _DIRECT = OutputMode.DIRECT
 _CLOSED = OutputMode.CLOSED
 
@@ -49,10 +48,9 @@ class BlockingCycle(BufferedRequest):
         self, channel: CycleOwner, head: RequestHead, began: float, *, is_stock: bool = False
     ) -> None:
         super().__init__(channel, head, began, is_stock=is_stock)
-        if channel.lease is None:
-            channel.lease = make_lease(channel)
-        self._lease = channel.lease
+        self._lease = channel.lease_connection()
         self._queued_at = 0.0
+        self._is_abandoned = False
 
     # Gathering the request
 
@@ -69,7 +67,7 @@ class BlockingCycle(BufferedRequest):
         length, limit = head.length, channel.factory.max_body_bytes
         if head.expects_continue and (length or 0) <= limit:
             head.expects_continue = False
-            channel.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            channel.ask_for_body()
         if length == 0:
             self._request_complete()
             return
@@ -113,7 +111,7 @@ class BlockingCycle(BufferedRequest):
         try:
             request = self._lease.open()
         except OSError as error:
-            channel.factory.log_shortage(channel.protocol.client_address, error)
+            channel.factory.log_shortage(channel.client_address, error)
             self._refuse(RemoteProtocolError(503, _NO_ROOM))
             return
         self.lend(request)
@@ -143,7 +141,7 @@ class BlockingCycle(BufferedRequest):
     def runs_long(self) -> None:
         """The handler takes its time: let the client have what there is."""
         if self.mode is _BUFFERED:
-            self._channel.writer.write(self.take_output(_SENT))
+            self.output_waits()
 
     def forked(self) -> None:
         """The parent keeps the connection, which the child only answers on."""
@@ -161,7 +159,7 @@ class BlockingCycle(BufferedRequest):
             channel.timer.disarm(Phase.HANDLE)
         direct = self.mode is _DIRECT
         output = self.take_output(_CLOSED)
-        if channel.protocol.is_finished:  # it was given up
+        if self._is_abandoned:
             channel.factory.statistics.abandoned -= 1
             channel.account(response, outcome, self._began)
             channel.cycle = None
@@ -169,10 +167,10 @@ class BlockingCycle(BufferedRequest):
             return
         channel.parts &= ~Pending.HANDLER  # before the next request has one
         if direct:
-            channel.handler_sent(self.sent - self.taken)
+            self._lease.sent += self.sent - self.taken
             response.close |= not self._lease.take_back() or self.switches
-        elif output:
-            channel.writer.write_at_turn_end(output, channel.settings.outbox)
+        else:
+            self._give_to_writer(output)
         self._lease.close()
         response.close |= channel.writer.is_broken()
         channel.request_finished(response, outcome, self._began)
@@ -190,15 +188,33 @@ class BlockingCycle(BufferedRequest):
         try:
             raise error
         except OSError:
-            channel.factory.handle_error(channel.request, channel.protocol.client_address)
+            channel.factory.handle_error(channel.request, channel.client_address)
         channel.refuse(RemoteProtocolError(503, _NO_ROOM), self.head, self._began)
 
-    # The connection itself
+    # What the handler sends
+
+    @override
+    def output_waits(self) -> None:
+        Task(self._send_streamed(), self._sent).start()
+
+    async def _send_streamed(self) -> None:
+        """Send what the handler sends, as long as there is something, as the client takes it."""
+        while pieces := self.stream_output():
+            self._give_to_writer(pieces)
+            await self._channel.writer.drain()
+
+    def _give_to_writer(self, pieces: list[bytes | memoryview]) -> None:
+        channel = self._channel
+        for piece in pieces:
+            channel.writer.write_at_turn_end(piece, channel.settings.outbox)
+
+    def _sent(self, result: Any, error: BaseException | None) -> None:
+        """All is sent, or the connection has broken, which is told by itself."""
 
     @override
     def hand_over(self, granted: Callable[[], object]) -> None:
         channel = self._channel
-        if channel.cycle is not self or self.mode not in (_BUFFERED, _SENT):
+        if channel.cycle is not self or self.mode not in (_BUFFERED, _STREAMED):
             granted()
             return
 
@@ -208,14 +224,15 @@ class BlockingCycle(BufferedRequest):
                 if (
                     error is None
                     and channel.cycle is self
-                    and self.mode is _SENT
+                    and self.mode is _STREAMED
                     and not writer.is_broken()
                 ):
                     self._grant()
             finally:  # whatever happens, a thread waits for this
                 granted()
 
-        channel.writer.write(self.take_output(_SENT))
+        self._give_to_writer(self.stream_output())
+        channel.writer.flush()
         Task(channel.writer.emptied(), emptied).start()
 
     def _grant(self) -> None:
@@ -223,15 +240,14 @@ class BlockingCycle(BufferedRequest):
         channel, lease = self._channel, self._lease
         lease.grant(self.switches)
         if self.switches:  # nobody can tell what is said from here on
-            self.rest = channel.parser.switch()
-            channel.switch(lease.feed)
-            if channel.parser.eof:
+            self.rest = channel.switch(lease.feed)
+            if channel.input.eof:
                 lease.feed_eof()
         self.take_output(_DIRECT)
 
-    def eof_received(self) -> bool:
-        """The client has ended its side; true when the handler hears of it by its socket."""
-        return self.switches and self._lease.feed_eof()
+    def eof_received(self) -> None:
+        """The client has ended its side: the handler hears of it by its socket."""
+        self._lease.feed_eof()
 
     # Ends
 
@@ -280,7 +296,7 @@ class BlockingCycle(BufferedRequest):
                 self._lease.send_last(self.answer_instead(status))
             self._lease.interrupt(reset)
         elif self.mode is not _CLOSED:
-            begun = self.mode is _SENT and self.sent > 0
+            begun = self.mode is _STREAMED and self.sent > 0
             self.take_output(_CLOSED)
             if status is None or begun:
                 channel.writer.discard(BrokenPipeError("a deadline has passed"))
@@ -315,15 +331,16 @@ class BlockingCycle(BufferedRequest):
         else:
             self._channel.abort_transport()
 
-    def abandon(self) -> None:
+    def abandon(self) -> bool:
         """The handler has not come to its end in time, and goes on without anybody waiting."""
         channel = self._channel
         if not channel.parts & Pending.HANDLER:
-            return
+            return False
+        self._is_abandoned = True
         channel.factory.statistics.abandoned += 1
         if channel.parts & Pending.CONNECTION:
             if self.mode is _DIRECT:
                 self._lease.abandon()
             else:  # it may still be at its last words
                 channel.abort_transport()
-        channel.protocol.finish()
+        return True

@@ -29,7 +29,9 @@ from sockserve.http.cycle import CycleOwner
 from sockserve.http.h1.framing import LocalProtocolError, RemoteProtocolError
 from sockserve.http.h1.head import RequestHead
 from sockserve.http.handler_socket import ConnectionBody, OutputMode, RequestSocket
-from sockserve.http.responses import BlockingResponse, answer_error
+from sockserve.http.output import OutputQueue
+from sockserve.http.refusals import answer_error
+from sockserve.http.responses import BlockingResponse
 from sockserve.http.spool import Spool, StockSwitchingFile, SwitchingFile, stock_file
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
 from sockserve.sockets.lending import is_broken
@@ -55,11 +57,16 @@ _log = logger(Topic.HTTP)
 
 # Looked up once (see L{sockserve.core.lifecycle}).
 _BUFFERED = OutputMode.BUFFERED
+_STREAMED = OutputMode.STREAMED
 _OK = Outcome.OK
 
 
 def _never_sent(data: bytes) -> None:
     raise AssertionError("one of http.server's handlers answers by its socket")
+
+
+def _ignore(data: bytes) -> None:
+    """What would come after the end of a connection."""
 
 
 #: What a thread serves.
@@ -144,11 +151,12 @@ class BufferedRequest:
                 self.rfile = StockSwitchingFile(file) if stock else io.BufferedReader(file)
         # What the handler sends
         # (A stock handler sends by itself.)
-        self.response = BlockingResponse(head, _never_sent if stock else self._send)
+        self.response = channel.make_blocking_response(head, _never_sent if stock else self._send)
         self._instead: BlockingResponse | None = None
         self.mode = _BUFFERED
         self.sent = self.taken = 0
         self._output: list[bytes] = []
+        self._streamed: OutputQueue | None = None
         self._output_size = 0
         self._lock = threading.Lock()
 
@@ -201,17 +209,32 @@ class BufferedRequest:
         self.request = request
         request.buffered = self
 
-    def take_output(self, mode: OutputMode) -> bytes:
-        """Take what is held back for the reactor to send; C{mode} applies from now on."""
+    def take_output(self, mode: OutputMode) -> list[bytes | memoryview]:
+        """Take what is left for the reactor to send; C{mode} applies from now on."""
         with self._lock:
             self.mode = mode
-            output, self._output = self._output, []
-            self._output_size = 0
-        data = b"".join(output)
-        self.taken += len(data)
-        if data and self._is_stock:
+            queue, self._streamed = self._streamed, None
+            if queue is not None:
+                return self._count_taken(queue.close())
+            data = b"".join(self._output)
+            self._output.clear()
+        if not data:
+            return []
+        if self._is_stock:
             self._observe(data)
-        return data
+        return self._count_taken([data])
+
+    def stream_output(self) -> list[bytes | memoryview]:
+        """Take what the reactor has to send now, of a handler that has not finished."""
+        with self._lock:
+            if self.mode is _BUFFERED:
+                self._start_streaming()
+            queue = self._streamed
+        return [] if queue is None else self._count_taken(queue.take())
+
+    def _count_taken(self, pieces: list[bytes | memoryview]) -> list[bytes | memoryview]:
+        self.taken += sum(map(len, pieces))
+        return pieces
 
     def answer_instead(self, status: int) -> bytes:
         """
@@ -221,7 +244,7 @@ class BufferedRequest:
         @return: all of it.
         """
         page = bytearray()
-        self._instead = instead = BlockingResponse(self.head, page.extend)
+        self._instead = instead = self._channel.make_blocking_response(self.head, page.extend)
         instead.close = True
         answer_error(instead, status)
         instead.finish()
@@ -238,6 +261,10 @@ class BufferedRequest:
             self._spool.close()
 
     # Where the handler runs
+
+    def output_waits(self) -> None:
+        """There is something for L{stream_output}. (reactor thread)"""
+        raise NotImplementedError
 
     def hand_over(self, granted: Callable[[], object]) -> None:
         """Give the handler the connection; C{granted} is called in any case. (reactor thread)"""
@@ -273,7 +300,7 @@ class BufferedRequest:
             if self.cut_off is not None:
                 raise
             # The client has ended a connection over TLS, which has no half ends.
-            return self._channel.parser.switch(), io.BytesIO()
+            return self._channel.switch(_ignore), io.BytesIO()
         limits = self._patience, self._late, lambda: self.cut_off
         return self.rest, ConnectionBody(self.request, len(self.rest), *limits)
 
@@ -297,7 +324,7 @@ class BufferedRequest:
         factory, request = self._channel.factory, self.request
         _served.request = self
         try:
-            error = serve_next(factory, request, self._channel.protocol.client_address)
+            error = serve_next(factory, request, self._channel.client_address)
         except BaseException:  # sys.exit(), or an error in handle_error
             self.response.close = True
             raise
@@ -356,14 +383,32 @@ class BufferedRequest:
             self.rfile.answered()
         with self._lock:
             self.sent += len(kept)
-            if self.mode is _BUFFERED and self._output_size + len(kept) <= HIGH_WATER_BYTES:
-                self._output.append(kept)
+            if self.mode is _BUFFERED:
                 self._output_size += len(kept)
-                return True
-        self.acquire_connection()
+                if self._output_size <= HIGH_WATER_BYTES or self._is_on_reactors_thread():
+                    self._output.append(kept)
+                    return True
+                self._start_streaming()
+            queue = self._streamed
+        if queue is None:
+            self.acquire_connection()
         if self._is_stock:
             self._observe(kept)
-        return False
+        if queue is None:
+            return False
+        queue.write(kept, self.request.gettimeout())
+        return True
+
+    def _start_streaming(self) -> None:
+        """From now on the reactor sends what the handler sends. (under the lock)"""
+        output, allowance = self._output, self._channel.settings.spool_allowance
+        if self._is_stock and output:
+            self._observe(b"".join(output))
+        self._streamed = OutputQueue(output, allowance, self._wake_reactor)
+        self.mode = _STREAMED
+
+    def _wake_reactor(self) -> None:
+        self._channel.factory.reactor.callFromThread(self.output_waits)
 
     def _observe(self, data: bytes) -> None:
         """Learn of a response of the stdlib's making what the log tells."""
@@ -381,7 +426,7 @@ class BufferedRequest:
         @raise BrokenPipeError: it has ended.
         """
         if self.mode is not OutputMode.DIRECT and self.mode is not OutputMode.CLOSED:
-            if threading.get_ident() == self._reactors_thread:
+            if self._is_on_reactors_thread():
                 self.hand_over(lambda: None)
             else:
                 granted = threading.Lock()
@@ -391,6 +436,9 @@ class BufferedRequest:
                 granted.acquire()
         if self.mode is not OutputMode.DIRECT:
             raise BrokenPipeError("the connection has ended")
+
+    def _is_on_reactors_thread(self) -> bool:
+        return threading.get_ident() == self._reactors_thread
 
     def _send(self, data: bytes) -> None:
         """Send a piece of the response. (handler's thread)"""

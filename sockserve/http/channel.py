@@ -21,15 +21,15 @@ from typing_extensions import override
 from sockserve.core.handler_kinds import HandlerKind
 from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Task
-from sockserve.http.blocking import BlockingCycle
-from sockserve.http.coroutine import MAX_DISCARD_BYTES, CoroutineCycle
-from sockserve.http.cycle import CycleOwner, RequestCycle
+from sockserve.http.cycle import RequestCycle
+from sockserve.http.cycles import MakeCycle, cycle_maker
 from sockserve.http.h1.framing import Event, RemoteProtocolError, State
 from sockserve.http.h1.head import RequestHead
 from sockserve.http.h1.reader import RequestParser
-from sockserve.http.lease import ConnectionLease
+from sockserve.http.lease import ConnectionLease, make_lease
+from sockserve.http.refusals import make_refusal, status_for
 from sockserve.http.requests import RequestConnection
-from sockserve.http.responses import Response, make_refusal, status_for
+from sockserve.http.responses import BlockingResponse, CoroutineResponse, Response
 from sockserve.http.settings import HTTPSettings
 from sockserve.interfaces import DeadlineExpired, IStreamServer, Outcome, Phase
 from sockserve.streams.channel import (
@@ -75,20 +75,12 @@ _CLOSING = ChannelState.CLOSING
 _IDLE = State.IDLE
 _HEAD = State.HEAD
 _COMPLETE = State.COMPLETE
+_SWITCHED = State.SWITCHED
 _END = Event.END
-_ERROR = Outcome.ERROR
 _PHASE_IDLE = Phase.IDLE
 
 #: Which deadlines apply to a connection that has had its last request.
 _LAST_PHASES = (Phase.WRITE, Phase.LIFETIME, Phase.DRAIN)
-
-
-#: What answers a request, by the kind of its handler; of others, each is asked about.
-_CYCLES: dict[HandlerKind, Callable[[CycleOwner, RequestHead, float], RequestCycle]] = {
-    HandlerKind.HTTP_COROUTINE: CoroutineCycle,
-    HandlerKind.HTTP_BLOCKING: BlockingCycle,
-    HandlerKind.HTTP_STOCK: functools.partial(BlockingCycle, is_stock=True),
-}
 
 
 def _ignore(data: bytes) -> None:
@@ -101,28 +93,30 @@ class HTTPChannel(TransportChannel):
     has_requests = True
 
     def __init__(
-        self, protocol: ChannelOwner, addresses: Addresses, settings: HTTPSettings
+        self,
+        protocol: ChannelOwner,
+        addresses: Addresses,
+        settings: HTTPSettings,
+        make_cycle: MakeCycle,
     ) -> None:
         super().__init__(protocol)
         # For the server
         self.settings = settings
+        self._make_cycle = make_cycle
         self.deadlines = settings.deadlines
         self._seconds = self.timer.seconds  # asked twice for every request
         # For the connection
         self.addresses = addresses
-        self.parser = RequestParser(settings.kind is HandlerKind.HTTP_STOCK)
+        self.client_address = protocol.client_address
+        self.input = RequestParser(settings.kind is HandlerKind.HTTP_STOCK)
         self.request = RequestConnection(self.transport, self.writer, addresses, self._close)
         self.is_draining = False
         self._received = 0
-        #: What handlers have sent without the writer.
-        self._sent_by_handlers = 0
         self._state = ChannelState.OFFERED
         #: How blocking handlers get the connection; made for the first.
         self.lease: ConnectionLease | None = None
         # For the request being answered
-        self._make_cycle = _CYCLES.get(settings.kind)
         self.cycle: RequestCycle | None = None
-        self._discarded = 0
         self._has_more = False  # behind the last one
         if self.is_lendable:
             self.transport.bufferSize = HEAD_READ_BYTES
@@ -131,7 +125,8 @@ class HTTPChannel(TransportChannel):
     @classmethod
     @override
     def maker(cls, server: IStreamServer) -> MakeChannel:
-        return functools.partial(cls, settings=HTTPSettings(server))
+        settings = HTTPSettings(server)
+        return functools.partial(cls, settings=settings, make_cycle=cycle_maker(settings))
 
     # What the protocol calls
 
@@ -144,7 +139,7 @@ class HTTPChannel(TransportChannel):
     def feed(self, data: bytes) -> None:
         """Bytes have arrived."""
         self._received += len(data)
-        self.parser.feed(data)
+        self.input.feed(data)
         if self._state is _READING:
             self._read()
         else:
@@ -152,10 +147,12 @@ class HTTPChannel(TransportChannel):
 
     @override
     def eof_received(self) -> None:
-        self.parser.feed_eof()
+        self.input.feed_eof()
         if self._state is _READING:
             self._read()
-        elif self.cycle is None or not self.cycle.eof_received():
+        elif self.input.state is _SWITCHED and self.cycle is not None:
+            self.cycle.eof_received()
+        else:
             self.read_body()
         super().eof_received()
 
@@ -169,10 +166,8 @@ class HTTPChannel(TransportChannel):
             self._state = _READING
         if self.lease is not None:
             self.lease.connection_lost()
-        self.protocol.record.received = self._received
         super().connection_lost(reason)
-        self.protocol.record.sent = self._sent_by_handlers + self.writer.sent
-        self.parser.feed_eof()
+        self.input.feed_eof()
         if self.cycle is not None:
             self.cycle.body_failed(ConnectionResetError(reason.getErrorMessage()))
         if self._state is not _ANSWERING:
@@ -188,7 +183,7 @@ class HTTPChannel(TransportChannel):
             if applies is not None:
                 return applies
         elif phase is _PHASE_IDLE:
-            return self._state is _READING and self.parser.state is _IDLE
+            return self._state is _READING and self.input.state is _IDLE
         return super().deadline_applies(phase)
 
     @override
@@ -199,7 +194,7 @@ class HTTPChannel(TransportChannel):
         elif phase is Phase.WRITE or phase is Phase.DRAIN:
             self.writer.discard(error)
             self.abort_transport()
-        elif self._state is _READING and self.parser.state is _HEAD:
+        elif self._state is _READING and self.input.state is _HEAD:
             self.refuse(RemoteProtocolError(status_for(error), str(error)))
         else:
             self.shut_down()
@@ -209,7 +204,7 @@ class HTTPChannel(TransportChannel):
         self.is_draining = True
         if self.cycle is not None:
             self.cycle.response.close = True
-        elif self._state is _READING and self.parser.state is _IDLE:
+        elif self._state is _READING and self.input.state is _IDLE:
             self.shut_down()
 
     def is_reading(self) -> bool:
@@ -221,17 +216,22 @@ class HTTPChannel(TransportChannel):
         self._state = _CLOSING
 
     @override
+    def record_traffic(self) -> None:
+        by_handlers = 0 if self.lease is None else self.lease.sent
+        self.protocol.record.sent = self.writer.sent + by_handlers
+        self.protocol.record.received = self._received
+
+    @override
     def discard_input(self) -> bool:
-        parser = self.parser
+        parser = self.input
         unread = parser.buffered > 0 or parser.state not in (_IDLE, _COMPLETE, State.ENDED)
         self.protocol.set_receiver(_ignore)
-        if self.is_paused:
-            self.resume()
+        self.resume()
         return unread and not parser.eof
 
     @override
     def input_ended(self) -> bool:
-        return self.parser.eof
+        return self.input.eof
 
     @override
     def abort(self) -> None:
@@ -243,8 +243,8 @@ class HTTPChannel(TransportChannel):
     @override
     def abandon(self) -> None:
         self.abort()
-        if self.cycle is not None and not self.protocol.is_finished:
-            self.cycle.abandon()
+        if self.cycle is not None and not self.protocol.is_finished and self.cycle.abandon():
+            self.protocol.finish()
 
     @override
     def owned_descriptors(self) -> Iterator[int]:
@@ -256,7 +256,7 @@ class HTTPChannel(TransportChannel):
 
     def _read(self) -> None:
         """Take requests, as long as each is answered at once."""
-        parser = self.parser
+        parser = self.input
         before = parser.state
         try:
             while (event := parser.next_event()) is not None:
@@ -267,8 +267,7 @@ class HTTPChannel(TransportChannel):
                 if parser.state is not _COMPLETE:
                     self.transport.bufferSize = BODY_READ_BYTES
                 self._state = _ANSWERING
-                make = self._make_cycle or _CYCLES[self.settings.kind_of(head)]
-                self.cycle = cycle = make(self, head, self._seconds())
+                self.cycle = cycle = self._make_cycle(self, head, self._seconds())
                 cycle.start()
                 if self._state is not _READING or not self._has_more:
                     return
@@ -291,7 +290,7 @@ class HTTPChannel(TransportChannel):
             if self._state is _READING:
                 self._read()
             return
-        parser, cycle = self.parser, self.cycle
+        parser, cycle = self.input, self.cycle
         if cycle is not None and self._state is _ANSWERING and cycle.wants_body:
             try:
                 # Whoever reads may come to its end at each piece.
@@ -309,14 +308,37 @@ class HTTPChannel(TransportChannel):
         if parser.buffered > HIGH_WATER_BYTES:
             self.pause()
 
-    def switch(self, receive: Callable[[bytes], object]) -> None:
-        """Give C{receive} what arrives from now on, which is no HTTP."""
+    def ask_for_body(self) -> None:
+        """Let a client send its body that waits to be asked."""
+        self.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def switch(self, receive: Callable[[bytes], object]) -> bytes:
+        """Give C{receive} what arrives from now on, which is no HTTP; gives what has arrived."""
 
         def feed(data: bytes) -> None:
             self._received += len(data)
             receive(data)
 
         self.protocol.set_receiver(feed)
+        return self.input.switch()
+
+    # Responses
+
+    def make_response(self, head: RequestHead) -> CoroutineResponse:
+        """The response of a coroutine."""
+        return CoroutineResponse(head, self.writer, self.settings.outbox)
+
+    def make_blocking_response(
+        self, head: RequestHead, send: Callable[[bytes], object]
+    ) -> BlockingResponse:
+        """The response of a blocking handler, which C{send} takes."""
+        return BlockingResponse(head, send)
+
+    def lease_connection(self) -> ConnectionLease:
+        """How a blocking handler gets the connection."""
+        if self.lease is None:
+            self.lease = make_lease(self)
+        return self.lease
 
     # After a request
 
@@ -324,58 +346,42 @@ class HTTPChannel(TransportChannel):
         self, response: Response, outcome: Outcome, began: float, breaks: bool = False
     ) -> None:
         """The handler has come to its end: await the next request, or end the connection."""
-        # L{account}, without its call.
-        now, factory = self._seconds(), self.factory
-        factory.statistics.count_response(response.status, outcome is _ERROR, now - began)
-        if factory.observers:
-            self._tell(response, outcome, now - began)
+        now = self._seconds()
+        self.settings.account(self.protocol.record, response, outcome, now - began)
         self.cycle = None
         if breaks:
             self.writer.flush()
             self.abort_transport()
         if response.close or self._state is _CLOSING:
             self.shut_down()
-        elif self.parser.state is not _COMPLETE:
+        elif self.input.state is not _COMPLETE:
             self._state = ChannelState.DISCARDING
-            self._discarded = 0
             self.timer.arm(Phase.BODY, self.deadlines.header)
             self._discard()
         else:
-            if self.is_paused:
-                self._resume_when_low()
             self._await_next(now)
 
     def read_next(self) -> None:
         """A request that was not answered at once is now: go on with what has come meanwhile."""
-        if self._state is _READING and not self.parser.is_empty():
+        if self._state is _READING and not self.input.is_empty():
             self._read()
         if not self.parts:
             self.protocol.finish()
 
     def _discard(self) -> None:
-        parser = self.parser
-        try:
-            while (event := parser.next_event()) is not None:
-                if event is _END:
-                    self.timer.disarm(Phase.BODY)
-                    self._resume_when_low()
-                    self._await_next(self.timer.seconds())
-                    return
-                self._discarded += len(event)  # type: ignore[arg-type]
-        except RemoteProtocolError:
-            self.shut_down()
-            return
-        if self._discarded > MAX_DISCARD_BYTES or parser.state is State.FAILED:
-            self.shut_down()
+        self.input.skip_body()
+        if self.input.state is _COMPLETE:
+            self.timer.disarm(Phase.BODY)
+            self._await_next(self._seconds())
+        elif self.input.can_skip_body():
+            self.resume()
         else:
-            self.resume()
-
-    def _resume_when_low(self) -> None:
-        if self.parser.buffered <= LOW_WATER_BYTES:
-            self.resume()
+            self.shut_down()
 
     def _await_next(self, now: float) -> None:
-        self._has_more = self.parser.next_request()
+        if self.is_paused and self.input.buffered <= LOW_WATER_BYTES:
+            self.resume()
+        self._has_more = self.input.next_request()
         # An idle connection keeps nothing of what it has served.
         request: Any = self.request
         request.cycle = request.head = request.response = request.wfile = None
@@ -394,7 +400,7 @@ class HTTPChannel(TransportChannel):
             self._state = _READING
             self.timer.arm(_PHASE_IDLE, self.deadlines.idle)
             self._read()
-            if self.is_draining and self._state is _READING and self.parser.state is _IDLE:
+            if self.is_draining and self._state is _READING and self.input.state is _IDLE:
                 self.shut_down()
 
     def refuse(
@@ -411,13 +417,7 @@ class HTTPChannel(TransportChannel):
     def account(self, response: Response, outcome: Outcome, began: float) -> None:
         """Count a request that the connection ends with, and tell of it."""
         seconds = self._seconds() - began
-        self.factory.statistics.count_response(response.status, outcome is _ERROR, seconds)
-        self._tell(response, outcome, seconds)
-
-    def _tell(self, response: Response, outcome: Outcome, seconds: float) -> None:
-        """Tell the observers of a request."""
-        record = self.protocol.record
-        self.factory.observe(response.record(record, self.factory.handler_name, seconds, outcome))
+        self.settings.account(self.protocol.record, response, outcome, seconds)
 
     # The end
 
@@ -441,10 +441,5 @@ class HTTPChannel(TransportChannel):
         """Let go of the transport, and of its cycle with us: the descriptor is another's now."""
         self.transport.socket.detach()
         self.transport = self.protocol.transport = None
-        self.protocol.record.received = self._received
-        self.protocol.record.sent = self._sent_by_handlers + self.writer.sent
+        self.record_traffic()
         self.parts &= ~Pending.CONNECTION
-
-    def handler_sent(self, size: int) -> None:
-        """A handler has sent C{size} bytes by itself."""
-        self._sent_by_handlers += size

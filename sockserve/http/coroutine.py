@@ -18,24 +18,19 @@ from sockserve.core.lifecycle import serve_next_coroutine
 from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Task
 from sockserve.http.cycle import CycleOwner
-from sockserve.http.h1.framing import LocalProtocolError, State
+from sockserve.http.h1.framing import LocalProtocolError
 from sockserve.http.h1.head import RequestHead
+from sockserve.http.refusals import answer_error, status_for
 from sockserve.http.requests import BodyReader
-from sockserve.http.responses import CoroutineResponse, answer_error, status_for
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
 from sockserve.streams.channel import Pending
 from sockserve.streams.reader import StreamReader
 
 __all__ = ["CoroutineCycle"]
 
-#: How much of a body that its handler left unread is read and thrown away so that the
-#: connection can be used again.  256 KiB: Go's C{maxPostHandlerReadBytes}.
-MAX_DISCARD_BYTES = 256 * 1024
-
 _log = logger(Topic.HTTP)
 
 # Looked up once (see L{sockserve.core.lifecycle}).
-_COMPLETE = State.COMPLETE
 _OK = Outcome.OK
 
 
@@ -56,7 +51,7 @@ class CoroutineCycle:
         self._began = began
         self._body: StreamReader | None = None
         self._task: Task | None = None
-        self.response = CoroutineResponse(head, channel.writer, channel.settings.outbox)
+        self.response = channel.make_response(head)
 
     @property
     def wants_body(self) -> bool:
@@ -74,7 +69,7 @@ class CoroutineCycle:
             response.close = True
         if channel.deadlines.handle is not None:
             channel.timer.arm(Phase.HANDLE, channel.deadlines.handle)
-        coroutine = serve_next_coroutine(channel.factory, request, channel.protocol.client_address)
+        coroutine = serve_next_coroutine(channel.factory, request, channel.client_address)
         context = copy_context()
         try:
             awaited = context.run(coroutine.send, None)
@@ -95,19 +90,18 @@ class CoroutineCycle:
     def open_body(self) -> StreamReader:
         """The stream of the body, or of what comes after a switch, made when asked for."""
         channel, response = self._channel, self.response
-        parser = channel.parser
-        if parser.state is _COMPLETE and response.started and response.switches:
+        is_whole = channel.input.has_whole_body()
+        if is_whole and response.started and response.switches:
             response.flush()
             self._body = StreamReader(channel.transport, channel.deadlines, channel.timer)
             channel.resume()
-            rest = parser.switch()
-            channel.switch(self._body.feed)
+            rest = channel.switch(self._body.feed)
             if rest:
                 self._body.feed(rest)
-            if parser.eof:
+            if channel.input.eof:
                 self._body.feed_eof()
         elif self._body is None:
-            if parser.state is _COMPLETE:
+            if is_whole:
                 self._body = StreamReader(channel.transport, channel.deadlines, channel.timer)
                 self._body.feed_eof()
             else:
@@ -124,7 +118,7 @@ class CoroutineCycle:
         if head.expects_continue:
             head.expects_continue = False
             if not response.started:
-                response.send_informational("HTTP/1.1 100 Continue\r\n")
+                self._channel.ask_for_body()
 
     def body_received(self, data: bytes) -> None:
         """A piece of the body has come."""
@@ -142,12 +136,10 @@ class CoroutineCycle:
         if self._body is not None:
             self._body.fail(error)
 
-    def eof_received(self) -> bool:
-        """The client has ended its side; true when that is said in another protocol."""
-        if self._channel.parser.state is not State.SWITCHED or self._body is None:
-            return False
-        self._body.feed_eof()
-        return True
+    def eof_received(self) -> None:
+        """The client has ended its side of what is no HTTP any more."""
+        if self._body is not None:
+            self._body.feed_eof()
 
     # Ends
 
@@ -182,13 +174,14 @@ class CoroutineCycle:
         """End the connection now; the handler hears of it."""
         self._channel.abort_transport()
 
-    def abandon(self) -> None:
+    def abandon(self) -> bool:
         """The handler has not come to its end in time: unlike a thread, it can be ended."""
         task, self._task = self._task, None
-        if task is not None:
-            task.abandon()
-            self._channel.account(self.response, Outcome.ERROR, self._began)
-            self._channel.protocol.finish()
+        if task is None:
+            return False
+        task.abandon()
+        self._channel.account(self.response, Outcome.ERROR, self._began)
+        return True
 
     # The handler's end
 
@@ -229,9 +222,7 @@ class CoroutineCycle:
         else:
             if error is not None or not response.started:
                 self._answer_failure(error)
-            if channel.parser.state is not _COMPLETE and self._leaves_too_much():
-                response.close = True
-            if not is_open:
+            if not is_open or (response.request.length != 0 and self._leaves_too_much()):
                 response.close = True
             try:
                 response.finish()
@@ -263,10 +254,7 @@ class CoroutineCycle:
 
     def _leaves_too_much(self) -> bool:
         """Whether the rest of the body is not worth to be read."""
-        head, parser = self.response.request, self._channel.parser
-        left = parser.remaining
-        return (
-            head.expects_continue
-            or parser.state is State.FAILED
-            or (left is not None and left > MAX_DISCARD_BYTES)
+        channel = self._channel
+        return not channel.input.has_whole_body() and (
+            self.response.request.expects_continue or not channel.input.can_skip_body()
         )

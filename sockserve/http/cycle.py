@@ -1,9 +1,9 @@
 """
 The cycle: one request of an HTTP channel, from its head to the end of its response.
 
-This room owns the seam between a connection that brings requests (L{CycleOwner}) and what answers
-one of them (L{RequestCycle}).  A further way to answer, a protocol that a request switches to, is
-a further cycle; a further version of HTTP is a further owner.  It must not know which there are.
+This room owns the seam between what brings a request (L{CycleOwner}) and what answers it
+(L{RequestCycle}).  A further way to answer, a protocol that a request switches to, is a further
+cycle; a further version of HTTP is a further owner.  It must not know which there are.
 (reactor thread)
 """
 
@@ -17,54 +17,65 @@ from twisted.python.failure import Failure
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.http.h1.framing import RemoteProtocolError
 from sockserve.http.h1.head import RequestHead
-from sockserve.http.h1.reader import RequestParser
 from sockserve.http.lease import ConnectionLease
 from sockserve.http.requests import RequestConnection
-from sockserve.http.responses import Response
+from sockserve.http.responses import BlockingResponse, CoroutineResponse, Response
 from sockserve.http.settings import HTTPSettings
 from sockserve.interfaces import IStreamServer, Outcome, Phase
-from sockserve.streams.channel import ChannelOwner
 from sockserve.streams.writer import StreamWriter
 
-__all__ = ["CycleOwner", "RequestCycle"]
+__all__ = ["CycleOwner", "RequestCycle", "RequestInput"]
+
+
+class RequestInput(Protocol):
+    """The source of a request's body, and of what comes after it."""
+
+    @property
+    def eof(self) -> bool:
+        """Whether the client has ended its side."""
+
+    def has_whole_body(self) -> bool:
+        """Whether the body has been taken to its end."""
+
+    def can_skip_body(self) -> bool:
+        """Whether what is left of the body may come unread, so that requests go on."""
 
 
 class CycleOwner(Protocol):
     """
-    The connection that a request came on, as its cycle knows it.
+    The bearer of a request, as its cycle knows it: an HTTP/1 connection, which bears one after
+    another, or one stream of a connection that bears many at once.
 
-    @ivar protocol: the connection itself, from accept to its end.
-    @ivar parser: where the request comes from.
+    @ivar timer: of this request, and of none under way beside it.
+    @ivar transport: what a reader of the body pauses.
     @ivar writer: where the response goes.
     @ivar request: what a coroutine sees as C{self.request}.
-    @ivar addresses: the client's and the server's, as a socket gives them.
+    @ivar client_address: C{self.client_address}.
     @ivar parts: what is not over yet, see L{sockserve.streams.channel.Pending}.
     @ivar is_draining: whether the service stops.
-    @ivar is_paused: whether the client is not read from.
-    @ivar is_lendable: whether the transport is nothing but a socket.
-    @ivar lease: how blocking handlers get the connection; made for the first.
     @ivar cycle: the one under way, which sets this to None if nobody will answer its request.
     """
 
-    protocol: ChannelOwner
     factory: IStreamServer
     settings: HTTPSettings
     deadlines: Deadlines
     timer: DeadlineTimer
     transport: Any
-    parser: RequestParser
     writer: StreamWriter
     request: RequestConnection
-    addresses: tuple[Any, Any]
+    client_address: Any
     parts: int
     is_draining: bool
-    is_paused: bool
-    is_lendable: bool
-    lease: ConnectionLease | None
     cycle: RequestCycle | None
 
-    def is_closing(self) -> bool:
-        """Whether there will be no further request."""
+    # The request
+
+    @property
+    def input(self) -> RequestInput:
+        """Where the request comes from."""
+
+    def ask_for_body(self) -> None:
+        """Let a client send the body that waits to be asked (C{100 Continue})."""
 
     def read_body(self) -> None:
         """Give the cycle what has come of its body."""
@@ -75,8 +86,30 @@ class CycleOwner(Protocol):
     def resume(self) -> None:
         """Undo L{pause}."""
 
-    def switch(self, receive: Callable[[bytes], object]) -> None:
-        """Give C{receive} what arrives from now on, which is no HTTP."""
+    def switch(self, receive: Callable[[bytes], object]) -> bytes:
+        """
+        Give C{receive} what arrives from now on, which is no HTTP.
+
+        @return: what of it has arrived.
+        """
+
+    # The response
+
+    def make_response(self, head: RequestHead) -> CoroutineResponse:
+        """The response of a coroutine, in the framing of this version of HTTP."""
+
+    def make_blocking_response(
+        self, head: RequestHead, send: Callable[[bytes], object]
+    ) -> BlockingResponse:
+        """The same of a blocking handler; C{send} takes all it is given."""
+
+    def lease_connection(self) -> ConnectionLease:
+        """How a blocking handler gets what the request came on for itself."""
+
+    # The end
+
+    def is_closing(self) -> bool:
+        """Whether there will be no further request."""
 
     def refuse(self, error: RemoteProtocolError, head: RequestHead | None, began: float) -> None:
         """Answer with an error instead of the cycle, and end the connection."""
@@ -101,12 +134,6 @@ class CycleOwner(Protocol):
 
     def abort_transport(self) -> None:
         """End the connection now, and forget what has not left."""
-
-    def give_up_transport(self) -> None:
-        """The descriptor is another's business now: let go of it."""
-
-    def handler_sent(self, size: int) -> None:
-        """A handler has sent so many bytes by itself."""
 
 
 class RequestCycle(Protocol):
@@ -136,12 +163,8 @@ class RequestCycle(Protocol):
     def body_failed(self, error: Exception) -> None:
         """The rest of the body will not come."""
 
-    def eof_received(self) -> bool:
-        """
-        The client has ended its side.
-
-        @return: whether that is said in another protocol than HTTP, and so all.
-        """
+    def eof_received(self) -> None:
+        """The client has ended its side of what is no HTTP any more (L{CycleOwner.switch})."""
 
     def connection_lost(self, reason: Failure) -> bool:
         """
@@ -159,5 +182,9 @@ class RequestCycle(Protocol):
     def abort(self) -> None:
         """End the request now, whatever is under way."""
 
-    def abandon(self) -> None:
-        """The handler has not come to its end in time: no longer wait for it."""
+    def abandon(self) -> bool:
+        """
+        The handler has not come to its end in time: no longer wait for it.
+
+        @return: whether there is one.
+        """

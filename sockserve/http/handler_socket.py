@@ -23,7 +23,7 @@ from sockserve.http.spool import StockInput
 from sockserve.sockets.pumping import PumpedSocket
 
 if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 __all__ = ["ConnectionBody", "HandlerRequest", "OutputMode", "RequestSocket"]
 
@@ -33,16 +33,15 @@ class OutputMode(Enum):
 
     #: The reactor has it, and what the handler sends is held back for it to send.
     BUFFERED = "buffered"
-    #: The reactor has it; it has sent what was held back, and the handler gets it when it next
-    #: sends.
-    SENT = "sent"
+    #: The reactor has it, and sends what the handler has sent as fast as the client takes it.
+    STREAMED = "streamed"
     #: The handler has it.
     DIRECT = "direct"
     #: It has ended, or is about to.
     CLOSED = "closed"
 
 
-def _directly(name: str) -> Any:
+def _directly(name: str) -> Callable[..., Any]:
     """A socket's method that needs the connection itself."""
     method = getattr(socket.socket, name)
 
@@ -102,7 +101,7 @@ class ConnectionBody(socket.SocketIO):
         self._waited = 0.0
 
     @override
-    def readinto(self, buffer: Any) -> int | None:
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
         """As C{socket.SocketIO}'s."""
         own, seconds = self._request.gettimeout(), self._patience(self._received, self._waited)
         began = time.monotonic()
@@ -118,7 +117,7 @@ class ConnectionBody(socket.SocketIO):
         self._received += count or 0
         return count
 
-    def _read_within(self, seconds: float, buffer: Any) -> int | None:
+    def _read_within(self, seconds: float, buffer: WriteableBuffer) -> int | None:
         own = self._request.gettimeout()
         self._request.settimeout(max(seconds, 0.001))  # 0 would be not to wait at all
         try:

@@ -9,7 +9,7 @@ needs the connection. (reactor thread)
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from typing_extensions import override
@@ -17,7 +17,7 @@ from typing_extensions import override
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.http.handler_socket import RequestSocket
 from sockserve.interfaces import IStreamServer, Phase
-from sockserve.sockets.lending import SocketIdentity, tcp_traffic
+from sockserve.sockets.lending import SocketIdentity, TransferCounts, tcp_traffic
 from sockserve.sockets.pumping import Pump, impersonate
 from sockserve.streams.channel import Pending
 from sockserve.streams.writer import StreamWriter
@@ -51,7 +51,13 @@ def make_lease(channel: Lessor) -> ConnectionLease:
 
 
 class ConnectionLease:
-    """One connection, as the requests have it that are answered on threads or in children."""
+    """
+    One connection, as the requests have it that are answered on threads or in children.
+
+    @ivar sent: how many bytes handlers have sent by themselves.
+    """
+
+    sent = 0
 
     def __init__(self, channel: Lessor) -> None:
         self._channel = channel
@@ -86,9 +92,8 @@ class ConnectionLease:
     def feed(self, data: bytes) -> None:
         """The client has sent what the reactor knows nothing of."""
 
-    def feed_eof(self) -> bool:
-        """The client has ended its side; gives whether the handler hears of it by this."""
-        return False
+    def feed_eof(self) -> None:
+        """The client has ended its side of what the reactor knows nothing of."""
 
     def deadline_applies(self, phase: Phase) -> bool:
         """Whether C{idle} or C{write} has really passed, while the handler has the connection."""
@@ -129,10 +134,20 @@ class LentLease(ConnectionLease):
     """
     A plain connection's.  The handler's socket has the transport's own descriptor, and is the
     same for all requests.
+
+    @param ask_kernel: tells what has moved on a socket, where that is known.
     """
 
     _socket: RequestSocket | None = None
     _identity: SocketIdentity
+
+    def __init__(
+        self,
+        channel: Lessor,
+        ask_kernel: Callable[[socket.socket], TransferCounts | None] = tcp_traffic,
+    ) -> None:
+        super().__init__(channel)
+        self._ask_kernel = ask_kernel
 
     @override
     def open(self) -> RequestSocket:
@@ -177,7 +192,7 @@ class LentLease(ConnectionLease):
         """The reactor does not see a lent connection's bytes; the kernel does."""
         channel = self._channel
         limit = channel.deadlines.write if phase is Phase.WRITE else channel.deadlines.idle
-        counts = tcp_traffic(channel.transport.socket)
+        counts = self._ask_kernel(channel.transport.socket)
         if counts is None or limit is None:
             return False
         left = (counts.idle_seconds if phase is Phase.IDLE else counts.write_seconds)(limit)
@@ -271,11 +286,9 @@ class PumpedLease(ConnectionLease):
             self._pump.feed(data)
 
     @override
-    def feed_eof(self) -> bool:
-        if self._pump is None:
-            return False
-        self._pump.feed_eof()
-        return True
+    def feed_eof(self) -> None:
+        if self._pump is not None:
+            self._pump.feed_eof()
 
     @override
     def send_last(self, data: bytes) -> None:

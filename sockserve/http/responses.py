@@ -13,12 +13,8 @@ connection ends).
 
 from __future__ import annotations
 
-import html
 import io
 from collections.abc import Callable, Iterable
-from email.utils import formatdate
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
@@ -26,12 +22,11 @@ from typing_extensions import override
 from sockserve.core.statistics import HTTPRequestRecord, RequestRecord
 from sockserve.http.h1.framing import (
     LocalProtocolError,
-    RemoteProtocolError,
     ResponseFraming,
     State,
 )
-from sockserve.http.h1.head import HeaderSection, RequestHead
-from sockserve.interfaces import DeadlineExpired, Outcome, Phase
+from sockserve.http.h1.head import RequestHead
+from sockserve.interfaces import Outcome
 from sockserve.streams.reader import HIGH_WATER_BYTES
 from sockserve.streams.writer import Outbox, StreamWriter
 
@@ -43,9 +38,6 @@ __all__ = [
     "CoroutineResponse",
     "Response",
     "ResponseFile",
-    "answer_error",
-    "make_refusal",
-    "status_for",
 ]
 
 # Looked up once (see L{sockserve.core.lifecycle}).
@@ -63,6 +55,9 @@ _SPECIAL_METHODS = frozenset(["CONNECT", "HEAD"])
 class Response(ResponseFraming):
     """
     What both kinds of handler's responses share.
+
+    It is framed as HTTP/1.  Another version's response frames what L{_take_held} gives, in a
+    L{_compose} and a L{finish} of its own, and has its own L{send_informational}.
 
     @ivar request: the head of the request it answers.
     @ivar version: of the request; C{(1, 0)} at most if the handler says so.
@@ -214,13 +209,22 @@ class Response(ResponseFraming):
         if self.request.method != "HEAD" and self.status not in (204, 304):
             raise LocalProtocolError(f"the body is longer than its Content-Length, {self._length}")
 
-    def _compose(self, final: bool) -> bytes:
-        """What leaves now: the head, if it has not left, and what is held back."""
+    def _take_held(self) -> tuple[str | None, bytes]:
+        """Take what is held back: the head, if that has not left, and a piece of the body."""
         parts = self._parts
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
         self._size = 0
         head, self._head = self._head, None
+        return head, body
+
+    def _compose(self, final: bool) -> bytes:
+        """
+        Make what leaves now of what is held back.
+
+        @param final: whether that is all of the body.
+        """
+        head, body = self._take_held()
         if head is not None:
             leaving = self._completed(head, len(body) if final else None)
         elif self.state is _AWAITED:
@@ -399,52 +403,3 @@ class ResponseFile(io.BufferedIOBase):
         # io's own would close it with its handler, and so flush what the response holds
         # back: there would never be a Content-Length.
         pass
-
-
-def answer_error(response: Response, status: int, explain: str | None = None) -> None:
-    """
-    Start a response that says no more than its status, where there is no handler to do it.
-
-    @param explain: what the client should know; by default the status' own description.
-    """
-    known = HTTPStatus(status)
-    page = BaseHTTPRequestHandler.error_message_format % {
-        "code": status,
-        "message": known.phrase,
-        "explain": html.escape(explain or known.description, quote=False),
-    }
-    body = page.encode()
-    head = (
-        f"HTTP/1.1 {status} {known.phrase}\r\n"
-        f"Date: {formatdate(usegmt=True)}\r\n"
-        f"Content-Type: {BaseHTTPRequestHandler.error_content_type}\r\n"
-        f"Content-Length: {len(body)}\r\n"
-    )
-    response.start(status, head, len(body), None)
-    response.add(body)
-
-
-def make_refusal(
-    error: RemoteProtocolError, head: RequestHead | None, writer: StreamWriter, outbox: Outbox
-) -> CoroutineResponse:
-    """
-    The answer to a client that has broken the protocol or asked for too much, sent already.
-
-    @param head: the head of its request; None if that is no good.
-    """
-    if head is None:
-        head = RequestHead("", "", (1, 1), b"-", HeaderSection())
-    response = CoroutineResponse(head, writer, outbox)
-    response.close = True
-    answer_error(response, error.status, str(error))
-    response.finish()
-    return response
-
-
-def status_for(error: Exception) -> int:
-    """What a client is told about the failure of its request."""
-    if isinstance(error, DeadlineExpired):
-        return 408 if error.phase in (Phase.BODY, Phase.HEADER, Phase.IDLE) else 504
-    if isinstance(error, RemoteProtocolError):
-        return error.status
-    return 500

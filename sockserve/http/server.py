@@ -18,12 +18,16 @@ import socket
 import ssl
 import sys
 import urllib.parse
+from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from typing_extensions import override
 
 from sockserve import socketserver
+
+if TYPE_CHECKING:
+    from _typeshed import StrOrBytesPath
 
 __all__ = [
     "BaseHTTPRequestHandler",
@@ -66,10 +70,10 @@ class HTTPSServer(HTTPServer, getattr(_stdlib, "HTTPSServer", _stdlib.HTTPServer
         RequestHandlerClass: Any,
         bind_and_activate: bool = True,
         *,
-        certfile: Any,
-        keyfile: Any = None,
+        certfile: StrOrBytesPath,
+        keyfile: StrOrBytesPath | None = None,
         password: Any = None,
-        alpn_protocols: Any = None,
+        alpn_protocols: list[str] | None = None,
     ) -> None:
         self.certfile = certfile
         self.keyfile = keyfile
@@ -108,7 +112,7 @@ class SimpleHTTPRequestHandler(_stdlib.SimpleHTTPRequestHandler):
         3.12's.
     """
 
-    index_pages: Any = ("index.html", "index.htm")
+    index_pages: Sequence[str] = ("index.html", "index.htm")
 
     if not hasattr(_stdlib.SimpleHTTPRequestHandler, "index_pages"):
 
@@ -153,8 +157,8 @@ def test(
     protocol: str = "HTTP/1.0",
     port: int = 8000,
     bind: str | None = None,
-    tls_cert: Any = None,
-    tls_key: Any = None,
+    tls_cert: StrOrBytesPath | None = None,
+    tls_key: StrOrBytesPath | None = None,
     tls_password: Any = None,
 ) -> None:
     """
@@ -213,8 +217,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _main(arguments: list[str] | None = None) -> None:
-    """The command line: C{python -m sockserve.http.server}."""
+def _main(arguments: list[str] | None = None, serve: Callable[..., None] = test) -> None:
+    """
+    The command line: C{python -m sockserve.http.server}.
+
+    @param serve: called with what is asked for, as L{test}.
+    """
     parser = _parser()
     given = parser.parse_args(arguments)
     for option in ("--tls-key", "--tls-password-file"):
@@ -285,7 +293,7 @@ def _main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         fail(f"--bind {given.bind}", error)
     is_cgi = getattr(given, "cgi", False)
-    test(
+    serve(
         HandlerClass=CGIHTTPRequestHandler if is_cgi else SimpleHTTPRequestHandler,
         ServerClass=TLSServer if given.tls_cert else PlainServer,
         port=given.port,

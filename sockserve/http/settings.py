@@ -8,12 +8,17 @@ the box in which answers are put together.  It must not know connections.
 from __future__ import annotations
 
 from sockserve.core.handler_kinds import HandlerKind, unwrap
+from sockserve.core.statistics import RequestRecord
 from sockserve.executors.fork import ForkExecutor
 from sockserve.http.h1.head import RequestHead
-from sockserve.interfaces import IStreamServer
+from sockserve.http.output import SpoolAllowance
+from sockserve.http.responses import Response
+from sockserve.interfaces import IStreamServer, Outcome
 from sockserve.streams.writer import Outbox
 
 __all__ = ["HTTPSettings"]
+
+_ERROR = Outcome.ERROR  # looked up once (see L{sockserve.core.lifecycle})
 
 
 class HTTPSettings:
@@ -23,16 +28,33 @@ class HTTPSettings:
     @ivar kind: the kind of its handler.
     @ivar deadlines: the server's, with the handler's own C{timeout}.
     @ivar outbox: sends the answers of one turn of the reactor together.
+    @ivar spool_allowance: what may be kept in files of responses of blocking handlers.
     @ivar forks: whether blocking handlers run in children.
     """
 
     def __init__(self, server: IStreamServer) -> None:
+        self._server = server
         self._handler = unwrap(server.RequestHandlerClass)
         self.kind: HandlerKind = server.kind
         patience = getattr(self._handler, "timeout", None)
         self.deadlines = server.deadlines.capped(patience, "idle", "header")
         self.outbox = Outbox(server.reactor)
+        self.spool_allowance = SpoolAllowance(server.max_spool_bytes)
         self.forks = isinstance(server.concurrency, ForkExecutor)
+
+    def account(
+        self, record: RequestRecord, response: Response, outcome: Outcome, seconds: float
+    ) -> None:
+        """
+        Count a request that is over, and tell the observers of it. (reactor thread)
+
+        @param record: of what it came on.
+        @param seconds: how long it took.
+        """
+        server = self._server
+        server.statistics.count_response(response.status, outcome is _ERROR, seconds)
+        if server.observers:
+            server.observe(response.record(record, server.handler_name, seconds, outcome))
 
     def kind_of(self, head: RequestHead) -> HandlerKind:
         """The kind one request is served as, of a handler asked about each. (reactor thread)"""

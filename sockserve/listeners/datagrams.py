@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
+from sockserve.core.addresses import SocketAddress, canonical_address
 from sockserve.core.admission import Admission
 from sockserve.core.deadlines import DeadlineTimer
 from sockserve.core.lifecycle import serve, serve_coroutine, verify_and_process
@@ -134,11 +135,13 @@ class DatagramServer(RequestServer, DatagramProtocol):
 
     # What the port calls
 
-    def received(self, data: bytes, address: Any, arrived_at: Ancillary | None) -> bool:
+    def received(
+        self, data: bytes, address: SocketAddress | None, arrived_at: Ancillary | None
+    ) -> bool:
         """
         A packet has come: offer it to the server.
 
-        @param address: the client's, as a socket gives it.
+        @param address: the client's, as a socket gives it; None for a UNIX client without a name.
         @param arrived_at: the ancillary data that sends the answer from the address that
             the packet came to; None to let the system choose.
         @return: whether the port is to read on; if not, it has been stopped.
@@ -154,7 +157,7 @@ class DatagramServer(RequestServer, DatagramProtocol):
             statistics.refused["network"] += 1
             return True
         if self.concurrency is None:
-            request: Any = (data, self._make_reply(arrived_at))
+            request: Any = (data, self._make_reply(arrived_at, address))
         elif arrived_at is None:
             request = (data, self._socket)
         else:
@@ -203,7 +206,7 @@ class DatagramServer(RequestServer, DatagramProtocol):
             pending.abandon()
 
     def _account(
-        self, request: Any, client_address: Any, began: float, ended: Outcome, outcome: str
+        self, request: Any, client_address: object, began: float, ended: Outcome, outcome: str
     ) -> None:
         """
         Account for a request that is finished or abandoned.
@@ -227,7 +230,7 @@ class DatagramServer(RequestServer, DatagramProtocol):
         if self.observers:
             self.observe(
                 RequestRecord(
-                    client_address,
+                    canonical_address(client_address),
                     self.handler_name,
                     {"handle": seconds},
                     received,
@@ -248,7 +251,7 @@ class _PendingDatagram:
     """
 
     def __init__(
-        self, server: DatagramServer, request: Any, client_address: Any, began: float
+        self, server: DatagramServer, request: Any, client_address: object, began: float
     ) -> None:
         self._server = server
         self.request = request
@@ -326,7 +329,7 @@ class _CoroutineDatagram(_PendingDatagram):
     """A packet whose handler is a coroutine that waits."""
 
     def attach(
-        self, coroutine: Coroutine[Any, Any, Outcome], context: Context, awaited: Any
+        self, coroutine: Coroutine[object, None, Outcome], context: Context, awaited: object
     ) -> None:
         """Go on with a coroutine that has been driven until it waits for C{awaited}."""
         self._arm_deadlines()
@@ -342,19 +345,19 @@ class _CoroutineDatagram(_PendingDatagram):
             self._finish(Outcome.ERROR)
             self._task.abandon()
 
-    def _ended(self, result: Any, error: BaseException | None) -> None:
+    def _ended(self, result: Outcome | None, error: BaseException | None) -> None:
         if error is not None:
             _handlers_log.failure(
                 "serving a request raised past its server's handle_error", Failure(error)
             )
-        self._handler_finished(result if error is None else Outcome.ERROR)
+        self._handler_finished(Outcome.ERROR if result is None else result)
 
 
 @implementer(IJob)
 class _BlockingDatagram(_PendingDatagram):
     """A packet whose handler blocks, on a thread or in a child."""
 
-    def __init__(self, server: DatagramServer, request: Any, client_address: Any) -> None:
+    def __init__(self, server: DatagramServer, request: Any, client_address: object) -> None:
         super().__init__(server, request, client_address, server.clock.seconds())
         self._arrived_at = server._arrivals.pop(id(request), None)
 
@@ -377,11 +380,12 @@ class _BlockingDatagram(_PendingDatagram):
     def serve(self) -> Outcome:
         """Serve the packet, with the socket answering from where it came to. (worker thread)"""
         replying = self.request[1].replying
+        replying.client_address = self.client_address
         replying.arrived_at = self._arrived_at
         try:
             return serve(self._server, self.request, self.client_address)
         finally:
-            replying.arrived_at = None
+            replying.__dict__.clear()
 
     def runs_long(self) -> None:
         """Do nothing: a long request is served like a short one."""

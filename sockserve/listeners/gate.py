@@ -24,19 +24,23 @@ from sockserve.core.admission import Admission
 from sockserve.core.clock import clock_of
 from sockserve.core.logs import Topic, logger
 
-__all__ = ["Gate"]
+__all__ = ["ACCEPT_RETRY_SECONDS", "OUT_OF_RESOURCES", "Gate"]
 
 _log = logger(Topic.LISTENERS)
 
-#: The pause before accepting again when there was no descriptor to accept with.  0.1:
-#: ranch's C{ranch_acceptor}.
+#: The errors of C{accept} that say that the process or the system has no room for another
+#: connection.
+OUT_OF_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
+
+#: The pause before accepting again after one of these.  0.1: ranch's C{ranch_acceptor}.  No
+#: setting: clients that wait do not notice it, and with ten attempts in a second the processor is
+#: free for what may make room.
 ACCEPT_RETRY_SECONDS = 0.1
 
 #: A lack of descriptors that comes back sooner than this is still the same one, and is not
-#: logged again.
-CALM_SECONDS = 1.0
-
-_OUT_OF_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
+#: logged again.  1: ten attempts, none of which may fail.  No setting: it decides of a line in
+#: the log alone.
+CALM_SECONDS = 10 * ACCEPT_RETRY_SECONDS
 
 
 class Gate:
@@ -67,8 +71,8 @@ class Gate:
         self._clock: IReactorTime = clock_of(clock)
         self._refused = refused
         self._retry: IDelayedCall | None = None
-        self._shortage_logged = False
-        self._exhausted_at = 0.0
+        #: When the shortage that has been logged was last noticed; None while there is none.
+        self._shortage_at: float | None = None
         listening = port.socket
         gated = _GatedSocket(
             listening.family, listening.type, listening.proto, fileno=listening.detach()
@@ -92,16 +96,15 @@ class Gate:
         No client waits for a descriptor: if that has been so for L{CALM_SECONDS}, the next
         shortage is a new one.
         """
-        if self._shortage_logged and self._clock.seconds() - self._exhausted_at >= CALM_SECONDS:
-            self._shortage_logged = False
+        noticed_at = self._shortage_at
+        if noticed_at is not None and self._clock.seconds() - noticed_at >= CALM_SECONDS:
+            self._shortage_at = None
 
     def descriptors_exhausted(self, error: OSError) -> None:
         """There was no descriptor to accept with: stop accepting, and try again soon."""
         self._port.stopReading()
         self._refused("descriptors")
-        self._exhausted_at = self._clock.seconds()
-        if not self._shortage_logged:
-            self._shortage_logged = True
+        if self._shortage_at is None:
             _log.error(
                 "cannot accept connections ({error}), which wait; trying again every"
                 " {seconds} s; raise the limit of open files (ulimit -n) or lower"
@@ -109,6 +112,7 @@ class Gate:
                 error=errorcode.get(error.errno or 0, str(error)),
                 seconds=ACCEPT_RETRY_SECONDS,
             )
+        self._shortage_at = self._clock.seconds()
         if self._retry is None:
             self._retry = self._clock.callLater(ACCEPT_RETRY_SECONDS, self._try_again)
 
@@ -154,7 +158,7 @@ class _GatedSocket(socket.socket):
         try:
             return super().accept()
         except OSError as error:
-            if error.errno in _OUT_OF_RESOURCES:
+            if error.errno in OUT_OF_RESOURCES:
                 self.gate.descriptors_exhausted(error)
                 raise BlockingIOError(EAGAIN, "no descriptor to accept with") from error
             if isinstance(error, BlockingIOError):

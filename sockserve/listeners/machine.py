@@ -13,8 +13,10 @@ from typing import Any, Protocol
 
 import attrs
 from automat import TypeMachineBuilder
+from twisted.internet import tcp
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 
+from sockserve.listeners.datagram_ports import UDPPort, UNIXDatagramPort
 from sockserve.listeners.datagrams import DatagramServer
 from sockserve.listeners.gate import Gate
 from sockserve.listeners.stream_factory import StreamFactory
@@ -166,10 +168,10 @@ class StreamListener:
 
     def __init__(self, server: StreamFactory) -> None:
         self.server = server
-        self._port: Any = None
+        self._port: tcp.Port | None = None
         self._gate: Gate | None = None
 
-    def opened(self, port: Any) -> None:
+    def opened(self, port: tcp.Port) -> None:
         """Begin to take requests from C{port}, which listens."""
         server = self.server
         self._port = port
@@ -199,6 +201,7 @@ class StreamListener:
         @return: a Deferred that fires when both is done.
         """
         assert self._gate is not None
+        assert self._port is not None
         self._gate.close()
         self.server.ports.discard(self._port)
         closed = maybeDeferred(self._port.stopListening)
@@ -210,9 +213,9 @@ class DatagramListener:
 
     def __init__(self, server: DatagramServer) -> None:
         self.server = server
-        self._port: Any = None
+        self._port: UDPPort | UNIXDatagramPort | None = None
 
-    def opened(self, port: Any) -> None:
+    def opened(self, port: UDPPort | UNIXDatagramPort) -> None:
         """Begin to take requests from C{port}, which listens."""
         self._port = port
         self.server.server_address = port.socket.getsockname()
@@ -232,6 +235,8 @@ class DatagramListener:
 
         @return: a Deferred that fires when both is done.
         """
+        assert self._port is not None
+        stop = self._port.stopListening
         # Answers leave through the socket that listens, so that goes last.
         self.server.suspend()
-        return self.server.drain().addCallback(lambda _: self._port.stopListening())
+        return self.server.drain().addCallback(lambda _: stop())

@@ -23,8 +23,9 @@ from sockserve.core.clock import clock_of
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.forking import listening_socket_owners
 from sockserve.core.handler_kinds import handler_kind, unwrap
-from sockserve.core.lifecycle import run_handler, run_handler_coroutine
+from sockserve.core.lifecycle import MakeAndRun, make_and_run, make_and_run_coroutine
 from sockserve.core.logs import Topic, logger
+from sockserve.core.reactors import as_reactor
 from sockserve.core.statistics import ListenerStatistics, RequestRecord
 from sockserve.core.watch import watch_of
 from sockserve.executors.fork import ForkExecutor
@@ -33,7 +34,6 @@ from sockserve.interfaces import (
     ConfigurationError,
     DeadlineExpired,
     IExecutor,
-    IRequestHandler,
     IRequestServer,
     Outcome,
     PeerError,
@@ -62,7 +62,7 @@ def _is_of_a_connection(error: BaseException) -> bool:
     )
 
 
-def _has_timeout(request: Any) -> bool:
+def _has_timeout(request: object) -> bool:
     """Whether a blocking handler has set a timeout on its socket."""
     return isinstance(request, socket.socket) and bool(request.gettimeout())
 
@@ -126,14 +126,18 @@ class RequestServer:
                 f"handler {self.handler_name}: handle is async def, so it runs on the reactor"
                 " and takes no concurrency; leave that out, or write handle without async"
             )
+        #: What L{finish_request} does for all requests.
+        self._make_and_run: MakeAndRun = (
+            make_and_run_coroutine if self.kind.is_coroutine else make_and_run
+        )
         # A clock is enough for coroutines; threads also need its callFromThread.
-        self.reactor: Any = reactor
+        self.reactor = as_reactor(reactor)
         self.clock: IReactorTime = clock_of(reactor)
         self._watch = watch_of(reactor)
         self.is_watched = False
         self.deadlines = Deadlines() if deadlines is None else deadlines
         if concurrency is None and not self.kind.is_coroutine:
-            concurrency = ThreadExecutor(reactor)
+            concurrency = ThreadExecutor(self.reactor)
         self.concurrency = concurrency
         if isinstance(concurrency, ForkExecutor):
             concurrency.owners.add(self)
@@ -160,12 +164,7 @@ class RequestServer:
 
         @return: for a coroutine handler an awaitable, which ends when the handler does.
         """
-        handler = self.RequestHandlerClass(request, client_address, self)
-        if self.kind.is_coroutine:
-            return run_handler_coroutine(handler)
-        if IRequestHandler.providedBy(handler):
-            run_handler(handler)
-        return None
+        return self._make_and_run(self.RequestHandlerClass, request, client_address, self)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """
@@ -253,7 +252,7 @@ class RequestServer:
         if outcome is _ERROR:
             self.statistics.errors += 1
 
-    def outcome_of(self, request: Any, error: BaseException) -> Outcome:
+    def outcome_of(self, request: object, error: BaseException) -> Outcome:
         """
         The outcome of a request whose handler has just raised C{error}. (handler's thread)
 
@@ -271,7 +270,7 @@ class RequestServer:
             return Outcome.LOST
         return Outcome.ERROR
 
-    def _peer_is_gone(self, request: Any) -> bool:
+    def _peer_is_gone(self, request: object) -> bool:
         return peer_is_gone(request)
 
     def begin_watch(self) -> None:

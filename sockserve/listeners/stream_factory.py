@@ -1,63 +1,77 @@
 """
 The server object of stream listeners, and Twisted's factory for them.
 
-This room owns which channel serves a connection to a handler of each kind, and the override
-points that differ for streams.  It must not know options or endpoints.
+This room owns which channel serves a connection to a handler of each kind, how such a handler
+is made and run, and the override points that differ for streams.  It must not know options or
+endpoints.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple
 
+from twisted.internet import tcp
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
+    IAddress,
     IProtocolNegotiationFactory,
 )
 from twisted.internet.protocol import ServerFactory
 from typing_extensions import override
 from zope.interface import implementer
 
+from sockserve.core.addresses import Addresses, SocketAddress
 from sockserve.core.admission import Admission, Network
 from sockserve.core.handler_kinds import HandlerKind, application_protocols
-from sockserve.core.lifecycle import run_handler, run_handler_coroutine
+from sockserve.core.lifecycle import MakeAndRun, make_and_run, make_and_run_coroutine
 from sockserve.core.logs import Topic, logger
 from sockserve.http.channel import HTTPChannel
 from sockserve.http.stock import make_stock_handler
-from sockserve.interfaces import IRequestHandler
 from sockserve.listeners.stream_protocol import StreamProtocol, StreamServer
 from sockserve.streams.blocking import SocketChannel
 from sockserve.streams.channel import Channel
 from sockserve.streams.coroutine import CoroutineChannel
 
-__all__ = ["StreamFactory"]
+__all__ = ["WAYS", "StreamFactory", "Way"]
 
 #: A shortage of descriptors is logged once in so many seconds: a minute, so that a log read
-#: later shows how long the shortage lasted.
+#: later shows how long the shortage lasted.  No setting: nobody waits for it.
 SHORTAGE_LOG_SECONDS = 60.0
 
 _log = logger(Topic.LISTENERS)
 
 
-class _Way(NamedTuple):
+class Way(NamedTuple):
     """
-    How a handler of one kind is served.
+    The way in which handlers of one kind are served.
 
-    @ivar channel: what serves its connections.
-    @ivar make_handler: what makes it; None where its class is just called.
+    @ivar channel: what serves their connections.
+    @ivar make_and_run: what makes a handler and lets it serve.
     """
 
     channel: type[Channel]
-    make_handler: Callable[[Callable[..., Any], Any, Any, Any], None] | None = None
+    make_and_run: MakeAndRun
 
 
-_WAYS = {
-    HandlerKind.COROUTINE: _Way(CoroutineChannel),
-    HandlerKind.BLOCKING: _Way(SocketChannel),
-    HandlerKind.HTTP_COROUTINE: _Way(HTTPChannel),
-    HandlerKind.HTTP_MIXED: _Way(HTTPChannel),
-    HandlerKind.HTTP_STOCK: _Way(HTTPChannel, make_stock_handler),
+def _make_and_run_either(
+    make: Callable[..., Any], request: object, client_address: object, server: object
+) -> Awaitable[None] | None:
+    """For a handler that blocks for some requests, which are those that come with a socket."""
+    run: MakeAndRun = make_and_run
+    if not isinstance(request, socket.socket):
+        run = make_and_run_coroutine
+    return run(make, request, client_address, server)
+
+
+#: How handlers of each kind are served.
+WAYS: Mapping[HandlerKind, Way] = {
+    HandlerKind.COROUTINE: Way(CoroutineChannel, make_and_run_coroutine),
+    HandlerKind.BLOCKING: Way(SocketChannel, make_and_run),
+    HandlerKind.HTTP_COROUTINE: Way(HTTPChannel, make_and_run_coroutine),
+    HandlerKind.HTTP_MIXED: Way(HTTPChannel, _make_and_run_either),
+    HandlerKind.HTTP_STOCK: Way(HTTPChannel, make_stock_handler),
 }
 
 
@@ -68,6 +82,7 @@ class StreamFactory(StreamServer, ServerFactory):
     any server endpoint.
 
     @ivar ports: the listening ports.
+    @cvar ways: how handlers of each kind are served.
     @cvar acceptable_protocols: the protocols to agree to when a TLS client names some
         (ALPN, RFC 7301); None for HTTP's when the handler is one of HTTP, else none.  A
         client that names no protocol is served; one that names only others is turned away
@@ -75,6 +90,7 @@ class StreamFactory(StreamServer, ServerFactory):
     """
 
     noisy = False
+    ways: ClassVar[Mapping[HandlerKind, Way]] = WAYS
     acceptable_protocols: tuple[bytes, ...] | None = None
 
     def __init__(
@@ -94,12 +110,12 @@ class StreamFactory(StreamServer, ServerFactory):
         """
         super().__init__(RequestHandlerClass, admission, **options)
         self._proxies = Admission(allow=proxy_from)
-        self.ports: set[Any] = set()
+        self.ports: set[tcp.Port] = set()
         self._shortage_logged_until = 0.0
         self.serve_as(self.kind)
 
     @override
-    def buildProtocol(self, addr: Any) -> Any:
+    def buildProtocol(self, addr: IAddress | None) -> Any:
         if not self.is_watched:  # a port may be opened without a service
             self.begin_watch()
         protocol = StreamProtocol()
@@ -124,29 +140,17 @@ class StreamFactory(StreamServer, ServerFactory):
     def serve_as(self, kind: HandlerKind) -> None:
         """Serve the handler as one of C{kind} from now on."""
         self.kind = kind
-        way = _WAYS[kind]
+        way = self.ways[kind]
         self._make_channel = way.channel.maker(self)
-        self._make_handler = way.make_handler
+        self._make_and_run = way.make_and_run
 
     @override
-    def make_channel(self, protocol: StreamProtocol, addresses: tuple[Any, Any]) -> Channel:
+    def make_channel(self, protocol: StreamProtocol, addresses: Addresses) -> Channel:
         return self._make_channel(protocol, addresses)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start serving the request; return without waiting for its end. (reactor thread)"""
         self.channels[request].start()
-
-    @override
-    def finish_request(self, request: Any, client_address: Any) -> Any:
-        """Make the handler and let it serve; as L{RequestServer}'s. (handler's thread)"""
-        if self._make_handler is not None:
-            return self._make_handler(self.RequestHandlerClass, request, client_address, self)
-        handler = self.RequestHandlerClass(request, client_address, self)
-        if not isinstance(request, socket.socket):
-            return run_handler_coroutine(handler)
-        if IRequestHandler.providedBy(handler):
-            run_handler(handler)
-        return None
 
     @override
     def close_request(self, request: Any) -> None:
@@ -160,7 +164,7 @@ class StreamFactory(StreamServer, ServerFactory):
         request.close()
 
     @override
-    def log_shortage(self, client_address: Any, error: OSError) -> None:
+    def log_shortage(self, client_address: object, error: OSError) -> None:
         now = self.clock.seconds()
         if now >= self._shortage_logged_until:
             self._shortage_logged_until = now + SHORTAGE_LOG_SECONDS
@@ -170,7 +174,7 @@ class StreamFactory(StreamServer, ServerFactory):
                 error=error,
             )
 
-    def trusts_proxy(self, address: Any) -> bool:
+    def trusts_proxy(self, address: SocketAddress) -> bool:
         """Whether a PROXY header from C{address} is believed; if not, count a refusal."""
         trusted = self._proxies.refusal(address) is None
         if not trusted:
@@ -204,7 +208,7 @@ class StreamFactory(StreamServer, ServerFactory):
         for protocol in list(self.connections):
             protocol.abort()
 
-    def _peer_is_gone(self, request: Any) -> bool:
+    def _peer_is_gone(self, request: object) -> bool:
         channel = self.channels.get(request)
         if channel is not None and channel.protocol.is_gone():
             return True

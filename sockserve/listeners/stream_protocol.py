@@ -10,7 +10,7 @@ handler speaks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, ISSLTransport
@@ -20,16 +20,20 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
-from sockserve.core.addresses import socket_address
+from sockserve.core.addresses import Addresses, SocketAddress, socket_address
 from sockserve.core.admission import Admission
 from sockserve.core.deadlines import DeadlineTimer
 from sockserve.core.lifecycle import verify_and_process
 from sockserve.core.logs import Topic, logger
 from sockserve.core.statistics import RequestRecord
+from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import IStreamServer, Outcome, Phase
 from sockserve.listeners.proxy_protocol import IProxyHeaderListener
 from sockserve.listeners.server import RequestServer
 from sockserve.streams.channel import Channel, transport_descriptors
+
+if TYPE_CHECKING:
+    from _typeshed import MaybeNone
 
 __all__ = ["StreamProtocol", "StreamServer"]
 
@@ -45,12 +49,16 @@ class StreamServer(RequestServer):
         shared.
     @ivar connections: the connections that are open.
     @ivar channels: by request, the channel of each connection that is not finished.
+    @cvar max_spool_bytes: how many bytes of the responses of blocking HTTP handlers are kept in
+        temporary files for clients that take them slowly, all together; a sixteenth of it for
+        one.  1 GiB: nginx's C{proxy_max_temp_file_size}.  0: a thread waits for its client.
     @cvar max_body_bytes: the largest body of an HTTP request that is kept for a blocking
         handler, in bytes; a larger one is answered with 413.  1 GiB: waitress'
         C{max_request_body_size}.
     """
 
     max_body_bytes: int = 2**30
+    max_spool_bytes: int = 2**30
 
     def __init__(
         self, RequestHandlerClass: Callable[..., Any], admission: Admission | None, **options: Any
@@ -58,9 +66,9 @@ class StreamServer(RequestServer):
         super().__init__(RequestHandlerClass, **options)
         self.admission = Admission() if admission is None else admission
         self.connections: set[StreamProtocol] = set()
-        self.channels: dict[Any, Channel] = {}
+        self.channels: dict[object, Channel] = {}
 
-    def make_channel(self, protocol: StreamProtocol, addresses: tuple[Any, Any]) -> Channel:
+    def make_channel(self, protocol: StreamProtocol, addresses: Addresses) -> Channel:
         """
         Make the channel of a connection, which serves it.
 
@@ -69,7 +77,7 @@ class StreamServer(RequestServer):
         """
         raise NotImplementedError
 
-    def log_shortage(self, client_address: Any, error: OSError) -> None:
+    def log_shortage(self, client_address: object, error: OSError) -> None:
         """Log that there was no descriptor to serve a client with, once for many of these."""
         raise NotImplementedError
 
@@ -88,10 +96,10 @@ class StreamProtocol(Protocol):
     """
 
     factory: StreamServer
-    transport: Any
-    client_address: Any = None
+    transport: IStreamTransport | MaybeNone
+    client_address: object = None
     is_finished = False
-    _admitted: Any = None
+    _admitted: SocketAddress | None = None
     _channel: Channel | None = None
     _expired_phase: Phase | None = None
     _handled_at: float | None = None
@@ -154,7 +162,7 @@ class StreamProtocol(Protocol):
         factory.channels[channel.request] = channel
         self.start_channel(channel)
 
-    def make_channel(self, addresses: tuple[Any, Any]) -> Channel:
+    def make_channel(self, addresses: Addresses) -> Channel:
         """
         Make the connection's channel.
 

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
+from types import FrameType
 from typing import IO, Any, cast
 
 from twisted.application.service import Service
@@ -87,7 +88,7 @@ LOG_FORMATS: dict[str, Callable[[LogEvent], str]] = {
 }
 
 
-def _peer(address: Any) -> str:
+def _peer(address: object) -> str:
     """A client's address, as a socket gives it, as one word."""
     if isinstance(address, tuple):
         host, port = address[:2]
@@ -95,11 +96,12 @@ def _peer(address: Any) -> str:
     if not address:
         return "-"
     # A UNIX client chooses its own name, and must not forge lines with it.
-    plain = isinstance(address, str) and address.isprintable() and " " not in address
-    return address if plain else repr(address).replace(" ", r"\x20")
+    if isinstance(address, str) and address.isprintable() and " " not in address:
+        return address
+    return repr(address).replace(" ", r"\x20")
 
 
-def _http_members(record: HTTPRequestRecord) -> dict[str, Any]:
+def _http_members(record: HTTPRequestRecord) -> dict[str, object]:
     """The members that only the JSON of an HTTP request has."""
     words = record.request_line.split()
     method, target, protocol = None, None, None
@@ -212,7 +214,7 @@ class AccessLog(Service):
             else:
                 old.close()
 
-    def _signalled(self, number: int, frame: Any) -> None:
+    def _signalled(self, number: int, frame: FrameType | None) -> None:
         # A signal comes between any two bytecodes, so perhaps in the middle of a line.
         self._reactor.callFromThread(self.reopen)
         if callable(self._previous):

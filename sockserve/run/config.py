@@ -18,12 +18,14 @@ from typing import Any
 import attrs
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
 from typing_extensions import override
 
-from sockserve.core.admission import Admission, parse_network
+from sockserve.core.admission import Admission, Network, parse_network
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_kind, unwrap
 from sockserve.core.messages import nearest
+from sockserve.core.reactors import as_reactor
 from sockserve.dropin.overriding import accepts_takeover
 from sockserve.executors import make_executor
 from sockserve.handlers import DatagramRequestHandler, StreamRequestHandler
@@ -92,14 +94,14 @@ class ServerConfig:
     deadlines: Deadlines = attrs.Factory(Deadlines)
     max_connections: int | None = None
     max_connections_per_peer: int | None = None
-    allow: tuple[Any, ...] = ()
-    deny: tuple[Any, ...] = ()
-    proxy_from: tuple[Any, ...] = ()
+    allow: tuple[Network, ...] = ()
+    deny: tuple[Network, ...] = ()
+    proxy_from: tuple[Network, ...] = ()
     access_log: str | None = None
     log_format: str = "combined"
     add_location: Callable[[str], str] = attrs.field(default=str, eq=False, repr=False)
 
-    def build(self, reactor: object) -> MultiService:
+    def build(self, reactor: IReactorTime) -> MultiService:
         """
         Make the services of this server, not started: one for each description.  They
         share the workers and the caps.
@@ -112,10 +114,10 @@ class ServerConfig:
         except ConfigurationError as error:
             raise ConfigurationError(self.add_location(str(error))) from error
 
-    def _build(self, reactor: Any) -> MultiService:
+    def _build(self, reactor: IReactorTime) -> MultiService:
         log = None
         if self.access_log is not None:
-            log = AccessLog(reactor, self.access_log, self.log_format)
+            log = AccessLog(as_reactor(reactor), self.access_log, self.log_format)
         parent = _Server(log)
         service: SocketServerService | RequestService | DatagramRequestService
         if self.server is not None:
@@ -148,7 +150,7 @@ class ServerConfig:
         return parent
 
     def _build_object(
-        self, server: socketserver.BaseServer, reactor: object
+        self, server: socketserver.BaseServer, reactor: IReactorTime
     ) -> SocketServerService:
         options: dict[str, Any] = {"deadlines": self.deadlines, "admission": self._admission()}
         if self.threads is not None:
@@ -174,7 +176,8 @@ class ServerConfig:
                 place = "the reactor"
             else:
                 place = _WORKERS[self.concurrency or "threads"]
-            first = [f"listen {description}: {name} on {place}" for description in self.listen]
+            shown = [description.replace("\0", "@") for description in self.listen]
+            first = [f"listen {description}: {name} on {place}" for description in shown]
         deadlines = []
         for phase in Phase:
             seconds = getattr(self.deadlines, phase)
@@ -201,13 +204,13 @@ class _Server(MultiService):
         stopped = [maybeDeferred(child.stopService) for child in self if child is not self._log]
         return DeferredList(stopped, consumeErrors=True).addCallback(self._stop_log)
 
-    def _stop_log(self, stopped: Any) -> Any:
+    def _stop_log(self, stopped: object) -> object:
         if self._log is not None:
             self._log.stopService()
         return stopped
 
 
-def server_config(words: Mapping[str, Any]) -> ServerConfig:
+def server_config(words: Mapping[str, object]) -> ServerConfig:
     """
     Make the settings of one server from a user's words, and check them.
 
@@ -235,7 +238,7 @@ def server_config(words: Mapping[str, Any]) -> ServerConfig:
     return config
 
 
-def _handler(words: Mapping[str, Any]) -> Callable[..., Any]:
+def _handler(words: Mapping[str, object]) -> Callable[..., Any]:
     """The handler that C{handler} or C{path} names; without either, files from here."""
     if "handler" in words and "path" in words:
         raise ConfigurationError("handler and path: give one of them")
@@ -324,7 +327,7 @@ def _check(config: ServerConfig) -> None:
             )
 
 
-def _derives(cls: Any, *bases: type) -> bool:
+def _derives(cls: object, *bases: type) -> bool:
     return isinstance(cls, type) and issubclass(cls, bases)
 
 
@@ -372,7 +375,7 @@ def _choice(*choices: str) -> Callable[[str, object], str]:
     return choose
 
 
-def _networks(word: str, value: object) -> tuple[Any, ...]:
+def _networks(word: str, value: object) -> tuple[Network, ...]:
     try:
         return tuple(parse_network(text) for text in _texts(word, value))
     except ConfigurationError as error:

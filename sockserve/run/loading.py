@@ -32,11 +32,11 @@ def load_handler(name: str) -> Callable[..., Any]:
     @raise ConfigurationError: there is no such module or name, importing it fails, or it
         is no handler.
     """
-    found = _load("handler", name, "CLASS")
+    found: object = _load("handler", name, "CLASS")
     if not callable(found):
         raise ConfigurationError(f"handler {name!r}: {found!r} is not a class or callable")
     handler_kind(found)
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def load_server(name: str) -> socketserver.BaseServer:

@@ -17,9 +17,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EMFILE, ENFILE
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from twisted.internet import tcp
+
+from sockserve.core.transports import IStreamTransport
 
 __all__ = [
     "SocketIdentity",
@@ -32,13 +34,13 @@ __all__ = [
 ]
 
 
-def is_lendable(transport: Any) -> bool:
+def is_lendable(transport: object) -> bool:
     """Whether the transport is nothing but a socket, so that the socket can be lent.
     (reactor thread)"""
     return isinstance(transport, tcp.Connection) and not transport.TLS
 
 
-def lend(transport: tcp.Connection) -> socket.socket:
+def lend(transport: IStreamTransport) -> socket.socket:
     """
     Take the socket away from the reactor for good and make it blocking, as the
     stdlib's C{accept} returns it.

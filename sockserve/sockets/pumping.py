@@ -21,8 +21,11 @@ from twisted.internet.main import CONNECTION_DONE
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from sockserve.core.addresses import Addresses
 from sockserve.core.clock import clock_of
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.reactors import IReactor
+from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import Phase
 
 __all__ = ["Pump", "PumpState", "PumpedSocket", "impersonate"]
@@ -49,7 +52,7 @@ class PumpedSocket(socket.socket):
         super().__init__(family, type, proto, fileno)
         # Of the connection it stands for, by L{impersonate}; none while it is but a socket.
         #: (peer, own), as a socket gives them.
-        self._addresses: tuple[Any, Any] | None = None
+        self._addresses: Addresses | None = None
         #: The client's socket, below all wrapping.
         self._outer: socket.socket | None = None
         #: The client's certificate in DER.
@@ -92,7 +95,7 @@ class PumpedSocket(socket.socket):
         return self._certificate
 
 
-def impersonate(request: PumpedSocket, transport: Any, addresses: tuple[Any, Any]) -> None:
+def impersonate(request: PumpedSocket, transport: IStreamTransport, addresses: Addresses) -> None:
     """
     Let a socket answer for a transport.
 
@@ -165,11 +168,12 @@ class Pump(abstract.FileDescriptor):
 
     #: How much one C{recv} takes: as C{tcp.Connection.bufferSize}.
     bufferSize = 2**16
+    reactor: IReactor
 
     def __init__(
         self,
-        reactor: Any,
-        transport: Any,
+        reactor: IReactor,
+        transport: IStreamTransport,
         request: PumpedSocket,
         outer: socket.socket,
         deadlines: Deadlines,
@@ -177,7 +181,6 @@ class Pump(abstract.FileDescriptor):
         end_connection: Callable[[bool], object] | None = None,
     ) -> None:
         """
-        @param reactor: an C{IReactorFDSet} and C{IReactorTime}.
         @param request: the handler's end of a socketpair.
         @param outer: the other end, which is the pump's from now on.
         @param timer: C{idle} is kept re-armed by traffic either way, C{write} is armed
@@ -313,8 +316,8 @@ class Pump(abstract.FileDescriptor):
         """The handler's end is gone: close the connection after what is on its way."""
         if self.state is _CLOSED:
             return
-        if self.state in (_OPEN, _LEFT_OPEN):
-            self._read_rest()
+        if self.state in (_OPEN, _LEFT_OPEN, _OUTPUT_ENDED):
+            self._read_rest()  # after its end, the kernel still says what was left unread
         lost = self.state in (_LOST, _LOST_ENDED)
         self.state = _CLOSED
         paused = self.producer is not None and self.producerPaused
@@ -340,6 +343,7 @@ class Pump(abstract.FileDescriptor):
         except BlockingIOError:
             return False
         except OSError:
+            self._left_unread = True
             return True
 
     def _read_rest(self) -> bool:
@@ -417,7 +421,7 @@ class Pump(abstract.FileDescriptor):
 _DONE = Failure(CONNECTION_DONE)
 
 
-def _socket_below(transport: Any) -> socket.socket | None:
+def _socket_below(transport: object) -> socket.socket | None:
     while not isinstance(transport, tcp.Connection):
         transport = getattr(transport, "transport", None)
         if transport is None:

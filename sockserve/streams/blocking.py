@@ -12,26 +12,28 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import Any
 
 from twisted.internet.interfaces import ISSLTransport
 from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
+from sockserve.core.addresses import Addresses
 from sockserve.core.lifecycle import serve
 from sockserve.interfaces import IExecutor, IJob, IStreamServer, Outcome, Phase
-from sockserve.sockets.lending import SocketIdentity, is_lendable, lend, tcp_traffic
+from sockserve.sockets.lending import (
+    SocketIdentity,
+    TransferCounts,
+    is_lendable,
+    lend,
+    tcp_traffic,
+)
 from sockserve.sockets.pumping import Pump, PumpedSocket, impersonate
-from sockserve.streams.channel import LINGER_SECONDS, Channel, ChannelOwner, MakeChannel, Pending
+from sockserve.streams.channel import Channel, ChannelOwner, MakeChannel, Pending
 
 __all__ = ["LentSocketChannel", "PumpedSocketChannel", "SocketChannel"]
-
-#: A connection on which nothing came for so long is, as far as can be told, between two
-#: messages when the service stops.
-QUIET_SECONDS = 1.0
 
 
 @implementer(IJob)
@@ -132,17 +134,19 @@ class SocketChannel(Channel):
         While the service stops: end the handler's input as soon as its client has been
         quiet for a while, as far as that can be told.
 
-        @return: whether the service stops.
+        @return: whether that is waited for, in the place of C{idle}.
         """
-        if self._draining:
-            quiet = self.quiet_seconds()
-            if quiet is None:
-                pass
-            elif quiet >= QUIET_SECONDS:
-                self.end_input()
-            else:
-                self.timer.arm(Phase.IDLE, QUIET_SECONDS - quiet)
-        return self._draining
+        limit = self.deadlines.quiet
+        if not self._draining or limit is None:
+            return False
+        quiet = self.quiet_seconds()
+        if quiet is None:
+            pass
+        elif quiet >= limit:
+            self.end_input()
+        else:
+            self.timer.arm(Phase.IDLE, limit - quiet)
+        return True
 
     def quiet_seconds(self) -> float | None:
         """Seconds since the client last sent a byte; None where that cannot be told."""
@@ -163,12 +167,21 @@ class SocketChannel(Channel):
 
 
 class LentSocketChannel(SocketChannel):
-    """The channel of a blocking handler that has the connection's own socket."""
+    """
+    The channel of a blocking handler that has the connection's own socket.
+
+    @param ask_kernel: tells what has moved on a socket, where that is known.
+    """
 
     request: socket.socket
 
-    def __init__(self, protocol: ChannelOwner) -> None:
+    def __init__(
+        self,
+        protocol: ChannelOwner,
+        ask_kernel: Callable[[socket.socket], TransferCounts | None] = tcp_traffic,
+    ) -> None:
         super().__init__(protocol)
+        self._ask_kernel = ask_kernel
         self.request = lend(self.transport)
         self._identity = SocketIdentity(self.request)
         # The transport is not heard of again: let go of it, and of its cycle with us.
@@ -190,7 +203,7 @@ class LentSocketChannel(SocketChannel):
 
     @override
     def record_traffic(self) -> None:
-        counts = tcp_traffic(self.request)
+        counts = self._ask_kernel(self.request)
         if counts is not None:
             self.protocol.record.received = counts.received
             self.protocol.record.sent = counts.sent
@@ -223,7 +236,7 @@ class LentSocketChannel(SocketChannel):
 
     def _seconds_left(self, phase: Phase) -> float | None:
         """How long until C{idle} or C{write} could pass; None for never. (any thread)"""
-        counts = tcp_traffic(self.request)
+        counts = self._ask_kernel(self.request)
         limit = self.deadlines.idle if phase is Phase.IDLE else self.deadlines.write
         if counts is None or limit is None:
             return None
@@ -250,7 +263,7 @@ class LentSocketChannel(SocketChannel):
 
     @override
     def quiet_seconds(self) -> float | None:
-        counts = tcp_traffic(self.request)
+        counts = self._ask_kernel(self.request)
         return None if counts is None else counts.since_received
 
     @override
@@ -269,10 +282,15 @@ class LentSocketChannel(SocketChannel):
 
 
 class _End(Enum):
-    """Where the end of a pumped connection stands."""
+    """
+    The stand of a pumped connection with its end, as far as this side makes it.  (The client may
+    end its side at any time.)
+    """
 
-    #: The handler may write.
+    #: The handler may write, or not all that it wrote has left.
     OPEN = "open"
+    #: It has ended its output, all of which has left; it may read on.
+    HALF_CLOSED = "half-closed"
     #: Its end is gone, and not all that it wrote has left.
     FLUSHING = "flushing"
     #: All has left; what the client still sends is thrown away.
@@ -284,7 +302,7 @@ class PumpedSocketChannel(SocketChannel):
 
     request: socket.socket
 
-    def __init__(self, protocol: ChannelOwner, addresses: tuple[Any, Any]) -> None:
+    def __init__(self, protocol: ChannelOwner, addresses: Addresses) -> None:
         """
         @raise OSError: there is no descriptor to be had.
         """
@@ -298,9 +316,7 @@ class PumpedSocketChannel(SocketChannel):
         self._pump = Pump(reactor, transport, *ends, *limits, self._end_connection)
         self.request = self._pump.request
         self._end = _End.OPEN
-        #: What has ended of the connection itself.
         self._client_has_ended = False
-        self._output_has_left = False
         protocol.set_receiver(self._pump.feed)
 
     @override
@@ -325,7 +341,7 @@ class PumpedSocketChannel(SocketChannel):
     @override
     def eof_received(self) -> None:
         self._client_has_ended = True
-        if self._end is _End.OPEN:
+        if self._end is _End.OPEN or self._end is _End.HALF_CLOSED:
             self._pump.feed_eof()
         else:
             self.transport.loseConnection()
@@ -336,22 +352,23 @@ class PumpedSocketChannel(SocketChannel):
             self.transport.loseConnection()
             return
         # What nobody has read would be answered with a reset, which overtakes that.
-        self._end = _End.FLUSHING
         self.protocol.set_receiver(_throw_away)
-        if self._output_has_left:
+        if self._end is _End.HALF_CLOSED:
             self._linger()
         else:
+            self._end = _End.FLUSHING
             self.transport.loseWriteConnection()
 
     @override
     def output_ended(self) -> None:
-        self._output_has_left = True
-        if self._end is _End.FLUSHING:
+        if self._end is _End.OPEN:
+            self._end = _End.HALF_CLOSED
+        elif self._end is _End.FLUSHING:
             self._linger()
 
     def _linger(self) -> None:
         self._end = _End.LINGERING
-        self.timer.arm(Phase.WRITE, LINGER_SECONDS)
+        self.timer.arm(Phase.WRITE, self.deadlines.linger)
 
     @override
     def connection_lost(self, reason: Failure) -> None:
@@ -369,7 +386,8 @@ class PumpedSocketChannel(SocketChannel):
 
     @override
     def drain(self) -> None:
-        self._pump.idle = QUIET_SECONDS  # each byte puts the next look off by that
+        if self.deadlines.quiet is not None:
+            self._pump.idle = self.deadlines.quiet  # each byte puts the next look off by that
         super().drain()
 
     @override
@@ -404,7 +422,7 @@ def _throw_away(data: bytes) -> None:
     """What a client sends to a handler that has gone."""
 
 
-def _make_socket_channel(protocol: ChannelOwner, addresses: tuple[Any, Any]) -> SocketChannel:
+def _make_socket_channel(protocol: ChannelOwner, addresses: Addresses) -> SocketChannel:
     """Lends a plain connection, pumps any other."""
     if is_lendable(protocol.transport):
         return LentSocketChannel(protocol)

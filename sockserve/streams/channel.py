@@ -10,17 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from sockserve.core.deadlines import DeadlineTimer
+from sockserve.core.addresses import Addresses
+from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.core.statistics import RequestRecord
+from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import IStreamServer, Outcome, Phase
 from sockserve.sockets.lending import is_lendable
 from sockserve.streams.writer import StreamWriter
+
+if TYPE_CHECKING:
+    from _typeshed import MaybeNone
 
 __all__ = [
     "Addresses",
@@ -32,13 +37,8 @@ __all__ = [
     "transport_descriptors",
 ]
 
-#: How long bytes a handler did not read are read and thrown away after its answer, so
-#: that the kernel does not answer them with a reset which overtakes the answer.  2:
-#: Apache's C{SECONDS_TO_LINGER} between reads; nginx's C{lingering_timeout} is 5.
-LINGER_SECONDS = 2.0
 
-
-def transport_descriptors(transport: Any) -> Iterator[int]:
+def transport_descriptors(transport: object) -> Iterator[int]:
     """The descriptors of a transport and those below it."""
     while transport is not None:
         if isinstance(transport, FileDescriptor):
@@ -65,10 +65,11 @@ class ChannelOwner(Protocol):
     def factory(self) -> IStreamServer:
         """The server object that it has come to."""
 
-    transport: Any
+    #: None once it has been given up, after which nothing is asked of it.
+    transport: IStreamTransport | MaybeNone
     timer: DeadlineTimer
     record: RequestRecord
-    client_address: Any
+    client_address: object
     is_finished: bool
 
     def set_receiver(self, receive: Callable[[bytes], object]) -> None:
@@ -83,9 +84,6 @@ class ChannelOwner(Protocol):
     def is_gone(self) -> bool:
         """Whether the client, or a deadline, has ended the connection."""
 
-
-#: The client's address and the server's, as a socket gives them.
-Addresses = tuple[Any, Any]
 
 #: Makes the channel of a connection, given the client's and the server's address; raises
 #: C{OSError} if there is no descriptor to be had.
@@ -113,8 +111,8 @@ class Channel:
         self.protocol = protocol
         self.factory = protocol.factory
         self.timer = protocol.timer
-        self.deadlines = protocol.factory.deadlines
-        self.transport: Any = protocol.transport
+        self.deadlines: Deadlines = protocol.factory.deadlines
+        self.transport = protocol.transport
         self.parts = Pending.CONNECTION
         self._began: float | None = None
 
@@ -227,7 +225,7 @@ class TransportChannel(Channel):
 
     @override
     def connection_lost(self, reason: Failure) -> None:
-        self.protocol.record.sent = self.writer.sent
+        self.record_traffic()
         # A handler may go on at what follows, and end: by then there must be nothing left
         # to close.
         self.parts &= ~Pending.CONNECTION
@@ -257,6 +255,10 @@ class TransportChannel(Channel):
         """End the connection now, and forget what has not left."""
         if self.transport is not None:
             self.transport.abortConnection()
+
+    def record_traffic(self) -> None:
+        """Note how many bytes have come and gone."""
+        self.protocol.record.sent = self.writer.sent
 
     def pause(self) -> None:
         """Read no more from the client."""
@@ -295,7 +297,7 @@ class TransportChannel(Channel):
             self._lose_connection()
         else:
             self._output = _Output.LINGERING
-            self.timer.arm(Phase.WRITE, LINGER_SECONDS)
+            self.timer.arm(Phase.WRITE, self.deadlines.linger)
 
     def _lose_connection(self) -> None:
         # Not before all is written: TLS would forget what it has gathered.

@@ -13,6 +13,8 @@ from typing import Any
 
 from twisted.internet.interfaces import ISSLTransport
 
+from sockserve.core.addresses import Addresses
+from sockserve.core.transports import IStreamTransport
 from sockserve.streams.reader import StreamReader
 from sockserve.streams.writer import StreamWriter
 
@@ -34,12 +36,12 @@ class StreamConnection:
 
     def __init__(
         self,
-        transport: Any,
+        transport: IStreamTransport,
         rfile: StreamReader,
         wfile: StreamWriter,
-        addresses: tuple[Any, Any],
+        addresses: Addresses,
         close: Callable[[], None],
-        start_tls: Callable[[Any], Awaitable[None]],
+        start_tls: Callable[[object], Awaitable[None]],
     ) -> None:
         self.transport = transport
         self.rfile = rfile
@@ -75,7 +77,7 @@ class StreamConnection:
         """
         self.rfile.settimeout(seconds)
 
-    async def start_tls(self, context: Any) -> None:
+    async def start_tls(self, context: object) -> None:
         """
         Speak TLS from here on; returns when the handshake is done, which has its own
         deadline.  Agree with the client first: nothing may be unread.

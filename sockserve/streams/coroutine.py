@@ -7,8 +7,6 @@ the end of the service comes.  It must not know how a connection came about. (re
 
 from __future__ import annotations
 
-from typing import Any
-
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ISSLTransport
@@ -16,6 +14,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import alsoProvides
 
+from sockserve.core.addresses import Addresses
 from sockserve.core.lifecycle import serve_coroutine
 from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Task
@@ -32,7 +31,7 @@ _log = logger(Topic.HANDLERS)
 class CoroutineChannel(TransportChannel):
     """The channel of a coroutine on the reactor, which reads and writes the transport."""
 
-    def __init__(self, protocol: ChannelOwner, addresses: tuple[Any, Any]) -> None:
+    def __init__(self, protocol: ChannelOwner, addresses: Addresses) -> None:
         """
         @param addresses: (peer, own) of the connection, as a socket gives them.
         """
@@ -129,14 +128,14 @@ class CoroutineChannel(TransportChannel):
             tls, self._tls = self._tls, None
             tls.callback(None)
 
-    def _ended(self, result: Any, error: BaseException | None) -> None:
+    def _ended(self, result: Outcome | None, error: BaseException | None) -> None:
         self._task = None
         if error is not None:
             _log.failure("serving a request raised past its server's handle_error", Failure(error))
-        self._handler_finished(result if error is None else Outcome.ERROR)
+        self._handler_finished(Outcome.ERROR if result is None else result)
         self._part_ended(Pending.HANDLER)
 
-    async def _start_tls(self, context: Any) -> None:
+    async def _start_tls(self, context: object) -> None:
         self.writer.flush()
         await self.writer.emptied()
         if self._reader.unread() or ISSLTransport.providedBy(self.transport):

@@ -13,6 +13,8 @@ from collections.abc import Awaitable
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.interfaces import IPushProducer
+
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.core.tasks import Wakeup
 from sockserve.interfaces import DeadlineExpired, Phase
@@ -115,7 +117,9 @@ class StreamReader:
         "received",
     )
 
-    def __init__(self, transport: Any, deadlines: Deadlines, timer: DeadlineTimer) -> None:
+    def __init__(
+        self, transport: IPushProducer, deadlines: Deadlines, timer: DeadlineTimer
+    ) -> None:
         # For the connection
         self._transport = transport
         self._deadlines = deadlines

@@ -7,12 +7,11 @@ not know what the handler speaks, services or options.
 
 from __future__ import annotations
 
-from typing import Any
-
 from typing_extensions import override
 
+from sockserve.core.addresses import SocketAddress
 from sockserve.core.handler_kinds import HandlerKind
-from sockserve.interfaces import Phase
+from sockserve.interfaces import Outcome, Phase
 from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.listeners.stream_protocol import StreamProtocol
 from sockserve.streams.channel import Addresses, Channel, ChannelOwner
@@ -36,7 +35,7 @@ class ConnectionExchange(Exchange):
         super().__init__()
         self.clock = self._reactor = MemoryReactor()
 
-    def _connect(self, factory: MemoryFactory, client_address: Any) -> None:
+    def _connect(self, factory: MemoryFactory, client_address: SocketAddress) -> None:
         """Have C{factory} serve a connection from C{client_address}."""
         self._factory = factory
         self._protocol: StreamProtocol = factory.buildProtocol(None)
@@ -102,11 +101,11 @@ class _CoroutineChannel(CoroutineChannel):
         self._exchange = exchange
 
     @override
-    def _ended(self, result: Any, error: BaseException | None) -> None:
+    def _ended(self, result: Outcome | None, error: BaseException | None) -> None:
         if error is not None:
             self._exchange.error = error
         super()._ended(result, error)
 
     @override
-    async def _start_tls(self, context: Any) -> None:
+    async def _start_tls(self, context: object) -> None:
         raise RuntimeError("start_tls: there is no TLS in memory; test that over a real connection")

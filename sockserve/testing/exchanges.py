@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, succeed
 from typing_extensions import override
 from zope.interface import implementer
 
+from sockserve.core.addresses import SocketAddress
 from sockserve.executors.base import serve_guarded
 from sockserve.interfaces import IExecutor, IJob
 from sockserve.listeners.server import RequestServer
@@ -91,7 +92,7 @@ class Exchange:
         self.trace: list[str] = []
         self.error: BaseException | None = None
         self.output: list[bytes] = []
-        self.datagrams: list[tuple[bytes, Any]] = []
+        self.datagrams: list[tuple[bytes, SocketAddress]] = []
 
     @property
     def sent(self) -> bytes:
@@ -138,7 +139,7 @@ class Recording(RequestServer):
         self,
         handler: Callable[..., Any],
         exchange: Exchange,
-        attributes: Mapping[str, Any] | None,
+        attributes: Mapping[str, object] | None,
         **options: Any,
     ) -> None:
         """

@@ -18,6 +18,7 @@ import attrs
 from twisted.internet.task import Clock
 from typing_extensions import override
 
+from sockserve.core.addresses import SocketAddress
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_kind
 from sockserve.listeners.stream_factory import StreamFactory
@@ -67,8 +68,8 @@ def run_http(
     body: bytes = b"",
     *,
     raw: bytes | None = None,
-    client_address: Any = CLIENT_ADDRESS,
-    attributes: Mapping[str, Any] | None = None,
+    client_address: SocketAddress = CLIENT_ADDRESS,
+    attributes: Mapping[str, object] | None = None,
 ) -> HTTPResponse:
     """
     Serve one connection whose client sends a request, ends its side and reads until the
@@ -142,9 +143,9 @@ class HTTPExchange(ConnectionExchange):
         self,
         handler: Callable[..., Any],
         *,
-        client_address: Any = CLIENT_ADDRESS,
+        client_address: SocketAddress = CLIENT_ADDRESS,
         deadlines: Deadlines | None = None,
-        attributes: Mapping[str, Any] | None = None,
+        attributes: Mapping[str, object] | None = None,
     ) -> None:
         """
         @param client_address: the client's address, as a socket gives it.

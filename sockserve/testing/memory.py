@@ -27,10 +27,14 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from sockserve.core.addresses import SocketAddress
 from sockserve.executors.base import serve_guarded
 from sockserve.testing.exchanges import SERVER_ADDRESS, Exchange, InlineExecutor
 
 __all__ = ["AttendedExecutor", "MemoryReactor", "ServerTransport"]
+
+#: What L{MemoryReactor} sends to the thread that serves its sockets.
+_WAKE_UP, _END = b"!", b"."
 
 
 class ServerTransport:
@@ -41,7 +45,7 @@ class ServerTransport:
     """
 
     def __init__(
-        self, exchange: Exchange, clock: Clock, protocol: Protocol, client_address: Any
+        self, exchange: Exchange, clock: Clock, protocol: Protocol, client_address: SocketAddress
     ) -> None:
         """
         @param exchange: where what is sent goes.
@@ -102,7 +106,7 @@ class ServerTransport:
             self._clock.callLater(0, self._protocol.connectionLost, Failure(reason))
 
 
-def _twisted_address(address: Any) -> IAddress:
+def _twisted_address(address: SocketAddress) -> IAddress:
     if not isinstance(address, tuple):
         return UNIXAddress(address or None)
     if len(address) == 2:
@@ -148,23 +152,26 @@ class MemoryReactor(Clock):
     @contextmanager
     def turning(self) -> Iterator[None]:
         """Serve the sockets, on a thread of its own, while the handler has this one."""
-        self._waker, wake = socket.socketpair()
+        waker, wake = socket.socketpair()
+        self._waker = waker
         thread = threading.Thread(target=self._turn, args=(wake,), daemon=True)
         thread.start()
         try:
             yield
         finally:
-            self._waker.close()
-            self._waker = None
+            # Not by closing it: the thread may be about to wake itself.
+            waker.send(_END)
             thread.join()
+            self._waker = None
+            waker.close()
             wake.close()
 
     def _wake(self) -> None:
         if self._waker is not None:
-            self._waker.send(b"!")
+            self._waker.send(_WAKE_UP)
 
     def _turn(self, wake: socket.socket) -> None:
-        """Serve the sockets until the waker is closed. (the thread that L{turning} starts)"""
+        """Serve the sockets until told to end. (the thread that L{turning} starts)"""
         while True:
             readers = {reader.fileno(): reader for reader in list(self._readers)}
             writers = {writer.fileno(): writer for writer in list(self._writers)}
@@ -176,12 +183,14 @@ class MemoryReactor(Clock):
             poll.register(wake, select.POLLIN)
             for descriptor, events in poll.poll():
                 if descriptor == wake.fileno():
-                    if not wake.recv(4096):
+                    if _END in wake.recv(4096):
                         return
                 elif events & select.POLLOUT:
                     self._do_write(writers[descriptor])
                 elif descriptor in readers:
                     self._do_read(readers[descriptor])
+                else:  # there will be no room, which the write is to say
+                    self._do_write(writers[descriptor])
 
     # As the reactors of Twisted's do
 

@@ -15,6 +15,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from typing_extensions import override
 
+from sockserve.core.addresses import SocketAddress
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_kind
 from sockserve.core.lifecycle import serve, serve_coroutine, verify_and_process
@@ -34,8 +35,8 @@ def run_stream(
     handler: Callable[..., Any],
     data: bytes = b"",
     *,
-    client_address: Any = CLIENT_ADDRESS,
-    attributes: Mapping[str, Any] | None = None,
+    client_address: SocketAddress = CLIENT_ADDRESS,
+    attributes: Mapping[str, object] | None = None,
 ) -> Exchange:
     """
     Serve one connection whose client sends C{data}, ends its side and reads until the
@@ -91,8 +92,8 @@ def run_datagram(
     handler: Callable[..., Any],
     data: bytes,
     *,
-    client_address: Any = CLIENT_ADDRESS,
-    attributes: Mapping[str, Any] | None = None,
+    client_address: SocketAddress | None = CLIENT_ADDRESS,
+    attributes: Mapping[str, object] | None = None,
 ) -> Exchange:
     """
     Serve one datagram.
@@ -117,9 +118,9 @@ class StreamExchange(ConnectionExchange):
         self,
         handler: Callable[..., Any],
         *,
-        client_address: Any = CLIENT_ADDRESS,
+        client_address: SocketAddress = CLIENT_ADDRESS,
         deadlines: Deadlines | None = None,
-        attributes: Mapping[str, Any] | None = None,
+        attributes: Mapping[str, object] | None = None,
     ) -> None:
         """
         @param client_address: as a socket gives it.
@@ -167,7 +168,7 @@ class _InlineServer(RequestServer):
         if not self.is_datagram:
             super().close_request(request)
 
-    def _ended(self, result: Any, error: BaseException | None) -> None:
+    def _ended(self, result: object, error: BaseException | None) -> None:
         self.task = None
         if error is not None:
             self.exchange.error = error
@@ -177,7 +178,10 @@ class _OneRequestServer(Recording, _InlineServer):
     """The same, which records what is called of it."""
 
     def __init__(
-        self, handler: Callable[..., Any], exchange: Exchange, attributes: Mapping[str, Any] | None
+        self,
+        handler: Callable[..., Any],
+        exchange: Exchange,
+        attributes: Mapping[str, object] | None,
     ) -> None:
         concurrency = None if handler_kind(handler).is_coroutine else InlineExecutor()
         super().__init__(handler, exchange, attributes, reactor=Clock(), concurrency=concurrency)
@@ -189,8 +193,12 @@ class _MemoryReply:
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
 
-    def sendto(self, data: bytes, address: Any) -> int:
-        """Record one datagram and where it goes; gives its size in bytes."""
-        self._exchange.datagrams.append((bytes(data), address))
-        self._exchange.output.append(bytes(data))
+    def sendto(self, data: bytes, address: SocketAddress | None) -> int:
+        """
+        Record one datagram and where it goes, unless that is nowhere: a UNIX client's without a
+        name.  Gives its size in bytes.
+        """
+        if address:
+            self._exchange.datagrams.append((bytes(data), address))
+            self._exchange.output.append(bytes(data))
         return len(data)

@@ -67,14 +67,38 @@ def test_an_unknown_phase_is_refused() -> None:
         Deadlines(haeder=30)  # type: ignore[call-arg]
 
 
+#: What is no phase.
+OTHERS = {"body_rate", "body_grace", "linger", "quiet", "abandon"}
+
+
 def test_every_phase_has_a_deadline_of_its_name() -> None:
-    assert {str(phase) for phase in Phase} == set(FIELDS) - {"body_rate", "abandon"}
+    assert {str(phase) for phase in Phase} == set(FIELDS) - OTHERS
 
 
 def test_without_options_no_slow_peer_is_waited_for_without_end() -> None:
     given = Deadlines()
     guards = ("handshake", "idle", "header", "body_rate", "write", "drain")
     assert [name for name in guards if getattr(given, name) is None] == []
+
+
+# A body
+
+
+def test_the_least_rate_of_a_body_is_not_asked_for_before_its_grace() -> None:
+    """At 10 bytes/s, 100 bytes are 10 s, and 20 bytes 2 s; 3 s have passed."""
+    given = Deadlines(body_rate=10, body_grace=4)
+    assert given.body_seconds(3, 100, None) == 7
+    assert given.body_seconds(3, 20, None) == 1  # the grace is longer
+    assert given.body_seconds(5, 20, None) == 0
+    assert Deadlines(body_rate=10, body_grace=60).body_seconds(5, 20, None) == 55
+
+
+@pytest.mark.parametrize("never", ["body_rate", "body_grace"])
+def test_a_body_has_no_least_rate_unless_both_are_given(never: str) -> None:
+    given = Deadlines(**{never: None})
+    assert given.body_seconds(1000, 0, None) is None
+    assert given.body_seconds(1000, 0, 7) == 7
+    assert attrs.evolve(given, body=1001).body_seconds(1000, 0, 7) == 1
 
 
 # One phase

@@ -3,8 +3,10 @@
 import queue
 import socket
 import threading
+from types import SimpleNamespace
 
 import pytest
+from twisted.logger import LogLevel, capturedLogs
 
 from sockserve.dropin.accept_loop import AcceptLoop, AcceptLoopThread
 
@@ -84,6 +86,32 @@ def test_it_ends_at_the_next_turn_when_it_is_told(counting):
     loop.stop()  # which is nothing to one that has ended
 
 
+def test_one_that_is_stopped_before_it_runs_takes_nothing(counting):
+    loop = AcceptLoop(counting, None)
+    loop.stop()
+    loop.stop()
+    loop.run(60)
+    assert (counting.taken, counting.turns) == (0, 0)
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_handshake_that_outlives_the_loop_is_in_vain(counting, told):
+    """Its connection is closed, be it that the loop is told to stop once more."""
+    calls = []
+    reactor = SimpleNamespace(callFromThread=lambda *call: calls.append(call))
+    loop = AcceptLoop(counting, None, reactor=reactor)
+    near, far = socket.socketpair()
+    with far:
+        loop._shake_hands(near, "client")
+        [(_, _, request, ended, _)] = calls
+        assert request is near
+        loop.close()
+        if told:
+            loop.stop()
+        ended(True)
+        assert near.fileno() < 0
+
+
 def test_service_actions_is_called_with_nothing_to_do(counting):
     counting._near.recv(5)
     counting.is_shut_down = lambda: counting.turns == 3
@@ -157,3 +185,42 @@ def test_on_a_thread_it_ends_when_it_is_told(counting):
     assert ended.empty()
     loop.stop()
     assert ended.get(timeout=15) is False
+
+
+@pytest.mark.parametrize(
+    ("enders", "by_itself"),
+    [
+        (["owner", "owner"], False),
+        (["owner", "program"], False),
+        (["program", "program"], True),
+        (["program", "owner"], True),
+    ],
+)
+def test_on_a_thread_it_ends_for_the_side_that_has_asked_first(counting, enders, by_itself):
+    ended, held, may_go_on = queue.SimpleQueue(), threading.Event(), threading.Event()
+
+    def service_actions():
+        held.set()
+        assert may_go_on.wait(15)
+
+    counting.service_actions = service_actions
+    loop = AcceptLoopThread(counting, None, None, ended.put)
+    assert held.wait(15)
+    for ender in enders:
+        if ender == "owner":
+            loop.stop()
+        else:  # what shutdown does, which would wait
+            assert not counting._BaseServer__is_shut_down.wait(0)
+    assert ended.empty()
+    may_go_on.set()
+    assert ended.get(timeout=15) is by_itself
+    assert counting._BaseServer__is_shut_down.wait(15)
+
+
+def test_on_a_thread_it_ends_by_itself_when_it_cannot_go_on(counting):
+    ended = queue.SimpleQueue()
+    counting.close()
+    with capturedLogs() as events:
+        AcceptLoopThread(counting, None, None, ended.put)
+        assert ended.get(timeout=15) is True
+    assert [event["log_level"] for event in events] == [LogLevel.critical]

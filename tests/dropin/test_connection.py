@@ -10,9 +10,10 @@ import pytest
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
-from sockserve.core.handler_kinds import HandlerKind
+from sockserve.core.handler_kinds import HandlerKind, handler_kind
 from sockserve.dropin.connection import AdoptedFactory, AdoptedProtocol, AdoptedRequest
 from sockserve.dropin.transport import AdoptedConnection
+from sockserve.http import HTTPRequestHandler
 from sockserve.interfaces import Outcome
 from sockserve.testing.exchanges import InlineExecutor
 from tests.dropin.stepping import SteppedReactor
@@ -56,8 +57,9 @@ class Owner:
     def __init__(self, reactor, handler):
         self.server = SimpleNamespace(RequestHandlerClass=handler)
         self.served, self.failed, self.finished, self.over = [], [], [], 0
+        executor = None if handler_kind(handler).is_coroutine else InlineExecutor()
         self.factory = AdoptedFactory(
-            handler, dispatcher=self, reactor=reactor, concurrency=InlineExecutor()
+            handler, dispatcher=self, reactor=reactor, concurrency=executor
         )
 
     def serve(self, request, client_address, served=None):
@@ -148,6 +150,62 @@ def test_the_reactor_reads_for_a_stock_handler(reactor, pair):
     client.close()
     deliver(reactor)
     assert protocol.is_finished
+
+
+class OnThread(HTTPRequestHandler):
+    def do_GET(self):
+        self.server.seen.append(self.command)
+        self.send_response(200)
+        self.end_headers()
+
+
+class ByCoroutine(OnThread):
+    async def do_GET(self):
+        super().do_GET()
+
+
+class Standard(Web):
+    def do_GET(self):
+        self.server.seen.append(self.command)
+        super().do_GET()
+
+
+@pytest.mark.parametrize("handler", [ByCoroutine, OnThread, Standard])
+def test_a_handler_that_is_read_for_sees_the_programs_server(reactor, pair, handler):
+    accepted, client = pair
+    owner = Owner(reactor, handler)
+    owner.server.seen = []
+    adopt(owner, accepted)
+    client.sendall(GET)
+    deliver(reactor)
+    assert owner.server.seen == ["GET"]
+    assert client.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
+    client.close()
+    deliver(reactor)
+    assert owner.finished == [accepted]
+
+
+class Leaves(http.server.BaseHTTPRequestHandler):
+    def __init__(self, request, client_address, server):
+        raise self.error
+
+    error = None
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "told"),
+    [(Wilful, Wilful, []), (KeyboardInterrupt, SystemExit, [KeyboardInterrupt])],
+)
+def test_a_stock_handler_ends_its_thread_as_one_on_a_thread_of_the_programs_does(
+    reactor, pair, monkeypatch, error, raised, told
+):
+    hooked = []
+    monkeypatch.setattr(threading, "excepthook", lambda hook: hooked.append(hook.exc_type))
+    monkeypatch.setattr(Leaves, "error", error)
+    factory = Owner(reactor, Leaves).factory
+    with pytest.raises(raised):
+        factory.finish_request(pair[0], CLIENT)
+    assert hooked == told
 
 
 def test_its_end_is_told_by_nobody_yet(reactor, pair):

@@ -32,8 +32,7 @@ def exits(monkeypatch):
     """
     registered = []
     monkeypatch.setattr(interpreter_exit, "_awaited", WeakKeyDictionary())
-    monkeypatch.setattr(interpreter_exit, "_is_registered", False)
-    monkeypatch.setattr(interpreter_exit, "_is_exiting", False)
+    monkeypatch.setattr(interpreter_exit, "_state", interpreter_exit._Exit.UNKNOWN)
     monkeypatch.setattr(threading, "_register_atexit", registered.append)
     before = set(threading.enumerate())
     yield registered

@@ -98,6 +98,33 @@ def test_no_request_is_taken_while_it_is_suspended(listening, reactor):
     assert taken == (0, 0)
 
 
+def test_one_that_ends_while_it_is_suspended_takes_requests_when_it_listens_again(
+    listening, reactor
+):
+    server = Bytes()
+    listener, _ = listening(server)
+    listener.suspend()
+    closed = listener.close()
+    reactor.run_until(lambda: closed.called)
+    for change in (listener.resume, listener.suspend):  # which is nothing to one that has ended
+        change()
+    assert listener.close() is closed
+    server.near, server.far = socket.socketpair()
+    listener.opened(listener.listen())
+    server.far.sendall(b"a")
+    reactor.run_until(lambda: server.requests)
+
+
+def test_one_that_shuts_down_while_it_is_suspended_says_so(listening, reactor):
+    server = Bytes()
+    listener, shut_down = listening(server)
+    listener.suspend()
+    stopping = threading.Thread(target=server.shutdown)
+    stopping.start()
+    reactor.run_until(lambda: shut_down)
+    stopping.join()
+
+
 def test_the_caps_hold_it_back(listening, reactor):
     server, admission = Bytes(), Admission(max_connections=1)
     listener, _ = listening(server, admission)

@@ -158,6 +158,11 @@ class Connection:
             self._client.sendall(data)
         self.turn()
 
+    def ask(self, request: bytes = GET) -> None:
+        """The client sends a request, and a blocking handler serves it."""
+        self.send(request)
+        self.executor.step()
+
     def end(self) -> None:
         """The client ends its side."""
         if self._client is None:
@@ -219,6 +224,11 @@ class Connection:
     @property
     def is_finished(self) -> bool:
         return bool(self.protocol.is_finished)
+
+    @property
+    def raised(self) -> list[type]:
+        """The kinds of what handlers have raised."""
+        return [type(error) for error in self.server.raised]
 
     @property
     def expiries(self) -> dict[str, int]:

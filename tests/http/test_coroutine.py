@@ -1,8 +1,7 @@
 """The cycle of a coroutine: what is answered when, and what becomes of the connection."""
 
-import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from twisted.logger import capturedLogs, formatEvent
 
 from sockserve import DeadlineExpired
 from sockserve.http import HTTPRequestHandler
-from sockserve.http.coroutine import MAX_DISCARD_BYTES
+from sockserve.http.h1.reader import MAX_SKIP_BYTES
 from tests.http.connections import CHUNKED, GET, POST, Connection
 
 Connect = Callable[..., Connection]
@@ -225,7 +224,7 @@ def test_an_answer_shorter_than_its_length_is_the_last(
 @both
 @late
 @pytest.mark.parametrize(
-    ("length", "kept"), [(1, True), (MAX_DISCARD_BYTES, True), (MAX_DISCARD_BYTES + 1, False)]
+    ("length", "kept"), [(1, True), (MAX_SKIP_BYTES, True), (MAX_SKIP_BYTES + 1, False)]
 )
 def test_an_unread_body_is_thrown_away_unless_it_is_large(
     connect: Connect, plain: bool, late: bool, length: int, kept: bool
@@ -255,7 +254,7 @@ def test_chunks_nobody_reads_are_counted_as_they_come(connect: Connect) -> None:
     client.send(CHUNKED)
     assert client.status() == (200, None)
     chunk = b"1000\r\n" + b"x" * 4096 + b"\r\n"
-    for _ in range(MAX_DISCARD_BYTES // 4096):
+    for _ in range(MAX_SKIP_BYTES // 4096):
         client.send(chunk)
     assert not client.ended
     client.send(chunk)
@@ -302,9 +301,9 @@ def test_a_body_that_has_come_may_be_as_large_as_it_is(connect: Connect) -> None
         answer(handler, b"%d" % len(data))
 
     client = connect(handling(do_POST), plain=False)
-    client.send(POST % (MAX_DISCARD_BYTES + 1) + b"x" * (MAX_DISCARD_BYTES + 1))
+    client.send(POST % (MAX_SKIP_BYTES + 1) + b"x" * (MAX_SKIP_BYTES + 1))
     assert client.status() == (200, None)
-    assert client.body == b"%d" % (MAX_DISCARD_BYTES + 1)
+    assert client.body == b"%d" % (MAX_SKIP_BYTES + 1)
 
 
 # Expectations
@@ -637,15 +636,6 @@ def test_one_that_goes_on_after_that_writes_for_nobody(connect: Connect) -> None
 
 
 # Memory
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    """What is not freed by its last reference stays."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @both

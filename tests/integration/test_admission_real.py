@@ -294,7 +294,7 @@ KINDS = ["tcp", "unix", "haproxy:tcp", "ssl"]
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("handler", [Idle, BlockingIdle])
 async def test_stop_does_not_wait_for_idle_clients(handler, kind, tmp_path):
-    """Nothing came for more than 1 s (QUIET_SECONDS); far below 14 s (drain)."""
+    """Nothing came for more than 1 s (quiet); far below 14 s (drain)."""
     if handler is BlockingIdle and kind == "unix":
         pytest.skip("the kernel does not tell how long a UNIX connection has been quiet")
     service = start(handler, kind, tmp_path, drain=14)

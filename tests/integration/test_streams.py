@@ -95,17 +95,26 @@ async def test_inherited_descriptor():
         assert await in_thread(talk, address) == b"hello\n"
 
 
-def test_systemd_socket():
+@pytest.mark.parametrize(
+    ("names", "which"),
+    [
+        ("LISTEN_FDNAMES='web'", "index=0"),
+        ("LISTEN_FDNAMES='web'", "name=web"),
+        ("LISTEN_FDNAMES=''", "index=0"),
+        ("", "index=0"),  # from others than systemd
+    ],
+)
+def test_systemd_socket(names, which):
     """systemd gives listening sockets from descriptor 3 on, and says so in the environment."""
     with listening_socket() as listening:
         number = listening.fileno()
         script = (
             f"import os, sys; os.dup2({number}, 3);"
-            "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', LISTEN_FDNAMES='web');"
+            f"os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', {names});"
             "os.execv(sys.argv[1], sys.argv[1:])"
         )
         wrapper = (sys.executable, "-c", script)
-        where = "systemd:domain=INET:index=0"
+        where = f"systemd:domain=INET:{which}"
         with (
             child(where, "Echo", wrapper=wrapper, pass_fds=[number]),
             connect(listening.getsockname()) as client,
@@ -403,7 +412,7 @@ async def test_client_that_reads_all_but_never_closes_is_let_go(handler, kind, t
     async with serving(handler, description(kind, tmp_path)) as server:
         client = await in_thread(talk, server.server_address)
         try:
-            # Two seconds (LINGER_SECONDS) for what the client may still send.
+            # Two seconds (linger) for what the client may still send.
             await until(lambda: not server.statistics.active, 15)
         finally:
             client.close()

@@ -182,6 +182,14 @@ def test_a_handler_may_be_served_as_one_of_another_kind(
     assert factory.calls == [(pair[0], PEER, "plain"), (pair[0], PEER, "stock")]
 
 
+@pytest.mark.parametrize("handler", [Noting, Stdlib])
+def test_a_blocking_handler_stays_one_whatever_an_override_gives_it(handler: Any) -> None:
+    """A connection wrapped in an object of the program's own, say, that is no socket."""
+    factory = Factory(handler)
+    assert factory.finish_request(object(), PEER) is None
+    assert factory.calls
+
+
 def test_each_connection_has_a_protocol_of_its_own() -> None:
     factory = Factory(Coroutine)
     protocols = [factory.buildProtocol(IPv4Address("TCP", *PEER)) for _ in range(2)]

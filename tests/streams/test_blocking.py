@@ -15,7 +15,6 @@ from sockserve.interfaces import Outcome, Phase
 from sockserve.sockets.lending import TransferCounts
 from sockserve.sockets.pumping import PumpedSocket, PumpState
 from sockserve.streams.blocking import (
-    QUIET_SECONDS,
     LentSocketChannel,
     PumpedSocketChannel,
     SocketChannel,
@@ -45,14 +44,29 @@ def channel(owner: Any) -> LentSocketChannel | PumpedSocketChannel:
     return made
 
 
+def told(counts: TransferCounts) -> Callable[[Any], LentSocketChannel]:
+    """What makes a channel to which the kernel tells this."""
+    return lambda owner: LentSocketChannel(owner, lambda sock: counts)
+
+
 @pytest.fixture
 def serving(owner: MakeOwner) -> Iterator[Serving]:
     """Makes connections whose handler has a thread, and runs when the executor is stepped."""
     made: list[Owner] = []
 
-    def make(handler: Any = Answers, *, plain: bool = True, **options: Any) -> Owner:
+    def make(
+        handler: Any = Answers,
+        *,
+        plain: bool = True,
+        counts: TransferCounts | None = None,
+        **options: Any,
+    ) -> Owner:
+        """
+        @param counts: what the kernel tells of a lent socket, instead of what is true.
+        """
         executor = options.pop("executor", None) or SteppedExecutor()
-        owned = owner(handler, channel, plain=plain, executor=executor, **options)
+        make_channel = channel if counts is None else told(counts)
+        owned = owner(handler, make_channel, plain=plain, executor=executor, **options)
         made.append(owned)
         owned.channel.start()
         return owned
@@ -208,11 +222,11 @@ def test_the_parent_closes_its_copy_when_a_child_has_one(serving: Serving, plain
 def test_the_input_of_a_quiet_client_ends_when_the_service_stops(
     serving: Serving, plain: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    owned = serving(plain=plain)
+    owned = serving(plain=plain, quiet=7)
     if plain:  # the kernel's clock does not stand still
         monkeypatch.setattr(owned.channel, "quiet_seconds", owned.reactor.seconds)
     owned.channel.drain()
-    owned.advance(QUIET_SECONDS - 0.25)
+    owned.advance(6.75)
     assert not input_has_ended(owned)
     owned.advance(0.25)
     assert input_has_ended(owned)
@@ -227,8 +241,25 @@ def test_a_client_that_speaks_puts_the_end_off(serving: Serving) -> None:
     owned.advance(0.75)
     receive(owned, b"more")
     assert owned.channel.request.recv(4) == b"more"
-    owned.advance(0.75)  # 1.5, which is less than 0.75 + QUIET_SECONDS
+    owned.advance(0.75)  # 1.5, which is less than 0.75 + 1 (quiet)
     assert not input_has_ended(owned)
+
+
+@both
+def test_a_quiet_client_is_left_alone_if_none_is_taken_for_quiet(
+    serving: Serving, plain: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C{idle} goes on, which passes at 5 s."""
+    owned = serving(plain=plain, quiet=None, idle=5)
+    if plain:
+        monkeypatch.setattr(owned.channel, "quiet_seconds", owned.reactor.seconds)
+        seconds_left = lambda phase: 5 - owned.reactor.seconds()  # noqa: E731
+        monkeypatch.setattr(owned.channel, "_seconds_left", seconds_left)
+    owned.channel.drain()
+    owned.advance(4.75)
+    assert not input_has_ended(owned)
+    owned.advance(0.25)
+    assert owned.expired == [Phase.IDLE]
 
 
 def test_where_nobody_can_tell_a_client_is_not_taken_for_quiet(serving: Serving) -> None:
@@ -276,15 +307,13 @@ def test_idle_is_put_off_by_what_the_kernel_tells(serving: Serving) -> None:
 )
 def test_idle_and_write_pass_when_the_kernel_says_so(
     serving: Serving,
-    monkeypatch: pytest.MonkeyPatch,
     unsent: int,
     since_received: float,
     since_sent: float,
     expired: list[Phase],
 ) -> None:
     counts = TransferCounts(0, 0, unsent, since_received, since_sent)
-    monkeypatch.setattr("sockserve.streams.blocking.tcp_traffic", lambda sock: counts)
-    owned = serving(idle=10, write=10)
+    owned = serving(counts=counts, idle=10, write=10)
     owned.advance(10)
     assert owned.expired == expired
     assert input_has_ended(owned) is bool(expired)
@@ -400,7 +429,7 @@ class Leaves(socketserver.BaseRequestHandler):
 
 
 def left_unread(serving: Serving) -> Owner:
-    owned = serving(Leaves, plain=False)
+    owned = serving(Leaves, plain=False, linger=20)
     receive(owned, b"a question")
     executor_of(owned).step()
     owned.turn()
@@ -419,12 +448,47 @@ def test_the_rest_of_a_question_is_thrown_away_until_the_client_ends(serving: Se
     assert owned.expired == []
 
 
-def test_the_rest_of_a_question_is_thrown_away_for_two_seconds(serving: Serving) -> None:
+def test_the_rest_of_a_question_is_thrown_away_for_a_while(serving: Serving) -> None:
     owned = left_unread(serving)
-    owned.advance(1.9)
+    owned.advance(19.9)
     receive(owned, b"and more")
     assert not owned.below.disconnected
     owned.advance(0.1)
+    assert owned.below.disconnected
+    assert owned.expired == []
+
+
+class EndsItsOutput(socketserver.BaseRequestHandler):
+    """Answers without a look at the question, ends its output, and leaves when that has left."""
+
+    def handle(self) -> None:
+        self.request.sendall(b"whatever")
+        self.request.shutdown(socket.SHUT_WR)
+        self.server.output_has_left()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("client_ends", [False, True])
+@pytest.mark.parametrize("size", [1, 1_000_000])  # the latter is more than a socketpair holds
+def test_output_that_has_left_before_its_handler_is_not_waited_for(
+    serving: Serving, client_ends: bool, size: int
+) -> None:
+    owned = serving(EndsItsOutput, plain=False)
+    receive(owned, bytes(size))
+
+    def output_has_left() -> None:
+        owned.turn()
+        assert owned.below.write_ended
+        owned.channel.output_ended()
+        if client_ends:
+            owned.channel.eof_received()
+            assert not owned.below.disconnected  # the handler may read on
+
+    owned.factory.output_has_left = output_has_left  # type: ignore[attr-defined]
+    executor_of(owned).step()
+    owned.turn()
+    assert owned.below.sent == b"whatever"
+    assert bool(owned.below.disconnected) is client_ends
+    owned.advance(2)  # it lingers from then on
     assert owned.below.disconnected
     assert owned.expired == []
 

@@ -10,7 +10,6 @@ from twisted.python.failure import Failure
 from sockserve import BaseRequestHandler
 from sockserve.interfaces import Outcome, Phase
 from sockserve.streams.channel import (
-    LINGER_SECONDS,
     Channel,
     ChannelOwner,
     Pending,
@@ -174,7 +173,7 @@ def test_a_client_that_takes_nothing_is_not_waited_for_without_end(owner: MakeOw
 
 def test_unread_input_is_thrown_away_for_a_while_after_the_answer(owner: MakeOwner) -> None:
     """Else the kernel would answer it with a reset, which overtakes the answer."""
-    owned = owner(Handler, Channels)
+    owned = owner(Handler, Channels, linger=20)
     channel = channel_of(owned)
     channel.unread = True
     channel.write(b"413")
@@ -183,20 +182,26 @@ def test_unread_input_is_thrown_away_for_a_while_after_the_answer(owner: MakeOwn
     assert owned.sent() == b""  # the output has ended
     assert owned.client is not None
     owned.client.send(b"more")
-    owned.advance(LINGER_SECONDS - 0.5)
+    owned.advance(19.5)
     assert not owned.is_finished
     owned.advance(0.5)
     assert owned.is_finished
     assert owned.expired == []  # it is no client's fault
 
 
-def test_a_client_that_ends_its_side_is_not_lingered_for(owner: MakeOwner) -> None:
-    owned = owner(Handler, Channels)
+@pytest.mark.parametrize("linger", [2, None])
+def test_a_client_that_ends_its_side_is_not_lingered_for(
+    owner: MakeOwner, linger: float | None
+) -> None:
+    owned = owner(Handler, Channels, linger=linger)
     channel = channel_of(owned)
     channel.unread = True
     channel.close()
     owned.turn()
+    if linger is None:  # the write deadline, 60, is over with the last byte
+        owned.advance(1000)
     assert not owned.is_finished
+    assert owned.expired == []
     assert owned.client is not None
     owned.client.close()
     owned.turn()

@@ -31,13 +31,17 @@ from sockserve.http.h1.head import (
     parse_request_line,
 )
 
-__all__ = ["RequestParser"]
+__all__ = ["MAX_SKIP_BYTES", "RequestParser"]
 
 # Looked up once (see L{sockserve.core.lifecycle}).
 _IDLE = State.IDLE
 _BODILESS = Event.BODILESS
 _END = Event.END
 _NEXT = Event.NEXT
+
+#: How much of a body that its handler left unread is read and thrown away so that the
+#: connection can be used again.  256 KiB: Go's C{maxPostHandlerReadBytes}.
+MAX_SKIP_BYTES = 256 * 1024
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
@@ -56,7 +60,16 @@ class RequestParser:
     @ivar state: the state of the connection's requests.
     """
 
-    __slots__ = ("_buffer", "_chunks", "_eof", "_lenient", "_remaining", "_searched", "state")
+    __slots__ = (
+        "_buffer",
+        "_chunks",
+        "_eof",
+        "_lenient",
+        "_remaining",
+        "_searched",
+        "_skipped",
+        "state",
+    )
 
     def __init__(self, lenient: bool = False) -> None:
         """
@@ -78,6 +91,8 @@ class RequestParser:
         self._remaining = 0
         #: The reader of a chunked body.
         self._chunks: ChunkReader | None = None
+        #: How many bytes of it have been thrown away.
+        self._skipped = 0
 
     def feed(self, data: bytes) -> None:
         """Add bytes that have arrived."""
@@ -100,11 +115,6 @@ class RequestParser:
     def buffered(self) -> int:
         """How many bytes wait."""
         return len(self._buffer)
-
-    @property
-    def remaining(self) -> int | None:
-        """How many bytes of a counted body have not been taken; None of one in chunks."""
-        return None if self.state is State.CHUNKED_BODY else self._remaining
 
     @property
     def eof(self) -> bool:
@@ -132,6 +142,22 @@ class RequestParser:
             self.state = State.FAILED
             self._buffer = b""
             raise
+
+    def has_whole_body(self) -> bool:
+        """Whether the body has been taken to its end."""
+        return self.state is State.COMPLETE
+
+    def can_skip_body(self) -> bool:
+        """Whether what is left of the body is known to be good, and not to be too much to skip."""
+        return self.state is not State.FAILED and self._remaining + self._skipped <= MAX_SKIP_BYTES
+
+    def skip_body(self) -> None:
+        """Throw away what has come of the body; L{state} says then how it stands with it."""
+        try:
+            while (event := self.next_event()) is not None and event is not _END:
+                self._skipped += len(event)  # type: ignore[arg-type]
+        except RemoteProtocolError:
+            pass  # nothing follows, as L{state} says
 
     def next_request(self) -> bool:
         """
@@ -212,7 +238,9 @@ class RequestParser:
         length = head.length
         if length == 0:
             self.state = TRANSITIONS[self.state][_BODILESS]
-        elif length is None:
+            return head
+        self._skipped = 0
+        if length is None:
             self._chunks = ChunkReader()
             self._move(Event.CHUNKED)
         else:

@@ -18,12 +18,13 @@ from sockserve.http.h1.head import (
     MAX_LINE_BYTES,
     RequestHead,
 )
-from sockserve.http.h1.reader import RequestParser
+from sockserve.http.h1.reader import MAX_SKIP_BYTES, RequestParser
 from tests.wire import HOST, exchange
 
 GET = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
 POST = b"POST / HTTP/1.1\r\n" + HOST
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+COUNTED_POST = POST + b"Content-Length: %d\r\n\r\n"
 
 both_whole_and_dripped = pytest.mark.parametrize("dripped", [False, True])
 
@@ -242,15 +243,61 @@ def test_a_body_comes_as_it_arrives() -> None:
         assert reader.next_event() is None
 
 
-def test_how_much_remains() -> None:
-    reader = reader_in(State.COUNTED_BODY)
-    assert reader.remaining == 3
-    reader.feed(b"12")
-    assert reader.remaining == 3, "it has not been taken"
+@pytest.mark.parametrize("over", [0, 1])
+def test_a_counted_body_is_skipped_unless_it_is_large(over: int) -> None:
+    reader, size = RequestParser(), MAX_SKIP_BYTES + over
+    reader.feed(COUNTED_POST % size + b"x" * 10)
     reader.next_event()
-    assert reader.remaining == 1
-    assert reader_in(State.CHUNKED_BODY).remaining is None
-    assert reader_in(State.COMPLETE).remaining == 0
+    assert reader.can_skip_body() is (not over)
+    reader.skip_body()
+    assert reader.can_skip_body() is (not over), "what is thrown away counts"
+    assert not reader.has_whole_body()
+    reader.feed(b"x" * (size - 10) + GET)
+    reader.skip_body()
+    assert reader.has_whole_body()
+    assert reader.buffered == len(GET)
+
+
+def test_what_was_read_of_a_body_need_not_be_skipped() -> None:
+    reader = RequestParser()
+    reader.feed(COUNTED_POST % (MAX_SKIP_BYTES + 1) + b"x")
+    reader.next_event()
+    assert not reader.can_skip_body()
+    assert reader.next_event() == b"x"
+    assert reader.can_skip_body()
+
+
+def test_a_body_in_chunks_is_skipped_until_it_proves_large() -> None:
+    reader = RequestParser()
+    chunk = b"1000\r\n%b\r\n" % (b"x" * 4096)
+    reader.feed(CHUNKED)
+    reader.next_event()
+    for _ in range(MAX_SKIP_BYTES // 4096):
+        reader.feed(chunk)
+        reader.skip_body()
+        assert reader.can_skip_body()
+    reader.feed(b"1\r\nx\r\n")
+    reader.skip_body()
+    assert not reader.can_skip_body()
+
+
+def test_each_body_is_skipped_by_itself() -> None:
+    reader = RequestParser()
+    for _ in range(2):
+        reader.feed(COUNTED_POST % MAX_SKIP_BYTES + b"x" * MAX_SKIP_BYTES)
+        reader.next_event()
+        reader.skip_body()
+        assert reader.has_whole_body()
+        reader.next_request()
+
+
+def test_a_body_that_breaks_the_protocol_cannot_be_skipped() -> None:
+    reader = RequestParser()
+    reader.feed(CHUNKED + b"no size\r\n")
+    reader.next_event()
+    reader.skip_body()
+    assert not reader.can_skip_body()
+    assert not reader.has_whole_body()
 
 
 # One request at a time

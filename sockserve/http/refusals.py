@@ -1,0 +1,70 @@
+"""
+Refusals: what the server itself answers, where there is no handler to do it.
+
+This room owns which status a failure comes to, and how little is said of it.  It must not know
+when a request is refused.
+"""
+
+from __future__ import annotations
+
+import html
+from email.utils import formatdate
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+
+from sockserve.http.h1.framing import RemoteProtocolError
+from sockserve.http.h1.head import HeaderSection, RequestHead
+from sockserve.http.responses import CoroutineResponse, Response
+from sockserve.interfaces import DeadlineExpired, Phase
+from sockserve.streams.writer import Outbox, StreamWriter
+
+__all__ = ["answer_error", "make_refusal", "status_for"]
+
+
+def answer_error(response: Response, status: int, explain: str | None = None) -> None:
+    """
+    Start a response that says no more than its status, where there is no handler to do it.
+
+    @param explain: what the client should know; by default the status' own description.
+    """
+    known = HTTPStatus(status)
+    page = BaseHTTPRequestHandler.error_message_format % {
+        "code": status,
+        "message": known.phrase,
+        "explain": html.escape(explain or known.description, quote=False),
+    }
+    body = page.encode()
+    head = (
+        f"HTTP/1.1 {status} {known.phrase}\r\n"
+        f"Date: {formatdate(usegmt=True)}\r\n"
+        f"Content-Type: {BaseHTTPRequestHandler.error_content_type}\r\n"
+        f"Content-Length: {len(body)}\r\n"
+    )
+    response.start(status, head, len(body), None)
+    response.add(body)
+
+
+def make_refusal(
+    error: RemoteProtocolError, head: RequestHead | None, writer: StreamWriter, outbox: Outbox
+) -> CoroutineResponse:
+    """
+    The answer to a client that has broken the protocol or asked for too much, sent already.
+
+    @param head: the head of its request; None if that is no good.
+    """
+    if head is None:
+        head = RequestHead("", "", (1, 1), b"-", HeaderSection())
+    response = CoroutineResponse(head, writer, outbox)
+    response.close = True
+    answer_error(response, error.status, str(error))
+    response.finish()
+    return response
+
+
+def status_for(error: Exception) -> int:
+    """What a client is told about the failure of its request."""
+    if isinstance(error, DeadlineExpired):
+        return 408 if error.phase in (Phase.BODY, Phase.HEADER, Phase.IDLE) else 504
+    if isinstance(error, RemoteProtocolError):
+        return error.status
+    return 500
