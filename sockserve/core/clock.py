@@ -112,6 +112,10 @@ class _Call:
         self._cancelled = False
         self.inner = None
 
+    def __repr__(self) -> str:
+        name = getattr(self._function, "__qualname__", repr(self._function))
+        return f"<call of {name} in {self._due - self._clock.seconds():.3f} s>"
+
     def come(self) -> None:
         """The reactor says that it is time: call the function, if it is."""
         self.inner = None

@@ -39,6 +39,7 @@ def times() -> Times:
 def test_a_call_comes_when_its_seconds_have_passed(times: Times) -> None:
     call = times.clock.callLater(5, times.called.append, "now")
     assert call.active()
+    assert repr(call) == "<call of list.append in 5.000 s>"
     assert call.getTime() == times.clock.seconds() + 5
     assert times.clock.getDelayedCalls() == [call]
     times.pass_by(4.9)
