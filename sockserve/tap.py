@@ -7,6 +7,7 @@ and exit status 1.  It must not know how requests are served.
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import sys
@@ -23,7 +24,7 @@ from sockserve.core.activation import restore_environment
 from sockserve.core.clock import keep_steady
 from sockserve.core.handler_kinds import speaks_http
 from sockserve.core.logs import Topic, logger
-from sockserve.core.messages import nearest
+from sockserve.core.messages import nearest, printable
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.run.config import ServerConfig, server_config
@@ -147,7 +148,10 @@ class Options(usage.Options):
     def _check(self) -> NoReturn:
         makeService(self)
         for server in self.servers:
-            print("\n".join(server.summary()))  # noqa: T201 (--check is asked to)
+            if isinstance(sys.stdout, io.TextIOWrapper):  # whatever it can encode
+                sys.stdout.reconfigure(errors="backslashreplace")
+            for line in server.summary():
+                print(printable(line))  # noqa: T201 (--check is asked to)
             if server.server is not None:
                 server.server.server_close()
         sys.exit(0)
@@ -266,7 +270,7 @@ def _url_host(address: tuple[Any, ...]) -> str:
 
 def _die(message: str) -> NoReturn:
     # twistd has made sys.stderr a part of its log by the time it listens.
-    print(f"sockserve: {message}", file=sys.__stderr__)
+    print(f"sockserve: {printable(message)}", file=sys.__stderr__)
     sys.exit(1)
 
 

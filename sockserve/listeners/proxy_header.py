@@ -20,6 +20,9 @@ __all__ = ["HeaderAddress", "ProxyHeader", "ProxyHeaderError", "parse_proxy_head
 _V1_PREFIX = b"PROXY "
 _V2_PREFIX = b"\r\n\r\n\0\r\nQUIT\n"
 
+#: How a client of TLS begins: a handshake of version 1.x or 3.0.
+_TLS_PREFIX = b"\x16\x03"
+
 #: The longest header of version 1, its CRLF included (section 2.1).
 _V1_BYTES = 107
 #: What comes before the addresses in version 2: signature, version and command, family and
@@ -80,7 +83,9 @@ def parse_proxy_header(data: bytes | bytearray) -> tuple[ProxyHeader, int] | Non
         return None
     if data.startswith(_V2_PREFIX[: len(data)]):
         return _parse_version_2(data)
-    raise ProxyHeaderError("neither version 1 nor 2")
+    if data.startswith(_TLS_PREFIX[: len(data)]):
+        raise ProxyHeaderError("TLS in place of a header")
+    raise ProxyHeaderError("no header")
 
 
 # Version 1

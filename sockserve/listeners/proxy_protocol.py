@@ -43,6 +43,9 @@ class IProxyHeaderListener(Interface):
     def proxy_header_received() -> None:
         """The header has been read: C{getPeer} and C{getHost} tell the truth from now on."""
 
+    def proxy_header_failed(fault: str) -> None:
+        """The header is none, as C{fault} says in a few words; the connection is closed next."""
+
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener)
 class ProxyProtocol(HAProxyProtocolWrapper):
@@ -69,7 +72,9 @@ class ProxyProtocol(HAProxyProtocolWrapper):
         self._received += data
         try:
             parsed = parse_proxy_header(self._received)
-        except ProxyHeaderError:
+        except ProxyHeaderError as error:
+            if IProxyHeaderListener.providedBy(self.wrappedProtocol):
+                self.wrappedProtocol.proxy_header_failed(str(error))
             self.loseConnection()
             return
         if parsed is not None:

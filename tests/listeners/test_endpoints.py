@@ -110,7 +110,7 @@ def test_haproxy_wraps_the_endpoint_after_it():
         ("unix:/run/\0s", "a path has no NUL within it"),
         ("unix:@s:mode=600", "an abstract name has no mode"),
         ("unix:s:mode=rw", "mode 'rw' is not an octal number"),
-        ("unix:s:backlog=many", "'many' is not a number; write unix:PATH"),
+        ("unix:s:backlog=many", "backlog 'many' is not a number"),
         ("unix:s:user=www", "a word is missing, or unknown; write unix:PATH"),
         ("unix", "a word is missing, or unknown; write unix:PATH"),
         ("systemd:index=0", "a word is missing, or unknown; write systemd:domain=INET"),

@@ -105,12 +105,12 @@ def wrong_line(line: bytes, reason: str) -> tuple[bytes, str]:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"GET / HTTP/1.1\r\n", "neither version"),
-        (b"proxy TCP4 192.0.2.7 192.0.2.80 4711 80\r\n", "neither version"),
-        (b"PROXYTCP4", "neither version"),
-        (b"PROXY\r\n", "neither version"),
-        (b"\r\n\r\nGET", "neither version"),
-        (b"\0", "neither version"),
+        (b"GET / HTTP/1.1\r\n", "no header"),
+        (b"proxy TCP4 192.0.2.7 192.0.2.80 4711 80\r\n", "no header"),
+        (b"PROXYTCP4", "no header"),
+        (b"PROXY\r\n", "no header"),
+        (b"\r\n\r\nGET", "no header"),
+        (b"\0", "no header"),
         wrong_line(b"", "the family"),
         wrong_line(b" TCP4 192.0.2.7 192.0.2.80 4711 80", "the family"),
         wrong_line(b"tcp4 192.0.2.7 192.0.2.80 4711 80", "the family"),
