@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from sockserve.core.clock import clock_of
 from sockserve.interfaces import ConfigurationError, Phase
 
 __all__ = ["CONNECTION_BODY_SECONDS", "KEEPALIVE_PROBES", "DeadlineTimer", "Deadlines"]
@@ -169,7 +170,7 @@ class DeadlineTimer:
     connection that re-arms C{idle} for every message never touches the reactor's
     heap (whose C{reset} to an earlier time is a linear search).
 
-    @param clock: where time comes from.
+    @param clock: where time comes from: a reactor, or a clock that stands for one.
     @param expired: called with each phase whose deadline has passed.
     @ivar seconds: gives the clock's time; the clock's own function, as a connection asks often.
     """
@@ -177,8 +178,8 @@ class DeadlineTimer:
     __slots__ = ("_call", "_clock", "_due", "_expired", "_wake_at", "seconds")
 
     def __init__(self, clock: IReactorTime, expired: Callable[[Phase], object]) -> None:
-        self._clock = clock
-        self.seconds: Callable[[], float] = clock.seconds
+        self._clock: IReactorTime = clock_of(clock)
+        self.seconds: Callable[[], float] = self._clock.seconds
         self._expired = expired
         #: When each armed phase expires.
         self._due: dict[Phase, float] = {}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from typing_extensions import override
@@ -123,6 +123,13 @@ class AdoptedFactory(StreamFactory):
         """
         make = self.dispatcher.server.RequestHandlerClass
         return self.kind is not HandlerKind.BLOCKING and bool(make == self.RequestHandlerClass)
+
+    @override
+    def listening_descriptors(self) -> Iterator[int]:
+        server = self.dispatcher.server
+        # A datagram is answered by the socket that it came to.
+        if getattr(server, "socket_type", None) == socket.SOCK_STREAM:
+            yield server.fileno()
 
     @override
     def finish_request(self, request: Any, client_address: Any) -> Any:
@@ -301,7 +308,7 @@ class AdoptedRequest:
         self._factory = factory = dispatcher.factory
         self._record = RequestRecord(canonical_address(client_address), factory.handler_name)
         self._record.received = self._record.sent = None
-        self._phase_began = factory.reactor.seconds()
+        self._phase_began = factory.clock.seconds()
         factory.statistics.active += 1
         factory.request_accepted()
 
@@ -336,7 +343,7 @@ class AdoptedRequest:
 
         @return: seconds that the one before has taken.
         """
-        before, self._phase_began = self._phase_began, self._factory.reactor.seconds()
+        before, self._phase_began = self._phase_began, self._factory.clock.seconds()
         return float(self._phase_began - before)
 
     def _account(self, outcome: Outcome) -> None:

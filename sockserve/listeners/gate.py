@@ -23,6 +23,7 @@ from twisted.internet import tcp
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from sockserve.core.admission import Admission
+from sockserve.core.clock import clock_of
 from sockserve.core.logs import Topic, logger
 from sockserve.sockets.hangups import has_left
 
@@ -74,7 +75,7 @@ class Gate:
         """
         self._port = port
         self._admission = admission
-        self._clock = clock
+        self._clock: IReactorTime = clock_of(clock)
         self._refused = refused
         self._retry: IDelayedCall | None = None
         #: When the shortage that has been logged was last noticed; None while there is none.

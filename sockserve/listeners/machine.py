@@ -178,6 +178,7 @@ class StreamListener:
         self._port = port
         self._gate = Gate(port, server.admission, server.reactor, server.count_refusal)
         server.ports.add(port)
+        server.begin_watch()
         sock = port.socket
         keep_alive(sock, server.deadlines)
         server.inherits_keepalive = True
