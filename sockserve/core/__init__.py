@@ -1,3 +1,3 @@
-"""The common ground of all requests: lifecycle, deadlines, admission and statistics."""
+"""The common ground of all requests: lifecycle, deadlines, time, admission, tasks."""
 
 __all__: list[str] = []

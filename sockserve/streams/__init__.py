@@ -1,3 +1,3 @@
-"""Stream connections while they are served: reader, writer, and the channels."""
+"""Stream connections while they are served: reader, writer, channels, and the client's end."""
 
 __all__: list[str] = []
