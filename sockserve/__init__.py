@@ -12,6 +12,7 @@ from sockserve.handlers import (
 from sockserve.interfaces import (
     ConfigurationError,
     DeadlineExpired,
+    HandshakeFailed,
     PeerError,
     Phase,
     SockserveError,
@@ -23,6 +24,7 @@ __all__ = [
     "DatagramRequestHandler",
     "DeadlineExpired",
     "Deadlines",
+    "HandshakeFailed",
     "PeerError",
     "Phase",
     "SockserveError",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConfigurationError",
     "DeadlineExpired",
+    "HandshakeFailed",
     "IExecutor",
     "IHTTPRequestHandler",
     "IJob",
@@ -92,6 +93,19 @@ class DeadlineExpired(SockserveError, TimeoutError):
     def __init__(self, phase: Phase) -> None:
         super().__init__(f"the {phase} deadline expired")
         self.phase = phase
+
+
+class HandshakeFailed(PeerError, ConnectionResetError):
+    """
+    The error of a connection whose TLS handshake has failed.
+
+    @ivar reason: why, in a few words: C{no shared cipher}, C{alert unknown ca}, C{reset by the
+        client} ...
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"TLS handshake: {reason}")
+        self.reason = reason
 
 
 class IRequestHandler(Interface):
@@ -193,6 +207,15 @@ class IStreamServer(IRequestServer):
 
     def observe(record: Any) -> None:
         """Tell the observers of a request that has ended. (reactor thread)"""
+
+    def opening_failed(record: Any, what: str, reason: str) -> None:
+        """
+        Account for a connection that has come to nothing before it could be used: note that on
+        its C{record}, count it, and log it now and then. (reactor thread)
+
+        @param what: C{handshake} or C{proxy header}.
+        @param reason: why, in a few words.
+        """
 
     def log_shortage(client_address: object, error: OSError) -> None:
         """Log that a request cannot be served for want of descriptors. (reactor thread)"""

@@ -21,14 +21,24 @@ from typing_extensions import override
 
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_kind, provides, unwrap
+from sockserve.core.incidents import IncidentLog
 from sockserve.core.lifecycle import make_and_run
+from sockserve.core.logs import Topic, standard_logger
+from sockserve.core.tls import handshake_fault
 from sockserve.dropin.accept_loop import AcceptLoop, accept_tls, verify_and_process
 from sockserve.dropin.background_reactor import running_reactor
 from sockserve.dropin.dispatcher import RequestDispatcher, check_settings
 from sockserve.dropin.interpreter_exit import wait_at_exit
 from sockserve.dropin.overriding import StandardMethods
 from sockserve.dropin.server_object import ServerObject
-from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler, IRequestHandler
+from sockserve.dropin.tls_handshake import shake_hands
+from sockserve.interfaces import (
+    ConfigurationError,
+    DeadlineExpired,
+    HandshakeFailed,
+    IHTTPRequestHandler,
+    IRequestHandler,
+)
 from sockserve.listeners.gate import ACCEPT_RETRY_SECONDS, OUT_OF_RESOURCES
 
 __all__ = [
@@ -51,6 +61,8 @@ __all__ = [
     "UnixDatagramServer",
     "UnixStreamServer",
 ]
+
+_connections_log = standard_logger(Topic.CONNECTIONS)
 
 #: The most threads of a server, where the program does not say.  One that keeps a thread for
 #: each connection, as all did, works as before with so many; a runaway one does not take the
@@ -138,7 +150,11 @@ class BaseServer(_stdlib.BaseServer):
         try:
             if not self.__shutdown_request:  # else the socket may be closed already
                 served = cast(ServerObject, self)
-                loop = self.__loop = AcceptLoop(served, self.deadlines.handshake)
+                loop = self.__loop = AcceptLoop(
+                    served,
+                    self.deadlines.handshake,
+                    handshake_failed=self.__handshake_failed,
+                )
                 loop.run(poll_interval)
         finally:
             self.__loop = None
@@ -163,7 +179,7 @@ class BaseServer(_stdlib.BaseServer):
         server, accepted = cast(ServerObject, self), None
         if type(getattr(self, "socket", None)) is not socket.socket:  # of TLS, perhaps
             try:
-                accepted = accept_tls(server, StandardMethods(server))
+                accepted = accept_tls(server, StandardMethods(server), self.__handshake_failed)
             except OSError:
                 return
         if accepted is None:
@@ -171,15 +187,24 @@ class BaseServer(_stdlib.BaseServer):
             return
         # In handle_request there is nothing else to be done meanwhile.
         request, client_address = accepted
-        timeout = request.gettimeout()
-        request.settimeout(self.deadlines.handshake)
         try:
-            request.do_handshake()
-        except OSError:
-            request.close()
+            shake_hands(request, self.deadlines.handshake)
+        except (HandshakeFailed, DeadlineExpired) as fault:
+            self.__handshake_failed(client_address, fault)
         else:
-            request.settimeout(timeout)
             verify_and_process(server, request, client_address)
+
+    def __handshake_failed(self, client_address: Any, fault: Exception) -> None:
+        """Log that a handshake has come to nothing, once in a minute for many. (any thread)"""
+        incidents = vars(self).get("_incidents")
+        if incidents is None:
+            name = type(self).__qualname__
+            made = IncidentLog(
+                lambda line: _connections_log.info("%s: %s", name, line), time.monotonic
+            )
+            incidents = vars(self).setdefault("_incidents", made)
+        what = f"handshake failed: {handshake_fault(fault)}"
+        incidents.add(what, f"the client {client_address}: {what}")
 
     @override
     def finish_request(self, request: Any, client_address: Any) -> None:

@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from sockserve.core.handler_kinds import speaks_http
 from sockserve.core.logs import Topic, logger
-from sockserve.core.messages import nearest
+from sockserve.core.messages import nearest, printable
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.run.config import ServerConfig, server_config
@@ -142,7 +142,8 @@ class Options(usage.Options):
     def _check(self) -> NoReturn:
         makeService(self)
         for server in self.servers:
-            print("\n".join(server.summary()))  # noqa: T201 (--check is asked to)
+            for line in server.summary():
+                print(printable(line))  # noqa: T201 (--check is asked to)
             if server.server is not None:
                 server.server.server_close()
         sys.exit(0)
@@ -248,7 +249,7 @@ def _where(service: _Listener) -> str:
 
 def _die(message: str) -> NoReturn:
     # twistd has made sys.stderr a part of its log by the time it listens.
-    print(f"sockserve: {message}", file=sys.__stderr__)
+    print(f"sockserve: {printable(message)}", file=sys.__stderr__)
     sys.exit(1)
 
 

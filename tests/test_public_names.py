@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import sockserve
-from sockserve import PeerError, SockserveError
+from sockserve import HandshakeFailed, PeerError, SockserveError
 from sockserve.core.logs import Topic
 from sockserve.http import RemoteProtocolError
 from sockserve.http.files.disk import OutsideRoot
@@ -158,6 +158,7 @@ def test_all_errors_of_ours_have_one_root() -> None:
 def test_the_faults_of_a_peer_are_told_apart() -> None:
     assert {error for error in _errors() if issubclass(error, PeerError)} == {
         PeerError,
+        HandshakeFailed,
         RemoteProtocolError,
     }
 

@@ -22,7 +22,7 @@ class Topic(StrEnum):
     SERVICE = "sockserve"
     #: Accepting connections, and being unable to.
     LISTENERS = "sockserve.listeners"
-    #: Deadlines that expired, of connections and of datagrams.
+    #: Clients that went away, were too slow or failed in a handshake.
     CONNECTIONS = "sockserve.connections"
     #: What handlers raise, and the methods and observers that are called for their requests.
     HANDLERS = "sockserve.handlers"

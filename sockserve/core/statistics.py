@@ -67,7 +67,9 @@ class RequestRecord:
         C{handle} (setup to finish), C{write} (from there until all had left).
     @ivar received: bytes from the peer; None where the system does not tell.
     @ivar sent: bytes to the peer; likewise.
-    @ivar outcome: C{ok}, C{error}, C{refused: REASON}, C{expired: PHASE} or C{lost}.
+    @ivar outcome: C{ok}, C{error}, C{refused: REASON}, C{failed: handshake}, C{failed: proxy
+        header}, C{expired: PHASE} or C{lost}.
+    @ivar reason: why it has failed, in a few words; None where the outcome says all.
     """
 
     peer: Any
@@ -76,6 +78,7 @@ class RequestRecord:
     received: int | None = 0
     sent: int | None = 0
     outcome: str = "ok"
+    reason: str | None = attrs.field(default=None, kw_only=True)
 
 
 @attrs.define(slots=True)
@@ -105,6 +108,8 @@ class ListenerStatistics:
     @ivar active: connections open (datagram requests being served) now.
     @ivar refused: by reason: C{network}, C{peer}, C{verify}, C{descriptors},
         C{truncated}.
+    @ivar failures: connections that came to no request, by what has failed: C{handshake},
+        C{proxy header}.
     @ivar requests: requests whose handler ran to an end.
     @ivar errors: of these, how many raised.
     @ivar responses: HTTP responses by the first digit of their status.
@@ -122,6 +127,7 @@ class ListenerStatistics:
         "durations",
         "errors",
         "expiries",
+        "failures",
         "listener",
         "received",
         "refused",
@@ -135,6 +141,7 @@ class ListenerStatistics:
         self.accepted = 0
         self.active = 0
         self.refused: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
         self.requests = 0
         self.errors = 0
         self.responses = [0] * 10
@@ -178,6 +185,7 @@ class ListenerStatistics:
             "accepted": self.accepted,
             "active": self.active,
             "refused": dict(self.refused),
+            "failures": dict(self.failures),
             "requests": self.requests,
             "errors": self.errors,
             "responses": {

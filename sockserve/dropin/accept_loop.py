@@ -29,6 +29,7 @@ from sockserve.dropin.background_reactor import running_reactor
 from sockserve.dropin.overriding import StandardMethods
 from sockserve.dropin.server_object import ServerObject
 from sockserve.dropin.tls_handshake import TLSHandshake
+from sockserve.interfaces import HandshakeFailed
 
 __all__ = [
     "POLL_SECONDS",
@@ -52,13 +53,17 @@ _Selector: type[selectors.BaseSelector] = getattr(
 
 
 def accept_tls(
-    server: ServerObject, standard: StandardMethods
+    server: ServerObject,
+    standard: StandardMethods,
+    lost: Callable[[object, Exception], object],
 ) -> tuple[ssl.SSLSocket, object] | None:
     """
     Take a connection from a listening TLS socket and leave its handshake for later.
     (accept thread)
 
     @param standard: the server's.
+    @param lost: called with the address of a client that has reset its connection already, and
+        with that fault.
     @return: the connection and the client's address; None when the server does not listen
         for TLS in the usual way, and is to be asked by C{get_request}.
     @raise OSError: there is none to be had.
@@ -72,12 +77,17 @@ def accept_tls(
         return None
     accepted, address = socket.socket.accept(listening)
     try:
+        accepted.getpeername()  # C{ssl} does not close one whose client has gone
         request = listening.context.wrap_socket(
             accepted,
             server_side=True,
             do_handshake_on_connect=False,
             suppress_ragged_eofs=listening.suppress_ragged_eofs,  # type: ignore[attr-defined]
         )
+    except OSError:
+        accepted.close()
+        lost(address, HandshakeFailed("reset by the client"))
+        raise
     except BaseException:
         accepted.close()
         raise
@@ -143,6 +153,8 @@ class AcceptLoop:
     @param is_full: whether to take no more requests for now, given how many connections are
         not the server's yet; it is asked whenever something has happened.
     @param reactor: where handshakes are done; by default, one that runs.
+    @param handshake_failed: called with the address of a client whose handshake has come to
+        nothing, and why: on the thread of C{reactor}, or on any where that is not given.
     """
 
     def __init__(
@@ -152,6 +164,7 @@ class AcceptLoop:
         failed: Callable[[], object] | None = None,
         is_full: Callable[[int], bool] | None = None,
         reactor: IReactor | None = None,
+        handshake_failed: Callable[[object, Exception], object] | None = None,
     ) -> None:
         """
         @raise OSError: there are no descriptors to be had.
@@ -160,6 +173,7 @@ class AcceptLoop:
         self._server = server
         self._standard = StandardMethods(server)
         self._handshake = handshake
+        self._handshake_failed = handshake_failed
         self._failed = failed
         self._is_full = is_full
         self._reactor = reactor
@@ -242,13 +256,22 @@ class AcceptLoop:
 
     def _take_request(self) -> None:
         try:
-            accepted = accept_tls(self._server, self._standard)
+            accepted = accept_tls(self._server, self._standard, self._lost)
         except OSError:
             return
         if accepted is None:
             self._server._handle_request_noblock()
         else:
             self._shake_hands(*accepted)
+
+    def _lost(self, address: object, fault: Exception) -> None:
+        """A client has gone before its handshake could begin."""
+        if self._handshake_failed is None:
+            return
+        if self._reactor is None:
+            self._handshake_failed(address, fault)
+        else:
+            self._reactor.callFromThread(self._handshake_failed, address, fault)
 
     def _shake_hands(self, request: ssl.SSLSocket, address: object) -> None:
         """Have a connection's handshake done on the reactor."""
@@ -258,14 +281,16 @@ class AcceptLoop:
             request.close()
             return
 
-        def ended(done: bool) -> None:
+        def ended(fault: Exception | None) -> None:
             """(reactor thread)"""
             with self._lock:
                 self._shaking.discard(request)
-                if done and self._state is _LoopState.CLOSED:
+                if self._state is _LoopState.CLOSED:
                     request.close()
-                elif done:
+                elif fault is None:
                     self._shaken.append((request, address))
+                elif self._handshake_failed is not None:
+                    self._handshake_failed(address, fault)
                 self.wake()
 
         self._shaking.add(request)
@@ -360,6 +385,7 @@ class AcceptLoopThread:
         itself: by C{shutdown}, or because it could not go on.
     @param is_full: as L{AcceptLoop}'s.
     @param poll_interval: as L{AcceptLoop.run}'s.
+    @param handshake_failed: as L{AcceptLoop}'s.
     """
 
     def __init__(
@@ -370,11 +396,12 @@ class AcceptLoopThread:
         ended: Callable[[bool], object],
         is_full: Callable[[int], bool] | None = None,
         poll_interval: float = POLL_SECONDS,
+        handshake_failed: Callable[[Any, Exception], object] | None = None,
     ) -> None:
         """
         @raise OSError: there are no descriptors, or no thread, to be had.
         """
-        self._loop = AcceptLoop(server, handshake, self._failed, is_full, reactor)
+        self._loop = AcceptLoop(server, handshake, self._failed, is_full, reactor, handshake_failed)
         self._server = server
         self._ended = ended
         self._poll_interval = poll_interval

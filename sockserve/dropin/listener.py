@@ -136,6 +136,7 @@ class ServerObjectListener:
             partial(self._loop_ended, run),
             self._is_full,
             self._poll_interval,
+            self._factory.handshake_failed,
         )
 
     def opened(self, port: AcceptLoopThread) -> None:

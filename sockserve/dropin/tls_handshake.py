@@ -1,23 +1,138 @@
 """
 The TLS handshake of an accepted socket, on the reactor, so that a client that says nothing holds
-up nobody.
+up nobody; or where it is called, when there is nothing else to do meanwhile.
 
-This room owns one handshake of a socket of the C{ssl} module (L{TLSHandshake}).  It must not
-know what becomes of the socket. (reactor thread)
+This room owns one handshake of a socket of the C{ssl} module (L{TLSHandshake}, L{shake_hands}), and
+the answer to a client that speaks plain HTTP.  It must not know what becomes of the socket.
 """
 
 from __future__ import annotations
 
+import select
+import socket
 import ssl
+import time
 from collections.abc import Callable
+from enum import Enum
 
 from twisted.internet.interfaces import IDelayedCall, IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sockserve.core.reactors import IReactor
+from sockserve.core.tls import (
+    LINGER_SECONDS,
+    Opening,
+    answer_to_plain_http,
+    handshake_fault,
+    opening_of,
+)
+from sockserve.interfaces import DeadlineExpired, HandshakeFailed, Phase
 
-__all__ = ["TLSHandshake"]
+__all__ = ["TLSHandshake", "shake_hands"]
+
+
+class _Step(Enum):
+    """What a handshake waits for next."""
+
+    READ = "read"
+    WRITE = "write"
+    #: The client has been told that it speaks plain HTTP, and is to hang up.
+    HANG_UP = "hang up"
+    DONE = "done"
+
+
+class _Steps:
+    """
+    The steps of one handshake, whoever waits in between.
+
+    @ivar fault: why it has come to nothing, once it waits for L{_Step.HANG_UP}.
+    """
+
+    fault = HandshakeFailed(Opening.PLAIN_HTTP.value)
+
+    def __init__(self, sock: ssl.SSLSocket) -> None:
+        self._socket = sock
+        #: What has come while it may be plain HTTP; None once it is not.
+        self._first: bytes | None = b""
+        self._is_answered = False
+
+    def next(self) -> _Step:
+        """
+        Go as far as it gets without waiting.
+
+        @raise HandshakeFailed: it gets nowhere.
+        """
+        try:
+            if self._is_answered:
+                return self._discard()
+            if self._first is not None:
+                self._look()
+            if self._is_answered:
+                return _Step.HANG_UP
+            self._socket.do_handshake()
+        except (ssl.SSLWantReadError, BlockingIOError):
+            return _Step.READ
+        except ssl.SSLWantWriteError:
+            return _Step.WRITE
+        except (OSError, ValueError) as error:  # the client's doing
+            raise HandshakeFailed(handshake_fault(error)) from error
+        return _Step.DONE
+
+    def _look(self) -> None:
+        """
+        Look what the client speaks, before OpenSSL gets it.
+
+        @raise BlockingIOError: that takes more of it.
+        """
+        # What C{ssl}'s class has in the place of these is for TLS.
+        raw = socket.socket
+        first = self._first or b""
+        if not first and opening_of(raw.recv(self._socket, 1, socket.MSG_PEEK)) is Opening.TLS:
+            self._first = None
+            return
+        while opening_of(first) is Opening.UNKNOWN:
+            data = raw.recv(self._socket, 2**16)
+            if not data:
+                raise HandshakeFailed("closed by the client")
+            first = self._first = first + data
+        if opening_of(first) is not Opening.PLAIN_HTTP:
+            raise HandshakeFailed("not TLS")
+        self._is_answered = True
+        raw.send(self._socket, answer_to_plain_http(first))
+        raw.shutdown(self._socket, socket.SHUT_WR)
+
+    def _discard(self) -> _Step:
+        while socket.socket.recv(self._socket, 2**16):
+            pass
+        raise self.fault
+
+
+def shake_hands(sock: ssl.SSLSocket, seconds: float | None) -> None:
+    """
+    Shake hands with the client of an accepted socket, or close it. (accept thread)
+
+    @param seconds: how long it may take in all; None for ever.
+    @raise HandshakeFailed: the client did not.
+    @raise DeadlineExpired: it took too long.
+    """
+    timeout = sock.gettimeout()
+    sock.setblocking(False)
+    until = None if seconds is None else time.monotonic() + seconds
+    steps = _Steps(sock)
+    try:
+        while (step := steps.next()) is not _Step.DONE:
+            if step is _Step.HANG_UP:
+                until = time.monotonic() + LINGER_SECONDS
+            poll = select.poll()
+            poll.register(sock.fileno(), select.POLLOUT if step is _Step.WRITE else select.POLLIN)
+            left = None if until is None else max(until - time.monotonic(), 0) * 1000
+            if not poll.poll(left):
+                raise steps.fault if step is _Step.HANG_UP else DeadlineExpired(Phase.HANDSHAKE)
+    except BaseException:
+        sock.close()
+        raise
+    sock.settimeout(timeout)
 
 
 @implementer(IReadWriteDescriptor)
@@ -26,7 +141,8 @@ class TLSHandshake:
     One handshake, from when it is made. (reactor thread)
 
     @param sock: the accepted socket, with its handshake to be done.
-    @param ended: called once with whether it is done; if not, the socket is closed.
+    @param ended: called once, with None when it is done; if not, with why, and the socket is
+        closed.
     @param seconds: how long it may take in all; None for ever.
     """
 
@@ -34,7 +150,7 @@ class TLSHandshake:
         self,
         reactor: IReactor,
         sock: ssl.SSLSocket,
-        ended: Callable[[bool], object],
+        ended: Callable[[Exception | None], object],
         seconds: float | None,
     ) -> None:
         self._reactor = reactor
@@ -43,6 +159,8 @@ class TLSHandshake:
         #: The program's own, restored when the handshake is done.
         self._timeout = sock.gettimeout()
         self._overdue: IDelayedCall | None = None
+        self._steps = _Steps(sock)
+        self._step = _Step.READ
         sock.setblocking(False)
         if seconds is not None:
             self._overdue = reactor.callLater(seconds, self._expired)
@@ -66,34 +184,48 @@ class TLSHandshake:
 
     def connectionLost(self, reason: Failure) -> None:
         """The connection is lost."""
-        self._end(False)
+        assert reason.value is not None
+        self._end(HandshakeFailed(handshake_fault(reason.value)))
 
     def _continue(self) -> None:
         try:
-            self._socket.do_handshake()
-        except ssl.SSLWantReadError:
-            self._reactor.removeWriter(self)
-            self._reactor.addReader(self)
-        except ssl.SSLWantWriteError:
+            step = self._steps.next()
+        except HandshakeFailed as fault:
+            self._end(fault)
+            return
+        if step is _Step.DONE:
+            self._end(None)
+        elif step is _Step.WRITE:
             self._reactor.removeReader(self)
             self._reactor.addWriter(self)
-        except (OSError, ValueError):  # the client's doing
-            self._end(False)
         else:
-            self._end(True)
+            self._reactor.removeWriter(self)
+            self._reactor.addReader(self)
+            if step is _Step.HANG_UP:
+                self._linger()
+
+    def _linger(self) -> None:
+        """Give the client a moment to hang up by itself."""
+        self._cancel()
+        self._overdue = self._reactor.callLater(LINGER_SECONDS, self._expired)
+        self._step = _Step.HANG_UP
 
     def _expired(self) -> None:
         self._overdue = None
-        self._end(False)
+        is_answered = self._step is _Step.HANG_UP
+        self._end(self._steps.fault if is_answered else DeadlineExpired(Phase.HANDSHAKE))
 
-    def _end(self, done: bool) -> None:
-        self._reactor.removeReader(self)
-        self._reactor.removeWriter(self)
+    def _cancel(self) -> None:
         if self._overdue is not None:
             self._overdue.cancel()
             self._overdue = None
-        if done:
+
+    def _end(self, fault: Exception | None) -> None:
+        self._reactor.removeReader(self)
+        self._reactor.removeWriter(self)
+        self._cancel()
+        if fault is None:
             self._socket.settimeout(self._timeout)
         else:
             self._socket.close()
-        self._ended(done)
+        self._ended(fault)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from typing_extensions import override
 
 from sockserve import socketserver
+from sockserve.core.tls import CIPHERS
 
 if TYPE_CHECKING:
     from _typeshed import StrOrBytesPath
@@ -89,6 +90,10 @@ class HTTPSServer(HTTPServer, getattr(_stdlib, "HTTPSServer", _stdlib.HTTPServer
 
     def _create_context(self) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(":".join(CIPHERS))
+        context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+        context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
         context.load_cert_chain(self.certfile, self.keyfile, self.password)
         context.set_alpn_protocols(self.alpn_protocols)
         return context

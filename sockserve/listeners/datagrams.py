@@ -41,7 +41,6 @@ __all__ = [
 #: the default greatest size.
 MAX_REQUESTS = 1000
 
-_log = logger(Topic.CONNECTIONS)
 _handlers_log = logger(Topic.HANDLERS)
 
 
@@ -294,7 +293,7 @@ class _PendingDatagram:
             return
         self._expired_phase = phase
         self._server.statistics.expiries[phase] += 1
-        _log.info("{peer}: the {phase} deadline expired", peer=self.client_address, phase=phase)
+        self._server.log_expiry(self.client_address, phase)
         # Nothing else arms this one by now.
         self._need_timer().arm(Phase.LIFETIME, self._server.deadlines.abandon)
         self.deadline_passed(phase)

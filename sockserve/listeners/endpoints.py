@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from typing import cast
 
 from OpenSSL.SSL import Error as SSLError
 from twisted.internet import endpoints
@@ -17,6 +18,7 @@ from twisted.internet.abstract import isIPv6Address
 from twisted.internet.error import InvalidAddressError
 from twisted.internet.interfaces import (
     IAddress,
+    IReactorTime,
     IStreamServerEndpoint,
     IStreamServerEndpointStringParser,
 )
@@ -27,6 +29,7 @@ from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.datagram_ports import UDPPort, UNIXDatagramPort, WildcardUDPPort
 from sockserve.listeners.datagrams import DatagramServer
 from sockserve.listeners.proxy_protocol import ProxyEndpoint
+from sockserve.listeners.tls import CertificateFolder, TLSEndpoint
 
 __all__ = ["datagram_port", "is_datagram_description", "stream_endpoint"]
 
@@ -89,12 +92,15 @@ def stream_endpoint(
     if kind == "fd":
         return _inherited_socket(reactor, description, rest)
     _check_kind(description, kind)
-    if kind == "tls":
-        for_twisted = _tls_description(description)
-    else:
-        for_twisted = description
     try:
-        endpoint: IStreamServerEndpoint = endpoints.serverFromString(reactor, for_twisted)
+        _check_numbers(kind, description)
+        if kind.lower() == "ssl":
+            return _ssl_endpoint(cast(IReactorTime, reactor), description)
+        if kind.lower() == "tls":
+            return _tls_endpoint(cast(IReactorTime, reactor), description)
+        endpoint: IStreamServerEndpoint = endpoints.serverFromString(reactor, description)
+    except ConfigurationError:
+        raise
     except Exception as error:  # each kind's parser raises what it likes
         raise ConfigurationError(f"listen {description!r}: {_explain(kind, error)}") from error
     return endpoint
@@ -129,18 +135,68 @@ def _check_kind(description: str, kind: str) -> None:
         )
 
 
-def _tls_description(description: str) -> str:
+def _check_numbers(kind: str, description: str) -> None:
     """
-    Rewrite C{tls:PORT:DIRECTORY} as Twisted's C{tls:DIRECTORY:PORT}, which is accepted
-    too, and check the directory's PEM files: Twisted looks at them only when a client
-    comes.
+    Check what the system would refuse only when the port is opened, or not at all.
 
-    @raise ConfigurationError: there is no certificate or no private key in them.
+    @raise ValueError: a number is not within its limits; the message says which.
+    """
+    (_, *arguments), words = _parse(description)
+    checks = [("backlog", words.get("backlog"), 10, 2**31 - 1)]
+    if kind.lower() in ("tcp", "tcp6", "ssl", "tls"):
+        # Of tls, either of two.
+        digits = [text for text in arguments if text.removeprefix("-").isdecimal()]
+        checks.append(("port", words.get("port", digits[0] if digits else None), 10, 2**16 - 1))
+    if kind.lower() == "unix":
+        checks.append(("mode", words.get("mode"), 8, 0o7777))
+    for name, text, base, most in checks:
+        if text is None:
+            continue
+        number = _integer(name, text, base)
+        if not 0 <= number <= most:
+            limits = f"{most:o}" if base == 8 else most
+            raise ValueError(f"{name} {text} is not within 0 to {limits}")
+
+
+def _ssl_endpoint(reactor: IReactorTime, description: str) -> IStreamServerEndpoint:
+    """
+    Make the endpoint of C{ssl:PORT}, with Twisted's words.
+
+    @raise Exception: a word is wrong, or a file is not what it should be.
+    """
+    (_, *arguments), words = _parse(description)
+    # The reader of these words has had its name since 10.2.
+    (port, _, options), where = endpoints._parseSSL(None, *arguments, **words)
+    options.getContext()  # raises what would be raised for the first client
+    return TLSEndpoint(reactor, endpoints.TCP4ServerEndpoint(reactor, port, **where), options)
+
+
+def _tls_endpoint(reactor: IReactorTime, description: str) -> IStreamServerEndpoint:
+    """
+    Make the endpoint of C{tls:PORT:DIRECTORY}, or of Twisted's C{tls:DIRECTORY:PORT}.
+
+    @raise Exception: a word is wrong.
     """
     (_, *arguments), words = _parse(description)
     if len(arguments) == 2 and arguments[0].isdigit():
         arguments.reverse()
-    directory = words.get("path") or (arguments[0] if arguments else "")
+
+    def make(
+        path: str, port: str = "443", backlog: str = "50", interface: str = "::"
+    ) -> IStreamServerEndpoint:
+        _check_pem_files(description, path)
+        where = endpoints.TCP6ServerEndpoint(reactor, int(port), int(backlog), interface)
+        return TLSEndpoint(reactor, where, CertificateFolder(reactor, path))
+
+    return make(*arguments, **words)
+
+
+def _check_pem_files(description: str, directory: str) -> None:
+    """
+    Check a directory's PEM files.
+
+    @raise ConfigurationError: there is no certificate or no private key in them.
+    """
     try:
         pems = [name for name in os.listdir(directory) if name.endswith(".pem")]
         contents = b""
@@ -161,9 +217,6 @@ def _tls_description(description: str) -> str:
     for part in ("certificate", "private key"):
         if part.upper().encode() + b"-----" not in contents:
             raise ConfigurationError(f"listen {description!r}: no {part} in {directory!r}")
-    quoted = [endpoints.quoteStringArgument(argument) for argument in arguments]
-    quoted += [f"{name}={endpoints.quoteStringArgument(value)}" for name, value in words.items()]
-    return ":".join(["tls", *quoted])
 
 
 def _inherited_socket(

@@ -33,6 +33,8 @@ from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper, HAProxyWr
 from typing_extensions import override
 from zope.interface import Interface, implementer
 
+from sockserve.listeners.proxy_faults import header_fault
+
 __all__ = ["IProxyHeaderListener", "ProxyEndpoint", "ProxyProtocol"]
 
 #: How many bytes Twisted needs to tell which version of a header begins.
@@ -46,6 +48,9 @@ class IProxyHeaderListener(Interface):
     def proxy_header_received() -> None:
         """The header has been read: C{getPeer} and C{getHost} tell the truth from now on."""
 
+    def proxy_header_failed(fault: str) -> None:
+        """The header is none, as C{fault} says in a few words; the connection is closed next."""
+
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener)
 class ProxyProtocol(HAProxyProtocolWrapper):
@@ -58,12 +63,15 @@ class ProxyProtocol(HAProxyProtocolWrapper):
 
     #: What has come while it does not show the version yet.
     _first = b""
+    #: What has come of the header.
+    _header = b""
 
     @override
     def dataReceived(self, data: bytes) -> None:
         if self._proxyInfo is not None:
             self.wrappedProtocol.dataReceived(data)
             return
+        self._header += data
         if self._parser is None:
             # The base class closes where the first piece does not show the version.
             data = self._first = self._first + data
@@ -81,9 +89,13 @@ class ProxyProtocol(HAProxyProtocolWrapper):
             super().dataReceived(data)
         finally:
             self.wrappedProtocol = protocol
-        if self._proxyInfo is not None:
+        if self._proxyInfo is None and self.disconnecting:
+            if IProxyHeaderListener.providedBy(protocol):
+                protocol.proxy_header_failed(header_fault(self._header))
+        elif self._proxyInfo is not None:
             if IProxyHeaderListener.providedBy(protocol):
                 protocol.proxy_header_received()
+            self._header = b""
             if behind.data:
                 protocol.dataReceived(behind.data)
 

@@ -21,25 +21,31 @@ from zope.interface import implementer
 
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_kind, unwrap
+from sockserve.core.incidents import IncidentLog
 from sockserve.core.lifecycle import MakeAndRun, make_and_run, make_and_run_coroutine
 from sockserve.core.logs import Topic, logger
+from sockserve.core.messages import one_line, printable
 from sockserve.core.reactors import as_reactor
 from sockserve.core.statistics import ListenerStatistics, RequestRecord
-from sockserve.executors.fork import ForkExecutor
+from sockserve.core.tls import BY_SERVER
+from sockserve.executors.fork import ForkExecutor, is_child
 from sockserve.executors.threads import ThreadExecutor
 from sockserve.interfaces import (
     ConfigurationError,
     DeadlineExpired,
+    HandshakeFailed,
     IExecutor,
     IRequestServer,
     Outcome,
     PeerError,
+    Phase,
 )
 from sockserve.sockets.lending import peer_is_gone
 
 __all__ = ["RequestServer"]
 
 _log = logger(Topic.HANDLERS)
+_connections_log = logger(Topic.CONNECTIONS)
 
 #: The most threads that wait for the disk.  10: the size of Twisted's own pool.  That pool is
 #: not used, so that name look-ups need not wait for a disk that hangs.
@@ -57,6 +63,24 @@ def _is_of_a_connection(error: BaseException) -> bool:
     return isinstance(error, ConnectionError) or (
         isinstance(error, OSError) and error.errno in (ENOTCONN, ESHUTDOWN)
     )
+
+
+def _what_client_did(error: BaseException) -> str:
+    """What a client has done that made a handler raise C{error}."""
+    if isinstance(error, ConnectionResetError):
+        return "reset the connection"
+    if _is_of_a_connection(error):
+        return "closed the connection before it was answered"
+    if isinstance(error, IncompleteReadError):
+        return "ended in the middle of a message" if error.partial else "closed the connection"
+    if isinstance(error, TimeoutError):
+        return "was too slow"
+    return "broke the protocol"
+
+
+def _shown(client_address: object) -> str:
+    """A client's address in a line of the log: one of UNIX chooses it, or has none."""
+    return printable(str(client_address)) or "without a name"
 
 
 def _has_timeout(request: object) -> bool:
@@ -83,6 +107,7 @@ class RequestServer:
     @ivar address_family: its family, C{socket.AF_INET} and so on; set with it.
     @ivar handler_name: the name of the handler's class, for logs and messages.
     @ivar statistics: the listener's counters.
+    @ivar incidents: what clients do that is worth a line of the log now and then.
     @ivar observers: called with the L{RequestRecord} of each request that has ended, on
         the reactor thread.
     @cvar timeout: seconds without a request after which L{handle_timeout} is called;
@@ -136,6 +161,7 @@ class RequestServer:
         self.server_address: Any = None
         self.statistics = ListenerStatistics()
         self.observers: list[Callable[[RequestRecord], object]] = []
+        self.incidents = IncidentLog(self._log_incident, self.reactor.seconds)
         self._idle_call: IDelayedCall | None = None
         self._drained: Deferred[None] | None = None
 
@@ -159,25 +185,19 @@ class RequestServer:
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """
-        Log the exception being handled: as an error with its traceback, or as information
-        when L{outcome_of} puts it down to the client. (handler's thread)
+        Log the exception being handled: as an error with its traceback, or as information,
+        once in a minute for many of a kind, when L{outcome_of} puts it down to the client.
+        (handler's thread)
         """
         failure = Failure()
-        assert failure.value is not None
-        if isinstance(failure.value, DeadlineExpired):
-            _log.info(
-                "{handler}: {client_address}: {error}",
-                handler=self.handler_name,
-                client_address=client_address,
-                error=failure.value,
-            )
-        elif self.outcome_of(request, failure.value) is Outcome.LOST:
-            _log.info(
-                "{handler}: the client {client_address} is gone: {error}",
-                handler=self.handler_name,
-                client_address=client_address,
-                error=failure.value,
-            )
+        error = failure.value
+        assert error is not None
+        if isinstance(error, (DeadlineExpired, HandshakeFailed)):
+            return  # that is told where it passed, or failed
+        if self.outcome_of(request, error) is Outcome.LOST:
+            # A child, which has one request, does not know how often that happens.
+            if not (self._has_ended(request) or is_child()):
+                self.log_client(client_address, _what_client_did(error), one_line(error))
         else:
             _log.failure(
                 "{handler}: exception while serving {client_address}",
@@ -216,10 +236,12 @@ class RequestServer:
 
     def release_workers(self) -> Deferred[Any]:
         """
-        End the idle workers. (reactor thread)
+        End the idle workers, and log what has had no line yet: no request is left.
+        (reactor thread)
 
         @return: a Deferred that fires when those are gone.
         """
+        self.incidents.close()
         pools = [self.concurrency, self.__dict__.get("disk")]
         return DeferredList([pool.stop() for pool in pools if pool is not None])
 
@@ -232,6 +254,41 @@ class RequestServer:
     def count_refusal(self, reason: str) -> None:
         """Count a connection or request that is not served, under C{reason}."""
         self.statistics.refused[reason] += 1
+
+    def opening_failed(self, record: RequestRecord, what: str, reason: str) -> None:
+        """
+        Account for a connection that has come to nothing before it could be used: note that on
+        its record, count it, and log it, once in a minute for many.
+
+        @param what: C{handshake} or C{proxy header}.
+        @param reason: why, in a few words.
+        """
+        self.statistics.failures[what] += 1
+        record.outcome, record.reason = f"failed: {what}", reason
+        if reason != BY_SERVER:
+            fault = f"{what} failed: {reason}"
+            self.incidents.add(fault, f"the client {_shown(record.peer)}: {fault}")
+
+    def log_client(self, client_address: object, deed: str, detail: str = "") -> None:
+        """
+        Log what a client has done, once in a minute for many who do so. (any thread)
+
+        @param deed: this in words that are the same for all of them.
+        """
+        line = f"the client {_shown(client_address)} {deed}"
+        self.incidents.add(deed, f"{line}: {detail}" if detail else line)
+
+    def log_expiry(self, client_address: object, phase: Phase) -> None:
+        """
+        Log that a connection or request is ended by a deadline, once in a minute for many; not
+        that one has idled.
+        """
+        if phase is not Phase.IDLE:
+            fault = f"the {phase} deadline expired"
+            self.incidents.add(fault, f"ended the client {_shown(client_address)}: {fault}")
+
+    def _log_incident(self, line: str) -> None:
+        _connections_log.info("{handler}: {line}", handler=self.handler_name, line=line)
 
     def count_request(self, outcome: Outcome) -> None:
         """Count a request whose handler has finished."""
@@ -256,6 +313,10 @@ class RequestServer:
         if _is_of_a_connection(error) and self._peer_is_gone(request):
             return Outcome.LOST
         return Outcome.ERROR
+
+    def _has_ended(self, request: object) -> bool:
+        """Whether the server has ended a request that is lost, and not its client. (any thread)"""
+        return False
 
     def _peer_is_gone(self, request: object) -> bool:
         return peer_is_gone(request)

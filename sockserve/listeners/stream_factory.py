@@ -27,8 +27,11 @@ from sockserve.core.admission import Admission, Network
 from sockserve.core.handler_kinds import HandlerKind, application_protocols
 from sockserve.core.lifecycle import MakeAndRun, make_and_run, make_and_run_coroutine
 from sockserve.core.logs import Topic, logger
+from sockserve.core.statistics import RequestRecord
+from sockserve.core.tls import handshake_fault
 from sockserve.http.channel import HTTPChannel
 from sockserve.http.stock import make_stock_handler
+from sockserve.interfaces import DeadlineExpired
 from sockserve.listeners.stream_protocol import StreamProtocol, StreamServer
 from sockserve.streams.blocking import SocketChannel
 from sockserve.streams.channel import Channel
@@ -171,6 +174,21 @@ class StreamFactory(StreamServer, ServerFactory):
                 error=error,
             )
 
+    def handshake_failed(self, client_address: object, error: Exception) -> None:
+        """
+        Account for a connection that has come to nothing before it was the server's.
+        (reactor thread)
+        """
+        self.statistics.accepted += 1
+        record = RequestRecord(client_address, self.handler_name)
+        if isinstance(error, DeadlineExpired):
+            self.statistics.expiries[error.phase] += 1
+            record.outcome = f"expired: {error.phase}"
+            self.log_expiry(client_address, error.phase)
+        else:
+            self.opening_failed(record, "handshake", handshake_fault(error))
+        self.request_finished(record)
+
     def trusts_proxy(self, address: SocketAddress) -> bool:
         """Whether a PROXY header from C{address} is believed; if not, count a refusal."""
         trusted = self._proxies.refusal(address) is None
@@ -200,6 +218,11 @@ class StreamFactory(StreamServer, ServerFactory):
         """Abort all connections now. (reactor thread)"""
         for protocol in list(self.connections):
             protocol.abort()
+
+    @override
+    def _has_ended(self, request: object) -> bool:
+        channel = self.channels.get(request)
+        return channel is not None and channel.protocol.has_been_ended()
 
     def _peer_is_gone(self, request: object) -> bool:
         channel = self.channels.get(request)

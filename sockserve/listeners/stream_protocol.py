@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
@@ -24,11 +25,12 @@ from sockserve.core.addresses import Addresses, SocketAddress, socket_address
 from sockserve.core.admission import Admission
 from sockserve.core.deadlines import DeadlineTimer
 from sockserve.core.lifecycle import verify_and_process
-from sockserve.core.logs import Topic, logger
 from sockserve.core.statistics import RequestRecord
+from sockserve.core.tls import handshake_fault
 from sockserve.core.transports import IStreamTransport
+from sockserve.executors.fork import ForkExecutor
 from sockserve.interfaces import IStreamServer, Outcome, Phase
-from sockserve.listeners.proxy_protocol import IProxyHeaderListener
+from sockserve.listeners.proxy_protocol import IProxyHeaderListener, ProxyProtocol
 from sockserve.listeners.server import RequestServer
 from sockserve.streams.channel import Channel, transport_descriptors
 
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
     from _typeshed import MaybeNone
 
 __all__ = ["StreamProtocol", "StreamServer"]
-
-_log = logger(Topic.CONNECTIONS)
 
 
 @implementer(IStreamServer)
@@ -102,6 +102,9 @@ class StreamProtocol(Protocol):
     _admitted: SocketAddress | None = None
     _channel: Channel | None = None
     _expired_phase: Phase | None = None
+    _was_aborted = False
+    #: What is wrong with the PROXY header.
+    _header_fault: str | None = None
     _handled_at: float | None = None
 
     # From accept to the offer
@@ -137,6 +140,25 @@ class StreamProtocol(Protocol):
     def proxy_header_received(self) -> None:
         """The PROXY header has been read."""
         self._transport_ready()
+
+    def proxy_header_failed(self, fault: str) -> None:
+        """The PROXY header is none, and the connection about to be closed."""
+        self._header_fault = fault
+
+    def _opening_failed(self, reason: Failure) -> None:
+        """The connection is lost before its client's address was known."""
+        assert reason.value is not None
+        fault = self._header_fault or handshake_fault(reason.value)
+        wrapper = self.transport
+        if isinstance(wrapper, HAProxyProtocolWrapper) and not isinstance(wrapper, ProxyProtocol):
+            # Twisted's own does not tell what was wrong.
+            fault = "no header" if wrapper.disconnecting else fault
+        # Below the header there may be TLS, whose failures are errors of other kinds.
+        is_in_order = isinstance(reason.value, (ConnectionDone, ConnectionLost, ConnectionAborted))
+        is_header = is_in_order and isinstance(self.transport, HAProxyProtocolWrapper)
+        self.factory.opening_failed(
+            self.record, "proxy header" if is_header else "handshake", fault
+        )
 
     def _transport_ready(self) -> None:
         self.timer.disarm(Phase.HANDSHAKE)
@@ -218,7 +240,7 @@ class StreamProtocol(Protocol):
             self._expired_phase = phase
             self.factory.statistics.expiries[phase] += 1
             self.record.outcome = f"expired: {phase}"
-            _log.info("{peer}: the {phase} deadline expired", peer=self.record.peer, phase=phase)
+            self.factory.log_expiry(self.record.peer, phase)
             # Nothing else arms or disarms this one by now.
             self.timer.arm(Phase.LIFETIME, self.factory.deadlines.abandon)
             if channel is None:
@@ -243,6 +265,7 @@ class StreamProtocol(Protocol):
 
     def abort(self) -> None:
         """End the connection now, whatever is under way."""
+        self._was_aborted = True
         if self._channel is None:
             self.transport.abortConnection()
         else:
@@ -257,10 +280,17 @@ class StreamProtocol(Protocol):
             return True
         return self._channel is not None and self._channel.is_broken()
 
+    def has_been_ended(self) -> bool:
+        """Whether the server has ended the connection by a deadline or at its own end.
+        (any thread)"""
+        return self._expired_phase is not None or self._was_aborted
+
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.connected = 0
         if self._channel is None:
+            if self.record.outcome == "ok":
+                self._opening_failed(reason)
             self.finish()
         else:
             self._channel.connection_lost(reason)
@@ -271,6 +301,8 @@ class StreamProtocol(Protocol):
         self.record.phases["handle"] = seconds
         if self.record.outcome == "ok":
             self.record.outcome = outcome
+            if outcome is Outcome.LOST and isinstance(self.factory.concurrency, ForkExecutor):
+                self.factory.log_client(self.client_address, "is gone")  # more its child knew
         self.factory.count_request(outcome)
 
     def finish(self) -> None:

@@ -23,6 +23,7 @@ from twisted.logger import FileLogObserver, ILogObserver, LogEvent, LogLevel
 from typing_extensions import override
 
 from sockserve.core.logs import Topic, logger
+from sockserve.core.messages import one_line
 from sockserve.core.statistics import HTTPRequestRecord, RequestRecord
 from sockserve.interfaces import ConfigurationError
 
@@ -50,11 +51,12 @@ def format_combined(event: LogEvent) -> str:
             f' {record.sent or "-"} "{_quoted(record.referer)}" "{_quoted(record.user_agent)}"\n'
         )
     phases = " ".join(f"{name}={seconds:.6f}" for name, seconds in record.phases.items())
-    return (
+    reason = "" if record.reason is None else f" ({_quoted(record.reason)})"
+    line = (
         f"{_peer(record.peer)} - - {when} {record.handler}"
-        f' "{record.outcome}" {_count(record.received)} {_count(record.sent)} {phases}'.rstrip()
-        + "\n"
+        f' "{record.outcome}{reason}" {_count(record.received)} {_count(record.sent)} {phases}'
     )
+    return line.rstrip() + "\n"
 
 
 def format_json(event: LogEvent) -> str:
@@ -72,6 +74,7 @@ def format_json(event: LogEvent) -> str:
         "peer": _peer(record.peer),
         "handler": record.handler,
         "outcome": record.outcome,
+        "reason": record.reason,
         "received": record.received,
         "sent": record.sent,
         "phases": {name: round(seconds, 6) for name, seconds in record.phases.items()},
@@ -223,8 +226,9 @@ class AccessLog(Service):
     def _open(self) -> IO[str]:
         try:
             return open(self._path, "a", encoding="utf-8", buffering=1)
-        except OSError as error:
-            raise ConfigurationError(f"access-log {self._path!r}: {error.strerror}") from None
+        except (OSError, ValueError) as error:  # a name with a NUL is the latter
+            why = getattr(error, "strerror", None) or one_line(error)
+            raise ConfigurationError(f"access-log {self._path!r}: {why}") from None
 
     def _start_writing(self) -> None:
         if self._file is None:

@@ -1,24 +1,35 @@
 """
 Configuration files: TOML, with the words of L{sockserve.run.config} in tables.
 
-This room owns the search for the line that a message is about.  It must not know what the
-words mean.
+This room owns how such a file is read, and the messages about what is none.  It must not know what
+the words mean, nor where in the text they stand (L{sockserve.run.lines}).
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import re
+import select
+import stat
 import tomllib
 from collections.abc import Iterable
+from typing import Any
 
 import attrs
 
-from sockserve.core.messages import nearest
+from sockserve.core.messages import nearest, one_line, printable
 from sockserve.interfaces import ConfigurationError
 from sockserve.run.config import ServerConfig, server_config
+from sockserve.run.lines import line_of
 
 __all__ = ["read_toml"]
+
+#: The largest file that is read: far more than a hundred thousand networks take.
+MAX_FILE_BYTES = 2**24
+
+#: How long somebody is waited for who writes into a pipe that is named as the file.
+PIPE_SECONDS = 5.0
 
 
 def read_toml(path: str) -> list[ServerConfig]:
@@ -29,27 +40,21 @@ def read_toml(path: str) -> list[ServerConfig]:
     @raise ConfigurationError: the file cannot be read, or a word in it is wrong; the
         message names the file and, where one is at fault, the line.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-        tables = tomllib.loads(text)
-    except OSError as error:
-        raise ConfigurationError(f"config {path!r}: {error.strerror}") from None
-    except ValueError as error:  # tomllib's own, of what is no UTF-8, of a number too long
-        raise ConfigurationError(f"{path}: {error}") from None
+    text, tables = _load(path)
+    shown = printable(path)
     for name in tables:
         if name != "server":
-            line = _line_of(text, name, -1)
+            line = line_of(text, name, -1)
             raise ConfigurationError(
-                f"{path}:{line}: unknown table or word {name!r}{nearest(name, ['server'])}"
+                f"{shown}:{line}: unknown table or word {name!r}{nearest(name, ['server'])}"
             )
     servers = tables.get("server")
     are_tables = isinstance(servers, list) and all(isinstance(each, dict) for each in servers)
     if not servers or not are_tables:
-        raise ConfigurationError(f"{path}: write at least one [[server]] table")
+        raise ConfigurationError(f"{shown}: write at least one [[server]] table")
     configs = []
     for number, words in enumerate(servers):
-        add_location = functools.partial(_located, path, text, words, number)
+        add_location = functools.partial(_located, shown, text, words, number)
         try:
             configs.append(attrs.evolve(server_config(words), add_location=add_location))
         except ConfigurationError as error:
@@ -57,35 +62,58 @@ def read_toml(path: str) -> list[ServerConfig]:
     return configs
 
 
-def _located(path: str, text: str, words: Iterable[str], table: int, message: str) -> str:
+def _load(path: str) -> tuple[str, dict[str, Any]]:
+    """
+    The text of a file, and what it says as TOML.
+
+    @raise ConfigurationError: it cannot be read, or is no TOML.
+    """
+    shown = printable(path)
+    try:
+        content = _read(path)
+    except (OSError, ValueError) as error:  # a name with a NUL is the latter
+        why = getattr(error, "strerror", None) or one_line(error)
+        raise ConfigurationError(f"config {path!r}: {why}") from None
+    try:
+        text = content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError(f"{shown}:{line}: this is not UTF-8") from None
+    try:
+        return text, tomllib.loads(text)
+    except RecursionError:
+        raise ConfigurationError(f"{shown}: its values are nested too deeply") from None
+    except ValueError as error:  # tomllib's own, of a number too long
+        raise ConfigurationError(f"{shown}: {one_line(error)}") from None
+
+
+def _read(path: str) -> bytes:
+    """
+    @raise OSError: the file is not there, or not to be read.
+    @raise ValueError: it is too large, or a pipe that nobody writes into; or there can be none
+        of that name.
+    """
+    # A pipe that nobody writes into would be waited for without a word.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            if not poll.poll(PIPE_SECONDS * 1000):
+                raise ValueError("nobody writes into this pipe")
+        os.set_blocking(descriptor, True)
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"it is larger than {MAX_FILE_BYTES >> 20} MiB")
+    return content
+
+
+def _located(shown: str, text: str, words: Iterable[str], table: int, message: str) -> str:
     """Prefix a message about one of the C{words} of a table with its file and line."""
     word = next((word for word in words if _is_about(message, word)), None)
-    return f"{path}:{_line_of(text, word, table)}: {message}"
+    return f"{shown}:{line_of(text, word, table)}: {message}"
 
 
 def _is_about(message: str, word: str) -> bool:
     """Whether a message of L{sockserve.run.config} is about C{word}: it begins with it."""
     return re.match(rf"(unknown word [\"'])?{re.escape(word)}(?![\w-])", message) is not None
-
-
-def _line_of(text: str, word: str | None, table: int) -> int:
-    """The line of C{word} in the C{table}th server table (-1: before them), or of that table."""
-    seen = -1
-    start = 1
-    for number, line in enumerate(text.split("\n"), 1):  # as tomllib counts them
-        if re.match(r"\s*\[\[\s*server\s*\]\]", line):
-            seen += 1
-            if seen == table:
-                start = number
-            continue
-        # A table that is no server's may stand anywhere.
-        may_be_here = seen == table or (table < 0 and line.lstrip().startswith("["))
-        if word is not None and may_be_here and _begins_with(line, word):
-            return number
-    return start
-
-
-def _begins_with(line: str, word: str) -> bool:
-    """Whether a line of TOML is C{word =}, C{word.}, C{[word]} or C{[[server.word]]}."""
-    form = rf"\s*(\[+\s*(server\.)?)?[\"']?{re.escape(word)}[\"']?\s*[=.\]]"
-    return re.match(form, line) is not None

@@ -84,6 +84,9 @@ class ChannelOwner(Protocol):
     def is_gone(self) -> bool:
         """Whether the client, or a deadline, has ended the connection."""
 
+    def has_been_ended(self) -> bool:
+        """Whether the server has ended the connection: it has expired, or was aborted."""
+
 
 #: Makes the channel of a connection, given the client's and the server's address; raises
 #: C{OSError} if there is no descriptor to be had.

@@ -18,7 +18,14 @@ from sockserve.core.addresses import Addresses
 from sockserve.core.lifecycle import serve_coroutine
 from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Task
-from sockserve.interfaces import DeadlineExpired, IStreamServer, Outcome, Phase
+from sockserve.core.tls import handshake_fault
+from sockserve.interfaces import (
+    DeadlineExpired,
+    HandshakeFailed,
+    IStreamServer,
+    Outcome,
+    Phase,
+)
 from sockserve.streams.channel import ChannelOwner, MakeChannel, Pending, TransportChannel
 from sockserve.streams.connection import StreamConnection
 from sockserve.streams.reader import StreamReader
@@ -77,7 +84,11 @@ class CoroutineChannel(TransportChannel):
             self._reader.fail(ConnectionResetError(reason.getErrorMessage()))
         if self._tls is not None:
             tls, self._tls = self._tls, None
-            tls.errback(ConnectionResetError(f"TLS handshake: {reason.getErrorMessage()}"))
+            assert reason.value is not None
+            fault = handshake_fault(reason.value)
+            if self.protocol.record.outcome == "ok":
+                self.factory.opening_failed(self.protocol.record, "handshake", fault)
+            tls.errback(HandshakeFailed(fault))
         self._part_ended(Pending.CONNECTION)
 
     @override
@@ -146,7 +157,10 @@ class CoroutineChannel(TransportChannel):
         self._tls = tls
         self.timer.arm(Phase.HANDSHAKE, self.deadlines.handshake)
         self.writer.detach()
-        self.transport.startTLS(context)
+        # Imported where there is TLS.
+        from sockserve.streams.tls import with_usual_ciphers
+
+        self.transport.startTLS(with_usual_ciphers(context))
         # One behind a PROXY header does not notice by itself.
         alsoProvides(self.transport, ISSLTransport)
         self.is_lendable = False

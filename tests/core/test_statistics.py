@@ -88,6 +88,7 @@ def test_a_snapshot_is_plain_data_and_stays_as_it_was() -> None:
     statistics.abandoned = 1
     statistics.responses[4] = 7
     statistics.refused["network"] += 1
+    statistics.failures["handshake"] += 1
     statistics.expiries[Phase.IDLE] += 2
     statistics.record(RequestRecord("", "Echo", {"handle": 1.5}, 10, 20))
     told = statistics.snapshot()
@@ -95,6 +96,7 @@ def test_a_snapshot_is_plain_data_and_stays_as_it_was() -> None:
 
     statistics.accepted += 1
     statistics.refused["network"] += 1
+    statistics.failures["handshake"] += 1
     statistics.expiries[Phase.IDLE] += 1
     statistics.responses[4] += 1
     statistics.record(RequestRecord("", "Echo", {"handle": 1.5}))
@@ -104,6 +106,7 @@ def test_a_snapshot_is_plain_data_and_stays_as_it_was() -> None:
         "accepted": 3,
         "active": 1,
         "refused": {"network": 1},
+        "failures": {"handshake": 1},
         "requests": 2,
         "errors": 1,
         "responses": {"4xx": 7},

@@ -56,7 +56,7 @@ def test_it_is_done_in_as_many_steps_as_it_takes(pair, seconds):
     while step():
         assert not ended
         handshake.doRead()
-    assert ended == [True]
+    assert ended == [None]
     assert server.gettimeout() == 7  # as it was
     assert not reactor.getReaders()
     assert not reactor.getWriters()
@@ -73,7 +73,7 @@ def test_its_seconds_are_in_all(pair):
     reactor.advance(0.75)
     assert not ended
     reactor.advance(0.25)
-    assert ended == [False]
+    assert [str(fault) for fault in ended] == ["the handshake deadline expired"]
     assert server.fileno() == -1
     assert not reactor.getReaders()
 
@@ -82,18 +82,19 @@ def test_the_reactors_loss_of_it_ends_it(pair):
     server, _ = pair
     reactor, ended, handshake = begin(server, 3)
     handshake.connectionLost(Failure(ConnectionDone()))
-    assert ended == [False]
+    assert [fault.reason for fault in ended] == ["closed by the client"]
     assert server.fileno() == -1
     assert not reactor.getDelayedCalls()
 
 
-def test_words_that_are_not_tls_end_it():
+@pytest.mark.parametrize("words", [b"EHLO localhost\r\n", b"\0\1\2\3\4\5\6", b"GET / SPDY/1\n"])
+def test_words_that_are_not_tls_end_it(words):
     accepted, far = socket.socketpair()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server = context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
     with far, server:
-        far.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        far.sendall(words)
         reactor, ended, _ = begin(server, 3)
-        assert ended == [False]
+        assert [fault.reason for fault in ended] == ["not TLS"]
         assert not reactor.getReaders()
         assert not reactor.getDelayedCalls()

@@ -264,7 +264,7 @@ def test_an_idle_connection_ends_without_a_word(logged):
         client.advance(1)
         assert (client.ended, client.said) == ("closed", before)
         assert client.expiries == {"idle": 1}
-    assert sum("the idle deadline expired" in text for text in logged) == 2
+    assert logged == []
 
 
 def test_empty_lines_are_no_request():

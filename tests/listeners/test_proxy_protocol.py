@@ -29,6 +29,9 @@ class Recorder(Protocol):
     def proxy_header_received(self):
         self.events.append(("header", self.transport.getPeer().host))
 
+    def proxy_header_failed(self, fault):
+        self.events.append(("no header", fault))
+
     def dataReceived(self, data):
         self.events.append(("data", data))
 
@@ -112,19 +115,22 @@ def test_unknown_without_addresses_is_a_header_and_tells_of_the_proxy():
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "fault"),
     [
-        b"GET / HTTP/1.1\r\n\r\n",
-        b"PROXY TCP4 198.51.100.300 203.0.113.1 56324 443\r\n",
-        b"PROXY TCP4 nonsense 203.0.113.1 56324 443\r\n",
-        b"PROXY TCP4 198.51.100.7 203.0.113.1 many 443\r\n",
+        (b"GET / HTTP/1.1\r\n\r\n", "no header"),
+        (
+            b"PROXY TCP4 198.51.100.300 203.0.113.1 56324 443\r\n",
+            "an address that is not one of TCP4",
+        ),
+        (b"PROXY TCP4 nonsense 203.0.113.1 56324 443\r\n", "an address that is not one of TCP4"),
+        (b"PROXY TCP4 198.51.100.7 203.0.113.1 many 443\r\n", "a port that is none"),
     ],
 )
-def test_a_connection_without_a_right_header_is_closed(data):
+def test_a_connection_without_a_right_header_is_closed(data, fault):
     wrapper, behind, transport = connect()
     wrapper.dataReceived(data)
     assert transport.disconnecting
-    assert behind.events == []
+    assert behind.events == [("no header", fault)]
 
 
 def test_a_protocol_that_does_not_listen_for_the_header_gets_the_data():

@@ -13,7 +13,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.logger import LogLevel, capturedLogs
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
@@ -341,3 +341,97 @@ def test_abort_ends_all_at_once():
     listener.clock.advance(0)
     assert transport.ended == "aborted"
     assert listener.factory.idle()
+
+
+# What the log says of it
+
+
+@pytest.fixture
+def told():
+    """The lines of the log about connections."""
+    with capturedLogs() as events:
+        yield lambda: [formatEvent(event) for event in events if "line" in event]
+
+
+class Insists(StreamRequestHandler):
+    """Takes no end of file for an answer."""
+
+    async def handle(self):
+        await self.rfile.readexactly(10)
+
+
+def test_the_end_of_an_idle_connection_is_not_logged(told):
+    for handler in (Echo, Insists):
+        listener = Listener(handler, idle=5)
+        listener.connect()
+        listener.clock.pump([5, 0])
+        assert listener.outcomes() == ["expired: idle"]
+    assert told() == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "fault"),
+    [
+        (ConnectionLost(), "reset the connection"),
+        (ConnectionDone(), "ended in the middle of a message"),
+    ],
+)
+def test_clients_that_go_have_one_line_a_minute_that_says_how_many(told, reason, fault):
+    """30 in the first minute, of which one is told; the first after it tells of 29."""
+    listener = Listener(Insists)
+    for _ in range(30):
+        protocol, _ = listener.connect()
+        protocol.dataReceived(b"half")
+        protocol.connectionLost(Failure(reason))
+    (line,) = told()
+    assert f"Insists: the client {PEER} {fault}" in line
+    listener.clock.advance(60)
+    protocol, _ = listener.connect()
+    protocol.dataReceived(b"half")
+    protocol.connectionLost(Failure(reason))
+    assert len(told()) == 2
+    assert told()[1].endswith("(and 29 more like it before)")
+    assert listener.outcomes() == ["lost"] * 31
+
+
+def test_clients_that_come_and_go_are_not_logged(told):
+    listener = Listener(Echo)
+    for _ in range(3):
+        protocol, _ = listener.connect()
+        protocol.readConnectionLost()
+        listener.clock.advance(0)
+    assert told() == []
+
+
+def test_a_deadline_is_told_as_the_servers_doing_once_for_many(told):
+    listener = Listener(Stuck, handle=5)
+    for _ in range(3):
+        listener.connect()
+    listener.clock.pump([5] * 30)
+    assert listener.statistics.expiries == {"handle": 3}
+    assert told() == [f"Stuck: ended the client {PEER}: the handle deadline expired"]
+    listener.factory.release_workers()
+    assert told()[1:] == ["Stuck: the handle deadline expired: 2 more like it before"]
+
+
+def test_what_the_server_has_aborted_is_not_the_clients_doing(told):
+    listener = Listener(Insists)
+    listener.connect()
+    listener.factory.abort()
+    listener.clock.advance(0)
+    assert told() == []
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [("drain", "ended by the server"), ("readConnectionLost", "closed by the client")],
+)
+def test_a_connection_that_comes_to_no_request_has_failed(told, end, reason):
+    listener = Listener(Echo, handshake=10, drain=10)
+    protocol, _ = listener.connect(tls=True)
+    getattr(protocol, end)()
+    listener.clock.advance(0)
+    (record,) = listener.records
+    assert (record.outcome, record.reason) == ("failed: handshake", reason)
+    by_client = [f"Echo: the client {PEER}: handshake failed: {reason}"]
+    assert told() == (by_client if reason == "closed by the client" else [])

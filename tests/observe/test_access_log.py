@@ -100,6 +100,7 @@ def test_json():
         "peer": "192.0.2.7:5300",
         "handler": "Echo",
         "outcome": "lost",
+        "reason": None,
         "received": 5,
         "sent": None,
         "phases": {"handle": 1.234568},

@@ -117,6 +117,20 @@ TOML_MISTAKES = [
         6,
         "unknown word 'idle'",
     ),
+    # Tables in a line, or on lines of their own.
+    ("# a\n\nserver = [{threads = 0}]\n", 3, "threads: 0 is less than 1"),
+    ("server = [\n {path = '.'},\n {threads = 0},\n]\n", 3, "threads: 0 is less than 1"),
+    ("server = [\n {path = '.'}, {max-connections = 1, 'threads' = 0},\n]\n", 2, "threads: 0 is"),
+    (
+        f"server = [ # [[server]]\n{{{BLOCKING}, allow=['::1', '::2']}},\n\n{{timeout.idle = 0}}]",
+        4,
+        "timeout idle: 0 is not a number",
+    ),
+    # What looks like a table, but is in a string or a comment.
+    ('[[server]]\npath = """.\\\n\n[[server]]"""\nthreads = 0\n', 5, "threads: 0 is less than 1"),
+    ("# [[server]]\n[[server]]\npath = '[[server]]'\nthreads = 0 # x\n", 4, "threads: 0 is less"),
+    ("[[server]]\nlisten = [\n'tcp:1',\n]\n'threads' = 0", 5, "threads: 0 is less than 1"),
+    ("[[server]]\n[server . timeout]\n idle = 0\n", 2, "timeout idle: 0 is not a number"),
     ("[[server]]\nthreads = 4\n\n[threads]\nx = 1\n", 4, "unknown table or word 'threads'"),
     ("[[server]]\n[[ 'threads' ]]\nx = 1\n", 2, "unknown table or word 'threads'"),
     ("[[server]]\n\n[server.serve]\n", 3, "unknown word 'serve'"),
@@ -124,7 +138,7 @@ TOML_MISTAKES = [
     # What is a line to TOML, and what is none.
     ("# one\u2028\x85\n[[server]]\r\nthreads = 0\n", 3, "threads: 0 is less than 1"),
     # A line that cannot be found is that of the table.
-    ('\n[[server]]\n"thr\\u0065ads" = 0\n', 2, "threads: 0 is less than 1"),
+    ('\n[[server]]\n"thr\\u0065ads" = 0\n', 3, "threads: 0 is less than 1"),
 ]
 
 
@@ -148,7 +162,13 @@ def test_a_mistake_in_a_file_is_named_with_its_line(tmp_path, monkeypatch, text,
         (b"server = []\n", "s.toml: write at least one [[server]] table"),
         (b"[[server]]\nthreads 4\n", "s.toml: Expected '=' after a key"),
         (b"[[server]]\nthreads 4\n", "(at line 2, column 9)"),
-        (b"\xff\xfe", "s.toml: 'utf-8' codec can't decode"),
+        (b"\xff\xfe", "s.toml:1: this is not UTF-8"),
+        (b"[[server]]\n# \xe9t\xe9\n", "s.toml:2: this is not UTF-8"),
+        ("[[server]]\n".encode("utf-16"), "s.toml:1: this is not UTF-8"),
+        (b"x = " + b"[" * 3000 + b"]" * 3000, "s.toml: its values are nested too deeply"),
+        (b"x = " + b"{a=" * 3000 + b"1" + b"}" * 3000, "s.toml: its values are nested too deeply"),
+        (b"#" * (2**24 + 1), "config 's.toml': it is larger than 16 MiB"),
+        (b"x = 1\r\n\0", "s.toml: "),
         (b"[[server]]\nthreads = " + 5000 * b"9", "s.toml: Exceeds the limit (4300 digits)"),
         (b"[[server]]\n[[server]]\n[server]\n", "s.toml: Cannot declare ('server',) twice"),
         (None, "config 's.toml': No such file or directory"),

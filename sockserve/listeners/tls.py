@@ -1,0 +1,198 @@
+"""
+TLS listeners: the endpoints of C{ssl:} and C{tls:} descriptions.
+
+This room owns what they do better than Twisted's: the ciphers they offer, the answer to a client
+that speaks plain HTTP, the reason of a failed handshake, and certificates by name.  It must not
+know how descriptions are written.
+(reactor thread)
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from OpenSSL import SSL
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IListeningPort,
+    IOpenSSLServerConnectionCreator,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamServerEndpoint,
+)
+from twisted.internet.protocol import connectionDone
+from twisted.internet.ssl import CertificateOptions
+from twisted.protocols._sni import PEMObjects
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from twisted.python.filepath import FilePath
+from typing_extensions import override
+from zope.interface import alsoProvides, implementer
+
+from sockserve.core.incidents import IncidentLog
+from sockserve.core.logs import Topic, logger
+from sockserve.core.messages import one_line
+from sockserve.core.tls import (
+    LINGER_SECONDS,
+    Opening,
+    answer_to_plain_http,
+    handshake_fault,
+    opening_of,
+)
+from sockserve.core.transports import IStreamTransport
+from sockserve.interfaces import HandshakeFailed
+from sockserve.streams.tls import with_usual_ciphers
+
+__all__ = ["CertificateFolder", "TLSEndpoint"]
+
+#: How often a folder of certificates is read again, at most, for clients that ask for names that
+#: are not there.
+REREAD_SECONDS = 1.0
+
+_log = logger(Topic.LISTENERS)
+
+
+class _TLSTransport(BufferingTLSTransport):
+    """The TLS of one connection: Twisted's, where the client begins with TLS."""
+
+    #: What has come while it may be plain HTTP; None once it is not.
+    _first: bytes | None = b""
+    #: Ends a client that goes on after the answer to its plain HTTP.
+    _lingering: IDelayedCall | None = None
+
+    @override
+    def dataReceived(self, data: bytes) -> None:
+        if self._first is None:
+            super().dataReceived(data)
+            return
+        data = self._first = self._first + data
+        if self._lingering is not None:
+            self._first = b""
+            return
+        opening = opening_of(data)
+        if opening is Opening.PLAIN_HTTP:
+            self._answer(data)
+        elif opening is not Opening.UNKNOWN:
+            self._first = None
+            super().dataReceived(data)
+
+    def _answer(self, data: bytes) -> None:
+        """Tell the client that speaks plain HTTP so, and end the connection."""
+        self._reason = Failure(HandshakeFailed(Opening.PLAIN_HTTP.value))
+        transport = self._below()
+        # It may end its side behind its request, and is to have the answer even so.
+        alsoProvides(self, IHalfCloseableProtocol)
+        transport.write(answer_to_plain_http(data))
+        transport.loseWriteConnection()
+        self._lingering = self.factory._clock.callLater(LINGER_SECONDS, transport.loseConnection)
+
+    def _below(self) -> IStreamTransport:
+        return cast(IStreamTransport, self.transport)
+
+    def readConnectionLost(self) -> None:
+        """The client has ended its side, after the answer to its plain HTTP."""
+        self._below().loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """The answer has left."""
+
+    @override
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._lingering is not None and self._lingering.active():
+            self._lingering.cancel()
+        if not self._handshakeDone:
+            # Twisted makes one of all ends of a connection.
+            error = (self._reason or reason).value
+            assert error is not None
+            self._reason = Failure(HandshakeFailed(handshake_fault(error)))
+        super().connectionLost(reason)
+
+
+class _TLSFactory(TLSMemoryBIOFactory):
+    protocol: type[TLSMemoryBIOProtocol] = _TLSTransport
+
+
+@implementer(IStreamServerEndpoint)
+class TLSEndpoint:
+    """An endpoint that speaks TLS over another."""
+
+    def __init__(
+        self, reactor: IReactorTime, endpoint: IStreamServerEndpoint, options: object
+    ) -> None:
+        """
+        @param options: C{CertificateOptions} or an C{IOpenSSLServerConnectionCreator}.
+        """
+        self._reactor = reactor
+        self._endpoint = endpoint
+        self._options = cast(IOpenSSLServerConnectionCreator, with_usual_ciphers(options))
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """
+        Listen.
+
+        @return: a Deferred that fires with the C{IListeningPort}, or fails as the endpoint's
+            does.
+        """
+        return self._endpoint.listen(_TLSFactory(self._options, False, factory, self._reactor))
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class CertificateFolder:
+    """
+    The certificates of a folder's C{*.pem} files, by the names in them; read again when a client
+    asks for a name that none has.
+    """
+
+    def __init__(self, reactor: IReactorTime, path: str) -> None:
+        """
+        @raise Exception: one of the files is no PEM, or cannot be read.
+        """
+        self._reactor = reactor
+        self._path = path
+        self._incidents = IncidentLog(_warn, reactor.seconds)
+        self._read()
+
+    def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """A connection with the first certificate, until its client has named another."""
+        return self._first.serverConnectionForTLS(protocol)
+
+    def _read(self) -> None:
+        self._read_at = self._reactor.seconds()
+        found = PEMObjects.fromDirectory(FilePath(self._path)).inferDomainMapping()
+        self._by_name: dict[str, CertificateOptions] = {
+            name: with_usual_ciphers(options) for name, options in found.items()
+        }
+        first = next(iter(found.values()), None) or CertificateOptions()
+        self._first: CertificateOptions = with_usual_ciphers(first)
+        # The context that a connection begins with is asked for others.
+        for options in {*self._by_name.values(), self._first}:
+            options._contextForServerName = self._context_for
+
+    def _context_for(self, name: bytes | None) -> SSL.Context | None:
+        """The context for a client that asks for C{name}; None for the one it has."""
+        if not name:
+            return None
+        text = name.decode("ascii", "backslashreplace")
+        found = self._find(text)
+        if found is None and abs(self._reactor.seconds() - self._read_at) >= REREAD_SECONDS:
+            try:
+                self._read()
+            except Exception as error:
+                fault = f"certificates in {self._path!r}: {one_line(error)}"
+                self._incidents.add("the folder", f"{fault}; those read before are used")
+            found = self._find(text)
+        if found is None:
+            line = f"no certificate in {self._path!r} is for {text!r}; the first is used"
+            self._incidents.add("names without certificates", line)
+            return None
+        return found.getContext()
+
+    def _find(self, name: str) -> CertificateOptions | None:
+        wildcard = "*." + name.partition(".")[2]
+        return self._by_name.get(name) or self._by_name.get(wildcard)
+
+
+def _warn(line: str) -> None:
+    _log.warn("{line}", line=line)
