@@ -20,7 +20,7 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from sockserve.core.tasks import Task
-from sockserve.http.buffered_request import BufferedRequest
+from sockserve.http.buffered_request import BufferedRequest, body_too_large
 from sockserve.http.cycle import CycleOwner
 from sockserve.http.h1.framing import RemoteProtocolError
 from sockserve.http.h1.head import RequestHead
@@ -65,7 +65,8 @@ class BlockingCycle(BufferedRequest):
         if channel.is_draining or channel.settings.forks:
             self.response.close = True
         length, limit = head.length, channel.factory.max_body_bytes
-        if head.expects_continue and (length or 0) <= limit:
+        is_too_large = limit is not None and (length or 0) > limit
+        if head.expects_continue and not is_too_large:
             head.expects_continue = False
             channel.ask_for_body()
         if length == 0:
@@ -73,8 +74,8 @@ class BlockingCycle(BufferedRequest):
             return
         channel.resume()  # what is left of it may have been held back
         channel.timer.arm(Phase.BODY, self.body_seconds(self._began))
-        if length is not None and length > limit:
-            self.body_failed(RemoteProtocolError(413, f"the body is larger than {limit} bytes"))
+        if is_too_large:
+            self.body_failed(body_too_large(limit))
         else:
             channel.read_body()
 

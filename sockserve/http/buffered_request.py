@@ -40,7 +40,7 @@ from sockserve.streams.reader import HIGH_WATER_BYTES
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["BufferedRequest"]
+__all__ = ["BufferedRequest", "body_too_large"]
 
 #: No client sends a body with these that nobody could tell the end of.
 _WITHOUT_BODY = frozenset(["GET", "HEAD"])
@@ -59,6 +59,11 @@ _log = logger(Topic.HTTP)
 _BUFFERED = OutputMode.BUFFERED
 _STREAMED = OutputMode.STREAMED
 _OK = Outcome.OK
+
+
+def body_too_large(limit: int | None) -> RemoteProtocolError:
+    """The error of a body that is larger than C{limit}."""
+    return RemoteProtocolError(413, f"the body is larger than {limit} bytes", "max_body_bytes")
 
 
 def _never_sent(data: bytes) -> None:
@@ -179,8 +184,8 @@ class BufferedRequest:
         except OSError as error:  # no descriptor, or no room on the disk
             _log.error("a request's body cannot be kept: {error}", error=error)
             raise RemoteProtocolError(503, "the server has no room for it") from None
-        if spool.size > limit + len(self._raw):
-            raise RemoteProtocolError(413, f"the body is larger than {limit} bytes")
+        if limit is not None and spool.size > limit + len(self._raw):
+            raise body_too_large(limit)
 
     def close_body(self) -> None:
         """The body is complete: make the file that the handler reads. (reactor thread)"""

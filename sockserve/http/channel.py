@@ -108,7 +108,8 @@ class HTTPChannel(TransportChannel):
         # For the connection
         self.addresses = addresses
         self.client_address = protocol.client_address
-        self.input = RequestParser(settings.kind is HandlerKind.HTTP_STOCK)
+        is_lenient = settings.kind is HandlerKind.HTTP_STOCK
+        self.input = RequestParser(is_lenient, settings.head_limits)
         self.request = RequestConnection(self.transport, self.writer, addresses, self._close)
         self.is_draining = False
         self._received = 0
@@ -411,6 +412,8 @@ class HTTPChannel(TransportChannel):
         self.timer.disarm(Phase.HEADER)
         began = self._seconds() if head is None else began
         response = make_refusal(error, head, self.writer, self.settings.outbox)
+        if error.limit is not None:
+            self.factory.log_over_limit(self.client_address, error.limit)
         self.account(response, Outcome.LOST, began)
         self.shut_down()
 

@@ -56,6 +56,7 @@ def make_refusal(
         head = RequestHead("", "", (1, 1), b"-", HeaderSection())
     response = CoroutineResponse(head, writer, outbox)
     response.close = True
+    response.reason = error.limit
     answer_error(response, error.status, str(error))
     response.finish()
     return response

@@ -64,11 +64,13 @@ class Response(ResponseFraming):
     @ivar status: its status; 0 before there is one.
     @ivar close: whether the connection ends with it.
     @ivar sent: bytes of its body that have left, without their framing.
+    @ivar reason: the limit for which the request is refused, by name; None when it is not.
     """
 
     # Defaults of the class' own: what a request does not change costs it nothing.
     status = 0
     sent = 0
+    reason: str | None = None
     #: The head that has not left yet, without its last lines.
     _head: str | None = None
     _length: int | None = None
@@ -184,6 +186,7 @@ class Response(ResponseFraming):
             self.status,
             (head.field(b"referer") or b"-").decode("latin-1"),
             (head.field(b"user-agent") or b"-").decode("latin-1"),
+            reason=self.reason,
         )
 
     # Inside

@@ -10,7 +10,7 @@ from __future__ import annotations
 from sockserve.core.handler_kinds import HandlerKind, unwrap
 from sockserve.core.statistics import RequestRecord
 from sockserve.executors.fork import ForkExecutor
-from sockserve.http.h1.head import RequestHead
+from sockserve.http.h1.head import HeadLimits, RequestHead
 from sockserve.http.output import SpoolAllowance
 from sockserve.http.responses import Response
 from sockserve.interfaces import IStreamServer, Outcome
@@ -27,6 +27,7 @@ class HTTPSettings:
 
     @ivar kind: the kind of its handler.
     @ivar deadlines: the server's, with the handler's own C{timeout}.
+    @ivar head_limits: how long the heads of requests may be.
     @ivar outbox: sends the answers of one turn of the reactor together.
     @ivar spool_allowance: what may be kept in files of responses of blocking handlers.
     @ivar forks: whether blocking handlers run in children.
@@ -38,6 +39,9 @@ class HTTPSettings:
         self.kind: HandlerKind = server.kind
         patience = getattr(self._handler, "timeout", None)
         self.deadlines = server.deadlines.capped(patience, "idle", "header")
+        self.head_limits = HeadLimits(
+            server.max_request_line_bytes, server.max_header_bytes, server.max_header_fields
+        )
         self.outbox = Outbox(server.reactor)
         self.spool_allowance = SpoolAllowance(server.max_spool_bytes)
         self.forks = isinstance(server.concurrency, ForkExecutor)
