@@ -27,10 +27,16 @@ from sockserve.core.logs import Topic, standard_logger
 from sockserve.core.tls import handshake_fault
 from sockserve.dropin.accept_loop import AcceptLoop, accept_tls, verify_and_process
 from sockserve.dropin.background_reactor import running_reactor
-from sockserve.dropin.dispatcher import RequestDispatcher, check_settings
+from sockserve.dropin.dispatcher import RequestDispatcher
 from sockserve.dropin.interpreter_exit import wait_at_exit
 from sockserve.dropin.overriding import StandardMethods
 from sockserve.dropin.server_object import ServerObject
+from sockserve.dropin.settings import (
+    DEFAULT_DEADLINES,
+    DropInLimits,
+    check_settings,
+    own_limits,
+)
 from sockserve.dropin.tls_handshake import shake_hands
 from sockserve.interfaces import (
     ConfigurationError,
@@ -69,13 +75,6 @@ _connections_log = standard_logger(Topic.CONNECTIONS)
 #: machine with it.
 DEFAULT_MAX_THREADS = 1000
 
-#: The deadlines of a server, where the program does not say.  One that waits for ever, waits
-#: for ever; but a client that says nothing at all when TLS is spoken is not waited for.  10:
-#: as L{Deadlines}.
-DEFAULT_DEADLINES = Deadlines(
-    handshake=10.0, idle=None, header=None, body_rate=None, write=None, drain=None
-)
-
 
 if not TYPE_CHECKING:  # a type checker is to tell a wrong name from a right one
 
@@ -96,6 +95,7 @@ def _check(server: Any, make: Any) -> None:
     check_settings(
         "max_threads", getattr(server, "max_threads", DEFAULT_MAX_THREADS), server.deadlines
     )
+    own_limits(server)
     if not provides(make, IRequestHandler):
         return
     if not provides(make, IHTTPRequestHandler) and not handler_kind(make).is_coroutine:
@@ -112,7 +112,7 @@ def _check(server: Any, make: Any) -> None:
         )
 
 
-class BaseServer(_stdlib.BaseServer):
+class BaseServer(DropInLimits, _stdlib.BaseServer):
     """
     The class C{socketserver.BaseServer}.  C{shutdown} is heard at once, whenever and from
     wherever it is called.
@@ -153,6 +153,7 @@ class BaseServer(_stdlib.BaseServer):
                 loop = self.__loop = AcceptLoop(
                     served,
                     self.deadlines.handshake,
+                    is_full=self._is_full,
                     handshake_failed=self.__handshake_failed,
                 )
                 loop.run(poll_interval)
@@ -161,6 +162,16 @@ class BaseServer(_stdlib.BaseServer):
             self.__shutdown_request = False
             self.__is_shut_down.set()
             self.__thread = None
+
+    def _is_full(self, coming: int) -> bool:
+        """Whether no more requests may be taken for now. (accept thread)"""
+        return False
+
+    def _make_room(self) -> None:
+        """A request is over: have the loop ask whether there is room. (reactor thread)"""
+        loop = self.__loop
+        if loop is not None:
+            loop.wake()
 
     @override
     def shutdown(self) -> None:
@@ -289,6 +300,18 @@ class ThreadingMixIn(_stdlib.ThreadingMixIn):
             dispatcher = self.__make_dispatcher()
         dispatcher.take(request, client_address)
 
+    def _is_full(self, coming: int) -> bool:
+        """Whether as many datagrams are under way as may be. (accept thread)"""
+        dispatcher, most = self._dispatcher, self.__most_datagrams()
+        return most is not None and dispatcher is not None and dispatcher.active >= most
+
+    def __most_datagrams(self) -> int | None:
+        """C{max_datagrams} of a server of datagrams; None for other servers."""
+        if getattr(self, "socket_type", None) != socket.SOCK_DGRAM:
+            return None
+        most: int | None = getattr(self, "max_datagrams", None)
+        return most
+
     def __make_dispatcher(self) -> RequestDispatcher:
         """
         Make the dispatcher of the first request, or of the first in a child.  (Two threads may
@@ -302,7 +325,10 @@ class ThreadingMixIn(_stdlib.ThreadingMixIn):
             option="max_threads",
             deadlines=getattr(self, "deadlines", DEFAULT_DEADLINES),
             parks=self.parks_connections,
+            limits=own_limits(self, DropInLimits),
         )
+        if isinstance(self, BaseServer) and self.__most_datagrams() is not None:
+            made.on_request_finished = self._make_room
         dispatcher: RequestDispatcher = vars(self).setdefault("_dispatcher", made)
         if dispatcher is made and not self.daemon_threads:
             wait_at_exit(dispatcher)

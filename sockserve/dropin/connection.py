@@ -18,6 +18,7 @@ from zope.interface import implementer
 
 from sockserve.core.addresses import Addresses
 from sockserve.core.handler_kinds import HandlerKind
+from sockserve.core.logs import Topic, standard_logger
 from sockserve.core.statistics import RequestRecord
 from sockserve.dropin.server_object import ServerObject
 from sockserve.dropin.transport import AdoptedConnection
@@ -40,6 +41,9 @@ __all__ = [
     "AdoptedSocketChannel",
     "RequestOwner",
 ]
+
+
+_connections_log = standard_logger(Topic.CONNECTIONS)
 
 
 class RequestOwner(Protocol):
@@ -98,11 +102,18 @@ class AdoptedFactory(StreamFactory):
 
     ways = {**WAYS, HandlerKind.HTTP_STOCK: Way(HTTPChannel, _make_stock_handler)}
 
+    #: How many of them are taken at once, of a server of datagrams; None for as many as come.
+    max_datagrams: int | None = 1000
+
     def __init__(
         self, make: Callable[..., Any], *, dispatcher: RequestOwner, **options: Any
     ) -> None:
         super().__init__(make, **options)
         self.dispatcher = dispatcher
+
+    @override
+    def _log_limit(self, line: str) -> None:
+        _connections_log.warning("%s: %s", type(self.dispatcher.server).__qualname__, line)
 
     def let_handlers_read(self) -> None:
         """Have C{http.server}'s handlers read their connections by themselves, as others do."""
