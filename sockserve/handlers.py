@@ -136,10 +136,10 @@ class DatagramRequestHandler(BaseRequestHandler):
 
     def finish(self) -> Any:
         """
-        Send the answer.
+        Send the answer; none to a client without an address, an unnamed UNIX socket.
 
         @raise OSError: the system refuses it, for example as too long.
         """
         answer = self.wfile.getvalue()
-        if answer or self.answer_empty:
+        if self.client_address and (answer or self.answer_empty):
             self.socket.sendto(answer, self.client_address)

@@ -77,7 +77,8 @@ class _PortService(ListenerService):
     """A listener whose port is opened when it starts: the part that both kinds share."""
 
     def __init__(self, listener: Listener, description: str) -> None:
-        super().__init__(listener, description)
+        # An abstract name's NUL is no text for people.
+        super().__init__(listener, description.replace("\0", "@"))
         self._opening: Deferred[None] | None = None
 
     @override
@@ -167,7 +168,8 @@ class RequestService(_PortService):
         **options: Any,
     ) -> RequestService:
         """
-        @param description: a server endpoint description of Twisted's, or C{fd:NUMBER}.
+        @param description: a server endpoint description of Twisted's, C{unix:@NAME} or
+            C{fd:NUMBER}.
         @param factory: the server object's class.
         @param options: as L{StreamFactory.__init__}.
         @raise ConfigurationError: one of these cannot be.
@@ -202,7 +204,7 @@ class DatagramRequestService(_PortService):
         super().__init__(DatagramListener(server), description)
         self._port = port
         self.server = server
-        server.statistics.listener = description
+        server.statistics.listener = self.description
 
     @classmethod
     def from_description(
@@ -215,8 +217,8 @@ class DatagramRequestService(_PortService):
         **options: Any,
     ) -> DatagramRequestService:
         """
-        @param description: C{udp:PORT[:interface=ADDRESS]}, C{udp6:} likewise, or
-            C{unixgram:PATH[:mode=OCTAL]}, with Twisted's quoting rules.
+        @param description: C{udp:PORT[:interface=ADDRESS]}, C{udp6:} likewise,
+            C{unixgram:PATH[:mode=OCTAL]} or C{unixgram:@NAME}, with Twisted's quoting rules.
         @param factory: the server object's class.
         @param options: as L{DatagramServer.__init__}.
         @raise ConfigurationError: one of these cannot be.

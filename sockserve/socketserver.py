@@ -25,7 +25,7 @@ from sockserve.core.incidents import IncidentLog
 from sockserve.core.lifecycle import make_and_run
 from sockserve.core.logs import Topic, standard_logger
 from sockserve.core.tls import handshake_fault
-from sockserve.dropin.accept_loop import AcceptLoop, accept_tls, verify_and_process
+from sockserve.dropin.accept_loop import AcceptLoop, verify_and_process
 from sockserve.dropin.background_reactor import running_reactor
 from sockserve.dropin.dispatcher import RequestDispatcher
 from sockserve.dropin.interpreter_exit import wait_at_exit
@@ -37,6 +37,7 @@ from sockserve.dropin.settings import (
     check_settings,
     own_limits,
 )
+from sockserve.dropin.tls_accept import accept_tls
 from sockserve.dropin.tls_handshake import shake_hands
 from sockserve.interfaces import (
     ConfigurationError,

@@ -7,7 +7,9 @@ and exit status 1.  It must not know how requests are served.
 
 from __future__ import annotations
 
+import io
 import os
+import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
@@ -167,6 +169,8 @@ class Options(usage.Options):
     def _check(self) -> NoReturn:
         makeService(self)
         for server in self.servers:
+            if isinstance(sys.stdout, io.TextIOWrapper):  # whatever it can encode
+                sys.stdout.reconfigure(errors="backslashreplace")
             for line in server.summary():
                 print(printable(line))  # noqa: T201 (--check is asked to)
             if server.server is not None:
@@ -265,11 +269,24 @@ def _where(service: _Listener) -> str:
     # a host.
     is_http = isinstance(server, StreamFactory) and speaks_http(server.RequestHandlerClass)
     if is_http and scheme is not None and isinstance(address, tuple):
-        host, port = address[:2]
-        return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
+        return f"{scheme}://{_url_host(address)}:{address[1]}/"
     if isinstance(address, tuple) and ":0" in service.description:
         return f"{service.description} (port {address[1]})"
     return service.description
+
+
+def _url_host(address: tuple[Any, ...]) -> str:
+    """The host of an address in a URL, a link-local one with its zone (RFC 6874)."""
+    if len(address) == 2:
+        return str(address[0])
+    host, _, _, scope = address
+    if not scope:
+        return f"[{host}]"
+    try:
+        zone = socket.if_indextoname(scope)
+    except OSError:  # it has just gone
+        zone = str(scope)
+    return f"[{host}%25{zone}]"
 
 
 def _die(message: str) -> NoReturn:

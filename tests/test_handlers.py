@@ -321,6 +321,14 @@ def test_an_empty_answer_may_be_left_out() -> None:
     assert answering.sent == [(b"an answer", PEER)]
 
 
+@pytest.mark.parametrize("nobody", [None, ""])
+def test_nothing_is_answered_to_nobody(nobody: str | None) -> None:
+    """A UNIX client without a name, whatever server it is that the handler is on."""
+    answering = Answering()
+    run_handler(Reply((b"packet", answering), nobody, None))
+    assert answering.sent == []
+
+
 def test_further_answers_leave_by_the_datagrams_socket() -> None:
     class Several(DatagramRequestHandler):
         def handle(self) -> None:

@@ -17,6 +17,7 @@ from sockserve import HandshakeFailed, PeerError, SockserveError
 from sockserve.core.logs import Topic
 from sockserve.http import RemoteProtocolError
 from sockserve.http.files.disk import OutsideRoot
+from sockserve.listeners.proxy_header import ProxyHeaderError
 
 ROOT = Path(__file__).parents[1]
 DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -37,8 +38,8 @@ PAGES = [
     "sockserve.tap",
 ]
 
-#: An error that no user's code meets.
-NOT_MET = {OutsideRoot}
+#: Errors that no user's code meets.
+NOT_MET = {OutsideRoot, ProxyHeaderError}
 
 ROOMS = [
     importlib.import_module(each.name)
@@ -159,6 +160,7 @@ def test_the_faults_of_a_peer_are_told_apart() -> None:
     assert {error for error in _errors() if issubclass(error, PeerError)} == {
         PeerError,
         HandshakeFailed,
+        ProxyHeaderError,
         RemoteProtocolError,
     }
 

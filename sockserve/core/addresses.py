@@ -1,18 +1,19 @@
 """
 Addresses: a client's, as every other room sees it.
 
-This room owns how an address of Twisted's is written as a socket gives it.  It must not know
-sockets or who is admitted.
+This room owns how an address is written: as a socket gives it, whoever else has named it, and
+one address in one way only.  It must not know connections or who is admitted.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TypeAlias
+import socket
+from typing import Any, TypeAlias
 
 from twisted.internet.address import IPv4Address, IPv6Address
 
-__all__ = ["Addresses", "SocketAddress", "socket_address"]
+__all__ = ["Addresses", "SocketAddress", "canonical_address", "scope_of", "socket_address"]
 
 #: An address as a socket gives it: a pair or a quadruple for IP; for UNIX sockets the path, bytes
 #: for an abstract name, or an empty string where there is none.
@@ -21,15 +22,62 @@ SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int | str] | s
 #: The client's address and the server's.
 Addresses: TypeAlias = tuple[SocketAddress, SocketAddress]
 
+#: The first bytes of an IPv4 address that is mapped into IPv6 (RFC 4291, 2.5.5.2): how the
+#: kernel writes an IPv4 client of a dual-stack socket.
+_MAPPED = b"\0" * 10 + b"\xff\xff"
+
 
 def socket_address(address: object) -> SocketAddress:
-    """A Twisted address as a socket gives it."""
+    """A Twisted address as a socket gives it; of IP, as L{canonical_address}."""
     if isinstance(address, IPv4Address):
         return (address.host, address.port)
     if isinstance(address, IPv6Address):
-        return (address.host, address.port, address.flowInfo, address.scopeID)
+        canonical: SocketAddress = canonical_address(
+            (address.host, address.port, address.flowInfo, address.scopeID)
+        )
+        return canonical
     name: bytes | None = getattr(address, "name", None)
     if name is None:
         return ""
     # Linux's abstract names are bytes there, too.
     return name if name.startswith(b"\0") else os.fsdecode(name)
+
+
+def canonical_address(address: Any) -> Any:
+    """
+    The one spelling of an address that a socket, a proxy or a program gives.
+
+    @return: for IPv4, also when it is mapped into IPv6, a pair with the dotted quad; for IPv6
+        a quadruple with the shortest form of the host, and the zone as scope id only.  What is
+        no IP address is given back as it is.
+    """
+    if not isinstance(address, tuple) or len(address) < 2 or not isinstance(address[0], str):
+        return address
+    host, _, zone = address[0].partition("%")
+    if ":" not in host:
+        return address
+    try:
+        packed = socket.inet_pton(socket.AF_INET6, host)
+    except (OSError, ValueError):
+        return address
+    if packed.startswith(_MAPPED):
+        return (socket.inet_ntop(socket.AF_INET, packed[len(_MAPPED) :]), address[1])
+    flow, scope = (*address[2:4], 0, 0)[:2]
+    if not isinstance(scope, int):  # Twisted's may be a name
+        zone, scope = str(scope or zone), 0
+    if zone and not scope:
+        try:
+            scope = scope_of(zone)
+        except OSError:  # an interface that is gone, or another machine's
+            pass
+    return (socket.inet_ntop(socket.AF_INET6, packed), address[1], flow, scope)
+
+
+def scope_of(zone: str) -> int:
+    """
+    The scope id of a zone, as C{eth0} in C{fe80::1%eth0}.
+
+    @param zone: an interface's name or number.
+    @raise OSError: there is no such interface.
+    """
+    return int(zone) if zone.isascii() and zone.isdigit() else socket.if_nametoindex(zone)

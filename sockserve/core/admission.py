@@ -12,29 +12,71 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Protocol
 
+from sockserve.core.addresses import canonical_address, scope_of
 from sockserve.interfaces import ConfigurationError
 
 __all__ = ["Admission", "Network", "Reopenable", "parse_network"]
 
-#: How the kernel writes an IPv4 address of a dual-stack socket (RFC 4291, 2.5.5.2).
-_MAPPED = "::ffff:"
-
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+#: The IPv6 network that IPv4 is mapped into (RFC 4291, 2.5.5.2).
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
 def parse_network(text: str) -> Network:
     """
     The network that C{text} names.
 
-    @param text: an address or a network, C{192.0.2.7} or C{2001:db8::/32}.
+    @param text: an address or a network, C{192.0.2.7} or C{2001:db8::/32}.  One that is mapped
+        into IPv6, C{::ffff:192.0.2.0/120}, is the same as the IPv4 one.  A link-local one may
+        have a zone, C{fe80::%eth0/64}: it is that interface's then.
     @raise ConfigurationError: it is neither.
     """
     try:
-        return ipaddress.ip_network(text)
-    except ValueError as error:
+        return _canonical_network(ipaddress.ip_network(text))
+    except (OSError, ValueError) as error:
         raise ConfigurationError(
             f"network {text!r}: {error}; write an address or ADDRESS/PREFIX"
         ) from None
+
+
+def _canonical_network(network: Network) -> Network:
+    """
+    The same network as the canonical addresses in it are written.
+
+    (An IPv6 network that holds all mapped addresses and more, such as C{::/0}, is one of IPv6
+    clients only.)
+
+    @raise ValueError: it has a zone, and is not link-local.
+    @raise OSError: there is no such interface.
+    """
+    if isinstance(network, ipaddress.IPv4Network):
+        return network
+    base = network.network_address
+    if base.scope_id is not None:
+        if not network.is_link_local:
+            raise ValueError("only a link-local network has a zone")
+        try:
+            scope = scope_of(base.scope_id)
+        except OSError:
+            raise OSError(f"there is no interface {base.scope_id!r}") from None
+        plain = ipaddress.IPv6Address(int(base))
+        return ipaddress.IPv6Network(f"{plain}%{scope}/{network.prefixlen}")
+    if network.subnet_of(_MAPPED):
+        packed = base.packed[-4:]
+        return ipaddress.IPv4Network((packed, network.prefixlen - _MAPPED.prefixlen))
+    return network
+
+
+def _is_within(address: _Address, scope: int, networks: Iterable[Network]) -> bool:
+    """Whether an address is in any of the networks; in one with a zone, by that interface."""
+    for network in networks:
+        if address in network:
+            base = network.network_address
+            if isinstance(base, ipaddress.IPv4Address) or base.scope_id in (None, str(scope)):
+                return True
+    return False
 
 
 class Reopenable(Protocol):
@@ -67,7 +109,7 @@ class Admission:
             clients have no address and are not counted.
         @param allow: only these networks, when any are given.
         @param deny: not these, even when allowed.
-        @raise ConfigurationError: a cap is less than 1.
+        @raise ConfigurationError: a cap is less than 1, or a network has a zone that is none.
         """
         for name, cap in (
             ("max_connections", max_connections),
@@ -77,11 +119,14 @@ class Admission:
                 raise ConfigurationError(f"{name}: {cap} is less than 1")
         self.max_connections = max_connections
         self.max_connections_per_peer = max_connections_per_peer
-        self.allow = tuple(allow)
-        self.deny = tuple(deny)
+        try:
+            self.allow = tuple(map(_canonical_network, allow))
+            self.deny = tuple(map(_canonical_network, deny))
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"network: {error}") from None
         self._networks = self.allow + self.deny
         self.active = 0
-        self._peers: Counter[str] = Counter()
+        self._peers: Counter[tuple[str, int]] = Counter()
         self.gates: set[Reopenable] = set()
 
     def full(self) -> bool:
@@ -99,11 +144,11 @@ class Admission:
         @param client_address: the client, if L{admit} has counted it.
         """
         if self.max_connections_per_peer is not None:
-            host = _host(client_address)
-            if host is not None:
-                self._peers[host] -= 1
-                if self._peers[host] <= 0:
-                    del self._peers[host]
+            client = _client(client_address)
+            if client is not None:
+                self._peers[client] -= 1
+                if self._peers[client] <= 0:
+                    del self._peers[client]
         self.active -= 1
         if not self.full():
             for gate in self.gates:
@@ -113,14 +158,13 @@ class Admission:
         """
         Why a client may not be served: C{"network"} or C{"peer"}; None when it may.
         """
-        host = _host(client_address)
-        if host is None:
-            return None
         if not self.allows(client_address):
             return "network"
         cap = self.max_connections_per_peer
-        if cap is not None and self._peers[host] >= cap:
-            return "peer"
+        if cap is not None:
+            client = _client(client_address)
+            if client is not None and self._peers[client] >= cap:
+                return "peer"
         return None
 
     def admit(self, client_address: object) -> str | None:
@@ -131,27 +175,31 @@ class Admission:
         """
         refusal = self.refusal(client_address)
         if refusal is None and self.max_connections_per_peer is not None:
-            host = _host(client_address)
-            if host is not None:
-                self._peers[host] += 1
+            client = _client(client_address)
+            if client is not None:
+                self._peers[client] += 1
         return refusal
 
     def allows(self, client_address: object) -> bool:
         """Whether the client's network may be served; UNIX sockets' clients have none."""
         if not self._networks:  # asked for every datagram
             return True
-        host = _host(client_address)
-        if host is None:
+        client = _client(client_address)
+        if client is None:
             return True
-        address = ipaddress.ip_address(host.partition("%")[0])
-        if any(address in network for network in self.deny):
+        host, scope = client
+        address = ipaddress.ip_address(host)
+        if _is_within(address, scope, self.deny):
             return False
-        return not self.allow or any(address in network for network in self.allow)
+        return not self.allow or _is_within(address, scope, self.allow)
 
 
-def _host(client_address: object) -> str | None:
-    """The client's IP address; an IPv4 client of a dual-stack socket by its IPv4 one."""
-    if not isinstance(client_address, tuple):
+def _client(client_address: object) -> tuple[str, int] | None:
+    """
+    The client's IP address and scope id: an address that is link-local is another client's on
+    each interface.
+    """
+    address = canonical_address(client_address)
+    if not isinstance(address, tuple):
         return None
-    host = str(client_address[0])
-    return host.removeprefix(_MAPPED) if host.startswith(_MAPPED) and "." in host else host
+    return str(address[0]), int(address[3]) if len(address) == 4 else 0

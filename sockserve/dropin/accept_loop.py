@@ -28,14 +28,13 @@ from sockserve.core.reactors import IReactor
 from sockserve.dropin.background_reactor import running_reactor
 from sockserve.dropin.overriding import StandardMethods
 from sockserve.dropin.server_object import ServerObject
+from sockserve.dropin.tls_accept import accept_tls
 from sockserve.dropin.tls_handshake import TLSHandshake
-from sockserve.interfaces import HandshakeFailed
 
 __all__ = [
     "POLL_SECONDS",
     "AcceptLoop",
     "AcceptLoopThread",
-    "accept_tls",
     "is_open",
     "verify_and_process",
 ]
@@ -50,48 +49,6 @@ POLL_SECONDS = 0.5
 _Selector: type[selectors.BaseSelector] = getattr(
     selectors, "PollSelector", selectors.SelectSelector
 )
-
-
-def accept_tls(
-    server: ServerObject,
-    standard: StandardMethods,
-    lost: Callable[[object, Exception], object],
-) -> tuple[ssl.SSLSocket, object] | None:
-    """
-    Take a connection from a listening TLS socket and leave its handshake for later.
-    (accept thread)
-
-    @param standard: the server's.
-    @param lost: called with the address of a client that has reset its connection already, and
-        with that fault.
-    @return: the connection and the client's address; None when the server does not listen
-        for TLS in the usual way, and is to be asked by C{get_request}.
-    @raise OSError: there is none to be had.
-    """
-    listening: object = getattr(server, "socket", None)
-    if (
-        not isinstance(listening, ssl.SSLSocket)
-        or not listening.do_handshake_on_connect  # type: ignore[attr-defined]
-        or standard.get_request != server.get_request
-    ):
-        return None
-    accepted, address = socket.socket.accept(listening)
-    try:
-        accepted.getpeername()  # C{ssl} does not close one whose client has gone
-        request = listening.context.wrap_socket(
-            accepted,
-            server_side=True,
-            do_handshake_on_connect=False,
-            suppress_ragged_eofs=listening.suppress_ragged_eofs,  # type: ignore[attr-defined]
-        )
-    except OSError:
-        accepted.close()
-        lost(address, HandshakeFailed("reset by the client"))
-        raise
-    except BaseException:
-        accepted.close()
-        raise
-    return request, address
 
 
 def verify_and_process(server: ServerObject, request: Any, client_address: object) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from typing_extensions import override
 from zope.interface import implementer
 
-from sockserve.core.addresses import Addresses
+from sockserve.core.addresses import Addresses, canonical_address
 from sockserve.core.handler_kinds import HandlerKind
 from sockserve.core.logs import Topic, standard_logger
 from sockserve.core.statistics import RequestRecord
@@ -256,7 +256,7 @@ class AdoptedRequest:
         self._request = request
         self._client_address = client_address
         self._factory = factory = dispatcher.factory
-        self._record = RequestRecord(client_address, factory.handler_name)
+        self._record = RequestRecord(canonical_address(client_address), factory.handler_name)
         self._record.received = self._record.sent = None
         self._phase_began = factory.reactor.seconds()
         factory.statistics.active += 1

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from typing_extensions import override
 
+from sockserve.core.addresses import canonical_address
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.logs import Topic, logger
 from sockserve.core.reactors import as_reactor
@@ -199,5 +200,5 @@ class SocketServerService(ListenerService):
         factory.request_accepted()
         factory.count_refusal("network")
         factory.request_finished(
-            RequestRecord(client_address, factory.handler_name, outcome=refused)
+            RequestRecord(canonical_address(client_address), factory.handler_name, outcome=refused)
         )

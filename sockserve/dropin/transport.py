@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet import tcp
@@ -19,13 +20,16 @@ __all__ = ["AdoptedConnection"]
 
 
 def _is_address(family: socket.AddressFamily | int, address: Any) -> bool:
-    """Whether C{address} is one of C{family}'s, as a socket gives them."""
+    """
+    Whether C{address} is one as a socket gives them: of IP, in either version, whoever is connected
+    over it; else of a UNIX socket.
+    """
     if family not in (socket.AF_INET, socket.AF_INET6):
         return isinstance(address, (str, bytes))
     try:
-        socket.inet_pton(family, address[0])
-        return isinstance(address[1], int)
-    except (OSError, TypeError, LookupError):
+        ip_address(address[0].partition("%")[0])
+        return isinstance(address, tuple) and isinstance(address[1], int)
+    except (AttributeError, TypeError, ValueError, LookupError):
         return False
 
 
@@ -82,9 +86,9 @@ class AdoptedConnection(tcp.Connection):
         return self._address(self._host)
 
     def _address(self, address: Any) -> IPv4Address | IPv6Address | UNIXAddress:
-        if self.socket.family == socket.AF_INET:
+        if isinstance(address, tuple):
+            if ":" in address[0]:
+                return IPv6Address("TCP", *address[:4])
             return IPv4Address("TCP", *address[:2])
-        if self.socket.family == socket.AF_INET6:
-            return IPv6Address("TCP", *address[:4])
         is_path = bool(address) and isinstance(address, (str, bytes))
         return UNIXAddress(os.fsencode(address) if is_path else None)

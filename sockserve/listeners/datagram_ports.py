@@ -12,22 +12,23 @@ would choose.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import socket
-import stat
 import struct
 import threading
 from collections.abc import Callable
-from errno import EAGAIN, ECONNREFUSED, EWOULDBLOCK
 from socket import AddressFamily
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from twisted.internet import udp, unix
+from twisted.internet.error import CannotListenError
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from sockserve.core.addresses import SocketAddress
+from sockserve.core.addresses import SocketAddress, scope_of
+from sockserve.listeners.unix_names import is_abstract, remove_stale
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -56,31 +57,104 @@ _sendto = socket.socket.sendto
 class PacketReceiver(Protocol):
     """The datagram server as its port knows it."""
 
-    def received(self, data: bytes, address: SocketAddress, arrived_at: Ancillary | None) -> bool:
+    def received(
+        self, data: bytes, address: SocketAddress | None, arrived_at: Ancillary | None
+    ) -> bool:
         """A packet has come; gives whether to read on."""
+
+
+#: How long an answer of a thread's waits for a UNIX client whose queue is full, in seconds; then
+#: it is lost, and so are further ones that find it so.  1: more than a client needs that reads
+#: at all, and one that does not has a thread no longer.
+_FULL_QUEUE_SECONDS = 1
+_TIMEVAL = struct.Struct("@ll")
+
+#: The most clients that are known not to read; more are forgotten, and waited for again.
+_MAX_DEAF_CLIENTS = 1000
+
+#: Why an answer does not reach its client, as far as that is the client's fault or the way's.
+_LOST = frozenset(
+    (
+        # Its queue, or the kernel's, is full.
+        errno.EAGAIN,
+        errno.EWOULDBLOCK,
+        # It has gone, or does not read any more.
+        errno.ECONNREFUSED,
+        errno.ECONNRESET,
+        errno.EPIPE,
+        # Its name has gone, or is that of something else by now, or does not lead there from here.
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.ELOOP,
+        errno.EPROTOTYPE,
+        # It, or a firewall, does not let us.
+        errno.EACCES,
+        errno.EPERM,
+        # It has called from UDP's port 0, which nothing can be sent to.
+        errno.EINVAL,
+        # No way leads back.
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+    )
+)
 
 
 class ReplySocket(socket.socket):
     """
     The listening socket as handlers get it: while a thread serves a request, the answers
-    that the thread sends leave from the address the request came to.
+    that the thread sends leave from the address the request came to, and one that does not
+    reach the request's client is lost, as networks lose packets.
 
-    @ivar replying: the thread's request: C{arrived_at} is the ancillary data that sends
-        an answer from where it came to, or None.
+    @ivar replying: the thread's request: C{client_address}, while there is one, and
+        C{arrived_at}, the ancillary data that sends an answer from where it came to, or None.
     """
 
-    __slots__ = ("replying",)
+    __slots__ = ("_deaf_clients", "replying")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.replying = threading.local()
+        self._deaf_clients: set[SocketAddress | None] = set()
 
     @override
     def sendto(self, data: ReadableBuffer, *rest: Any) -> int:
+        if len(rest) not in (1, 2):
+            return super().sendto(data, *rest)  # which says what is wrong
+        flags, address = rest if len(rest) == 2 else (0, *rest)
+        replying = self.replying.__dict__
+        if "client_address" in replying and address == replying["client_address"]:
+            return self._answer(data, flags, address)
+        while True:
+            try:
+                return self._send(data, flags, address)
+            except BlockingIOError:
+                # Whoever is no client is waited for as long as the handler wants.
+                if flags & socket.MSG_DONTWAIT or self.gettimeout() is not None:
+                    raise
+
+    def _answer(self, data: ReadableBuffer, flags: int, address: Any) -> int:
+        """Send a packet to the client of the thread's request, or lose it."""
+        if address in self._deaf_clients:
+            flags |= socket.MSG_DONTWAIT
+        try:
+            if address:  # an unnamed UNIX socket has none
+                self._send(data, flags, address)
+            self._deaf_clients.discard(address)
+        except OSError as error:
+            if error.errno not in _LOST:
+                raise
+            if error.errno == errno.EAGAIN:
+                if len(self._deaf_clients) >= _MAX_DEAF_CLIENTS:
+                    self._deaf_clients.clear()
+                self._deaf_clients.add(address)
+        return memoryview(data).nbytes
+
+    def _send(self, data: ReadableBuffer, flags: int, address: Any) -> int:
         arrived_at = getattr(self.replying, "arrived_at", None)
         if arrived_at is None:
-            return super().sendto(data, *rest)
-        flags, address = rest if len(rest) == 2 else (0, *rest)
+            return super().sendto(data, flags, address)
         return self.sendmsg([data], arrived_at, flags, address)
 
 
@@ -91,31 +165,44 @@ class DatagramReply:
     @ivar sent: how many bytes have been sent with it.
     """
 
-    __slots__ = ("_arrived_at", "_socket", "sent")
+    __slots__ = ("_arrived_at", "_client_address", "_socket", "sent")
 
-    def __init__(self, sock: socket.socket, arrived_at: Ancillary | None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        arrived_at: Ancillary | None,
+        client_address: SocketAddress | None,
+    ) -> None:
         self._socket = sock
         self._arrived_at = arrived_at
+        self._client_address = client_address
         self.sent = 0
 
-    def sendto(self, data: bytes, address: SocketAddress) -> int:
+    def sendto(self, data: bytes, address: SocketAddress | None) -> int:
         """
-        Send a packet without waiting: one that finds the kernel's buffer full is lost, as
-        networks lose packets.
+        Send a packet without waiting: one that finds the kernel's buffer full, or its client
+        gone, is lost, as networks lose packets.
 
-        @param address: as C{socket.sendto} takes it.
+        @param address: as C{socket.sendto} takes it; or the request's C{client_address}, even
+            if it is None, as that of an unnamed UNIX socket: nobody is answered.
         @return: the number of bytes in C{data}.
         @raise OSError: the system refuses the packet, for example as too long.
         """
+        size = len(data)
+        if not address and address == self._client_address:
+            return size
         try:
             if self._arrived_at is None:
                 # Not ReplySocket's, which looks for the request that its thread serves.
-                _sendto(self._socket, data, socket.MSG_DONTWAIT, address)
+                # (Another address that is None is a TypeError.)
+                _sendto(self._socket, data, socket.MSG_DONTWAIT, address)  # type: ignore[arg-type]
             else:
                 self._socket.sendmsg([data], self._arrived_at, socket.MSG_DONTWAIT, address)
         except (BlockingIOError, ConnectionRefusedError):
             pass
-        size = len(data)
+        except OSError as error:
+            if address != self._client_address or error.errno not in _LOST:
+                raise
         self.sent += size
         return size
 
@@ -151,24 +238,39 @@ class _PortMixin:
             try:
                 data, address = receive(size, flags)
             except OSError as error:
-                if error.errno in (EAGAIN, EWOULDBLOCK):
+                if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
                     return
-                if error.errno == ECONNREFUSED:  # an earlier answer was not delivered
+                if error.errno == errno.ECONNREFUSED:  # an earlier answer was not delivered
                     continue
                 raise
             if not received(data, address, None):
                 return
 
-    def reply_maker(self) -> Callable[[Ancillary | None], DatagramReply]:
+    def reply_maker(self) -> Callable[[Ancillary | None, SocketAddress | None], DatagramReply]:
         """
         A function that makes the reply of one packet.  It takes the ancillary data that
-        sends the answer from where the packet came to.
+        sends the answer from where the packet came to, and the client's address.
         """
         return functools.partial(DatagramReply, self.socket)
 
 
 class UDPPort(_PortMixin, udp.Port):
-    """A UDP port bound to one address."""
+    """A UDP port bound to one address; a link-local one has a zone, as C{fe80::1%eth0}."""
+
+    @override
+    def _bindSocket(self) -> None:
+        sock = self.createInternetSocket()
+        try:
+            if self.addressFamily == socket.AF_INET6:
+                host, _, zone = self.interface.partition("%")
+                sock.bind((host, self.port, 0, scope_of(zone) if zone else 0))
+            else:
+                sock.bind((self.interface, self.port))
+        except OSError as error:
+            sock.close()
+            raise CannotListenError(self.interface, self.port, error) from error
+        self._preexistingSocket = sock  # type: ignore[assignment]
+        super()._bindSocket()
 
 
 class WildcardUDPPort(UDPPort):
@@ -192,9 +294,9 @@ class WildcardUDPPort(UDPPort):
             try:
                 data, ancillary, _, address = receive(size, space, socket.MSG_DONTWAIT)
             except OSError as error:
-                if error.errno in (EAGAIN, EWOULDBLOCK):
+                if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
                     return
-                if error.errno == ECONNREFUSED:
+                if error.errno == errno.ECONNREFUSED:
                     continue
                 raise
             if not self.protocol.received(data, address, _reply_ancillary(ancillary)):
@@ -217,36 +319,28 @@ class UNIXDatagramPort(_PortMixin, unix.DatagramPort):
 
     @override
     def _bindSocket(self) -> None:
-        _remove_stale(self.port)
-        super()._bindSocket()
-        self.socket.setblocking(True)
+        remove_stale(self.port, socket.SOCK_DGRAM)
+        sock = self.createInternetSocket()
+        try:
+            sock.bind(self.port)
+            if not is_abstract(self.port):
+                os.chmod(self.port, self.mode)
+            sock.setsockopt(
+                socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(_FULL_QUEUE_SECONDS, 0)
+            )
+        except OSError as error:
+            sock.close()
+            raise CannotListenError(None, self.port, error) from error
+        self.connected = 1
+        self.socket = sock
+        self.fileno = sock.fileno  # type: ignore[method-assign]
 
     @override
     def connectionLost(self, reason: Failure | None = None) -> None:
         # First: the rest calls back code that may listen under this name again.
-        if not _is_abstract(self.port):
+        if not is_abstract(self.port):
             try:
                 os.unlink(self.port)
             except FileNotFoundError:
                 pass
         super().connectionLost(reason)
-
-
-def _is_abstract(path: str | bytes) -> bool:
-    """Whether a name is one of Linux's abstract ones, which are no files."""
-    return os.fsencode(path).startswith(b"\0")
-
-
-def _remove_stale(path: str | bytes) -> None:
-    """Remove the name of a socket that no process listens on any more."""
-    if _is_abstract(path):
-        return
-    try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
-            probe.connect(path)
-    except ConnectionRefusedError:
-        os.unlink(path)
-    except OSError:
-        pass

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
-from sockserve.core.addresses import SocketAddress
+from sockserve.core.addresses import SocketAddress, canonical_address
 from sockserve.core.admission import Admission
 from sockserve.core.deadlines import DeadlineTimer
 from sockserve.core.lifecycle import serve, serve_coroutine, verify_and_process
@@ -121,11 +121,13 @@ class DatagramServer(RequestServer, DatagramProtocol):
 
     # What the port calls
 
-    def received(self, data: bytes, address: SocketAddress, arrived_at: Ancillary | None) -> bool:
+    def received(
+        self, data: bytes, address: SocketAddress | None, arrived_at: Ancillary | None
+    ) -> bool:
         """
         A packet has come: offer it to the server.
 
-        @param address: the client's, as a socket gives it.
+        @param address: the client's, as a socket gives it; None for a UNIX client without a name.
         @param arrived_at: the ancillary data that sends the answer from the address that
             the packet came to; None to let the system choose.
         @return: whether the port is to read on; if not, it has been stopped.
@@ -141,7 +143,7 @@ class DatagramServer(RequestServer, DatagramProtocol):
             statistics.refused["network"] += 1
             return True
         if self.concurrency is None:
-            request: Any = (data, self._make_reply(arrived_at))
+            request: Any = (data, self._make_reply(arrived_at, address))
         elif arrived_at is None:
             request = (data, self._socket)
         else:
@@ -164,7 +166,7 @@ class DatagramServer(RequestServer, DatagramProtocol):
             " in the system's buffer, and are lost if that is full"
         )
 
-    def _refuse_long(self, address: SocketAddress) -> None:
+    def _refuse_long(self, address: object) -> None:
         """Account for a packet that is longer than L{max_packet_size}."""
         self.statistics.refused["truncated"] += 1
         self.log_over_limit(address, "max_packet_size")
@@ -232,7 +234,7 @@ class DatagramServer(RequestServer, DatagramProtocol):
         if self.observers:
             self.observe(
                 RequestRecord(
-                    client_address,
+                    canonical_address(client_address),
                     self.handler_name,
                     {"handle": seconds},
                     received,
@@ -382,11 +384,12 @@ class _BlockingDatagram(_PendingDatagram):
     def serve(self) -> Outcome:
         """Serve the packet, with the socket answering from where it came to. (worker thread)"""
         replying = self.request[1].replying
+        replying.client_address = self.client_address
         replying.arrived_at = self._arrived_at
         try:
             return serve(self._server, self.request, self.client_address)
         finally:
-            replying.arrived_at = None
+            replying.__dict__.clear()
 
     def runs_long(self) -> None:
         """Do nothing: a long request is served like a short one."""

@@ -2,7 +2,8 @@
 Endpoints and ports, made from the descriptions given to C{--listen} and C{from_description}.
 
 This room owns the forms of description that Twisted does not have (C{udp:}, C{udp6:},
-C{unixgram:}, C{fd:}), and one clear message for each mistake.  It must not know services.
+C{unixgram:}, C{fd:}) or has otherwise (C{unix:}, C{systemd:}), and one clear message for each
+mistake.  It must not know services.
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ from twisted.plugin import getPlugins
 
 from sockserve.core.messages import nearest, one_line
 from sockserve.interfaces import ConfigurationError
+from sockserve.listeners.activation import handed_descriptor
 from sockserve.listeners.datagram_ports import UDPPort, UNIXDatagramPort, WildcardUDPPort
 from sockserve.listeners.datagrams import DatagramServer
 from sockserve.listeners.proxy_protocol import ProxyEndpoint
 from sockserve.listeners.tls import CertificateFolder, TLSEndpoint
+from sockserve.listeners.unix_names import is_abstract, unix_name
+from sockserve.listeners.unix_ports import InheritedUNIXEndpoint, UNIXEndpoint
 
 __all__ = ["datagram_port", "is_datagram_description", "stream_endpoint"]
 
@@ -37,21 +41,21 @@ __all__ = ["datagram_port", "is_datagram_description", "stream_endpoint"]
 _FORMS = {
     "udp": "udp:PORT[:interface=ADDRESS]",
     "udp6": "udp6:PORT[:interface=ADDRESS]",
-    "unixgram": "unixgram:PATH[:mode=OCTAL]",
+    "unixgram": "unixgram:PATH[:mode=OCTAL] or unixgram:@NAME",
 }
 #: How those of stream listeners are written.
 _STREAM_FORMS = {
     "tcp": "tcp:PORT[:interface=ADDRESS][:backlog=NUMBER]",
     "tcp6": "tcp6:PORT[:interface=ADDRESS][:backlog=NUMBER]",
-    "unix": "unix:PATH[:mode=OCTAL][:backlog=NUMBER]",
+    "unix": "unix:PATH[:mode=OCTAL][:backlog=NUMBER][:lockfile=0] or unix:@NAME",
     "ssl": "ssl:PORT:privateKey=FILE:certKey=FILE[:interface=ADDRESS]",
     "tls": "tls:PORT:DIRECTORY[:interface=ADDRESS]",
-    "systemd": "systemd:domain=INET:name=NAME",
+    "systemd": "systemd:domain=INET:index=NUMBER or systemd:domain=INET:name=NAME",
 }
-#: The kinds of stream listener that this room adds.
-_OWN_KINDS = ("fd", "haproxy")
+#: The kinds of stream listener that this room makes.
+_OWN_KINDS = ("fd", "haproxy", "systemd", "unix")
 #: The kinds that are built into Twisted; its others are plugins.
-_TWISTED_KINDS = ("tcp", "unix", "ssl")
+_TWISTED_KINDS = ("tcp", "ssl")
 
 
 def is_datagram_description(description: str) -> bool:
@@ -92,18 +96,56 @@ def stream_endpoint(
     if kind == "fd":
         return _inherited_socket(reactor, description, rest)
     _check_kind(description, kind)
+    make = _MAKERS.get(kind.lower(), _twisted_endpoint)
     try:
         _check_numbers(kind, description)
-        if kind.lower() == "ssl":
-            return _ssl_endpoint(cast(IReactorTime, reactor), description)
-        if kind.lower() == "tls":
-            return _tls_endpoint(cast(IReactorTime, reactor), description)
-        endpoint: IStreamServerEndpoint = endpoints.serverFromString(reactor, description)
+        return make(reactor, description)
     except ConfigurationError:
         raise
     except Exception as error:  # each kind's parser raises what it likes
         raise ConfigurationError(f"listen {description!r}: {_explain(kind, error)}") from error
+
+
+def _twisted_endpoint(reactor: object, description: str) -> IStreamServerEndpoint:
+    endpoint: IStreamServerEndpoint = endpoints.serverFromString(reactor, description)
     return endpoint
+
+
+def _unix_endpoint(reactor: object, description: str) -> IStreamServerEndpoint:
+    """Make the endpoint of C{unix:PATH}, with Twisted's words, or of C{unix:@NAME}."""
+
+    def make(
+        address: str, mode: str | None = None, backlog: str = "50", lockfile: str = "1"
+    ) -> IStreamServerEndpoint:
+        name = unix_name(address)
+        return UNIXEndpoint(
+            reactor,
+            name,
+            backlog=int(backlog),
+            mode=_mode(name, mode),
+            wants_lock=bool(int(lockfile)),
+        )
+
+    (_, *arguments), words = _parse(description)
+    return make(*arguments, **words)
+
+
+def _mode(name: str, mode: str | None) -> int:
+    """The permissions of a UNIX socket's file, C{mode} in octal digits."""
+    if mode is not None and is_abstract(name):
+        raise ValueError("an abstract name has no mode; anybody on this machine may connect")
+    return _integer("mode", mode or "666", 8)
+
+
+def _systemd_endpoint(reactor: object, description: str) -> IStreamServerEndpoint:
+    """Make the endpoint of a socket that whoever has started this process says it has."""
+
+    def find(domain: str, index: str | None = None, name: str | None = None) -> tuple[str, int]:
+        return domain, handed_descriptor(index, name)
+
+    (_, *arguments), words = _parse(description)
+    domain, descriptor = find(*arguments, **words)
+    return _inherited_socket(reactor, description, str(descriptor), f"AF_{domain}")
 
 
 def _explain(kind: str, error: Exception) -> str:
@@ -113,7 +155,7 @@ def _explain(kind: str, error: Exception) -> str:
         return f"a word is missing, or unknown{form}"
     if isinstance(error, SSLError):
         return "the certificate or key is no PEM file, or they do not belong together"
-    if isinstance(error, (IndexError, KeyError)):
+    if isinstance(error, LookupError):
         return "this process was not handed such a socket"
     if isinstance(error, ValueError) and "invalid literal" in str(error):
         number = str(error).rpartition(": ")[2]
@@ -158,25 +200,27 @@ def _check_numbers(kind: str, description: str) -> None:
             raise ValueError(f"{name} {text} is not within 0 to {limits}")
 
 
-def _ssl_endpoint(reactor: IReactorTime, description: str) -> IStreamServerEndpoint:
+def _ssl_endpoint(reactor: object, description: str) -> IStreamServerEndpoint:
     """
     Make the endpoint of C{ssl:PORT}, with Twisted's words.
 
     @raise Exception: a word is wrong, or a file is not what it should be.
     """
+    clock = cast(IReactorTime, reactor)
     (_, *arguments), words = _parse(description)
     # The reader of these words has had its name since 10.2.
     (port, _, options), where = endpoints._parseSSL(None, *arguments, **words)
     options.getContext()  # raises what would be raised for the first client
-    return TLSEndpoint(reactor, endpoints.TCP4ServerEndpoint(reactor, port, **where), options)
+    return TLSEndpoint(clock, endpoints.TCP4ServerEndpoint(reactor, port, **where), options)
 
 
-def _tls_endpoint(reactor: IReactorTime, description: str) -> IStreamServerEndpoint:
+def _tls_endpoint(reactor: object, description: str) -> IStreamServerEndpoint:
     """
     Make the endpoint of C{tls:PORT:DIRECTORY}, or of Twisted's C{tls:DIRECTORY:PORT}.
 
     @raise Exception: a word is wrong.
     """
+    clock = cast(IReactorTime, reactor)
     (_, *arguments), words = _parse(description)
     if len(arguments) == 2 and arguments[0].isdigit():
         arguments.reverse()
@@ -186,9 +230,18 @@ def _tls_endpoint(reactor: IReactorTime, description: str) -> IStreamServerEndpo
     ) -> IStreamServerEndpoint:
         _check_pem_files(description, path)
         where = endpoints.TCP6ServerEndpoint(reactor, int(port), int(backlog), interface)
-        return TLSEndpoint(reactor, where, CertificateFolder(reactor, path))
+        return TLSEndpoint(clock, where, CertificateFolder(clock, path))
 
     return make(*arguments, **words)
+
+
+#: What makes the endpoint of a kind that Twisted does not make as it is wanted here.
+_MAKERS: dict[str, Callable[[object, str], IStreamServerEndpoint]] = {
+    "ssl": _ssl_endpoint,
+    "systemd": _systemd_endpoint,
+    "tls": _tls_endpoint,
+    "unix": _unix_endpoint,
+}
 
 
 def _check_pem_files(description: str, directory: str) -> None:
@@ -220,9 +273,13 @@ def _check_pem_files(description: str, directory: str) -> None:
 
 
 def _inherited_socket(
-    reactor: object, description: str, number: str
-) -> endpoints.AdoptedStreamServerEndpoint:
-    """Make the endpoint of a listening socket that this process was started with."""
+    reactor: object, description: str, number: str, family: str | None = None
+) -> IStreamServerEndpoint:
+    """
+    Make the endpoint of a listening socket that this process was started with.
+
+    @param family: the name of its family, where that was said.
+    """
     try:
         descriptor = os.dup(int(number))
         try:
@@ -233,15 +290,22 @@ def _inherited_socket(
         with duplicate:
             if not duplicate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 raise ConfigurationError(f"listen {description!r}: that socket does not listen")
+            actual = socket.AddressFamily(duplicate.family)
+            if family not in (None, actual.name):
+                raise ConfigurationError(
+                    f"listen {description!r}: that socket is of domain"
+                    f" {actual.name.removeprefix('AF_')}"
+                )
             duplicate.setblocking(False)
-            family = duplicate.family
     except ValueError:
         raise ConfigurationError(
             f"listen {description!r}: write fd:NUMBER, the number of a descriptor"
         ) from None
     except OSError as error:
         raise ConfigurationError(f"listen {description!r}: {error.strerror}") from None
-    return endpoints.AdoptedStreamServerEndpoint(reactor, int(number), family)
+    if actual == socket.AF_UNIX:
+        return InheritedUNIXEndpoint(reactor, int(number))
+    return endpoints.AdoptedStreamServerEndpoint(reactor, int(number), actual)
 
 
 def datagram_port(
@@ -249,7 +313,7 @@ def datagram_port(
 ) -> UDPPort | UNIXDatagramPort:
     """
     Make the port that C{udp:PORT[:interface=…]}, C{udp6:PORT[:interface=…]} or
-    C{unixgram:PATH[:mode=…]} names; it does not listen yet.
+    C{unixgram:PATH[:mode=…]} (or C{unixgram:@NAME}) names; it does not listen yet.
 
     @param server: what the port's packets go to.
     @raise ConfigurationError: C{description} is none of these.
@@ -262,10 +326,9 @@ def datagram_port(
         (address,) = arguments
         size = server.max_packet_size
         if kind == "unixgram":
-            mode = _integer("mode", words.pop("mode", "666"), 8)
-            port: UDPPort | UNIXDatagramPort = UNIXDatagramPort(
-                address, server, size, mode, reactor
-            )
+            name = unix_name(address)
+            mode = _mode(name, words.pop("mode", None))
+            port: UDPPort | UNIXDatagramPort = UNIXDatagramPort(name, server, size, mode, reactor)
         else:
             all_interfaces = "" if kind == "udp" else "::"
             interface = words.pop("interface", all_interfaces)

@@ -10,10 +10,9 @@ handlers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import Any
 
-from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
@@ -24,22 +23,18 @@ from twisted.internet.interfaces import (
     IProtocolNegotiationFactory,
     IStreamServerEndpoint,
 )
-from twisted.internet.protocol import Protocol
-from twisted.protocols.haproxy._exceptions import InvalidProxyHeader
-from twisted.protocols.haproxy._info import ProxyInfo
-from twisted.protocols.haproxy._v1parser import V1Parser
-from twisted.protocols.haproxy._v2parser import V2Parser
 from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper, HAProxyWrappingFactory
 from typing_extensions import override
 from zope.interface import Interface, implementer
 
-from sockserve.listeners.proxy_faults import header_fault
+from sockserve.listeners.proxy_header import (
+    HeaderAddress,
+    ProxyHeader,
+    ProxyHeaderError,
+    parse_proxy_header,
+)
 
 __all__ = ["IProxyHeaderListener", "ProxyEndpoint", "ProxyProtocol"]
-
-#: How many bytes Twisted needs to tell which version of a header begins.
-_V1_BYTES = 8
-_V2_BYTES = 16
 
 
 class IProxyHeaderListener(Interface):
@@ -58,51 +53,58 @@ class ProxyProtocol(HAProxyProtocolWrapper):
     The protocol between a transport and one that follows a PROXY header.
 
     (The wrappers of Twisted's public C{proxyEndpoint} do not tell when a header has been
-    read.  The parser is theirs, from a module that has had this name since 17.1.)
+    read, and read headers that are none.)
     """
 
-    #: What has come while it does not show the version yet.
-    _first = b""
-    #: What has come of the header.
-    _header = b""
+    #: What has come, until that is a header.
+    _received: bytearray | None = None
+    _header: ProxyHeader | None = None
 
     @override
     def dataReceived(self, data: bytes) -> None:
-        if self._proxyInfo is not None:
+        if self._header is not None:
             self.wrappedProtocol.dataReceived(data)
             return
-        self._header += data
-        if self._parser is None:
-            # The base class closes where the first piece does not show the version.
-            data = self._first = self._first + data
-            if data.startswith(V1Parser.PROXYSTR[: len(data)]):
-                if len(data) < _V1_BYTES:
-                    return
-                self._parser = _Version1Parser()
-            elif data.startswith(V2Parser.PREFIX[: len(data)]) and len(data) < _V2_BYTES:
-                return
-        protocol = self.wrappedProtocol
-        # The header's last bytes and the first of the content may come together; the
-        # listener must hear of the header first.
-        self.wrappedProtocol = behind = _Remainder()
+        if self.disconnecting:
+            return
+        if self._received is None:
+            self._received = bytearray()
+        self._received += data
         try:
-            super().dataReceived(data)
-        finally:
-            self.wrappedProtocol = protocol
-        if self._proxyInfo is None and self.disconnecting:
-            if IProxyHeaderListener.providedBy(protocol):
-                protocol.proxy_header_failed(header_fault(self._header))
-        elif self._proxyInfo is not None:
-            if IProxyHeaderListener.providedBy(protocol):
-                protocol.proxy_header_received()
-            self._header = b""
-            if behind.data:
-                protocol.dataReceived(behind.data)
+            parsed = parse_proxy_header(self._received)
+        except ProxyHeaderError as error:
+            if IProxyHeaderListener.providedBy(self.wrappedProtocol):
+                self.wrappedProtocol.proxy_header_failed(str(error))
+            self.loseConnection()
+            return
+        if parsed is not None:
+            self._header, length = parsed
+            behind = bytes(self._received[length:])
+            self._received = None
+            # The listener must hear of the header before it gets what came with it.
+            if IProxyHeaderListener.providedBy(self.wrappedProtocol):
+                self.wrappedProtocol.proxy_header_received()
+            if behind:
+                self.wrappedProtocol.dataReceived(behind)
+
+    @override
+    def getPeer(self) -> IAddress:
+        """The client's address: the header's, if that says one."""
+        if self._header is not None and self._header.source is not None:
+            return _twisted_address(self._header.source)
+        return self.transport.getPeer()  # type: ignore[union-attr]
+
+    @override
+    def getHost(self) -> IAddress:
+        """The address that the client connected to: the header's, if that says one."""
+        if self._header is not None and self._header.destination is not None:
+            return _twisted_address(self._header.destination)
+        return self.transport.getHost()  # type: ignore[union-attr]
 
     def readConnectionLost(self) -> None:
         """The client has ended its side: tell the wrapped protocol."""
         half_closeable = IHalfCloseableProtocol(self.wrappedProtocol, None)
-        if half_closeable is not None and self._proxyInfo is not None:
+        if half_closeable is not None and self._header is not None:
             half_closeable.readConnectionLost()
         else:
             self.loseConnection()
@@ -110,7 +112,7 @@ class ProxyProtocol(HAProxyProtocolWrapper):
     def handshakeCompleted(self) -> None:
         """A TLS handshake is complete: tell the wrapped protocol if it began TLS itself."""
         # TLS below the header is complete before it.
-        if self._proxyInfo is not None and IHandshakeListener.providedBy(self.wrappedProtocol):
+        if self._header is not None and IHandshakeListener.providedBy(self.wrappedProtocol):
             self.wrappedProtocol.handshakeCompleted()
 
     def writeConnectionLost(self) -> None:
@@ -120,35 +122,13 @@ class ProxyProtocol(HAProxyProtocolWrapper):
             half_closeable.writeConnectionLost()
 
 
-class _Version1Parser(V1Parser):
-    """
-    The parser of the header's version 1, which also takes C{PROXY UNKNOWN} without addresses
-    (the specification allows it), and refuses addresses that are none.
-    """
-
-    @classmethod
-    @override
-    def parse(cls, line: bytes) -> ProxyInfo:
-        if line == b"PROXY UNKNOWN":  # "the sender should only send" this, without addresses
-            line += b" "
-        try:
-            info = super().parse(line)
-            for address in (info.source, info.destination):
-                if isinstance(address, (IPv4Address, IPv6Address)):
-                    ip_address(address.host)
-        except ValueError as error:
-            raise InvalidProxyHeader from error
-        return info
-
-
-class _Remainder(Protocol):
-    """A protocol that keeps the bytes which came after the header in the same piece."""
-
-    data = b""
-
-    @override
-    def dataReceived(self, data: bytes) -> None:
-        self.data = data
+def _twisted_address(address: HeaderAddress) -> IAddress:
+    """An address of a header's as Twisted has it."""
+    if isinstance(address, bytes):
+        return UNIXAddress(address or None)
+    if len(address) == 2:
+        return IPv4Address("TCP", *address)
+    return IPv6Address("TCP", *address)
 
 
 @implementer(IProtocolNegotiationFactory)

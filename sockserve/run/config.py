@@ -202,7 +202,8 @@ class ServerConfig:
                 place = "the reactor"
             else:
                 place = _WORKERS[self.concurrency or "threads"]
-            first = [f"listen {description}: {name} on {place}" for description in self.listen]
+            shown = [description.replace("\0", "@") for description in self.listen]
+            first = [f"listen {description}: {name} on {place}" for description in shown]
         deadlines = []
         for phase in Phase:
             seconds = getattr(self.deadlines, phase)

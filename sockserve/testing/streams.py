@@ -92,7 +92,7 @@ def run_datagram(
     handler: Callable[..., Any],
     data: bytes,
     *,
-    client_address: SocketAddress = CLIENT_ADDRESS,
+    client_address: SocketAddress | None = CLIENT_ADDRESS,
     attributes: Mapping[str, object] | None = None,
 ) -> Exchange:
     """
@@ -193,8 +193,12 @@ class _MemoryReply:
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
 
-    def sendto(self, data: bytes, address: SocketAddress) -> int:
-        """Record one datagram and where it goes; gives its size in bytes."""
-        self._exchange.datagrams.append((bytes(data), address))
-        self._exchange.output.append(bytes(data))
+    def sendto(self, data: bytes, address: SocketAddress | None) -> int:
+        """
+        Record one datagram and where it goes, unless that is nowhere: a UNIX client's without a
+        name.  Gives its size in bytes.
+        """
+        if address:
+            self._exchange.datagrams.append((bytes(data), address))
+            self._exchange.output.append(bytes(data))
         return len(data)

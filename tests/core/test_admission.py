@@ -1,6 +1,7 @@
 """Admission: who may connect, how many at once, and a listening socket that keeps to it."""
 
 import ipaddress
+import socket
 from typing import Any
 
 import pytest
@@ -26,13 +27,37 @@ def networks(text: str) -> list[Any]:
         ("2001:db8::/32", "2001:db8::/32"),
         ("::1", "::1/128"),
         ("0.0.0.0/0", "0.0.0.0/0"),
+        ("192.0.2.0/255.255.255.0", "192.0.2.0/24"),
+        # IPv4 that is mapped into IPv6 is IPv4.
+        ("::ffff:192.0.2.7", "192.0.2.7/32"),
+        ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
+        ("::FFFF:C000:200/120", "192.0.2.0/24"),
+        ("0:0:0:0:0:ffff:7f00:0/104", "127.0.0.0/8"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+        # What holds more than that is IPv6.
+        ("::/0", "::/0"),
+        ("::/95", "::/95"),
+        # As an interface has a number.
+        ("fe80::%lo/64", f"fe80::%{socket.if_nametoindex('lo')}/64"),
+        ("fe80::1%7", "fe80::1%7"),
     ],
 )
 def test_an_address_or_a_network(text: str, network: str) -> None:
     assert parse_network(text) == ipaddress.ip_network(network)
 
 
-@pytest.mark.parametrize("text", ["", "localhost", "192.0.2.1/24", "192.0.2.0/33", "::/129", "*"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "localhost", "192.0.2.1/24", "192.0.2.0/33", "::/129", "*"),
+        # Octal for some.
+        *("010.0.0.0/8", "192.0.2.07", "::ffff:010.0.0.1"),
+        *("::ffff:192.0.2.1/120", "::ffff:192.0.2.256", "fe80::1/64"),
+        # Zones that are none, and that no client would ever have.
+        *("fe80::1%", "fe80::%no such/64", "2001:db8::%lo/32", "192.0.2.7%lo"),
+        *("::ffff:192.0.2.7%lo", "fe80::%lo/9"),
+    ],
+)
 def test_what_is_no_network_is_refused_by_name(text: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         parse_network(text)
@@ -56,6 +81,15 @@ def test_what_is_no_network_is_refused_by_name(text: str) -> None:
         # A link-local client comes with its interface.
         ("fe80::/10", "", "fe80::1%eth0 fe80::1", "2001:db8::1%eth0"),
         ("", "fe80::/10", "2001:db8::1", "fe80::1%lo"),
+        ("fe80::%lo/64", "", "fe80::1%lo fe80::1%1", "fe80::1%7 fe80::1"),
+        ("fe80::%7/64", "fe80::1%7", "fe80::2%7", "fe80::1%7 fe80::2%lo"),
+        # Whatever way an IPv4 client, or a network, is written in.
+        ("", "127.0.0.0/8", "192.0.2.1", "0:0:0:0:0:ffff:7f00:1 ::FFFF:127.0.0.1 ::ffff:7f00:1"),
+        ("", "::ffff:127.0.0.0/104", "192.0.2.1 ::ffff:c000:201", "127.0.0.1 ::ffff:127.0.0.1"),
+        ("::ffff:0:0/96", "", "192.0.2.1 ::ffff:c000:201", "::1 2001:db8::1"),
+        ("", "::ffff:0:0/96", "::1", "192.0.2.1 ::ffff:c000:201"),
+        ("", "::/0", "192.0.2.1 ::ffff:192.0.2.1", "::1 ::192.0.2.1"),
+        ("", "2001:db8::/32", "::1", "2001:DB8:0:0:0:0:0:1"),
     ],
 )
 def test_networks(allow: str, deny: str, admitted: str, refused: str) -> None:
@@ -65,6 +99,16 @@ def test_networks(allow: str, deny: str, admitted: str, refused: str) -> None:
         assert admission.refusal((host, 1234, 0, 0)) is None, host
     for host in refused.split():
         assert admission.refusal((host, 1234)) == "network", host
+
+
+def test_networks_of_the_standard_librarys_own_making() -> None:
+    """A program need not write them as text."""
+    mapped = ipaddress.ip_network("::ffff:127.0.0.0/104")
+    assert Admission(deny=[mapped]).refusal(("127.0.0.1", 1)) == "network"
+    assert Admission(allow=[mapped]).refusal(("127.0.0.1", 1)) is None
+    nowhere = ipaddress.ip_network("fe80::%no such/64")
+    with pytest.raises(ConfigurationError, match="no interface 'no such'"):
+        Admission(deny=[nowhere])
 
 
 def test_clients_of_unix_sockets_have_no_network() -> None:
@@ -103,6 +147,23 @@ def test_without_a_cap_it_is_never_full() -> None:
     for _ in range(1000):
         admission.opened()
     assert not admission.full()
+
+
+def test_the_cap_counts_a_peer_in_whatever_way_it_is_written() -> None:
+    admission = Admission(max_connections_per_peer=1)
+    assert admission.admit(("::ffff:192.0.2.1", 1, 0, 0)) is None
+    for host in ("192.0.2.1", "0:0:0:0:0:ffff:c000:201", "::ffff:192.0.2.1"):
+        assert admission.admit((host, 2)) == "peer"
+    admission.closed(("192.0.2.1", 1))
+    assert admission.admit(("192.0.2.1", 2)) is None
+
+
+def test_a_link_local_address_is_another_peer_on_each_interface() -> None:
+    admission = Admission(max_connections_per_peer=1)
+    assert admission.admit(("fe80::1", 1, 0, 2)) is None
+    assert admission.admit(("fe80::1", 1, 0, 3)) is None
+    assert admission.admit(("fe80::1", 2, 0, 2)) == "peer"
+    assert admission.admit(("fe80::1%3", 2)) == "peer"
 
 
 def test_the_cap_for_each_peer() -> None:

@@ -3,7 +3,7 @@
 import socket
 
 import pytest
-from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.protocol import Protocol
 from twisted.internet.testing import MemoryReactor
 
@@ -29,7 +29,25 @@ def test_a_program_may_say_whom_it_is_from(connection, name):
 
 
 @pytest.mark.parametrize(
-    "name", [None, "somebody", ("somebody", 5), ("192.0.2.1",), ("192.0.2.1", "x"), ("::1", 5), ()]
+    ("name", "address"),
+    [
+        (("2001:db8::1", 5), IPv6Address("TCP", "2001:db8::1", 5)),
+        (("::ffff:192.0.2.1", 5, 0, 0), IPv6Address("TCP", "::ffff:192.0.2.1", 5)),
+        (("fe80::1%lo", 5, 0, 1), IPv6Address("TCP", "fe80::1%lo", 5, 0, 1)),
+    ],
+)
+def test_also_an_address_of_the_other_version_that_a_proxy_has_said(connection, name, address):
+    transport = AdoptedConnection(connection[1], name, Protocol(), MemoryReactor(), "test")
+    assert transport.getPeer() == address
+    assert transport.getHost() == IPv4Address("TCP", *connection[1].getsockname())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(None, "somebody", ("somebody", 5), ("192.0.2.1",), ("192.0.2.1", "x"), ()),
+        *(["192.0.2.1", 5], (5, 5), ("010.0.0.1", 5), ("::g", 5)),
+    ],
 )
 def test_what_is_no_address_does_not_count(connection, name):
     client, accepted = connection

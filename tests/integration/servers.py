@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -71,6 +72,22 @@ async def until(condition: Callable[[], object], seconds: float = PATIENCE_SECON
     while not condition():
         assert reactor.seconds() < deadline, f"did not come true within {seconds} s"
         await deferLater(reactor, 0.01)
+
+
+def link_local_address() -> tuple[str, str]:
+    """
+    A link-local address of this machine's and its interface; what is sent there by the machine
+    itself never leaves it.  Where there is none, the test is skipped.
+    """
+    try:
+        lines = Path("/proc/net/if_inet6").read_text().splitlines()
+    except OSError:
+        lines = []
+    for host, _, _, _, flags, interface in map(str.split, lines):
+        is_usable = not int(flags, 16) & 0x68  # IFA_F_DADFAILED, _DEPRECATED, _TENTATIVE
+        if host.startswith("fe80") and is_usable:
+            return socket.inet_ntop(socket.AF_INET6, bytes.fromhex(host)), interface
+    pytest.skip("no interface has a link-local address")
 
 
 def in_thread(function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:

@@ -18,7 +18,13 @@ from sockserve import Deadlines
 from sockserve.executors import make_executor
 from sockserve.listeners.datagrams import DatagramServer
 from sockserve.service import DatagramRequestService, service_from_description
-from tests.integration.servers import PATIENCE_SECONDS, in_thread, running, until
+from tests.integration.servers import (
+    PATIENCE_SECONDS,
+    in_thread,
+    link_local_address,
+    running,
+    until,
+)
 from tests.tools import need_tool
 
 pytestmark = pytest.mark.usefixtures("no_leaks", "errors")
@@ -427,21 +433,134 @@ async def test_a_child_that_takes_too_long_is_killed():
 # Sockets with a name
 
 
-async def test_a_unix_client_without_a_name_is_served_though_it_cannot_be_answered(tmp_path):
+@HANDLERS
+async def test_a_unix_client_without_a_name_is_served_though_it_cannot_be_answered(
+    handler, concurrency, tmp_path
+):
+    """Such as everyone who calls syslog(3)."""
+    path = f"{tmp_path}/server"
+    async with serving(handler, f"unixgram:{path}", concurrency) as server:
+        records = []
+        server.observers.append(records.append)
+        for data in (b"anonymous", b"", b"x" * 1000):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+                client.connect(path)
+                client.send(data)
+        await until(lambda: server.statistics.requests == 3)
+        assert server.statistics.errors == 0
+        assert {record.peer for record in records} == {None}
+        assert sum(record.sent or 0 for record in records) == 0
+
+
+async def test_the_address_of_a_client_without_a_name_is_none(tmp_path):
     class Remember(sockserve.DatagramRequestHandler):
-        answer_empty = False
         seen = []
 
         async def handle(self):
             self.seen.append((self.packet, self.client_address))
 
-    path = f"{tmp_path}/server"
-    async with serving(Remember, f"unixgram:{path}") as server:
+    async with serving(Remember, f"unixgram:{tmp_path}/server") as server:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
-            client.sendto(b"anonymous", path)
+            client.sendto(b"anonymous", f"{tmp_path}/server")
         await until(lambda: server.statistics.requests == 1)
         assert Remember.seen == [(b"anonymous", None)]
+
+
+@HANDLERS
+@pytest.mark.parametrize("how", ["closed", "removed", "no socket", "shut"])
+async def test_unix_clients_that_are_gone_do_no_harm(how, handler, concurrency, tmp_path):
+    path = f"{tmp_path}/server"
+
+    def go(number):
+        name = f"{tmp_path}/gone{number}"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+            client.bind(name)
+            if how == "shut":
+                client.shutdown(socket.SHUT_RD)
+            client.sendto(b"gone", path)
+            if how != "closed":
+                os.unlink(name)
+            if how == "no socket":
+                os.mkdir(name)
+            if how == "shut":
+                os.symlink(name, name)
+
+    def talk(server):
+        for number in range(5):
+            go(number)
+        with client_for(server, tmp_path) as client:
+            return ask(client, b"here", path)[0]
+
+    async with serving(handler, f"unixgram:{path}", concurrency) as server:
+        assert await in_thread(talk, server) == b"HERE"
+        await until(lambda: server.statistics.requests == 6)
         assert server.statistics.errors == 0
+
+
+@pytest.mark.parametrize(
+    ("handler", "concurrency"),
+    [(Coroutine, None), (Blocking, "serial"), (Stdlib, "serial"), (StdlibSendto, "threads")],
+)
+async def test_a_unix_client_that_does_not_read_keeps_nobody_waiting(
+    handler, concurrency, tmp_path
+):
+    """Nobody but those who wait with it, for a second, and only once."""
+    path = f"{tmp_path}/server"
+
+    def talk(server):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
+            deaf.bind(f"{tmp_path}/deaf")
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+            for _ in range(600):
+                deaf.sendto(b"x", path)
+            with client_for(server, tmp_path) as client:
+                return ask(client, b"here", path)[0]
+
+    async with serving(handler, f"unixgram:{path}", concurrency) as server:
+        assert await in_thread(talk, server) == b"HERE"
+        await until(lambda: server.statistics.requests == 601)
+        assert server.statistics.errors == 0
+
+
+@pytest.mark.parametrize(
+    ("handler", "concurrency"), [(Coroutine, None), (Blocking, "threads"), (Stdlib, "fork")]
+)
+async def test_an_abstract_name(handler, concurrency, tmp_path):
+    """Of the server, and of its client: Linux gives one who asks for any."""
+    name = f"sockserve-{os.getpid()}-{handler.__name__}"
+
+    def talk():
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+            client.settimeout(PATIENCE_SECONDS)
+            client.bind("")
+            return ask(client, b"hello", f"\0{name}")
+
+    async with serving(handler, f"unixgram:@{name}", concurrency) as server:
+        assert server.server_address == b"\0" + name.encode()
+        assert await in_thread(talk) == (b"HELLO", b"\0" + name.encode())
+        assert server.statistics.errors == 0
+
+
+@HANDLERS
+async def test_a_link_local_address(handler, concurrency):
+    address, zone = link_local_address()
+    written = address.replace(":", "\\:") + f"%{zone}"
+
+    def talk(server):
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
+            client.settimeout(PATIENCE_SECONDS)
+            client.bind((address, 0, 0, socket.if_nametoindex(zone)))
+            return ask(client, b"hello", server.server_address), client.getsockname()
+
+    for description in (f"udp6:0:interface={written}", f"udp:0:interface={written}"):
+        async with serving(handler, description, concurrency) as server:
+            records = []
+            server.observers.append(records.append)
+            (data, source), client_address = await in_thread(talk, server)
+            assert (data, source) == (b"HELLO", server.server_address)
+            assert client_address[3] == socket.if_nametoindex(zone)
+            await until(lambda kept=records: kept)
+            assert records[0].peer == client_address
 
 
 @pytest.mark.parametrize("kind", ["plain", "fork"])

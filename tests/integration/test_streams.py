@@ -95,17 +95,26 @@ async def test_inherited_descriptor():
         assert await in_thread(talk, address) == b"hello\n"
 
 
-def test_systemd_socket():
+@pytest.mark.parametrize(
+    ("names", "which"),
+    [
+        ("LISTEN_FDNAMES='web'", "index=0"),
+        ("LISTEN_FDNAMES='web'", "name=web"),
+        ("LISTEN_FDNAMES=''", "index=0"),
+        ("", "index=0"),  # from others than systemd
+    ],
+)
+def test_systemd_socket(names, which):
     """systemd gives listening sockets from descriptor 3 on, and says so in the environment."""
     with listening_socket() as listening:
         number = listening.fileno()
         script = (
             f"import os, sys; os.dup2({number}, 3);"
-            "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', LISTEN_FDNAMES='web');"
+            f"os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', {names});"
             "os.execv(sys.argv[1], sys.argv[1:])"
         )
         wrapper = (sys.executable, "-c", script)
-        where = "systemd:domain=INET:index=0"
+        where = f"systemd:domain=INET:{which}"
         with (
             child(where, "Echo", wrapper=wrapper, pass_fds=[number]),
             connect(listening.getsockname()) as client,

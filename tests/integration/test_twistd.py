@@ -20,6 +20,7 @@ from tests.integration.servers import (
     PATIENCE_SECONDS,
     certificate_file,
     connect,
+    link_local_address,
     read_all,
     read_exactly,
     read_line,
@@ -285,6 +286,16 @@ def test_another_folder(twistd, folder):
     server = twistd("--path", "site", "--listen", TCP)
     url = server.line_with("serving ").split()[-1]
     assert url == f"http://127.0.0.1:{server.port()}/"
+    assert run(need_tool("curl"), "-sS", f"{url}page").stdout == b"here"
+
+
+def test_the_url_of_a_link_local_address_has_its_zone(twistd, folder):
+    address, zone = link_local_address()
+    written = address.replace(":", "\\:") + f"%{zone}"
+    (folder / "page").write_text("here")
+    server = twistd("--listen", f"tcp6:0:interface={written}")
+    url = server.line_with("serving ").split()[-1]
+    assert url == f"http://[{address}%25{zone}]:{server.port('tcp6')}/"
     assert run(need_tool("curl"), "-sS", f"{url}page").stdout == b"here"
 
 

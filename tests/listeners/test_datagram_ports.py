@@ -160,7 +160,7 @@ def test_the_address_of_an_ipv6_packet_is_sent_back_as_it_came():
 
 def test_a_reply_counts_what_it_sends_and_names_where_it_leaves_from():
     sock = MemorySocket()
-    reply = DatagramReply(sock, [("where", "it", b"came to")])
+    reply = DatagramReply(sock, [("where", "it", b"came to")], PEER)
     assert reply.sendto(b"four", PEER) == 4
     assert reply.sendto(b"", PEER) == 0
     assert reply.sent == 4
@@ -171,13 +171,41 @@ def test_a_reply_counts_what_it_sends_and_names_where_it_leaves_from():
 def test_an_answer_that_the_kernel_does_not_take_is_lost(error):
     sock = MemorySocket()
     sock.error = error
-    assert DatagramReply(sock, [()]).sendto(b"four", PEER) == 4
+    assert DatagramReply(sock, [()], PEER).sendto(b"four", PEER) == 4
+
+
+#: What a client can bring about, or the way to it.
+LOST = [
+    *(errno.ENOENT, errno.ENOTDIR, errno.EPROTOTYPE, errno.EACCES, errno.EPERM, errno.EPIPE),
+    *(errno.EINVAL, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ECONNRESET),
+]
+
+
+@pytest.mark.parametrize("number", LOST, ids=errno.errorcode.get)
+def test_an_answer_that_does_not_reach_its_client_is_lost(number):
+    """But what is sent to others is the handler's own affair."""
+    sock = MemorySocket()
+    sock.error = OSError(number, "cannot")
+    reply = DatagramReply(sock, [()], PEER)
+    assert reply.sendto(b"four", PEER) == 4
+    with pytest.raises(OSError, match="cannot"):
+        reply.sendto(b"four", ("192.0.2.8", 5300))
+
+
+@pytest.mark.parametrize("nobody", [None, ""])
+def test_nothing_is_sent_to_a_client_without_an_address(nobody):
+    sock = MemorySocket()
+    reply = DatagramReply(sock, [()], nobody)
+    assert reply.sendto(b"four", nobody) == 4
+    assert (reply.sent, sock.sent) == (0, [])
+    assert reply.sendto(b"four", PEER) == 4  # another, whom the handler knows
+    assert reply.sent == 4
 
 
 def test_an_answer_that_the_system_refuses_raises():
     sock = MemorySocket()
     sock.error = OSError(errno.EMSGSIZE, "too long")
-    reply = DatagramReply(sock, [()])
+    reply = DatagramReply(sock, [()], PEER)
     with pytest.raises(OSError, match="too long"):
         reply.sendto(b"x" * 70000, PEER)
     assert reply.sent == 0
@@ -203,6 +231,113 @@ def test_a_replying_thread_answers_from_where_its_request_came_to(monkeypatch):
         thread.start()
         thread.join()
         assert (sizes, len(sent)) == ([5], 2)
+
+
+@pytest.fixture
+def replying(monkeypatch):
+    """
+    A socket whose thread serves a request of C{PEER}'s.  What it sends, with its flags, goes to
+    C{sent}, unless C{errors} has something for it.
+    """
+
+    def send(self, data, flags, address):
+        sock.sent.append((data, flags, address))
+        if sock.errors:
+            raise sock.errors.pop(0)
+        return len(data)
+
+    class Memory(ReplySocket):
+        """With room for what the test keeps."""
+
+    monkeypatch.setattr(ReplySocket, "_send", send)
+    with Memory(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.sent, sock.errors = [], []
+        sock.replying.client_address = PEER
+        yield sock
+
+
+FULL = BlockingIOError(errno.EAGAIN, "full")
+
+
+@pytest.mark.parametrize("number", LOST, ids=errno.errorcode.get)
+def test_a_threads_answer_that_does_not_reach_its_client_is_lost(replying, number):
+    replying.errors = [OSError(number, "cannot"), OSError(number, "cannot")]
+    assert replying.sendto(b"four", PEER) == 4
+    with pytest.raises(OSError, match="cannot"):
+        replying.sendto(b"four", "/run/other")
+
+
+def test_a_threads_answer_that_the_system_refuses_raises(replying):
+    replying.errors = [OSError(errno.EMSGSIZE, "too long")]
+    with pytest.raises(OSError, match="too long"):
+        replying.sendto(b"four", PEER)
+
+
+@pytest.mark.parametrize("nobody", [None, ""])
+def test_a_thread_sends_nothing_to_a_client_without_an_address(replying, nobody):
+    replying.replying.client_address = nobody
+    assert replying.sendto(b"four", nobody) == 4
+    assert replying.sendto(memoryview(b"four"), 0, nobody) == 4
+    assert replying.sent == []
+
+
+def test_a_client_that_does_not_read_is_not_waited_for_twice(replying):
+    """Until an answer finds room again."""
+    replying.errors = [FULL, FULL]
+    for data in (b"1", b"2", b"3", b"4"):
+        assert replying.sendto(data, PEER) == 1
+    waits = [not flags & socket.MSG_DONTWAIT for _, flags, _ in replying.sent]
+    assert waits == [True, False, False, True]
+
+
+def test_only_so_many_clients_that_do_not_read_are_remembered(replying):
+    for number in range(1001):
+        replying.replying.client_address = ("192.0.2.7", number)
+        replying.errors = [FULL]
+        replying.sendto(b"x", ("192.0.2.7", number))
+    for number, waits in ((1000, False), (999, True)):
+        replying.replying.client_address = ("192.0.2.7", number)
+        replying.sendto(b"x", ("192.0.2.7", number))
+        assert bool(replying.sent[-1][1] & socket.MSG_DONTWAIT) is not waits
+
+
+def test_whoever_is_no_client_is_waited_for(replying):
+    replying.errors = [FULL, FULL]
+    assert replying.sendto(b"x", "/run/other") == 1
+    assert len(replying.sent) == 3
+    replying.errors = [FULL]
+    with pytest.raises(BlockingIOError):
+        replying.sendto(b"x", socket.MSG_DONTWAIT, "/run/other")
+    replying.settimeout(0)
+    replying.errors = [FULL]
+    with pytest.raises(BlockingIOError):
+        replying.sendto(b"x", "/run/other")
+
+
+def test_wrong_arguments_are_wrong_as_in_the_standard_library(replying):
+    for arguments in ((), (0, PEER, 1)):
+        with pytest.raises(TypeError, match="sendto"):
+            replying.sendto(b"x", *arguments)
+
+
+# IPv6
+
+
+@pytest.mark.parametrize("zone", ["", "%lo", f"%{socket.if_nametoindex('lo')}"])
+def test_a_port_is_bound_to_the_interface_of_a_zone(monkeypatch, zone):
+    bound = []
+    monkeypatch.setattr(ReplySocket, "bind", lambda self, address: bound.append(address))
+    port = UDPPort(5300, Receiver(), f"fe80::1{zone}", SIZE, MemoryReactorClock())
+    port._bindSocket()
+    port.socket.close()
+    assert bound == [("fe80::1", 5300, 0, socket.if_nametoindex("lo") if zone else 0)]
+
+
+@pytest.mark.parametrize(("host", "reason"), [("fe80::1%no such", "interface"), ("::2", "assign")])
+def test_an_address_that_is_not_here_is_refused(host, reason):
+    port = UDPPort(0, Receiver(), host, SIZE, MemoryReactorClock())
+    with pytest.raises(CannotListenError, match=reason):
+        port._bindSocket()
 
 
 # UNIX sockets

@@ -33,7 +33,7 @@ class MemoryPort:
         self.socket = self
 
     def reply_maker(self):
-        return lambda arrived_at: MemoryReply(self, arrived_at)
+        return lambda arrived_at, client_address: MemoryReply(self, arrived_at)
 
     def sendto(self, data, address):
         self.sent.append((data, address, getattr(self.replying, "arrived_at", None)))

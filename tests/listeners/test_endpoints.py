@@ -4,11 +4,7 @@ import os
 import socket
 
 import pytest
-from twisted.internet.endpoints import (
-    AdoptedStreamServerEndpoint,
-    TCP4ServerEndpoint,
-    UNIXServerEndpoint,
-)
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint, TCP4ServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 
@@ -17,6 +13,7 @@ from sockserve.listeners.datagram_ports import UDPPort, UNIXDatagramPort, Wildca
 from sockserve.listeners.datagrams import DatagramServer
 from sockserve.listeners.endpoints import datagram_port, is_datagram_description, stream_endpoint
 from sockserve.listeners.proxy_protocol import ProxyEndpoint
+from sockserve.listeners.unix_ports import InheritedUNIXEndpoint, UNIXEndpoint
 
 
 def trust(address):
@@ -55,12 +52,39 @@ def test_kind_tells_datagrams_from_streams(description, is_datagram):
 # Streams
 
 
+def test_twisteds_descriptions_make_twisteds_endpoints():
+    assert isinstance(endpoint("tcp:0"), TCP4ServerEndpoint)
+
+
 @pytest.mark.parametrize(
-    ("description", "kind"),
-    [("tcp:0", TCP4ServerEndpoint), ("unix:/nowhere/s", UNIXServerEndpoint)],
+    ("description", "options"),
+    [
+        ("unix:{0}/s", "mode=666 lock"),
+        ("unix:address={0}/s", "mode=666 lock"),
+        ("unix:{0}/s:mode=600:lockfile=0", "mode=600"),
+        ("unix:{0}/s:640:50:1", "mode=640 lock"),
+        ("UNIX:{0}/s", "mode=666 lock"),
+        ("haproxy:unix:{0}/s", "mode=666 lock"),
+    ],
 )
-def test_twisteds_descriptions_make_twisteds_endpoints(description, kind):
-    assert isinstance(endpoint(description), kind)
+def test_a_path_has_a_mode_and_a_lock(tmp_path, description, options):
+    made = endpoint(description.format(tmp_path))
+    port = made.listen(Factory()).result
+    mode = os.stat(tmp_path / "s").st_mode & 0o777
+    lock = " lock" if os.path.lexists(tmp_path / "s.lock") else ""
+    assert f"mode={mode:o}{lock}" == options
+    port.connectionLost(None)
+
+
+@pytest.mark.parametrize("mark", ["@", "\0"])
+@pytest.mark.parametrize("form", ["unix:{}", "unix:address={}", "unix:{}:lockfile=1:backlog=5"])
+def test_an_abstract_name_is_written_with_at_or_nul(form, mark):
+    name = f"sockserve-{os.getpid()}"
+    made = endpoint(form.format(mark + name))
+    assert isinstance(made, UNIXEndpoint)
+    port = made.listen(Factory()).result
+    assert port.socket.getsockname() == b"\0" + name.encode()
+    port.connectionLost(None)
 
 
 def test_haproxy_wraps_the_endpoint_after_it():
@@ -81,6 +105,20 @@ def test_haproxy_wraps_the_endpoint_after_it():
         ("tcp:http", "'http' is not a number; write tcp:PORT"),
         ("tcp:80:interfce=::1", "a word is missing, or unknown; write tcp:PORT"),
         ("tls:443:/nowhere/at/all", "certificates in '/nowhere/at/all': No such file"),
+        ("unix:", "it takes a path, or @ and a name"),
+        ("unix:@", "it takes a path, or @ and a name"),
+        ("unix:/run/\0s", "a path has no NUL within it"),
+        ("unix:@s:mode=600", "an abstract name has no mode"),
+        ("unix:s:mode=rw", "mode 'rw' is not an octal number"),
+        ("unix:s:backlog=many", "backlog 'many' is not a number"),
+        ("unix:s:user=www", "a word is missing, or unknown; write unix:PATH"),
+        ("unix", "a word is missing, or unknown; write unix:PATH"),
+        ("systemd:index=0", "a word is missing, or unknown; write systemd:domain=INET"),
+        ("systemd:domain=INET", "give index or name, one of them"),
+        ("systemd:domain=INET:index=0:name=web", "give index or name, one of them"),
+        ("systemd:domain=INET:index=one", "'one' is not a number; write systemd:domain=INET"),
+        ("systemd:domain=INET:index=0", "this process was not handed such a socket"),
+        ("systemd:domain=INET:name=web", "this process was not handed such a socket"),
         ("fd:three", "write fd:NUMBER, the number of a descriptor"),
         ("fd:99999", "Bad file descriptor"),
     ],
@@ -118,6 +156,30 @@ def test_an_inherited_socket_is_adopted_and_left_open():
         assert inherited.getsockname()[1] > 0
 
 
+def test_an_inherited_unix_socket_is_adopted_too():
+    with socket.socket(socket.AF_UNIX) as inherited:
+        inherited.bind("")
+        inherited.listen()
+        assert isinstance(endpoint(f"fd:{inherited.fileno()}"), InheritedUNIXEndpoint)
+
+
+@pytest.mark.parametrize(
+    ("domain", "fault"),
+    [("INET", None), ("INET6", "of domain INET$"), ("UNIX", "of domain INET$")],
+)
+def test_systemds_socket_is_of_the_domain_that_was_said(monkeypatch, domain, fault):
+    with socket.create_server(("127.0.0.1", 0)) as handed:
+        monkeypatch.setattr(
+            "sockserve.listeners.endpoints.handed_descriptor", lambda *which: handed.fileno()
+        )
+        description = f"systemd:domain={domain}:index=0"
+        if fault is None:
+            assert endpoint(description).addressFamily == socket.AF_INET
+        else:
+            with pytest.raises(ConfigurationError, match=fault):
+                endpoint(description)
+
+
 def test_an_inherited_socket_must_listen():
     ours, theirs = socket.socketpair()
     with ours, theirs, pytest.raises(ConfigurationError, match="that socket does not listen"):
@@ -148,7 +210,9 @@ def test_a_descriptor_that_is_no_socket_is_refused_and_not_leaked():
         ("udp:53:interface=127.0.0.1", UDPPort),
         ("udp6:53", WildcardUDPPort),
         ("udp6:53:interface=\\:\\:1", UDPPort),
+        ("udp6:53:interface=fe80\\:\\:1%eth0", UDPPort),
         ("unixgram:/nowhere/s", UNIXDatagramPort),
+        ("unixgram:@name", UNIXDatagramPort),
     ],
 )
 def test_a_datagram_description_makes_a_port_for_its_address(description, kind):
@@ -177,6 +241,9 @@ def test_the_mode_of_a_unix_socket_is_octal(text):
         ("udp:53:interface=here", "not an IPv4 or IPv6 address"),
         ("udp6:53:interface=127.0.0.1", "'127.0.0.1' is not an IPv6 address"),
         ("unixgram:/nowhere/s:mode=rw", "mode 'rw' is not an octal number"),
+        ("unixgram:@", "it takes a path, or @ and a name; write unixgram:PATH"),
+        ("unixgram:/run/\0s", "a path has no NUL within it"),
+        ("unixgram:@s:mode=666", "an abstract name has no mode"),
     ],
 )
 def test_a_wrong_datagram_description_is_one_line_that_names_it(description, message):

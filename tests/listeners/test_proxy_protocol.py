@@ -120,10 +120,10 @@ def test_unknown_without_addresses_is_a_header_and_tells_of_the_proxy():
         (b"GET / HTTP/1.1\r\n\r\n", "no header"),
         (
             b"PROXY TCP4 198.51.100.300 203.0.113.1 56324 443\r\n",
-            "an address that is not one of TCP4",
+            "an address that is none of TCP4",
         ),
-        (b"PROXY TCP4 nonsense 203.0.113.1 56324 443\r\n", "an address that is not one of TCP4"),
-        (b"PROXY TCP4 198.51.100.7 203.0.113.1 many 443\r\n", "a port that is none"),
+        (b"PROXY TCP4 nonsense 203.0.113.1 56324 443\r\n", "an address that is none of TCP4"),
+        (b"PROXY TCP4 198.51.100.7 203.0.113.1 many 443\r\n", "a port that is none of 0 to 65535"),
     ],
 )
 def test_a_connection_without_a_right_header_is_closed(data, fault):

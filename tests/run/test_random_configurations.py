@@ -190,7 +190,7 @@ def said_of(arguments):
     and none where its services could be made.
     """
     error = io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace", write_through=True)
-    output = io.TextIOWrapper(io.BytesIO(), "utf-8", "strict", write_through=True)
+    output = io.TextIOWrapper(io.BytesIO(), "ascii", "strict", write_through=True)
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stdout(output))
         stack.callback(setattr, sys, "__stderr__", sys.__stderr__)

@@ -81,6 +81,14 @@ def test_every_datagram_with_its_destination():
     assert exchange.datagrams == [(b"ab", ("192.0.2.1", 7)), (b"ba", ("192.0.2.9", 9))]
 
 
+@pytest.mark.parametrize("handler", [CoroutineUpper, StdlibUpper])
+def test_a_datagram_of_a_client_without_a_name_is_not_answered(handler):
+    exchange = run_datagram(handler, b"hello", client_address=None)
+    assert (exchange.datagrams, exchange.error) == ([], None)
+    exchange = run_datagram(CoroutineSendsTwice, b"ab", client_address=None)
+    assert exchange.datagrams == [(b"ba", ("192.0.2.9", 9))]
+
+
 class CoroutineRaises(StreamRequestHandler):
     async def handle(self):
         raise KeyError("culprit")

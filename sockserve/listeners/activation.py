@@ -1,0 +1,66 @@
+"""
+Sockets that this process was handed by whoever has started it, as systemd hands them.
+
+This room owns how they are told of: by the environment, C{sd_listen_fds(3)}.  It must not know
+what listens on them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+__all__ = ["handed_descriptor"]
+
+#: The number of the first (SD_LISTEN_FDS_START); the others follow.
+_FIRST = 3
+
+
+def handed_descriptor(index: str | None, name: str | None) -> int:
+    """
+    The descriptor of a socket that this process was handed.
+
+    @param index: which one, from 0.
+    @param name: what it is called, instead.
+    @raise ValueError: C{index} is not a number, or not one of the two is given.
+    @raise LookupError: there is no such socket.
+    """
+    if (index is None) == (name is None):
+        raise ValueError("give index or name, one of them")
+    environment = _environment()
+    count = _count(environment)
+    if index is not None:
+        if not 0 <= int(index) < count:
+            raise LookupError(index)
+        return _FIRST + int(index)
+    # Those who hand sockets over need not give them names.
+    names = environment.get("LISTEN_FDNAMES", "").split(":")
+    if len(names) != count:
+        raise LookupError(name)
+    return {each: _FIRST + number for number, each in enumerate(names)}[str(name)]
+
+
+def _count(environment: Mapping[str, str]) -> int:
+    """How many sockets this process was handed."""
+    try:
+        # Another process, which has started this one, may not have removed its own.
+        if int(environment["LISTEN_PID"]) != os.getpid():
+            return 0
+        return int(environment["LISTEN_FDS"])
+    except (KeyError, ValueError):
+        return 0
+
+
+def _environment() -> Mapping[str, str]:
+    """
+    The environment that says so: the one that this process was started with, when the words are
+    gone by now.  (Twisted's C{endpoints} module takes them away when it is imported.)
+    """
+    if "LISTEN_FDS" in os.environ:
+        return os.environ
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            pairs = [pair.partition(b"=") for pair in file.read().split(b"\0")]
+    except OSError:
+        return os.environ
+    return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
