@@ -10,6 +10,7 @@ from sockserve.handlers import (
     StreamRequestHandler,
 )
 from sockserve.interfaces import (
+    ClientGone,
     ConfigurationError,
     DeadlineExpired,
     HandshakeFailed,
@@ -20,6 +21,7 @@ from sockserve.interfaces import (
 
 __all__ = [
     "BaseRequestHandler",
+    "ClientGone",
     "ConfigurationError",
     "DatagramRequestHandler",
     "DeadlineExpired",

@@ -38,7 +38,16 @@ class BaseRequestHandler:
         pair: the packet's bytes, and an object whose C{sendto} answers.
     @ivar client_address: the client's address as a socket gives it.
     @ivar server: the server object.
+    @cvar handler_cancellation: whether a coroutine is cancelled where it waits (L{ClientGone
+        <sockserve.interfaces.ClientGone>}) when its client has gone.  False for work that must
+        not be cut.  (aiohttp's word.)
+    @cvar allow_half_close: whether a client that has ended its output still waits for an answer,
+        so that it has gone only when a write fails.  False where no client does that: then it
+        has gone at once.  (Node's C{allowHalfOpen}.)
     """
+
+    handler_cancellation: ClassVar[bool] = True
+    allow_half_close: ClassVar[bool] = True
 
     def __init__(self, request: Any, client_address: Any, server: Any) -> None:
         self.request = request

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from _typeshed import MaybeNone
 
 __all__ = [
+    "ClientGone",
     "ConfigurationError",
     "DeadlineExpired",
     "HandshakeFailed",
@@ -78,6 +79,15 @@ class PeerError(SockserveError):
     The peer's fault: a client that broke the protocol it speaks.
 
     A handler that lets it pass has not failed; its request counts as lost.
+    """
+
+
+class ClientGone(PeerError, ConnectionError):
+    """
+    The error that is raised in a coroutine that waits when its client has gone: when nothing can
+    reach it any more.
+
+    It is a C{ConnectionError}, so code written for sockets catches it.
     """
 
 
@@ -196,6 +206,11 @@ class IStreamServer(IRequestServer):
     kind = Attribute("The L{sockserve.core.handler_kinds.HandlerKind} its handler is served as.")
     handler_name: str = Attribute("The name of the handler's class, for logs and messages.")
     deadlines = Attribute("The L{sockserve.core.deadlines.Deadlines} of its connections.")
+    handler_cancellation: bool = Attribute(
+        "Whether coroutines are cancelled when their client has gone."
+    )
+    allow_half_close: bool = Attribute("Whether a client that has ended its output still waits.")
+    hangups = Attribute("The L{sockserve.sockets.hangups.HangupWatch} of its connections.")
     statistics = Attribute("Its L{sockserve.core.statistics.ListenerStatistics}.")
     observers = Attribute("Who is told of each request that has ended; empty for nobody.")
     concurrency: IExecutor | MaybeNone = Attribute(

@@ -20,33 +20,32 @@ from typing import TYPE_CHECKING, Any, cast
 from typing_extensions import override
 
 from sockserve.core.deadlines import Deadlines
-from sockserve.core.handler_kinds import handler_kind, provides, unwrap
 from sockserve.core.incidents import IncidentLog
 from sockserve.core.lifecycle import make_and_run
 from sockserve.core.logs import Topic, standard_logger
 from sockserve.core.tls import handshake_fault
 from sockserve.dropin.accept_loop import AcceptLoop, verify_and_process
-from sockserve.dropin.background_reactor import running_reactor
+from sockserve.dropin.background_reactor import private_reactor, running_reactor
 from sockserve.dropin.dispatcher import RequestDispatcher
 from sockserve.dropin.interpreter_exit import wait_at_exit
 from sockserve.dropin.overriding import StandardMethods
 from sockserve.dropin.server_object import ServerObject
+from sockserve.dropin.serving_thread import ServingThread, may_be_parked
 from sockserve.dropin.settings import (
     DEFAULT_DEADLINES,
+    DEFAULT_MAX_THREADS,
     DropInLimits,
-    check_settings,
+    check_server,
     own_limits,
 )
 from sockserve.dropin.tls_accept import accept_tls
 from sockserve.dropin.tls_handshake import shake_hands
 from sockserve.interfaces import (
-    ConfigurationError,
     DeadlineExpired,
     HandshakeFailed,
-    IHTTPRequestHandler,
-    IRequestHandler,
 )
 from sockserve.listeners.gate import ACCEPT_RETRY_SECONDS, OUT_OF_RESOURCES
+from sockserve.sockets.keepalive import keep_alive
 
 __all__ = [
     "BaseRequestHandler",
@@ -71,11 +70,6 @@ __all__ = [
 
 _connections_log = standard_logger(Topic.CONNECTIONS)
 
-#: The most threads of a server, where the program does not say.  One that keeps a thread for
-#: each connection, as all did, works as before with so many; a runaway one does not take the
-#: machine with it.
-DEFAULT_MAX_THREADS = 1000
-
 
 if not TYPE_CHECKING:  # a type checker is to tell a wrong name from a right one
 
@@ -87,30 +81,13 @@ if not TYPE_CHECKING:  # a type checker is to tell a wrong name from a right one
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
 
 
-def _check(server: Any, make: Any) -> None:
-    """
-    Check a server's variables and its handler.
-
-    @raise ConfigurationError: one of them cannot be.
-    """
-    check_settings(
-        "max_threads", getattr(server, "max_threads", DEFAULT_MAX_THREADS), server.deadlines
-    )
-    own_limits(server)
-    if not provides(make, IRequestHandler):
-        return
-    if not provides(make, IHTTPRequestHandler) and not handler_kind(make).is_coroutine:
-        return
-    name, kind = unwrap(make).__qualname__, type(server).__qualname__
-    if getattr(server, "socket_type", None) == socket.SOCK_DGRAM:
-        raise ConfigurationError(
-            f"handler {name}: {kind} serves datagrams, by plain methods; use DatagramRequestService"
-        )
-    if not isinstance(server, ThreadingMixIn):
-        raise ConfigurationError(
-            f"handler {name}: {kind} serves on the thread that calls serve_forever, which such a"
-            " handler does not run on; add ThreadingMixIn"
-        )
+def _send_at_once(request: socket.socket) -> None:
+    """Set TCP_NODELAY: a body that follows its head waits 40 ms for an acknowledgement, else."""
+    if request.family in (socket.AF_INET, socket.AF_INET6) and request.type == socket.SOCK_STREAM:
+        try:
+            request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        except OSError:  # the client has gone
+            pass
 
 
 class BaseServer(DropInLimits, _stdlib.BaseServer):
@@ -119,17 +96,23 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
     wherever it is called.
 
     @cvar deadlines: how long things may take.  By default only a TLS handshake has a limit.
+    @cvar parks_connections: false for a handler object for each connection, as the standard
+        library has it, instead of each HTTP request.
     """
 
     deadlines: Deadlines = DEFAULT_DEADLINES
+    parks_connections: bool = True
 
     __shutdown_request: bool
     #: The thread that serves.
     __thread: int | None = None
     __loop: AcceptLoop | None = None
+    #: Has connections to http.server's handlers read by the reactor; made with the first.
+    __dispatcher: RequestDispatcher | None = None
+    __jobs: ServingThread | None = None
 
     def __init__(self, server_address: Any, RequestHandlerClass: Any) -> None:
-        _check(self, RequestHandlerClass)
+        check_server(self, RequestHandlerClass, isinstance(self, ThreadingMixIn))
         _stdlib.BaseServer.__init__(self, server_address, RequestHandlerClass)
         BaseServer._let_shutdown_pass(self)
 
@@ -150,6 +133,7 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
         self.__is_shut_down.clear()
         try:
             if not self.__shutdown_request:  # else the socket may be closed already
+                keep_alive(getattr(self, "socket", None), self.deadlines)
                 served = cast(ServerObject, self)
                 loop = self.__loop = AcceptLoop(
                     served,
@@ -157,9 +141,12 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
                     is_full=self._is_full,
                     handshake_failed=self.__handshake_failed,
                 )
+                self.__let_loop_serve(loop)
                 loop.run(poll_interval)
         finally:
             self.__loop = None
+            if self.__dispatcher is not None:
+                self.__dispatcher.pause()
             self.__shutdown_request = False
             self.__is_shut_down.set()
             self.__thread = None
@@ -219,6 +206,61 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
         incidents.add(what, f"the client {client_address}: {what}")
 
     @override
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """
+        Serve a request on this thread.  While C{serve_forever} runs, a connection to one of
+        C{http.server}'s handlers is the reactor's until a request has arrived on it, and again
+        after that is answered. (accept thread)
+        """
+        if isinstance(request, socket.socket):
+            _send_at_once(request)
+        dispatcher = None
+        loop = self.__loop if self.__thread == threading.get_ident() else None
+        if loop is not None and may_be_parked(cast(ServerObject, self), request):
+            dispatcher = self.__find_dispatcher(loop)
+        if dispatcher is not None and dispatcher.factory.reads_for_handlers():
+            dispatcher.take(request, client_address)
+        else:
+            super().process_request(request, client_address)
+
+    def __find_dispatcher(self, loop: AcceptLoop) -> RequestDispatcher | None:
+        """
+        The dispatcher, made for the first request, or for the first in a child; None if there
+        are no descriptors for a reactor. (accept thread)
+        """
+        if self.__dispatcher is None or not self.__dispatcher.is_alive():
+            try:
+                reactor = private_reactor()
+            except OSError:
+                return None
+            self.__jobs = ServingThread(reactor)
+            self.__dispatcher = RequestDispatcher(
+                cast(ServerObject, self),
+                reactor,
+                threads=1,
+                option="threads",
+                deadlines=self.deadlines,
+                limits=own_limits(self),
+                serving_thread=self.__jobs,
+            )
+            self.__let_loop_serve(loop)
+        return self.__dispatcher
+
+    def __let_loop_serve(self, loop: AcceptLoop) -> None:
+        """Have the loop, on this thread, serve what has been read for handlers."""
+        jobs = self.__jobs
+        if jobs is not None:
+            jobs.wake = loop.wake
+            loop.jobs = jobs
+
+    @override
+    def server_close(self) -> None:
+        """Also end connections that wait for a request, or for an answer. (any thread)"""
+        super().server_close()
+        if self.__dispatcher is not None:
+            self.__dispatcher.close(waits=True)
+
+    @override
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Have a handler made, of sockserve's perhaps, and let it serve. (handler's thread)"""
         make_and_run(self.RequestHandlerClass, request, client_address, self)
@@ -233,7 +275,7 @@ class TCPServer(BaseServer, _stdlib.TCPServer):
     def __init__(
         self, server_address: Any, RequestHandlerClass: Any, bind_and_activate: bool = True
     ) -> None:
-        _check(self, RequestHandlerClass)
+        check_server(self, RequestHandlerClass, isinstance(self, ThreadingMixIn))
         _stdlib.TCPServer.__init__(
             self, server_address, RequestHandlerClass, bind_and_activate=False
         )
@@ -274,6 +316,11 @@ class UnixDatagramServer(UDPServer, _stdlib.UnixDatagramServer):
 
 class ForkingMixIn(_stdlib.ForkingMixIn):
     """The class C{socketserver.ForkingMixIn}."""
+
+    @override
+    def server_close(self) -> None:
+        """Also wait for the children, as C{block_on_close} says. (any thread)"""
+        super().server_close()
 
 
 class ThreadingMixIn(_stdlib.ThreadingMixIn):

@@ -62,6 +62,7 @@ class Options(usage.Options):
         ["max-connections", None, None, "the most connections at once"],
         ["max-connections-per-peer", None, None, "the most connections at once from one address"],
         ["body-rate", None, None, "the least bytes a second of a body, or none [default: 240]"],
+        ["write-rate", None, None, "the least bytes a second taken, or none [default: 240]"],
         ["body-grace", None, None, "seconds before --body-rate is asked for, or none [default: 5]"],
         [
             "max-body-bytes",
@@ -108,7 +109,7 @@ class Options(usage.Options):
     def opt_timeout(self, deadline: str) -> None:
         """
         PHASE=SECONDS, or none for never; repeatable. Phases: handshake, idle, header,
-        body, handle, write, lifetime, drain
+        body, handle, write, lifetime, drain; and TCP's keepalive, user-timeout
         """
         self._add("timeout", deadline)
 

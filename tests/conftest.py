@@ -72,9 +72,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.fixture(scope="session")
 def _warm_reactor() -> None:
-    """Have what a process opens once, for good: the reactor's wakers, the fd kept for EMFILE."""
+    """
+    Have what a process opens once, for good: the reactor's wakers, the fd kept for EMFILE, and the
+    reactor of servers that serve on the thread of C{serve_forever}.
+    """
     from twisted.internet import reactor
     from twisted.internet.protocol import Factory
+
+    from sockserve.dropin.background_reactor import private_reactor
+
+    private_reactor()
 
     def listen() -> object:
         return reactor.listenTCP(0, Factory(), interface="127.0.0.1").stopListening()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import sockserve
-from sockserve import HandshakeFailed, PeerError, SockserveError
+from sockserve import ClientGone, HandshakeFailed, PeerError, SockserveError
 from sockserve.core.logs import Topic
 from sockserve.http import RemoteProtocolError
 from sockserve.http.files.disk import OutsideRoot
@@ -162,6 +162,7 @@ def test_the_faults_of_a_peer_are_told_apart() -> None:
         HandshakeFailed,
         ProxyHeaderError,
         RemoteProtocolError,
+        ClientGone,
     }
 
 

@@ -181,8 +181,10 @@ class Connection:
         self.writer = StreamWriter(self.transport, direct, given, self.timer)
 
     def _passed(self, phase: Phase) -> None:
-        # The reader arms this one and leaves it so; its connection looks whether it holds.
+        # Reader and writer leave theirs armed; their connection looks whether it holds.
         if phase is Phase.IDLE and not self.reader.between_messages():
+            return
+        if phase is Phase.WRITE and self.writer.is_empty():
             return
         self.expired.append((self.clock.seconds(), phase))
         self.reader.fail(DeadlineExpired(phase))

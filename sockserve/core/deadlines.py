@@ -17,7 +17,11 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from sockserve.interfaces import ConfigurationError, Phase
 
-__all__ = ["DeadlineTimer", "Deadlines"]
+__all__ = ["KEEPALIVE_PROBES", "DeadlineTimer", "Deadlines"]
+
+#: How often the kernel asks after a silent client, a part of L{Deadlines.keepalive} apart, before
+#: it gives the connection up.
+KEEPALIVE_PROBES = 4
 
 
 def _seconds(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -34,7 +38,7 @@ class Deadlines:
     """
     The seconds each phase of a connection may last; C{None} for as long as it takes.
 
-    C{body_rate}, and what follows C{drain}, are no phases: they say when a deadline has passed,
+    The rates, and what follows C{drain}, are no phases: they say when a deadline has passed,
     or what the server waits for at an end.
 
     @ivar handshake: from accept until TLS and the PROXY header are through.  10:
@@ -56,6 +60,9 @@ class Deadlines:
     @ivar lifetime: from accept, whatever happens.
     @ivar drain: from the moment the service stops.  10: what container runtimes
         grant before they kill.
+    @ivar write_rate: the least rate, in bytes per second, at which a client takes what waits
+        for it; it may be behind by C{write} seconds.  240: Kestrel's
+        C{MinResponseDataRate}.
     @ivar body_grace: from the first byte of a counted read until C{body_rate} is asked
         for; None: it is not.  5: the grace period of Kestrel's.
     @ivar linger: from the moment all of an answer has left until a connection is closed
@@ -68,8 +75,17 @@ class Deadlines:
         handler gets an end of file then.  It takes the place of C{idle}; None: it does
         not, and there is no such end.  1: a pause that a client in the middle of a
         message seldom makes.
-    @ivar abandon: what a handler gets to come to its end after a deadline has passed;
-        then its connection is aborted, and it is abandoned.  5.
+    @ivar abandon: what a handler gets to come to its end after a deadline has passed, or
+        its client has gone; then its connection is aborted, and it is abandoned.  5.
+    @ivar keepalive: how long a TCP client may be silent before the kernel asks whether it
+        is still there (C{SO_KEEPALIVE}, C{TCP_KEEPIDLE}); it asks L{KEEPALIVE_PROBES}
+        times, in as long again.  60: Go has 15 s, Linux two hours; NATs that forget the
+        silent do so after some minutes.
+    @ivar user_timeout: how long a TCP client may acknowledge nothing, be it bytes or
+        probes, before the kernel gives the connection up (C{TCP_USER_TIMEOUT}, RFC 5482).
+        By default twice C{keepalive}, so that all probes are sent; or None where a client
+        has longer than that to take what is written (C{write}), which this would cut
+        short.
     """
 
     handshake: float | None = attrs.field(default=10.0, validator=_seconds)
@@ -81,10 +97,22 @@ class Deadlines:
     write: float | None = attrs.field(default=60.0, validator=_seconds)
     lifetime: float | None = attrs.field(default=None, validator=_seconds)
     drain: float | None = attrs.field(default=10.0, validator=_seconds)
+    write_rate: float | None = attrs.field(default=240.0, validator=_seconds)
     body_grace: float | None = attrs.field(default=5.0, validator=_seconds)
     linger: float | None = attrs.field(default=2.0, validator=_seconds)
     quiet: float | None = attrs.field(default=1.0, validator=_seconds)
     abandon: float | None = attrs.field(default=5.0, validator=_seconds)
+    keepalive: float | None = attrs.field(default=60.0, validator=_seconds)
+    user_timeout: float | None = attrs.field(validator=_seconds)
+
+    @user_timeout.default
+    def _twice_keepalive(self) -> float | None:
+        for other in (self.keepalive, self.write):
+            if not isinstance(other, (int, float)):  # None, or about to be refused
+                return None
+        assert self.keepalive is not None
+        assert self.write is not None
+        return None if self.write > 2 * self.keepalive else 2 * self.keepalive
 
     def capped(self, seconds: float | None, *names: str) -> Deadlines:
         """

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from sockserve.interfaces import IRequestHandler, IRequestServer, Outcome
 
 __all__ = [
+    "FinishingRequest",
     "MakeAndRun",
     "make_and_run",
     "make_and_run_coroutine",
@@ -36,6 +37,14 @@ _OK = Outcome.OK
 #: client's address, and the server object that it is to see.  Gives what is to be awaited of a
 #: coroutine, else None.
 MakeAndRun = Callable[[Callable[..., Any], object, object, object], Awaitable[None] | None]
+
+
+@runtime_checkable
+class FinishingRequest(Protocol):
+    """A coroutine's request, which knows how far its handler has come."""
+
+    def handler_finishing(self) -> None:
+        """C{finish} of the handler is about to wait."""
 
 
 def verify_and_process(server: IRequestServer, request: object, client_address: object) -> bool:
@@ -160,7 +169,7 @@ def make_and_run_coroutine(
     make: Callable[..., Any], request: object, client_address: object, server: object
 ) -> Awaitable[None]:
     """L{make_and_run} for coroutine handlers. (reactor thread)"""
-    return run_handler_coroutine(make(request, client_address, server))
+    return run_handler_coroutine(make(request, client_address, server), request)
 
 
 def run_handler(handler: IRequestHandler) -> None:
@@ -176,9 +185,13 @@ def run_handler(handler: IRequestHandler) -> None:
         _refuse_coroutine(handler.finish())
 
 
-async def run_handler_coroutine(handler: IRequestHandler) -> None:
-    """Call the three methods of a coroutine handler; C{setup} and C{finish} may be plain.
-    (reactor thread)"""
+async def run_handler_coroutine(handler: IRequestHandler, request: object = None) -> None:
+    """
+    Call the three methods of a coroutine handler; C{setup} and C{finish} may be plain.
+
+    @param request: told that C{finish} is about to wait, if it is a L{FinishingRequest}.
+        (reactor thread)
+    """
     waited = handler.setup()
     if waited is not None:
         await waited
@@ -189,6 +202,8 @@ async def run_handler_coroutine(handler: IRequestHandler) -> None:
     finally:
         waited = handler.finish()
         if waited is not None:
+            if isinstance(request, FinishingRequest):
+                request.handler_finishing()
             await waited
 
 

@@ -106,7 +106,7 @@ class ListenerStatistics:
     @ivar listener: its description.
     @ivar accepted: connections accepted (datagrams received).
     @ivar active: connections open (datagram requests being served) now.
-    @ivar refused: by reason: C{network}, C{peer}, C{verify}, C{descriptors},
+    @ivar refused: by reason: C{network}, C{peer}, C{verify}, C{descriptors}, C{gone},
         C{truncated}.
     @ivar failures: connections that came to no request, by what has failed: C{handshake},
         C{proxy header}.

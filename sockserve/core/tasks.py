@@ -98,9 +98,11 @@ class Task:
     @param cork: corked while the coroutine runs, uncorked whenever it waits.
     @param context: what the coroutine's context variables live in; by default a copy of
         the current one.
+    @ivar waiting: what the coroutine awaits; None while it runs and when it has ended.
+    @ivar has_ended: whether it has returned or raised.
     """
 
-    __slots__ = ("_context", "_cork", "_coroutine", "_done", "_interrupt", "_waiting")
+    __slots__ = ("_context", "_cork", "_coroutine", "_done", "_interrupt", "has_ended", "waiting")
 
     def __init__(
         self,
@@ -111,12 +113,12 @@ class Task:
     ) -> None:
         # For good
         self._coroutine = coroutine
+        self.has_ended = False
         self._done = done
         self._cork = cork
         self._context = copy_context() if context is None else context
         # For one wait
-        #: What the coroutine awaits; None while it runs and when it has ended.
-        self._waiting: Deferred[Any] | None = None
+        self.waiting: Deferred[Any] | None = None
         #: What to throw into the coroutine as soon as it waits.
         self._interrupt: BaseException | None = None
 
@@ -133,7 +135,7 @@ class Task:
 
     def resume(self) -> None:
         """Go on: the L{Wakeup} that is awaited has happened."""
-        self._waiting = None
+        self.waiting = None
         self._step(self._coroutine.send, None)
 
     def cancel(self, reason: BaseException) -> None:
@@ -141,23 +143,31 @@ class Task:
         Raise C{reason} in the coroutine where it waits: at once, or as soon as it
         waits if it runs just now.  A Deferred it awaits is cancelled.
         """
-        waiting = self._waiting
+        waiting = self.waiting
         if waiting is None:
             self._interrupt = reason
         elif type(waiting) is Wakeup:
-            waiting.task = self._waiting = None
+            waiting.task = self.waiting = None
             waiting.called = True
             self._step(self._coroutine.throw, reason)
         else:
             self._interrupt = reason
             waiting.cancel()
 
+    def is_cancelling(self) -> bool:
+        """Whether there is a L{cancel} that has not been raised yet."""
+        return self._interrupt is not None
+
+    def take_back(self) -> None:
+        """Forget a L{cancel} that has not been raised yet: whoever waited has made do."""
+        self._interrupt = None
+
     def abandon(self) -> None:
         """
         Stop driving: close the coroutine.  What it raises at that is logged, and one that
         awaits even so is left to the garbage collector.
         """
-        waiting, self._waiting = self._waiting, None
+        waiting, self.waiting = self.waiting, None
         if type(waiting) is Wakeup:
             waiting.task = None
             waiting.called = True
@@ -167,13 +177,16 @@ class Task:
             _log.failure("a coroutine that was given up raised")
 
     def _fired(self, result: object) -> None:
-        if self._waiting is None:  # abandoned
+        if self.waiting is None:  # abandoned
             return
-        self._waiting = None
+        self.waiting = None
         if not isinstance(result, Failure):
             self._step(self._coroutine.send, None)
-        elif self._interrupt is not None and result.check(CancelledError):
+        elif self._interrupt is not None:
+            # Whatever a Deferred that is cancelled says to that.
             reason, self._interrupt = self._interrupt, None
+            if not result.check(CancelledError):
+                reason.__cause__ = result.value
             self._step(self._coroutine.throw, reason)
         else:
             self._step(result.throwExceptionIntoGenerator, self._coroutine)
@@ -205,13 +218,14 @@ class Task:
                 cork.uncork()
 
     def _wait(self, awaited: Deferred[Any]) -> None:
-        self._waiting = awaited
+        self.waiting = awaited
         if type(awaited) is Wakeup:
             awaited.task = self
         else:
             awaited.addBoth(self._fired)
 
     def _end(self, result: Any, error: BaseException | None) -> None:
+        self.has_ended = True
         if self._cork is not None:
             self._cork.uncork()
         self._done(result, error)

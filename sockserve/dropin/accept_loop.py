@@ -28,6 +28,7 @@ from sockserve.core.reactors import IReactor
 from sockserve.dropin.background_reactor import running_reactor
 from sockserve.dropin.overriding import StandardMethods
 from sockserve.dropin.server_object import ServerObject
+from sockserve.dropin.serving_thread import ServingThread
 from sockserve.dropin.tls_accept import accept_tls
 from sockserve.dropin.tls_handshake import TLSHandshake
 
@@ -112,7 +113,10 @@ class AcceptLoop:
     @param reactor: where handshakes are done; by default, one that runs.
     @param handshake_failed: called with the address of a client whose handshake has come to
         nothing, and why: on the thread of C{reactor}, or on any where that is not given.
+    @ivar jobs: has what this thread is to serve besides, if set.
     """
+
+    jobs: ServingThread | None = None
 
     def __init__(
         self,
@@ -165,7 +169,7 @@ class AcceptLoop:
                             selector.register(server, selectors.EVENT_READ)
                         else:
                             selector.unregister(server)
-                    seconds = 0 if self._shaken else poll_interval
+                    seconds = 0 if self._shaken or self._has_job() else poll_interval
                     ready = [key.fileobj for key, _ in selector.select(seconds)]
                     if self._is_over():
                         break
@@ -176,6 +180,8 @@ class AcceptLoop:
                             verify_and_process(server, *self._shaken.popleft())
                         if server in ready and self._has_room():
                             self._take_request()
+                        if self.jobs is not None and not self._is_over():
+                            self.jobs.serve_one()
                         server.service_actions()
                     except Exception:
                         if self._failed is None:
@@ -210,6 +216,9 @@ class AcceptLoop:
             return True
         with self._lock:
             return not self._is_full(len(self._shaking) + len(self._shaken))
+
+    def _has_job(self) -> bool:
+        return self.jobs is not None and self.jobs.has_ready()
 
     def _take_request(self) -> None:
         try:

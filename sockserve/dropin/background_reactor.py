@@ -21,7 +21,7 @@ from twisted.python import threadable
 
 from sockserve.core.reactors import IReactor, as_reactor
 
-__all__ = ["is_reactors_thread", "running_reactor"]
+__all__ = ["is_reactors_thread", "private_reactor", "running_reactor"]
 
 # The private reactor, once it is needed, and its thread; the lock is held while it is made
 _lock = threading.Lock()
@@ -35,10 +35,20 @@ def running_reactor() -> IReactor:
 
     @raise OSError: there are no descriptors to be had for the latter.
     """
-    global _private
     installed: Any = sys.modules.get("twisted.internet.reactor")
     if installed is not None and getattr(installed, "running", False):
         return as_reactor(installed)
+    return private_reactor()
+
+
+def private_reactor() -> IReactor:
+    """
+    The private reactor, whether or not the application runs one: for a thread whose end the
+    application's may wait for. (any thread)
+
+    @raise OSError: there are no descriptors to be had for it.
+    """
+    global _private
     with _lock:
         if _private is None:
             _private = _start()
@@ -63,6 +73,8 @@ def _start() -> IReactor:
         reactor = as_reactor(pollreactor.PollReactor())
     else:
         reactor = as_reactor(epollreactor.EPollReactor())
+    # The application's own is the one that Twisted is to take for its thread of input and output.
+    reactor._registerAsIOThread = False  # type: ignore[attr-defined]
     running = threading.Event()
     reactor.callWhenRunning(running.set)
     _private_thread = threading.Thread(

@@ -10,6 +10,7 @@ who waits for them.
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,16 +21,19 @@ from sockserve.core.addresses import Addresses, canonical_address
 from sockserve.core.handler_kinds import HandlerKind
 from sockserve.core.logs import Topic, standard_logger
 from sockserve.core.statistics import RequestRecord
+from sockserve.dropin.background_reactor import is_reactors_thread
+from sockserve.dropin.overriding import is_overridden
 from sockserve.dropin.server_object import ServerObject
 from sockserve.dropin.transport import AdoptedConnection
 from sockserve.executors.base import call_excepthook
 from sockserve.http.channel import HTTPChannel
 from sockserve.http.stock import make_stock_handler
-from sockserve.interfaces import IJob, Outcome
+from sockserve.interfaces import ClientGone, IJob, Outcome
 from sockserve.listeners.stream_factory import WAYS, StreamFactory, Way
 from sockserve.listeners.stream_protocol import StreamProtocol
 from sockserve.streams.blocking import LentSocketChannel
-from sockserve.streams.channel import Channel
+from sockserve.streams.channel import Channel, Pending
+from sockserve.streams.connection import StreamConnection
 
 if TYPE_CHECKING:
     from _typeshed import MaybeNone
@@ -40,6 +44,7 @@ __all__ = [
     "AdoptedRequest",
     "AdoptedSocketChannel",
     "RequestOwner",
+    "ServingThreadFactory",
 ]
 
 
@@ -100,7 +105,8 @@ class AdoptedFactory(StreamFactory):
     @ivar dispatcher: has the server object.
     """
 
-    ways = {**WAYS, HandlerKind.HTTP_STOCK: Way(HTTPChannel, _make_stock_handler)}
+    inherits_keepalive = True
+    ways = {**WAYS, HandlerKind.HTTP_STOCK: Way(HTTPChannel.maker, _make_stock_handler)}
 
     #: How many of them are taken at once, of a server of datagrams; None for as many as come.
     max_datagrams: int | None = 1000
@@ -136,9 +142,19 @@ class AdoptedFactory(StreamFactory):
 
     @override
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """The server's.  An exception of that ends nothing but the request. (handler's thread)"""
+        """
+        The server's.  An exception of that ends nothing but the request. (handler's thread)
+
+        C{socketserver}'s own, which prints any exception, is not troubled with L{ClientGone}: that
+        is raised by this side, where the standard library tells a handler nothing.
+        """
+        server = self.dispatcher.server
+        is_gone = isinstance(sys.exc_info()[1], ClientGone)
+        if is_gone and not is_overridden(server, "handle_error"):
+            super().handle_error(request, client_address)
+            return
         try:
-            self.dispatcher.server.handle_error(request, client_address)
+            server.handle_error(request, client_address)
         except BaseException:
             call_excepthook()
 
@@ -159,7 +175,7 @@ class AdoptedFactory(StreamFactory):
     @override
     def outcome_of(self, request: object, error: BaseException) -> Outcome:
         """As elsewhere for a connection; else an error, as there is no peer to be gone."""
-        if isinstance(request, socket.socket):
+        if isinstance(request, (socket.socket, StreamConnection)):
             return super().outcome_of(request, error)
         return Outcome.ERROR
 
@@ -168,6 +184,33 @@ class AdoptedFactory(StreamFactory):
         for protocol in list(self.connections):
             assert isinstance(protocol, AdoptedProtocol)
             protocol.end_unanswered()
+
+    def end_unserved(self) -> None:
+        """End connections whose requests nobody serves any more. (reactor thread)"""
+        for protocol in list(self.connections):
+            assert isinstance(protocol, AdoptedProtocol)
+            protocol.end_unserved()
+
+
+class ServingThreadFactory(AdoptedFactory):
+    """
+    The factory of adopted connections whose requests are served on the thread that calls
+    C{serve_forever}: what they raise there is that thread's.
+    """
+
+    @override
+    def finish_request(self, request: Any, client_address: Any) -> Any:
+        """Have a handler made, which serves a request that was read for it. (handler's thread)"""
+        server = self.dispatcher.server
+        make_stock_handler(self.RequestHandlerClass, request, client_address, server)
+
+    @override
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """The server's.  What it raises ends C{serve_forever}. (handler's thread)"""
+        if is_reactors_thread(self.reactor):
+            super().handle_error(request, client_address)
+        else:
+            self.dispatcher.server.handle_error(request, client_address)
 
 
 class AdoptedProtocol(StreamProtocol):
@@ -216,6 +259,16 @@ class AdoptedProtocol(StreamProtocol):
             self.drain()
             if self._channel.is_reading():
                 self._channel.abort()
+
+    def end_unserved(self) -> None:
+        """End the connection, unless it has a request that has begun to be served."""
+        channel = self._channel
+        if (
+            isinstance(channel, HTTPChannel)
+            and channel.cycle is not None
+            and not channel.parts & Pending.HANDLER
+        ):
+            channel.abort()
 
     @override
     def finish(self) -> None:

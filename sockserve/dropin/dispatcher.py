@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import socket
 import socketserver
+import ssl
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -27,16 +28,24 @@ from sockserve.core.lifecycle import make_and_run
 from sockserve.core.logs import Topic, standard_logger
 from sockserve.core.reactors import IReactor
 from sockserve.dropin.background_reactor import is_reactors_thread
-from sockserve.dropin.connection import AdoptedFactory, AdoptedProtocol, AdoptedRequest
+from sockserve.dropin.connection import (
+    AdoptedFactory,
+    AdoptedProtocol,
+    AdoptedRequest,
+    ServingThreadFactory,
+)
 from sockserve.dropin.interpreter_exit import keep_interpreter_alive
 from sockserve.dropin.overriding import StandardMethods, is_overridden
+from sockserve.dropin.secured import SecuredConnection
 from sockserve.dropin.server_object import ServerObject
+from sockserve.dropin.serving_thread import ServingThread
 from sockserve.dropin.settings import check_settings
 from sockserve.dropin.transport import AdoptedConnection
 from sockserve.executors.base import call_excepthook
 from sockserve.executors.threads import ThreadExecutor
 from sockserve.interfaces import (
     ConfigurationError,
+    IExecutor,
     IHTTPRequestHandler,
     IRequestHandler,
     Outcome,
@@ -64,6 +73,7 @@ class RequestDispatcher:
     @param option: the name of that where it is set.
     @param parks: whether a connection to one of C{http.server}'s handlers is the reactor's
         until a request has arrived on it.
+    @param serving_thread: where requests are served, instead of such threads.
     @param options: as L{StreamFactory.__init__}.
     @ivar server: the server object.
     @ivar factory: counts and observes the requests.
@@ -80,6 +90,7 @@ class RequestDispatcher:
         option: str,
         deadlines: Deadlines,
         parks: bool = True,
+        serving_thread: ServingThread | None = None,
         **options: Any,
     ) -> None:
         """
@@ -97,15 +108,18 @@ class RequestDispatcher:
             make = socketserver.BaseRequestHandler  # it does without
         own = provides(make, IRequestHandler)
         self._pool = _Pool(reactor, threads, type(server).__qualname__, option)
-        self.factory = AdoptedFactory(
+        self._executor: IExecutor = self._pool if serving_thread is None else serving_thread
+        self._serving_thread = serving_thread
+        factory = AdoptedFactory if serving_thread is None else ServingThreadFactory
+        self.factory = factory(
             make,
             dispatcher=self,
             reactor=reactor,
-            concurrency=None if own and handler_kind(make).is_coroutine else self._pool,
+            concurrency=None if own and handler_kind(make).is_coroutine else self._executor,
             deadlines=deadlines,
             **options,
         )
-        self.factory.concurrency = self._pool  # also of a handler that replaces a coroutine
+        self.factory.concurrency = self._executor  # also of a handler that replaces a coroutine
         methods = [(server, name) for name in _ON_CONNECTIONS]
         methods += [(unwrap(make), "setup"), (unwrap(make), "finish")]
         if not parks or any(is_overridden(owner, name) for owner, name in methods):
@@ -123,6 +137,9 @@ class RequestDispatcher:
         # While one thread brings the requests
         self._bringer: threading.Thread | None = None
         self._process = os.getpid()
+
+        #: Connections over TLS that the reactor has between requests. (reactor thread)
+        self._secured: set[SecuredConnection] = set()
 
         # While there are requests; its lock is held where this changes
         self._all_over = threading.Condition()
@@ -145,7 +162,9 @@ class RequestDispatcher:
 
     def _begin(self, request: object, client_address: object) -> None:
         """Adopt a request that was taken. (reactor thread)"""
-        if self._needs_reactor and type(request) is not socket.socket:
+        if self._serving_thread is not None and isinstance(request, ssl.SSLSocket):
+            self._begin_secured(request, client_address)
+        elif self._needs_reactor and type(request) is not socket.socket:
             error = ConfigurationError(
                 f"handler {self.factory.handler_name}: it takes plain connections, not"
                 f" {type(request).__name__}; a service from a description can serve those"
@@ -159,11 +178,30 @@ class RequestDispatcher:
                     request, client_address, protocol, self.reactor, factory.handler_name
                 )
             except OSError:  # closed meanwhile
-                self._pool.run(AdoptedRequest(self, request, client_address))
+                self._executor.run(AdoptedRequest(self, request, client_address))
             else:
                 protocol.makeConnection(transport)
         else:
-            self._pool.run(AdoptedRequest(self, request, client_address))
+            self._executor.run(AdoptedRequest(self, request, client_address))
+
+    def _begin_secured(self, request: ssl.SSLSocket, client_address: object) -> None:
+        """Wait for requests on a connection over TLS. (reactor thread)"""
+
+        def finished(connection: SecuredConnection) -> None:
+            self._secured.discard(connection)
+            self.request_finished()
+
+        connection = SecuredConnection(
+            self.reactor,
+            self._executor,
+            self.server,
+            request,
+            client_address,
+            self.factory.deadlines,
+            finished,
+        )
+        self._secured.add(connection)
+        connection.wait()
 
     def serve(
         self, request: object, client_address: object, served: Callable[[], object] | None = None
@@ -275,6 +313,20 @@ class RequestDispatcher:
         if not self.reactor.running:  # nobody hears of their ends
             self._pool.join()
 
+    def pause(self) -> None:
+        """
+        Let go of idle connections, as nobody serves requests just now: a client whose
+        connection ends can tell, and makes another. (any thread)
+        """
+        if self.is_alive():
+            self.reactor.callFromThread(self._end_unanswered)
+
+    def _end_unanswered(self) -> None:
+        """End connections on which no request has arrived. (reactor thread)"""
+        self.factory.end_unanswered()
+        for connection in list(self._secured):
+            connection.drain()
+
     def close(self, waits: bool) -> None:
         """
         Let go of idle connections and threads, as the server takes no more requests. (any thread)
@@ -295,8 +347,11 @@ class RequestDispatcher:
 
         @return: a Deferred that fires when the threads that were idle are gone.
         """
-        self.factory.end_unanswered()
-        return self.factory.release_workers()
+        self._end_unanswered()
+        released = self.factory.release_workers()
+        if self._serving_thread is not None:
+            self.factory.end_unserved()
+        return released
 
 
 def _call_guarded(method: Callable[[Any], object], request: object) -> None:

@@ -26,6 +26,7 @@ from sockserve.core.logs import Topic, logger
 from sockserve.dropin.accept_loop import AcceptLoopThread, is_open
 from sockserve.dropin.dispatcher import RequestDispatcher
 from sockserve.dropin.overriding import accepts_takeover, take_over
+from sockserve.sockets.keepalive import keep_alive
 
 __all__ = ["ServerObjectListener"]
 
@@ -129,6 +130,7 @@ class ServerObjectListener:
             take_over(self._object, self._dispatcher.take)
             self._takeover = _Takeover.DONE
             self._install_joinable()
+        keep_alive(getattr(self._object, "socket", None), self._deadlines)
         self._all_over = Deferred()
         self._run = run = object()
         return AcceptLoopThread(

@@ -46,6 +46,7 @@ class StandardMethods:
 
     def __init__(self, server: ServerObject) -> None:
         self.get_request = _standard_method(server, "get_request")
+        self.process_request = _standard_method(server, "process_request")
         self.finish_request = _standard_method(server, "finish_request")
         self.process_request_thread = _standard_method(server, "process_request_thread")
         self.shutdown_request = _standard_method(server, "shutdown_request")

@@ -7,16 +7,20 @@ checks.  It must not know what comes of them.
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from sockserve.core.deadlines import Deadlines
+from sockserve.core.handler_kinds import handler_kind, provides, unwrap
 from sockserve.core.limits import LIMITS, check_limit
 from sockserve.http.h1.head import MAX_HEADER_BYTES, MAX_HEADER_FIELDS, MAX_LINE_BYTES
-from sockserve.interfaces import ConfigurationError
+from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler, IRequestHandler
 
 __all__ = [
     "DEFAULT_DEADLINES",
+    "DEFAULT_MAX_THREADS",
     "DropInLimits",
+    "check_server",
     "check_settings",
     "own_deadlines",
     "own_limits",
@@ -28,6 +32,12 @@ __all__ = [
 DEFAULT_DEADLINES = Deadlines(
     handshake=10.0, idle=None, header=None, body_rate=None, write=None, drain=None
 )
+
+
+#: The most threads of a server, where the program does not say.  One that keeps a thread for
+#: each connection, as all did, works as before with so many; a runaway one does not take the
+#: machine with it.
+DEFAULT_MAX_THREADS = 1000
 
 
 class DropInLimits:
@@ -66,6 +76,33 @@ def check_settings(option: str, threads: object, deadlines: object) -> None:
     if not isinstance(deadlines, Deadlines):
         raise ConfigurationError(
             f"deadlines: {deadlines!r} is no sockserve.Deadlines; a phase without one is None there"
+        )
+
+
+def check_server(server: Any, make: Any, threads: bool) -> None:
+    """
+    Check a drop-in server's variables and its handler.
+
+    @param threads: whether it has sockserve's C{ThreadingMixIn}.
+    @raise ConfigurationError: one of them cannot be.
+    """
+    check_settings(
+        "max_threads", getattr(server, "max_threads", DEFAULT_MAX_THREADS), server.deadlines
+    )
+    own_limits(server)
+    if not provides(make, IRequestHandler):
+        return
+    if not provides(make, IHTTPRequestHandler) and not handler_kind(make).is_coroutine:
+        return
+    name, kind = unwrap(make).__qualname__, type(server).__qualname__
+    if getattr(server, "socket_type", None) == socket.SOCK_DGRAM:
+        raise ConfigurationError(
+            f"handler {name}: {kind} serves datagrams, by plain methods; use DatagramRequestService"
+        )
+    if not threads:
+        raise ConfigurationError(
+            f"handler {name}: {kind} serves on the thread that calls serve_forever, which such a"
+            " handler does not run on; add ThreadingMixIn"
         )
 
 

@@ -20,12 +20,12 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from sockserve.core.tasks import Task
-from sockserve.http.buffered_request import BufferedRequest, body_too_large
+from sockserve.http.buffered_request import BufferedRequest
 from sockserve.http.cycle import CycleOwner
 from sockserve.http.h1.framing import RemoteProtocolError
 from sockserve.http.h1.head import RequestHead
 from sockserve.http.handler_socket import OutputMode
-from sockserve.http.refusals import status_for
+from sockserve.http.refusals import body_too_large, status_for
 from sockserve.interfaces import DeadlineExpired, IJob, Outcome, Phase
 from sockserve.streams.channel import Pending
 
@@ -252,8 +252,23 @@ class BlockingCycle(BufferedRequest):
 
     # Ends
 
-    def deadline_applies(self, phase: Phase) -> bool:
-        """Whether a deadline has really passed."""
+    def running_task(self) -> None:
+        """It is not driven by the reactor."""
+
+    def reads_on(self) -> bool:
+        """The request is here, and served though its client has closed the connection."""
+        return True
+
+    def input_taken(self) -> int:
+        """Whoever takes it is not asked."""
+        return 0
+
+    def has_connection(self) -> bool:
+        """Whether the handler has the connection itself."""
+        return self.mode is _DIRECT
+
+    def deadline_applies(self, phase: Phase) -> bool | None:
+        """Whether a deadline has really passed; None if that is the connection's to say."""
         if phase is Phase.BODY:
             left = self.body_seconds(self._channel.timer.seconds())
             if left is not None and left > 0:
@@ -261,8 +276,8 @@ class BlockingCycle(BufferedRequest):
                 return False
         elif phase is Phase.IDLE:
             return self.response.switches and self._lease.deadline_applies(phase)
-        elif phase is Phase.WRITE and self.mode is _DIRECT:
-            return self._lease.deadline_applies(phase)
+        elif phase is Phase.WRITE:
+            return self._lease.deadline_applies(phase) if self.mode is _DIRECT else None
         return True
 
     def deadline_passed(self, phase: Phase) -> None:

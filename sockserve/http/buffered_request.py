@@ -23,6 +23,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sockserve.core.buffers import bytes_of
 from sockserve.core.lifecycle import serve_next
 from sockserve.core.logs import Topic, logger
 from sockserve.http.cycle import CycleOwner
@@ -30,7 +31,7 @@ from sockserve.http.h1.framing import LocalProtocolError, RemoteProtocolError
 from sockserve.http.h1.head import RequestHead
 from sockserve.http.handler_socket import ConnectionBody, OutputMode, RequestSocket
 from sockserve.http.output import OutputQueue
-from sockserve.http.refusals import answer_error
+from sockserve.http.refusals import answer_error, body_too_large
 from sockserve.http.responses import BlockingResponse
 from sockserve.http.spool import Spool, StockSwitchingFile, SwitchingFile, stock_file
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
@@ -40,7 +41,7 @@ from sockserve.streams.reader import HIGH_WATER_BYTES
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["BufferedRequest", "body_too_large"]
+__all__ = ["BufferedRequest"]
 
 #: No client sends a body with these that nobody could tell the end of.
 _WITHOUT_BODY = frozenset(["GET", "HEAD"])
@@ -59,11 +60,6 @@ _log = logger(Topic.HTTP)
 _BUFFERED = OutputMode.BUFFERED
 _STREAMED = OutputMode.STREAMED
 _OK = Outcome.OK
-
-
-def body_too_large(limit: int | None) -> RemoteProtocolError:
-    """The error of a body that is larger than C{limit}."""
-    return RemoteProtocolError(413, f"the body is larger than {limit} bytes", "max_body_bytes")
 
 
 def _never_sent(data: bytes) -> None:
@@ -382,8 +378,9 @@ class BufferedRequest:
 
         @return: whether it is held; if not, the caller sends it itself.
         @raise BrokenPipeError: the connection has ended.
+        @raise TypeError: C{data} is no bytes-like object.
         """
-        kept = bytes(data)
+        kept = data if type(data) is bytes else bytes_of(data)
         if self._is_stock:
             self.rfile.answered()
         with self._lock:

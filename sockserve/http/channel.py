@@ -18,14 +18,12 @@ from typing import Any
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from sockserve.core.handler_kinds import HandlerKind
 from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Task
 from sockserve.http.cycle import RequestCycle
 from sockserve.http.cycles import MakeCycle, cycle_maker
 from sockserve.http.h1.framing import Event, RemoteProtocolError, State
 from sockserve.http.h1.head import RequestHead
-from sockserve.http.h1.reader import RequestParser
 from sockserve.http.lease import ConnectionLease, make_lease
 from sockserve.http.refusals import make_refusal, status_for
 from sockserve.http.requests import RequestConnection
@@ -37,9 +35,9 @@ from sockserve.streams.channel import (
     ChannelOwner,
     MakeChannel,
     Pending,
-    TransportChannel,
 )
 from sockserve.streams.reader import HIGH_WATER_BYTES, LOW_WATER_BYTES
+from sockserve.streams.transport_channel import TransportChannel
 
 __all__ = ["ChannelState", "HTTPChannel"]
 
@@ -83,10 +81,6 @@ _PHASE_IDLE = Phase.IDLE
 _LAST_PHASES = (Phase.WRITE, Phase.LIFETIME, Phase.DRAIN)
 
 
-def _ignore(data: bytes) -> None:
-    """What comes after the last request."""
-
-
 class HTTPChannel(TransportChannel):
     """One HTTP/1 connection.  Its attributes are those of L{CycleOwner}."""
 
@@ -108,9 +102,10 @@ class HTTPChannel(TransportChannel):
         # For the connection
         self.addresses = addresses
         self.client_address = protocol.client_address
-        is_lenient = settings.kind is HandlerKind.HTTP_STOCK
-        self.input = RequestParser(is_lenient, settings.head_limits)
-        self.request = RequestConnection(self.transport, self.writer, addresses, self._close)
+        self.input = settings.make_parser()
+        self.request = RequestConnection(
+            self.transport, self.writer, addresses, self._close, self.departure
+        )
         self.is_draining = False
         self._received = 0
         self._state = ChannelState.OFFERED
@@ -171,9 +166,14 @@ class HTTPChannel(TransportChannel):
         self.input.feed_eof()
         if self.cycle is not None:
             self.cycle.body_failed(ConnectionResetError(reason.getErrorMessage()))
+        self.client_lost(reason)
         if self._state is not _ANSWERING:
             self.shut_down()
         self._part_ended(Pending.CONNECTION)
+
+    @override
+    def answerer(self) -> RequestCycle | None:
+        return self.cycle
 
     @override
     def deadline_applies(self, phase: Phase) -> bool:
@@ -226,7 +226,7 @@ class HTTPChannel(TransportChannel):
     def discard_input(self) -> bool:
         parser = self.input
         unread = parser.buffered > 0 or parser.state not in (_IDLE, _COMPLETE, State.ENDED)
-        self.protocol.set_receiver(_ignore)
+        self.protocol.set_receiver(lambda data: None)
         self.resume()
         return unread and not parser.eof
 
@@ -386,6 +386,7 @@ class HTTPChannel(TransportChannel):
         # An idle connection keeps nothing of what it has served.
         request: Any = self.request
         request.cycle = request.head = request.response = request.wfile = None
+        self.departure.is_finishing = False
         if self.writer.queued_bytes > HIGH_WATER_BYTES:
             # A client that asks on and on without reading is not answered on and on.
             self._state = ChannelState.FLUSHING
@@ -442,7 +443,8 @@ class HTTPChannel(TransportChannel):
 
     def give_up_transport(self) -> None:
         """Let go of the transport, and of its cycle with us: the descriptor is another's now."""
+        self.forget_hangups()
         self.transport.socket.detach()
-        self.transport = self.protocol.transport = None
+        self._below = self.transport = self.protocol.transport = None
         self.record_traffic()
         self.parts &= ~Pending.CONNECTION

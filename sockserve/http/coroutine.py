@@ -90,7 +90,7 @@ class CoroutineCycle:
         is_whole = channel.input.has_whole_body()
         if is_whole and response.started and response.switches:
             response.flush()
-            self._body = StreamReader(channel.transport, channel.deadlines, channel.timer)
+            self._body = StreamReader(channel.flow, channel.deadlines, channel.timer)
             channel.resume()
             rest = channel.switch(self._body.feed)
             if rest:
@@ -99,11 +99,11 @@ class CoroutineCycle:
                 self._body.feed_eof()
         elif self._body is None:
             if is_whole:
-                self._body = StreamReader(channel.transport, channel.deadlines, channel.timer)
+                self._body = StreamReader(channel.flow, channel.deadlines, channel.timer)
                 self._body.feed_eof()
             else:
                 self._body = BodyReader(
-                    channel.transport, channel.deadlines, channel.timer, self._ask_for_body
+                    channel.flow, channel.deadlines, channel.timer, self._ask_for_body
                 )
                 channel.resume()
                 channel.read_body()
@@ -144,6 +144,22 @@ class CoroutineCycle:
         """The handler hears of it by what it reads and writes."""
         return False
 
+    def running_task(self) -> Task | None:
+        """The drive of the handler; None if it does not wait."""
+        return self._task
+
+    def reads_on(self) -> bool:
+        """Whether the handler waits for a part of the body, or for what is no HTTP."""
+        return self._body is not None and self._body.waiting()
+
+    def input_taken(self) -> int:
+        """How many bytes of the body the handler has taken."""
+        return 0 if self._body is None else self._body.taken
+
+    def has_connection(self) -> bool:
+        """The reactor has it."""
+        return False
+
     def deadline_applies(self, phase: Phase) -> bool | None:
         """Whether a deadline has really passed; None if that is the connection's to say."""
         body = self._body
@@ -156,15 +172,16 @@ class CoroutineCycle:
     def deadline_passed(self, phase: Phase) -> None:
         """A deadline has passed: bring the request to an end."""
         error, channel = DeadlineExpired(phase), self._channel
+        cancels = channel.departure.deadline_expired(phase)
         # The handler may come to its end within each of these calls, in good order.
         if phase is Phase.WRITE or phase is Phase.DRAIN:
-            if self._task is not None:
+            if cancels and self._task is not None:
                 self._task.cancel(error)
             channel.writer.discard(error)
             channel.abort_transport()
             return
         self.body_failed(error)
-        if phase in (Phase.HANDLE, Phase.LIFETIME) and self._task is not None:
+        if cancels and self._task is not None:
             self._task.cancel(error)
 
     def abort(self) -> None:
@@ -173,11 +190,13 @@ class CoroutineCycle:
 
     def abandon(self) -> bool:
         """The handler has not come to its end in time: unlike a thread, it can be ended."""
-        task, self._task = self._task, None
-        if task is None:
+        departure = self._channel.departure
+        if self._task is None or departure.finishes_regardless():
             return False
+        task, self._task = self._task, None
         task.abandon()
-        self._channel.account(self.response, Outcome.ERROR, self._began)
+        outcome = Outcome.LOST if departure.was_told() else Outcome.ERROR
+        self._channel.account(self.response, outcome, self._began)
         return True
 
     # The handler's end
@@ -214,6 +233,8 @@ class CoroutineCycle:
         is_open = writer.is_open()
         if not is_open and (writer.is_broken() or channel.is_closing()):
             response.close = True
+            if outcome is _OK and channel.departure.has_cancelled():
+                outcome = Outcome.LOST
         elif error is not None and response.begun:
             response.close = breaks = True
         else:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
@@ -22,6 +23,7 @@ from sockserve.http.requests import RequestConnection
 from sockserve.http.responses import BlockingResponse, CoroutineResponse, Response
 from sockserve.http.settings import HTTPSettings
 from sockserve.interfaces import IStreamServer, Outcome, Phase
+from sockserve.streams.departure import Answerer, Departure
 from sockserve.streams.writer import StreamWriter
 
 __all__ = ["CycleOwner", "RequestCycle", "RequestInput"]
@@ -47,7 +49,7 @@ class CycleOwner(Protocol):
     another, or one stream of a connection that bears many at once.
 
     @ivar timer: of this request, and of none under way beside it.
-    @ivar transport: what a reader of the body pauses.
+    @ivar departure: the client's going away.
     @ivar writer: where the response goes.
     @ivar request: what a coroutine sees as C{self.request}.
     @ivar client_address: C{self.client_address}.
@@ -60,8 +62,8 @@ class CycleOwner(Protocol):
     settings: HTTPSettings
     deadlines: Deadlines
     timer: DeadlineTimer
-    transport: Any
     writer: StreamWriter
+    departure: Departure
     request: RequestConnection
     client_address: Any
     parts: int
@@ -73,6 +75,10 @@ class CycleOwner(Protocol):
     @property
     def input(self) -> RequestInput:
         """Where the request comes from."""
+
+    @property
+    def flow(self) -> IPushProducer:
+        """What a reader of the body pauses."""
 
     def ask_for_body(self) -> None:
         """Let a client send the body that waits to be asked (C{100 Continue})."""
@@ -136,7 +142,7 @@ class CycleOwner(Protocol):
         """End the connection now, and forget what has not left."""
 
 
-class RequestCycle(Protocol):
+class RequestCycle(Answerer, Protocol):
     """One request that is being answered."""
 
     @property

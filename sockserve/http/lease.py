@@ -17,7 +17,8 @@ from typing_extensions import override
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.http.handler_socket import RequestSocket
 from sockserve.interfaces import IStreamServer, Phase
-from sockserve.sockets.lending import SocketIdentity, TransferCounts, tcp_traffic
+from sockserve.sockets.hangups import connection_below
+from sockserve.sockets.lending import SocketIdentity, TransferCounts, UnsentBytes, tcp_traffic
 from sockserve.sockets.pumping import Pump, impersonate
 from sockserve.streams.channel import Pending
 from sockserve.streams.writer import StreamWriter
@@ -140,6 +141,8 @@ class LentLease(ConnectionLease):
 
     _socket: RequestSocket | None = None
     _identity: SocketIdentity
+    #: What the kernel has of a handler's output, while that has the connection.
+    _unsent: UnsentBytes
 
     def __init__(
         self,
@@ -168,12 +171,13 @@ class LentLease(ConnectionLease):
         channel.timer.arm(Phase.WRITE, channel.deadlines.write)
         channel.timer.arm(Phase.IDLE, channel.deadlines.idle)
         request.become_blocking()
+        self._unsent = UnsentBytes(channel.deadlines.write_rate, channel.timer.seconds())
 
     @override
     def take_back(self) -> bool:
         channel, request = self._channel, self._socket
         assert request is not None
-        channel.timer.disarm(Phase.WRITE)
+        channel.timer.arm(Phase.WRITE, channel.deadlines.write)
         # Else the handler has closed or detached it, if perhaps not with the last word.
         left: bool = request.fileno() >= 0 and not request.is_closed()
         if left:
@@ -195,7 +199,10 @@ class LentLease(ConnectionLease):
         counts = self._ask_kernel(channel.transport.socket)
         if counts is None or limit is None:
             return False
-        left = (counts.idle_seconds if phase is Phase.IDLE else counts.write_seconds)(limit)
+        if phase is Phase.WRITE:
+            left = self._unsent.seconds_left(counts, limit, channel.timer.seconds())
+        else:
+            left = counts.idle_seconds(limit)
         if left > 0:
             channel.timer.arm(phase, left)
         return left <= 0
@@ -233,6 +240,7 @@ class PumpedLease(ConnectionLease):
     """
 
     _request: RequestSocket | None = None
+    _unsent: UnsentBytes
     #: The other end, until there is a pump for it.
     _outer: socket.socket | None = None
     _pump: Pump | None = None
@@ -256,6 +264,8 @@ class PumpedLease(ConnectionLease):
         reactor, transport = channel.factory.reactor, channel.transport
         self._pump = Pump(reactor, transport, request, outer, channel.deadlines, channel.timer)
         self._outer = None
+        self._unsent = UnsentBytes(channel.deadlines.write_rate, channel.timer.seconds())
+        channel.timer.arm(Phase.WRITE, channel.deadlines.write)
         request.become_blocking()
 
     @override
@@ -266,7 +276,7 @@ class PumpedLease(ConnectionLease):
         self._pump = None
         left: bool = request.fileno() >= 0 and not request.is_closed()
         left = pump.release() and left
-        channel.timer.disarm(Phase.WRITE)  # the pump's own
+        channel.timer.arm(Phase.WRITE, channel.deadlines.write)
         if channel.parts & Pending.CONNECTION:
             channel.writer.wrapped()
         return left
@@ -289,6 +299,22 @@ class PumpedLease(ConnectionLease):
     def feed_eof(self) -> None:
         if self._pump is not None:
             self._pump.feed_eof()
+
+    @override
+    def deadline_applies(self, phase: Phase) -> bool:
+        """Also the kernel's part of the output counts."""
+        channel, limit = self._channel, self._channel.deadlines.write
+        held = phase is not Phase.WRITE or self._pump is None or not self._pump.has_written_all()
+        if held or limit is None:
+            return True
+        below = connection_below(channel.transport)
+        counts = tcp_traffic(None if below is None else below.socket)
+        if counts is None:
+            return False
+        left = self._unsent.seconds_left(counts, limit, channel.timer.seconds())
+        if left > 0:
+            channel.timer.arm(phase, left)
+        return left <= 0
 
     @override
     def send_last(self, data: bytes) -> None:

@@ -18,7 +18,7 @@ from sockserve.http.responses import CoroutineResponse, Response
 from sockserve.interfaces import DeadlineExpired, Phase
 from sockserve.streams.writer import Outbox, StreamWriter
 
-__all__ = ["answer_error", "make_refusal", "status_for"]
+__all__ = ["answer_error", "body_too_large", "make_refusal", "status_for"]
 
 
 def answer_error(response: Response, status: int, explain: str | None = None) -> None:
@@ -42,6 +42,11 @@ def answer_error(response: Response, status: int, explain: str | None = None) ->
     )
     response.start(status, head, len(body), None)
     response.add(body)
+
+
+def body_too_large(limit: int | None) -> RemoteProtocolError:
+    """The error of a body that is larger than C{limit}."""
+    return RemoteProtocolError(413, f"the body is larger than {limit} bytes", "max_body_bytes")
 
 
 def make_refusal(

@@ -19,6 +19,7 @@ from sockserve.http.h1.head import RequestHead
 from sockserve.http.responses import CoroutineResponse
 from sockserve.interfaces import Phase
 from sockserve.streams.connection import StreamConnection
+from sockserve.streams.departure import Departure
 from sockserve.streams.reader import Patience, StreamReader
 from sockserve.streams.writer import StreamWriter
 
@@ -103,12 +104,14 @@ class RequestConnection(StreamConnection):
         writer: StreamWriter,
         addresses: tuple[Any, Any],
         close: Callable[[], None],
+        departure: Departure,
     ) -> None:
         # Not the parent's: both streams belong to a request, not to the connection.
         self.transport = transport
         self._writer = writer
         self._addresses = addresses
         self._close = close
+        self._departure = departure
 
     def __repr__(self) -> str:
         return f"<RequestConnection peer={self._addresses[0]!r}>"

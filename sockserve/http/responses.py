@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
+from sockserve.core.buffers import bytes_of
 from sockserve.core.statistics import HTTPRequestRecord, RequestRecord
 from sockserve.http.h1.framing import (
     LocalProtocolError,
@@ -198,7 +199,7 @@ class Response(ResponseFraming):
     def add(self, data: ReadableBuffer) -> int:
         """Take a piece of the body, and hold it back."""
         if type(data) is not bytes:
-            data = bytes(memoryview(data))
+            data = bytes_of(data)
         size = len(data)
         if self._head is None and self.state is _AWAITED:
             raise LocalProtocolError("a body comes after a head: call end_headers first")

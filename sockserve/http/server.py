@@ -3,7 +3,7 @@ The module C{http.server}, on sockserve: C{from sockserve.http.server import Thr
 in place of C{from http.server import ...} is the whole migration.
 
 This room owns the names of the standard library's module of the same name, as of CPython
-3.14, on every Python, and its command line.  It must not know how requests are served: that is
+3.15, on every Python, and its command line.  It must not know how requests are served: that is
 in L{sockserve.socketserver}.
 """
 
@@ -13,12 +13,15 @@ import argparse
 import contextlib
 import functools
 import http.server as _stdlib
+import mimetypes
 import os
+import re
 import socket
 import ssl
 import sys
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -28,7 +31,7 @@ from sockserve import socketserver
 from sockserve.core.tls import CIPHERS
 
 if TYPE_CHECKING:
-    from _typeshed import StrOrBytesPath
+    from _typeshed import StrOrBytesPath, StrPath
 
 __all__ = [
     "BaseHTTPRequestHandler",
@@ -113,13 +116,32 @@ class SimpleHTTPRequestHandler(_stdlib.SimpleHTTPRequestHandler):
     """
     The class C{http.server.SimpleHTTPRequestHandler}.
 
+    @param extra_response_headers: names and values that are sent with each response of status
+        200, besides those that it has; Python 3.15's.
     @cvar index_pages: the files of which the first that a folder has is sent for it; Python
         3.12's.
+    @cvar default_content_type: the type of a file whose name does not tell; Python 3.15's.
     """
 
     index_pages: Sequence[str] = ("index.html", "index.htm")
+    default_content_type: str = "application/octet-stream"
 
-    if not hasattr(_stdlib.SimpleHTTPRequestHandler, "index_pages"):
+    extra_response_headers: Iterable[tuple[str, str]] | None
+
+    if not hasattr(_stdlib.SimpleHTTPRequestHandler, "default_content_type"):  # until Python 3.15
+        #: The status of the response under way, while it is one of a file or a folder.
+        __status: int | None = None
+        __sends_extra = False
+
+        def __init__(
+            self,
+            *args: Any,
+            directory: StrPath | None = None,
+            extra_response_headers: Iterable[tuple[str, str]] | None = None,
+            **kwargs: Any,
+        ) -> None:
+            self.extra_response_headers = extra_response_headers
+            super().__init__(*args, directory=directory, **kwargs)
 
         @override
         def send_head(self) -> Any:
@@ -130,15 +152,56 @@ class SimpleHTTPRequestHandler(_stdlib.SimpleHTTPRequestHandler):
             """
             folder = self.translate_path(self.path)
             if not os.path.isdir(folder) or not urllib.parse.urlsplit(self.path).path.endswith("/"):
-                return super().send_head()
+                return self.__send_extra(super().send_head)
             for page in self.index_pages:
                 if os.path.isfile(os.path.join(folder, page)):
                     path, self.path = self.path, urllib.parse.urlsplit(self.path).path + page
                     try:
-                        return super().send_head()
+                        return self.__send_extra(super().send_head)
                     finally:
                         self.path = path
             return self.list_directory(folder)
+
+        @override
+        def list_directory(self, path: StrPath) -> Any:
+            """
+            Send the head of a response with what a folder has.
+
+            @return: the file that follows; None for none.
+            """
+            return self.__send_extra(functools.partial(super().list_directory, path))
+
+        def __send_extra(self, send: Callable[[], Any]) -> Any:
+            self.__status, self.__sends_extra = None, True
+            try:
+                return send()
+            finally:
+                self.__sends_extra = False
+
+        @override
+        def send_response(self, code: int, message: str | None = None) -> None:
+            """Begin a response."""
+            self.__status = code
+            super().send_response(code, message)
+
+        @override
+        def end_headers(self) -> None:
+            """End the head, with the extra fields that are due."""
+            if self.__sends_extra and self.__status == HTTPStatus.OK:
+                for name, value in self.extra_response_headers or ():
+                    self.send_header(name, value)
+            super().end_headers()
+
+        @override
+        def guess_type(self, path: StrPath) -> str:
+            """Tell a file's type by its name, or else L{default_content_type}."""
+            suffix = os.path.splitext(path)[1]
+            for each in (suffix, suffix.lower()):
+                if each in self.extensions_map:
+                    return self.extensions_map[each]
+            guess = getattr(mimetypes, "guess_file_type", mimetypes.guess_type)  # Python 3.13
+            guessed, _ = guess(path)
+            return guessed or self.default_content_type
 
 
 if not TYPE_CHECKING:  # a type checker is to tell a wrong name from a right one
@@ -195,10 +258,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sockserve.http.server", description="Serve the files of a folder."
     )
-    if "CGIHTTPRequestHandler" in __all__:
-        parser.add_argument(
-            "--cgi", action="store_true", help="run what is in cgi-bin (until Python 3.15)"
-        )
     parser.add_argument(
         "-b", "--bind", metavar="ADDRESS", help="bind to this address (default: all)"
     )
@@ -215,11 +274,49 @@ def _parser() -> argparse.ArgumentParser:
         default="HTTP/1.0",
         help="conform to this HTTP version (default: %(default)s)",
     )
+    parser.add_argument(
+        "--content-type",
+        metavar="TYPE",
+        default=SimpleHTTPRequestHandler.default_content_type,
+        help="the type of files whose names do not tell (default: %(default)s)",
+    )
+    parser.add_argument(
+        "-H",
+        "--header",
+        nargs=2,
+        metavar=("NAME", "VALUE"),
+        action="append",
+        default=[],
+        help="send this field with each response of status 200; may be given again",
+    )
     parser.add_argument("--tls-cert", metavar="PATH", help="the certificate chain: serve HTTPS")
     parser.add_argument("--tls-key", metavar="PATH", help="its private key")
     parser.add_argument("--tls-password-file", metavar="PATH", help="the key's password")
     parser.add_argument("port", default=8000, type=int, nargs="?", help="(default: %(default)s)")
     return parser
+
+
+#: What C{send_header} can send.
+_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
+
+
+def _split_fields(arguments: Iterable[str]) -> list[str]:
+    """
+    Write C{-H "NAME: VALUE"}, as those say it who know curl, in two words; a name has no colon.
+    """
+    words: list[str] = []
+    for word in arguments:
+        option, equals, field = word.partition("=")
+        if equals and option == "--header" and ":" in field:
+            words.append(option)
+            word = field
+        if words and words[-1] in ("-H", "--header") and ":" in word:
+            name, _, value = word.partition(":")
+            words += [name.strip(), value.strip()]
+        else:
+            words.append(word)
+    return words
 
 
 def _main(arguments: list[str] | None = None, serve: Callable[..., None] = test) -> None:
@@ -229,7 +326,12 @@ def _main(arguments: list[str] | None = None, serve: Callable[..., None] = test)
     @param serve: called with what is asked for, as L{test}.
     """
     parser = _parser()
-    given = parser.parse_args(arguments)
+    given = parser.parse_args(_split_fields(sys.argv[1:] if arguments is None else arguments))
+    for name, value in given.header:
+        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            parser.error(f"argument -H/--header: {name + ': ' + value!r} cannot be a header field")
+    if not _VALUE.fullmatch(given.content_type):
+        parser.error(f"argument --content-type: {given.content_type!r} cannot be a type")
     for option in ("--tls-key", "--tls-password-file"):
         if getattr(given, option[2:].replace("-", "_")) and not given.tls_cert:
             parser.error(f"{option} requires --tls-cert to be set")
@@ -262,7 +364,11 @@ def _main(arguments: list[str] | None = None, serve: Callable[..., None] = test)
         """Serves the folder; on IPv4 and IPv6 alike, where all addresses are bound to."""
 
         def __init__(self, address: Any, handler: Any, **words: Any) -> None:
-            handler = functools.partial(handler, directory=given.directory)
+            if handler.default_content_type != given.content_type:
+                names = {"default_content_type": given.content_type}
+                handler = type(handler.__name__, (handler,), names)
+            options = {"directory": given.directory, "extra_response_headers": given.header}
+            handler = functools.partial(handler, **options)
             try:
                 super().__init__(address, handler, **words)  # type: ignore[call-arg]
             except OSError as error:
@@ -297,9 +403,8 @@ def _main(arguments: list[str] | None = None, serve: Callable[..., None] = test)
         _get_best_family(given.bind, given.port)
     except OSError as error:
         fail(f"--bind {given.bind}", error)
-    is_cgi = getattr(given, "cgi", False)
     serve(
-        HandlerClass=CGIHTTPRequestHandler if is_cgi else SimpleHTTPRequestHandler,
+        HandlerClass=SimpleHTTPRequestHandler,
         ServerClass=TLSServer if given.tls_cert else PlainServer,
         port=given.port,
         bind=given.bind,

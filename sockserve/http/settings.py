@@ -11,6 +11,7 @@ from sockserve.core.handler_kinds import HandlerKind, unwrap
 from sockserve.core.statistics import RequestRecord
 from sockserve.executors.fork import ForkExecutor
 from sockserve.http.h1.head import HeadLimits, RequestHead
+from sockserve.http.h1.reader import RequestParser
 from sockserve.http.output import SpoolAllowance
 from sockserve.http.responses import Response
 from sockserve.interfaces import IStreamServer, Outcome
@@ -27,7 +28,6 @@ class HTTPSettings:
 
     @ivar kind: the kind of its handler.
     @ivar deadlines: the server's, with the handler's own C{timeout}.
-    @ivar head_limits: how long the heads of requests may be.
     @ivar outbox: sends the answers of one turn of the reactor together.
     @ivar spool_allowance: what may be kept in files of responses of blocking handlers.
     @ivar forks: whether blocking handlers run in children.
@@ -39,12 +39,16 @@ class HTTPSettings:
         self.kind: HandlerKind = server.kind
         patience = getattr(self._handler, "timeout", None)
         self.deadlines = server.deadlines.capped(patience, "idle", "header")
-        self.head_limits = HeadLimits(
+        self._head_limits = HeadLimits(
             server.max_request_line_bytes, server.max_header_bytes, server.max_header_fields
         )
         self.outbox = Outbox(server.reactor)
         self.spool_allowance = SpoolAllowance(server.max_spool_bytes)
         self.forks = isinstance(server.concurrency, ForkExecutor)
+
+    def make_parser(self) -> RequestParser:
+        """The parser of a connection's requests."""
+        return RequestParser(self.kind is HandlerKind.HTTP_STOCK, self._head_limits)
 
     def account(
         self, record: RequestRecord, response: Response, outcome: Outcome, seconds: float

@@ -8,11 +8,15 @@ handler reads them.  It must not know connections.
 from __future__ import annotations
 
 import io
+import socket
 import tempfile
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 __all__ = ["Spool", "StockInput", "StockSwitchingFile", "SwitchingFile", "stock_file"]
 
@@ -35,10 +39,14 @@ class StockInput:
     """
 
     readline: Any
+    #: As of the file that C{socket.makefile} makes.
+    mode = "rb"
     head = b""
     wants_next = False
     #: A socket that is held open, or None.
     _socket: Any = None
+    #: The file of the connection itself, once it is asked for.
+    _raw: socket.SocketIO | None = None
     #: Whether the handler has begun to answer.
     _answered = False
 
@@ -75,9 +83,53 @@ class StockInput:
             sock._io_refs += 1
             self._socket = sock
 
+    def fileno(self) -> int:
+        """
+        The connection's descriptor, which is the handler's from now on.
+
+        @raise ValueError: the file is closed.
+        @raise OSError: it is not one of a connection.
+        """
+        return self.raw.fileno()
+
+    @property
+    def name(self) -> int:
+        """The connection's descriptor."""
+        return self.fileno()
+
+    @property
+    def raw(self) -> socket.SocketIO:
+        """The file of the connection itself: what follows the request."""
+        if self.closed:  # type: ignore[attr-defined]
+            raise ValueError("I/O operation on closed file.")
+        if self._socket is None:
+            raise io.UnsupportedOperation("fileno")
+        if self._raw is None:
+            self._raw = socket.socket.makefile(self._socket, "rb", buffering=0)
+        return self._raw
+
+    def detach(self) -> socket.SocketIO:
+        """Give L{raw} away, for the caller to close."""
+        raw, self._raw = self.raw, None
+        return raw
+
+    def seekable(self) -> bool:
+        """No, as a connection is not.  (C{seek} is for the reader of heads.)"""
+        return False
+
+    def writable(self) -> bool:
+        """No, as it is for reading."""
+        return False
+
+    def write(self, data: ReadableBuffer) -> int:
+        """Refuse, as it is for reading."""
+        raise io.UnsupportedOperation("write")
+
     def close(self) -> None:
         """Close the file, and let go of the socket."""
         sock, self._socket = self._socket, None
+        if self._raw is not None:
+            self._raw.close()
         self.__dict__.pop("readline", None)  # a cycle, otherwise
         super().close()  # type: ignore[misc]
         if sock is not None:
@@ -93,7 +145,7 @@ class _StockBytes(StockInput, io.BytesIO):
         return bytes(self.getbuffer()[start : start + max(size, io.DEFAULT_BUFFER_SIZE)])
 
 
-class _StockFile(StockInput, io.BufferedReader):
+class _StockFile(StockInput, io.BufferedReader):  # type: ignore[misc]  # its raw is an attribute
     """The C{rfile} of a request in a temporary file, for one of C{http.server}'s handlers."""
 
 
@@ -200,7 +252,7 @@ class SwitchingFile(io.RawIOBase):
             self._file.close()
 
 
-class StockSwitchingFile(StockInput, io.BufferedReader):
+class StockSwitchingFile(StockInput, io.BufferedReader):  # type: ignore[misc]  # likewise
     """A L{SwitchingFile} for one of C{http.server}'s handlers."""
 
     @override

@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from sockserve.core.addresses import SocketAddress, scope_of
+from sockserve.core.buffers import bytes_of
 from sockserve.listeners.unix_names import is_abstract, remove_stale
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ class DatagramReply:
         self._client_address = client_address
         self.sent = 0
 
-    def sendto(self, data: bytes, address: SocketAddress | None) -> int:
+    def sendto(self, data: ReadableBuffer, address: SocketAddress | None) -> int:
         """
         Send a packet without waiting: one that finds the kernel's buffer full, or its client
         gone, is lost, as networks lose packets.
@@ -188,6 +189,8 @@ class DatagramReply:
         @return: the number of bytes in C{data}.
         @raise OSError: the system refuses the packet, for example as too long.
         """
+        if type(data) is not bytes:
+            data = bytes_of(data)
         size = len(data)
         if not address and address == self._client_address:
             return size

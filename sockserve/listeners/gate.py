@@ -5,7 +5,8 @@ This room owns when a port accepts.  It must not know which clients are admitted
 (L{sockserve.core.admission}), protocols or handlers.
 
 Over C{max_connections} no client is accepted and dropped: accepting stops, later clients
-wait in the kernel's queue, and accepting goes on when a connection ends.  The same
+wait in the kernel's queue, and accepting goes on when a connection ends; those that have
+left by then take no place.  The same
 happens for L{ACCEPT_RETRY_SECONDS} when the process runs out of descriptors.
 (reactor thread)
 """
@@ -22,6 +23,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from sockserve.core.admission import Admission
 from sockserve.core.logs import Topic, logger
+from sockserve.sockets.hangups import has_left
 
 __all__ = ["ACCEPT_RETRY_SECONDS", "OUT_OF_RESOURCES", "Gate"]
 
@@ -63,7 +65,7 @@ class Gate:
         @param admission: the caps; it reopens the gate when a connection ends.
         @param clock: for retrying.
         @param refused: called with C{"descriptors"} each time accepting stops for want of
-            descriptors.
+            descriptors, and with C{"gone"} for each client that has left while it waited.
         """
         self._port = port
         self._admission = admission
@@ -72,6 +74,8 @@ class Gate:
         self._retry: IDelayedCall | None = None
         #: When the shortage that has been logged was last noticed; None while there is none.
         self._shortage_at: float | None = None
+        #: Whether clients have waited in the kernel's queue that may still be in it.
+        self._clients_waited = False
         listening = port.socket
         gated = _GatedSocket(
             listening.family, listening.type, listening.proto, fileno=listening.detach()
@@ -86,11 +90,24 @@ class Gate:
         """Whether one more connection may be accepted; if not, the port stops reading."""
         if self._admission.full():
             self._port.stopReading()
-            self.queue_emptied()
+            self._clients_waited = True
+            self._end_shortage()
+            return False
+        return True
+
+    def lets_in(self, client: socket.socket) -> bool:
+        """Whether a client that was accepted is served; not one that has waited, and has left."""
+        if self._clients_waited and has_left(client):
+            self._refused("gone")
             return False
         return True
 
     def queue_emptied(self) -> None:
+        """No client waits."""
+        self._clients_waited = False
+        self._end_shortage()
+
+    def _end_shortage(self) -> None:
         """
         No client waits for a descriptor: if that has been so for L{CALM_SECONDS}, the next
         shortage is a new one.
@@ -102,6 +119,7 @@ class Gate:
     def descriptors_exhausted(self, error: OSError) -> None:
         """There was no descriptor to accept with: stop accepting, and try again soon."""
         self._port.stopReading()
+        self._clients_waited = True
         self._refused("descriptors")
         if self._shortage_at is None:
             _log.error(
@@ -124,6 +142,7 @@ class Gate:
     def suspend(self) -> None:
         """Take no connections until L{resume}; they wait in the kernel's queue."""
         self.close()
+        self._clients_waited = True
         self._port.stopReading()
 
     def resume(self) -> None:
@@ -155,7 +174,11 @@ class _GatedSocket(socket.socket):
         if not self.gate.may_accept():
             raise BlockingIOError(EAGAIN, "no more connections are admitted just now")
         try:
-            return super().accept()
+            accepted, address = super().accept()
+            while not self.gate.lets_in(accepted):
+                accepted.close()
+                accepted, address = super().accept()
+            return accepted, address
         except OSError as error:
             if error.errno in OUT_OF_RESOURCES:
                 self.gate.descriptors_exhausted(error)

@@ -20,6 +20,7 @@ from sockserve.listeners.datagram_ports import UDPPort, UNIXDatagramPort
 from sockserve.listeners.datagrams import DatagramServer
 from sockserve.listeners.gate import Gate
 from sockserve.listeners.stream_factory import StreamFactory
+from sockserve.sockets.keepalive import keep_alive
 
 __all__ = [
     "DatagramListener",
@@ -178,6 +179,8 @@ class StreamListener:
         self._gate = Gate(port, server.admission, server.reactor, server.count_refusal)
         server.ports.add(port)
         sock = port.socket
+        keep_alive(sock, server.deadlines)
+        server.inherits_keepalive = True
         server.server_address = sock.getsockname()
         server.address_family = sock.family
         if server.request_queue_size is not None:

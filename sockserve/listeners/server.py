@@ -100,6 +100,7 @@ class RequestServer:
     @ivar RequestHandlerClass: called with (request, client_address, server) for each
         request.
     @ivar kind: how the handler is served.
+    @ivar handler_cancellation: what its class says of that, as is C{allow_half_close}.
     @ivar reactor: the reactor, or a clock that stands for one.
     @ivar deadlines: the seconds that each phase of a request may last.
     @ivar concurrency: the executor of blocking handlers; None for a coroutine handler.
@@ -146,6 +147,8 @@ class RequestServer:
         cls = unwrap(RequestHandlerClass)
         self.handler_name: str = getattr(cls, "__qualname__", None) or repr(cls)
         self.kind = handler_kind(RequestHandlerClass, isinstance(concurrency, ForkExecutor))
+        self.handler_cancellation = bool(getattr(cls, "handler_cancellation", True))
+        self.allow_half_close = bool(getattr(cls, "allow_half_close", True))
         if self.kind.is_coroutine and concurrency is not None:
             raise ConfigurationError(
                 f"handler {self.handler_name}: handle is async def, so it runs on the reactor"

@@ -31,10 +31,10 @@ from sockserve.core.statistics import RequestRecord
 from sockserve.core.tls import handshake_fault
 from sockserve.http.channel import HTTPChannel
 from sockserve.http.stock import make_stock_handler
-from sockserve.interfaces import DeadlineExpired
+from sockserve.interfaces import DeadlineExpired, IStreamServer
 from sockserve.listeners.stream_protocol import StreamProtocol, StreamServer
-from sockserve.streams.blocking import SocketChannel
-from sockserve.streams.channel import Channel
+from sockserve.streams.blocking import socket_channel_maker
+from sockserve.streams.channel import Channel, MakeChannel
 from sockserve.streams.coroutine import CoroutineChannel
 
 __all__ = ["WAYS", "StreamFactory", "Way"]
@@ -50,11 +50,11 @@ class Way(NamedTuple):
     """
     The way in which handlers of one kind are served.
 
-    @ivar channel: what serves their connections.
+    @ivar maker: decides what can be decided once for a server, and gives what makes channels.
     @ivar make_and_run: what makes a handler and lets it serve.
     """
 
-    channel: type[Channel]
+    maker: Callable[[IStreamServer], MakeChannel]
     make_and_run: MakeAndRun
 
 
@@ -70,11 +70,11 @@ def _make_and_run_either(
 
 #: How handlers of each kind are served.
 WAYS: Mapping[HandlerKind, Way] = {
-    HandlerKind.COROUTINE: Way(CoroutineChannel, make_and_run_coroutine),
-    HandlerKind.BLOCKING: Way(SocketChannel, make_and_run),
-    HandlerKind.HTTP_COROUTINE: Way(HTTPChannel, make_and_run_coroutine),
-    HandlerKind.HTTP_MIXED: Way(HTTPChannel, _make_and_run_either),
-    HandlerKind.HTTP_STOCK: Way(HTTPChannel, make_stock_handler),
+    HandlerKind.COROUTINE: Way(CoroutineChannel.maker, make_and_run_coroutine),
+    HandlerKind.BLOCKING: Way(socket_channel_maker, make_and_run),
+    HandlerKind.HTTP_COROUTINE: Way(HTTPChannel.maker, make_and_run_coroutine),
+    HandlerKind.HTTP_MIXED: Way(HTTPChannel.maker, _make_and_run_either),
+    HandlerKind.HTTP_STOCK: Way(HTTPChannel.maker, make_stock_handler),
 }
 
 
@@ -141,7 +141,7 @@ class StreamFactory(StreamServer, ServerFactory):
         """Serve the handler as one of C{kind} from now on."""
         self.kind = kind
         way = self.ways[kind]
-        self._make_channel = way.channel.maker(self)
+        self._make_channel = way.maker(self)
         self._make_and_run = way.make_and_run
 
     @override
@@ -198,6 +198,7 @@ class StreamFactory(StreamServer, ServerFactory):
 
     @override
     def descriptors(self) -> Iterator[int]:
+        yield from self.hangups.descriptors()
         for port in self.ports:
             yield port.fileno()
         for protocol in self.connections:

@@ -33,6 +33,8 @@ from sockserve.http.h1.head import MAX_HEADER_BYTES, MAX_HEADER_FIELDS, MAX_LINE
 from sockserve.interfaces import IStreamServer, Outcome, Phase
 from sockserve.listeners.proxy_protocol import IProxyHeaderListener, ProxyProtocol
 from sockserve.listeners.server import RequestServer
+from sockserve.sockets.hangups import HangupWatch, connection_below
+from sockserve.sockets.keepalive import keep_alive
 from sockserve.streams.channel import Channel, transport_descriptors
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class StreamServer(RequestServer):
         shared.
     @ivar connections: the connections that are open.
     @ivar channels: by request, the channel of each connection that is not finished.
+    @ivar hangups: the connections that nobody reads at the moment.
     @cvar max_spool_bytes: how many bytes of the responses of blocking HTTP handlers are kept in
         temporary files for clients that take them slowly, all together; a sixteenth of it for
         one.  1 GiB: nginx's C{proxy_max_temp_file_size}.  0: a thread waits for its client.
@@ -66,6 +69,8 @@ class StreamServer(RequestServer):
     max_request_line_bytes: int = MAX_LINE_BYTES
     max_header_bytes: int = MAX_HEADER_BYTES
     max_header_fields: int = MAX_HEADER_FIELDS
+    #: Whether connections have the options of L{keep_alive} from what has accepted them.
+    inherits_keepalive = False
     max_spool_bytes: int = 2**30
 
     def __init__(
@@ -75,6 +80,7 @@ class StreamServer(RequestServer):
         self.admission = Admission() if admission is None else admission
         self.connections: set[StreamProtocol] = set()
         self.channels: dict[object, Channel] = {}
+        self.hangups = HangupWatch()
 
     def make_channel(self, protocol: StreamProtocol, addresses: Addresses) -> Channel:
         """
@@ -137,6 +143,8 @@ class StreamProtocol(Protocol):
         self.record = RequestRecord(socket_address(peer), factory.handler_name)
         if isinstance(peer, (IPv4Address, IPv6Address)):
             transport.setTcpNoDelay(True)
+            if not factory.inherits_keepalive and (below := connection_below(transport)):
+                keep_alive(below.socket, factory.deadlines)
         if ISSLTransport.providedBy(transport) or isinstance(transport, HAProxyProtocolWrapper):
             timer.arm(Phase.HANDSHAKE, factory.deadlines.handshake)
         else:

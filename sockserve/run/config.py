@@ -38,6 +38,7 @@ from sockserve.listeners.endpoints import is_datagram_description
 from sockserve.observe.access_log import LOG_FORMATS, AccessLog
 from sockserve.run.loading import load_handler, load_server
 from sockserve.run.values import (
+    KEEPALIVE,
     choice,
     deadline_setting,
     deadlines,
@@ -66,11 +67,14 @@ DEFAULT_LISTEN = "tcp:8000:interface=127.0.0.1"
 
 #: The words that go with a server object, which has a socket and a handler of its own.
 _SERVER_WORDS = (
-    "server", "threads", "timeout", "body-rate", "body-grace", "max-connections",
+    "server", "threads", "timeout", "body-rate", "body-grace", "write-rate", "max-connections",
     "max-connections-per-peer", "allow", "deny", "max-body-bytes", "max-request-line-bytes",
     "max-header-bytes", "max-header-fields", "max-spool-bytes", "max-datagrams", "access-log",
     "log-format",
 )  # fmt: skip
+
+#: The settings of L{Deadlines} that have words of their own.
+_RATES = ("body_rate", "body_grace", "write_rate")
 
 #: The values of C{concurrency}, and how a summary says what blocking handlers run on.
 _WORKERS = {"serial": "one thread", "threads": "threads", "fork": "child processes"}
@@ -205,10 +209,10 @@ class ServerConfig:
             shown = [description.replace("\0", "@") for description in self.listen]
             first = [f"listen {description}: {name} on {place}" for description in shown]
         deadlines = []
-        for phase in Phase:
-            seconds = getattr(self.deadlines, phase)
+        for phase in (*Phase, *KEEPALIVE):
+            seconds = getattr(self.deadlines, phase.replace("-", "_"))
             deadlines.append(f"{phase}=none" if seconds is None else f"{phase}={seconds:g}")
-        for name in ("body_rate", "body_grace"):
+        for name in _RATES:
             setting = getattr(self.deadlines, name)
             if setting != getattr(Deadlines(), name):
                 deadlines.append(f"{name}=none" if setting is None else f"{name}={setting:g}")
@@ -272,9 +276,9 @@ def server_config(words: Mapping[str, object]) -> ServerConfig:
     }
     settings["limits"] = {name: settings.pop(name) for name in list(settings) if name in LIMITS}
     given: dict[str, float | None] = settings.pop("deadlines", {})
-    given |= {name: settings.pop(name) for name in ("body_rate", "body_grace") if name in settings}
+    given |= {name: settings.pop(name) for name in _RATES if name in settings}
     own = own_deadlines(settings.get("server"))
-    settings["deadlines"] = attrs.evolve(own or Deadlines(), **given)
+    settings["deadlines"] = attrs.evolve(own, **given) if own else Deadlines(**given)
     if "server" in words:
         config = ServerConfig(handler=settings["server"].RequestHandlerClass, **settings)
         _check_server_object(config, given)
@@ -323,10 +327,11 @@ def _check_server_object(config: ServerConfig, deadlines: Mapping[str, float | N
     ]
     for phase, seconds in deadlines.items():
         fault = unconnected or (None if phase == Phase.HANDSHAKE else alone)
-        if phase in ("body_rate", "body_grace"):
-            faults.append((phase.replace("_", "-"), phase, fault))
+        word = phase.replace("_", "-")
+        if phase in _RATES:
+            faults.append((word, phase, fault))
         elif phase != Phase.DRAIN and seconds != getattr(usual, phase):
-            faults.append((f"timeout {phase}", phase, fault))
+            faults.append((f"timeout {word}", phase, fault))
     for name in config.limits:
         is_for_datagrams = LIMITS[name].kind is LimitKind.DATAGRAMS
         fault = alone or (connected if is_for_datagrams else unconnected)
@@ -413,6 +418,7 @@ WORDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "timeout": ("deadlines", deadlines),
     "body-rate": ("body_rate", deadline_setting),
     "body-grace": ("body_grace", deadline_setting),
+    "write-rate": ("write_rate", deadline_setting),
     **{name.replace("_", "-"): (name, limit) for name in LIMITS},
     "max-connections": ("max_connections", number),
     "max-connections-per-peer": ("max_connections_per_peer", number),

@@ -20,6 +20,7 @@ from sockserve.core.messages import nearest
 from sockserve.interfaces import ConfigurationError, Phase
 
 __all__ = [
+    "KEEPALIVE",
     "choice",
     "deadline_setting",
     "deadlines",
@@ -29,6 +30,9 @@ __all__ = [
     "text",
     "texts",
 ]
+
+#: What C{timeout} takes besides phases: names in L{Deadlines}, with dashes.
+KEEPALIVE = ("keepalive", "user-timeout")
 
 #: A number, as it is or times 1024 to the first, second or third: as nginx reads sizes.
 _SIZE = re.compile(r"([0-9]{1,18})([kmg]?)", re.ASCII | re.IGNORECASE)
@@ -116,7 +120,7 @@ def deadline_setting(word: str, value: object) -> float | None:
     found: object = value
     try:
         if isinstance(value, str):
-            size = _SIZE.fullmatch(value) if word == "body-rate" else None
+            size = _SIZE.fullmatch(value) if word.endswith("-rate") else None
             found = (
                 float(value) if size is None else int(size[1]) * 1024 ** _POWERS[size[2].lower()]
             )
@@ -124,7 +128,7 @@ def deadline_setting(word: str, value: object) -> float | None:
             raise ValueError
         return getattr(Deadlines(**{name: found}), name)  # type: ignore[arg-type, no-any-return]
     except (ValueError, ConfigurationError):
-        unit = "bytes a second" if word == "body-rate" else "seconds"
+        unit = "bytes a second" if word.endswith("-rate") else "seconds"
         raise ConfigurationError(
             f"{word}: {value!r} is not a number of {unit} above 0, nor none"
         ) from None
@@ -141,7 +145,7 @@ def deadlines(word: str, value: object) -> dict[str, float | None]:
             if not equals:
                 raise ConfigurationError(f"{word} {each!r}: write PHASE=SECONDS")
             pairs.append((phase, seconds))
-    phases = [str(phase) for phase in Phase]
+    phases = [*(str(phase) for phase in Phase), *KEEPALIVE]
     settings: dict[str, float | None] = {}
     for phase, seconds in pairs:
         if phase not in phases:
@@ -149,13 +153,14 @@ def deadlines(word: str, value: object) -> dict[str, float | None]:
                 f"{word}: {phase!r} is not one of {', '.join(phases)}{nearest(phase, phases)}"
             )
         if seconds == "none":
-            settings[phase] = None
+            settings[phase.replace("-", "_")] = None
             continue
         try:
             if isinstance(seconds, bool):
                 raise ValueError
-            settings[phase] = float(seconds)
-            Deadlines(**{phase: settings[phase]})
+            setting = {phase.replace("-", "_"): float(seconds)}
+            Deadlines(**setting)
+            settings.update(setting)
         except (TypeError, ValueError, ConfigurationError):
             raise ConfigurationError(
                 f"{word} {phase}: {seconds!r} is not a number of seconds above 0, nor none"

@@ -1,3 +1,3 @@
-"""Sockets: the real ones that blocking handlers get, lent by the reactor or pumped."""
+"""Sockets: the real ones that blocking handlers get, lent or pumped, and what the kernel knows."""
 
 __all__: list[str] = []

@@ -26,6 +26,8 @@ from sockserve.core.transports import IStreamTransport
 __all__ = [
     "SocketIdentity",
     "TransferCounts",
+    "UnsentBytes",
+    "has_unread",
     "is_broken",
     "is_lendable",
     "lend",
@@ -127,6 +129,10 @@ class SocketIdentity:
                 os.close(descriptor)
 
 
+#: How soon a peer that takes too little is looked at again at the earliest.
+_LEAST_LOOK_SECONDS = 1.0
+
+
 class TransferCounts(NamedTuple):
     """
     The kernel's account of a TCP connection's traffic.
@@ -148,9 +154,53 @@ class TransferCounts(NamedTuple):
         """How long until no byte has moved for C{limit} seconds."""
         return limit - min(self.since_sent, self.since_received)
 
-    def write_seconds(self, limit: float) -> float:
-        """How long until the peer has taken nothing of what waits for C{limit} seconds."""
-        return limit - self.since_sent if self.unsent else limit
+
+class UnsentBytes:
+    """
+    What the kernel has of a connection's output that the peer has not taken, as two looks at it
+    show.  (The time of the last transmission does not: a peer that is gone without a word is sent
+    the same again and again.)
+
+    While some waits, the peer has a credit of as many seconds as it may take nothing.  Each second
+    costs one, and what it takes earns the time that it needs at the least rate; but no more than
+    it had at first, so that no burst lets it trickle for ever.
+
+    @param rate: the least rate, in bytes per second; None for any.
+    """
+
+    __slots__ = ("_credit", "_looked_at", "_rate", "_since", "_taken")
+
+    def __init__(self, rate: float | None, now: float) -> None:
+        self._rate = rate
+        #: When it was last looked at.
+        self._looked_at = now
+        # What the peer had taken then, in bytes, none when all was; since when no more; its credit.
+        self._taken: int | None = None
+        self._since = now
+        self._credit = 0.0
+
+    def seconds_left(self, counts: TransferCounts, limit: float, now: float) -> float:
+        """
+        How long until the peer has taken nothing of what waits for C{limit} seconds, or may have
+        taken too little. (any thread)
+        """
+        looked_at, self._looked_at = self._looked_at, now
+        if not counts.unsent:
+            self._taken = None
+            return limit
+        taken = counts.sent - counts.unsent
+        before, self._taken = self._taken, taken
+        if taken != before:
+            self._since = max(looked_at, now - counts.since_sent)
+        left = limit - (now - self._since)
+        if self._rate is None:
+            return left
+        if before is None:
+            self._credit = limit
+        else:
+            lost = now - looked_at - (taken - before) / self._rate
+            self._credit = min(self._credit - lost, limit)
+        return min(left, max(self._credit, _LEAST_LOOK_SECONDS) if self._credit > 0 else 0.0)
 
 
 #: Offsets in Linux's C{struct tcp_info} (include/uapi/linux/tcp.h): the milliseconds
@@ -199,6 +249,16 @@ def tcp_traffic(sock: socket.socket | None) -> TransferCounts | None:
         last_received / 1000,
         last_sent / 1000,
     )
+
+
+def has_unread(sock: socket.socket) -> bool:
+    """Whether bytes of the peer's have come that nobody has read.  Never blocks, takes none.
+    (any thread)"""
+    try:
+        # Not by an override: TLS knows no flags.
+        return bool(socket.socket.recv(sock, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except (OSError, ValueError):
+        return False
 
 
 def is_broken(sock: socket.socket) -> bool:

@@ -15,7 +15,7 @@ from enum import Enum
 from errno import EAGAIN, EWOULDBLOCK
 from typing import Any
 
-from twisted.internet import abstract, tcp
+from twisted.internet import abstract
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.main import CONNECTION_DONE
 from twisted.python.failure import Failure
@@ -26,6 +26,7 @@ from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.core.reactors import IReactor
 from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import Phase
+from sockserve.sockets.hangups import connection_below
 
 __all__ = ["Pump", "PumpState", "PumpedSocket", "impersonate"]
 
@@ -101,7 +102,8 @@ def impersonate(request: PumpedSocket, transport: IStreamTransport, addresses: A
     @param addresses: (peer, own) of the connection, as a socket gives them. (reactor thread)
     """
     request._addresses = addresses
-    request._outer = _socket_below(transport)
+    below = connection_below(transport)
+    request._outer = None if below is None else below.socket
     if ISSLTransport.providedBy(transport):
         certificate: Any = transport.getPeerCertificate()
         if certificate is not None:
@@ -182,8 +184,9 @@ class Pump(abstract.FileDescriptor):
         """
         @param request: the handler's end of a socketpair.
         @param outer: the other end, which is the pump's from now on.
-        @param timer: C{idle} is kept re-armed by traffic either way, C{write} is armed
-            while the peer does not take what waits for it.
+        @param timer: C{idle} is kept re-armed by traffic either way, C{write} is armed anew
+            when the peer does not take what waits for it, and when it does: it has passed unless
+            L{has_written_all}.
         @param end_connection: called when the handler's end is gone, to end the connection
             after what is on its way, with whether the handler has left anything unread; by
             default, C{transport.loseConnection} is.
@@ -204,6 +207,8 @@ class Pump(abstract.FileDescriptor):
         self.state = _OPEN
         #: Whether the kernel has said that the handler left what it had yet to read.
         self._left_unread = False
+        #: Whether the transport is full, and will say when it is not.
+        self._is_congested = False
         self.received = 0
         self.sent = 0
         self.connected = 1
@@ -292,13 +297,19 @@ class Pump(abstract.FileDescriptor):
 
     def pauseProducing(self) -> None:
         """The transport is full."""
+        self._is_congested = True
         self._timer.arm(Phase.WRITE, self._deadlines.write)
         super().pauseProducing()
 
     def resumeProducing(self) -> None:
         """The transport has room again."""
-        self._timer.arm(Phase.WRITE, self._deadlines.write if self.state is _LEFT_OPEN else None)
+        self._is_congested = False
+        self._timer.arm(Phase.WRITE, self._deadlines.write)
         super().resumeProducing()
+
+    def has_written_all(self) -> bool:
+        """Whether the transport has all that a handler, which still runs, has written so far."""
+        return self.state in (_OPEN, _OUTPUT_ENDED) and not self._is_congested
 
     def quiet(self) -> float:
         """Seconds since a byte last moved, either way."""
@@ -418,11 +429,3 @@ class Pump(abstract.FileDescriptor):
 
 
 _DONE = Failure(CONNECTION_DONE)
-
-
-def _socket_below(transport: object) -> socket.socket | None:
-    while not isinstance(transport, tcp.Connection):
-        transport = getattr(transport, "transport", None)
-        if transport is None:
-            return None
-    return transport.socket

@@ -15,155 +15,27 @@ import time
 from collections.abc import Callable, Iterator
 from enum import Enum
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ISSLTransport
 from twisted.python.failure import Failure
 from typing_extensions import override
-from zope.interface import implementer
 
 from sockserve.core.addresses import Addresses
-from sockserve.core.lifecycle import serve
-from sockserve.interfaces import IExecutor, IJob, IStreamServer, Outcome, Phase
+from sockserve.interfaces import IStreamServer, Outcome, Phase
+from sockserve.sockets.hangups import Hangup, connection_below, hangup_of, has_left
 from sockserve.sockets.lending import (
     SocketIdentity,
     TransferCounts,
+    UnsentBytes,
     is_lendable,
     lend,
     tcp_traffic,
 )
 from sockserve.sockets.pumping import Pump, PumpedSocket, impersonate
-from sockserve.streams.channel import Channel, ChannelOwner, MakeChannel, Pending
+from sockserve.streams.channel import ChannelOwner, MakeChannel, Pending
+from sockserve.streams.socket_channel import SocketChannel
 
-__all__ = ["LentSocketChannel", "PumpedSocketChannel", "SocketChannel"]
-
-
-@implementer(IJob)
-class SocketChannel(Channel):
-    """The channel of a blocking handler, on a thread or in a child: the part both share."""
-
-    def __init__(self, protocol: ChannelOwner) -> None:
-        super().__init__(protocol)
-        concurrency = self.factory.concurrency
-        assert concurrency is not None
-        self._concurrency: IExecutor = concurrency
-        #: The process that has the connection: the server's, which a child is not.
-        self._process = os.getpid()
-        #: Whether the service stops.
-        self._draining = False
-
-    @classmethod
-    @override
-    def maker(cls, server: IStreamServer) -> MakeChannel:
-        return _make_socket_channel
-
-    @override
-    def start(self) -> None:
-        self._queued_at = self.timer.seconds()
-        self._concurrency.run(self)
-
-    def started(self) -> None:
-        """There is a place for the handler. (reactor thread)"""
-        self._handler_began()
-        self.protocol.record.phases["queue"] = self.timer.seconds() - self._queued_at
-
-    def runs_long(self) -> None:
-        """Expected: a handler keeps its thread as long as its connection."""
-
-    def serve(self) -> Outcome:
-        """Serve the connection, on a thread or in a child. (worker thread)"""
-        if os.getpid() != self._process:
-            self.serve_in_child()
-        return serve(self.factory, self.request, self.protocol.client_address, self.record_traffic)
-
-    def record_traffic(self) -> None:
-        """Note what only the connection itself can tell of the traffic: the handler has
-        finished. (any thread)"""
-
-    @property
-    def descriptors(self) -> tuple[int]:
-        """The descriptors of the parent's that a child needs."""
-        return (self.request.fileno(),)
-
-    def serve_in_child(self) -> None:
-        """Adapt to being a child's own copy. (worker thread)"""
-
-    def forked(self) -> None:
-        """A child has a copy of the connection; the parent's goes. (reactor thread)"""
-        self._process = 0  # the child's; what it moves is not known here
-        self.factory.close_request(self.request)
-
-    def ended(self, outcome: Outcome) -> None:
-        """The handler has finished. (reactor thread)"""
-        self._handler_finished(outcome)
-        self._part_ended(Pending.HANDLER)
-
-    def failed(self, error: OSError) -> None:
-        """There is no thread or process to be had. (reactor thread)"""
-        self._handler_finished(Outcome.ERROR)
-        self.parts &= ~Pending.HANDLER
-        try:
-            raise error
-        except OSError:
-            self.factory.handle_error(self.request, self.protocol.client_address)
-        self.factory.shutdown_request(self.request)
-
-    @override
-    def deadline_passed(self, phase: Phase) -> None:
-        if self.parts & Pending.HANDLER:
-            if not self._concurrency.kill(self):
-                self.interrupt()
-        else:
-            self.abort()
-
-    @override
-    def abort(self) -> None:
-        if self.parts & Pending.HANDLER:
-            if not self._concurrency.kill(self):
-                self.interrupt()
-        elif self._concurrency.withdraw(self):
-            self.factory.shutdown_request(self.request)
-        else:  # served by means of an override's own
-            self.interrupt()
-
-    @override
-    def drain(self) -> None:
-        self._draining = True
-        self._ends_when_quiet()
-
-    def _ends_when_quiet(self) -> bool:
-        """
-        While the service stops: end the handler's input as soon as its client has been
-        quiet for a while, as far as that can be told.
-
-        @return: whether that is waited for, in the place of C{idle}.
-        """
-        limit = self.deadlines.quiet
-        if not self._draining or limit is None:
-            return False
-        quiet = self.quiet_seconds()
-        if quiet is None:
-            pass
-        elif quiet >= limit:
-            self.end_input()
-        else:
-            self.timer.arm(Phase.IDLE, limit - quiet)
-        return True
-
-    def quiet_seconds(self) -> float | None:
-        """Seconds since the client last sent a byte; None where that cannot be told."""
-        raise NotImplementedError
-
-    def end_input(self) -> None:
-        """End the handler's input; its output still leaves."""
-        raise NotImplementedError
-
-    @override
-    def owned_descriptors(self) -> Iterator[int]:
-        yield from super().owned_descriptors()
-        yield self.request.fileno()
-
-    def interrupt(self) -> None:
-        """Wake the handler wherever it is blocked on its socket, with an end of file."""
-        raise NotImplementedError
+__all__ = ["LentSocketChannel", "PumpedSocketChannel", "socket_channel_maker"]
 
 
 class LentSocketChannel(SocketChannel):
@@ -188,6 +60,7 @@ class LentSocketChannel(SocketChannel):
         self.transport = protocol.transport = None
         # Until the kernel was asked; a child does not tell.
         protocol.record.received = protocol.record.sent = None
+        self._unsent = UnsentBytes(self.deadlines.write_rate, self.timer.seconds())
         self.timer.arm(Phase.IDLE, self.deadlines.idle)
         self.timer.arm(Phase.WRITE, self.deadlines.write)
 
@@ -195,6 +68,14 @@ class LentSocketChannel(SocketChannel):
     def ended(self, outcome: Outcome) -> None:
         self.parts &= ~Pending.CONNECTION
         super().ended(outcome)
+
+    @override
+    def client_socket(self) -> socket.socket:
+        return self.request
+
+    @override
+    def has_left(self) -> bool:
+        return has_left(self.request)
 
     @override
     def abandon(self) -> None:
@@ -210,6 +91,7 @@ class LentSocketChannel(SocketChannel):
 
     @override
     def request_closing(self) -> None:
+        super().request_closing()
         if self._process == os.getpid() and self.protocol.record.received is None:
             # Closed by the handler itself, refused, withdrawn, or served by an override's means.
             self.record_traffic()
@@ -242,7 +124,7 @@ class LentSocketChannel(SocketChannel):
             return None
         if phase is Phase.IDLE:
             return counts.idle_seconds(limit)
-        return counts.write_seconds(limit)
+        return self._unsent.seconds_left(counts, limit, self.timer.seconds())
 
     @override
     def serve_in_child(self) -> None:
@@ -313,6 +195,8 @@ class PumpedSocketChannel(SocketChannel):
         request.settimeout(socket.getdefaulttimeout())
         reactor, transport = self.factory.reactor, self.transport
         ends, limits = (request, outer), (self.deadlines, self.timer)
+        self._unsent = UnsentBytes(self.deadlines.write_rate, self.timer.seconds())
+        self.timer.arm(Phase.WRITE, self.deadlines.write)
         self._pump = Pump(reactor, transport, *ends, *limits, self._end_connection)
         self.request = self._pump.request
         self._end = _End.OPEN
@@ -325,11 +209,28 @@ class PumpedSocketChannel(SocketChannel):
         self._pump.handler_finished()
 
     @override
+    def client_socket(self) -> socket.socket | None:
+        below = connection_below(self.transport)
+        return None if below is None else below.socket
+
+    @override
+    def has_left(self) -> bool:
+        # What it sent before it hung up is on its way to the handler.
+        client = self.client_socket()
+        return client is not None and hangup_of(client) is Hangup.BROKEN
+
+    @override
+    def client_left(self) -> None:
+        super().client_left()
+        self._abort_connection()
+
+    @override
     def serve_in_child(self) -> None:
         self._pump.request.forked()
 
     @override
     def request_closing(self) -> None:
+        super().request_closing()
         if not self.parts & Pending.HANDLER:
             self.factory.reactor.callFromThread(self._pump.handler_finished)
 
@@ -375,6 +276,9 @@ class PumpedSocketChannel(SocketChannel):
         self.protocol.record.received = self._pump.received
         self.protocol.record.sent = self._pump.sent
         self._pump.transport_lost()
+        self.parts &= ~Pending.CONNECTION
+        if not reason.check(ConnectionDone):
+            self.client_left()
         super().connection_lost(reason)
 
     @override
@@ -382,7 +286,23 @@ class PumpedSocketChannel(SocketChannel):
         if phase is Phase.WRITE and self._end is _End.LINGERING:
             self.transport.loseConnection()
             return False
+        if phase is Phase.WRITE and self._end is _End.OPEN and self._pump.has_written_all():
+            return not self._takes_output()
         return not (phase is Phase.IDLE and self._ends_when_quiet())
+
+    def _takes_output(self) -> bool:
+        """Whether the client takes what the kernel has for it, as far as can be told; then it is
+        looked at again later."""
+        limit = self.deadlines.write
+        if limit is None:
+            return True
+        counts = tcp_traffic(self.client_socket())
+        if counts is None:
+            return True
+        left = self._unsent.seconds_left(counts, limit, self.timer.seconds())
+        if left > 0:
+            self.timer.arm(Phase.WRITE, left)
+        return left > 0
 
     @override
     def drain(self) -> None:
@@ -420,6 +340,11 @@ class PumpedSocketChannel(SocketChannel):
 
 def _throw_away(data: bytes) -> None:
     """What a client sends to a handler that has gone."""
+
+
+def socket_channel_maker(server: IStreamServer) -> MakeChannel:
+    """What makes the channels of a server whose handlers block."""
+    return _make_socket_channel
 
 
 def _make_socket_channel(protocol: ChannelOwner, addresses: Addresses) -> SocketChannel:

@@ -1,28 +1,23 @@
 """
 Channels: what serves one stream connection while it is served.
 
-This room owns what all channels have in common (L{Channel}), and how a connection ends that the
-reactor itself reads and writes (L{TransportChannel}).  It must not know how a connection came
-about, or what its handler speaks. (reactor thread, but where a method says otherwise)
+This room owns what all channels have in common.  It must not know how a connection came about, or
+what its handler speaks. (reactor thread, but where a method says otherwise)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.python.failure import Failure
-from typing_extensions import override
 
 from sockserve.core.addresses import Addresses
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.core.statistics import RequestRecord
 from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import IStreamServer, Outcome, Phase
-from sockserve.sockets.lending import is_lendable
-from sockserve.streams.writer import StreamWriter
 
 if TYPE_CHECKING:
     from _typeshed import MaybeNone
@@ -33,7 +28,6 @@ __all__ = [
     "ChannelOwner",
     "MakeChannel",
     "Pending",
-    "TransportChannel",
     "transport_descriptors",
 ]
 
@@ -196,114 +190,3 @@ class Channel:
         self.parts &= ~part
         if not self.parts:
             self.protocol.finish()
-
-
-class _Output(Enum):
-    """The stand of a connection with its end."""
-
-    OPEN = "open"
-    #: No more is written, but not all has left.
-    ENDING = "ending"
-    #: All has left; what the client still sends is thrown away.
-    LINGERING = "lingering"
-    CLOSING = "closing"
-
-
-class TransportChannel(Channel):
-    """
-    A connection that the reactor itself reads and writes: how it is paused, and how it ends.
-
-    @ivar writer: where its output goes.
-    @ivar is_lendable: whether the transport is nothing but a socket.
-    @ivar is_paused: whether the client is not read from.
-    """
-
-    def __init__(self, protocol: ChannelOwner) -> None:
-        super().__init__(protocol)
-        transport = self.transport
-        self.is_lendable = is_lendable(transport)
-        self.writer = StreamWriter(transport, self.is_lendable, self.deadlines, self.timer)
-        self._output = _Output.OPEN
-        self.is_paused = False
-
-    @override
-    def connection_lost(self, reason: Failure) -> None:
-        self.record_traffic()
-        # A handler may go on at what follows, and end: by then there must be nothing left
-        # to close.
-        self.parts &= ~Pending.CONNECTION
-        self.writer.discard(BrokenPipeError("the connection is gone"))
-
-    @override
-    def deadline_applies(self, phase: Phase) -> bool:
-        if phase is Phase.WRITE and self._output is _Output.LINGERING:
-            self._lose_connection()
-            return False
-        return True
-
-    @override
-    def eof_received(self) -> None:
-        if self._output is _Output.LINGERING:
-            self._lose_connection()
-
-    @override
-    def is_broken(self) -> bool:
-        return self.writer.is_broken()
-
-    @override
-    def abort(self) -> None:
-        self.abort_transport()
-
-    def abort_transport(self) -> None:
-        """End the connection now, and forget what has not left."""
-        if self.transport is not None:
-            self.transport.abortConnection()
-
-    def record_traffic(self) -> None:
-        """Note how many bytes have come and gone."""
-        self.protocol.record.sent = self.writer.sent
-
-    def pause(self) -> None:
-        """Read no more from the client."""
-        self.is_paused = True
-        self.transport.pauseProducing()
-
-    def resume(self) -> None:
-        """Undo L{pause}."""
-        if self.is_paused:
-            self.is_paused = False
-            self.transport.resumeProducing()
-
-    def discard_input(self) -> bool:
-        """
-        Nobody reads any more: forget what has come and what comes.
-
-        @return: whether the client may have sent, or be sending, what nobody has read.
-        """
-        raise NotImplementedError
-
-    def input_ended(self) -> bool:
-        """Whether the client has ended its side."""
-        raise NotImplementedError
-
-    def _close(self) -> None:
-        if self._output is not _Output.OPEN or not self.parts & Pending.CONNECTION:
-            return
-        self._output = _Output.ENDING
-        lingers = self.discard_input() and self.is_lendable
-        self.writer.close_then(self._linger if lingers else self._lose_connection)
-        if self._output is _Output.ENDING:  # not all has left at once
-            self.timer.arm(Phase.WRITE, self.deadlines.write)
-
-    def _linger(self) -> None:
-        if self.input_ended():
-            self._lose_connection()
-        else:
-            self._output = _Output.LINGERING
-            self.timer.arm(Phase.WRITE, self.deadlines.linger)
-
-    def _lose_connection(self) -> None:
-        # Not before all is written: TLS would forget what it has gathered.
-        self._output = _Output.CLOSING
-        self.timer.arm(Phase.WRITE, self.deadlines.write)
-        self.transport.loseConnection()

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ISSLTransport
 
 from sockserve.core.addresses import Addresses
 from sockserve.core.transports import IStreamTransport
+from sockserve.streams.departure import Departure
 from sockserve.streams.reader import StreamReader
 from sockserve.streams.writer import StreamWriter
 
@@ -32,7 +35,16 @@ class StreamConnection:
     @ivar transport: the Twisted transport below.
     """
 
-    __slots__ = ("__weakref__", "_addresses", "_close", "_start_tls", "rfile", "transport", "wfile")
+    __slots__ = (
+        "__weakref__",
+        "_addresses",
+        "_close",
+        "_departure",
+        "_start_tls",
+        "rfile",
+        "transport",
+        "wfile",
+    )
 
     def __init__(
         self,
@@ -42,6 +54,7 @@ class StreamConnection:
         addresses: Addresses,
         close: Callable[[], None],
         start_tls: Callable[[object], Awaitable[None]],
+        departure: Departure,
     ) -> None:
         self.transport = transport
         self.rfile = rfile
@@ -49,6 +62,7 @@ class StreamConnection:
         self._addresses = addresses
         self._close = close
         self._start_tls = start_tls
+        self._departure = departure
 
     def __repr__(self) -> str:
         return f"<StreamConnection peer={self._addresses[0]!r}>"
@@ -76,6 +90,25 @@ class StreamConnection:
         raises C{TimeoutError}, and the connection goes on.
         """
         self.rfile.settimeout(seconds)
+
+    def gone(self) -> Deferred[None]:
+        """
+        Wait until the client has gone: nothing can reach it any more.
+
+        @return: a new Deferred, which fires with None then.
+        """
+        return self._departure.gone()
+
+    def shielded(self) -> AbstractContextManager[None]:
+        """
+        Do not cancel the handler in a section of it (C{with self.request.shielded():}) when the
+        client has gone, but where it next waits after that.
+        """
+        return self._departure.shield()
+
+    def handler_finishing(self) -> None:
+        """C{finish} of the handler is about to wait, which no departure interrupts."""
+        self._departure.handler_finishing()
 
     async def start_tls(self, context: object) -> None:
         """

@@ -26,9 +26,10 @@ from sockserve.interfaces import (
     Outcome,
     Phase,
 )
-from sockserve.streams.channel import ChannelOwner, MakeChannel, Pending, TransportChannel
+from sockserve.streams.channel import ChannelOwner, MakeChannel, Pending
 from sockserve.streams.connection import StreamConnection
 from sockserve.streams.reader import StreamReader
+from sockserve.streams.transport_channel import TransportChannel
 
 __all__ = ["CoroutineChannel"]
 
@@ -44,14 +45,20 @@ class CoroutineChannel(TransportChannel):
         """
         super().__init__(protocol)
         transport = self.transport
-        self._reader = StreamReader(transport, self.deadlines, self.timer)
+        self._reader = StreamReader(self, self.deadlines, self.timer)
         #: While the handler runs.
         self._task: Task | None = None
         #: Fires when the TLS handshake is through that the handler waits for.
         self._tls: Deferred[None] | None = None
         protocol.set_receiver(self._reader.feed)
         self.request = StreamConnection(
-            transport, self._reader, self.writer, addresses, self._close, self._start_tls
+            transport,
+            self._reader,
+            self.writer,
+            addresses,
+            self._close,
+            self._start_tls,
+            self.departure,
         )
 
     @classmethod
@@ -78,7 +85,7 @@ class CoroutineChannel(TransportChannel):
     def connection_lost(self, reason: Failure) -> None:
         self.protocol.record.received = self._reader.received
         super().connection_lost(reason)
-        if reason.check(ConnectionDone):
+        if isinstance(reason.value, ConnectionDone):
             self._reader.feed_eof()
         else:
             self._reader.fail(ConnectionResetError(reason.getErrorMessage()))
@@ -89,7 +96,28 @@ class CoroutineChannel(TransportChannel):
             if self.protocol.record.outcome == "ok":
                 self.factory.opening_failed(self.protocol.record, "handshake", fault)
             tls.errback(HandshakeFailed(fault))
+        self.client_lost(reason)
         self._part_ended(Pending.CONNECTION)
+
+    @override
+    def answerer(self) -> CoroutineChannel:
+        return self
+
+    def running_task(self) -> Task | None:
+        """The drive of the handler; None if it has finished."""
+        return self._task
+
+    def reads_on(self) -> bool:
+        """Whether the handler waits for input, or has some to read that came before."""
+        return self._reader.waiting() or self._reader.unread()
+
+    def input_taken(self) -> int:
+        """How many bytes of what has come the handler has taken."""
+        return self._reader.taken
+
+    def has_connection(self) -> bool:
+        """The reactor has it."""
+        return False
 
     @override
     def deadline_applies(self, phase: Phase) -> bool:
@@ -99,11 +127,11 @@ class CoroutineChannel(TransportChannel):
     def deadline_passed(self, phase: Phase) -> None:
         error = DeadlineExpired(phase)
         # The handler may come to its end within these calls, in good order.
-        running = self._task is not None
-        if phase in (Phase.HANDLE, Phase.LIFETIME, Phase.DRAIN) and self._task is not None:
-            self._task.cancel(error)
+        task = self._task
+        if self.departure.deadline_expired(phase) and task is not None:
+            task.cancel(error)
         self._reader.fail(error)
-        if phase in (Phase.WRITE, Phase.HANDSHAKE, Phase.DRAIN) or not running:
+        if phase in (Phase.WRITE, Phase.HANDSHAKE, Phase.DRAIN) or task is None:
             self.writer.discard(error)
             if self._tls is not None:
                 tls, self._tls = self._tls, None
@@ -125,11 +153,14 @@ class CoroutineChannel(TransportChannel):
     @override
     def abandon(self) -> None:
         self.abort()
+        if self.departure.finishes_regardless():
+            return
         task, self._task = self._task, None
         if task is not None:
             # Unlike a thread, a coroutine can be ended.
             task.abandon()
-            self._handler_finished(Outcome.ERROR)
+            told = self.departure.was_told()
+            self._handler_finished(Outcome.LOST if told else Outcome.ERROR)
             self.protocol.finish()
 
     @override
@@ -143,7 +174,10 @@ class CoroutineChannel(TransportChannel):
         self._task = None
         if error is not None:
             _log.failure("serving a request raised past its server's handle_error", Failure(error))
-        self._handler_finished(Outcome.ERROR if result is None else result)
+        outcome = Outcome.ERROR if result is None else result
+        if outcome is Outcome.OK and self.departure.has_cancelled():
+            outcome = Outcome.LOST
+        self._handler_finished(outcome)
         self._part_ended(Pending.HANDLER)
 
     async def _start_tls(self, context: object) -> None:

@@ -320,6 +320,11 @@ class StreamReader:
         """Whether bytes have arrived that nobody took."""
         return bool(self._buffer) or self._paused
 
+    @property
+    def taken(self) -> int:
+        """How many bytes somebody took."""
+        return self.received - len(self._buffer)
+
     def discard(self) -> bool:
         """
         Forget what is buffered and what comes: nobody reads any more.

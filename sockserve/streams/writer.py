@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.interfaces import IPullProducer, IPushProducer, IReactorTime, ISSLTransport
 from zope.interface import implementer
 
+from sockserve.core.buffers import bytes_of
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Wakeup
@@ -163,11 +164,12 @@ class StreamWriter:
 
         @return: the number of bytes in C{data}.
         @raise ValueError: the writer was closed by this side.
+        @raise TypeError: C{data} is no bytes-like object.
         """
         if self._output is not _OPEN:
             raise ValueError("write to a closed stream")
         if type(data) is not bytes:
-            data = bytes(memoryview(data))
+            data = bytes_of(data)
         size = len(data)
         if size and self._error is None:
             self._pending.append(data)
@@ -317,13 +319,13 @@ class StreamWriter:
                 self._transport.write(self._batch())
             elif self._error is None:
                 self._congested = False
-                self._timer.disarm(_WRITE)
+                self._timer.arm(_WRITE, self._deadlines.write)
                 self._transport.unregisterProducer()
                 if self._output is not _OPEN:
                     self._end()
         else:
             self._congested = False
-            self._timer.disarm(_WRITE)
+            self._timer.arm(_WRITE, self._deadlines.write)
             self._hand_over()
             if self._output is not _OPEN and not self._pending:
                 self._end()

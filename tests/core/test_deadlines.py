@@ -68,11 +68,33 @@ def test_an_unknown_phase_is_refused() -> None:
 
 
 #: What is no phase.
-OTHERS = {"body_rate", "body_grace", "linger", "quiet", "abandon"}
+OTHERS = {
+    "body_rate", "write_rate", "body_grace", "linger", "quiet", "abandon", "keepalive",
+    "user_timeout",
+}  # fmt: skip
 
 
 def test_every_phase_has_a_deadline_of_its_name() -> None:
     assert {str(phase) for phase in Phase} == set(FIELDS) - OTHERS
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        ({}, 120),  # 2 * 60
+        ({"keepalive": 40}, 80),
+        ({"keepalive": None}, None),
+        ({"write": 120}, 120),
+        ({"write": 121}, None),  # it would end what has 121 s to leave
+        ({"write": None}, None),
+        ({"write": None, "user_timeout": 5}, 5),
+        ({"user_timeout": None}, None),
+    ],
+)
+def test_the_user_timeout_lets_all_probes_be_sent_and_cuts_no_write_short(
+    given: dict[str, float | None], seconds: float | None
+) -> None:
+    assert Deadlines(**given).user_timeout == seconds
 
 
 def test_without_options_no_slow_peer_is_waited_for_without_end() -> None:

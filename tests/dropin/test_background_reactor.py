@@ -9,7 +9,11 @@ import pytest
 from twisted.python import threadable
 
 from sockserve.dropin import background_reactor
-from sockserve.dropin.background_reactor import is_reactors_thread, running_reactor
+from sockserve.dropin.background_reactor import (
+    is_reactors_thread,
+    private_reactor,
+    running_reactor,
+)
 
 
 @pytest.fixture
@@ -18,8 +22,6 @@ def none_yet(monkeypatch):
     monkeypatch.setitem(sys.modules, "twisted.internet.reactor", None)
     monkeypatch.setattr(background_reactor, "_private", None)
     monkeypatch.setattr(background_reactor, "_private_thread", None)
-    # A reactor that runs calls its thread Twisted's own, which the tests' is again afterwards.
-    monkeypatch.setattr(threadable, "ioThread", threadable.ioThread)
     yield
     reactor, thread = background_reactor._private, background_reactor._private_thread
     if reactor is not None:
@@ -58,6 +60,19 @@ def test_else_a_private_one_does_which_is_made_once(monkeypatch, none_yet, insta
     assert reactor.running
     assert running_reactor() is reactor
     assert sys.modules["twisted.internet.reactor"] is installed
+
+
+def test_the_private_one_can_be_had_beside_the_applications(monkeypatch, none_yet):
+    """Whose thread stays the one that Twisted calls its own."""
+    installed = SimpleNamespace(running=True)
+    monkeypatch.setitem(sys.modules, "twisted.internet.reactor", installed)
+    before = threadable.ioThread
+    reactor = private_reactor()
+    assert reactor is not installed
+    assert private_reactor() is reactor
+    assert running_reactor() is installed
+    assert called_on(reactor, lambda: is_reactors_thread(reactor))
+    assert threadable.ioThread == before
 
 
 def test_the_private_one_has_a_daemon_thread_of_its_own(none_yet):

@@ -3,13 +3,17 @@
 import http.server
 import socket
 import socketserver
+import sys
 import threading
 from types import SimpleNamespace
 
 import pytest
-from twisted.internet.error import ConnectionDone
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
+from sockserve import ClientGone, StreamRequestHandler
 from sockserve.core.handler_kinds import HandlerKind, handler_kind
 from sockserve.dropin.connection import AdoptedFactory, AdoptedProtocol, AdoptedRequest
 from sockserve.dropin.transport import AdoptedConnection
@@ -343,3 +347,40 @@ def test_what_a_handler_of_no_connection_raises_is_an_error(reactor, pair):
     accepted, client = pair
     client.close()
     assert factory.outcome_of(accepted, ConnectionResetError()) is Outcome.LOST
+
+
+# Clients that go
+
+
+class Waits(StreamRequestHandler):
+    async def handle(self):
+        await Deferred()
+
+
+@pytest.mark.parametrize("overridden", [False, True])
+def test_a_coroutine_whose_client_has_gone_is_no_error_of_a_server_that_prints_all(
+    reactor, pair, overridden
+):
+    """It is told of in one line, as elsewhere; an override is asked even so."""
+    reported = []
+
+    class Server(socketserver.ThreadingTCPServer):
+        def __init__(self):
+            self.RequestHandlerClass = Waits
+
+    if overridden:
+        Server.handle_error = lambda self, request, address: reported.append(sys.exc_info()[0])
+    owner = Owner(reactor, Waits)
+    owner.server = Server()
+    accepted, client = pair
+    protocol = adopt(owner, accepted)
+    client.close()
+    with capturedLogs() as logged:
+        protocol.connectionLost(Failure(ConnectionLost()))
+        deliver(reactor)
+    assert reported == [ClientGone] * overridden
+    lines = [each["line"] for each in logged]
+    assert ["closed the connection" in line for line in lines] == [True] * (not overridden)
+    assert [each["log_level"].name for each in logged] == ["info"] * (not overridden)
+    assert owner.factory.statistics.errors == 0
+    assert owner.factory.statistics.requests == 1

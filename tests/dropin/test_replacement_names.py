@@ -2,6 +2,7 @@
 
 import http.server
 import inspect
+import io
 import socketserver
 
 import pytest
@@ -57,6 +58,10 @@ def arguments(function):
     ]
 
 
+#: What Python 3.15 has added to C{SimpleHTTPRequestHandler}'s.
+EXTRA = ("extra_response_headers", inspect.Parameter.KEYWORD_ONLY, None)
+
+
 @each_name
 def test_every_name_is_there(theirs, ours, name):
     assert hasattr(ours, name)
@@ -92,7 +97,11 @@ def test_methods_are_looked_up_in_the_same_order(theirs, ours, name):
 def test_their_methods_take_the_same(theirs, ours, name):
     mine, model = own(ours, name), getattr(theirs, name)
     for method, function in inspect.getmembers(model, inspect.isfunction):
-        assert arguments(getattr(mine, method)) == arguments(function), method
+        takes, model_takes = arguments(getattr(mine, method)), arguments(function)
+        if (name, method) == ("SimpleHTTPRequestHandler", "__init__"):  # one more since 3.15
+            takes.remove(EXTRA)
+            model_takes = [each for each in model_takes if each != EXTRA]
+        assert takes == model_takes, method
 
 
 @each_name
@@ -137,7 +146,7 @@ def test_a_name_that_neither_has(module):
         exec(f"import {module}; {module}.Nonsense")
 
 
-# What is as of CPython 3.14, on every Python
+# What is as of CPython 3.14, or 3.15, on every Python
 
 
 @pytest.mark.parametrize(
@@ -273,3 +282,86 @@ def test_index_pages_of_python_3_12(tmp_path):
     with handler.send_head() as file:
         assert file.read() == b"start"
     assert (handler.code, handler.path) == (200, "/?a=b")
+
+
+def sent(cls, path, folder, **words):
+    """What a handler of C{cls} sends for a path, as lines."""
+
+    class Handler(cls):
+        def setup(self):
+            self.path, self.headers, self.command = path, {}, "GET"
+            self.request_version, self.requestline = "HTTP/1.1", ""
+            self.wfile = io.BytesIO()
+
+        def handle(self):
+            file = self.send_head()
+            if file is not None:
+                file.close()
+
+        def finish(self):
+            self.server.append(self.wfile.getvalue().decode())
+
+        def log_message(self, *arguments):
+            """Nobody reads it."""
+
+    said = []
+    Handler("request", ("client", 1), said, directory=folder, **words)
+    return said[0].splitlines()
+
+
+EXTRA_FIELDS = [("X-One", "1"), ("X-One", "2"), ("Content-Type", "text/x")]
+
+
+def test_extra_response_headers_of_python_3_15(tmp_path):
+    """After the handler's own, which they do not replace; with status 200 only."""
+    (tmp_path / "file.txt").write_text("text")
+    (tmp_path / "folder").mkdir()
+    base = sockserve.http.server.SimpleHTTPRequestHandler
+    for path in ("/file.txt", "/", "/folder/"):
+        plain = sent(base, path, tmp_path)
+        extra = sent(base, path, tmp_path, extra_response_headers=EXTRA_FIELDS)
+        at = plain.index("")
+        assert extra[at : at + 4] == ["X-One: 1", "X-One: 2", "Content-Type: text/x", ""]
+        assert plain[0] == extra[0] == "HTTP/1.0 200 OK"
+    for path in ("/none", "/folder"):
+        extra = sent(base, path, tmp_path, extra_response_headers=EXTRA_FIELDS)
+        assert not any(line.startswith("X-One") for line in extra)
+
+
+def test_extra_response_headers_and_overrides(tmp_path):
+    """They come with what an override adds, but not with a list of the program's own making."""
+
+    class Handler(sockserve.http.server.SimpleHTTPRequestHandler):
+        def end_headers(self):
+            self.send_header("X-Last", "3")
+            super().end_headers()
+
+    class Lists(sockserve.http.server.SimpleHTTPRequestHandler):
+        def list_directory(self, path):
+            self.send_response(200)
+            self.end_headers()
+
+    (tmp_path / "file").write_text("text")
+    lines = sent(Handler, "/file", tmp_path, extra_response_headers=EXTRA_FIELDS[:1])
+    assert {"X-One: 1", "X-Last: 3"} < set(lines)
+    assert "X-One: 1" not in sent(Lists, "/", tmp_path, extra_response_headers=EXTRA_FIELDS)
+
+
+def test_default_content_type_of_python_3_15():
+    class Handler(sockserve.http.server.SimpleHTTPRequestHandler):
+        default_content_type = "text/x"
+        extensions_map = {".own": "text/own"}
+
+    def guess(cls, name):
+        return cls.guess_type(cls.__new__(cls), name)
+
+    base = sockserve.http.server.SimpleHTTPRequestHandler
+    assert base.default_content_type == "application/octet-stream"
+    names = ["a", "a.none", "a.txt", "a.bin", "a.own", "a.OWN", "folder.txt/a"]
+    assert [guess(Handler, name) for name in names] == [
+        *("text/x", "text/x", "text/plain", "application/octet-stream"),
+        *("text/own", "text/own", "text/x"),
+    ]
+    names += ["a.tar.gz", "a.gz", "a.Z", "a.xz", ".txt", "a.TXT"]
+    theirs = http.server.SimpleHTTPRequestHandler
+    assert [guess(base, name) for name in names] == [guess(theirs, name) for name in names]

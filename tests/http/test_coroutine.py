@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
 
-from sockserve import DeadlineExpired
+from sockserve import ClientGone, DeadlineExpired
 from sockserve.http import HTTPRequestHandler
 from sockserve.http.h1.reader import MAX_SKIP_BYTES
 from tests.http.connections import CHUNKED, GET, POST, Connection
@@ -542,7 +542,47 @@ def test_a_read_tells_that_the_client_is_lost(connect: Connect, plain: bool) -> 
 
 
 @both
-def test_a_handler_that_waits_for_something_else_goes_on(connect: Connect, plain: bool) -> None:
+def test_a_handler_that_waits_for_something_else_is_told(connect: Connect, plain: bool) -> None:
+    caught = []
+
+    async def do_GET(handler: Any) -> None:
+        begin(handler)
+        try:
+            await waits(handler, 5)
+        except ClientGone as error:
+            caught.append(error)
+            raise
+
+    client = connect(handling(do_GET), plain=plain)
+    client.send(GET + GET)
+    client.lose()
+    assert len(caught) == 1
+    assert client.is_finished
+    assert client.server.statistics.requests == 1  # the other one is not served
+    assert client.server.statistics.errors == 0
+    assert client.server.records[0].outcome == "lost"
+
+
+@both
+def test_a_handler_that_was_told_and_goes_on_is_given_up(connect: Connect, plain: bool) -> None:
+    async def do_GET(handler: Any) -> None:
+        try:
+            await waits(handler, 5)
+        except ClientGone:
+            await Deferred()
+
+    client = connect(handling(do_GET), plain=plain, abandon=3)
+    client.send(GET)
+    client.lose()
+    client.advance(2)
+    assert not client.is_finished
+    client.advance(1)
+    assert client.is_finished
+    assert client.server.records[0].outcome == "lost"
+
+
+@both
+def test_a_handler_may_finish_regardless(connect: Connect, plain: bool) -> None:
     """What it writes goes nowhere, and C{drain} says so."""
     caught = []
 
@@ -554,7 +594,9 @@ def test_a_handler_that_waits_for_something_else_goes_on(connect: Connect, plain
         except ConnectionError as error:
             caught.append(type(error))
 
-    client = connect(handling(do_GET), plain=plain)
+    handler = handling(do_GET)
+    handler.handler_cancellation = False
+    client = connect(handler, plain=plain)
     client.send(GET + GET)
     client.lose()
     client.advance(4)

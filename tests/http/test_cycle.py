@@ -27,6 +27,7 @@ from sockserve.http.settings import HTTPSettings
 from sockserve.interfaces import Outcome, Phase
 from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.streams.channel import Pending
+from sockserve.streams.departure import Departure
 from sockserve.streams.writer import StreamWriter
 from tests.http.connections import CLIENT, NEVER, SERVER
 from tests.streams.owner import SteppedExecutor
@@ -102,8 +103,9 @@ class Stream:
         self.input = self
         self.writer = StreamWriter(self.transport, False, self.deadlines, self.timer)
         self.client_address = CLIENT
+        self.departure = Departure(self.timer, self.deadlines, cancels=True)
         self.request = RequestConnection(
-            self.transport, self.writer, (CLIENT, SERVER), self.shut_down
+            self.transport, self.writer, (CLIENT, SERVER), self.shut_down, self.departure
         )
         self.parts = Pending.CONNECTION
         self.is_draining = self.is_paused = self.is_lendable = False
@@ -129,6 +131,10 @@ class Stream:
         self.read_body()
 
     # The cycle's owner
+
+    @property
+    def flow(self) -> StreamTransport:
+        return self.transport
 
     @property
     def eof(self) -> bool:

@@ -636,14 +636,14 @@ def test_where_the_kernel_does_not_tell_no_deadline_passes(lessor: MakeLessor) -
     assert each.expired == []
 
 
-def test_the_kernel_is_not_asked_any_more_when_the_connection_is_back(
-    lessor: MakeLessor,
-) -> None:
-    """By its account the client has taken nothing for 11 of the 10 s."""
+def test_the_deadline_begins_anew_when_the_connection_is_back(lessor: MakeLessor) -> None:
+    """By the kernel's account the client has taken nothing of a handler's output; from now on
+    that is the connection's business."""
     each = lessor(counts=TransferCounts(0, 0, 5, 11, 11), idle=None, write=10)
     each.grant()
+    each.advance(9)
     assert each.lease.take_back()
-    each.advance(10)
+    each.advance(9)
     assert each.expired == []
 
 

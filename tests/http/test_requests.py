@@ -9,6 +9,7 @@ from sockserve import DeadlineExpired
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.http.requests import BodyReader, RequestConnection
 from sockserve.interfaces import Phase
+from sockserve.streams.departure import Departure
 from sockserve.streams.reader import StreamReader
 from tests.transports import Call, Connection
 
@@ -218,8 +219,9 @@ class Served:
     def __init__(self) -> None:
         self.below = Connection()
         self.closings: list[bytes] = []
+        departure = Departure(self.below.timer, Deadlines(), cancels=True)
         self.request = RequestConnection(
-            self.below.transport, self.below.writer, (CLIENT, SERVER), self._close
+            self.below.transport, self.below.writer, (CLIENT, SERVER), self._close, departure
         )
 
     def _close(self) -> None:

@@ -5,7 +5,6 @@ What its servers serve is in C{tests.integration} and C{tests.programs}; that th
 the standard library's module, in L{tests.dropin.test_replacement_names}.
 """
 
-import http.server as stdlib
 import io
 import socket
 from email.message import Message
@@ -135,9 +134,10 @@ def test_nothing_said_is_what_the_standard_librarys_does() -> None:
     }
 
 
-@pytest.mark.skipif(not hasattr(stdlib, "CGIHTTPRequestHandler"), reason="gone with Python 3.15")
-def test_cgi_has_a_handler_of_its_own() -> None:
-    assert Asked("--cgi").words["HandlerClass"] is stdlib.CGIHTTPRequestHandler
+def test_cgi_is_refused_as_by_python_3_15(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        Asked("--cgi")
+    assert "--cgi" in capsys.readouterr().err
 
 
 def test_what_is_said_is_what_serves(tmp_path: Path) -> None:
@@ -163,7 +163,10 @@ def test_its_server_serves_the_folder(folder: Path) -> None:
     asked = Asked("-b", "127.0.0.1", "-d", str(folder))
     with asked.words["ServerClass"](("127.0.0.1", 0), Request) as made:
         assert made.RequestHandlerClass.func is Request
-        assert made.RequestHandlerClass.keywords == {"directory": str(folder)}
+        assert made.RequestHandlerClass.keywords == {
+            "directory": str(folder),
+            "extra_response_headers": [],
+        }
 
 
 def test_a_port_that_is_taken_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,15 +1,12 @@
 """``python -m sockserve.http.server``: what it serves, with curl, and what it says."""
 
 import contextlib
-import http.server
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -17,13 +14,11 @@ from cryptography.hazmat.primitives import serialization
 from tests.integration.servers import PATIENCE_SECONDS, ROOT, certificate_file, certificate_pem
 from tests.tools import need_tool
 
-#: Those of CPython 3.14 but --cgi, which 3.15 has no more.
+#: Those of CPython 3.15, which has no --cgi any more.
 OPTIONS = {
     *("-h", "--help", "-b", "--bind", "-d", "--directory", "-p", "--protocol"),
-    *("--tls-cert", "--tls-key", "--tls-password-file"),
+    *("--content-type", "-H", "--header", "--tls-cert", "--tls-key", "--tls-password-file"),
 }
-
-has_cgi = hasattr(http.server, "CGIHTTPRequestHandler")
 
 
 def command(module, *options):
@@ -191,38 +186,64 @@ def test_tls_with_an_encrypted_key(folder, parts):
         assert curl("--ipv4", "--cacert", parts["certificate"], url) == "hello\n"
 
 
-@pytest.mark.skipif(not has_cgi, reason="Python 3.15 has no CGI any more")
-def test_cgi():
-    # The script runs as nobody, if we are root.
-    with tempfile.TemporaryDirectory() as name:
-        script = Path(name, "cgi-bin", "echo")
-        script.parent.mkdir()
-        Path(name).chmod(0o755)
-        script.parent.chmod(0o755)
-        script.write_text(
-            "#!/bin/sh\n"
-            'printf "\\n%s " "$REQUEST_METHOD" "$QUERY_STRING"\n'
-            'head -c "$CONTENT_LENGTH"\n'
-        )
-        script.chmod(0o755)
-        with running("-b", "127.0.0.1", "--cgi", "-d", name) as server:
-            url = server.url + "cgi-bin/echo?a=b"
-            assert curl("--data", "body", url) == "POST \na=b body"
-            assert "Traceback" not in server.interrupt()[2]
+def test_fields_and_the_type_of_files_whose_names_do_not_tell(folder):
+    """Each way to write a field; only answers of status 200 have them, and a list is one."""
+    (folder / "unknown").write_text("what")
+    (folder / "known.txt").write_text("text")
+    (folder / "below").mkdir()
+    fields = [
+        *("-H", "X-One", "1", "--header", "X-Two", "a: b", "-H", "X-Three: 3"),
+        *("--header=X-Four:4", "-H", "X-One", "again"),
+    ]
+    sent = ["X-One: 1", "X-Two: a: b", "X-Three: 3", "X-Four: 4", "X-One: again"]
+    with running("-b", "127.0.0.1", "-d", folder, *fields, "--content-type", "text/x") as server:
+
+        def ask(path, *more):
+            lines = curl("--head", *more, server.url + path).splitlines()
+            return [line for line in lines if line.startswith(("X-", "Content-type"))]
+
+        assert ask("unknown") == ["Content-type: text/x", *sent]
+        assert ask("known.txt") == ["Content-type: text/plain", *sent]
+        encoding = sys.getfilesystemencoding()
+        assert ask("below/") == [f"Content-type: text/html; charset={encoding}", *sent]
+        assert ask("below") == []
+        assert not any(line.startswith("X-") for line in ask("none"))
+        assert ask("unknown", "--header", "If-Modified-Since: Fri, 01 Jan 2100 00:00:00 GMT") == []
 
 
 # What it says
 
 
-def test_the_options_are_those_of_python_3_14_and_of_this_python():
+def test_the_options_are_those_of_python_3_15_on_every_python():
     def options(module):
         text = subprocess.run(command(module, "--help"), capture_output=True, text=True, check=True)
-        return set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", text.stdout.partition("options:")[2]))
+        listed = text.stdout.partition("options:")[2]
+        return set(re.findall(r"(?<![\w-])--?[A-Za-z][a-z-]*", listed))
 
     given = options("sockserve.http.server")
-    assert given >= options("http.server")
-    assert given - {"--cgi"} == OPTIONS
-    assert ("--cgi" in given) == has_cgi
+    assert given == OPTIONS
+    assert given >= options("http.server") - {"--cgi"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-H", "X-One"),
+        ("--header", "X One", "1"),
+        ("--header", "", "1"),
+        ("-H", "X-One", "1\r\nX-Two: 2"),
+        ("-H", "X-One", "\N{SNOWMAN}"),
+        ("--header", ":1"),
+        ("--content-type", "text/x\n"),
+        ("--cgi",),
+    ],
+)
+def test_what_cannot_be_a_field_is_refused(options):
+    done = subprocess.run(
+        command("sockserve.http.server", *options), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert options[0] in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

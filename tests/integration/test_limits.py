@@ -117,10 +117,11 @@ async def test_of_a_command(name, way, tmp_path):
 
 
 @each_limit
+@pytest.mark.parametrize("base", [ThreadingHTTPServer, HTTPServer])
 @blocking
-def test_of_a_drop_in_server(name):
+def test_of_a_drop_in_server(name, base):
     value, _, _, refusal = MET[name]
-    cls = type("Server", (ThreadingHTTPServer,), {name: value})
+    cls = type("Server", (base,), {name: value})
     with looping_one(cls) as server:
         assert statuses(server.server_address, name) == (200, refusal)
 

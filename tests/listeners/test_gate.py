@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -338,3 +339,49 @@ async def test_a_port_of_twisteds_serves_all_within_its_cap(
     finally:
         gate.close()
         await port.stopListening()
+
+
+# Clients that leave while they wait
+
+
+def leave(client: socket.socket) -> None:
+    """By a reset."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+
+
+def test_a_client_that_has_left_while_it_waited_takes_no_place(gated: Gated) -> None:
+    gated.port.connect(2)
+    assert gated.port.turn() == 2
+    gated.port.connect(4)
+    assert gated.port.turn() == 2
+    for client in gated.port.clients[2:5]:
+        leave(client)
+    gated.port.end_one()
+    assert gated.port.turn() == 2
+    assert gated.port.accepted[-1].getpeername() == gated.port.clients[5].getsockname()
+    assert gated.refused == ["gone"] * 3
+
+
+def test_one_that_has_only_ended_its_side_is_served(gated: Gated) -> None:
+    gated.port.connect(3)
+    assert gated.port.turn() == 2
+    gated.port.clients[2].shutdown(socket.SHUT_WR)
+    gated.port.end_one()
+    assert gated.port.turn() == 2
+    assert gated.refused == []
+
+
+def test_nobody_is_asked_who_did_not_wait(gated: Gated) -> None:
+    """The reactor hears of their end as of any other."""
+    gated.port.connect(2)
+    leave(gated.port.clients[0])
+    assert gated.port.turn() == 2
+    assert gated.refused == []
+    gated.port.end_one()
+    gated.port.end_one()
+    gated.port.turn()  # nobody waits any more
+    gated.port.connect(1)
+    leave(gated.port.clients[-1])
+    assert gated.port.turn() == 1
+    assert gated.refused == []

@@ -73,6 +73,7 @@ def test_all_words_as_the_command_line_gives_them():
             "timeout": ["idle=2.5", "write=none"],
             "body-rate": "1k",
             "body-grace": "2.5",
+            "write-rate": "2k",
             "max-body-bytes": "10m",
             "max-request-line-bytes": "4096",
             "max-header-bytes": "16K",
@@ -93,7 +94,7 @@ def test_all_words_as_the_command_line_gives_them():
         handler=Blocking,
         concurrency="threads",
         threads=7,
-        deadlines=Deadlines(idle=2.5, write=None, body_rate=1024, body_grace=2.5),
+        deadlines=Deadlines(idle=2.5, write=None, body_rate=1024, body_grace=2.5, write_rate=2048),
         limits={
             "max_body_bytes": 10 * 2**20,
             "max_request_line_bytes": 4096,
@@ -153,7 +154,7 @@ def test_a_summary_has_the_limits_given():
     )
     assert config.summary()[1:] == [
         "deadlines handshake=10 idle=300 header=30 body=none handle=none write=60 lifetime=none"
-        " drain=10 body_rate=none body_grace=7",
+        " drain=10 keepalive=60 user-timeout=120 body_rate=none body_grace=7",
         "limits max_body_bytes=1048576 max_header_fields=20",
     ]
 
@@ -248,7 +249,7 @@ def test_a_summary_has_the_limits_given():
         (
             {"timeout": "idel=60"},
             "timeout: 'idel' is not one of handshake, idle, header, body, handle, write,"
-            " lifetime, drain; did you mean 'idle'?",
+            " lifetime, drain, keepalive, user-timeout; did you mean 'idle'?",
         ),
         ({"timeout": {"hand": 60}}, "timeout: 'hand' is not one of "),
         ({"timeout": "idle=soon"}, "timeout idle: 'soon' is not a number of seconds above 0"),
@@ -360,6 +361,15 @@ def test_a_handler_that_does_not_say_serves_both(listen):
 def test_summary_says_where_the_handler_runs(words, place):
     config = server_config({"listen": ["tcp:1", "unix:two"], **words})
     assert config.summary()[:2] == [f"listen tcp:1: {place}", f"listen unix:two: {place}"]
+
+
+@pytest.mark.parametrize(
+    "given", [["keepalive=30", "user-timeout=50"], {"keepalive": 30, "user-timeout": 50}]
+)
+def test_keepalive_is_among_the_deadlines(given):
+    config = server_config({"handler": "http.server:SimpleHTTPRequestHandler", "timeout": given})
+    assert (config.deadlines.keepalive, config.deadlines.user_timeout) == (30, 50)
+    assert config.summary()[-1].endswith(" keepalive=30 user-timeout=50")
 
 
 def test_summary_says_the_deadlines():

@@ -15,6 +15,7 @@ from twisted.internet.testing import MemoryReactor
 from sockserve.sockets.lending import (
     SocketIdentity,
     TransferCounts,
+    UnsentBytes,
     is_broken,
     is_lendable,
     lend,
@@ -248,9 +249,70 @@ def test_idle_seconds_count_from_the_last_byte_either_way(
     assert counts.idle_seconds(10) == left  # 10 - the shorter of both
 
 
-@pytest.mark.parametrize(("unsent", "left"), [(0, 10), (5, 6)])
-def test_write_seconds_count_while_something_waits(unsent: int, left: float) -> None:
-    assert TransferCounts(0, 9, unsent, 0.0, 4.0).write_seconds(10) == left
+def looks(*told: tuple[float, TransferCounts], rate: float | None = None) -> list[float]:
+    """How much is left of 10 s, at each look at what is unsent; the connection is from 0."""
+    unsent = UnsentBytes(rate, 0)
+    return [unsent.seconds_left(counts, 10, now) for now, counts in told]
+
+
+def counts_of(sent: int, unsent: int, since_sent: float = 0.0) -> TransferCounts:
+    return TransferCounts(0, sent, unsent, 0.0, since_sent)
+
+
+def test_unsent_bytes_have_time_while_the_peer_takes_some() -> None:
+    assert looks(
+        (10, counts_of(100, 50, since_sent=4)),  # none taken since 6: 10 - (10 - 6)
+        (16, counts_of(100, 49)),  # one was
+        (20, counts_of(100, 49)),  # none since then: 10 - (20 - 16)
+        (21, counts_of(100, 0)),  # all were
+        (31, counts_of(200, 100, since_sent=0)),
+    ) == [6, 10, 6, 10, 10]
+
+
+def test_what_is_sent_again_and_again_does_not_count_as_taken() -> None:
+    """Nothing comes back from a peer that is gone without a word, and the kernel tries on."""
+    again = counts_of(100, 50, since_sent=0.1)
+    first, second, third = looks((10, again), (15, again), (20, again))
+    assert first == pytest.approx(9.9)
+    assert second == pytest.approx(4.9)
+    assert third < 0
+
+
+def taken(size: int) -> TransferCounts:
+    """So much has been taken of 1,000 bytes, and something a moment ago."""
+    return counts_of(1000, 1000 - size)
+
+
+def test_a_peer_that_takes_too_little_may_be_behind_for_so_long() -> None:
+    """At 10 bytes a second, of which it takes 5."""
+    told = [(second, taken(second * 5)) for second in (10, 20, 25, 29, 30)]
+    # The first look begins it: 10 s; each second from then on costs half of one.
+    assert looks(*told, rate=10) == [10, 5, 2.5, 1, 0]
+
+
+def test_a_peer_that_takes_enough_is_never_late() -> None:
+    told = [(second, taken(second * 10)) for second in range(5, 95, 5)]
+    assert looks(*told, rate=10) == [10] * len(told)
+
+
+def test_what_was_taken_in_a_burst_does_not_let_a_peer_trickle_for_ever() -> None:
+    burst = [(10, taken(0)), (11, taken(900))]
+    trickle = [(second, taken(900 + (second - 11))) for second in (15, 19, 21, 23)]
+    left = looks(*burst, *trickle, rate=10)
+    assert left[:2] == [10, 10]
+    assert left[2:] == pytest.approx([6.4, 2.8, 1, 0])
+
+
+def test_a_peer_that_has_taken_all_begins_anew() -> None:
+    told = [(10, taken(0)), (19, taken(1)), (20, taken(1000)), (30, counts_of(2000, 1000))]
+    assert looks(*told, rate=10) == [10, pytest.approx(1.1), 10, 10]
+
+
+def test_what_was_written_just_now_is_not_late_because_the_connection_was_silent() -> None:
+    """The peer has no room for it yet, and the last byte was sent long ago."""
+    silent = (60, counts_of(100, 0, since_sent=60))
+    full = (61, counts_of(110, 10, since_sent=61))  # the look before this one was a second ago
+    assert looks(silent, full) == [10, 9]
 
 
 # Whether the peer is there

@@ -33,7 +33,7 @@ class Pumped:
     def __init__(self, *, tls: bool = False, room: int = 1 << 30, **deadlines: Any) -> None:
         self.reactor = SteppedReactor()
         self.expired: list[Phase] = []
-        self.timer = DeadlineTimer(self.reactor, self.expired.append)
+        self.timer = DeadlineTimer(self.reactor, self._deadline_passed)
         self.transport = KernelTransport(room)
         if tls:
             directlyProvides(self.transport, ISSLTransport)
@@ -48,6 +48,10 @@ class Pumped:
             Deadlines(**deadlines),
             self.timer,
         )
+
+    def _deadline_passed(self, phase: Phase) -> None:
+        if phase is not Phase.WRITE or not self.pump.has_written_all():
+            self.expired.append(phase)
 
     @property
     def state(self) -> PumpState:

@@ -10,10 +10,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.lifecycle import run_handler_coroutine
 from sockserve.core.statistics import RequestRecord
 from sockserve.executors.base import serve_guarded
 from sockserve.interfaces import IExecutor, IJob, Outcome, Phase
 from sockserve.listeners.server import RequestServer
+from sockserve.sockets.hangups import HangupWatch
 from sockserve.streams.channel import Channel, ChannelOwner
 from tests.transports import KernelTransport, SteppedReactor
 
@@ -77,12 +79,19 @@ class Server(RequestServer):
 
     def __init__(self, handler: Any, **options: Any) -> None:
         super().__init__(handler, **options)
+        self.hangups = HangupWatch()
         self.raised: list[BaseException | None] = []
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         import sys
 
         self.raised.append(sys.exc_info()[1])
+
+    def finish_request(self, request: Any, client_address: Any) -> Any:
+        if not self.kind.is_coroutine:
+            return super().finish_request(request, client_address)
+        handler = self.RequestHandlerClass(request, client_address, self)
+        return run_handler_coroutine(handler, request)
 
     def close_request(self, request: Any) -> None:
         self.channel.request_closing()

@@ -4,11 +4,12 @@ import errno
 import socket
 import socketserver
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 
 from sockserve.interfaces import Outcome, Phase
@@ -17,13 +18,16 @@ from sockserve.sockets.pumping import PumpedSocket, PumpState
 from sockserve.streams.blocking import (
     LentSocketChannel,
     PumpedSocketChannel,
-    SocketChannel,
+    socket_channel_maker,
 )
 from tests.sockets.test_lending import needs_tcp_info, tcp_pair
 from tests.streams.owner import CLIENT, SERVER, Owner, SteppedExecutor
 
 MakeOwner = Callable[..., Owner]
 Serving = Callable[..., Owner]
+
+
+needs_epoll = pytest.mark.skipif(sys.platform != "linux", reason="it is told of by epoll")
 
 
 class Answers(socketserver.StreamRequestHandler):
@@ -39,7 +43,7 @@ class Fails(socketserver.BaseRequestHandler):
 
 
 def channel(owner: Any) -> LentSocketChannel | PumpedSocketChannel:
-    made = SocketChannel.maker(owner.factory)(owner, (CLIENT, SERVER))
+    made = socket_channel_maker(owner.factory)(owner, (CLIENT, SERVER))
     assert isinstance(made, LentSocketChannel | PumpedSocketChannel)
     return made
 
@@ -176,6 +180,74 @@ def test_a_deadline_kills_what_can_be_killed(serving: Serving, plain: bool) -> N
     owned.advance(10)
     assert executor_of(owned).killed == [owned.channel]
     assert not input_has_ended(owned)
+
+
+@needs_epoll
+@pytest.mark.parametrize("sockets", [tcp_pair, socket.socketpair], ids=["tcp", "unix"])
+def test_nobody_waits_for_a_thread_for_a_client_that_has_reset(
+    serving: Serving, sockets: Any
+) -> None:
+    owned = serving(executor=SteppedExecutor(limit=0), sockets=sockets)
+    assert owned.client is not None
+    owned.client.send(b"hello\n")
+    if sockets is tcp_pair:
+        owned.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    else:
+        owned.channel.request.send(b"unread")
+    owned.client.close()
+    owned.turn()
+    assert executor_of(owned).jobs == []
+    assert owned.outcomes == []
+    assert owned.record.outcome == "lost"
+    assert owned.is_finished
+
+
+@needs_epoll
+def test_what_a_client_has_sent_before_it_hung_up_is_served(serving: Serving) -> None:
+    owned = serving(executor=SteppedExecutor(limit=0))
+    assert owned.client is not None
+    owned.client.send(b"hello\n")
+    owned.client.close()
+    owned.turn()
+    (job,) = executor_of(owned).jobs
+    job.started()
+    executor_of(owned).step()
+    assert owned.factory.raised[0] is not None  # that it cannot answer
+    owned.turn()
+    assert owned.is_finished
+
+
+@needs_epoll
+def test_one_that_has_said_nothing_and_hung_up_is_not(serving: Serving) -> None:
+    owned = serving(executor=SteppedExecutor(limit=0))
+    assert owned.client is not None
+    owned.client.close()
+    owned.turn()
+    assert executor_of(owned).jobs == []
+    assert owned.is_finished
+
+
+def test_nobody_waits_for_a_thread_for_a_transport_that_has_broken(serving: Serving) -> None:
+    owned = serving(plain=False, executor=SteppedExecutor(limit=0))
+    owned.dataReceived(b"hello\n")
+    owned.connectionLost(Failure(ConnectionLost()))
+    owned.turn()
+    assert executor_of(owned).jobs == []
+    assert owned.record.outcome == "lost"
+    assert owned.is_finished
+
+
+def test_what_came_before_an_end_in_order_is_served(serving: Serving) -> None:
+    """Over TLS: the client has closed the connection."""
+    owned = serving(plain=False, executor=SteppedExecutor(limit=0))
+    owned.dataReceived(b"hello\n")
+    owned.connectionLost(Failure(ConnectionDone()))
+    owned.turn()
+    (job,) = executor_of(owned).jobs
+    job.started()
+    executor_of(owned).step()
+    owned.turn()
+    assert owned.is_finished
 
 
 @both

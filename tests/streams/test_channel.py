@@ -13,9 +13,9 @@ from sockserve.streams.channel import (
     Channel,
     ChannelOwner,
     Pending,
-    TransportChannel,
     transport_descriptors,
 )
+from sockserve.streams.transport_channel import TransportChannel
 from tests.streams.owner import Owner
 from tests.transports import KernelTransport
 
@@ -40,6 +40,9 @@ class Channels(TransportChannel):
         self.unread = self.ended = False
         self.aborts = 0
         protocol.set_receiver(lambda data: None)
+
+    def answerer(self) -> None:
+        """The test is none."""
 
     def begin(self) -> None:
         self._handler_began()

@@ -8,9 +8,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ISSLTransport
 from zope.interface import directlyProvides
 
-from sockserve import StreamRequestHandler
+from sockserve import Deadlines, StreamRequestHandler
 from sockserve.interfaces import Phase
 from sockserve.streams.connection import StreamConnection
+from sockserve.streams.departure import Departure
 from tests.transports import Call, Connection
 
 CLIENT = ("192.0.2.1", 50000)
@@ -32,6 +33,7 @@ class Request(StreamConnection):
             (CLIENT, SERVER),
             self._closing,
             self._starting_tls,
+            Departure(below.timer, Deadlines(), cancels=True),
         )
 
     def _closing(self) -> None:

@@ -135,7 +135,10 @@ def test_a_connection_that_breaks_raises(owner: MakeOwner) -> None:
 
 
 def test_a_handler_may_outlive_its_connection(owner: MakeOwner) -> None:
-    owned = served(owner, Waits, plain=False)
+    class Regardless(Waits):
+        handler_cancellation = False
+
+    owned = served(owner, Regardless, plain=False)
     owned.connectionLost(Failure(ConnectionAborted()))
     assert not owned.is_finished
     assert owned.outcomes == []

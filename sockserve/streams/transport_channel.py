@@ -1,0 +1,277 @@
+"""
+The channel of a connection that the reactor itself reads and writes: the part that does not know
+what is spoken on it.
+
+This room owns how such a connection is paused, how its handler hears that the client has gone, and
+how it ends.  It must not know how a connection came about, or what its handler speaks.
+(reactor thread)
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IPushProducer
+from twisted.python.failure import Failure
+from typing_extensions import override
+from zope.interface import implementer
+
+from sockserve.interfaces import ClientGone, Phase
+from sockserve.sockets.hangups import Hangup, connection_below, hangup_of
+from sockserve.sockets.lending import UnsentBytes, is_lendable, tcp_traffic
+from sockserve.streams.channel import Channel, ChannelOwner, Pending
+from sockserve.streams.departure import Answerer, Departure
+from sockserve.streams.writer import StreamWriter
+
+__all__ = ["TransportChannel"]
+
+
+class _Output(Enum):
+    """The stand of a connection with its end."""
+
+    OPEN = "open"
+    #: No more is written, but not all has left.
+    ENDING = "ending"
+    #: All has left; what the client still sends is thrown away.
+    LINGERING = "lingering"
+    CLOSING = "closing"
+
+
+@implementer(IPushProducer)
+class TransportChannel(Channel):
+    """
+    A connection that the reactor itself reads and writes: how it is paused, how its handler hears
+    that the client has gone, and how it ends.
+
+    @ivar writer: where its output goes.
+    @ivar departure: the client's going away.
+    @ivar is_lendable: whether the transport is nothing but a socket.
+    @ivar is_paused: whether the client is not read from.
+    """
+
+    def __init__(self, protocol: ChannelOwner) -> None:
+        super().__init__(protocol)
+        transport = self.transport
+        # For the connection
+        self.is_lendable = is_lendable(transport)
+        self.writer = StreamWriter(transport, self.is_lendable, self.deadlines, self.timer)
+        self.departure = Departure(self.timer, self.deadlines, self.factory.handler_cancellation)
+        #: The socket's own transport, below all wrapping; None where there is no socket.
+        self._below = connection_below(transport)
+        self._unsent: UnsentBytes | None = None
+        # Until it ends
+        self._output = _Output.OPEN
+        self.is_paused = False
+        #: Whether its handler read on when it was lost in good order.
+        self._reads_on = False
+        #: Its descriptor, while the kernel tells of it by L{HangupWatch}.
+        self._watched = -1
+        if self._below is not None and self.deadlines.write is not None:
+            self._unsent = UnsentBytes(self.deadlines.write_rate, self.timer.seconds())
+            self.timer.arm(Phase.WRITE, self.deadlines.write)
+
+    @override
+    def connection_lost(self, reason: Failure) -> None:
+        self._reads_on = isinstance(reason.value, ConnectionDone) and self._reads_input()
+        self.record_traffic()
+        self.forget_hangups()
+        # A handler may go on at what follows, and end: by then there must be nothing left
+        # to close.
+        self.parts &= ~Pending.CONNECTION
+        self.writer.discard(BrokenPipeError("the connection is gone"))
+
+    @override
+    def deadline_applies(self, phase: Phase) -> bool:
+        if phase is Phase.WRITE:
+            if self._output is _Output.LINGERING:
+                self._lose_connection()
+                return False
+            return self._output is not _Output.OPEN or not self._takes_output()
+        if phase is Phase.LIFETIME:
+            is_over = self.departure.patience_passed(self._input_taken())
+            if is_over:
+                self.abandon()
+            return is_over is None
+        return True
+
+    def _takes_output(self) -> bool:
+        """Whether the client has taken something of what was sent to it, or has all, as far as
+        can be told; then it is looked at again later."""
+        limit = self.deadlines.write
+        if not self.writer.is_empty():
+            return False
+        if self._below is None or self._unsent is None or limit is None:
+            return True
+        counts = tcp_traffic(self._below.socket)
+        if counts is None:  # not TCP
+            return True
+        left = self._unsent.seconds_left(counts, limit, self.timer.seconds())
+        if left > 0:
+            self.timer.arm(Phase.WRITE, left)
+        return left > 0
+
+    # The client goes
+
+    def answerer(self) -> Answerer | None:
+        """What answers the client just now; None for nothing."""
+        raise NotImplementedError
+
+    def _reads_input(self) -> bool:
+        answerer = self.answerer()
+        return answerer is not None and answerer.reads_on()
+
+    def _input_taken(self) -> int | None:
+        answerer = self.answerer()
+        return None if answerer is None else answerer.input_taken()
+
+    def client_lost(self, reason: Failure) -> None:
+        """The transport is gone, and who reads or writes has heard of that."""
+        in_order = isinstance(reason.value, ConnectionDone)
+        words = "it has closed the connection" if in_order else reason.getErrorMessage()
+        self.client_gone(ClientGone(words), reads_on=self._reads_on)
+
+    def client_gone(self, error: ClientGone, *, reads_on: bool = False) -> None:
+        """
+        Nothing can reach the client any more: tell the coroutine that answers it.
+
+        @param reads_on: whether it is about to hear of it by what it reads.
+        """
+        if not self.is_writable():
+            self.departure.excuse()
+        answerer = self.answerer()
+        task = None if answerer is None else answerer.running_task()
+        taken = self._input_taken()
+        self.departure.happened(error, task, reads_on=reads_on, taken=taken)
+
+    def is_writable(self) -> bool:
+        """Whether this side has not ended, or is not ending, its output."""
+        return self._output is _Output.OPEN and not self.writer.is_closed()
+
+    def watch_hangups(self) -> None:
+        """Nobody reads the connection: have the kernel tell of its end, as far as it can."""
+        if self._below is not None and self.parts & Pending.CONNECTION:
+            below, ended = self._below, not self.factory.allow_half_close
+            watch = self.factory.hangups.watch
+            self._watched = watch(below.reactor, below.socket, self._hung_up, ended=ended)
+
+    def forget_hangups(self) -> None:
+        """The descriptor is closed, or another's."""
+        if self._watched >= 0:
+            self.factory.hangups.forget(self._watched)
+            self._watched = -1
+
+    def _hung_up(self) -> None:
+        """The kernel has told something of the connection, or of one before it."""
+        answerer = self.answerer()
+        has_connection = answerer is not None and answerer.has_connection()
+        if self._below is None or has_connection or not self.parts & Pending.CONNECTION:
+            return
+        hangup = hangup_of(self._below.socket)
+        if hangup is Hangup.BROKEN:
+            self._end_for_client("it has broken the connection")
+        elif hangup is Hangup.HUNG_UP:
+            self._end_for_client("it has closed the connection", reads_on=self._reads_input())
+        elif hangup is Hangup.ENDED and not self.factory.allow_half_close:
+            self._end_for_client("it has ended its side")
+
+    def _end_for_client(self, words: str, *, reads_on: bool = False) -> None:
+        """The client has gone, and the transport does not know."""
+        # Where this side has ended its output, the end of the other is no more than that: what
+        # was sent may be on its way.
+        if self.is_writable() and not reads_on and self.departure.cancels():
+            self.writer.discard(BrokenPipeError("the client is gone"))
+            self.abort_transport()
+        self.client_gone(ClientGone(words), reads_on=reads_on)
+
+    # What readers pause: of streams, and of bodies
+
+    @property
+    def flow(self) -> IPushProducer:
+        """What a reader pauses."""
+        return self
+
+    def pauseProducing(self) -> None:
+        """Read no more from the client."""
+        self.transport.pauseProducing()
+        self.watch_hangups()
+
+    def resumeProducing(self) -> None:
+        """Read from the client again."""
+        self.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """Read from the client no more, for good."""
+        self.abort_transport()
+
+    @override
+    def eof_received(self) -> None:
+        if self._output is _Output.LINGERING:
+            self._lose_connection()
+        elif self._output is _Output.OPEN and (answerer := self.answerer()) is not None:
+            if self.factory.allow_half_close:
+                self.watch_hangups()
+            elif answerer.running_task() is not None:
+                self._end_for_client("it has ended its side")
+
+    @override
+    def is_broken(self) -> bool:
+        return self.writer.is_broken()
+
+    @override
+    def abort(self) -> None:
+        self.abort_transport()
+
+    def abort_transport(self) -> None:
+        """End the connection now, and forget what has not left."""
+        if self.transport is not None:
+            self.transport.abortConnection()
+
+    def record_traffic(self) -> None:
+        """Note how many bytes have come and gone."""
+        self.protocol.record.sent = self.writer.sent
+
+    def pause(self) -> None:
+        """Read no more from the client."""
+        self.is_paused = True
+        self.pauseProducing()
+
+    def resume(self) -> None:
+        """Undo L{pause}."""
+        if self.is_paused:
+            self.is_paused = False
+            self.transport.resumeProducing()
+
+    def discard_input(self) -> bool:
+        """
+        Nobody reads any more: forget what has come and what comes.
+
+        @return: whether the client may have sent, or be sending, what nobody has read.
+        """
+        raise NotImplementedError
+
+    def input_ended(self) -> bool:
+        """Whether the client has ended its side."""
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        if self._output is not _Output.OPEN or not self.parts & Pending.CONNECTION:
+            return
+        self._output = _Output.ENDING
+        lingers = self.discard_input() and self.is_lendable
+        self.writer.close_then(self._linger if lingers else self._lose_connection)
+        if self._output is _Output.ENDING:  # not all has left at once
+            self.timer.arm(Phase.WRITE, self.deadlines.write)
+
+    def _linger(self) -> None:
+        if self.input_ended():
+            self._lose_connection()
+        else:
+            self._output = _Output.LINGERING
+            self.timer.arm(Phase.WRITE, self.deadlines.linger)
+
+    def _lose_connection(self) -> None:
+        # Not before all is written: TLS would forget what it has gathered.
+        self._output = _Output.CLOSING
+        self.timer.arm(Phase.WRITE, self.deadlines.write)
+        self.transport.loseConnection()

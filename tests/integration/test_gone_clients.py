@@ -1,0 +1,304 @@
+"""Clients that go away, over every kind of connection: who is told, and what is free again."""
+
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+
+from sockserve import ClientGone, Deadlines, StreamRequestHandler
+from sockserve.core.admission import Admission
+from sockserve.executors.threads import ThreadExecutor
+from sockserve.http import HTTPRequestHandler
+from tests.integration.servers import (
+    ROOT,
+    connect,
+    connect_as,
+    counts,
+    description,
+    in_thread,
+    read_exactly,
+    reset,
+    serving,
+    until,
+)
+from tests.integration.web import get, post
+from tests.tools import need_tool
+
+pytestmark = [
+    pytest.mark.usefixtures("no_leaks", "errors"),
+    # Twisted's own way to its certificates.
+    pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning"),
+    pytest.mark.skipif(sys.platform != "linux", reason="hang-ups are noticed by epoll"),
+]
+
+KINDS = ["tcp", "unix", "tls", "haproxy:tcp", "haproxy:unix"]
+
+
+class Stream(StreamRequestHandler):
+    """A handler that waits for the application, once it has said so."""
+
+    async def handle(self):
+        if await self.rfile.readline() == b"now\n":
+            self.wfile.write(b"answer")
+            return
+        self.wfile.write(b"waiting")
+        try:
+            await Deferred()
+        except BaseException as error:
+            self.server.told.append(type(error))
+            raise
+
+    def finish(self):
+        self.server.told.append("finished")
+
+
+class Page(HTTPRequestHandler):
+    """The same, of HTTP."""
+
+    async def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"waiting")
+        try:
+            await Deferred()
+        except BaseException as error:
+            self.server.told.append(type(error))
+            raise
+
+    do_POST = do_GET
+
+    def finish(self):
+        self.server.told.append("finished")
+
+
+@pytest.mark.parametrize("flooded", [False, True], ids=["read from", "not read from"])
+@pytest.mark.parametrize("handler", [Stream, Page])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_handler_that_waits_for_the_application_is_told(kind, handler, flooded, tmp_path):
+    def ask(server):
+        client = connect_as(kind, server.server_address)
+        client.sendall(b"wait\n" if handler is Stream else post(bytes(2**20))[: -(2**20)])
+        assert read_exactly(client, 7)
+        if flooded:
+            client.settimeout(0.2)
+            try:
+                while True:
+                    client.send(bytes(2**16))
+            except OSError:  # it is not read from
+                pass
+        return client
+
+    # Over UNIX sockets there are no resets: what was sent before is there to be read for a while.
+    deadlines = Deadlines(abandon=0.5)
+    async with serving(handler, description(kind, tmp_path), deadlines=deadlines) as server:
+        server.told = []
+        client = await in_thread(ask, server)
+        assert server.told == []
+        reset(client)
+        await until(lambda: server.told == [ClientGone, "finished"])
+        await until(lambda: counts(server) == {"accepted": 1, "requests": 1})
+
+
+@pytest.mark.parametrize("kind", ["unix", "tls", "haproxy:unix"])
+async def test_one_that_has_read_all_and_closes_is_gone_where_that_can_be_told(kind, tmp_path):
+    def ask(server):
+        with connect_as(kind, server.server_address) as client:
+            client.sendall(b"wait\n")
+            read_exactly(client, 7)
+
+    async with serving(Stream, description(kind, tmp_path)) as server:
+        server.told = []
+        await in_thread(ask, server)
+        await until(lambda: server.told == [ClientGone, "finished"])
+
+
+async def test_closed_tabs_do_not_keep_others_out():
+    """With room for two, two clients wait and go; two that wait behind them have gone, too."""
+
+    def come(server):
+        client = connect(server.server_address)
+        client.sendall(b"wait\n")
+        return client
+
+    def ask(server):
+        with connect(server.server_address) as client:
+            client.sendall(b"now\n")
+            return read_exactly(client, 6)
+
+    async with serving(Stream, admission=Admission(max_connections=2)) as server:
+        server.told = []
+        tabs = [await in_thread(come, server) for _ in range(2)]
+        await until(lambda: server.statistics.active == 2)
+        tabs += [await in_thread(come, server) for _ in range(2)]
+        for tab in reversed(tabs):
+            reset(tab)
+        assert await in_thread(ask, server) == b"answer"
+        await until(lambda: not server.statistics.active)
+        assert server.told.count(ClientGone) == 2
+        assert counts(server) == {"accepted": 3, "refused": {"gone": 2}, "requests": 3}
+
+
+async def test_a_thread_that_was_waited_for_goes_on_alone():
+    began, go = threading.Event(), threading.Event()
+
+    class Works(Stream):
+        async def handle(self):
+            try:
+                await deferToThread(lambda: (began.set(), go.wait(10)))
+            except BaseException as error:
+                self.server.told.append(type(error))
+                raise
+
+    async with serving(Works) as server:
+        server.told = []
+        client = await in_thread(connect, server.server_address)
+        await until(began.is_set)
+        reset(client)
+        await until(lambda: server.told == [ClientGone, "finished"])
+        await until(lambda: not server.statistics.active)
+        go.set()
+
+
+# Queues for a thread
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_no_thread_is_waited_for_by_a_client_that_has_reset(kind, tmp_path):
+    from twisted.internet import reactor
+
+    go, served = threading.Event(), []
+
+    class Waits(socketserver.StreamRequestHandler):
+        def handle(self):
+            served.append(self.rfile.readline())
+            go.wait(10)
+
+    def come(server, said):
+        client = connect_as(kind, server.server_address)
+        client.sendall(said)
+        return client
+
+    pool = ThreadExecutor(reactor, 1)
+    async with serving(Waits, description(kind, tmp_path), concurrency=pool) as server:
+        first = await in_thread(come, server, b"first\n")
+        await until(lambda: served)
+        second = await in_thread(come, server, b"second\n")
+        await until(lambda: pool.waiting == 1)
+        if kind == "unix":  # it has no resets: it leaves something unread
+            next(iter(server.channels.values()))
+            for channel in list(server.channels.values())[1:]:
+                channel.request.send(b"unread")
+        reset(second)
+        if kind == "haproxy:unix":
+            # What its proxy has sent is on its way to the handler, in good order.
+            go.set()
+        await until(lambda: pool.waiting == 0)
+        go.set()
+        first.close()
+        await until(lambda: not server.statistics.active)
+        assert served == [b"first\n"] + [b"second\n"] * (kind == "haproxy:unix")
+
+
+async def test_nor_is_it_by_an_http_request_of_one(errors):
+    from twisted.internet import reactor
+
+    go, served = threading.Event(), []
+
+    class Waits(HTTPRequestHandler):
+        def do_GET(self):
+            served.append(self.path)
+            go.wait(10)
+            self.send_response(204)
+            self.end_headers()
+
+    def come(server, *requests):
+        client = connect(server.server_address)
+        client.sendall(b"".join(requests))
+        return client
+
+    pool = ThreadExecutor(reactor, 1)
+    async with serving(Waits, concurrency=pool) as server:
+        first = await in_thread(come, server, get("/first"))
+        await until(lambda: served)
+        # The one is read from while it waits, the other has sent too much for that, and the third
+        # has ended its side.
+        waiting = [
+            await in_thread(come, server, get("/second")),
+            await in_thread(come, server, get("/third"), get("/x") * 3000),
+            await in_thread(come, server, get("/fourth")),
+        ]
+        waiting[2].shutdown(socket.SHUT_WR)
+        await until(lambda: pool.waiting == 3)
+        for client in waiting:
+            reset(client)
+        await until(lambda: pool.waiting == 0)
+        go.set()
+        assert await in_thread(read_exactly, first, 12) == b"HTTP/1.1 204"
+        first.close()
+        await until(lambda: not server.statistics.active)
+        assert served == ["/first"]
+
+
+async def test_a_request_whose_client_hangs_up_in_good_order_is_served(tmp_path):
+    """It wants no answer."""
+    from twisted.internet import reactor
+
+    go, served = threading.Event(), []
+
+    class Waits(HTTPRequestHandler):
+        def do_GET(self):
+            served.append(self.path)
+            go.wait(10)
+            self.send_response(204)
+            self.end_headers()
+
+    def come(server, target):
+        client = connect(server.server_address)
+        client.sendall(get(target))
+        return client
+
+    pool = ThreadExecutor(reactor, 1)
+    async with serving(Waits, description("unix", tmp_path), concurrency=pool) as server:
+        first = await in_thread(come, server, "/first")
+        await until(lambda: served)
+        second = await in_thread(come, server, "/second")
+        await until(lambda: pool.waiting == 1)
+        first.close()
+        second.close()
+        await until(lambda: all(each.departure.error for each in server.channels.values()))
+        go.set()
+        await until(lambda: not server.statistics.active)
+        assert served == ["/first", "/second"]
+
+
+# Half-open connections
+
+
+def test_clients_that_are_gone_without_a_word_are_found_out():
+    """In a network of its own, which is switched off under the connections."""
+    unshare = need_tool("unshare")
+    need_tool("ip")
+    namespace = [unshare, "--map-root-user", "--net"]
+    if subprocess.run([*namespace, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("needs user namespaces")
+    found = subprocess.run(
+        [*namespace, sys.executable, "-m", "tests.integration.half_open"],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert found.stderr == ""
+    assert found.stdout.split() == [
+        "Beats:expired:write",
+        "Blocks:expired:write",
+        "Page:expired:write",
+        "SecureBeats:expired:write",
+        "Waits:lost",
+    ]
