@@ -237,11 +237,11 @@ class IStreamServer(IRequestServer):
         @param reason: why, in a few words.
         """
 
-    def log_over_limit(client_address: object, name: str) -> None:
+    def log_over_limit(client_address: object, name: str | None) -> None:
         """
         Log now and then that a client is refused for a limit. (reactor thread)
 
-        @param name: the limit's.
+        @param name: the limit's; None when it is refused for something else, which is not logged.
         """
 
     def log_shortage(client_address: object, error: OSError) -> None:

@@ -20,6 +20,8 @@ from twisted.logger import LoggingFile, LogLevel
 from twisted.python import usage
 from typing_extensions import override
 
+from sockserve.core.activation import restore_environment
+from sockserve.core.clock import keep_steady
 from sockserve.core.handler_kinds import speaks_http
 from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import nearest, printable
@@ -150,6 +152,8 @@ class Options(usage.Options):
 
         @raise ConfigurationError: an option is wrong, or two do not go together.
         """
+        if self.parent is not None:  # the process is ours, and what is loaded now may look there
+            restore_environment()
         words: dict[str, object] = {
             name: value
             for name, value in self.items()
@@ -309,6 +313,8 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     twistd: dict[str, Any] = options.parent or {}
+    if twistd:
+        keep_steady(reactor)
     parent = _Commands(reactor, twistd)
     try:
         for server in options.servers:

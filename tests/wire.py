@@ -45,12 +45,14 @@ def pieces(data: bytes, cuts: Iterable[int]) -> list[bytes]:
     return [data[start:end] for start, end in pairwise(edges)]
 
 
-def exchange(data: bytes, *, cuts: Iterable[int] = (), lenient: bool = False) -> Exchange:
+def exchange(
+    data: bytes, *, cuts: Iterable[int] = (), lenient: bool = False, simple: bool = False
+) -> Exchange:
     """
     Read a connection to its end of file as a server would that answers each request at once,
     and stops where the client would not send another.
     """
-    reader, seen = RequestParser(lenient), Exchange()
+    reader, seen = RequestParser(lenient, simple), Exchange()
     body: list[bytes] = []
     head: RequestHead | None = None
 

@@ -15,13 +15,18 @@ from typing import Any
 import attrs
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from sockserve.core.clock import clock_of
 from sockserve.interfaces import ConfigurationError, Phase
 
-__all__ = ["KEEPALIVE_PROBES", "DeadlineTimer", "Deadlines"]
+__all__ = ["CONNECTION_BODY_SECONDS", "KEEPALIVE_PROBES", "DeadlineTimer", "Deadlines"]
 
 #: How often the kernel asks after a silent client, a part of L{Deadlines.keepalive} apart, before
 #: it gives the connection up.
 KEEPALIVE_PROBES = 4
+
+#: How long a body may take that ends with its connection, where C{body} says nothing: a thread
+#: waits for it, so that it must end however steadily it comes.  60: as long as C{write}.
+CONNECTION_BODY_SECONDS = 60.0
 
 
 def _seconds(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -143,6 +148,17 @@ class Deadlines:
             limits.append(idle)
         return max(0.0, min(limits)) if limits else None
 
+    def connection_body_seconds(self, elapsed: float, received: int) -> float | None:
+        """
+        L{body_seconds} for a body that ends with its connection, which a thread waits for: with
+        L{CONNECTION_BODY_SECONDS} for all of it, unless L{body} says another time or there is no
+        least rate either.
+        """
+        seconds = self.body_seconds(elapsed, received, self.idle)
+        if seconds is None or self.body is not None or self.body_rate is None:
+            return seconds
+        return max(0.0, min(seconds, CONNECTION_BODY_SECONDS - elapsed))
+
 
 class DeadlineTimer:
     """
@@ -154,7 +170,7 @@ class DeadlineTimer:
     connection that re-arms C{idle} for every message never touches the reactor's
     heap (whose C{reset} to an earlier time is a linear search).
 
-    @param clock: where time comes from.
+    @param clock: where time comes from: a reactor, or a clock that stands for one.
     @param expired: called with each phase whose deadline has passed.
     @ivar seconds: gives the clock's time; the clock's own function, as a connection asks often.
     """
@@ -162,8 +178,8 @@ class DeadlineTimer:
     __slots__ = ("_call", "_clock", "_due", "_expired", "_wake_at", "seconds")
 
     def __init__(self, clock: IReactorTime, expired: Callable[[Phase], object]) -> None:
-        self._clock = clock
-        self.seconds: Callable[[], float] = clock.seconds
+        self._clock: IReactorTime = clock_of(clock)
+        self.seconds: Callable[[], float] = self._clock.seconds
         self._expired = expired
         #: When each armed phase expires.
         self._due: dict[Phase, float] = {}

@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, runtime_checkable
 
+from sockserve.core.forking import end_child, this_thread
 from sockserve.interfaces import IRequestHandler, IRequestServer, Outcome
 
 __all__ = [
@@ -31,7 +32,7 @@ __all__ = [
 # Looked up once: reading a member of an enumeration costs ten times a global's time before
 # CPython 3.12, and this one is read for every request.  Other rooms that say "looked up once"
 # do so for the same reason; all of that can go when 3.12 is the oldest.
-_OK = Outcome.OK
+_OK, _ERROR = Outcome.OK, Outcome.ERROR
 
 #: Makes a handler and lets it serve, as L{make_and_run} does: given what makes it, the request, the
 #: client's address, and the server object that it is to see.  Gives what is to be awaited of a
@@ -117,6 +118,8 @@ async def serve_coroutine(
         outcome = server.outcome_of(request, error)
         server.handle_error(request, client_address)
     finally:
+        if this_thread.is_child:
+            end_child(outcome)
         server.shutdown_request(request)
     return outcome
 
@@ -130,13 +133,18 @@ async def serve_next_coroutine(
 
     @return: what the handler raised, or None. (reactor thread)
     """
+    outcome = _ERROR
     try:
         served = server.finish_request(request, client_address)
         if served is not None:
             await served
+        outcome = _OK
     except Exception as error:
         server.handle_error(request, client_address)
         return error
+    finally:
+        if this_thread.is_child:
+            end_child(outcome)
     return None
 
 

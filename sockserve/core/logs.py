@@ -18,7 +18,8 @@ __all__ = ["Topic", "logger", "standard_logger"]
 class Topic(StrEnum):
     """The namespace of a line of the log: what it is about."""
 
-    #: Starting and stopping: what is served where, and what could not be ended.
+    #: Starting and stopping: what is served where, and what could not be ended; and a reactor that
+    #: does not turn.
     SERVICE = "sockserve"
     #: Accepting connections, and being unable to.
     LISTENERS = "sockserve.listeners"

@@ -9,9 +9,7 @@ not know what the server does with a request.
 
 from __future__ import annotations
 
-import os
 import selectors
-import signal
 import socket
 import ssl
 import threading
@@ -23,6 +21,7 @@ from typing import Any
 
 from typing_extensions import override
 
+from sockserve.core.forking import ThreadRole, end_child, mark_thread, this_thread
 from sockserve.core.logs import Topic, logger
 from sockserve.core.reactors import IReactor
 from sockserve.dropin.background_reactor import running_reactor
@@ -207,6 +206,8 @@ class AcceptLoop:
                     pass
 
     def _is_over(self) -> bool:
+        if this_thread.is_child:  # of a method of the server's; it is no server itself
+            end_child()
         # What shutdown sets, and programs set by themselves on the thread that serves.
         is_told = bool(getattr(self._server, "_BaseServer__shutdown_request", False))
         return is_told or self._state is not _LoopState.OPEN
@@ -306,31 +307,6 @@ class _Ending(threading.Event):
         return threading.current_thread() is self._thread or super().wait(timeout)
 
 
-#: The loop that this thread runs, if that is an L{AcceptLoopThread}'s.
-_this_thread = threading.local()
-
-
-def _reset_signals_in_child() -> None:
-    """
-    Undo the reactor's signal handlers in the child of a server with C{ForkingMixIn}, which has
-    no reactor.
-    """
-    if getattr(_this_thread, "loop", None) is None:
-        return
-    signal.set_wakeup_fd(-1)
-    for number, usual in (
-        (signal.SIGINT, signal.default_int_handler),
-        (signal.SIGTERM, signal.SIG_DFL),
-        (signal.SIGCHLD, signal.SIG_DFL),
-    ):
-        module = getattr(signal.getsignal(number), "__module__", None) or ""
-        if module.startswith("twisted."):
-            signal.signal(number, usual)
-
-
-os.register_at_fork(after_in_child=_reset_signals_in_child)
-
-
 class _Ender(Enum):
     """The side that has asked an accept loop on a thread of its own to end: the first that did."""
 
@@ -406,7 +382,7 @@ class AcceptLoopThread:
 
     def _run(self) -> None:
         """(accept thread)"""
-        _this_thread.loop = self
+        mark_thread(ThreadRole.ACCEPTING)
         try:
             self._loop.run(self._poll_interval)
         except BaseException:

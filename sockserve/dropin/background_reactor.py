@@ -19,6 +19,7 @@ from typing import Any
 
 from twisted.python import threadable
 
+from sockserve.core.clock import keep_steady
 from sockserve.core.reactors import IReactor, as_reactor
 
 __all__ = ["is_reactors_thread", "private_reactor", "running_reactor"]
@@ -73,6 +74,7 @@ def _start() -> IReactor:
         reactor = as_reactor(pollreactor.PollReactor())
     else:
         reactor = as_reactor(epollreactor.EPollReactor())
+    keep_steady(reactor)
     # The application's own is the one that Twisted is to take for its thread of input and output.
     reactor._registerAsIOThread = False  # type: ignore[attr-defined]
     running = threading.Event()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from typing_extensions import override
@@ -27,6 +27,7 @@ from sockserve.dropin.server_object import ServerObject
 from sockserve.dropin.transport import AdoptedConnection
 from sockserve.executors.base import call_excepthook
 from sockserve.http.channel import HTTPChannel
+from sockserve.http.h1.framing import State
 from sockserve.http.stock import make_stock_handler
 from sockserve.interfaces import ClientGone, IJob, Outcome
 from sockserve.listeners.stream_factory import WAYS, StreamFactory, Way
@@ -133,6 +134,13 @@ class AdoptedFactory(StreamFactory):
         """
         make = self.dispatcher.server.RequestHandlerClass
         return self.kind is not HandlerKind.BLOCKING and bool(make == self.RequestHandlerClass)
+
+    @override
+    def listening_descriptors(self) -> Iterator[int]:
+        server = self.dispatcher.server
+        # A datagram is answered by the socket that it came to.
+        if getattr(server, "socket_type", None) == socket.SOCK_STREAM:
+            yield server.fileno()
 
     @override
     def finish_request(self, request: Any, client_address: Any) -> Any:
@@ -254,10 +262,10 @@ class AdoptedProtocol(StreamProtocol):
             self.factory.shutdown_request(channel.request)
 
     def end_unanswered(self) -> None:
-        """End the connection if no request has arrived on it."""
+        """End the connection unless a request has arrived on it, or is likely to be on its way."""
         if isinstance(self._channel, HTTPChannel):
             self.drain()
-            if self._channel.is_reading():
+            if self._channel.input.state is State.HEAD:
                 self._channel.abort()
 
     def end_unserved(self) -> None:
@@ -311,7 +319,7 @@ class AdoptedRequest:
         self._factory = factory = dispatcher.factory
         self._record = RequestRecord(canonical_address(client_address), factory.handler_name)
         self._record.received = self._record.sent = None
-        self._phase_began = factory.reactor.seconds()
+        self._phase_began = factory.clock.seconds()
         factory.statistics.active += 1
         factory.request_accepted()
 
@@ -346,7 +354,7 @@ class AdoptedRequest:
 
         @return: seconds that the one before has taken.
         """
-        before, self._phase_began = self._phase_began, self._factory.reactor.seconds()
+        before, self._phase_began = self._phase_began, self._factory.clock.seconds()
         return float(self._phase_began - before)
 
     def _account(self, outcome: Outcome) -> None:

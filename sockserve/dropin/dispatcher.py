@@ -162,6 +162,7 @@ class RequestDispatcher:
 
     def _begin(self, request: object, client_address: object) -> None:
         """Adopt a request that was taken. (reactor thread)"""
+        self.factory.begin_watch()
         if self._serving_thread is not None and isinstance(request, ssl.SSLSocket):
             self._begin_secured(request, client_address)
         elif self._needs_reactor and type(request) is not socket.socket:
@@ -348,6 +349,7 @@ class RequestDispatcher:
         @return: a Deferred that fires when the threads that were idle are gone.
         """
         self._end_unanswered()
+        self.factory.end_watch()
         released = self.factory.release_workers()
         if self._serving_thread is not None:
             self.factory.end_unserved()

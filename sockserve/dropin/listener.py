@@ -147,6 +147,7 @@ class ServerObjectListener:
         """Take part in the caps with C{port}, which runs. (reactor thread)"""
         self._loop = port
         self._state = _State.LISTENING
+        self._factory.begin_watch()
         if self._cap is not None:
             self._factory.admission.gates.add(port)
             self._dispatcher.on_request_finished = port.reopen
@@ -231,7 +232,7 @@ class ServerObjectListener:
         seconds, abandon = self._deadlines.drain, self._deadlines.abandon
         if seconds is not None and abandon is not None:
             # What is no connection is under no deadline, and is left behind as others are.
-            finished.addTimeout(seconds + abandon, self._factory.reactor)
+            finished.addTimeout(seconds + abandon, self._factory.clock)
             finished.addErrback(lambda failure: failure.trap(TimeoutError))
         return finished
 
@@ -241,6 +242,7 @@ class ServerObjectListener:
             return
         self._run = self._loop = None
         self._state = _State.STOPPED
+        self._factory.end_watch()
         if self._overdue is not None:
             self._overdue.cancel()
             self._overdue = None
@@ -252,7 +254,7 @@ class ServerObjectListener:
         """From now on the end has the C{drain} deadline, and little more. (reactor thread)"""
         seconds = self._deadlines.drain
         if seconds is not None and self._overdue is None:
-            self._overdue = self._factory.reactor.callLater(seconds, self._kill_children)
+            self._overdue = self._factory.clock.callLater(seconds, self._kill_children)
 
     def _kill_children(self) -> None:
         """C{drain} has passed. (reactor thread)"""
@@ -265,7 +267,7 @@ class ServerObjectListener:
         else:
             # Handlers are abandoned after the first; server_close, which may wait for them, has
             # as long to follow.
-            self._overdue = self._factory.reactor.callLater(2 * seconds, self._give_up)
+            self._overdue = self._factory.clock.callLater(2 * seconds, self._give_up)
 
     def _give_up(self) -> None:
         """A method of the object has not returned: leave it behind. (reactor thread)"""

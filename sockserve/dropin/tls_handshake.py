@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IDelayedCall, IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from sockserve.core.clock import clock_of
 from sockserve.core.reactors import IReactor
 from sockserve.core.tls import (
     LINGER_SECONDS,
@@ -163,7 +164,7 @@ class TLSHandshake:
         self._step = _Step.READ
         sock.setblocking(False)
         if seconds is not None:
-            self._overdue = reactor.callLater(seconds, self._expired)
+            self._overdue = clock_of(reactor).callLater(seconds, self._expired)
         self._continue()
 
     def fileno(self) -> int:
@@ -207,7 +208,7 @@ class TLSHandshake:
     def _linger(self) -> None:
         """Give the client a moment to hang up by itself."""
         self._cancel()
-        self._overdue = self._reactor.callLater(LINGER_SECONDS, self._expired)
+        self._overdue = clock_of(self._reactor).callLater(LINGER_SECONDS, self._expired)
         self._step = _Step.HANG_UP
 
     def _expired(self) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 
 from twisted.internet.interfaces import IReactorTime
 
+from sockserve.core.clock import clock_of
 from sockserve.interfaces import IJob
 
 __all__ = ["BUSY_SHARE", "SHORT_SECONDS", "PoolLoad"]
@@ -49,7 +50,7 @@ class PoolLoad:
     )
 
     def __init__(self, clock: IReactorTime, processor_seconds: Callable[[], float]) -> None:
-        self._clock = clock
+        self._clock: IReactorTime = clock_of(clock)
         self._processor_seconds = processor_seconds
         # Jobs that have not ended
         self._recent: set[IJob] = set()

@@ -9,6 +9,7 @@ It must not know what a job serves, or how the load is judged (L{sockserve.execu
 from __future__ import annotations
 
 import itertools
+import os
 import queue
 import threading
 import time
@@ -21,6 +22,8 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall
 from zope.interface import implementer
 
+from sockserve.core.clock import clock_of
+from sockserve.core.forking import ThreadRole, end_child, mark_thread
 from sockserve.core.logs import Topic, logger
 from sockserve.core.reactors import IReactor
 from sockserve.executors.base import BoundedExecutor, serve_guarded
@@ -104,6 +107,7 @@ class ThreadExecutor(BoundedExecutor):
     ) -> None:
         super().__init__(limit)
         self._reactor = reactor
+        self._clock = clock_of(reactor)
         self.idle_seconds = idle_seconds
 
         # Shared with the workers, without a lock: both ends of a deque are safe, as are a
@@ -204,10 +208,10 @@ class ThreadExecutor(BoundedExecutor):
         if self._waking is None and self._at_work() <= 0:
             # Nobody is about to take it.  A thread that is woken now would have to share the
             # interpreter with the rest of this turn.
-            self._waking = self._reactor.callLater(0, self._wake_one)
+            self._waking = self._clock.callLater(0, self._wake_one)
         if self._look is None:
             self._load.remember()
-            self._look = self._reactor.callLater(SLOW_JOB_SECONDS, self._look_around)
+            self._look = self._clock.callLater(SLOW_JOB_SECONDS, self._look_around)
 
     def _at_work(self) -> int:
         """How many threads are about to take one more job: not idle, and with no slow one."""
@@ -235,7 +239,7 @@ class ThreadExecutor(BoundedExecutor):
             self._wake_for(len(waiting.intersection(self.ready)))
         self._load.remember()
         if self._look is None and (self._load.has_recent or self.ready):
-            self._look = self._reactor.callLater(SLOW_JOB_SECONDS, self._look_around)
+            self._look = self._clock.callLater(SLOW_JOB_SECONDS, self._look_around)
 
     def _wake_for(self, jobs: int) -> None:
         """Wake a worker for each of so many jobs, as far as the system has threads."""
@@ -314,6 +318,8 @@ class _Worker:
         """Take jobs until there is nothing to do for too long. (worker thread)"""
         pool = self._pool
         tell = self._reactor.callFromThread
+        process = os.getpid()
+        mark_thread(ThreadRole.WORKER)
         while True:
             try:
                 job = pool.ready.popleft()
@@ -326,6 +332,8 @@ class _Worker:
             self.thread.name = f"sockserve-{next(_jobs)}"
             # As in a thread of its own: what one sets for its time the next does not see.
             outcome = Context().run(serve_guarded, job)
+            if os.getpid() != process:  # a child that the handler has forked
+                end_child(outcome)
             pool.done.append((job, outcome))
             del job
             # While others are ready the reactor looks around by itself.

@@ -62,7 +62,9 @@ class BlockingCycle(BufferedRequest):
     def start(self) -> None:
         """The head has come: gather the body, if there is one."""
         channel, head = self._channel, self.head
-        if channel.is_draining or channel.settings.forks:
+        if channel.is_draining:
+            self.drain()
+        if channel.settings.forks:
             self.response.close = True
         length, limit = head.length, channel.factory.max_body_bytes
         is_too_large = limit is not None and (length or 0) > limit
@@ -172,6 +174,9 @@ class BlockingCycle(BufferedRequest):
             response.close |= not self._lease.take_back() or self.switches
         else:
             self._give_to_writer(output)
+        response.close |= response.switches
+        if self._stock_output is not None and self._stock_output.is_mistaken:
+            outcome = Outcome.ERROR
         self._lease.close()
         response.close |= channel.writer.is_broken()
         channel.request_finished(response, outcome, self._began)
@@ -339,6 +344,10 @@ class BlockingCycle(BufferedRequest):
         self.close()
         self._lease.close()
         self._channel.cycle = None
+
+    def drain(self) -> None:
+        """The service stops: let the response be the last, unless a request has come after it."""
+        self.response.is_followed = self._channel.has_next_request
 
     def abort(self) -> None:
         """End the connection now, also under a handler."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 import socket
 import threading
@@ -27,6 +26,7 @@ from sockserve.core.buffers import bytes_of
 from sockserve.core.lifecycle import serve_next
 from sockserve.core.logs import Topic, logger
 from sockserve.http.cycle import CycleOwner
+from sockserve.http.forks import served
 from sockserve.http.h1.framing import LocalProtocolError, RemoteProtocolError
 from sockserve.http.h1.head import RequestHead
 from sockserve.http.handler_socket import ConnectionBody, OutputMode, RequestSocket
@@ -34,6 +34,7 @@ from sockserve.http.output import OutputQueue
 from sockserve.http.refusals import answer_error, body_too_large
 from sockserve.http.responses import BlockingResponse
 from sockserve.http.spool import Spool, StockSwitchingFile, SwitchingFile, stock_file
+from sockserve.http.stock_output import StockOutput, status_in
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
 from sockserve.sockets.lending import is_broken
 from sockserve.streams.reader import HIGH_WATER_BYTES
@@ -47,12 +48,6 @@ __all__ = ["BufferedRequest"]
 _WITHOUT_BODY = frozenset(["GET", "HEAD"])
 
 _EXPECT = re.compile(rb"(?im)^expect:[^\n]*\n")
-#: The status of a final response, behind interim ones.
-_STATUS = re.compile(
-    rb"(?:HTTP/1\.[01] 1(?!01)[0-9]{2}[^\n]*\n(?:[^\r\n]+\r?\n)*\r?\n)*"
-    rb"HTTP/1\.[01] (101|[2-9][0-9]{2})"
-)
-
 _log = logger(Topic.HTTP)
 
 
@@ -68,21 +63,6 @@ def _never_sent(data: bytes) -> None:
 
 def _ignore(data: bytes) -> None:
     """What would come after the end of a connection."""
-
-
-#: What a thread serves.
-_served = threading.local()
-
-
-def _before_fork() -> None:
-    """A handler that forks has its connection itself: there is no reactor where its child is."""
-    buffered = getattr(_served, "request", None)
-    if buffered is not None:
-        with contextlib.suppress(BrokenPipeError):
-            buffered.acquire_connection()
-
-
-os.register_at_fork(before=_before_fork)
 
 
 class BufferedRequest:
@@ -154,6 +134,7 @@ class BufferedRequest:
         # (A stock handler sends by itself.)
         self.response = channel.make_blocking_response(head, _never_sent if stock else self._send)
         self._instead: BlockingResponse | None = None
+        self._stock_output = StockOutput(self.response) if stock else None
         self.mode = _BUFFERED
         self.sent = self.taken = 0
         self._output: list[bytes] = []
@@ -221,9 +202,7 @@ class BufferedRequest:
             self._output.clear()
         if not data:
             return []
-        if self._is_stock:
-            self._observe(data)
-        return self._count_taken([data])
+        return self._count_taken([self._observe(data)])
 
     def stream_output(self) -> list[bytes | memoryview]:
         """Take what the reactor has to send now, of a handler that has not finished."""
@@ -244,12 +223,17 @@ class BufferedRequest:
 
         @return: all of it.
         """
+        self._instead, page = self._make_page(status)
+        return page
+
+    def _make_page(self, status: int) -> tuple[BlockingResponse, bytes]:
+        """The last response of a connection, that says no more than its status. (any thread)"""
         page = bytearray()
-        self._instead = instead = self._channel.make_blocking_response(self.head, page.extend)
-        instead.close = True
-        answer_error(instead, status)
-        instead.finish()
-        return bytes(page)
+        response = self._channel.make_blocking_response(self.head, page.extend)
+        response.close = True
+        answer_error(response, status)
+        response.finish()
+        return response, bytes(page)
 
     def close(self) -> None:
         """Let go of body and socket: nobody reads or answers any more. (reactor thread)"""
@@ -283,9 +267,9 @@ class BufferedRequest:
             return self._follow_body()
         if self._is_stock and self.mode is _BUFFERED:
             with self._lock:
-                found = _STATUS.match(b"".join(self._output))
-            if found is not None:
-                self.response.status = int(found[1])
+                status = status_in(b"".join(self._output))
+            if status is not None:
+                self.response.status = status
         if not self.response.switches:
             return None
         if not self._is_stock:
@@ -311,8 +295,7 @@ class BufferedRequest:
 
         @param waited: how long it has been waited for.
         """
-        deadlines = self._channel.deadlines
-        return deadlines.body_seconds(waited, received, deadlines.idle)
+        return self._channel.deadlines.connection_body_seconds(waited, received)
 
     def _late(self) -> DeadlineExpired:
         """Such a body has not come in time."""
@@ -323,14 +306,15 @@ class BufferedRequest:
     def serve(self) -> Outcome:
         """Have the handler answer the request. (worker thread)"""
         factory, request = self._channel.factory, self.request
-        _served.request = self
+        served.request = self
         try:
             error = serve_next(factory, request, self._channel.client_address)
         except BaseException:  # sys.exit(), or an error in handle_error
             self.response.close = True
+            self._answer_for_handler()
             raise
         finally:
-            _served.request = None
+            served.request = None
         failed = error is not None
         outcome = _OK if error is None else factory.outcome_of(request, error)
         error = None  # its traceback leads to this frame: a cycle, otherwise
@@ -347,6 +331,14 @@ class BufferedRequest:
         except (OSError, ValueError):  # the client is gone, or the handler closed the socket
             self.response.close = True
         return outcome
+
+    def _answer_for_handler(self) -> None:
+        """Answer 500 for a handler that has left by what nobody handles. (worker thread)"""
+        with contextlib.suppress(LocalProtocolError, OSError, ValueError):  # as L{serve}
+            if not self._is_stock:
+                self._finish(failed=True)
+            elif not self.sent:
+                self.request.sendall(self._make_page(500)[1])
 
     def _finish(self, failed: bool) -> None:
         """
@@ -394,32 +386,40 @@ class BufferedRequest:
             queue = self._streamed
         if queue is None:
             self.acquire_connection()
-        if self._is_stock:
-            self._observe(kept)
-        if queue is None:
+        leaving = self._observe(kept)
+        if queue is not None:
+            queue.write(leaving, self.request.gettimeout())
+        elif leaving is kept:
             return False
-        queue.write(kept, self.request.gettimeout())
+        else:
+            socket.socket.sendall(self.request, leaving)
         return True
 
     def _start_streaming(self) -> None:
         """From now on the reactor sends what the handler sends. (under the lock)"""
         output, allowance = self._output, self._channel.settings.spool_allowance
-        if self._is_stock and output:
-            self._observe(b"".join(output))
+        if output:
+            output[:] = [self._observe(b"".join(output))]
         self._streamed = OutputQueue(output, allowance, self._wake_reactor)
         self.mode = _STREAMED
 
     def _wake_reactor(self) -> None:
         self._channel.factory.reactor.callFromThread(self.output_waits)
 
-    def _observe(self, data: bytes) -> None:
-        """Learn of a response of the stdlib's making what the log tells."""
-        response = self.response
-        found = None if response.sent else _STATUS.match(data)
-        if found is not None:
-            response.status = int(found[1])
-            response.sent -= data.find(b"\r\n\r\n", found.end()) + 4  # its head
-        response.sent += len(data)
+    def _observe(self, data: bytes) -> bytes:
+        """What is to leave of what the handler sends. (any thread)"""
+        seen = self._stock_output
+        if seen is None:
+            return data
+        leaving = seen.observe(data, self._refuse_output)
+        self.sent += len(leaving) - len(data)
+        return leaving
+
+    def _refuse_output(self, fault: str) -> tuple[BlockingResponse, bytes]:
+        """What leaves in the place of an answer that must not. (any thread)"""
+        name = self._channel.factory.handler_name
+        _log.error("{handler}: {error}", handler=name, error=fault)
+        return self._make_page(500)
 
     def acquire_connection(self) -> None:
         """

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from enum import Enum
 from typing import Any
 
 from twisted.python.failure import Failure
@@ -20,6 +19,7 @@ from typing_extensions import override
 
 from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Task
+from sockserve.http.channel_state import ChannelState
 from sockserve.http.cycle import RequestCycle
 from sockserve.http.cycles import MakeCycle, cycle_maker
 from sockserve.http.h1.framing import Event, RemoteProtocolError, State
@@ -31,6 +31,7 @@ from sockserve.http.responses import BlockingResponse, CoroutineResponse, Respon
 from sockserve.http.settings import HTTPSettings
 from sockserve.interfaces import DeadlineExpired, IStreamServer, Outcome, Phase
 from sockserve.streams.channel import (
+    ARRIVAL_SECONDS,
     Addresses,
     ChannelOwner,
     MakeChannel,
@@ -39,7 +40,7 @@ from sockserve.streams.channel import (
 from sockserve.streams.reader import HIGH_WATER_BYTES, LOW_WATER_BYTES
 from sockserve.streams.transport_channel import TransportChannel
 
-__all__ = ["ChannelState", "HTTPChannel"]
+__all__ = ["HTTPChannel"]
 
 #: How much is read at once of a connection whose requests have had no body yet: what heads
 #: take.  Twisted's 64 KiB, allocated for each read, take half a microsecond more.
@@ -47,23 +48,6 @@ HEAD_READ_BYTES = 4096
 BODY_READ_BYTES = 65536
 
 _log = logger(Topic.HTTP)
-
-
-class ChannelState(Enum):
-    """What a connection does."""
-
-    #: The server has not begun to process it.
-    OFFERED = "offered"
-    #: It waits for a request, or for the rest of its head.
-    READING = "reading"
-    #: A request is being answered.
-    ANSWERING = "answering"
-    #: It is answered; what its handler left unread is thrown away.
-    DISCARDING = "discarding"
-    #: It is answered; the client has yet to take much of it.
-    FLUSHING = "flushing"
-    #: There will be no further request.
-    CLOSING = "closing"
 
 
 # Looked up once (see L{sockserve.core.lifecycle}).
@@ -109,6 +93,7 @@ class HTTPChannel(TransportChannel):
         self.is_draining = False
         self._received = 0
         self._state = ChannelState.OFFERED
+        self._idle_since = 0.0
         #: How blocking handlers get the connection; made for the first.
         self.lease: ConnectionLease | None = None
         # For the request being answered
@@ -129,7 +114,8 @@ class HTTPChannel(TransportChannel):
     @override
     def start(self) -> None:
         self._state = _READING
-        self.timer.arm(_PHASE_IDLE, self.deadlines.idle)
+        self._idle_since = now = self._seconds()
+        self.timer.arm(_PHASE_IDLE, self.deadlines.idle, now)
         self._read()
 
     def feed(self, data: bytes) -> None:
@@ -184,6 +170,9 @@ class HTTPChannel(TransportChannel):
             if applies is not None:
                 return applies
         elif phase is _PHASE_IDLE:
+            if self.is_draining:
+                self._end_when_quiet()
+                return False
             return self._state is _READING and self.input.state is _IDLE
         return super().deadline_applies(phase)
 
@@ -204,13 +193,22 @@ class HTTPChannel(TransportChannel):
     def drain(self) -> None:
         self.is_draining = True
         if self.cycle is not None:
-            self.cycle.response.close = True
-        elif self._state is _READING and self.input.state is _IDLE:
-            self.shut_down()
+            self.cycle.drain()
+        else:
+            self._end_when_quiet()
 
-    def is_reading(self) -> bool:
-        """Whether it waits for a request, or for the rest of one's head."""
-        return self._state is _READING
+    def _end_when_quiet(self) -> None:
+        """While the service stops: end the connection once no request is likely to come."""
+        if self._state is _READING and self.input.state is _IDLE:
+            left = self._idle_since + (self.deadlines.quiet or 0) - self._seconds()
+            if left <= 0 and not self.has_unread_input():
+                self.shut_down()
+            else:  # what has arrived is read in the next turn
+                self.timer.arm(_PHASE_IDLE, max(left, ARRIVAL_SECONDS))
+
+    def has_next_request(self) -> bool:
+        """Whether a further request has begun to arrive. (any thread)"""
+        return self.input.has_next_request() or self.has_unread_input()
 
     @override
     def request_closing(self) -> None:
@@ -283,6 +281,8 @@ class HTTPChannel(TransportChannel):
                 self.timer.arm(Phase.HEADER, self.deadlines.header)
         elif state is not _IDLE:
             self.shut_down()
+        elif self.is_draining:  # no more than an empty line
+            self._end_when_quiet()
 
     def read_body(self) -> None:
         """Take what has come of a body: of the request under way, or of one that is answered."""
@@ -393,17 +393,19 @@ class HTTPChannel(TransportChannel):
             Task(self.writer.emptied(), self._flushed).start()
             return
         self._state = _READING
+        self._idle_since = now
         self.timer.arm(_PHASE_IDLE, self.deadlines.idle, now)
         if self.is_draining and not self._has_more:
-            self.shut_down()
+            self._end_when_quiet()
 
     def _flushed(self, result: Any, error: BaseException | None) -> None:
         if error is None and self._state is ChannelState.FLUSHING:
             self._state = _READING
-            self.timer.arm(_PHASE_IDLE, self.deadlines.idle)
+            self._idle_since = now = self._seconds()
+            self.timer.arm(_PHASE_IDLE, self.deadlines.idle, now)
             self._read()
-            if self.is_draining and self._state is _READING and self.input.state is _IDLE:
-                self.shut_down()
+            if self.is_draining:
+                self._end_when_quiet()
 
     def refuse(
         self, error: RemoteProtocolError, head: RequestHead | None = None, began: float = 0.0
@@ -413,15 +415,13 @@ class HTTPChannel(TransportChannel):
         self.timer.disarm(Phase.HEADER)
         began = self._seconds() if head is None else began
         response = make_refusal(error, head, self.writer, self.settings.outbox)
-        if error.limit is not None:
-            self.factory.log_over_limit(self.client_address, error.limit)
+        self.factory.log_over_limit(self.client_address, error.limit)
         self.account(response, Outcome.LOST, began)
         self.shut_down()
 
     def account(self, response: Response, outcome: Outcome, began: float) -> None:
         """Count a request that the connection ends with, and tell of it."""
-        seconds = self._seconds() - began
-        self.settings.account(self.protocol.record, response, outcome, seconds)
+        self.settings.account(self.protocol.record, response, outcome, self._seconds() - began)
 
     # The end
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
+from sockserve.core.forking import end_child, this_thread
 from sockserve.core.lifecycle import serve_next_coroutine
 from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Task
@@ -64,8 +65,10 @@ class CoroutineCycle:
         request.cycle = self
         request.head = response.request
         request.response = request.wfile = response
+        if response.request.expects_continue:
+            response.has_begun_body = channel.input.has_begun_body
         if channel.is_draining:
-            response.close = True
+            self.drain()
         if channel.deadlines.handle is not None:
             channel.timer.arm(Phase.HANDLE, channel.deadlines.handle)
         coroutine = serve_next_coroutine(channel.factory, request, channel.client_address)
@@ -77,6 +80,8 @@ class CoroutineCycle:
         except BaseException as error:
             self._handler_raised(error)
         else:
+            if this_thread.is_child:  # there is no reactor to wait for
+                end_child()
             channel.parts |= Pending.HANDLER
             response.uncork()
             self._task = Task(coroutine, self._task_finished, response, context)
@@ -120,6 +125,7 @@ class CoroutineCycle:
     def body_received(self, data: bytes) -> None:
         """A piece of the body has come."""
         assert self._body is not None
+        self.response.request.expects_continue = False
         self._body.feed(data)
 
     def body_ended(self) -> None:
@@ -183,6 +189,10 @@ class CoroutineCycle:
         self.body_failed(error)
         if cancels and self._task is not None:
             self._task.cancel(error)
+
+    def drain(self) -> None:
+        """The service stops: let the response be the last, unless a request has come after it."""
+        self.response.is_followed = self._channel.has_next_request
 
     def abort(self) -> None:
         """End the connection now; the handler hears of it."""
@@ -272,7 +282,7 @@ class CoroutineCycle:
 
     def _leaves_too_much(self) -> bool:
         """Whether the rest of the body is not worth to be read."""
-        channel = self._channel
+        channel, response = self._channel, self.response
         return not channel.input.has_whole_body() and (
-            self.response.request.expects_continue or not channel.input.can_skip_body()
+            response.awaits_continue() or not channel.input.can_skip_body()
         )

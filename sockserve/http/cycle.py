@@ -39,6 +39,9 @@ class RequestInput(Protocol):
     def has_whole_body(self) -> bool:
         """Whether the body has been taken to its end."""
 
+    def has_begun_body(self) -> bool:
+        """Whether, of a request with a body, a part of that has arrived and not been taken."""
+
     def can_skip_body(self) -> bool:
         """Whether what is left of the body may come unread, so that requests go on."""
 
@@ -114,6 +117,9 @@ class CycleOwner(Protocol):
 
     # The end
 
+    def has_next_request(self) -> bool:
+        """Whether a further request has begun to arrive. (any thread)"""
+
     def is_closing(self) -> bool:
         """Whether there will be no further request."""
 
@@ -184,6 +190,9 @@ class RequestCycle(Answerer, Protocol):
 
     def deadline_passed(self, phase: Phase) -> None:
         """A deadline has passed: bring the request to an end."""
+
+    def drain(self) -> None:
+        """The service stops: let the response be the last, unless a request has come after it."""
 
     def abort(self) -> None:
         """End the request now, whatever is under way."""

@@ -24,8 +24,9 @@ from zope.interface import implementer
 
 from sockserve.core.logs import Topic, logger
 from sockserve.handlers import BaseRequestHandler
+from sockserve.http.fields import check_text, known_names, learn_name
 from sockserve.http.h1.framing import LocalProtocolError
-from sockserve.http.h1.head import TOKEN, RequestHead
+from sockserve.http.h1.head import RequestHead
 from sockserve.http.responses import Response
 from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler
 
@@ -34,14 +35,6 @@ __all__ = ["HTTPRequestHandler"]
 _log = logger(Topic.HTTP)
 
 _VERSIONS = {(1, 1): "HTTP/1.1", (1, 0): "HTTP/1.0", (0, 9): "HTTP/0.9"}
-
-#: The header fields that decide about framing, by the name in lower case.
-_FRAMING_FIELDS = ("connection", "content-length", "transfer-encoding")
-
-#: By each name that handlers have used, as they spell it: its entry in L{_FRAMING_FIELDS}, or
-#: an empty string.
-_known_names: dict[str, str] = {}
-_KNOWN_NAMES_LIMIT = 1000
 
 _STATUS_LINES = {
     int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n" for status in HTTPStatus
@@ -59,45 +52,11 @@ class _Date:
     text = ""
 
 
-def _bad_text(place: str, value: str) -> ValueError:
-    return ValueError(f"{place} {value!r}: it must not have CR, LF, NUL or what is not Latin-1")
-
-
-def _check_text(place: str, value: str) -> None:
-    """
-    Check that C{value} can stand in a head.
-
-    @param place: where it is to stand, for the message.
-    @raise ValueError: it would end the line, or cannot be sent in Latin-1.
-    """
-    if "\r" in value or "\n" in value or "\0" in value:
-        raise _bad_text(place, value)
-    try:
-        value.encode("latin-1")
-    except UnicodeEncodeError:
-        raise _bad_text(place, value) from None
-
-
 def _status_line(code: int, message: str) -> str:
     if not 100 <= code <= 999:
         raise ValueError(f"status {code!r}: it is not within 100 and 999")
-    _check_text("reason phrase", message)
+    check_text("reason phrase", message)
     return f"HTTP/1.1 {int(code)} {message}\r\n"
-
-
-def _learn_name(name: str) -> str:
-    """
-    The entry of field C{name} in L{_FRAMING_FIELDS}, or an empty string.
-
-    @raise ValueError: C{name} is no token (RFC 9110 section 5.6.2).
-    """
-    lower = name.lower()
-    if not name.isascii() or not TOKEN.fullmatch(name.encode()):
-        raise ValueError(f"header field {name!r}: a name is letters, digits and !#$%&'*+-.^_`|~")
-    kind = lower if lower in _FRAMING_FIELDS else ""
-    if len(_known_names) < _KNOWN_NAMES_LIMIT:
-        _known_names[name] = kind
-    return kind
 
 
 @implementer(IHTTPRequestHandler)
@@ -121,6 +80,8 @@ class HTTPRequestHandler(BaseRequestHandler):
     @ivar wfile: where the response's body is written.
     @ivar connection: the connection, as C{self.request}.
     @cvar protocol_version: C{HTTP/1.0} to end the connection with each response.
+    @cvar default_request_version: C{HTTP/0.9} to answer requests of that version, too, which are
+        C{GET}, a target and no more; None to refuse them.
     @cvar server_version: the C{Server} field's value.
     @cvar sys_version: a second word of it; empty for none.
     @cvar error_message_format: the page of L{send_error}, with C{%(code)d},
@@ -132,7 +93,7 @@ class HTTPRequestHandler(BaseRequestHandler):
     server_version: str = f"sockserve/{version('sockserve')}"
     sys_version: str = ""
     protocol_version: str = "HTTP/1.1"
-    default_request_version: str = "HTTP/0.9"
+    default_request_version: str | None = None
     error_message_format: str = BaseHTTPRequestHandler.error_message_format
     error_content_type: str = BaseHTTPRequestHandler.error_content_type
     MessageClass: ClassVar[type[http.client.HTTPMessage]] = http.client.HTTPMessage
@@ -254,14 +215,15 @@ class HTTPRequestHandler(BaseRequestHandler):
         @param keyword: the field's name.
         @param value: its value, or an object whose C{str} is that.
         @raise ValueError: the name is no token, or the value has CR, LF or NUL, or cannot
-            be sent in Latin-1; or it is another C{Content-Length} than before.
+            be sent in Latin-1; or it is another C{Content-Length} than before, or one with a
+            C{Transfer-Encoding}.
         """
         text = value if type(value) is str else str(value)
         if not (text.isascii() and text.isprintable()):
-            _check_text(f"header field {keyword}:", text)
-        kind = _known_names.get(keyword)
+            check_text(f"header field {keyword}:", text)
+        kind = known_names.get(keyword)
         if kind is None:
-            kind = _learn_name(keyword)
+            kind = learn_name(keyword)
         if kind and not self._note_framing(kind, text):
             return
         self._head += f"{keyword}: {text}\r\n"
@@ -419,7 +381,7 @@ class HTTPRequestHandler(BaseRequestHandler):
 
     def _note_framing(self, kind: str, value: str) -> bool:
         """
-        Take note of a field of L{_FRAMING_FIELDS}.
+        Take note of a field of L{FRAMING_FIELDS<sockserve.http.fields.FRAMING_FIELDS>}.
 
         @return: whether to send the field as it is.
         @raise ValueError: as L{send_header}.
@@ -433,9 +395,18 @@ class HTTPRequestHandler(BaseRequestHandler):
             if others:
                 self._head += f"Connection: {', '.join(others)}\r\n"
             return False
+        # RFC 9112 section 6.2: not both, as one of two readers would believe the other one.
         if kind == "transfer-encoding":
-            self._coding = value
+            if self._length is not None:
+                raise ValueError(
+                    f"header field Transfer-Encoding: {value}, beside a Content-Length"
+                )
+            self._coding = value if self._coding is None else f"{self._coding}, {value}"
+            if self._coding.lower().count("chunked") > 1:
+                raise ValueError(f"header field Transfer-Encoding: {self._coding}, twice chunked")
             return True
+        if self._coding is not None:
+            raise ValueError(f"header field Content-Length: {value}, beside a Transfer-Encoding")
         if not (value.isascii() and value.isdigit()):
             raise ValueError(f"header field Content-Length: {value!r} is not a number")
         if self._length is not None and self._length != int(value):

@@ -64,6 +64,10 @@ class Response(ResponseFraming):
     @ivar version: of the request; C{(1, 0)} at most if the handler says so.
     @ivar status: its status; 0 before there is one.
     @ivar close: whether the connection ends with it.
+    @ivar is_followed: while the service stops, tells whether a further request has arrived; if not
+        when the head leaves, that ends the connection.
+    @ivar has_begun_body: tells whether a part of the request's body waits to be read, if its client
+        may wait to be asked for that.
     @ivar sent: bytes of its body that have left, without their framing.
     @ivar reason: the limit for which the request is refused, by name; None when it is not.
     """
@@ -72,6 +76,8 @@ class Response(ResponseFraming):
     status = 0
     sent = 0
     reason: str | None = None
+    is_followed: Callable[[], bool] | None = None
+    has_begun_body: Callable[[], bool] | None = None
     #: The head that has not left yet, without its last lines.
     _head: str | None = None
     _length: int | None = None
@@ -126,6 +132,12 @@ class Response(ResponseFraming):
         """Whether there is a head, be it held back."""
         return self._head is not None or self.state is not _AWAITED
 
+    def awaits_continue(self) -> bool:
+        """Whether the client may still wait to be asked for its body; not once it has begun."""
+        if not self.request.expects_continue:
+            return False
+        return self.has_begun_body is None or not self.has_begun_body()
+
     def reset(self) -> None:
         """Forget what is held back; nothing has left."""
         self._head = None
@@ -147,6 +159,7 @@ class Response(ResponseFraming):
             and self.version == (1, 1)
             and self.request.method not in _SPECIAL_METHODS
             and not self.close
+            and self.is_followed is None
         ):
             # What _compose and end come to, for most of all responses.
             self._head = None
@@ -230,6 +243,8 @@ class Response(ResponseFraming):
         """
         head, body = self._take_held()
         if head is not None:
+            if self.is_followed is not None and not self.is_followed():
+                self.close = True
             leaving = self._completed(head, len(body) if final else None)
         elif self.state is _AWAITED:
             return b""
@@ -266,7 +281,7 @@ class Response(ResponseFraming):
                 return b""
             if self.switches:
                 return f"{head}\r\n".encode("latin-1")
-        if self.request.expects_continue:
+        if self.awaits_continue():
             # Its body has not been asked for: nobody can tell whether it follows.
             self.close = True
         if self.close:

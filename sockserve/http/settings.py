@@ -27,6 +27,9 @@ class HTTPSettings:
     The decisions that hold for all HTTP connections of a server.
 
     @ivar kind: the kind of its handler.
+    @ivar is_lenient: whether requests are read as C{http.server} reads them, as far as that does
+        no harm.
+    @ivar is_simple: whether its handler has asked for requests of HTTP/0.9.
     @ivar deadlines: the server's, with the handler's own C{timeout}.
     @ivar outbox: sends the answers of one turn of the reactor together.
     @ivar spool_allowance: what may be kept in files of responses of blocking handlers.
@@ -38,6 +41,8 @@ class HTTPSettings:
         self._handler = unwrap(server.RequestHandlerClass)
         self.kind: HandlerKind = server.kind
         patience = getattr(self._handler, "timeout", None)
+        self.is_lenient = self.kind is HandlerKind.HTTP_STOCK
+        self.is_simple = getattr(self._handler, "default_request_version", None) == "HTTP/0.9"
         self.deadlines = server.deadlines.capped(patience, "idle", "header")
         self._head_limits = HeadLimits(
             server.max_request_line_bytes, server.max_header_bytes, server.max_header_fields
@@ -48,7 +53,7 @@ class HTTPSettings:
 
     def make_parser(self) -> RequestParser:
         """The parser of a connection's requests."""
-        return RequestParser(self.kind is HandlerKind.HTTP_STOCK, self._head_limits)
+        return RequestParser(self.is_lenient, self.is_simple, self._head_limits)
 
     def account(
         self, record: RequestRecord, response: Response, outcome: Outcome, seconds: float

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import io
 import socket
+import sys
 import tempfile
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
@@ -27,6 +29,9 @@ SPOOL_BYTES = 512 * 1024
 #: The size that C{http.server} passes to C{readline} where a request line or a header field is
 #: due (C{_MAXLINE} + 1).
 _HEAD_LINE_BYTES = 65537
+
+#: The code of C{http.server}'s loop that reads a request's first line.
+_LOOP = BaseHTTPRequestHandler.handle_one_request.__code__
 
 
 class StockInput:
@@ -253,10 +258,26 @@ class SwitchingFile(io.RawIOBase):
 
 
 class StockSwitchingFile(StockInput, io.BufferedReader):  # type: ignore[misc]  # likewise
-    """A L{SwitchingFile} for one of C{http.server}'s handlers."""
+    """
+    A L{SwitchingFile} for one of C{http.server}'s handlers.
+
+    What follows the request is for the handler's own methods, however they read it.  The loop
+    that they are called from finds no further request there: it would hold the thread for as
+    long as the client likes.
+    """
+
+    def __init__(self, raw: SwitchingFile) -> None:
+        super().__init__(raw)
+        self._has_request_line = False
+        self.readline = self._readline_or_next
 
     @override
     def _readline_or_next(self, size: int | None = -1) -> bytes:
+        if size == _HEAD_LINE_BYTES and sys._getframe(1).f_code is _LOOP:
+            if self._has_request_line:
+                self.wants_next = True
+                return b""
+            self._has_request_line = True
         line = io.BufferedReader.readline(self, size)
         self.wants_next |= not line and size == _HEAD_LINE_BYTES
         return line

@@ -16,9 +16,9 @@ import functools
 import re
 from collections.abc import Callable
 from http.client import HTTPMessage
-from typing import Any, NamedTuple
+from typing import Any
 
-from sockserve.http.h1.head import REPEATED_SECTION_BYTES, REPEATED_SECTIONS, TOKEN
+from sockserve.http.h1.head import REPEATED_SECTION_BYTES, REPEATED_SECTIONS, TOKEN, RequestHead
 from sockserve.http.spool import StockInput
 
 __all__ = ["make_stock_handler"]
@@ -33,40 +33,30 @@ _DEMANDING = re.compile(rb"(?im)^(?:content-type:[ \t]*(?:multipart|message)|exp
 _VERSIONS = frozenset(["HTTP/1.0", "HTTP/1.1"])
 
 
-class _Section(NamedTuple):
-    """
-    The header section of a request.
-
-    @ivar fields: names and values as sent, without the white space before a value, as
-        C{email} keeps them.
-    @ivar connection: the first C{Connection} field's value in lower case.
-    """
-
-    fields: list[tuple[str, str]]
-    connection: str
+#: The fields of a header section: names and values as sent, without the white space before a
+#: value, as C{email} keeps them.
+_Fields = tuple[tuple[str, str], ...]
 
 
 @functools.lru_cache(maxsize=REPEATED_SECTIONS)
-def _parse_section(raw: bytes) -> _Section | None:
+def _parse_section(raw: bytes) -> _Fields | None:
     """Parse a header section with its empty line; None if it is not a usual one."""
     if not _SECTION.fullmatch(raw) or _DEMANDING.search(raw):
         return None
-    fields, connection = [], ""
+    fields = []
     for line in raw.decode("iso-8859-1").split("\r\n")[:-2]:
         name, _, value = line.partition(":")
         fields.append((name, value.lstrip(" \t")))
-    for name, value in fields:
-        if name.lower() == "connection":
-            connection = value.lower()
-            break
-    return _Section(fields, connection)
+    return tuple(fields)
 
 
-def _parse_request(handler: Any) -> bool:
+def _parse_request(handler: Any, head: RequestHead | None) -> bool:
     """
     Parse the request whose request line C{handler} has read, in the place of its
     C{parse_request}.
 
+    @param head: the request's, as the server has read it; None if an override has put something
+        of its own in the place of the connection, which does not tell.
     @return: as that: false when the handler has answered with an error.
     """
     del handler.parse_request  # it is for one request, and makes a cycle
@@ -85,27 +75,37 @@ def _parse_request(handler: Any) -> bool:
         and len(raw) - len(line) <= REPEATED_SECTION_BYTES
         # 4. the class keeps its fields as http.server does;
         and handler.MessageClass is HTTPMessage
-        # 5. just this line has been read.
+        # 5. just this line has been read;
         and rfile.tell() == len(line)
+        # 6. it is known whether the connection goes on.
+        and head is not None
     ):
-        section = _parse_section(raw[len(line) :])
-        if section is not None:
+        fields = _parse_section(raw[len(line) :])
+        if fields is not None:
             rfile.seek(len(raw))
             rfile.head_is_read()
             handler.requestline = str(line, "iso-8859-1").rstrip("\r\n")
             handler.command, handler.path, handler.request_version = words
             handler.headers = headers = HTTPMessage()
-            for name, value in section.fields:
+            for name, value in fields:
                 headers.set_raw(name, value)
             headers.set_payload("")
-            client_keeps = words[2] == "HTTP/1.1" or section.connection == "keep-alive"
-            keeps = client_keeps and handler.protocol_version >= "HTTP/1.1"
-            handler.close_connection = not keeps or section.connection == "close"
+            _decide_connection(handler, head)
             return True
     parsed: bool = handler.parse_request()
     if isinstance(rfile, StockInput):
         rfile.head_is_read()
+    if parsed and head is not None:
+        _decide_connection(handler, head)
     return parsed
+
+
+def _decide_connection(handler: Any, head: RequestHead) -> None:
+    """
+    Have the handler read C{Connection} as the server does, which is to end the connection or not:
+    as a list, of all its fields.  (C{http.server} compares the first field's whole value.)
+    """
+    handler.close_connection = not (head.keep_alive and handler.protocol_version >= "HTTP/1.1")
 
 
 def _constructor(cls: type) -> Any:
@@ -130,7 +130,8 @@ def make_stock_handler(
         cls(*arguments, **words)
         return
     handler: Any = object.__new__(cls)
-    handler.__dict__["parse_request"] = functools.partial(_parse_request, handler)
+    parse = functools.partial(_parse_request, handler, getattr(request, "head", None))
+    handler.__dict__["parse_request"] = parse
     try:
         handler.__init__(*arguments, **words)
     finally:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from sockserve.core.activation import started_environment
+
 __all__ = ["handed_descriptor"]
 
 #: The number of the first (SD_LISTEN_FDS_START); the others follow.
@@ -54,13 +56,8 @@ def _count(environment: Mapping[str, str]) -> int:
 def _environment() -> Mapping[str, str]:
     """
     The environment that says so: the one that this process was started with, when the words are
-    gone by now.  (Twisted's C{endpoints} module takes them away when it is imported.)
+    gone by now.  (Twisted's C{endpoints} module takes them away when a program imports it first.)
     """
     if "LISTEN_FDS" in os.environ:
         return os.environ
-    try:
-        with open("/proc/self/environ", "rb") as file:
-            pairs = [pair.partition(b"=") for pair in file.read().split(b"\0")]
-    except OSError:
-        return os.environ
-    return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
+    return started_environment()

@@ -73,7 +73,7 @@ class DatagramServer(RequestServer, DatagramProtocol):
         #: By the C{id} of a request that is being offered to a blocking handler, the
         #: ancillary data that sends its answer from where it came to.
         self._arrivals: dict[int, Ancillary] = {}
-        self._seconds = self.reactor.seconds
+        self._seconds = self.clock.seconds
         self._suspended = False
 
     @override
@@ -82,10 +82,12 @@ class DatagramServer(RequestServer, DatagramProtocol):
         self._make_reply = self.transport.reply_maker()
         self._suspended = False
         self._start_idle_timeout()
+        self.begin_watch()
 
     @override
     def stopProtocol(self) -> None:
         self._stop_idle_timeout()
+        self.end_watch()
 
     # Override points that differ from those of streams
 
@@ -362,7 +364,7 @@ class _BlockingDatagram(_PendingDatagram):
     """A packet whose handler blocks, on a thread or in a child."""
 
     def __init__(self, server: DatagramServer, request: Any, client_address: object) -> None:
-        super().__init__(server, request, client_address, server.reactor.seconds())
+        super().__init__(server, request, client_address, server.clock.seconds())
         self._arrived_at = server._arrivals.pop(id(request), None)
 
     @property
@@ -378,7 +380,7 @@ class _BlockingDatagram(_PendingDatagram):
         concurrency.run(self)
 
     def started(self) -> None:
-        self.began = self._server.reactor.seconds()
+        self.began = self._server.clock.seconds()
         self._arm_deadlines()
 
     def serve(self) -> Outcome:

@@ -13,6 +13,7 @@ happens for L{ACCEPT_RETRY_SECONDS} when the process runs out of descriptors.
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Callable
 from errno import EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errorcode
@@ -22,6 +23,7 @@ from twisted.internet import tcp
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from sockserve.core.admission import Admission
+from sockserve.core.clock import clock_of
 from sockserve.core.logs import Topic, logger
 from sockserve.sockets.hangups import has_left
 
@@ -42,6 +44,10 @@ ACCEPT_RETRY_SECONDS = 0.1
 #: logged again.  1: ten attempts, none of which may fail.  No setting: it decides of a line in
 #: the log alone.
 CALM_SECONDS = 10 * ACCEPT_RETRY_SECONDS
+
+#: How many turns at most the kernel's queue has when the port is about to close; one takes one
+#: client or more.  4096: Linux' C{somaxconn}.
+QUEUE_LENGTH = 4096
 
 
 class Gate:
@@ -69,7 +75,7 @@ class Gate:
         """
         self._port = port
         self._admission = admission
-        self._clock = clock
+        self._clock: IReactorTime = clock_of(clock)
         self._refused = refused
         self._retry: IDelayedCall | None = None
         #: When the shortage that has been logged was last noticed; None while there is none.
@@ -149,6 +155,22 @@ class Gate:
         """Take connections again."""
         self._admission.gates.add(self)
         self._try_again()
+
+    def accept_waiting(self) -> None:
+        """
+        Accept the clients that wait in the kernel's queue, as far as they are admitted: when the
+        port closes, the kernel resets them.
+        """
+        for _ in range(QUEUE_LENGTH):  # others may come as fast
+            if self._admission.full() or self._retry is not None or not self._is_awaited():
+                break
+            self._port.doRead()
+
+    def _is_awaited(self) -> bool:
+        """Whether a client waits."""
+        poll = select.poll()
+        poll.register(self._port.socket, select.POLLIN)
+        return any(events & select.POLLIN for _, events in poll.poll(0))
 
     def close(self) -> None:
         """Let go of the port, which stops listening."""

@@ -178,6 +178,7 @@ class StreamListener:
         self._port = port
         self._gate = Gate(port, server.admission, server.reactor, server.count_refusal)
         server.ports.add(port)
+        server.begin_watch()
         sock = port.socket
         keep_alive(sock, server.deadlines)
         server.inherits_keepalive = True
@@ -204,10 +205,19 @@ class StreamListener:
         """
         assert self._gate is not None
         assert self._port is not None
-        self._gate.close()
-        self.server.ports.discard(self._port)
+        server, gate = self.server, self._gate
+
+        def accept_last() -> None:
+            gate.accept_waiting()
+            server.drain()
+
+        gate.accept_waiting()
+        gate.close()
+        server.ports.discard(self._port)
+        # Who comes in the rest of this turn: it closes in the next.
+        server.reactor.callLater(0, accept_last)
         closed = maybeDeferred(self._port.stopListening)
-        return gatherResults([closed, self.server.drain()], consumeErrors=True)
+        return gatherResults([closed, server.drain()], consumeErrors=True)
 
 
 class DatagramListener:

@@ -19,7 +19,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from sockserve.core.clock import clock_of
 from sockserve.core.deadlines import Deadlines
+from sockserve.core.forking import listening_socket_owners
 from sockserve.core.handler_kinds import handler_kind, unwrap
 from sockserve.core.incidents import IncidentLog
 from sockserve.core.lifecycle import MakeAndRun, make_and_run, make_and_run_coroutine
@@ -29,6 +31,7 @@ from sockserve.core.messages import one_line, printable
 from sockserve.core.reactors import as_reactor
 from sockserve.core.statistics import ListenerStatistics, RequestRecord
 from sockserve.core.tls import BY_SERVER
+from sockserve.core.watch import watch_of
 from sockserve.executors.fork import ForkExecutor, is_child
 from sockserve.executors.threads import ThreadExecutor
 from sockserve.interfaces import (
@@ -102,6 +105,8 @@ class RequestServer:
     @ivar kind: how the handler is served.
     @ivar handler_cancellation: what its class says of that, as is C{allow_half_close}.
     @ivar reactor: the reactor, or a clock that stands for one.
+    @ivar clock: its time, which the system's clock does not move.
+    @ivar is_watched: whether something looks whether it turns: while the server takes requests.
     @ivar deadlines: the seconds that each phase of a request may last.
     @ivar concurrency: the executor of blocking handlers; None for a coroutine handler.
     @ivar server_address: the address listened on, as C{socket.getsockname()} gives it;
@@ -160,17 +165,21 @@ class RequestServer:
         )
         # A clock is enough for coroutines; threads also need its callFromThread.
         self.reactor = as_reactor(reactor)
+        self.clock: IReactorTime = clock_of(reactor)
+        self._watch = watch_of(reactor)
+        self.is_watched = False
         self.deadlines = Deadlines() if deadlines is None else deadlines
         if concurrency is None and not self.kind.is_coroutine:
             concurrency = ThreadExecutor(self.reactor)
         self.concurrency = concurrency
         if isinstance(concurrency, ForkExecutor):
             concurrency.owners.add(self)
+        listening_socket_owners.add(self)
         self.server_address: Any = None
         self.statistics = ListenerStatistics()
         self.observers: list[Callable[[RequestRecord], object]] = []
-        self.incidents = IncidentLog(self._log_incident, self.reactor.seconds)
-        self._limits_log = IncidentLog(self._log_limit, self.reactor.seconds)
+        self.incidents = IncidentLog(self._log_incident, self.clock.seconds)
+        self._limits_log = IncidentLog(self._log_limit, self.clock.seconds)
         self._idle_call: IDelayedCall | None = None
         self._drained: Deferred[None] | None = None
 
@@ -261,6 +270,10 @@ class RequestServer:
         """The descriptors that are open for the server here, and that a child closes."""
         yield from ()
 
+    def listening_descriptors(self) -> Iterator[int]:
+        """The descriptors of the sockets on which the server listens. (any thread)"""
+        yield from ()
+
     def count_refusal(self, reason: str) -> None:
         """Count a connection or request that is not served, under C{reason}."""
         self.statistics.refused[reason] += 1
@@ -300,12 +313,15 @@ class RequestServer:
                 fault += f", which body_rate ({deadlines.body_rate:g}) sets, or idle"
             self.incidents.add(fault, f"ended the client {_shown(client_address)}: {fault}")
 
-    def log_over_limit(self, client_address: object, name: str) -> None:
+    def log_over_limit(self, client_address: object, name: str | None) -> None:
         """
         Log that a client is refused because it is over a limit, once in a minute for each.
 
-        @param name: the limit's, C{max_body_bytes} say.
+        @param name: the limit's, C{max_body_bytes} say; None when it is refused for something
+            else, which is not logged.
         """
+        if name is None:
+            return
         value = self._limit(name)
         self._limits_log.add(
             name,
@@ -354,6 +370,19 @@ class RequestServer:
     def _peer_is_gone(self, request: object) -> bool:
         return peer_is_gone(request)
 
+    def begin_watch(self) -> None:
+        """Have the reactor watched, if it is not yet. (reactor thread, or before it runs)"""
+        if not self.is_watched:
+            self.is_watched = True
+            self._watch.hold()
+
+    def end_watch(self) -> None:
+        """Have it watched no more, as far as this server goes. (reactor thread, or before it
+        runs)"""
+        if self.is_watched:
+            self.is_watched = False
+            self._watch.release()
+
     def request_accepted(self) -> None:
         """A connection or datagram has come: count it, and restart L{timeout}."""
         self.statistics.accepted += 1
@@ -367,7 +396,7 @@ class RequestServer:
 
     def _start_idle_timeout(self) -> None:
         if self.timeout is not None:
-            self._idle_call = self.reactor.callLater(self.timeout, self._idle_timeout)
+            self._idle_call = self.clock.callLater(self.timeout, self._idle_timeout)
 
     def _stop_idle_timeout(self) -> None:
         if self._idle_call is not None:

@@ -119,6 +119,8 @@ class StreamFactory(StreamServer, ServerFactory):
 
     @override
     def buildProtocol(self, addr: IAddress | None) -> Any:
+        if not self.is_watched:  # a port may be opened without a service
+            self.begin_watch()
         protocol = StreamProtocol()
         protocol.factory = self
         return protocol
@@ -130,6 +132,7 @@ class StreamFactory(StreamServer, ServerFactory):
     @override
     def stopFactory(self) -> None:
         self._stop_idle_timeout()
+        self.drained().addCallback(lambda _: self.end_watch())
 
     def acceptableProtocols(self) -> list[bytes]:
         """Called by Twisted's TLS for L{acceptable_protocols}."""
@@ -165,7 +168,7 @@ class StreamFactory(StreamServer, ServerFactory):
 
     @override
     def log_shortage(self, client_address: object, error: OSError) -> None:
-        now = self.reactor.seconds()
+        now = self.clock.seconds()
         if now >= self._shortage_logged_until:
             self._shortage_logged_until = now + SHORTAGE_LOG_SECONDS
             _log.error(
@@ -199,10 +202,14 @@ class StreamFactory(StreamServer, ServerFactory):
     @override
     def descriptors(self) -> Iterator[int]:
         yield from self.hangups.descriptors()
-        for port in self.ports:
-            yield port.fileno()
+        yield from self.listening_descriptors()
         for protocol in self.connections:
             yield from protocol.descriptors()
+
+    @override
+    def listening_descriptors(self) -> Iterator[int]:
+        for port in self.ports:
+            yield port.fileno()
 
     def drain(self) -> Deferred[None]:
         """

@@ -31,6 +31,7 @@ from twisted.python.filepath import FilePath
 from typing_extensions import override
 from zope.interface import alsoProvides, implementer
 
+from sockserve.core.clock import clock_of
 from sockserve.core.incidents import IncidentLog
 from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import one_line
@@ -149,9 +150,9 @@ class CertificateFolder:
         """
         @raise Exception: one of the files is no PEM, or cannot be read.
         """
-        self._reactor = reactor
+        self._seconds = clock_of(reactor).seconds
         self._path = path
-        self._incidents = IncidentLog(_warn, reactor.seconds)
+        self._incidents = IncidentLog(_warn, self._seconds)
         self._read()
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
@@ -159,7 +160,7 @@ class CertificateFolder:
         return self._first.serverConnectionForTLS(protocol)
 
     def _read(self) -> None:
-        self._read_at = self._reactor.seconds()
+        self._read_at = self._seconds()
         found = PEMObjects.fromDirectory(FilePath(self._path)).inferDomainMapping()
         self._by_name: dict[str, CertificateOptions] = {
             name: with_usual_ciphers(options) for name, options in found.items()
@@ -176,7 +177,7 @@ class CertificateFolder:
             return None
         text = name.decode("ascii", "backslashreplace")
         found = self._find(text)
-        if found is None and abs(self._reactor.seconds() - self._read_at) >= REREAD_SECONDS:
+        if found is None and self._seconds() - self._read_at >= REREAD_SECONDS:
             try:
                 self._read()
             except Exception as error:

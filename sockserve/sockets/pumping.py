@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from sockserve.core.addresses import Addresses
+from sockserve.core.clock import clock_of
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.core.reactors import IReactor
 from sockserve.core.transports import IStreamTransport
@@ -338,7 +339,7 @@ class Pump(abstract.FileDescriptor):
         self._shutdown(socket.SHUT_RDWR)
         # After this turn: what the reactor has yet to say of this descriptor must not hit
         # another of the same number.
-        self.reactor.callLater(0, self._socket.close)
+        clock_of(self.reactor).callLater(0, self._socket.close)
         self._timer.disarm(Phase.IDLE)
         if not lost:  # Twisted's TLS cannot stand it then
             self._timer.arm(Phase.WRITE, self._deadlines.write)

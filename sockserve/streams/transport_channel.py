@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from sockserve.interfaces import ClientGone, Phase
 from sockserve.sockets.hangups import Hangup, connection_below, hangup_of
-from sockserve.sockets.lending import UnsentBytes, is_lendable, tcp_traffic
+from sockserve.sockets.lending import UnsentBytes, has_unread, is_lendable, tcp_traffic
 from sockserve.streams.channel import Channel, ChannelOwner, Pending
 from sockserve.streams.departure import Answerer, Departure
 from sockserve.streams.writer import StreamWriter
@@ -110,6 +110,11 @@ class TransportChannel(Channel):
         if left > 0:
             self.timer.arm(Phase.WRITE, left)
         return left > 0
+
+    def has_unread_input(self) -> bool:
+        """Whether bytes of the client's have arrived that the reactor has not read. (any thread)"""
+        sock = getattr(self._below, "socket", None)  # a transport that is closed has none
+        return sock is not None and has_unread(sock)
 
     # The client goes
 

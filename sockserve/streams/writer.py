@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IPullProducer, IPushProducer, IReactorTi
 from zope.interface import implementer
 
 from sockserve.core.buffers import bytes_of
+from sockserve.core.clock import clock_of
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Wakeup
@@ -48,16 +49,16 @@ class Outbox:
     @param reactor: where turns end.
     """
 
-    __slots__ = ("_reactor", "_writers")
+    __slots__ = ("_clock", "_writers")
 
     def __init__(self, reactor: IReactorTime) -> None:
-        self._reactor = reactor
+        self._clock = clock_of(reactor)
         self._writers: list[StreamWriter] = []
 
     def add(self, writer: StreamWriter) -> None:
         """Flush C{writer} at the end of the turn."""
         if not self._writers:
-            self._reactor.callLater(0, self._flush)
+            self._clock.callLater(0, self._flush)
         self._writers.append(writer)
 
     def _flush(self) -> None:

@@ -43,6 +43,28 @@ def timer():
     assert timer.clock.getDelayedCalls() == []
 
 
+# Bodies that end with their connection
+
+
+@pytest.mark.parametrize(
+    ("named", "elapsed", "received", "seconds"),
+    [
+        ({}, 1, 0, 4),  # the rate, after 5
+        ({}, 50, 240 * 70, 10),  # 70 by the rate, 60 for all
+        ({}, 61, 10**9, 0),
+        ({"idle": 3}, 0, 10**9, 3),
+        ({"body": 100}, 50, 10**9, 50),
+        ({"body": 20}, 15, 10**9, 5),
+        ({"body_rate": None, "idle": None}, 1000, 0, None),  # nobody has asked for an end
+        ({"body_rate": None}, 1000, 0, 300),
+    ],
+)
+def test_a_body_that_a_thread_waits_for(
+    named: dict[str, float | None], elapsed: float, received: int, seconds: float | None
+) -> None:
+    assert Deadlines(**named).connection_body_seconds(elapsed, received) == seconds
+
+
 # What may be asked for
 
 

@@ -145,7 +145,6 @@ SAID = {
     "a doubled slash": b"GET //a HTTP/1.0\r\n\r\n",
     "an unknown method": b"BREW /a HTTP/1.0\r\n\r\n",
     "a minor version": b"GET /a HTTP/1.3\r\nConnection: close\r\n\r\n",
-    "bytes in the target": b"GET /\xe9 HTTP/1.0\r\n\r\n",
     "nothing": b"",
 }
 

@@ -167,6 +167,29 @@ async def test_the_pool_grows_only_as_needed_and_shrinks(threads: Any) -> None:
     assert await job.over is Outcome.OK
 
 
+async def test_threads_of_a_burst_retire_while_few_requests_come(threads: Any) -> None:
+    """Two of 20 are enough for one job after another; the others are idle for 0.3 s soon."""
+    from twisted.internet import reactor
+
+    pool = threads(100, idle_seconds=0.3)
+    jobs = [HeldJob() for _ in range(20)]
+    for job in jobs:
+        pool.run(job)
+    await _until(lambda: pool.threads == 20)
+    for job in jobs:
+        job.release()
+    await gatherResults([job.over for job in jobs])
+    for job in jobs:
+        job.close()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while pool.threads > 2:
+        assert time.monotonic() < deadline
+        small = Job()
+        pool.run(small)
+        await small.over
+        await deferLater(reactor, 0.02)
+
+
 async def test_threads_that_retire_do_not_lose_a_job(threads: Any) -> None:
     """A job comes just when its thread is about to go."""
     pool = threads(2, idle_seconds=0.001)

@@ -485,15 +485,50 @@ class Later(Hello):
         await super().do_GET()
 
 
-def test_when_the_service_stops_idle_connections_end_at_once():
-    fresh, used = Client(Hello), Client(Hello)
-    used.send(GET)
-    for client in fresh, used:
-        drained = client.server.drain()
-        client.advance(0)
-        assert client.ended == "closed"
-        assert drained.called
-        assert client.expiries == {}
+@pytest.mark.parametrize("said", [b"", GET])
+def test_when_the_service_stops_connections_that_are_quiet_end_at_once(said):
+    """For 1 s (Deadlines.quiet), since they came or were answered."""
+    client = Client(Hello)
+    client.advance(5)
+    client.send(said)
+    client.advance(1)
+    drained = client.server.drain()
+    client.advance(0)
+    assert client.ended == "closed"
+    assert drained.called
+    assert client.expiries == {}
+
+
+@pytest.mark.parametrize("said", [b"", GET, GET + b"\r\n"])
+def test_when_the_service_stops_others_end_as_soon_as_they_are_quiet(said):
+    """1 s after 0.75 s, in which the drain begins."""
+    client = Client(Hello)
+    client.send(said)
+    client.clock.advance(0.75)
+    drained = client.server.drain()
+    client.clock.advance(0.125)
+    assert not client.ended
+    client.clock.advance(0.125)
+    assert client.ended == "closed"
+    assert drained.called
+    assert client.expiries == {}
+
+
+@pytest.mark.parametrize("said", [b"", GET, GET + b"\r\n"])
+def test_when_the_service_stops_a_request_on_its_way_is_answered(said):
+    client = Client(Hello)
+    client.send(said)
+    drained = client.server.drain()
+    client.clock.advance(0.5)
+    client.send(b"\r\n")
+    client.clock.advance(0.25)
+    client.send(GET)
+    client.advance(0)
+    assert client.said.count(b"HTTP/1.1 200 ") == 1 + bool(said)
+    assert client.said.count(b"Connection: close") == 1
+    assert client.ended == "closed"
+    assert drained.called
+    assert client.expiries == {}
 
 
 @pytest.mark.parametrize("before", [GET, GET[:20]])
@@ -502,11 +537,33 @@ def test_when_the_service_stops_a_request_is_answered_and_is_the_last(before):
     client.send(before)
     drained = client.server.drain()
     client.send(GET[20:] if before != GET else b"")
-    client.send(GET)
     client.advance(4)
     assert not client.ended
     client.advance(1)
     assert client.status() == (200, "close")
+    client.send(GET)
+    client.advance(5)
+    assert client.said.count(b"HTTP/1.1 200 ") == 1
+    assert client.ended == "closed"
+    assert drained.called
+    assert client.expiries == {}
+
+
+@pytest.mark.parametrize("body", [b"", b"hello"])
+@pytest.mark.parametrize("when", ["before", "while it is answered"])
+def test_when_the_service_stops_the_last_that_has_arrived_is_the_last(when, body):
+    """The first takes 5 s, and so does each of those behind it."""
+    request = (POST % len(body) + body) if body else GET
+    client = Client(Later, drain=60)
+    client.send(request * 3 if when == "before" else request)
+    drained = client.server.drain()
+    client.advance(4)
+    if when != "before":
+        client.send(request * 2)
+    for _ in range(11):
+        client.advance(1)
+    assert client.said.count(b"HTTP/1.1 200 ") == 3
+    assert client.said.rindex(b"HTTP/1.1 200 ") < client.said.index(b"Connection: close")
     assert client.ended == "closed"
     assert drained.called
     assert client.expiries == {}
@@ -529,6 +586,7 @@ def test_when_the_service_stops_a_client_still_gets_what_waits_for_it():
     full.resumeProducing()
     client.advance(0)
     assert client.said.endswith(b"x\r\n0\r\n\r\n")
+    client.advance(1)  # its head has left before, and did not say that it was the last
     assert client.ended == "closed"
     assert drained.called
     assert client.expiries == {}

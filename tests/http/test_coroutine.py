@@ -1,5 +1,6 @@
 """The cycle of a coroutine: what is answered when, and what becomes of the connection."""
 
+import asyncio
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -157,7 +158,16 @@ def test_one_that_raises_after_it_breaks_the_connection(
 
 
 @late
-@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ZeroDivisionError,
+        SystemExit,
+        KeyboardInterrupt,
+        GeneratorExit,
+        asyncio.CancelledError,
+    ],
+)
 def test_what_no_handle_error_handles_is_logged_and_answered_for(
     connect: Connect, late: bool, error: type[BaseException]
 ) -> None:
@@ -340,9 +350,54 @@ def test_a_client_that_does_not_wait_is_not_told(connect: Connect) -> None:
         answer(handler, await handler.rfile.readexactly(5))
 
     client = connect(handling(do_POST))
-    client.send(EXPECTS + b"hello")
+    client.send(EXPECTS + b"hello" + EXPECTS + b"again")
+    assert client.said.count(b"HTTP/1.1 ") == 2
+    assert client.said.count(b"HTTP/1.1 200 ") == 2
+    assert b"close" not in client.said
+    assert not client.ended
+
+
+CHUNKS = EXPECTS.replace(b"Content-Length: 5", b"Transfer-Encoding: chunked")
+
+
+@both
+@late
+@pytest.mark.parametrize("reads", [True, False])
+@pytest.mark.parametrize("sent", [EXPECTS + b"hello", CHUNKS + b"5\r\nhello\r\n0\r\n\r\n"])
+@pytest.mark.parametrize("missing", [0, 1])
+def test_nor_does_his_connection_end(
+    connect: Connect, plain: bool, late: bool, reads: bool, sent: bytes, missing: int
+) -> None:
+    """Whether the handler reads the body or leaves it, and how much of it has come by then."""
+
+    async def do_POST(handler: Any) -> None:
+        if late:
+            await waits(handler)
+        answer(handler, await handler.rfile.read() if reads else b"hello")
+
+    client = connect(handling(do_POST), plain=plain)
+    client.send(sent[: len(sent) - missing])
+    client.send(sent[len(sent) - missing :])
+    client.advance(1)
+    assert b"hello" in client.body
+    client.send(EXPECTS + b"again")
+    client.advance(1)
+    assert client.said.count(b"HTTP/1.1 200 ") == 2
+    assert b"close" not in client.said
+    assert not client.ended
+
+
+def test_nor_does_that_of_one_who_begins_while_the_handler_waits(connect: Connect) -> None:
+    async def do_POST(handler: Any) -> None:
+        await waits(handler)
+        answer(handler, b"no")
+
+    client = connect(handling(do_POST))
+    client.send(EXPECTS)
+    client.send(b"hello")
+    client.advance(1)
     assert client.status() == (200, None)
-    assert client.body == b"hello"
+    assert not client.ended
 
 
 @both

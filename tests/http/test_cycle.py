@@ -143,6 +143,12 @@ class Stream:
     def has_whole_body(self) -> bool:
         return self._is_whole
 
+    def has_begun_body(self) -> bool:
+        return bool(self._pieces)
+
+    def has_next_request(self) -> bool:
+        return False  # it is another stream's
+
     def can_skip_body(self) -> bool:
         return True  # nobody waits behind it
 

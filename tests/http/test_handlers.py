@@ -190,6 +190,25 @@ def test_a_field_that_cannot_be_sent_is_refused(name, value):
         handler.send_header(name, value)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [("Content-Length", 5), ("Transfer-Encoding", "chunked")],
+        [("transfer-encoding", "gzip"), ("X", "y"), ("CONTENT-LENGTH", "5")],
+        [("Transfer-Encoding", "chunked"), ("Transfer-Encoding", "gzip, Chunked")],
+    ],
+)
+def test_what_tells_two_ends_of_a_body_is_refused(fields):
+    """And a head that is begun anew has none of it."""
+    handler, _ = make()
+    for _ in range(2):
+        handler.send_response(200)
+        for field in fields[:-1]:
+            handler.send_header(*field)
+        with pytest.raises(ValueError, match=r"(?i)Transfer-Encoding"):
+            handler.send_header(*fields[-1])
+
+
 def test_a_second_length_that_differs_is_refused():
     handler, _ = make()
     handler.send_response(200)

@@ -238,7 +238,7 @@ def test_a_shutdown_request_that_raises_settles_nevertheless(sent, logged):
     client.server.shutdown_request = shutdown_request
     client.send(sent)
     drained = client.server.drain()
-    client.advance(0)
+    client.advance(1)
     assert client.ended
     assert drained.called
     assert client.server.statistics.active == 0

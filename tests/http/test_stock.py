@@ -6,6 +6,7 @@ import weakref
 from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler
 from io import BytesIO
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import example, given
@@ -16,10 +17,11 @@ from sockserve.http.stock import make_stock_handler
 
 
 class Connection:
-    """As much of a socket as a handler needs."""
+    """As much of a socket as a handler needs, and of its request's head."""
 
-    def __init__(self, rfile):
+    def __init__(self, rfile, keep_alive=True):
         self.rfile = rfile
+        self.head = SimpleNamespace(keep_alive=keep_alive)
         self.sent = b""
 
     def makefile(self, mode, buffering):
@@ -29,6 +31,10 @@ class Connection:
         self.sent += bytes(data)
 
 
+#: What of a handler is not compared.  (The server decides about the connection, see below.)
+UNTOLD = ("rfile", "wfile", "connection", "request", "server", "close_connection")
+
+
 class Handler(BaseHTTPRequestHandler):
     """Tells what it has parsed, and what is left to read."""
 
@@ -36,11 +42,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def tell(self):
         self.server.append(
-            {
-                name: value
-                for name, value in vars(self).items()
-                if name not in ("rfile", "wfile", "connection", "request", "server")
-            }
+            {name: value for name, value in vars(self).items() if name not in UNTOLD}
             | {
                 "headers": vars(self.headers)
                 | {"policy": None, "defects": repr(self.headers.defects)},
@@ -148,6 +150,34 @@ def test_any_head_is_to_a_handler_what_it_would_be(line, fields, end, body, hand
     theirs = told(handler, by_itself, BytesIO(raw + body))
     ours = told(handler, make_stock_handler, buffered(raw, body))
     assert ours == theirs
+
+
+@pytest.mark.parametrize("head", [b"Connection: close, x", b"Connection: x", b"Expect: x", b""])
+@pytest.mark.parametrize(
+    ("handler", "keep_alive", "closes"),
+    [(Handler, True, False), (Handler, False, True), (OldHandler, True, True)],
+)
+def test_the_server_decides_whether_the_connection_goes_on(head, handler, keep_alive, closes):
+    """Whatever C{http.server} makes of the fields."""
+    decided = []
+
+    class Decides(handler):
+        def tell(self):
+            decided.append(self.close_connection)
+            self.close_connection = True
+
+    raw = b"GET / HTTP/1.1\r\n%b\r\n\r\n" % head if head else b"GET / HTTP/1.1\r\n\r\n"
+    make_stock_handler(Decides, Connection(buffered(raw, b""), keep_alive), None, [])
+    assert decided == [closes]
+
+
+def test_a_connection_of_an_overrides_own_is_served_too():
+    """One that does not tell what the server has read; C{http.server} decides then."""
+    wrapped = Connection(buffered(b"GET /x HTTP/1.1\r\nConnection: close\r\n\r\n", b""))
+    del wrapped.head
+    seen = []
+    make_stock_handler(Handler, wrapped, None, seen)
+    assert [each["path"] for each in seen] == ["/x"]
 
 
 def test_a_usual_head_is_not_parsed_again(monkeypatch):

@@ -11,7 +11,7 @@ from twisted.logger import globalLogBeginner, textFileLogObserver
 
 from sockserve import Deadlines
 from sockserve.executors import make_executor
-from sockserve.service import RequestService
+from sockserve.service import service_from_description
 
 
 def main(description: str, name: str, *options: str) -> None:
@@ -21,7 +21,7 @@ def main(description: str, name: str, *options: str) -> None:
     handler = getattr(import_module("tests.integration.handlers"), name)
     words = dict(option.split("=", 1) for option in options)
     concurrency = words.pop("concurrency", None)
-    service = RequestService.from_description(
+    service = service_from_description(
         reactor,
         description,
         handler,

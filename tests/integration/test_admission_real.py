@@ -6,6 +6,7 @@ import time
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 from sockserve import Deadlines, StreamRequestHandler
 from sockserve.core.admission import Admission, parse_network
@@ -316,12 +317,15 @@ async def test_stop_does_not_wait_for_idle_clients(handler, kind, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("handler", [Busy, BlockingBusy])
 async def test_stop_lets_a_request_finish(handler, kind, tmp_path):
+    from twisted.internet import reactor
+
     service = start(handler, kind, tmp_path)
     server = service.server
     server.told, server.event = Deferred(), threading.Event()
     address = server.server_address
     client = await in_thread(ready, kind, address)
     stopped = service.stopService()
+    await deferLater(reactor, 0)  # who comes before that is served
 
     def refused():
         try:

@@ -1,7 +1,10 @@
 """Blocking HTTP handlers: what holds for sockserve's own and for C{http.server}'s alike."""
 
+import contextlib
 import os
+import re
 import threading
+import time
 
 import pytest
 
@@ -216,6 +219,9 @@ async def test_a_client_is_told_once_to_continue(base, kind, tmp_path):
         (get("/", *["Field: 1"] * 101), 431),
         (get("/", version="2.0"), 505),
         (b"nonsense\r\n\r\n", 400),
+        ("GET /Müller.pdf HTTP/1.1\r\nHost: h\r\n\r\n".encode(), 400),
+        ("GET /?q=à HTTP/1.1\r\nHost: h\r\n\r\n".encode(), 400),
+        (b"GET /\xe9 HTTP/1.0\r\n\r\n", 400),
     ],
 )
 async def test_what_is_ambiguous_is_refused(base, said, status):
@@ -241,15 +247,48 @@ async def test_what_is_ambiguous_is_refused(base, said, status):
         (b"GET /a HTTP/1.1\n\n", b"HTTP/1.1 200 OK\r\n"),
         (b"\r\n\r\nGET /a HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\n"),
         (b"GET /a HTTP/1.0\r\n\r\n", b"HTTP/1.1 200 OK\r\n"),
-        (b"GET /\xe9 HTTP/1.0\r\n\r\n", b"HTTP/1.1 200 OK\r\n"),
         (b"GET /a\r\n", b"/a"),
         (b"GET /a\r\n\r\n", b"/a"),
+        (b"GET /a\r\nHost: h\r\n\r\n", b"/a"),
     ],
 )
 async def test_what_http_server_accepts(said, heard):
     async with serving(type("Handler", (Echo, Stock), {})) as server:
         answer = await in_thread(whole, server.server_address, said, "tcp", True)
         assert answer.startswith(heard)
+
+
+def undated(answer):
+    return re.sub(rb"\r\nDate: [^\r]*", b"", answer)
+
+
+@pytest.mark.parametrize("base", [Own, Stock])
+@pytest.mark.parametrize("asked_for", ["HTTP/0.9", "HTTP/1.0", "nothing"])
+@pytest.mark.parametrize("rest", [b"", b"\r\n", b"Host: h\r\n\r\n"])
+async def test_a_request_of_http_0_9_in_pieces_and_whole(base, asked_for, rest):
+    """A handler of sockserve's own class has to ask for them, one of http.server's gets them."""
+
+    class Asks(Echo, base):
+        if asked_for != "nothing":
+            default_request_version = asked_for
+
+    def in_pieces(address):
+        with client(address) as one:
+            for piece in (b"GET", b" /a", b"\r", b"\n", rest):
+                time.sleep(0.02)
+                with contextlib.suppress(ConnectionError):
+                    one.say(piece)
+            return one.rest()
+
+    async with serving(Asks) as server:
+        said = await in_thread(whole, server.server_address, b"GET /a\r\n" + rest)
+        the_same = await in_thread(in_pieces, server.server_address)
+        assert [undated(the_same)] == [undated(said)]
+        if base is Own and asked_for != "HTTP/0.9":
+            assert said.startswith(b"HTTP/1.1 400 ")
+        else:
+            assert said.endswith(b"/a")
+            assert said.startswith(b"HTTP/") == (asked_for == "HTTP/1.0")
 
 
 # Kinds of handler in one class, and places to run

@@ -148,7 +148,11 @@ async def test_curl_uploads(arguments, body, framing):
 
 async def test_curl_as_of_1991():
     """HTTP/0.9 has no head to answer, whatever the client would understand."""
-    async with serving(Site) as server:
+
+    class OldSite(Site):
+        default_request_version = "HTTP/0.9"
+
+    async with serving(OldSite) as server:
 
         def client():
             with Conversation(server.server_address) as conversation:

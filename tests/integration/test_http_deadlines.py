@@ -3,6 +3,7 @@ Deadlines of coroutine HTTP handlers on real connections and the real clock.  Th
 is in C{tests/http/test_channel.py}; this is about what reaches a client, and when all ends.
 """
 
+import contextlib
 import re
 import socket
 import time
@@ -11,6 +12,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from sockserve import Deadlines
+from sockserve.core.admission import Admission
 from sockserve.http import HTTPRequestHandler
 from sockserve.service import RequestService
 from tests.integration.handlers import PIECE
@@ -180,7 +182,10 @@ async def test_slow_clients_do_not_keep_others_from_being_served():
 
 
 async def test_a_service_that_stops_answers_what_was_asked():
-    """An idle connection ends at once; a request in service is answered, and is the last."""
+    """
+    An idle connection ends; requests that have arrived are answered, the last of which is told
+    that it is.
+    """
     from twisted.internet import reactor
 
     go, begun = Deferred(), []
@@ -208,11 +213,63 @@ async def test_a_service_that_stops_answers_what_was_asked():
                 await in_thread(connect, address)
             assert not stopped.called
             go.callback(None)
-            answer = await in_thread(busy.answer)
-            assert (answer.body, answer.headers["Connection"]) == (b"Hello, world!", "close")
+            for connection in (None, "close"):
+                answer = await in_thread(busy.answer)
+                said = (answer.body, answer.headers["Connection"])
+                assert said == (b"Hello, world!", connection)
             assert await in_thread(busy.rest) == b""
             await stopped
-            assert counts(service.server) == {"accepted": 3, "requests": 2}
+            assert counts(service.server) == {"accepted": 3, "requests": 3}
+        finally:
+            for client in clients:
+                client.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("suspended", [False, True])
+async def test_a_service_that_stops_answers_whom_nobody_has_accepted_yet(suspended):
+    """Of 20 clients in the kernel's queue half have asked, and half ask when they are accepted."""
+    from twisted.internet import reactor
+
+    service = RequestService.from_description(reactor, LOOPBACK, Hello)
+    async with running(service):
+        if suspended:
+            service.suspend()
+        address = service.server.server_address
+        clients = [Conversation(address) for _ in range(20)]  # in one turn of the reactor's
+        try:
+            for client in clients[::2]:
+                client.send(get())
+            stopped = service.stopService()
+            for client in clients[1::2]:
+                client.send(get())
+            for client in clients:
+                answer = await in_thread(client.answer)
+                assert (answer.status, answer.headers["Connection"]) == (200, "close")
+            await stopped
+            assert counts(service.server) == {"accepted": 20, "requests": 20}
+        finally:
+            for client in clients:
+                client.__exit__(None, None, None)
+
+
+async def test_a_service_that_stops_accepts_no_more_than_are_admitted():
+    from twisted.internet import reactor
+
+    service = RequestService.from_description(
+        reactor, LOOPBACK, Hello, admission=Admission(max_connections=2)
+    )
+    async with running(service):
+        clients = [Conversation(service.server.server_address) for _ in range(4)]
+        try:
+            stopped = service.stopService()
+            for client in clients[:2]:
+                client.send(get())
+                assert (await in_thread(client.answer)).status == 200
+            for client in clients[2:]:
+                with contextlib.suppress(ConnectionResetError):
+                    assert await in_thread(client.rest) == b""
+            await stopped
+            assert counts(service.server) == {"accepted": 2, "requests": 2}
         finally:
             for client in clients:
                 client.__exit__(None, None, None)

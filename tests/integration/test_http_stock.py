@@ -3,10 +3,12 @@ C{http.server}'s handlers, as they are: a request that has arrived gets a thread
 does.
 """
 
+import abc
 import contextlib
 import functools
 import gc
 import http.client
+import select
 import socket
 import ssl
 import threading
@@ -19,6 +21,7 @@ from xmlrpc.server import SimpleXMLRPCDispatcher, SimpleXMLRPCRequestHandler
 import pytest
 
 from sockserve import Deadlines
+from sockserve.core import deadlines as deadlines_room
 from sockserve.http.blocking import BlockingCycle
 from sockserve.http.handler_socket import OutputMode
 from sockserve.listeners.stream_factory import StreamFactory
@@ -144,6 +147,33 @@ class Takes(Stock):
     do_SOURCE = do_PUT
 
 
+class Ignores(Takes):
+    """Reads nothing, and means to go on."""
+
+    def read(self):
+        self.close_connection = self.goes_on is None and self.close_connection
+        return b""
+
+    goes_on = None
+
+    do_DELETE = do_OPTIONS = do_BREW = do_POST = Takes.do_PUT
+
+
+class Insists(Ignores):
+    goes_on = True
+
+
+class OfAMetaclass(Ignores, metaclass=abc.ABCMeta):
+    """Such a class makes its instances in a way that may be its own."""
+
+
+class IsSilent(Insists):
+    def do_PUT(self):
+        self.read()
+
+    do_DELETE = do_OPTIONS = do_BREW = do_POST = do_PUT
+
+
 @pytest.mark.parametrize("kind", ["tcp", "unix", "haproxy:tcp"])
 @pytest.mark.parametrize("method", ["PUT", "SOURCE"])
 @pytest.mark.parametrize("last", ["with its head", "later", "before its head is read"])
@@ -219,14 +249,103 @@ async def test_others_without_a_body_have_an_end(fields, version):
 
 @pytest.mark.parametrize("kind", ONE_OF_EACH)
 async def test_a_body_that_nobody_reads_is_not_waited_for(kind, tmp_path):
-    class Ignores(Takes):
-        def read(self):
-            return b""
-
     request = get("/", CLOSE, method="PUT")
     async with serving(Ignores, description(kind, tmp_path)) as server:
         answer = await in_thread(whole, server.server_address, request, kind)
     assert answer.endswith(b"0 ")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ["Connection: close, x"],
+        ["Connection: close\t"],
+        ["Connection: x, close"],
+        ["Connection: x,,CLOSE ,"],
+        ["Connection: keep-alive, close"],
+        ["Connection: keep-alive", "Connection: close"],
+        ["Connection: x", "connection: Close"],
+    ],
+)
+@pytest.mark.parametrize("method", ["PUT", "POST", "DELETE", "OPTIONS", "BREW", "GONE", "GET"])
+@pytest.mark.parametrize("handler", [Ignores, OfAMetaclass, Insists])
+async def test_a_last_request_is_the_last_to_its_handler_too(handler, fields, method):
+    """By whatever list its client has said so: the handler's loop reads no further one."""
+    last = get("/", *fields, method=method)
+    async with serving(handler) as server:
+        answer = await in_thread(whole, server.server_address, last + get("/next", method=method))
+        assert answer.count(b"HTTP/1.1 ") == 1
+        await until(lambda: not server.statistics.active)
+        assert counts(server) == {"accepted": 1, "requests": 1}
+
+
+@pytest.mark.parametrize("kind", ONE_OF_EACH)
+@pytest.mark.parametrize("fields", [["Connection: close, x"], [CLOSE, "Upgrade: x"]])
+async def test_nor_does_the_loop_of_a_handler_that_says_nothing(kind, fields, tmp_path):
+    last = get("/", *fields, method="PUT")
+    async with serving(IsSilent, description(kind, tmp_path)) as server:
+        assert await in_thread(whole, server.server_address, last + get(method="PUT"), kind) == b""
+        await until(lambda: not server.statistics.active)
+        assert counts(server) == {"accepted": 1, "requests": 1}
+
+
+@pytest.mark.parametrize("kind", ONE_OF_EACH)
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [(get("/", "Connection: upgrade", "Upgrade: x"), 101), (get("h:1", method="CONNECT"), 200)],
+)
+async def test_nor_does_it_read_the_protocol_that_is_switched_to(kind, request_, status, tmp_path):
+    class Switches(Stock):
+        def do_GET(self):
+            self.send_response(status)
+            self.end_headers()
+            self.close_connection = False
+
+        do_CONNECT = do_GET
+
+    async with serving(Switches, description(kind, tmp_path)) as server:
+        answer = await in_thread(whole, server.server_address, request_ + get("/next"), kind)
+        assert answer.count(b"HTTP/1.1 ") == 1
+        await until(lambda: not server.statistics.active)
+
+
+@pytest.mark.parametrize(
+    ("fields", "version", "keeps"),
+    [
+        (["Connection: keep-alive, x"], "1.0", True),
+        (["Connection: x", "Connection: Keep-Alive"], "1.0", True),
+        (["Connection: x"], "1.0", False),
+        (["Proxy-Connection: close"], "1.1", True),  # is nobody's: RFC 9112 appendix C.2.2
+        (["Proxy-Connection: keep-alive"], "1.0", False),
+        (["Connection: x, keep-alive"], "1.1", True),
+        (["Connection: closed"], "1.1", True),
+    ],
+)
+async def test_whether_a_connection_is_kept_is_read_from_a_list(fields, version, keeps):
+    request = get("/", *fields, version=version)
+    async with serving(Echo) as server:
+        both = request + get("/next", CLOSE)
+        answer = await in_thread(whole, server.server_address, both)
+    assert answer.count(b"HTTP/1.1 200 ") == 1 + keeps
+
+
+async def test_a_body_that_comes_steadily_comes_to_an_end_even_so(monkeypatch):
+    """One that holds a thread, and that no deadline was named for: more than its rate is no use."""
+    monkeypatch.setattr(deadlines_room, "CONNECTION_BODY_SECONDS", 0.3)
+
+    def talk(address):
+        with client(address) as one:
+            one.say(get("/", CLOSE, method="PUT"))
+            with contextlib.suppress(ConnectionError):
+                while not select.select([one.socket], [], [], 0.01)[0]:
+                    one.say(PIECE[:100])
+                return one.rest()
+            return b""
+
+    async with serving(Takes) as server:
+        assert await in_thread(talk, server.server_address) == b""
+        await until(lambda: not server.statistics.active)
+        assert server.statistics.expiries == {"body": 1}
 
 
 @pytest.mark.parametrize("kind", ONE_OF_EACH)

@@ -12,6 +12,7 @@ import time
 import pytest
 
 from sockserve import Deadlines
+from sockserve.core.clock import clock_of
 from tests.integration.servers import (
     PATIENCE_SECONDS,
     certificate_file,
@@ -392,7 +393,7 @@ def armed():
     from twisted.internet import reactor
     from twisted.internet.threads import blockingCallFromThread
 
-    delayed = map(str, blockingCallFromThread(reactor, reactor.getDelayedCalls))
+    delayed = map(str, blockingCallFromThread(reactor, clock_of(reactor).getDelayedCalls))
     # The pool's are of the threads' own.
     return [call for call in delayed if "DeadlineTimer" in call]
 

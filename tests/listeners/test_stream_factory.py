@@ -6,6 +6,7 @@ import socket
 import socketserver
 from collections.abc import Callable, Iterator
 from ipaddress import ip_network
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -178,8 +179,9 @@ def test_a_handler_may_be_served_as_one_of_another_kind(
     assert type(owner.channel) is LentSocketChannel
     factory.finish_request(pair[0], PEER)
     factory.serve_as(HandlerKind.HTTP_STOCK)
-    factory.finish_request(pair[0], PEER)
-    assert factory.calls == [(pair[0], PEER, "plain"), (pair[0], PEER, "stock")]
+    request = SimpleNamespace(head=SimpleNamespace(keep_alive=True))
+    factory.finish_request(request, PEER)
+    assert factory.calls == [(pair[0], PEER, "plain"), (request, PEER, "stock")]
 
 
 @pytest.mark.parametrize("handler", [Noting, Stdlib])

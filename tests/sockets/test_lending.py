@@ -16,6 +16,7 @@ from sockserve.sockets.lending import (
     SocketIdentity,
     TransferCounts,
     UnsentBytes,
+    has_unread,
     is_broken,
     is_lendable,
     lend,
@@ -359,6 +360,19 @@ def test_a_closed_socket_is_broken_and_its_peer_gone() -> None:
     other.close()
     assert is_broken(one)
     assert peer_is_gone(one)
+
+
+def test_what_nobody_has_read_is_seen_and_left(pair: Pair) -> None:
+    ours, theirs = pair
+    assert not has_unread(ours)
+    theirs.send(b"some")
+    assert has_unread(ours)
+    assert ours.recv(10) == b"some"
+    assert not has_unread(ours)
+    theirs.shutdown(socket.SHUT_WR)
+    assert not has_unread(ours)
+    ours.close()
+    assert not has_unread(ours)
 
 
 def test_only_sockets_have_a_peer() -> None:

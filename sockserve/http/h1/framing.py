@@ -7,6 +7,7 @@ L{ResponseFraming}.  It must not know sockets, clocks, handlers or what a respon
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 
 from sockserve.interfaces import PeerError, SockserveError
@@ -18,6 +19,7 @@ __all__ = [
     "RemoteProtocolError",
     "ResponseFraming",
     "State",
+    "response_fault",
     "unexpected_event",
 ]
 
@@ -122,6 +124,9 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
     State.SENT: {},
 }
 
+_LENGTH_FIELD = re.compile(rb"(?im)^content-length[ \t]*:[ \t]*([^\r\n]*?)[ \t]*\r?$")
+_CODING_FIELD = re.compile(rb"(?im)^transfer-encoding[ \t]*:")
+
 # Looked up once (see L{sockserve.core.lifecycle}).
 _AWAITED = State.AWAITED
 _BODILESS = State.BODILESS
@@ -156,6 +161,22 @@ class LocalProtocolError(SockserveError):
 def unexpected_event(event: Event, state: State) -> LocalProtocolError:
     """Make the error for an event of this side's that L{TRANSITIONS} does not have."""
     return LocalProtocolError(f"{event} has no place here: it is {state}")
+
+
+def response_fault(head: bytes) -> str | None:
+    """
+    The reason why the end of a response must not be told by its head, which a handler has made
+    alone: two readers of it would find two ends (RFC 9112 sections 6.2 and 6.3).
+
+    @param head: status line and header fields.
+    @return: None when there is none.
+    """
+    lengths = set(_LENGTH_FIELD.findall(head))
+    if lengths and _CODING_FIELD.search(head):
+        return "a response has a Content-Length or a Transfer-Encoding, not both"
+    if len(lengths) > 1 or not all(length.isdigit() for length in lengths):
+        return f"the Content-Length is not one number: {b', '.join(sorted(lengths))!r}"
+    return None
 
 
 class ResponseFraming:

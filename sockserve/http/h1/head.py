@@ -68,17 +68,22 @@ class HeadLimits:
     def _least(self) -> int:
         return min(REPEATED_SECTION_BYTES, self.line_bytes, self.header_bytes)
 
-    def check(self, line_bytes: int, header_bytes: int) -> None:
+    def check_line(self, size: int) -> None:
         """
-        Check a head, or what has come of one.
+        Check the length of a request line, or of what has come of it.
 
-        @param line_bytes: how long its request line is.
-        @param header_bytes: how long its header section is.
-        @raise RemoteProtocolError: one is too long.
+        @raise RemoteProtocolError: it is too long.
         """
-        if line_bytes > self.line_bytes:
+        if size > self.line_bytes:
             raise RemoteProtocolError(414, "the request line is too long", "max_request_line_bytes")
-        if header_bytes > self.header_bytes:
+
+    def check_section(self, size: int) -> None:
+        """
+        Check the length of a header section, or of what has come of it.
+
+        @raise RemoteProtocolError: it is too long.
+        """
+        if size > self.header_bytes:
             raise RemoteProtocolError(431, "the header section is too long", "max_header_bytes")
 
 
@@ -196,7 +201,7 @@ _OWN_TARGETS = {
     b"CONNECT": re.compile(_HOST_NAME + rb":[0-9]+"),
     b"OPTIONS": re.compile(_TARGET.pattern + rb"|\*"),
 }
-_LENIENT_TARGET = re.compile(rb"[\x21-\x7e\x80-\xff]+")
+_LENIENT_TARGET = re.compile(rb"[\x21-\x7e]+")
 
 
 #: The request line of nearly all requests.  (CONNECT and OPTIONS have targets of their own.)
@@ -210,12 +215,14 @@ _LINE_END = re.compile(rb"\r?\n")
 _DECISIVE = frozenset([b"connection", b"content-length", b"expect", b"host", b"transfer-encoding"])
 
 
-def parse_request_line(line: bytes, lenient: bool) -> tuple[bytes, bytes, tuple[int, int]]:
+def parse_request_line(
+    line: bytes, lenient: bool, simple: bool = False
+) -> tuple[bytes, bytes, tuple[int, int]]:
     """
     Parse a request line.
 
     @param line: with its end.
-    @param lenient: as L{sockserve.http.h1.reader.RequestParser}'s.
+    @param lenient: as L{sockserve.http.h1.reader.RequestParser}'s; so is C{simple}.
     @return: the method, the target and the version.
     @raise RemoteProtocolError: it is malformed, or of a version that is not 1.1 or 1.0.
     """
@@ -228,13 +235,16 @@ def parse_request_line(line: bytes, lenient: bool) -> tuple[bytes, bytes, tuple[
     words = text.split(b" ")
     if lenient:
         words = text.split()
-    if len(words) == 2 and words[0] == b"GET":
+    if len(words) == 2 and words[0] == b"GET" and (simple or lenient):
         version = (0, 9)
     elif len(words) == 3:
         version = _parse_version(words[2])
     else:
         raise RemoteProtocolError(400, "a request line has a method, a target and a version")
     method, target = words[:2]
+    if not target.isascii():
+        # RFC 9112 section 3.2: not to be guessed at; one server reads UTF-8, another Latin-1.
+        raise RemoteProtocolError(400, "a target is ASCII; other characters are percent-encoded")
     if not TOKEN.fullmatch(method) or not line.startswith(method):
         raise RemoteProtocolError(400, "a request line begins with a method, which is a token")
     target_form = _LENIENT_TARGET if lenient else _OWN_TARGETS.get(method, _TARGET)
@@ -253,42 +263,43 @@ def _parse_version(version: bytes) -> tuple[int, int]:
     return (1, 0) if found[2] == b"0" else _HTTP_1_1
 
 
-def parse_head(raw: bytes, lenient: bool, limits: HeadLimits = USUAL_LIMITS) -> RequestHead:
+def parse_head(
+    raw: bytes, lenient: bool, simple: bool = False, limits: HeadLimits = USUAL_LIMITS
+) -> RequestHead:
     """
     Parse a head.
 
     @param raw: its bytes with the empty line; of an HTTP/0.9 request, which ends with its
         first line, all that has arrived.
-    @param lenient: as L{sockserve.http.h1.reader.RequestParser}'s.
+    @param lenient: as L{sockserve.http.h1.reader.RequestParser}'s; so is C{simple}.
     @raise RemoteProtocolError: it is malformed, too long, or leaves a doubt about framing.
     """
     line = _USUAL_LINE.match(raw)
     if line is None or len(raw) > limits.usual_bytes:
-        return _unusual_head(raw, lenient, limits)
+        return _unusual_head(raw, lenient, simple, limits)
     method, target, version_text = line.groups()
     version = _VERSIONS[version_text]
     try:
         section = _repeated_section(raw[line.end() :], version, lenient, limits.header_fields)
     except RemoteProtocolError:
         if lenient:  # its lines may end in another way
-            return _unusual_head(raw, lenient, limits)
+            return _unusual_head(raw, lenient, simple, limits)
         raise
     return RequestHead(method.decode(), target.decode("latin-1"), version, raw, section)
 
 
-def _unusual_head(raw: bytes, lenient: bool, limits: HeadLimits) -> RequestHead:
+def _unusual_head(raw: bytes, lenient: bool, simple: bool, limits: HeadLimits) -> RequestHead:
     """Parse a head that is long, of an unusual form, or malformed."""
     line_end = raw.find(b"\n") + 1
-    limits.check(line_end, len(raw) - line_end)
-    method, target, version = parse_request_line(raw[:line_end], lenient)
-    section = raw[line_end:]
+    limits.check_line(line_end)
+    method, target, version = parse_request_line(raw[:line_end], lenient, simple)
     if version == (0, 9):
-        # Nothing follows such a request; header fields are a later one's without its version.
-        if not lenient and section.strip(b"\r\n"):
-            raise RemoteProtocolError(400, "header fields need a version in the request line")
+        # Whatever follows such a request, it has been answered by then.
         raw = raw[:line_end]
         parsed = HeaderSection()
     else:
+        limits.check_section(len(raw) - line_end)
+        section = raw[line_end:]
         if lenient:
             section = _LINE_END.sub(b"\r\n", section)
         parsed = _parse_section(section, version, lenient, limits.header_fields)

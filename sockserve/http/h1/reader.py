@@ -68,21 +68,26 @@ class RequestParser:
         "_limits",
         "_remaining",
         "_searched",
+        "_simple",
         "_skipped",
         "state",
     )
 
-    def __init__(self, lenient: bool = False, limits: HeadLimits = USUAL_LIMITS) -> None:
+    def __init__(
+        self, lenient: bool = False, simple: bool = False, limits: HeadLimits = USUAL_LIMITS
+    ) -> None:
         """
         @param lenient: whether to accept what C{http.server} accepts and does no harm to
-            framing: a missing C{Host}, lines of a head that end with LF alone, bytes above
-            127 in the target.
+            framing: a missing C{Host}, lines of a head that end with LF alone, targets of any
+            form; and what C{simple} does.
+        @param simple: whether to accept requests of HTTP/0.9, which are a line without a version.
         @param limits: how long a head may be.
         """
         # For the connection
         self.state = _IDLE
         self._lenient = lenient
         self._limits = limits
+        self._simple = simple
         #: The bytes that have not been taken.
         self._buffer: bytes | bytearray = b""
         self._eof = False
@@ -149,6 +154,18 @@ class RequestParser:
     def has_whole_body(self) -> bool:
         """Whether the body has been taken to its end."""
         return self.state is State.COMPLETE
+
+    def has_begun_body(self) -> bool:
+        """Whether, of a request with a body, a part of that has arrived and not been taken."""
+        return bool(self._buffer)
+
+    def has_next_request(self) -> bool:
+        """
+        Whether bytes wait behind this request.  (Not even a part of a chunked body is told from
+        what is behind it, before it is read.) (any thread)
+        """
+        behind = {State.COMPLETE: 0, State.COUNTED_BODY: self._remaining}.get(self.state)
+        return behind is not None and len(self._buffer) > behind
 
     def can_skip_body(self) -> bool:
         """Whether what is left of the body is known to be good, and not to be too much to skip."""
@@ -219,22 +236,25 @@ class RequestParser:
             self._move(Event.BEGUN)
         line_end = buffer.find(b"\n") + 1
         size = len(buffer)
-        self._limits.check(line_end or size, size - line_end if line_end else 0)
+        self._limits.check_line(line_end or size)
         if not line_end:
             if not TOKEN.match(buffer, 0, 1):  # one byte: all of it may come one by one
                 raise RemoteProtocolError(400, "a request does not begin so")
-        elif not self._lenient and _BARE_LF.search(buffer, max(0, self._searched - 1)):
-            raise RemoteProtocolError(400, "a line ends with CR and LF")
-        elif line_end > self._searched:  # it was not whole the last time
-            _, _, version = parse_request_line(bytes(buffer[:line_end]), self._lenient)
-            if version == (0, 9):
-                return self._head(size)
+        else:
+            if line_end > self._searched:  # it was not whole the last time
+                line = bytes(buffer[:line_end])
+                _, _, version = parse_request_line(line, self._lenient, self._simple)
+                if version == (0, 9):
+                    return self._head(size)
+            self._limits.check_section(size - line_end)
+            if not self._lenient and _BARE_LF.search(buffer, max(0, self._searched - 1)):
+                raise RemoteProtocolError(400, "a line ends with CR and LF")
         self._searched = max(0, size - 3)
         return None
 
     def _head(self, end: int) -> RequestHead:
         self._searched = 0
-        head = parse_head(self._take(end), self._lenient, self._limits)
+        head = parse_head(self._take(end), self._lenient, self._simple, self._limits)
         length = head.length
         if length == 0:
             self.state = TRANSITIONS[self.state][_BODILESS]

@@ -3,7 +3,14 @@
 import h11
 import pytest
 
-from sockserve.http.h1.framing import TRANSITIONS, Event, LocalProtocolError, ResponseFraming, State
+from sockserve.http.h1.framing import (
+    TRANSITIONS,
+    Event,
+    LocalProtocolError,
+    ResponseFraming,
+    State,
+    response_fault,
+)
 
 GET_1_1 = ("GET", (1, 1), 200, None, None)
 
@@ -163,3 +170,30 @@ def test_the_table_is_whole() -> None:
     to = {state for row in TRANSITIONS.values() for state in row.values()}
     assert to | {State.IDLE, State.AWAITED} == set(State)
     assert {event for row in TRANSITIONS.values() for event in row} == set(Event)
+
+
+# What a handler has put into a head
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        (b"", None),
+        (b"Content-Length: 5\r\n", None),
+        (b"content-length:5 \r\nCONTENT-LENGTH: 5\r\n", None),
+        (b"Transfer-Encoding: chunked\r\n", None),
+        (b"X-Content-Length: x\r\nX: Transfer-Encoding: chunked\r\n", None),
+        (b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "not both"),
+        (b"transfer-encoding: \r\nA: b\r\nCONTENT-LENGTH: 5\r\n", "not both"),
+        (b"Content-Length: 5\nTransfer-Encoding: chunked\n", "not both"),
+        (b"Content-Length: 5\r\nContent-Length: 6\r\n", "5, 6"),
+        (b"Content-Length: 5, 5\r\n", "not one number"),
+        (b"Content-Length: -5\r\n", "-5"),
+        (b"Content-Length: 5 5\r\n", "5 5"),
+        (b"Content-Length:\r\n", "not one number"),
+    ],
+)
+def test_a_head_must_not_tell_two_ends(fields: bytes, fault: str | None) -> None:
+    said = response_fault(b"HTTP/1.1 200 OK\r\n" + fields)
+    assert (said is None) == (fault is None)
+    assert (fault or "") in (said or "")

@@ -300,6 +300,26 @@ def test_a_body_that_breaks_the_protocol_cannot_be_skipped() -> None:
     assert not reader.has_whole_body()
 
 
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        (GET, False),
+        (GET + b"G", True),
+        (COUNTED_POST % 5, False),
+        (COUNTED_POST % 5 + b"hello", False),
+        (COUNTED_POST % 5 + b"helloG", True),
+        (CHUNKED + b"0\r\n\r\nG", False),  # not before the body is read
+        (b"", False),
+        (GET[:5], False),
+    ],
+)
+def test_what_waits_behind_a_request_is_a_further_one(sent: bytes, expected: bool) -> None:
+    reader = RequestParser()
+    reader.feed(sent)
+    reader.next_event()
+    assert reader.has_next_request() is expected
+
+
 # One request at a time
 
 

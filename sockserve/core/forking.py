@@ -1,0 +1,144 @@
+"""
+Children that handlers fork: what of a server must not go on in them.
+
+This room owns what such a child is without, the reactor's signal handlers and the listening
+sockets, and its end: it has no server, so it ends with its handler's part in it.  It must not know
+what is served, or on what threads.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Set
+from enum import Enum, auto
+from typing import Any, NoReturn, Protocol
+from weakref import WeakSet
+
+from sockserve.interfaces import Outcome
+
+__all__ = [
+    "ListeningSocketOwner",
+    "ThreadRole",
+    "end_child",
+    "listening_socket_owners",
+    "mark_thread",
+    "this_thread",
+]
+
+
+class ThreadRole(Enum):
+    """What a thread of a server does, and so what its children are without."""
+
+    #: It calls blocking handlers.
+    WORKER = auto()
+    #: It calls coroutine handlers, and runs the reactor.
+    REACTOR = auto()
+    #: It calls a server object's methods, whose children (C{ForkingMixIn}'s) may listen.
+    ACCEPTING = auto()
+
+
+class ListeningSocketOwner(Protocol):
+    """A server that listens."""
+
+    def listening_descriptors(self) -> Iterator[int]:
+        """The descriptors of its listening sockets; a negative number is none. (any thread)"""
+
+
+#: All servers there are.
+listening_socket_owners: WeakSet[ListeningSocketOwner] = WeakSet()
+
+
+class _Thread(threading.local):
+    """
+    The calling thread.
+
+    @ivar role: what it does for a server; None if that is nothing, or no longer.
+    @ivar is_child: whether it has come out of C{fork} on the other side, and is a child's now.
+    @ivar mask: which signals it lets wait, from before a C{fork} until after it.
+    """
+
+    role: ThreadRole | None = None
+    is_child: bool = False
+    mask: Set[int] = frozenset()
+
+
+this_thread = _Thread()
+
+
+def mark_thread(role: ThreadRole) -> None:
+    """Note what the calling thread does from now on. (any thread)"""
+    this_thread.role = role
+
+
+def end_child(outcome: Outcome = Outcome.OK) -> NoReturn:
+    """
+    End this process, which is a handler's child and has come to where the parent goes on with
+    what is the parent's: the connection, the reactor.  Its exit status is 0, or, like that of a
+    child of C{socketserver.ForkingMixIn}'s, 1 after an error. (any thread)
+    """
+    os._exit(0 if outcome is Outcome.OK else 1)
+
+
+#: What a reactor handles, and what is usual.
+_SIGNALS: dict[signal.Signals, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGCHLD: signal.SIG_DFL,
+}
+
+
+def _before_fork() -> None:
+    """Have signals wait: for a child that has its handlers."""
+    if this_thread.role is not None:
+        this_thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+def _after_in_parent() -> None:
+    if this_thread.role is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, this_thread.mask)
+
+
+def _after_in_child() -> None:
+    """Let go of what is the parent's, in a child that a server's thread has forked."""
+    role, this_thread.role = this_thread.role, None
+    if role is None:
+        return
+    this_thread.is_child = True
+    _reset_signals()
+    signal.pthread_sigmask(signal.SIG_SETMASK, this_thread.mask)
+    if role is not ThreadRole.ACCEPTING:
+        _close_listening_sockets()
+
+
+def _reset_signals() -> None:
+    """Undo the signal handlers of the reactor, which does not run here; a program's own stay."""
+    for number, usual in _SIGNALS.items():
+        module = getattr(signal.getsignal(number), "__module__", None) or ""
+        if module.startswith("twisted."):
+            signal.signal(number, usual)
+            signal.set_wakeup_fd(-1)
+
+
+def _close_listening_sockets() -> None:
+    """
+    Have the listening sockets end with the parent.  Their numbers stay taken: objects that have
+    them are the parent's copies, and may yet close them.
+    """
+    listening: set[int] = set()
+    for owner in list(listening_socket_owners):
+        try:
+            listening.update(number for number in owner.listening_descriptors() if number >= 0)
+        except Exception:  # the parent was just about to open or close it
+            continue
+    if listening:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number in listening:
+            os.dup2(nothing, number, inheritable=False)
+        os.close(nothing)
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child
+)

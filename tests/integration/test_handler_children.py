@@ -1,0 +1,157 @@
+"""Children that handlers fork: they are no servers, and end with their part in the handler."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.integration.servers import PATIENCE_SECONDS, Child, child, connect
+from tests.integration.test_children import sockets
+from tests.processes import children_of
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+STREAMS = ["BlockingParent", "CoroutineParent", "StockHTTPParent", "BlockingHTTPParent"]
+STREAMS += ["CoroutineHTTPParent", "WaitingParent", "WaitingHTTPParent"]
+DATAGRAMS = ["DatagramParent", "CoroutineDatagramParent"]
+
+
+@contextmanager
+def asked(name: str, word: str, *options: str) -> Iterator[Child]:
+    """A server whose handler has been asked to do something with processes."""
+    is_datagram = name in DATAGRAMS
+    where = "udp:0:interface=127.0.0.1" if is_datagram else "tcp:0:interface=127.0.0.1"
+    request = b"GET /%s HTTP/1.0\r\n\r\n" % word.encode()
+    with child(where, name, *options) as server:
+        if is_datagram:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.sendto(request, server.address)
+                yield server
+        else:
+            with connect(server.address) as client:
+                client.sendall(request)
+                yield server
+
+
+def pid_of_child(server: Child) -> int:
+    """The child that the handler has forked."""
+    server.wait_for_log("child is ")
+    found = re.search(r"child is (\d+)\n", server._heard)
+    assert found is not None
+    return int(found[1])
+
+
+@pytest.mark.parametrize("name", STREAMS + DATAGRAMS)
+@pytest.mark.parametrize(("word", "status"), [("return", 0), ("raise", 1)])
+def test_a_child_that_comes_back_ends(name: str, word: str, status: int) -> None:
+    with asked(name, word) as server:
+        server.wait_for_log(f"child ended with {status}\n")
+        assert children_of(server.pid) == set()
+
+
+@pytest.mark.parametrize("name", ["BlockingParent", "StockHTTPParent", "CoroutineParent"])
+def test_a_child_that_exits_ends(name: str) -> None:
+    with asked(name, "exit") as server:
+        server.wait_for_log("child ended with ")
+        assert children_of(server.pid) == set()
+
+
+@pytest.mark.parametrize("name", STREAMS + DATAGRAMS)
+def test_a_child_is_ended_by_the_usual_signals(name: str) -> None:
+    """The reactor's own handlers would do nothing where no reactor runs."""
+    with asked(name, "stay") as server:
+        os.kill(pid_of_child(server), signal.SIGTERM)
+        server.wait_for_log(f"child ended with {-signal.SIGTERM}\n")
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_child_does_not_listen(name: str) -> None:
+    """Its server can be started again while it lives."""
+    with asked(name, "stay") as server:
+        pid = pid_of_child(server)
+        (listening,) = _listening(server)
+        assert listening in sockets(server.pid)
+        assert listening not in sockets(pid)
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("name", STREAMS + DATAGRAMS)
+def test_multiprocessing_works(name: str) -> None:
+    with asked(name, "processes") as server:
+        server.wait_for_log(f"processes: 3 {-signal.SIGTERM} [1, 2]\n")
+
+
+def test_a_child_of_a_child_ends() -> None:
+    with asked("BlockingParent", "return", "concurrency=fork") as server:
+        server.wait_for_log("child ended with 0\n")
+
+
+def _listening(server: Child) -> set[str]:
+    """The inodes of the sockets that a server listens on."""
+    port = f":{server.address[1]:04X}"
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {line[9] for line in lines if line[1].endswith(port) and line[3] == "0A"}
+
+
+DROP_IN = """
+import os, sys, threading, signal
+from sockserve import socketserver
+from sockserve.http import server as http_server
+from tests.integration import handlers
+
+handler = getattr(handlers, sys.argv[1])
+class Server({package}.{server}):
+    def verify_request(self, request, client_address):
+        print("verified", flush=True)
+        return True
+server = Server(("127.0.0.1", 0), handler)
+print(server.server_address[1], flush=True)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+os.read(0, 1)  # sys.stdin has a lock, which a child would not get
+server.shutdown()
+server.server_close()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "server"),
+    [
+        ("BlockingParent", "socketserver.ThreadingTCPServer"),
+        ("StockHTTPParent", "http_server.ThreadingHTTPServer"),
+        ("CoroutineParent", "socketserver.ThreadingTCPServer"),
+        ("CoroutineHTTPParent", "http_server.ThreadingHTTPServer"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("return", "child ended with 0"), ("processes", "processes: 3 -15 [1, 2]")],
+)
+def test_a_drop_in_servers_child_ends(name: str, server: str, word: str, said: str) -> None:
+    package, _, cls = server.partition(".")
+    with subprocess.Popen(
+        [sys.executable, "-c", DROP_IN.format(package=package, server=cls), name],
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    ) as program:
+        assert program.stdout is not None
+        assert program.stderr is not None
+        patience = threading.Timer(PATIENCE_SECONDS, program.kill)
+        patience.start()
+        with connect(("127.0.0.1", int(program.stdout.readline()))) as client:
+            client.sendall(b"GET /%s HTTP/1.0\r\n\r\n" % word.encode())
+            assert any(said in line for line in program.stderr)
+        output, _ = program.communicate()
+        patience.cancel()
+        patience.join()
+        assert output == "verified\n"  # and not a second time, by a copy of the server
