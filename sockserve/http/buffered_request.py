@@ -182,8 +182,8 @@ class BufferedRequest:
         return deadlines.body_seconds(now - self._began, received, idle)
 
     @property
-    def is_lent(self) -> bool:
-        """Whether a handler has it, or is about to."""
+    def _has_socket(self) -> bool:
+        """Whether it has its socket: a handler has it, or is about to."""
         return hasattr(self, "request")
 
     def lend(self, request: RequestSocket) -> None:
@@ -238,7 +238,7 @@ class BufferedRequest:
     def close(self) -> None:
         """Let go of body and socket: nobody reads or answers any more. (reactor thread)"""
         self.response.detach()  # a cycle, otherwise
-        if self.is_lent:
+        if self._has_socket:
             self.request.buffered = None
             if (self._is_stock or self.switches) and not self.rfile.closed:
                 self.rfile.close()
