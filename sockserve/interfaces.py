@@ -217,7 +217,12 @@ class IStreamServer(IRequestServer):
         "The executor of blocking handlers; None when there is none."
     )
     reactor = Attribute("The reactor, or a clock that stands for one.")
-    max_body_bytes: int = Attribute("The largest body that is kept for a blocking HTTP handler.")
+    max_body_bytes: int | None = Attribute(
+        "The largest body that is kept for a blocking HTTP handler; None for any."
+    )
+    max_request_line_bytes: int = Attribute("The longest request line of HTTP.")
+    max_header_bytes: int = Attribute("The longest header section of HTTP.")
+    max_header_fields: int = Attribute("The most fields of an HTTP header section.")
     max_spool_bytes: int = Attribute("How much of HTTP responses is kept in files.")
 
     def observe(record: Any) -> None:
@@ -230,6 +235,13 @@ class IStreamServer(IRequestServer):
 
         @param what: C{handshake} or C{proxy header}.
         @param reason: why, in a few words.
+        """
+
+    def log_over_limit(client_address: object, name: str | None) -> None:
+        """
+        Log now and then that a client is refused for a limit. (reactor thread)
+
+        @param name: the limit's; None when it is refused for something else, which is not logged.
         """
 
     def log_shortage(client_address: object, error: OSError) -> None:

@@ -20,26 +20,29 @@ from typing import TYPE_CHECKING, Any, cast
 from typing_extensions import override
 
 from sockserve.core.deadlines import Deadlines
-from sockserve.core.handler_kinds import handler_kind, provides, unwrap
 from sockserve.core.incidents import IncidentLog
 from sockserve.core.lifecycle import make_and_run
 from sockserve.core.logs import Topic, standard_logger
 from sockserve.core.tls import handshake_fault
 from sockserve.dropin.accept_loop import AcceptLoop, verify_and_process
 from sockserve.dropin.background_reactor import private_reactor, running_reactor
-from sockserve.dropin.dispatcher import RequestDispatcher, check_settings
+from sockserve.dropin.dispatcher import RequestDispatcher
 from sockserve.dropin.interpreter_exit import wait_at_exit
 from sockserve.dropin.overriding import StandardMethods
 from sockserve.dropin.server_object import ServerObject
 from sockserve.dropin.serving_thread import ServingThread, may_be_parked
+from sockserve.dropin.settings import (
+    DEFAULT_DEADLINES,
+    DEFAULT_MAX_THREADS,
+    DropInLimits,
+    check_server,
+    own_limits,
+)
 from sockserve.dropin.tls_accept import accept_tls
 from sockserve.dropin.tls_handshake import shake_hands
 from sockserve.interfaces import (
-    ConfigurationError,
     DeadlineExpired,
     HandshakeFailed,
-    IHTTPRequestHandler,
-    IRequestHandler,
 )
 from sockserve.listeners.gate import ACCEPT_RETRY_SECONDS, OUT_OF_RESOURCES
 from sockserve.sockets.keepalive import keep_alive
@@ -67,18 +70,6 @@ __all__ = [
 
 _connections_log = standard_logger(Topic.CONNECTIONS)
 
-#: The most threads of a server, where the program does not say.  One that keeps a thread for
-#: each connection, as all did, works as before with so many; a runaway one does not take the
-#: machine with it.
-DEFAULT_MAX_THREADS = 1000
-
-#: The deadlines of a server, where the program does not say.  One that waits for ever, waits
-#: for ever; but a client that says nothing at all when TLS is spoken is not waited for.  10:
-#: as L{Deadlines}.
-DEFAULT_DEADLINES = Deadlines(
-    handshake=10.0, idle=None, header=None, body_rate=None, write=None, drain=None
-)
-
 
 if not TYPE_CHECKING:  # a type checker is to tell a wrong name from a right one
 
@@ -90,31 +81,6 @@ if not TYPE_CHECKING:  # a type checker is to tell a wrong name from a right one
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
 
 
-def _check(server: Any, make: Any) -> None:
-    """
-    Check a server's variables and its handler.
-
-    @raise ConfigurationError: one of them cannot be.
-    """
-    check_settings(
-        "max_threads", getattr(server, "max_threads", DEFAULT_MAX_THREADS), server.deadlines
-    )
-    if not provides(make, IRequestHandler):
-        return
-    if not provides(make, IHTTPRequestHandler) and not handler_kind(make).is_coroutine:
-        return
-    name, kind = unwrap(make).__qualname__, type(server).__qualname__
-    if getattr(server, "socket_type", None) == socket.SOCK_DGRAM:
-        raise ConfigurationError(
-            f"handler {name}: {kind} serves datagrams, by plain methods; use DatagramRequestService"
-        )
-    if not isinstance(server, ThreadingMixIn):
-        raise ConfigurationError(
-            f"handler {name}: {kind} serves on the thread that calls serve_forever, which such a"
-            " handler does not run on; add ThreadingMixIn"
-        )
-
-
 def _send_at_once(request: socket.socket) -> None:
     """Set TCP_NODELAY: a body that follows its head waits 40 ms for an acknowledgement, else."""
     if request.family in (socket.AF_INET, socket.AF_INET6) and request.type == socket.SOCK_STREAM:
@@ -124,7 +90,7 @@ def _send_at_once(request: socket.socket) -> None:
             pass
 
 
-class BaseServer(_stdlib.BaseServer):
+class BaseServer(DropInLimits, _stdlib.BaseServer):
     """
     The class C{socketserver.BaseServer}.  C{shutdown} is heard at once, whenever and from
     wherever it is called.
@@ -146,7 +112,7 @@ class BaseServer(_stdlib.BaseServer):
     __jobs: ServingThread | None = None
 
     def __init__(self, server_address: Any, RequestHandlerClass: Any) -> None:
-        _check(self, RequestHandlerClass)
+        check_server(self, RequestHandlerClass, isinstance(self, ThreadingMixIn))
         _stdlib.BaseServer.__init__(self, server_address, RequestHandlerClass)
         BaseServer._let_shutdown_pass(self)
 
@@ -172,6 +138,7 @@ class BaseServer(_stdlib.BaseServer):
                 loop = self.__loop = AcceptLoop(
                     served,
                     self.deadlines.handshake,
+                    is_full=self._is_full,
                     handshake_failed=self.__handshake_failed,
                 )
                 self.__let_loop_serve(loop)
@@ -183,6 +150,16 @@ class BaseServer(_stdlib.BaseServer):
             self.__shutdown_request = False
             self.__is_shut_down.set()
             self.__thread = None
+
+    def _is_full(self, coming: int) -> bool:
+        """Whether no more requests may be taken for now. (accept thread)"""
+        return False
+
+    def _make_room(self) -> None:
+        """A request is over: have the loop ask whether there is room. (reactor thread)"""
+        loop = self.__loop
+        if loop is not None:
+            loop.wake()
 
     @override
     def shutdown(self) -> None:
@@ -263,6 +240,7 @@ class BaseServer(_stdlib.BaseServer):
                 threads=1,
                 option="threads",
                 deadlines=self.deadlines,
+                limits=own_limits(self),
                 serving_thread=self.__jobs,
             )
             self.__let_loop_serve(loop)
@@ -297,7 +275,7 @@ class TCPServer(BaseServer, _stdlib.TCPServer):
     def __init__(
         self, server_address: Any, RequestHandlerClass: Any, bind_and_activate: bool = True
     ) -> None:
-        _check(self, RequestHandlerClass)
+        check_server(self, RequestHandlerClass, isinstance(self, ThreadingMixIn))
         _stdlib.TCPServer.__init__(
             self, server_address, RequestHandlerClass, bind_and_activate=False
         )
@@ -370,6 +348,18 @@ class ThreadingMixIn(_stdlib.ThreadingMixIn):
             dispatcher = self.__make_dispatcher()
         dispatcher.take(request, client_address)
 
+    def _is_full(self, coming: int) -> bool:
+        """Whether as many datagrams are under way as may be. (accept thread)"""
+        dispatcher, most = self._dispatcher, self.__most_datagrams()
+        return most is not None and dispatcher is not None and dispatcher.active >= most
+
+    def __most_datagrams(self) -> int | None:
+        """C{max_datagrams} of a server of datagrams; None for other servers."""
+        if getattr(self, "socket_type", None) != socket.SOCK_DGRAM:
+            return None
+        most: int | None = getattr(self, "max_datagrams", None)
+        return most
+
     def __make_dispatcher(self) -> RequestDispatcher:
         """
         Make the dispatcher of the first request, or of the first in a child.  (Two threads may
@@ -383,7 +373,10 @@ class ThreadingMixIn(_stdlib.ThreadingMixIn):
             option="max_threads",
             deadlines=getattr(self, "deadlines", DEFAULT_DEADLINES),
             parks=self.parks_connections,
+            limits=own_limits(self, DropInLimits),
         )
+        if isinstance(self, BaseServer) and self.__most_datagrams() is not None:
+            made.on_request_finished = self._make_room
         dispatcher: RequestDispatcher = vars(self).setdefault("_dispatcher", made)
         if dispatcher is made and not self.daemon_threads:
             wait_at_exit(dispatcher)

@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from sockserve.core.addresses import Addresses, canonical_address
 from sockserve.core.handler_kinds import HandlerKind
+from sockserve.core.logs import Topic, standard_logger
 from sockserve.core.statistics import RequestRecord
 from sockserve.dropin.background_reactor import is_reactors_thread
 from sockserve.dropin.overriding import is_overridden
@@ -46,6 +47,9 @@ __all__ = [
     "RequestOwner",
     "ServingThreadFactory",
 ]
+
+
+_connections_log = standard_logger(Topic.CONNECTIONS)
 
 
 class RequestOwner(Protocol):
@@ -105,11 +109,18 @@ class AdoptedFactory(StreamFactory):
     inherits_keepalive = True
     ways = {**WAYS, HandlerKind.HTTP_STOCK: Way(HTTPChannel.maker, _make_stock_handler)}
 
+    #: How many of them are taken at once, of a server of datagrams; None for as many as come.
+    max_datagrams: int | None = 1000
+
     def __init__(
         self, make: Callable[..., Any], *, dispatcher: RequestOwner, **options: Any
     ) -> None:
         super().__init__(make, **options)
         self.dispatcher = dispatcher
+
+    @override
+    def _log_limit(self, line: str) -> None:
+        _connections_log.warning("%s: %s", type(self.dispatcher.server).__qualname__, line)
 
     def let_handlers_read(self) -> None:
         """Have C{http.server}'s handlers read their connections by themselves, as others do."""

@@ -39,6 +39,7 @@ from sockserve.dropin.overriding import StandardMethods, is_overridden
 from sockserve.dropin.secured import SecuredConnection
 from sockserve.dropin.server_object import ServerObject
 from sockserve.dropin.serving_thread import ServingThread
+from sockserve.dropin.settings import check_settings
 from sockserve.dropin.transport import AdoptedConnection
 from sockserve.executors.base import call_excepthook
 from sockserve.executors.threads import ThreadExecutor
@@ -50,7 +51,7 @@ from sockserve.interfaces import (
     Outcome,
 )
 
-__all__ = ["RequestDispatcher", "check_settings"]
+__all__ = ["RequestDispatcher"]
 
 _log = standard_logger(Topic.WORKERS)
 
@@ -61,21 +62,6 @@ REACTOR_CHECK_SECONDS = 0.5
 
 #: The methods that a thread of C{ThreadingMixIn}'s calls with the connection.
 _ON_CONNECTIONS = ("finish_request", "process_request_thread", "shutdown_request", "close_request")
-
-
-def check_settings(option: str, threads: object, deadlines: object) -> None:
-    """
-    Check what a program has set.
-
-    @param option: the name of C{threads} where it is set.
-    @raise ConfigurationError: one of these cannot be.
-    """
-    if not isinstance(threads, int) or threads < 1:
-        raise ConfigurationError(f"{option}: {threads!r} is not a number of threads, 1 or more")
-    if not isinstance(deadlines, Deadlines):
-        raise ConfigurationError(
-            f"deadlines: {deadlines!r} is no sockserve.Deadlines; a phase without one is None there"
-        )
 
 
 class RequestDispatcher:

@@ -102,7 +102,9 @@ class ServerObjectListener:
         self._takeover = _Takeover.POSSIBLE if possible else _Takeover.REFUSED
         #: How many connections it may have; None for as many as come.
         self._cap = self._factory.admission.max_connections
-        if self._shares_socket or not possible:
+        if self._shares_socket:  # it has no connections
+            self._cap = self._factory.max_datagrams
+        if not possible:
             self._cap = None
 
         # From listen to the end of its requests

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import socketserver
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -27,6 +27,7 @@ from sockserve.dropin.connection import AdoptedFactory
 from sockserve.dropin.dispatcher import RequestDispatcher
 from sockserve.dropin.listener import ServerObjectListener
 from sockserve.dropin.server_object import ServerObject
+from sockserve.dropin.settings import own_deadlines, own_limits
 from sockserve.executors.threads import DEFAULT_THREADS
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.service import ListenerService
@@ -90,13 +91,17 @@ class SocketServerService(ListenerService):
         threads: int = DEFAULT_THREADS,
         deadlines: Deadlines | None = None,
         poll_interval: float = POLL_SECONDS,
+        limits: Mapping[str, int | None] | None = None,
         **options: Any,
     ) -> None:
         """
         @param server: the server object, bound and listening.
         @param threads: the most handlers at once, if it has C{ThreadingMixIn}.
-        @param deadlines: by default, C{Deadlines()}.
+        @param deadlines: by default those that the program has given the object, else
+            C{Deadlines()}.
         @param poll_interval: how often its C{service_actions} is called at least, in seconds.
+        @param limits: by name, in place of the object's attributes of these names.  What neither
+            has is as L{StreamFactory} has it.
         @param options: as L{StreamFactory.__init__}.
         @raise ConfigurationError: it, or its handler, cannot be served, or not so.
         """
@@ -111,7 +116,8 @@ class SocketServerService(ListenerService):
             as_reactor(reactor),
             threads=threads,
             option="threads",
-            deadlines=Deadlines() if deadlines is None else deadlines,
+            deadlines=deadlines or own_deadlines(server) or Deadlines(),
+            limits={**own_limits(server, AdoptedFactory), **(limits or {})},
             **options,
         )
         description = f"{type(server).__qualname__} on {server.server_address}"

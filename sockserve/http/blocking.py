@@ -11,6 +11,7 @@ the connection changes hands (L{sockserve.http.lease}), or what comes after the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from errno import ECONNRESET
 from typing import Any
 
@@ -25,7 +26,7 @@ from sockserve.http.cycle import CycleOwner
 from sockserve.http.h1.framing import RemoteProtocolError
 from sockserve.http.h1.head import RequestHead
 from sockserve.http.handler_socket import OutputMode
-from sockserve.http.refusals import status_for
+from sockserve.http.refusals import body_too_large, status_for
 from sockserve.interfaces import DeadlineExpired, IJob, Outcome, Phase
 from sockserve.streams.channel import Pending
 
@@ -40,6 +41,20 @@ _CLOSED = OutputMode.CLOSED
 _NO_ROOM = "the server has no room for the request"
 
 
+class _Stage(Enum):
+    """The stand of a request with its handler; each can only be followed by a later one."""
+
+    #: Its body is on its way, or the answers before its own are.
+    GATHERED = "gathered"
+    #: It waits for a place.
+    QUEUED = "queued"
+    RUNNING = "running"
+    #: Its handler is still running, and nobody waits for it.
+    ABANDONED = "abandoned"
+    #: It has finished, or never will.
+    OVER = "over"
+
+
 @implementer(IJob)
 class BlockingCycle(BufferedRequest):
     """One request that a blocking handler answers, as the reactor sees it."""
@@ -50,14 +65,14 @@ class BlockingCycle(BufferedRequest):
         super().__init__(channel, head, began, is_stock=is_stock)
         self._lease = channel.lease_connection()
         self._queued_at = 0.0
-        self._is_abandoned = False
+        self._stage = _Stage.GATHERED
 
     # Gathering the request
 
     @property
     def wants_body(self) -> bool:
         """Whether to be given the body: all of it, before the handler is."""
-        return not self.is_lent
+        return self._stage is _Stage.GATHERED
 
     def start(self) -> None:
         """The head has come: gather the body, if there is one."""
@@ -67,7 +82,8 @@ class BlockingCycle(BufferedRequest):
         if channel.settings.forks:
             self.response.close = True
         length, limit = head.length, channel.factory.max_body_bytes
-        if head.expects_continue and (length or 0) <= limit:
+        is_too_large = limit is not None and (length or 0) > limit
+        if head.expects_continue and not is_too_large:
             head.expects_continue = False
             channel.ask_for_body()
         if length == 0:
@@ -75,8 +91,8 @@ class BlockingCycle(BufferedRequest):
             return
         channel.resume()  # what is left of it may have been held back
         channel.timer.arm(Phase.BODY, self.body_seconds(self._began))
-        if length is not None and length > limit:
-            self.body_failed(RemoteProtocolError(413, f"the body is larger than {limit} bytes"))
+        if is_too_large:
+            self.body_failed(body_too_large(limit))
         else:
             channel.read_body()
 
@@ -87,7 +103,7 @@ class BlockingCycle(BufferedRequest):
 
     def body_failed(self, error: Exception) -> None:
         """The rest of the body will not come: answer that, if nobody else does."""
-        if isinstance(error, RemoteProtocolError) and not self.is_lent:
+        if isinstance(error, RemoteProtocolError) and self._stage is _Stage.GATHERED:
             self._refuse(error)
 
     def _refuse(self, error: RemoteProtocolError) -> None:
@@ -117,6 +133,7 @@ class BlockingCycle(BufferedRequest):
             self._refuse(RemoteProtocolError(503, _NO_ROOM))
             return
         self.lend(request)
+        self._stage = _Stage.QUEUED
         if self.switches and not self.ends_with_connection:
             channel.pause()  # what follows is the handler's, however it reads it
         if channel.settings.forks:
@@ -135,6 +152,7 @@ class BlockingCycle(BufferedRequest):
         """There is a place for it."""
         channel = self._channel
         channel.parts |= Pending.HANDLER
+        self._stage = _Stage.RUNNING
         waited = channel.timer.seconds() - self._queued_at
         channel.factory.statistics.observe_duration("queue", waited)
         if channel.deadlines.handle is not None:
@@ -161,7 +179,9 @@ class BlockingCycle(BufferedRequest):
             channel.timer.disarm(Phase.HANDLE)
         direct = self.mode is _DIRECT
         output = self.take_output(_CLOSED)
-        if self._is_abandoned:
+        was_abandoned = self._stage is _Stage.ABANDONED
+        self._stage = _Stage.OVER
+        if was_abandoned:
             channel.factory.statistics.abandoned -= 1
             channel.account(response, outcome, self._began)
             channel.cycle = None
@@ -185,6 +205,7 @@ class BlockingCycle(BufferedRequest):
         """There is no thread or process to be had."""
         channel = self._channel
         self.close()
+        self._stage = _Stage.OVER
         channel.parts &= ~Pending.HANDLER
         channel.timer.disarm(Phase.HANDLE)
         if self.mode is _DIRECT:
@@ -288,10 +309,10 @@ class BlockingCycle(BufferedRequest):
         """A deadline has passed: bring the request to an end."""
         channel, executor = self._channel, self._channel.factory.concurrency
         hard = phase is Phase.WRITE or phase is Phase.DRAIN
-        if channel.parts & Pending.HANDLER:
+        if self._stage is _Stage.RUNNING:
             if not executor.kill(self):
                 self._interrupt(None if hard else 504, reset=hard)
-        elif not self.is_lent or executor.withdraw(self):
+        elif self._stage is _Stage.GATHERED or executor.withdraw(self):
             if self.mode is _DIRECT:
                 self._lease.take_back()
             error = DeadlineExpired(phase)
@@ -329,17 +350,19 @@ class BlockingCycle(BufferedRequest):
         """The transport is gone; true if no handler has the request, and none will."""
         if self.cut_off is None and not reason.check(ConnectionDone):
             self.cut_off = ConnectionResetError(ECONNRESET, "the client has cut it off")
-        if self._channel.parts & Pending.HANDLER:
+        stage = self._stage
+        if stage is _Stage.QUEUED and not self._channel.factory.concurrency.withdraw(self):
+            return False
+        if stage is _Stage.RUNNING or stage is _Stage.ABANDONED:
             if not self._lease.outlives_connection():
                 self.take_output(_CLOSED)
-            return False
-        if self.is_lent and not self._channel.factory.concurrency.withdraw(self):
             return False
         self._withdrawn()
         return True
 
     def _withdrawn(self) -> None:
         """Nobody will answer it."""
+        self._stage = _Stage.OVER
         self.close()
         self._lease.close()
         self._channel.cycle = None
@@ -350,7 +373,7 @@ class BlockingCycle(BufferedRequest):
 
     def abort(self) -> None:
         """End the connection now, also under a handler."""
-        if self._channel.parts & Pending.HANDLER:
+        if self._stage is _Stage.RUNNING:
             self._interrupt(None)
         else:
             self._channel.abort_transport()
@@ -358,9 +381,9 @@ class BlockingCycle(BufferedRequest):
     def abandon(self) -> bool:
         """The handler has not come to its end in time, and goes on without anybody waiting."""
         channel = self._channel
-        if not channel.parts & Pending.HANDLER:
+        if self._stage is not _Stage.RUNNING:
             return False
-        self._is_abandoned = True
+        self._stage = _Stage.ABANDONED
         channel.factory.statistics.abandoned += 1
         if channel.parts & Pending.CONNECTION:
             if self.mode is _DIRECT:

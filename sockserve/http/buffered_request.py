@@ -31,7 +31,7 @@ from sockserve.http.h1.framing import LocalProtocolError, RemoteProtocolError
 from sockserve.http.h1.head import RequestHead
 from sockserve.http.handler_socket import ConnectionBody, OutputMode, RequestSocket
 from sockserve.http.output import OutputQueue
-from sockserve.http.refusals import answer_error
+from sockserve.http.refusals import answer_error, body_too_large
 from sockserve.http.responses import BlockingResponse
 from sockserve.http.spool import Spool, StockSwitchingFile, SwitchingFile, stock_file
 from sockserve.http.stock_output import StockOutput, status_in
@@ -161,8 +161,8 @@ class BufferedRequest:
         except OSError as error:  # no descriptor, or no room on the disk
             _log.error("a request's body cannot be kept: {error}", error=error)
             raise RemoteProtocolError(503, "the server has no room for it") from None
-        if spool.size > limit + len(self._raw):
-            raise RemoteProtocolError(413, f"the body is larger than {limit} bytes")
+        if limit is not None and spool.size > limit + len(self._raw):
+            raise body_too_large(limit)
 
     def close_body(self) -> None:
         """The body is complete: make the file that the handler reads. (reactor thread)"""
@@ -182,8 +182,8 @@ class BufferedRequest:
         return deadlines.body_seconds(now - self._began, received, idle)
 
     @property
-    def is_lent(self) -> bool:
-        """Whether a handler has it, or is about to."""
+    def _has_socket(self) -> bool:
+        """Whether it has its socket: a handler has it, or is about to."""
         return hasattr(self, "request")
 
     def lend(self, request: RequestSocket) -> None:
@@ -238,7 +238,7 @@ class BufferedRequest:
     def close(self) -> None:
         """Let go of body and socket: nobody reads or answers any more. (reactor thread)"""
         self.response.detach()  # a cycle, otherwise
-        if self.is_lent:
+        if self._has_socket:
             self.request.buffered = None
             if (self._is_stock or self.switches) and not self.rfile.closed:
                 self.rfile.close()

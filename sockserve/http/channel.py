@@ -24,7 +24,6 @@ from sockserve.http.cycle import RequestCycle
 from sockserve.http.cycles import MakeCycle, cycle_maker
 from sockserve.http.h1.framing import Event, RemoteProtocolError, State
 from sockserve.http.h1.head import RequestHead
-from sockserve.http.h1.reader import RequestParser
 from sockserve.http.lease import ConnectionLease, make_lease
 from sockserve.http.refusals import make_refusal, status_for
 from sockserve.http.requests import RequestConnection
@@ -87,7 +86,7 @@ class HTTPChannel(TransportChannel):
         # For the connection
         self.addresses = addresses
         self.client_address = protocol.client_address
-        self.input = RequestParser(settings.is_lenient, settings.is_simple)
+        self.input = settings.make_parser()
         self.request = RequestConnection(
             self.transport, self.writer, addresses, self._close, self.departure
         )
@@ -416,6 +415,7 @@ class HTTPChannel(TransportChannel):
         self.timer.disarm(Phase.HEADER)
         began = self._seconds() if head is None else began
         response = make_refusal(error, head, self.writer, self.settings.outbox)
+        self.factory.log_over_limit(self.client_address, error.limit)
         self.account(response, Outcome.LOST, began)
         self.shut_down()
 

@@ -10,7 +10,7 @@ cycle; a further version of HTTP is a further owner.  It must not know which the
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
@@ -49,14 +49,20 @@ class RequestInput(Protocol):
 class CycleOwner(Protocol):
     """
     The bearer of a request, as its cycle knows it: an HTTP/1 connection, which bears one after
-    another, or one stream of a connection that bears many at once.
+    another, or one stream of a connection that bears many at once.  All that is said here is of
+    that: of a stream, its end is not the end of its connection.
+
+    It is a L{sockserve.http.lease.Lessor} too, for blocking handlers.  At a loss it calls, in this
+    order, C{descriptor_lost} of the lease, L{RequestCycle.connection_lost}, C{connection_lost} of
+    the lease, and L{RequestCycle.body_failed}.
 
     @ivar timer: of this request, and of none under way beside it.
     @ivar departure: the client's going away.
     @ivar writer: where the response goes.
     @ivar request: what a coroutine sees as C{self.request}.
     @ivar client_address: C{self.client_address}.
-    @ivar parts: what is not over yet, see L{sockserve.streams.channel.Pending}.
+    @ivar parts: what is not over yet, see L{sockserve.streams.channel.Pending}; without any, it is
+        finished.
     @ivar is_draining: whether the service stops.
     @ivar cycle: the one under way, which sets this to None if nobody will answer its request.
     """
@@ -68,7 +74,7 @@ class CycleOwner(Protocol):
     writer: StreamWriter
     departure: Departure
     request: RequestConnection
-    client_address: Any
+    client_address: object
     parts: int
     is_draining: bool
     cycle: RequestCycle | None
@@ -124,28 +130,34 @@ class CycleOwner(Protocol):
         """Whether there will be no further request."""
 
     def refuse(self, error: RemoteProtocolError, head: RequestHead | None, began: float) -> None:
-        """Answer with an error instead of the cycle, and end the connection."""
+        """Answer with an error instead of the cycle, and shut down."""
 
     def account(self, response: Response, outcome: Outcome, began: float) -> None:
-        """Count a request that the connection ends with, and tell of it."""
+        """
+        Count a request that nothing follows: it was refused, or given up.  Of one whose handler
+        was abandoned this is all that is heard when that comes to its end.
+        """
 
     def request_finished(
         self, response: Response, outcome: Outcome, began: float, breaks: bool = False
     ) -> None:
         """
-        The handler has come to its end: go on to the next request, or end the connection.
+        The handler has finished: go on to the next request, or shut down.
 
-        @param breaks: whether the client must see the connection break.
+        @param breaks: whether the client must see that the response is cut off.
         """
 
     def read_next(self) -> None:
-        """A request that was not answered at once is now: go on with what has come meanwhile."""
+        """
+        A request that was not answered at once is now: go on with what has come meanwhile, and
+        finish if no part is left.
+        """
 
     def shut_down(self) -> None:
-        """End the connection; there will be no further request."""
+        """There will be no further request: end when all that was written has left."""
 
     def abort_transport(self) -> None:
-        """End the connection now, and forget what has not left."""
+        """End now, and forget what has not left."""
 
 
 class RequestCycle(Answerer, Protocol):
@@ -201,5 +213,5 @@ class RequestCycle(Answerer, Protocol):
         """
         The handler has not come to its end in time: no longer wait for it.
 
-        @return: whether there is one.
+        @return: whether there is one, so that its owner is finished.
         """

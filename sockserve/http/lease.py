@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from typing_extensions import override
 
+from sockserve.core.addresses import Addresses
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.transports import IStreamTransport
 from sockserve.http.handler_socket import RequestSocket
 from sockserve.interfaces import IStreamServer, Phase
 from sockserve.sockets.hangups import connection_below
@@ -23,6 +25,9 @@ from sockserve.sockets.pumping import Pump, impersonate
 from sockserve.streams.channel import Pending
 from sockserve.streams.writer import StreamWriter
 
+if TYPE_CHECKING:
+    from _typeshed import MaybeNone
+
 __all__ = ["ConnectionLease", "LentLease", "Lessor", "PumpedLease", "make_lease"]
 
 
@@ -30,11 +35,11 @@ class Lessor(Protocol):
     """The channel whose connection is leased."""
 
     factory: IStreamServer
-    transport: Any
+    transport: IStreamTransport | MaybeNone
     writer: StreamWriter
     timer: DeadlineTimer
     deadlines: Deadlines
-    addresses: tuple[Any, Any]
+    addresses: Addresses
     parts: int
     is_paused: bool
     is_lendable: bool

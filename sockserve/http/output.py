@@ -18,8 +18,9 @@ from tempfile import TemporaryFile
 
 __all__ = ["OutputQueue", "SpoolAllowance"]
 
-#: How much is kept in memory for one client.  256 KiB: uvicorn's and asyncio's watermarks are a
-#: quarter of it; the reactor sends that much to a fast client for each time it is woken.
+#: How much is kept in memory for one client.  1 MiB: as much as a connection sends at once
+#: (L{sockserve.streams.writer.TURN_BYTES}), so that a fast client is sent that for each time that
+#: the reactor is woken.
 MEMORY_BYTES = 1024 * 1024
 
 #: How long a thread waits for room in memory before it writes to a file.  A client that takes

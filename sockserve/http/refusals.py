@@ -18,7 +18,7 @@ from sockserve.http.responses import CoroutineResponse, Response
 from sockserve.interfaces import DeadlineExpired, Phase
 from sockserve.streams.writer import Outbox, StreamWriter
 
-__all__ = ["answer_error", "make_refusal", "status_for"]
+__all__ = ["answer_error", "body_too_large", "make_refusal", "status_for"]
 
 
 def answer_error(response: Response, status: int, explain: str | None = None) -> None:
@@ -44,6 +44,11 @@ def answer_error(response: Response, status: int, explain: str | None = None) ->
     response.add(body)
 
 
+def body_too_large(limit: int | None) -> RemoteProtocolError:
+    """The error of a body that is larger than C{limit}."""
+    return RemoteProtocolError(413, f"the body is larger than {limit} bytes", "max_body_bytes")
+
+
 def make_refusal(
     error: RemoteProtocolError, head: RequestHead | None, writer: StreamWriter, outbox: Outbox
 ) -> CoroutineResponse:
@@ -56,6 +61,7 @@ def make_refusal(
         head = RequestHead("", "", (1, 1), b"-", HeaderSection())
     response = CoroutineResponse(head, writer, outbox)
     response.close = True
+    response.reason = error.limit
     answer_error(response, error.status, str(error))
     response.finish()
     return response

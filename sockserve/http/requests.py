@@ -12,9 +12,12 @@ import socket
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from twisted.internet.interfaces import IPushProducer
 from typing_extensions import override
 
+from sockserve.core.addresses import Addresses
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.transports import IStreamTransport
 from sockserve.http.h1.head import RequestHead
 from sockserve.http.responses import CoroutineResponse
 from sockserve.interfaces import Phase
@@ -40,12 +43,12 @@ class BodyReader(StreamReader):
 
     def __init__(
         self,
-        transport: Any,
+        flow: IPushProducer,
         deadlines: Deadlines,
         timer: DeadlineTimer,
         asked: Callable[[], object] | None = None,
     ) -> None:
-        super().__init__(transport, deadlines, timer)
+        super().__init__(flow, deadlines, timer)
         self._asked = asked
         self._waited = 0.0
         self._waiting_since = 0.0
@@ -100,9 +103,9 @@ class RequestConnection(StreamConnection):
 
     def __init__(
         self,
-        transport: Any,
+        transport: IStreamTransport,
         writer: StreamWriter,
-        addresses: tuple[Any, Any],
+        addresses: Addresses,
         close: Callable[[], None],
         departure: Departure,
     ) -> None:

@@ -69,11 +69,13 @@ class Response(ResponseFraming):
     @ivar has_begun_body: tells whether a part of the request's body waits to be read, if its client
         may wait to be asked for that.
     @ivar sent: bytes of its body that have left, without their framing.
+    @ivar reason: the limit for which the request is refused, by name; None when it is not.
     """
 
     # Defaults of the class' own: what a request does not change costs it nothing.
     status = 0
     sent = 0
+    reason: str | None = None
     is_followed: Callable[[], bool] | None = None
     has_begun_body: Callable[[], bool] | None = None
     #: The head that has not left yet, without its last lines.
@@ -198,6 +200,7 @@ class Response(ResponseFraming):
             self.status,
             (head.field(b"referer") or b"-").decode("latin-1"),
             (head.field(b"user-agent") or b"-").decode("latin-1"),
+            reason=self.reason,
         )
 
     # Inside

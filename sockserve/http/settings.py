@@ -10,7 +10,8 @@ from __future__ import annotations
 from sockserve.core.handler_kinds import HandlerKind, unwrap
 from sockserve.core.statistics import RequestRecord
 from sockserve.executors.fork import ForkExecutor
-from sockserve.http.h1.head import RequestHead
+from sockserve.http.h1.head import HeadLimits, RequestHead
+from sockserve.http.h1.reader import RequestParser
 from sockserve.http.output import SpoolAllowance
 from sockserve.http.responses import Response
 from sockserve.interfaces import IStreamServer, Outcome
@@ -43,9 +44,16 @@ class HTTPSettings:
         self.is_lenient = self.kind is HandlerKind.HTTP_STOCK
         self.is_simple = getattr(self._handler, "default_request_version", None) == "HTTP/0.9"
         self.deadlines = server.deadlines.capped(patience, "idle", "header")
+        self._head_limits = HeadLimits(
+            server.max_request_line_bytes, server.max_header_bytes, server.max_header_fields
+        )
         self.outbox = Outbox(server.reactor)
         self.spool_allowance = SpoolAllowance(server.max_spool_bytes)
         self.forks = isinstance(server.concurrency, ForkExecutor)
+
+    def make_parser(self) -> RequestParser:
+        """The parser of a connection's requests."""
+        return RequestParser(self.is_lenient, self.is_simple, self._head_limits)
 
     def account(
         self, record: RequestRecord, response: Response, outcome: Outcome, seconds: float

@@ -26,20 +26,11 @@ from sockserve.core.lifecycle import serve, serve_coroutine, verify_and_process
 from sockserve.core.logs import Topic, logger
 from sockserve.core.statistics import RequestRecord
 from sockserve.core.tasks import Task
-from sockserve.interfaces import ConfigurationError, DeadlineExpired, IJob, Outcome, Phase
+from sockserve.interfaces import DeadlineExpired, IJob, Outcome, Phase
 from sockserve.listeners.datagram_ports import Ancillary, UDPPort
 from sockserve.listeners.server import RequestServer
 
-__all__ = [
-    "MAX_REQUESTS",
-    "DatagramServer",
-]
-
-#: The most requests of one listener that are under way at once, being served or waiting for
-#: a worker.  Beyond it the listener stops reading: packets wait in the kernel's buffer, and
-#: those that find it full are lost, as networks lose packets.  1,000: 8 MiB of packets of
-#: the default greatest size.
-MAX_REQUESTS = 1000
+__all__ = ["DatagramServer"]
 
 _handlers_log = logger(Topic.HANDLERS)
 
@@ -50,14 +41,18 @@ class DatagramServer(RequestServer, DatagramProtocol):
 
     @cvar max_packet_size: the longest packet that is served, in bytes; a longer one is
         dropped and counted as C{truncated}.
+    @cvar max_datagrams: the most requests that are under way at once, being served or waiting
+        for a worker; None: any number.  Beyond it the listener stops reading: packets wait in
+        the kernel's buffer, and those that find it full are lost, as networks lose packets.
+        1,000: 8 MiB of packets of the default greatest size.
     @ivar admission: the networks requests are served from; may be shared.
-    @ivar max_requests: as L{MAX_REQUESTS}, for this listener.
     @ivar pending: the requests that are not finished when C{process_request} returns.
     """
 
     noisy = False
     socket_type: int = socket.SOCK_DGRAM
     max_packet_size: int = 8192
+    max_datagrams: int | None = 1000
     transport: UDPPort
 
     def __init__(
@@ -65,20 +60,14 @@ class DatagramServer(RequestServer, DatagramProtocol):
         RequestHandlerClass: Callable[..., Any],
         *,
         admission: Admission | None = None,
-        max_requests: int = MAX_REQUESTS,
         **options: Any,
     ) -> None:
         """
         @param admission: the networks requests are served from; by default all.  (Its caps
             are for connections, and do nothing here.)
-        @param max_requests: the most requests under way at once.
         @param options: as L{RequestServer.__init__}.
-        @raise ConfigurationError: C{max_requests} is less than 1.
         """
         super().__init__(RequestHandlerClass, **options)
-        if max_requests < 1:
-            raise ConfigurationError(f"max_requests: {max_requests} is less than 1")
-        self.max_requests = max_requests
         self.admission = Admission() if admission is None else admission
         self.pending: set[_PendingDatagram] = set()
         #: By the C{id} of a request that is being offered to a blocking handler, the
@@ -150,7 +139,7 @@ class DatagramServer(RequestServer, DatagramProtocol):
         if self._idle_call is not None:
             self._reset_idle_timeout()
         if len(data) > self.max_packet_size:
-            statistics.refused["truncated"] += 1
+            self._refuse_long(address)
             return True
         if not self.admission.allows(address):
             statistics.refused["network"] += 1
@@ -166,10 +155,27 @@ class DatagramServer(RequestServer, DatagramProtocol):
             statistics.refused["verify"] += 1
         if arrived_at is not None:
             self._arrivals.pop(id(request), None)
-        if statistics.active >= self.max_requests:
+        most = self.max_datagrams
+        if most is not None and statistics.active >= most:
+            self._limits_log.add("max_datagrams", self._why_full())
             self.transport.stopReading()
             return False
         return True
+
+    def _why_full(self) -> str:
+        return (
+            f"{self.max_datagrams} datagrams are under way, which is max_datagrams; others wait"
+            " in the system's buffer, and are lost if that is full"
+        )
+
+    def _refuse_long(self, address: object) -> None:
+        """Account for a packet that is longer than L{max_packet_size}."""
+        self.statistics.refused["truncated"] += 1
+        self.log_over_limit(address, "max_packet_size")
+        if self.observers:
+            record = RequestRecord(address, self.handler_name, {}, None, 0, "refused: truncated")
+            record.reason = "max_packet_size"
+            self.observe(record)
 
     @override
     def descriptors(self) -> Iterator[int]:
@@ -186,7 +192,7 @@ class DatagramServer(RequestServer, DatagramProtocol):
     def resume(self) -> None:
         """Read packets again."""
         self._suspended = False
-        if self.statistics.active < self.max_requests:
+        if self.max_datagrams is None or self.statistics.active < self.max_datagrams:
             self.transport.startReading()
 
     def drain(self) -> Deferred[None]:
@@ -215,7 +221,8 @@ class DatagramServer(RequestServer, DatagramProtocol):
         @param outcome: the same for the record, or the deadline that expired.
         """
         statistics = self.statistics
-        if statistics.active >= self.max_requests and not self._suspended:
+        most = self.max_datagrams
+        if most is not None and statistics.active >= most and not self._suspended:
             self.transport.startReading()
         statistics.active -= 1
         self.count_request(ended)

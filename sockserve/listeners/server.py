@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 from asyncio import IncompleteReadError, LimitOverrunError
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from errno import ENOTCONN, ESHUTDOWN
 from functools import cached_property
 from typing import Any
@@ -25,6 +25,7 @@ from sockserve.core.forking import listening_socket_owners
 from sockserve.core.handler_kinds import handler_kind, unwrap
 from sockserve.core.incidents import IncidentLog
 from sockserve.core.lifecycle import MakeAndRun, make_and_run, make_and_run_coroutine
+from sockserve.core.limits import set_limits
 from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import one_line, printable
 from sockserve.core.reactors import as_reactor
@@ -133,6 +134,7 @@ class RequestServer:
         reactor: IReactorTime,
         deadlines: Deadlines | None = None,
         concurrency: IExecutor | None = None,
+        limits: Mapping[str, int | None] | None = None,
     ) -> None:
         """
         @param RequestHandlerClass: a handler class of sockserve's or the stdlib's, or
@@ -140,9 +142,12 @@ class RequestServer:
         @param reactor: the reactor that requests and deadlines run on.
         @param deadlines: by default L{Deadlines}'s own.
         @param concurrency: the executor of blocking handlers; by default threads.
+        @param limits: by name (see L{sockserve.core.limits}), in place of the class'
+            attributes of these names.
         @raise ConfigurationError: the handler's class mixes coroutines and blocking
-            methods, or is a coroutine handler and C{concurrency} is given.
+            methods, or is a coroutine handler and C{concurrency} is given; or a limit cannot be.
         """
+        set_limits(self, limits or {})
         self.RequestHandlerClass = RequestHandlerClass
         cls = unwrap(RequestHandlerClass)
         self.handler_name: str = getattr(cls, "__qualname__", None) or repr(cls)
@@ -174,6 +179,7 @@ class RequestServer:
         self.statistics = ListenerStatistics()
         self.observers: list[Callable[[RequestRecord], object]] = []
         self.incidents = IncidentLog(self._log_incident, self.clock.seconds)
+        self._limits_log = IncidentLog(self._log_limit, self.clock.seconds)
         self._idle_call: IDelayedCall | None = None
         self._drained: Deferred[None] | None = None
 
@@ -254,6 +260,7 @@ class RequestServer:
         @return: a Deferred that fires when those are gone.
         """
         self.incidents.close()
+        self._limits_log.close()
         pools = [self.concurrency, self.__dict__.get("disk")]
         return DeferredList([pool.stop() for pool in pools if pool is not None])
 
@@ -301,7 +308,33 @@ class RequestServer:
         """
         if phase is not Phase.IDLE:
             fault = f"the {phase} deadline expired"
+            deadlines = self.deadlines
+            if phase is Phase.BODY and deadlines.body is None and deadlines.body_rate is not None:
+                fault += f", which body_rate ({deadlines.body_rate:g}) sets, or idle"
             self.incidents.add(fault, f"ended the client {_shown(client_address)}: {fault}")
+
+    def log_over_limit(self, client_address: object, name: str | None) -> None:
+        """
+        Log that a client is refused because it is over a limit, once in a minute for each.
+
+        @param name: the limit's, C{max_body_bytes} say; None when it is refused for something
+            else, which is not logged.
+        """
+        if name is None:
+            return
+        value = self._limit(name)
+        self._limits_log.add(
+            name,
+            f"refused the client {_shown(client_address)}: more than {name} allows, which is"
+            f" {value}; raise that if it is to be served",
+        )
+
+    def _limit(self, name: str) -> object:
+        """The value of the limit called C{name}."""
+        return getattr(self, name)
+
+    def _log_limit(self, line: str) -> None:
+        _connections_log.warn("{handler}: {line}", handler=self.handler_name, line=line)
 
     def _log_incident(self, line: str) -> None:
         _connections_log.info("{handler}: {line}", handler=self.handler_name, line=line)

@@ -29,6 +29,7 @@ from sockserve.core.statistics import RequestRecord
 from sockserve.core.tls import handshake_fault
 from sockserve.core.transports import IStreamTransport
 from sockserve.executors.fork import ForkExecutor
+from sockserve.http.h1.head import MAX_HEADER_BYTES, MAX_HEADER_FIELDS, MAX_LINE_BYTES
 from sockserve.interfaces import IStreamServer, Outcome, Phase
 from sockserve.listeners.proxy_protocol import IProxyHeaderListener, ProxyProtocol
 from sockserve.listeners.server import RequestServer
@@ -56,11 +57,18 @@ class StreamServer(RequestServer):
         temporary files for clients that take them slowly, all together; a sixteenth of it for
         one.  1 GiB: nginx's C{proxy_max_temp_file_size}.  0: a thread waits for its client.
     @cvar max_body_bytes: the largest body of an HTTP request that is kept for a blocking
-        handler, in bytes; a larger one is answered with 413.  1 GiB: waitress'
+        handler, in bytes; a larger one is answered with 413.  None: any.  1 GiB: waitress'
         C{max_request_body_size}.
+    @cvar max_request_line_bytes: the longest line that an HTTP request may begin with; a longer
+        one is answered with 414.
+    @cvar max_header_bytes: the longest header section of one; longer: 431.
+    @cvar max_header_fields: the most fields of that; more: 431.
     """
 
-    max_body_bytes: int = 2**30
+    max_body_bytes: int | None = 2**30
+    max_request_line_bytes: int = MAX_LINE_BYTES
+    max_header_bytes: int = MAX_HEADER_BYTES
+    max_header_fields: int = MAX_HEADER_FIELDS
     #: Whether connections have the options of L{keep_alive} from what has accepted them.
     inherits_keepalive = False
     max_spool_bytes: int = 2**30
@@ -82,6 +90,10 @@ class StreamServer(RequestServer):
         @raise OSError: there is no descriptor to be had.
         """
         raise NotImplementedError
+
+    @override
+    def _limit(self, name: str) -> object:
+        return getattr(self.admission if name == "max_connections_per_peer" else self, name)
 
     def log_shortage(self, client_address: object, error: OSError) -> None:
         """Log that there was no descriptor to serve a client with, once for many of these."""
@@ -180,6 +192,9 @@ class StreamProtocol(Protocol):
         addresses = (self.record.peer, socket_address(self.transport.getHost()))
         refusal = factory.admission.admit(addresses[0])
         if refusal is not None:
+            if refusal == "peer":
+                self.record.reason = "max_connections_per_peer"
+                factory.log_over_limit(addresses[0], "max_connections_per_peer")
             self._refuse(refusal)
             return
         self.client_address = self._admitted = addresses[0]

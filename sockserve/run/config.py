@@ -1,8 +1,8 @@
 """
 The configuration of one server, checked, and the services it comes to.
 
-This room owns the words (option names and TOML keys are the same), their checks, and
-the messages about mistakes in them.  It must not know where the words came from
+This room owns the words (option names and TOML keys are the same), how they go together, and
+the messages about mistakes in that.  It must not know where the words came from
 (L{sockserve.run.config_file} is one such place).
 """
 
@@ -21,12 +21,14 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from typing_extensions import override
 
-from sockserve.core.admission import Admission, Network, parse_network
+from sockserve.core.admission import Admission, Network
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_kind, unwrap
+from sockserve.core.limits import LIMITS, LimitKind
 from sockserve.core.messages import nearest
 from sockserve.core.reactors import as_reactor
 from sockserve.dropin.overriding import accepts_takeover
+from sockserve.dropin.settings import own_deadlines
 from sockserve.executors import make_executor
 from sockserve.handlers import DatagramRequestHandler, StreamRequestHandler
 from sockserve.http.files.handler import FileRequestHandler
@@ -35,6 +37,17 @@ from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.listeners.endpoints import is_datagram_description
 from sockserve.observe.access_log import LOG_FORMATS, AccessLog
 from sockserve.run.loading import load_handler, load_server
+from sockserve.run.values import (
+    KEEPALIVE,
+    choice,
+    deadline_setting,
+    deadlines,
+    limit,
+    networks,
+    number,
+    text,
+    texts,
+)
 from sockserve.service import (
     DatagramRequestService,
     RequestService,
@@ -54,12 +67,14 @@ DEFAULT_LISTEN = "tcp:8000:interface=127.0.0.1"
 
 #: The words that go with a server object, which has a socket and a handler of its own.
 _SERVER_WORDS = (
-    "server", "threads", "timeout", "max-connections", "max-connections-per-peer", "allow",
-    "deny", "access-log", "log-format",
+    "server", "threads", "timeout", "body-rate", "body-grace", "write-rate", "max-connections",
+    "max-connections-per-peer", "allow", "deny", "max-body-bytes", "max-request-line-bytes",
+    "max-header-bytes", "max-header-fields", "max-spool-bytes", "max-datagrams", "access-log",
+    "log-format",
 )  # fmt: skip
 
-#: What C{timeout} takes besides phases: names in L{Deadlines}, with dashes.
-_KEEPALIVE = ("keepalive", "user-timeout")
+#: The settings of L{Deadlines} that have words of their own.
+_RATES = ("body_rate", "body_grace", "write_rate")
 
 #: The values of C{concurrency}, and how a summary says what blocking handlers run on.
 _WORKERS = {"serial": "one thread", "threads": "threads", "fork": "child processes"}
@@ -78,6 +93,7 @@ class ServerConfig:
     @ivar threads: the most threads; None for the default.
     @ivar max_children: the most children at once; None for the default.
     @ivar deadlines: the seconds that each phase may last.
+    @ivar limits: those given of L{LIMITS}, by name.
     @ivar max_connections: the most connections at once; None for no cap.
     @ivar max_connections_per_peer: the most from one address; None for no cap.
     @ivar allow: networks, as L{Admission}'s.
@@ -95,6 +111,7 @@ class ServerConfig:
     threads: int | None = None
     max_children: int | None = None
     deadlines: Deadlines = attrs.Factory(Deadlines)
+    limits: Mapping[str, int | None] = attrs.Factory(dict)
     max_connections: int | None = None
     max_connections_per_peer: int | None = None
     allow: tuple[Network, ...] = ()
@@ -144,8 +161,14 @@ class ServerConfig:
                 "concurrency": concurrency,
                 "admission": admission,
             }
-            if not is_datagram_description(description):
+            kind = _listener_kind(description)
+            if kind is LimitKind.STREAMS:
                 options["proxy_from"] = self.proxy_from
+            options["limits"] = {
+                name: value for name, value in self.limits.items() if LIMITS[name].kind is kind
+            }
+            if "backlog=" in description:  # it says so of this one
+                options["limits"].pop("request_queue_size", None)
             service = service_from_description(reactor, description, self.handler, **options)
             if log is not None:
                 service.server.observers.append(log.observer(description))
@@ -155,7 +178,11 @@ class ServerConfig:
     def _build_object(
         self, server: socketserver.BaseServer, reactor: IReactorTime
     ) -> SocketServerService:
-        options: dict[str, Any] = {"deadlines": self.deadlines, "admission": self._admission()}
+        options: dict[str, Any] = {
+            "deadlines": self.deadlines,
+            "limits": self.limits,
+            "admission": self._admission(),
+        }
         if self.threads is not None:
             options["threads"] = self.threads
         return SocketServerService(server, reactor, **options)
@@ -182,10 +209,25 @@ class ServerConfig:
             shown = [description.replace("\0", "@") for description in self.listen]
             first = [f"listen {description}: {name} on {place}" for description in shown]
         deadlines = []
-        for phase in (*Phase, *_KEEPALIVE):
+        for phase in (*Phase, *KEEPALIVE):
             seconds = getattr(self.deadlines, phase.replace("-", "_"))
             deadlines.append(f"{phase}=none" if seconds is None else f"{phase}={seconds:g}")
-        return [*first, f"deadlines {' '.join(deadlines)}"]
+        for name in _RATES:
+            setting = getattr(self.deadlines, name)
+            if setting != getattr(Deadlines(), name):
+                deadlines.append(f"{name}=none" if setting is None else f"{name}={setting:g}")
+        lines = [*first, f"deadlines {' '.join(deadlines)}"]
+        if self.limits:
+            limits = [
+                f"{name}=none" if value is None else f"{name}={value}"
+                for name, value in self.limits.items()
+            ]
+            lines.append(f"limits {' '.join(limits)}")
+        return lines
+
+
+def _listener_kind(description: str) -> LimitKind:
+    return LimitKind.DATAGRAMS if is_datagram_description(description) else LimitKind.STREAMS
 
 
 class _Server(MultiService):
@@ -232,9 +274,14 @@ def server_config(words: Mapping[str, object]) -> ServerConfig:
         for word, value in words.items()
         if word not in ("handler", "path")
     }
+    settings["limits"] = {name: settings.pop(name) for name in list(settings) if name in LIMITS}
+    given: dict[str, float | None] = settings.pop("deadlines", {})
+    given |= {name: settings.pop(name) for name in _RATES if name in settings}
+    own = own_deadlines(settings.get("server"))
+    settings["deadlines"] = attrs.evolve(own, **given) if own else Deadlines(**given)
     if "server" in words:
         config = ServerConfig(handler=settings["server"].RequestHandlerClass, **settings)
-        _check_server_object(config)
+        _check_server_object(config, given)
         return config
     config = ServerConfig(handler=_handler(words), **settings)
     _check(config)
@@ -246,17 +293,18 @@ def _handler(words: Mapping[str, object]) -> Callable[..., Any]:
     if "handler" in words and "path" in words:
         raise ConfigurationError("handler and path: give one of them")
     if "handler" in words:
-        return load_handler(_text("handler", words["handler"]))
-    directory = os.path.abspath(_text("path", words.get("path", ".")))
+        return load_handler(text("handler", words["handler"]))
+    directory = os.path.abspath(text("path", words.get("path", ".")))
     if not os.path.isdir(directory):
         raise ConfigurationError(f"path {directory!r}: not a directory")
     return functools.partial(FileRequestHandler, directory=directory)
 
 
-def _check_server_object(config: ServerConfig) -> None:
+def _check_server_object(config: ServerConfig, deadlines: Mapping[str, float | None]) -> None:
     """
     Check that each setting given has an effect on the server object.
 
+    @param deadlines: those that are given.
     @raise ConfigurationError: one has none.
     """
     server: Any = config.server
@@ -264,22 +312,30 @@ def _check_server_object(config: ServerConfig) -> None:
     kind = type(server).__qualname__
     # Reasons why a setting may have none; None where a reason does not hold.
     alone = None if accepts_takeover(server) else f"{kind} processes requests by itself"
-    serial = unconnected = None
+    serial = unconnected = connected = None
     if not isinstance(server, socketserver.ThreadingMixIn):
         serial = f"{kind} is no socketserver.ThreadingMixIn and serves one request at a time"
     if getattr(server, "socket_type", None) == socket.SOCK_DGRAM:
         unconnected = f"{kind} has no connections"
+    else:
+        connected = f"{kind} serves no datagrams"
     faults = [
         ("threads", config.threads, alone or serial),
         ("access-log", config.access_log, alone),
         ("max-connections", config.max_connections, alone or unconnected),
         ("max-connections-per-peer", config.max_connections_per_peer, alone or unconnected),
     ]
-    for phase in Phase:
-        fault = unconnected or (None if phase is Phase.HANDSHAKE else alone)
-        seconds = getattr(config.deadlines, phase)
-        if phase is not Phase.DRAIN and seconds != getattr(usual, phase):
-            faults.append((f"timeout {phase}", phase, fault))
+    for phase, seconds in deadlines.items():
+        fault = unconnected or (None if phase == Phase.HANDSHAKE else alone)
+        word = phase.replace("_", "-")
+        if phase in _RATES:
+            faults.append((word, phase, fault))
+        elif phase != Phase.DRAIN and seconds != getattr(usual, phase):
+            faults.append((f"timeout {word}", phase, fault))
+    for name in config.limits:
+        is_for_datagrams = LIMITS[name].kind is LimitKind.DATAGRAMS
+        fault = alone or (connected if is_for_datagrams else unconnected)
+        faults.append((name.replace("_", "-"), name, fault))
     for word, value, fault in faults:
         if value is not None and fault is not None:
             raise ConfigurationError(f"{word}: does not go with this server: {fault}")
@@ -312,6 +368,14 @@ def _check(config: ServerConfig) -> None:
         )
     if config.max_children is not None and config.concurrency != "fork":
         raise ConfigurationError("max-children: goes with concurrency fork")
+    kinds = {_listener_kind(description) for description in config.listen}
+    for name in config.limits:
+        kind = LIMITS[name].kind
+        if kind not in kinds:
+            raise ConfigurationError(
+                f"{name.replace('_', '-')}: it is for {kind.value}, and no listener here is one"
+                " of these"
+            )
     for description in config.listen:
         datagrams = is_datagram_description(description)
         if datagrams and _derives(
@@ -339,101 +403,28 @@ def _derives(cls: object, *bases: type) -> bool:
 
 
 def _server_object(word: str, value: object) -> socketserver.BaseServer:
-    return load_server(_text(word, value))
-
-
-def _text(word: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise ConfigurationError(f"{word}: {value!r} is not a text")
-    if not value:
-        raise ConfigurationError(f"{word}: it is empty")
-    return value
-
-
-def _texts(word: str, value: object) -> tuple[str, ...]:
-    if isinstance(value, (list, tuple)):
-        return tuple(_text(word, item) for item in value)
-    return (_text(word, value),)
-
-
-def _number(word: str, value: object) -> int:
-    try:
-        if isinstance(value, (bool, float)):
-            raise ValueError
-        number = int(value)  # type: ignore[call-overload]
-    except (TypeError, ValueError):
-        raise ConfigurationError(f"{word}: {value!r} is not a whole number") from None
-    if number < 1:
-        raise ConfigurationError(f"{word}: {number} is less than 1")
-    return int(number)
-
-
-def _choice(*choices: str) -> Callable[[str, object], str]:
-    def choose(word: str, value: object) -> str:
-        if value not in choices:
-            hint = nearest(str(value), choices)
-            raise ConfigurationError(f"{word}: {value!r} is not one of {', '.join(choices)}{hint}")
-        return str(value)
-
-    return choose
-
-
-def _networks(word: str, value: object) -> tuple[Network, ...]:
-    try:
-        return tuple(parse_network(text) for text in _texts(word, value))
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{word}: {error}") from None
-
-
-def _deadlines(word: str, value: object) -> Deadlines:
-    """Deadlines, from C{["idle=60", …]} or, in TOML, C{{idle = 60, …}}."""
-    if isinstance(value, Mapping):
-        pairs = list(value.items())
-    else:
-        pairs = []
-        for text in _texts(word, value):
-            phase, equals, seconds = text.partition("=")
-            if not equals:
-                raise ConfigurationError(f"{word} {text!r}: write PHASE=SECONDS")
-            pairs.append((phase, seconds))
-    phases = [*(str(phase) for phase in Phase), *_KEEPALIVE]
-    settings: dict[str, float | None] = {}
-    for phase, seconds in pairs:
-        if phase not in phases:
-            raise ConfigurationError(
-                f"{word}: {phase!r} is not one of {', '.join(phases)}{nearest(phase, phases)}"
-            )
-        if seconds == "none":
-            settings[phase.replace("-", "_")] = None
-            continue
-        try:
-            if isinstance(seconds, bool):
-                raise ValueError
-            setting = {phase.replace("-", "_"): float(seconds)}
-            Deadlines(**setting)
-            settings.update(setting)
-        except (TypeError, ValueError, ConfigurationError):
-            raise ConfigurationError(
-                f"{word} {phase}: {seconds!r} is not a number of seconds above 0, nor none"
-            ) from None
-    return Deadlines(**settings)
+    return load_server(text(word, value))
 
 
 #: By word: the setting of L{ServerConfig} it is for, and the function that checks its value.
 WORDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
-    "listen": ("listen", _texts),
-    "handler": ("handler", _text),
-    "path": ("path", _text),
+    "listen": ("listen", texts),
+    "handler": ("handler", text),
+    "path": ("path", text),
     "server": ("server", _server_object),
-    "concurrency": ("concurrency", _choice(*_WORKERS)),
-    "threads": ("threads", _number),
-    "max-children": ("max_children", _number),
-    "timeout": ("deadlines", _deadlines),
-    "max-connections": ("max_connections", _number),
-    "max-connections-per-peer": ("max_connections_per_peer", _number),
-    "allow": ("allow", _networks),
-    "deny": ("deny", _networks),
-    "proxy-from": ("proxy_from", _networks),
-    "access-log": ("access_log", _text),
-    "log-format": ("log_format", _choice(*LOG_FORMATS)),
+    "concurrency": ("concurrency", choice(*_WORKERS)),
+    "threads": ("threads", number),
+    "max-children": ("max_children", number),
+    "timeout": ("deadlines", deadlines),
+    "body-rate": ("body_rate", deadline_setting),
+    "body-grace": ("body_grace", deadline_setting),
+    "write-rate": ("write_rate", deadline_setting),
+    **{name.replace("_", "-"): (name, limit) for name in LIMITS},
+    "max-connections": ("max_connections", number),
+    "max-connections-per-peer": ("max_connections_per_peer", number),
+    "allow": ("allow", networks),
+    "deny": ("deny", networks),
+    "proxy-from": ("proxy_from", networks),
+    "access-log": ("access_log", text),
+    "log-format": ("log_format", choice(*LOG_FORMATS)),
 }

@@ -29,7 +29,11 @@ from typing import NamedTuple
 import attrs
 import pytest
 
-from sockserve import Deadlines, Phase
+from sockserve import Deadlines, Phase, socketserver
+from sockserve.core.limits import LIMITS, LimitKind
+from sockserve.listeners.datagrams import DatagramServer
+from sockserve.listeners.stream_factory import StreamFactory
+from sockserve.service import DEFAULT_REQUEST_QUEUE_SIZE
 from sockserve.tap import Options
 from tests.tools import need_tool
 
@@ -248,6 +252,30 @@ def test_every_option_is_documented() -> None:
     taken = {f"--{name}" for name in Options().known_options()} - {"--version", "--help"}
     assert {word.split()[0] for word in listed} == taken
     assert len(listed) == len(taken)
+
+
+def size(written: str) -> int | None:
+    """What a cell of the table of limits says."""
+    if written == "none":
+        return None
+    number, unit = re.fullmatch("([0-9]+)([kmg]?)", written).groups()  # type: ignore[union-attr]
+    return int(number) * {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}[unit]
+
+
+def test_every_limit_is_documented_with_its_defaults() -> None:
+    """By the word, the attribute, the default and that of drop-in servers."""
+    page = (ROOT / "docs/discussion/limits.md").read_text()
+    rows = re.findall(r"^\| `([a-z-]+)` \| `([a-z_]+)` \| (\w+) \| (\w+) \|", page, re.MULTILINE)
+    listed = {name: (word, size(default), size(dropin)) for word, name, default, dropin in rows}
+    expected = {}
+    for name, limit in LIMITS.items():
+        server = StreamFactory if limit.kind is LimitKind.STREAMS else DatagramServer
+        default = getattr(server, name)
+        if name == "request_queue_size":
+            default = DEFAULT_REQUEST_QUEUE_SIZE
+        dropin = getattr(socketserver.ThreadingUDPServer, name)
+        expected[name] = (name.replace("_", "-"), default, dropin)
+    assert listed == expected
 
 
 def test_every_deadline_is_documented_with_its_default() -> None:

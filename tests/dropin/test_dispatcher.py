@@ -7,10 +7,10 @@ import threading
 import pytest
 
 from sockserve import StreamRequestHandler
-from sockserve.dropin.dispatcher import RequestDispatcher, check_settings
+from sockserve.dropin.dispatcher import RequestDispatcher
 from sockserve.dropin.overriding import take_over
+from sockserve.dropin.settings import DEFAULT_DEADLINES, check_settings
 from sockserve.interfaces import ConfigurationError, Outcome
-from sockserve.socketserver import DEFAULT_DEADLINES
 from tests.dropin.stepping import Server, SteppedReactor
 
 pytestmark = pytest.mark.usefixtures("no_leaks")

@@ -366,7 +366,7 @@ def resident_bytes():
 @pytest.mark.parametrize(("handler", "concurrency"), [(Slow, "threads"), (SlowCoroutine, None)])
 async def test_a_flood_does_not_eat_memory_and_passes(handler, concurrency):
     """
-    100,000 packets of 4 KiB are 400 MiB.  At most 1,000 (MAX_REQUESTS) are held at once: 4 MiB,
+    100,000 packets of 4 KiB are 400 MiB.  At most 1,000 (max_datagrams) are held at once: 4 MiB,
     beside what 256 threads need (some tens of KiB each, 10 MiB).
     """
     gate = threading.Event()
@@ -383,10 +383,10 @@ async def test_a_flood_does_not_eat_memory_and_passes(handler, concurrency):
 
             for _ in range(10):  # a busy machine may take too few of them
                 await in_thread(flood)
-                if server.statistics.active >= server.max_requests:
+                if server.statistics.active >= server.max_datagrams:
                     break
-            assert server.statistics.active == server.max_requests
-            assert server.statistics.accepted == server.max_requests
+            assert server.statistics.active == server.max_datagrams
+            assert server.statistics.accepted == server.max_datagrams
             assert resident_bytes() - before < 48 * 2**20
             gate.set()
 

@@ -7,6 +7,7 @@ import types
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 
 from sockserve import (
     BaseRequestHandler,
@@ -17,7 +18,7 @@ from sockserve import (
 )
 from sockserve.core.admission import Admission, parse_network
 from sockserve.interfaces import Phase
-from sockserve.listeners.datagrams import MAX_REQUESTS, DatagramServer
+from sockserve.listeners.datagrams import DatagramServer
 
 PEER = ("192.0.2.7", 5300)
 
@@ -386,7 +387,7 @@ def test_networks():
 
 
 def test_over_the_limit_reading_stops_and_goes_on_when_one_ends(waiting):
-    listener = Listener(waiting, max_requests=2)
+    listener = Listener(waiting, limits={"max_datagrams": 2})
     assert listener.receive(b"1", b"2", b"3") == 2
     assert not listener.port.reading
     waiting.waits[0].callback(None)
@@ -400,7 +401,7 @@ def test_over_the_limit_reading_stops_and_goes_on_when_one_ends(waiting):
 
 def test_so_it_does_for_requests_that_wait_for_a_worker():
     executor = MemoryExecutor()
-    listener = Listener(BlockingUpper, concurrency=executor, max_requests=2)
+    listener = Listener(BlockingUpper, concurrency=executor, limits={"max_datagrams": 2})
     assert listener.receive(b"1", b"2", b"3") == 2
     executor.start()
     assert not listener.port.reading
@@ -409,20 +410,54 @@ def test_so_it_does_for_requests_that_wait_for_a_worker():
 
 
 def test_requests_that_do_not_wait_never_stop_it():
-    listener = Listener(Upper, max_requests=1)
+    listener = Listener(Upper, limits={"max_datagrams": 1})
     assert listener.receive(*[b"x"] * 10) == 10
     assert len(listener.answers) == 10
 
 
 def test_the_limit_has_a_default(waiting):
-    listener = Listener(waiting)
-    assert listener.receive(*[b"x"] * (MAX_REQUESTS + 1)) == MAX_REQUESTS
+    listener, limit = Listener(waiting), DatagramServer.max_datagrams
+    assert listener.receive(*[b"x"] * (limit + 1)) == limit == 1000
     listener.server.abort()
 
 
-def test_a_limit_of_none_at_all_is_a_mistake():
-    with pytest.raises(ConfigurationError, match="max_requests: 0 is less than 1"):
-        DatagramServer(Upper, reactor=Clock(), max_requests=0)
+def test_the_limit_may_be_a_class_attribute_and_none(waiting):
+    class Unlimited(DatagramServer):
+        max_datagrams = None
+
+    listener = Listener(waiting, factory=Unlimited)
+    assert listener.receive(*[b"x"] * 1500) == 1500
+    listener.server.abort()
+
+
+def test_at_the_limit_the_log_says_so_once_in_a_minute(waiting):
+    listener = Listener(waiting, limits={"max_datagrams": 1})
+    with capturedLogs() as events:
+        for _ in range(3):
+            listener.receive(b"x")
+            listener.server.abort()
+    assert [formatEvent(event) for event in events] == [
+        f"{waiting.__qualname__}: 1 datagrams are under way, which is max_datagrams; others wait in"
+        " the system's buffer, and are lost if that is full"
+    ]
+
+
+def test_a_packet_that_is_too_long_is_told_by_the_name_of_the_limit():
+    """In the log once, in the access log each."""
+    listener = Listener(Upper, limits={"max_packet_size": 3})
+    with capturedLogs() as events:
+        listener.receive(b"abc", b"abcd", b"abcd")
+    assert listener.answers == [b"ABC"]
+    assert listener.statistics.refused == {"truncated": 2}
+    assert [(each.outcome, each.reason) for each in listener.records] == [
+        ("ok", None),
+        ("refused: truncated", "max_packet_size"),
+        ("refused: truncated", "max_packet_size"),
+    ]
+    assert [formatEvent(event) for event in events] == [
+        f"Upper: refused the client {PEER}: more than max_packet_size allows, which is 3; raise"
+        " that if it is to be served"
+    ]
 
 
 # Deadlines
@@ -498,7 +533,10 @@ def test_a_coroutine_that_does_not_end_is_abandoned():
 def test_a_thread_that_does_not_end_counts_as_abandoned_until_it_does():
     executor = MemoryExecutor()
     listener = Listener(
-        BlockingUpper, concurrency=executor, max_requests=1, deadlines=Deadlines(handle=3)
+        BlockingUpper,
+        concurrency=executor,
+        limits={"max_datagrams": 1},
+        deadlines=Deadlines(handle=3),
     )
     listener.receive(b"x")
     listener.clock.advance(100)  # the handle deadline is not for waiting
@@ -539,7 +577,7 @@ def test_handle_timeout_after_each_span_of_silence():
 
 
 def test_suspended_it_reads_nothing_though_a_request_ends(waiting):
-    listener = Listener(waiting, max_requests=1)
+    listener = Listener(waiting, limits={"max_datagrams": 1})
     listener.receive(b"x")
     listener.server.suspend()
     waiting.waits[0].callback(None)
@@ -549,7 +587,7 @@ def test_suspended_it_reads_nothing_though_a_request_ends(waiting):
 
 
 def test_resuming_keeps_to_the_limit(waiting):
-    listener = Listener(waiting, max_requests=1)
+    listener = Listener(waiting, limits={"max_datagrams": 1})
     listener.receive(b"x")
     listener.server.suspend()
     listener.server.resume()
@@ -559,7 +597,7 @@ def test_resuming_keeps_to_the_limit(waiting):
 
 
 def test_started_again_after_a_stop_it_still_reads_on_when_there_is_room_again(waiting):
-    listener = Listener(waiting, max_requests=1)
+    listener = Listener(waiting, limits={"max_datagrams": 1})
     listener.server.suspend()  # as stopping does
     listener.server.doStop()
     listener.port = MemoryPort()

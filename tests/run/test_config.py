@@ -33,6 +33,10 @@ class Packet(DatagramRequestHandler):
         pass
 
 
+class Either(socketserver.BaseRequestHandler):
+    pass
+
+
 class StdlibStream(socketserver.StreamRequestHandler):
     pass
 
@@ -67,6 +71,15 @@ def test_all_words_as_the_command_line_gives_them():
             "concurrency": "threads",
             "threads": "7",
             "timeout": ["idle=2.5", "write=none"],
+            "body-rate": "1k",
+            "body-grace": "2.5",
+            "write-rate": "2k",
+            "max-body-bytes": "10m",
+            "max-request-line-bytes": "4096",
+            "max-header-bytes": "16K",
+            "max-header-fields": "50",
+            "max-spool-bytes": "0",
+            "request-queue-size": "128",
             "max-connections": "100",
             "max-connections-per-peer": "3",
             "allow": ["192.0.2.0/24", "2001:db8::/32"],
@@ -81,7 +94,15 @@ def test_all_words_as_the_command_line_gives_them():
         handler=Blocking,
         concurrency="threads",
         threads=7,
-        deadlines=Deadlines(idle=2.5, write=None),
+        deadlines=Deadlines(idle=2.5, write=None, body_rate=1024, body_grace=2.5, write_rate=2048),
+        limits={
+            "max_body_bytes": 10 * 2**20,
+            "max_request_line_bytes": 4096,
+            "max_header_bytes": 16 * 1024,
+            "max_header_fields": 50,
+            "max_spool_bytes": 0,
+            "request_queue_size": 128,
+        },
         max_connections=100,
         max_connections_per_peer=3,
         allow=(parse_network("192.0.2.0/24"), parse_network("2001:db8::/32")),
@@ -90,6 +111,52 @@ def test_all_words_as_the_command_line_gives_them():
         access_log="-",
         log_format="json",
     )
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [
+        ("0", 0),
+        ("1000", 1000),
+        ("10k", 10 * 1024),
+        ("10K", 10 * 1024),
+        ("10m", 10 * 1024**2),
+        ("3g", 3 * 1024**3),
+        ("3G", 3 * 1024**3),
+        ("none", None),
+        (3 * 2**30, 3 * 2**30),
+    ],
+)
+def test_a_size_may_be_written_short(written, size):
+    assert server_config({"max-body-bytes": written}).limits == {"max_body_bytes": size}
+
+
+def test_the_limits_of_datagrams_and_of_streams_go_to_listeners_of_their_kind():
+    config = server_config(
+        {
+            "listen": ["tcp:0", "tcp:0:backlog=7", "udp:0"],
+            "handler": here("Either"),
+            "max-header-bytes": "1k",
+            "request-queue-size": 9,
+            "max-packet-size": "2k",
+            "max-datagrams": "none",
+        }
+    )
+    first, second, datagrams = (each.server for each in config.build(MemoryReactorClock()))
+    assert (first.max_header_bytes, second.max_header_bytes) == (1024, 1024)
+    assert (first.request_queue_size, second.request_queue_size) == (9, None)
+    assert (datagrams.max_packet_size, datagrams.max_datagrams) == (2048, None)
+
+
+def test_a_summary_has_the_limits_given():
+    config = server_config(
+        {"max-body-bytes": "1m", "body-rate": "none", "body-grace": 7, "max-header-fields": 20}
+    )
+    assert config.summary()[1:] == [
+        "deadlines handshake=10 idle=300 header=30 body=none handle=none write=60 lifetime=none"
+        " drain=10 keepalive=60 user-timeout=120 body_rate=none body_grace=7",
+        "limits max_body_bytes=1048576 max_header_fields=20",
+    ]
 
 
 # What is not
@@ -127,6 +194,57 @@ def test_all_words_as_the_command_line_gives_them():
         ({"deny": ["localhost"]}, "deny: network 'localhost': "),
         ({"proxy-from": "2001:db8::/129"}, "proxy-from: network '2001:db8::/129': "),
         ({"allow": 10}, "allow: 10 is not a text"),
+        *[
+            (
+                {"max-body-bytes": value},
+                f"max-body-bytes: {value!r} is not a number of bytes, 0 or more, such as 10m"
+                " (k, m and g are powers of 1024), nor none",
+            )
+            for value in (
+                "-1",
+                "10mb",
+                "1.5g",
+                "m",
+                "",
+                "10 m",
+                "\u0661k",
+                -1,
+                1.0,
+                True,
+                [1],
+                None,
+            )
+        ],
+        ({"max-spool-bytes": "none"}, "max-spool-bytes: 'none' is not a number of bytes, 0 or"),
+        ({"max-header-bytes": "0"}, "max-header-bytes: '0' is not a number of bytes, 2 or more"),
+        (
+            {"max-header-fields": "1k"},
+            "max-header-fields: '1k' is not a number of fields, 1 or more",
+        ),
+        (
+            {"request-queue-size": "none"},
+            "request-queue-size: 'none' is not a number of connections within 0 to 2147483647",
+        ),
+        (
+            {"handler": f"{__name__}:Packet", "listen": "udp:0", "max-packet-size": "1g"},
+            "max-packet-size: '1g' is not a number of bytes within 1 to 1048576, such as 10m",
+        ),
+        (
+            {"handler": f"{__name__}:Packet", "listen": "udp:0", "max-datagrams": 0},
+            "max-datagrams: 0 is not a number of datagrams, 1 or more, nor none",
+        ),
+        ({"max-datagrams": 5}, "max-datagrams: it is for datagrams, and no listener here is one"),
+        (
+            {"handler": f"{__name__}:Packet", "listen": "udp:0", "max-body-bytes": 5},
+            "max-body-bytes: it is for streams, and no listener here is one of these",
+        ),
+        ({"body-rate": "0"}, "body-rate: '0' is not a number of bytes a second above 0, nor none"),
+        ({"body-rate": True}, "body-rate: True is not a number of bytes a second above 0"),
+        ({"body-rate": "fast"}, "body-rate: 'fast' is not a number of bytes a second above 0"),
+        ({"body-grace": "5k"}, "body-grace: '5k' is not a number of seconds above 0, nor none"),
+        ({"body-grace": "nan"}, "body-grace: 'nan' is not a number of seconds above 0, nor none"),
+        ({"body-grace": None}, "body-grace: None is not a number of seconds above 0, nor none"),
+        ({"max_body_bytes": 1}, "unknown word 'max_body_bytes'; did you mean 'max-body-bytes'?"),
         ({"timeout": "60"}, "timeout '60': write PHASE=SECONDS"),
         (
             {"timeout": "idel=60"},
@@ -279,6 +397,7 @@ def test_listeners_of_one_server_share_workers_and_caps():
 
 SERVER_MODULE = """
 import socketserver
+import sockserve.socketserver
 
 made = []
 
@@ -314,6 +433,15 @@ class Alone(socketserver.ThreadingTCPServer):
 
 def alone():
     return make_of(Alone)
+
+def plain():
+    return make_of(sockserve.socketserver.ThreadingTCPServer)
+
+class Patient(sockserve.socketserver.ThreadingTCPServer):
+    deadlines = sockserve.Deadlines(body_rate=1000)
+
+def patient():
+    return make_of(Patient)
 """
 
 
@@ -335,7 +463,13 @@ def test_a_server_object_has_its_own_socket_and_handler(server_module):
     assert config.summary()[0] == f"server Server: BaseRequestHandler on {server.server_address}"
 
 
-@pytest.mark.parametrize("word", ["listen", "handler", "path", "concurrency", "proxy-from"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("listen", "handler", "path", "concurrency", "proxy-from"),
+        *("max-packet-size", "request-queue-size"),
+    ],
+)
 def test_what_a_server_object_comes_with_is_not_given(server_module, word):
     value = {"listen": "tcp:1", "concurrency": "threads", "path": "."}.get(word, "192.0.2.1")
     with pytest.raises(ConfigurationError, match=f"^{word}: does not go with server"):
@@ -395,12 +529,41 @@ def test_what_a_server_object_comes_with_is_not_given(server_module, word):
             {"max-connections": "3"},
             "max-connections: does not go with this server: ThreadingUDPServer has no connections",
         ),
+        (
+            "datagrams",
+            {"max-body-bytes": "3k"},
+            "max-body-bytes: does not go with this server: ThreadingUDPServer has no connections",
+        ),
+        (
+            "threading",
+            {"max-datagrams": "3"},
+            "max-datagrams: does not go with this server: Server serves no datagrams",
+        ),
+        (
+            "forking",
+            {"max-header-fields": "3"},
+            "max-header-fields: does not go with this server: ForkingTCPServer processes requests"
+            " by itself",
+        ),
+        (
+            "forking",
+            {"body-rate": "3"},
+            "body-rate: does not go with this server: ForkingTCPServer processes requests by"
+            " itself",
+        ),
     ],
 )
 def test_what_would_not_apply_to_a_server_object_is_not_given(server_module, make, words, message):
     with pytest.raises(ConfigurationError) as caught:
         server_config({"server": f"{server_module}:{make}", **words})
     assert str(caught.value) == message
+
+
+def test_the_deadlines_of_a_server_object_are_its_own_but_for_those_given(server_module):
+    words = {"server": f"{server_module}:patient", "timeout": "idle=5", "body-grace": "6"}
+    assert server_config(words).deadlines == Deadlines(idle=5, body_rate=1000, body_grace=6)
+    words = {"server": f"{server_module}:plain", "timeout": "idle=5", "body-rate": "7"}
+    assert server_config(words).deadlines == Deadlines(idle=5, body_rate=7)
 
 
 @pytest.mark.parametrize(
@@ -411,6 +574,8 @@ def test_what_would_not_apply_to_a_server_object_is_not_given(server_module, mak
         ("forking", {"timeout": ["handshake=5", "drain=3"], "allow": "192.0.2.1"}),
         ("own", {"deny": "192.0.2.1", "threads": "3", "max-connections": "3"}),
         ("datagrams", {"threads": "3", "deny": "192.0.2.1", "access-log": "-"}),
+        ("datagrams", {"max-datagrams": "3"}),
+        ("serial", {"max-body-bytes": "none", "body-rate": "1k", "body-grace": "none"}),
     ],
 )
 def test_what_applies_to_a_server_object(server_module, make, words):

@@ -145,11 +145,13 @@ class RemoteProtocolError(PeerError):
     An error of the peer's: it broke the protocol.
 
     @ivar status: the status to answer with.
+    @ivar limit: the name of the limit that it has gone over; None when it is another error.
     """
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, limit: str | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.limit = limit
 
 
 class LocalProtocolError(SockserveError):

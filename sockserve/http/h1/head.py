@@ -23,6 +23,8 @@ __all__ = [
     "MAX_HEADER_FIELDS",
     "MAX_LINE_BYTES",
     "TOKEN",
+    "USUAL_LIMITS",
+    "HeadLimits",
     "HeaderSection",
     "RequestHead",
     "parse_head",
@@ -43,6 +45,50 @@ REPEATED_SECTION_BYTES = 2048
 
 #: The most header fields.  More: 431.  100: C{http.client._MAXHEADERS}.
 MAX_HEADER_FIELDS = 100
+
+
+@attrs.frozen
+class HeadLimits:
+    """
+    The limits of a head.  The names that users know them by are those of their errors.
+
+    @ivar line_bytes: the longest request line.
+    @ivar header_bytes: the longest header section.
+    @ivar header_fields: the most fields of that.
+    @ivar usual_bytes: a head of no more is within the first two, and short enough for its
+        section to be remembered.
+    """
+
+    line_bytes: int = MAX_LINE_BYTES
+    header_bytes: int = MAX_HEADER_BYTES
+    header_fields: int = MAX_HEADER_FIELDS
+    usual_bytes: int = attrs.field(init=False)
+
+    @usual_bytes.default
+    def _least(self) -> int:
+        return min(REPEATED_SECTION_BYTES, self.line_bytes, self.header_bytes)
+
+    def check_line(self, size: int) -> None:
+        """
+        Check the length of a request line, or of what has come of it.
+
+        @raise RemoteProtocolError: it is too long.
+        """
+        if size > self.line_bytes:
+            raise RemoteProtocolError(414, "the request line is too long", "max_request_line_bytes")
+
+    def check_section(self, size: int) -> None:
+        """
+        Check the length of a header section, or of what has come of it.
+
+        @raise RemoteProtocolError: it is too long.
+        """
+        if size > self.header_bytes:
+            raise RemoteProtocolError(431, "the header section is too long", "max_header_bytes")
+
+
+#: Those of a server that says nothing else.
+USUAL_LIMITS = HeadLimits()
 
 
 @attrs.frozen
@@ -217,7 +263,9 @@ def _parse_version(version: bytes) -> tuple[int, int]:
     return (1, 0) if found[2] == b"0" else _HTTP_1_1
 
 
-def parse_head(raw: bytes, lenient: bool, simple: bool = False) -> RequestHead:
+def parse_head(
+    raw: bytes, lenient: bool, simple: bool = False, limits: HeadLimits = USUAL_LIMITS
+) -> RequestHead:
     """
     Parse a head.
 
@@ -227,40 +275,40 @@ def parse_head(raw: bytes, lenient: bool, simple: bool = False) -> RequestHead:
     @raise RemoteProtocolError: it is malformed, too long, or leaves a doubt about framing.
     """
     line = _USUAL_LINE.match(raw)
-    if line is None or len(raw) > REPEATED_SECTION_BYTES:
-        return _unusual_head(raw, lenient, simple)
+    if line is None or len(raw) > limits.usual_bytes:
+        return _unusual_head(raw, lenient, simple, limits)
     method, target, version_text = line.groups()
     version = _VERSIONS[version_text]
     try:
-        section = _repeated_section(raw[line.end() :], version, lenient)
+        section = _repeated_section(raw[line.end() :], version, lenient, limits.header_fields)
     except RemoteProtocolError:
         if lenient:  # its lines may end in another way
-            return _unusual_head(raw, lenient, simple)
+            return _unusual_head(raw, lenient, simple, limits)
         raise
     return RequestHead(method.decode(), target.decode("latin-1"), version, raw, section)
 
 
-def _unusual_head(raw: bytes, lenient: bool, simple: bool) -> RequestHead:
+def _unusual_head(raw: bytes, lenient: bool, simple: bool, limits: HeadLimits) -> RequestHead:
     """Parse a head that is long, of an unusual form, or malformed."""
     line_end = raw.find(b"\n") + 1
-    if line_end > MAX_LINE_BYTES:
-        raise RemoteProtocolError(414, "the request line is too long")
+    limits.check_line(line_end)
     method, target, version = parse_request_line(raw[:line_end], lenient, simple)
     if version == (0, 9):
         # Whatever follows such a request, it has been answered by then.
         raw = raw[:line_end]
         parsed = HeaderSection()
-    elif len(raw) - line_end > MAX_HEADER_BYTES:
-        raise RemoteProtocolError(431, "the header section is too long")
     else:
+        limits.check_section(len(raw) - line_end)
         section = raw[line_end:]
         if lenient:
             section = _LINE_END.sub(b"\r\n", section)
-        parsed = _parse_section(section, version, lenient)
+        parsed = _parse_section(section, version, lenient, limits.header_fields)
     return RequestHead(method.decode(), target.decode("latin-1"), version, raw, parsed)
 
 
-def _parse_section(section: bytes, version: tuple[int, int], lenient: bool) -> HeaderSection:
+def _parse_section(
+    section: bytes, version: tuple[int, int], lenient: bool, max_fields: int
+) -> HeaderSection:
     """
     Parse a header section: its fields say how a request's body is delimited, and whether
     the connection is kept.
@@ -276,8 +324,8 @@ def _parse_section(section: bytes, version: tuple[int, int], lenient: bool) -> H
     except HttpParserError as error:
         raise RemoteProtocolError(400, str(error)) from None
     fields = [(name, value.rstrip(b" \t")) for name, value in found.fields]
-    if len(fields) > MAX_HEADER_FIELDS:
-        raise RemoteProtocolError(431, "there are too many header fields")
+    if len(fields) > max_fields:
+        raise RemoteProtocolError(431, "there are too many header fields", "max_header_fields")
     values: dict[bytes, list[bytes]] = {}
     for name, value in fields:
         lower = name.lower()

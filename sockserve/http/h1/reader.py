@@ -23,9 +23,9 @@ from sockserve.http.h1.framing import (
     unexpected_event,
 )
 from sockserve.http.h1.head import (
-    MAX_HEADER_BYTES,
-    MAX_LINE_BYTES,
     TOKEN,
+    USUAL_LIMITS,
+    HeadLimits,
     RequestHead,
     parse_head,
     parse_request_line,
@@ -65,6 +65,7 @@ class RequestParser:
         "_chunks",
         "_eof",
         "_lenient",
+        "_limits",
         "_remaining",
         "_searched",
         "_simple",
@@ -72,16 +73,20 @@ class RequestParser:
         "state",
     )
 
-    def __init__(self, lenient: bool = False, simple: bool = False) -> None:
+    def __init__(
+        self, lenient: bool = False, simple: bool = False, limits: HeadLimits = USUAL_LIMITS
+    ) -> None:
         """
         @param lenient: whether to accept what C{http.server} accepts and does no harm to
             framing: a missing C{Host}, lines of a head that end with LF alone, targets of any
             form; and what C{simple} does.
         @param simple: whether to accept requests of HTTP/0.9, which are a line without a version.
+        @param limits: how long a head may be.
         """
         # For the connection
         self.state = _IDLE
         self._lenient = lenient
+        self._limits = limits
         self._simple = simple
         #: The bytes that have not been taken.
         self._buffer: bytes | bytearray = b""
@@ -231,8 +236,7 @@ class RequestParser:
             self._move(Event.BEGUN)
         line_end = buffer.find(b"\n") + 1
         size = len(buffer)
-        if (line_end or size) > MAX_LINE_BYTES:
-            raise RemoteProtocolError(414, "the request line is too long")
+        self._limits.check_line(line_end or size)
         if not line_end:
             if not TOKEN.match(buffer, 0, 1):  # one byte: all of it may come one by one
                 raise RemoteProtocolError(400, "a request does not begin so")
@@ -242,8 +246,7 @@ class RequestParser:
                 _, _, version = parse_request_line(line, self._lenient, self._simple)
                 if version == (0, 9):
                     return self._head(size)
-            if size - line_end > MAX_HEADER_BYTES:
-                raise RemoteProtocolError(431, "the header section is too long")
+            self._limits.check_section(size - line_end)
             if not self._lenient and _BARE_LF.search(buffer, max(0, self._searched - 1)):
                 raise RemoteProtocolError(400, "a line ends with CR and LF")
         self._searched = max(0, size - 3)
@@ -251,7 +254,7 @@ class RequestParser:
 
     def _head(self, end: int) -> RequestHead:
         self._searched = 0
-        head = parse_head(self._take(end), self._lenient, self._simple)
+        head = parse_head(self._take(end), self._lenient, self._simple, self._limits)
         length = head.length
         if length == 0:
             self.state = TRANSITIONS[self.state][_BODILESS]

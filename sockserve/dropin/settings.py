@@ -1,0 +1,130 @@
+"""
+The settings of a server object: the class variables of sockserve's that a program may give it.
+
+This room owns their defaults, which refuse nothing that the standard library takes, and their
+checks.  It must not know what comes of them.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from sockserve.core.deadlines import Deadlines
+from sockserve.core.handler_kinds import handler_kind, provides, unwrap
+from sockserve.core.limits import LIMITS, check_limit
+from sockserve.http.h1.head import MAX_HEADER_BYTES, MAX_HEADER_FIELDS, MAX_LINE_BYTES
+from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler, IRequestHandler
+
+__all__ = [
+    "DEFAULT_DEADLINES",
+    "DEFAULT_MAX_THREADS",
+    "DropInLimits",
+    "check_server",
+    "check_settings",
+    "own_deadlines",
+    "own_limits",
+]
+
+#: The deadlines of a server, where the program does not say.  One that waits for ever, waits
+#: for ever; but a client that says nothing at all when TLS is spoken is not waited for.  10:
+#: as L{Deadlines}.
+DEFAULT_DEADLINES = Deadlines(
+    handshake=10.0, idle=None, header=None, body_rate=None, write=None, drain=None
+)
+
+
+#: The most threads of a server, where the program does not say.  One that keeps a thread for
+#: each connection, as all did, works as before with so many; a runaway one does not take the
+#: machine with it.
+DEFAULT_MAX_THREADS = 1000
+
+
+class DropInLimits:
+    """
+    The limits of a drop-in server, as class variables.
+
+    @cvar max_body_bytes: the largest body that is kept for a handler of HTTP; a larger one is
+        answered with 413.  By default, any.
+    @cvar max_request_line_bytes: the longest line that a request of HTTP may begin with; a longer
+        one is answered with 414.  64 KiB, as C{http.server} has it.
+    @cvar max_header_bytes: the longest header section; longer: 431.  As much as C{http.client}
+        takes: 100 fields, each a line of 64 KiB.
+    @cvar max_header_fields: the most fields of that; more: 431.  100, as C{http.client} has it.
+    @cvar max_spool_bytes: how much of responses is kept in temporary files, all together.
+    @cvar max_datagrams: the most datagrams served or waiting for a thread at once; others wait
+        in the system's buffer.  By default, any number.
+    """
+
+    max_body_bytes: int | None = None
+    max_request_line_bytes: int = MAX_LINE_BYTES
+    max_header_bytes: int = MAX_HEADER_FIELDS * MAX_HEADER_BYTES
+    max_header_fields: int = MAX_HEADER_FIELDS
+    max_spool_bytes: int = 2**30
+    max_datagrams: int | None = None
+
+
+def check_settings(option: str, threads: object, deadlines: object) -> None:
+    """
+    Check what a program has set.
+
+    @param option: the name of C{threads} where it is set.
+    @raise ConfigurationError: one of these cannot be.
+    """
+    if not isinstance(threads, int) or threads < 1:
+        raise ConfigurationError(f"{option}: {threads!r} is not a number of threads, 1 or more")
+    if not isinstance(deadlines, Deadlines):
+        raise ConfigurationError(
+            f"deadlines: {deadlines!r} is no sockserve.Deadlines; a phase without one is None there"
+        )
+
+
+def check_server(server: Any, make: Any, threads: bool) -> None:
+    """
+    Check a drop-in server's variables and its handler.
+
+    @param threads: whether it has sockserve's C{ThreadingMixIn}.
+    @raise ConfigurationError: one of them cannot be.
+    """
+    check_settings(
+        "max_threads", getattr(server, "max_threads", DEFAULT_MAX_THREADS), server.deadlines
+    )
+    own_limits(server)
+    if not provides(make, IRequestHandler):
+        return
+    if not provides(make, IHTTPRequestHandler) and not handler_kind(make).is_coroutine:
+        return
+    name, kind = unwrap(make).__qualname__, type(server).__qualname__
+    if getattr(server, "socket_type", None) == socket.SOCK_DGRAM:
+        raise ConfigurationError(
+            f"handler {name}: {kind} serves datagrams, by plain methods; use DatagramRequestService"
+        )
+    if not threads:
+        raise ConfigurationError(
+            f"handler {name}: {kind} serves on the thread that calls serve_forever, which such a"
+            " handler does not run on; add ThreadingMixIn"
+        )
+
+
+def own_limits(server: object, default: object = None) -> dict[str, Any]:
+    """
+    The limits that a server object has.
+
+    @param default: has those that the object does not have.
+    @return: by name, those of L{DropInLimits}.
+    @raise ConfigurationError: one of them cannot be.
+    """
+    limits = {}
+    for name in LIMITS:
+        if hasattr(DropInLimits, name) and (hasattr(server, name) or hasattr(default, name)):
+            limits[name] = value = getattr(server, name, getattr(default, name, None))
+            check_limit(name, value)
+    return limits
+
+
+def own_deadlines(server: object) -> Deadlines | None:
+    """The deadlines that the program has given a server object; None if it has not."""
+    deadlines = getattr(server, "deadlines", None)
+    if isinstance(deadlines, Deadlines) and deadlines is not DEFAULT_DEADLINES:
+        return deadlines
+    return None
