@@ -44,13 +44,7 @@ class _Step(Enum):
 
 
 class _Steps:
-    """
-    The steps of one handshake, whoever waits in between.
-
-    @ivar fault: why it has come to nothing, once it waits for L{_Step.HANG_UP}.
-    """
-
-    fault = HandshakeFailed(Opening.PLAIN_HTTP.value)
+    """The steps of one handshake, whoever waits in between."""
 
     def __init__(self, sock: ssl.SSLSocket) -> None:
         self._socket = sock
@@ -80,6 +74,16 @@ class _Steps:
             raise HandshakeFailed(handshake_fault(error)) from error
         return _Step.DONE
 
+    def overdue(self) -> Exception:
+        """
+        Why it has come to nothing, when there is no time left for the next step.
+
+        @return: an exception of its own for each handshake: what raises one is held by it.
+        """
+        if self._is_answered:
+            return HandshakeFailed(Opening.PLAIN_HTTP.value)
+        return DeadlineExpired(Phase.HANDSHAKE)
+
     def _look(self) -> None:
         """
         Look what the client speaks, before OpenSSL gets it.
@@ -106,7 +110,7 @@ class _Steps:
     def _discard(self) -> _Step:
         while socket.socket.recv(self._socket, 2**16):
             pass
-        raise self.fault
+        raise self.overdue()
 
 
 def shake_hands(sock: ssl.SSLSocket, seconds: float | None) -> None:
@@ -129,7 +133,7 @@ def shake_hands(sock: ssl.SSLSocket, seconds: float | None) -> None:
             poll.register(sock.fileno(), select.POLLOUT if step is _Step.WRITE else select.POLLIN)
             left = None if until is None else max(until - time.monotonic(), 0) * 1000
             if not poll.poll(left):
-                raise steps.fault if step is _Step.HANG_UP else DeadlineExpired(Phase.HANDSHAKE)
+                raise steps.overdue()
     except BaseException:
         sock.close()
         raise
@@ -161,7 +165,6 @@ class TLSHandshake:
         self._timeout = sock.gettimeout()
         self._overdue: IDelayedCall | None = None
         self._steps = _Steps(sock)
-        self._step = _Step.READ
         sock.setblocking(False)
         if seconds is not None:
             self._overdue = clock_of(reactor).callLater(seconds, self._expired)
@@ -209,12 +212,10 @@ class TLSHandshake:
         """Give the client a moment to hang up by itself."""
         self._cancel()
         self._overdue = clock_of(self._reactor).callLater(LINGER_SECONDS, self._expired)
-        self._step = _Step.HANG_UP
 
     def _expired(self) -> None:
         self._overdue = None
-        is_answered = self._step is _Step.HANG_UP
-        self._end(self._steps.fault if is_answered else DeadlineExpired(Phase.HANDSHAKE))
+        self._end(self._steps.overdue())
 
     def _cancel(self) -> None:
         if self._overdue is not None:

@@ -1,14 +1,19 @@
 """One TLS handshake on a reactor, step by step."""
 
+import contextlib
+import gc
 import socket
 import ssl
+import weakref
 
 import pytest
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
-from sockserve.dropin.tls_handshake import TLSHandshake
+from sockserve.core.tls import LINGER_SECONDS
+from sockserve.dropin.tls_handshake import TLSHandshake, shake_hands
+from sockserve.interfaces import HandshakeFailed
 from tests.integration.servers import certificate_file, trusting
 
 
@@ -98,3 +103,49 @@ def test_words_that_are_not_tls_end_it(words):
         assert [fault.reason for fault in ended] == ["not TLS"]
         assert not reactor.getReaders()
         assert not reactor.getDelayedCalls()
+
+
+@contextlib.contextmanager
+def plain_http():
+    """The socket that was accepted from a client that speaks plain HTTP, and the client's."""
+    accepted, far = socket.socketpair()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server = context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
+    with far, server:
+        far.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        yield server, far
+
+
+def on_a_reactor_that_hears_of_its_end(server, far):
+    _, ended, handshake = begin(server, 3)
+    far.shutdown(socket.SHUT_WR)
+    handshake.doRead()
+    return ended
+
+
+def on_a_reactor_when_time_has_run_out(server, far):
+    reactor, ended, _ = begin(server, 3)
+    reactor.advance(LINGER_SECONDS)
+    return ended
+
+
+def where_it_is_called(server, far):
+    far.shutdown(socket.SHUT_WR)
+    with pytest.raises(HandshakeFailed) as raised:
+        shake_hands(server, 3)
+    return [raised.value]
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [on_a_reactor_that_hears_of_its_end, on_a_reactor_when_time_has_run_out, where_it_is_called],
+)
+def test_nothing_is_left_of_one_that_has_met_plain_http(fail):
+    sockets = []
+    for _ in range(3):
+        with plain_http() as (server, far):
+            assert [fault.reason for fault in fail(server, far)] == ["plain HTTP"]
+            sockets.append(weakref.ref(server))
+        del server, far
+    gc.collect()
+    assert [sock() for sock in sockets] == [None] * 3
