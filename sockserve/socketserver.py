@@ -90,6 +90,12 @@ def _send_at_once(request: socket.socket) -> None:
             pass
 
 
+def _pause_without_room(error: OSError) -> None:
+    """Wait a moment if there was no room for a connection: there would be none at once, either."""
+    if error.errno in OUT_OF_RESOURCES:
+        time.sleep(ACCEPT_RETRY_SECONDS)
+
+
 class BaseServer(DropInLimits, _stdlib.BaseServer):
     """
     The class C{socketserver.BaseServer}.  C{shutdown} is heard at once, whenever and from
@@ -179,7 +185,8 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
         if type(getattr(self, "socket", None)) is not socket.socket:  # of TLS, perhaps
             try:
                 accepted = accept_tls(server, StandardMethods(server), self.__handshake_failed)
-            except OSError:
+            except OSError as error:
+                _pause_without_room(error)
                 return
         if accepted is None:
             _stdlib.BaseServer._handle_request_noblock(self)  # type: ignore[attr-defined]
@@ -297,8 +304,7 @@ class TCPServer(BaseServer, _stdlib.TCPServer):
         try:
             return super().get_request()
         except OSError as error:
-            if error.errno in OUT_OF_RESOURCES:
-                time.sleep(ACCEPT_RETRY_SECONDS)
+            _pause_without_room(error)
             raise
 
 

@@ -13,16 +13,18 @@ import selectors
 import socket
 import ssl
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
+from errno import errorcode
 from functools import partial
 from typing import Any
 
 from typing_extensions import override
 
 from sockserve.core.forking import ThreadRole, end_child, mark_thread, this_thread
-from sockserve.core.logs import Topic, logger
+from sockserve.core.logs import Topic, logger, standard_logger
 from sockserve.core.reactors import IReactor
 from sockserve.dropin.background_reactor import running_reactor
 from sockserve.dropin.overriding import StandardMethods
@@ -30,6 +32,7 @@ from sockserve.dropin.server_object import ServerObject
 from sockserve.dropin.serving_thread import ServingThread
 from sockserve.dropin.tls_accept import accept_tls
 from sockserve.dropin.tls_handshake import TLSHandshake
+from sockserve.listeners.gate import ACCEPT_RETRY_SECONDS, CALM_SECONDS, OUT_OF_RESOURCES
 
 __all__ = [
     "POLL_SECONDS",
@@ -40,6 +43,7 @@ __all__ = [
 ]
 
 _log = logger(Topic.SERVICE)
+_connections_log = standard_logger(Topic.CONNECTIONS)
 
 #: How often C{service_actions} is called at least, in seconds, where nobody says by a
 #: C{poll_interval}.  0.5: C{serve_forever}'s default.
@@ -141,6 +145,8 @@ class AcceptLoop:
         self._inner, self._outer = socket.socketpair()
         self._inner.setblocking(False)
         self._outer.setblocking(False)
+        #: When it last found no descriptor to accept with; None once that is long ago.
+        self._shortage_at: float | None = None
         # The lock is held where one of these changes, and while what is open is used
         self._lock = threading.RLock()
         self._state = _LoopState.OPEN
@@ -168,7 +174,7 @@ class AcceptLoop:
                             selector.register(server, selectors.EVENT_READ)
                         else:
                             selector.unregister(server)
-                    seconds = 0 if self._shaken or self._has_job() else poll_interval
+                    seconds = self._seconds_to_wait(poll_interval)
                     ready = [key.fileobj for key, _ in selector.select(seconds)]
                     if self._is_over():
                         break
@@ -212,7 +218,23 @@ class AcceptLoop:
         is_told = bool(getattr(self._server, "_BaseServer__shutdown_request", False))
         return is_told or self._state is not _LoopState.OPEN
 
+    def _seconds_to_wait(self, poll_interval: float) -> float:
+        if self._shaken or self._has_job():
+            return 0
+        return min(poll_interval, self._seconds_to_retry() or poll_interval)
+
+    def _seconds_to_retry(self) -> float:
+        """How long it has yet to pause for a lack of descriptors; 0 when it has not."""
+        if self._shortage_at is None:
+            return 0
+        since = time.monotonic() - self._shortage_at
+        if since >= CALM_SECONDS:
+            self._shortage_at = None
+        return max(ACCEPT_RETRY_SECONDS - since, 0)
+
     def _has_room(self) -> bool:
+        if self._seconds_to_retry():
+            return False
         if self._is_full is None:
             return True
         with self._lock:
@@ -224,12 +246,26 @@ class AcceptLoop:
     def _take_request(self) -> None:
         try:
             accepted = accept_tls(self._server, self._standard, self._lost)
-        except OSError:
+        except OSError as error:
+            if error.errno in OUT_OF_RESOURCES:
+                self._descriptors_exhausted(error)
             return
         if accepted is None:
             self._server._handle_request_noblock()
         else:
             self._shake_hands(*accepted)
+
+    def _descriptors_exhausted(self, error: OSError) -> None:
+        """There was no descriptor to accept with: try again soon."""
+        if self._shortage_at is None:
+            _connections_log.error(
+                "%s: cannot accept connections (%s), which wait; trying again every %s s; raise"
+                " the limit of open files (ulimit -n)",
+                type(self._server).__qualname__,
+                errorcode.get(error.errno or 0, str(error)),
+                ACCEPT_RETRY_SECONDS,
+            )
+        self._shortage_at = time.monotonic()
 
     def _lost(self, address: object, fault: Exception) -> None:
         """A client has gone before its handshake could begin."""

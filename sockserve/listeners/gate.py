@@ -27,7 +27,7 @@ from sockserve.core.clock import clock_of
 from sockserve.core.logs import Topic, logger
 from sockserve.sockets.hangups import has_left
 
-__all__ = ["ACCEPT_RETRY_SECONDS", "OUT_OF_RESOURCES", "Gate"]
+__all__ = ["ACCEPT_RETRY_SECONDS", "CALM_SECONDS", "OUT_OF_RESOURCES", "Gate"]
 
 _log = logger(Topic.LISTENERS)
 

@@ -14,6 +14,7 @@ import pytest
 
 from tests.integration.servers import (
     PATIENCE_SECONDS,
+    certificate_file,
     connect,
     is_ended,
     read_all,
@@ -304,6 +305,65 @@ def test_a_want_of_descriptors_leaves_the_processor_to_others():
     thread.join()
     """
     assert run_program(script) == ["True"]
+
+
+@pytest.mark.parametrize("serves_forever", [True, False])
+def test_a_want_of_descriptors_over_tls_leaves_the_processor_to_others(tmp_path, serves_forever):
+    """
+    It says so once, takes next to no time of the processor's in two thirds of a second, and serves
+    as soon as there are descriptors again.
+    """
+    script = f"""
+    import logging, ssl
+    import resource
+    logging.basicConfig(stream=sys.stdout, format="%(levelname)s")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain({str(certificate_file(tmp_path))!r})
+    class Server(socketserver.TCPServer):
+        def service_actions(self):
+            turned.set()
+    server = Server(("127.0.0.1", 0), Echo)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    trusting = ssl._create_unverified_context()
+    def ask():
+        with trusting.wrap_socket(client) as secured:
+            print(say_on(secured), flush=True)
+            secured.shutdown(socket.SHUT_RDWR)
+    turned, is_over = threading.Event(), threading.Event()
+    def handle_requests():
+        while not is_over.is_set():
+            server.handle_request()
+            turned.set()
+    client = socket.create_connection(server.server_address, 15)
+    if {serves_forever}:
+        thread = background(server)
+    else:
+        thread = threading.Thread(target=handle_requests)
+        thread.start()
+    ask()  # it has what descriptors it needs itself
+    client = socket.socket()
+    client.settimeout(15)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))  # fewer than are open
+    before = time.process_time()
+    client.connect(server.server_address)
+    end = time.monotonic() + 0.66
+    while time.monotonic() < end:
+        turned.clear()
+        turned.wait(0.11)
+    print(time.process_time() - before < 0.2, flush=True)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    ask()
+    is_over.set()
+    if {serves_forever}:
+        server.shutdown()
+    else:
+        socket.create_connection(server.server_address).close()
+    thread.join()
+    server.server_close()
+    """
+    said = ["x", *["ERROR"] * serves_forever, "True", "x"]
+    assert run_program(script) == said
 
 
 def test_a_loop_that_finds_no_descriptors_says_so_and_may_be_shut_down():
