@@ -110,11 +110,9 @@ class SecuredConnection:
         self._is_waiting = True
         self._request.setblocking(False)
         self._reactor.addReader(self)
-        self._arm(self._deadlines.idle)
-        if self._received:
-            self._head_received()
-        else:
-            self._read()  # TLS may have read it with what came before
+        self._arm(self._deadlines.header if self._received else self._deadlines.idle)
+        self._head_received()
+        self._read()  # TLS may have more of it, read with what came before
 
     def drain(self) -> None:
         """End the connection, with the request that it has. (reactor thread)"""

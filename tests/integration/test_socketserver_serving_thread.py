@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from sockserve import Deadlines
 from tests.integration.servers import (
     PATIENCE_SECONDS,
     certificate_file,
@@ -481,6 +482,35 @@ def test_requests_over_tls_that_come_together_and_bodies(tmp_path):
         assert ask(client, post)[1] == b"200000"
         assert ask(client, LAST)[0] == [b"200"]
         assert is_cut_off(client)
+
+
+@pytest.mark.parametrize("in_buffer", [0, 1, len(GET) // 2, len(GET) - 1, len(GET), len(GET) + 1])
+@blocking
+def test_requests_over_tls_that_share_a_record_with_a_body(tmp_path, in_buffer):
+    """
+    The file of the first's handler takes 8192 bytes of the record, and so much of what follows
+    the body; the rest has been decrypted by then, and is never announced.
+    """
+    size = 8192 - in_buffer
+    with secured(tmp_path) as server, connect_tls(server.server_address) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
+        client.sendall(b"x" * size + GET + GET)
+        assert [ask(client, b"")[0] for _ in range(3)] == [[b"200"]] * 3
+
+
+@pytest.mark.parametrize("apart", [1, len(GET) // 2, len(GET) - 1])
+@blocking
+def test_half_a_head_over_tls_that_comes_with_a_request_has_the_time_of_a_head(tmp_path, apart):
+    """Not the minute that an idle connection has; the rest of it, in time, is served."""
+    deadlines = Deadlines(header=0.2, idle=60)
+    with secured(tmp_path, deadlines=deadlines) as server:
+        with connect_tls(server.server_address) as client:
+            assert ask(client, GET + GET[:apart])[0] == [b"200"]
+            assert ask(client, GET[apart:])[0] == [b"200"]
+        with connect_tls(server.server_address) as client:
+            assert ask(client, GET + GET[:apart])[0] == [b"200"]
+            client.settimeout(PATIENCE_SECONDS)
+            assert is_cut_off(client)
 
 
 @blocking
