@@ -30,7 +30,7 @@ from sockserve.dropin.dispatcher import RequestDispatcher
 from sockserve.dropin.interpreter_exit import wait_at_exit
 from sockserve.dropin.overriding import StandardMethods
 from sockserve.dropin.server_object import ServerObject
-from sockserve.dropin.serving_thread import ServingThread, may_be_parked
+from sockserve.dropin.serving_thread import ServingThread, may_be_parked, process_here
 from sockserve.dropin.settings import (
     DEFAULT_DEADLINES,
     DEFAULT_MAX_THREADS,
@@ -228,7 +228,8 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
         if dispatcher is not None and dispatcher.factory.reads_for_handlers():
             dispatcher.take(request, client_address)
         else:
-            super().process_request(request, client_address)
+            process = super().process_request
+            process_here(cast(ServerObject, self), process, request, client_address)
 
     def __find_dispatcher(self, loop: AcceptLoop) -> RequestDispatcher | None:
         """

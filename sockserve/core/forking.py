@@ -67,8 +67,8 @@ class _Thread(threading.local):
 this_thread = _Thread()
 
 
-def mark_thread(role: ThreadRole) -> None:
-    """Note what the calling thread does from now on. (any thread)"""
+def mark_thread(role: ThreadRole | None) -> None:
+    """Note what the calling thread does from now on; None for nothing. (any thread)"""
     this_thread.role = role
 
 

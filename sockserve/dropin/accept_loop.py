@@ -9,13 +9,14 @@ not know what the server does with a request.
 
 from __future__ import annotations
 
+import os
 import selectors
 import socket
 import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from errno import errorcode
 from functools import partial
@@ -23,7 +24,13 @@ from typing import Any
 
 from typing_extensions import override
 
-from sockserve.core.forking import ThreadRole, end_child, mark_thread, this_thread
+from sockserve.core.forking import (
+    ThreadRole,
+    end_child,
+    listening_socket_owners,
+    mark_thread,
+    this_thread,
+)
 from sockserve.core.logs import Topic, logger, standard_logger
 from sockserve.core.reactors import IReactor
 from sockserve.dropin.background_reactor import running_reactor
@@ -134,6 +141,7 @@ class AcceptLoop:
         @raise OSError: there are no descriptors to be had.
         """
         # For good
+        self._process = os.getpid()
         self._server = server
         self._standard = StandardMethods(server)
         self._handshake = handshake
@@ -150,6 +158,7 @@ class AcceptLoop:
         # The lock is held where one of these changes, and while what is open is used
         self._lock = threading.RLock()
         self._state = _LoopState.OPEN
+        listening_socket_owners.add(self)
         #: Connections whose handshake is under way, and those where it is done.
         self._shaking: set[ssl.SSLSocket] = set()
         self._shaken: deque[tuple[ssl.SSLSocket, object]] = deque()
@@ -195,6 +204,12 @@ class AcceptLoop:
         finally:
             self.close()
 
+    def listening_descriptors(self) -> Iterator[int]:
+        """The descriptor that the server listens on, if it does. (any thread)"""
+        # A datagram is answered by the socket that it came to.
+        if getattr(self._server, "socket_type", None) == socket.SOCK_STREAM:
+            yield self._server.fileno()
+
     def stop(self) -> None:
         """Have L{run} return. (any thread)"""
         with self._lock:
@@ -212,7 +227,8 @@ class AcceptLoop:
                     pass
 
     def _is_over(self) -> bool:
-        if this_thread.is_child:  # of a method of the server's; it is no server itself
+        # A method's child is no server itself; one that has made this loop is.
+        if this_thread.is_child and os.getpid() != self._process:
             end_child()
         # What shutdown sets, and programs set by themselves on the thread that serves.
         is_told = bool(getattr(self._server, "_BaseServer__shutdown_request", False))
@@ -308,8 +324,14 @@ class AcceptLoop:
     def close(self) -> None:
         """
         Let go of what is open for the loop; connections that have shaken hands, or are about to,
-        are ended. (any thread)
+        are ended, unless this is a child, where they are the parent's. (any thread)
         """
+        if os.getpid() != self._process:
+            # Without the lock: the thread that may have held it is not here.
+            shaken = [request for request, _ in self._shaken]
+            for sock in (self._inner, self._outer, *self._shaking, *shaken):
+                sock.close()
+            return
         with self._lock:
             self._state = _LoopState.CLOSED
             for request in self._shaking:

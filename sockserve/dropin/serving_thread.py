@@ -20,15 +20,16 @@ from twisted.internet.interfaces import IDelayedCall
 from typing_extensions import override
 from zope.interface import implementer
 
+from sockserve.core.forking import ThreadRole, end_child, mark_thread, this_thread
 from sockserve.core.handler_kinds import HandlerKind, handler_kind, unwrap
 from sockserve.core.reactors import IReactor
 from sockserve.dropin.overriding import StandardMethods, is_overridden
 from sockserve.dropin.server_object import ServerObject
-from sockserve.executors.base import BoundedExecutor
+from sockserve.executors.base import BoundedExecutor, call_excepthook
 from sockserve.executors.threads import SLOW_JOB_SECONDS
 from sockserve.interfaces import ConfigurationError, IExecutor, IJob, Outcome
 
-__all__ = ["ServingThread", "may_be_parked"]
+__all__ = ["ServingThread", "may_be_parked", "process_here"]
 
 
 def may_be_parked(server: ServerObject, request: object) -> bool:
@@ -63,6 +64,58 @@ def may_be_parked(server: ServerObject, request: object) -> bool:
         return False
     handler = unwrap(make)
     return is_stock and not (is_overridden(handler, "setup") or is_overridden(handler, "finish"))
+
+
+def _serve_here(serve: Callable[[], Outcome]) -> Outcome:
+    """
+    Serve a request on the thread that calls C{serve_forever}: a child that its handler forks has
+    no server, and ends when it comes back. (accept thread)
+    """
+    process, role = os.getpid(), this_thread.role
+    mark_thread(ThreadRole.WORKER)
+    outcome = Outcome.ERROR
+    try:
+        outcome = serve()
+    except SystemExit:
+        outcome = Outcome.OK
+        raise
+    except BaseException:
+        if os.getpid() != process:
+            call_excepthook()
+        raise
+    finally:
+        if os.getpid() != process:
+            end_child(outcome)
+        mark_thread(role)
+    return outcome
+
+
+def process_here(
+    server: ServerObject,
+    process_request: Callable[[Any, Any], object],
+    request: object,
+    client_address: object,
+) -> None:
+    """
+    Have a request processed on the thread that calls C{serve_forever}; in a handler's child, with
+    what C{socketserver} does after an error. (accept thread)
+
+    @param process_request: the server's method, as the standard library has it.
+    """
+    process = os.getpid()
+
+    def serve() -> Outcome:
+        try:
+            process_request(request, client_address)
+        except Exception:
+            if os.getpid() == process:
+                raise
+            server.handle_error(request, client_address)
+            server.shutdown_request(request)
+            return Outcome.ERROR
+        return Outcome.OK
+
+    _serve_here(serve)
 
 
 @implementer(IExecutor)
@@ -100,16 +153,14 @@ class ServingThread(BoundedExecutor):
             job = self._ready.popleft()
         except IndexError:
             return
-        process, outcome = os.getpid(), Outcome.ERROR
+        outcome = Outcome.ERROR
         try:
-            outcome = job.serve()
+            outcome = _serve_here(job.serve)
         except SystemExit:  # as of a thread that ends itself
             outcome = Outcome.OK
             raise
         finally:
             self._reactor.callFromThread(self._served, job, outcome)
-        if os.getpid() != process:  # a child that the handler has forked, and that is done
-            os._exit(0)
 
     @override
     def run(self, job: IJob) -> None:

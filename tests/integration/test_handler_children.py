@@ -77,7 +77,7 @@ def test_a_child_does_not_listen(name: str) -> None:
     """Its server can be started again while it lives."""
     with asked(name, "stay") as server:
         pid = pid_of_child(server)
-        (listening,) = _listening(server)
+        (listening,) = _listening(server.address[1])
         assert listening in sockets(server.pid)
         assert listening not in sockets(pid)
         os.kill(pid, signal.SIGKILL)
@@ -94,11 +94,11 @@ def test_a_child_of_a_child_ends() -> None:
         server.wait_for_log("child ended with 0\n")
 
 
-def _listening(server: Child) -> set[str]:
-    """The inodes of the sockets that a server listens on."""
-    port = f":{server.address[1]:04X}"
+def _listening(port: int) -> set[str]:
+    """The inodes of the sockets that listen on a port."""
+    hexadecimal = f":{port:04X}"
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return {line[9] for line in lines if line[1].endswith(port) and line[3] == "0A"}
+    return {line[9] for line in lines if line[1].endswith(hexadecimal) and line[3] == "0A"}
 
 
 DROP_IN = """
@@ -121,20 +121,22 @@ server.server_close()
 """
 
 
-@pytest.mark.parametrize(
-    ("name", "server"),
-    [
-        ("BlockingParent", "socketserver.ThreadingTCPServer"),
-        ("StockHTTPParent", "http_server.ThreadingHTTPServer"),
-        ("CoroutineParent", "socketserver.ThreadingTCPServer"),
-        ("CoroutineHTTPParent", "http_server.ThreadingHTTPServer"),
-    ],
-)
-@pytest.mark.parametrize(
-    ("word", "said"),
-    [("return", "child ended with 0"), ("processes", "processes: 3 -15 [1, 2]")],
-)
-def test_a_drop_in_servers_child_ends(name: str, server: str, word: str, said: str) -> None:
+THREADING = [
+    ("BlockingParent", "socketserver.ThreadingTCPServer"),
+    ("StockHTTPParent", "http_server.ThreadingHTTPServer"),
+    ("CoroutineParent", "socketserver.ThreadingTCPServer"),
+    ("CoroutineHTTPParent", "http_server.ThreadingHTTPServer"),
+]
+SERIAL = [
+    ("BlockingParent", "socketserver.TCPServer"),
+    ("StockHTTPParent", "socketserver.TCPServer"),
+    ("StockHTTPParent", "http_server.HTTPServer"),
+]
+
+
+@contextmanager
+def drop_in_asked(name: str, server: str, word: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    """A drop-in server, and its port, whose handler has been asked to do something."""
     package, _, cls = server.partition(".")
     with subprocess.Popen(
         [sys.executable, "-c", DROP_IN.format(package=package, server=cls), name],
@@ -145,13 +147,41 @@ def test_a_drop_in_servers_child_ends(name: str, server: str, word: str, said: s
         cwd=Path(__file__).parents[2],
     ) as program:
         assert program.stdout is not None
-        assert program.stderr is not None
         patience = threading.Timer(PATIENCE_SECONDS, program.kill)
         patience.start()
-        with connect(("127.0.0.1", int(program.stdout.readline()))) as client:
+        port = int(program.stdout.readline())
+        with connect(("127.0.0.1", port)) as client:
             client.sendall(b"GET /%s HTTP/1.0\r\n\r\n" % word.encode())
-            assert any(said in line for line in program.stderr)
+            yield port, program
         output, _ = program.communicate()
         patience.cancel()
         patience.join()
         assert output == "verified\n"  # and not a second time, by a copy of the server
+
+
+@pytest.mark.parametrize(("name", "server"), THREADING + SERIAL)
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("return", "child ended with 0"),
+        ("raise", "child ended with 1"),
+        ("exit", "child ended with "),
+        ("processes", "processes: 3 -15 [1, 2]"),
+    ],
+)
+def test_a_drop_in_servers_child_ends(name: str, server: str, word: str, said: str) -> None:
+    with drop_in_asked(name, server, word) as (_, program):
+        assert program.stderr is not None
+        assert any(said in line for line in program.stderr)
+
+
+@pytest.mark.parametrize(("name", "server"), THREADING + SERIAL)
+def test_a_drop_in_servers_child_does_not_listen(name: str, server: str) -> None:
+    with drop_in_asked(name, server, "stay") as (port, program):
+        assert program.stderr is not None
+        found = next(filter(None, (re.search(r"child is (\d+)", line) for line in program.stderr)))
+        pid = int(found[1])
+        (listening,) = _listening(port)
+        assert listening in sockets(program.pid)
+        assert listening not in sockets(pid)
+        os.kill(pid, signal.SIGKILL)

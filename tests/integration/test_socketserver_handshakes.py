@@ -307,3 +307,46 @@ def test_a_verify_request_that_says_no_comes_after_the_handshake(kind, tmp_path)
     with looping(server) as serving, connect_tls(server.server_address) as client:
         assert is_refused(client)
     assert seen == [("TLSv1.3", True)]
+
+
+@pytest.mark.parametrize("forks_in", ["handle", "verify_request"])
+def test_a_child_that_exits_leaves_other_clients_handshakes_to_the_parent(tmp_path, forks_in):
+    script = f"""
+    import ssl
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain({str(certificate_file(tmp_path))!r})
+    trusting = ssl._create_unverified_context()
+    served = []
+    def fork(method):
+        if method == {forks_in!r} and not served:
+            served.append(method)
+            pid = os.fork()
+            if not pid:
+                sys.exit()
+            os.waitpid(pid, 0)
+    class Line(socketserver.StreamRequestHandler):
+        def handle(self):
+            fork("handle")
+            self.wfile.write(self.rfile.readline())
+    class Server(socketserver.TCPServer):
+        def verify_request(self, request, client_address):
+            fork("verify_request")
+            return True
+        def service_actions(self):
+            self.turns += 1
+    server = Server(("127.0.0.1", 0), Line)
+    server.turns = 0
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = background(server, poll_interval=0.01)
+    with connect(server) as waiting:
+        before = server.turns
+        while server.turns < before + 3:
+            time.sleep(0.01)
+        for client in (connect(server), waiting):
+            with trusting.wrap_socket(client) as secured:
+                print(say_on(secured), flush=True)
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    """
+    assert run_program(script) == ["x", "x"]
