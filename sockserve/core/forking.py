@@ -55,7 +55,8 @@ class _Thread(threading.local):
     The calling thread.
 
     @ivar role: what it does for a server; None if that is nothing, or no longer.
-    @ivar is_child: whether it has come out of C{fork} on the other side, and is a child's now.
+    @ivar is_child: whether it has come out of C{fork} on the other side, and is a child's now: of a
+        handler, or for a request.
     @ivar mask: which signals it lets wait, from before a C{fork} until after it.
     """
 

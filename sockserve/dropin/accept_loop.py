@@ -328,8 +328,7 @@ class AcceptLoop:
         """
         if os.getpid() != self._process:
             # Without the lock: the thread that may have held it is not here.
-            shaken = [request for request, _ in self._shaken]
-            for sock in (self._inner, self._outer, *self._shaking, *shaken):
+            for sock in (self._inner, self._outer, *self._shaking, *(it for it, _ in self._shaken)):
                 sock.close()
             return
         with self._lock:

@@ -19,11 +19,12 @@ from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from sockserve.core.forking import this_thread
 from sockserve.core.logs import Topic, logger
 from sockserve.executors.base import BoundedExecutor, serve_guarded
 from sockserve.interfaces import ConfigurationError, IExecutor, IJob, Outcome
 
-__all__ = ["DEFAULT_MAX_CHILDREN", "DescriptorOwner", "ForkExecutor", "is_child"]
+__all__ = ["DEFAULT_MAX_CHILDREN", "DescriptorOwner", "ForkExecutor"]
 
 #: C{socketserver.ForkingMixIn.max_children}.
 DEFAULT_MAX_CHILDREN = 40
@@ -159,22 +160,13 @@ class _Child:
         os.close(self._descriptor)
 
 
-_is_child = False
-
-
-def is_child() -> bool:
-    """Whether this process is one that was forked for a request."""
-    return _is_child
-
-
 def _be_the_child(job: IJob, owned: set[int]) -> None:
     """
     Serve in a fresh child.  Does not return. (worker thread)
 
     @param owned: descriptors of the parent's to close.
     """
-    global _is_child
-    _is_child = True
+    this_thread.is_child = True
     status = 1
     try:
         signal.set_wakeup_fd(-1)

@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from sockserve.core.clock import clock_of
 from sockserve.core.deadlines import Deadlines
-from sockserve.core.forking import listening_socket_owners
+from sockserve.core.forking import listening_socket_owners, this_thread
 from sockserve.core.handler_kinds import handler_kind, unwrap
 from sockserve.core.incidents import IncidentLog
 from sockserve.core.lifecycle import MakeAndRun, make_and_run, make_and_run_coroutine
@@ -32,7 +32,7 @@ from sockserve.core.reactors import as_reactor
 from sockserve.core.statistics import ListenerStatistics, RequestRecord
 from sockserve.core.tls import BY_SERVER
 from sockserve.core.watch import watch_of
-from sockserve.executors.fork import ForkExecutor, is_child
+from sockserve.executors.fork import ForkExecutor
 from sockserve.executors.threads import ThreadExecutor
 from sockserve.interfaces import (
     ConfigurationError,
@@ -213,8 +213,8 @@ class RequestServer:
         if isinstance(error, (DeadlineExpired, HandshakeFailed)):
             return  # that is told where it passed, or failed
         if self.outcome_of(request, error) is Outcome.LOST:
-            # A child, which has one request, does not know how often that happens.
-            if not (self._has_ended(request) or is_child()):
+            # A child does not know how often that happens, and may not get the lock of the log.
+            if not (self._has_ended(request) or this_thread.is_child):
                 self.log_client(client_address, _what_client_did(error), one_line(error))
         else:
             _log.failure(
