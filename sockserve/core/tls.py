@@ -50,7 +50,8 @@ BY_SERVER = "ended by the server"
 #: overtake the answer.  2: as for any other.
 LINGER_SECONDS = 2.0
 
-#: The longest request line that is waited for.  16 KiB: what a record of TLS may have.
+#: The longest request line that is waited for, and the most of empty ones before it.  16 KiB: what
+#: a record of TLS may have.
 MAX_OPENING_BYTES = 2**14
 
 _REQUEST_LINE = re.compile(rb"[A-Z]{1,20} [!-~\x80-\xff]+ HTTP/\d(?:\.\d)?\r?")
@@ -84,6 +85,8 @@ class Opening(Enum):
 
 def opening_of(data: bytes) -> Opening:
     """What the client speaks whose first bytes are C{data}."""
+    if len(data) > MAX_OPENING_BYTES and not data.strip(b"\r\n"):
+        return Opening.OTHER
     data = data.lstrip(b"\r\n")  # RFC 9112, section 2.2
     if not data:
         return Opening.UNKNOWN

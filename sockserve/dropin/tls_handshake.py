@@ -96,7 +96,7 @@ class _Steps:
         if not first and opening_of(raw.recv(self._socket, 1, socket.MSG_PEEK)) is Opening.TLS:
             self._first = None
             return
-        while opening_of(first) is Opening.UNKNOWN:
+        while opening_of(first) is Opening.UNKNOWN:  # which has an end
             data = raw.recv(self._socket, 2**16)
             if not data:
                 raise HandshakeFailed("closed by the client")
@@ -108,8 +108,9 @@ class _Steps:
         raw.shutdown(self._socket, socket.SHUT_WR)
 
     def _discard(self) -> _Step:
-        while socket.socket.recv(self._socket, 2**16):
-            pass
+        """Throw away a piece of what has come: a client may send as fast as that is read."""
+        if socket.socket.recv(self._socket, 2**16):
+            return _Step.READ
         raise self.overdue()
 
 
@@ -131,8 +132,8 @@ def shake_hands(sock: ssl.SSLSocket, seconds: float | None) -> None:
                 until = time.monotonic() + LINGER_SECONDS
             poll = select.poll()
             poll.register(sock.fileno(), select.POLLOUT if step is _Step.WRITE else select.POLLIN)
-            left = None if until is None else max(until - time.monotonic(), 0) * 1000
-            if not poll.poll(left):
+            left = None if until is None else (until - time.monotonic()) * 1000
+            if (left is not None and left <= 0) or not poll.poll(left):
                 raise steps.overdue()
     except BaseException:
         sock.close()

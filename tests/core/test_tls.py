@@ -40,6 +40,8 @@ from sockserve.interfaces import HandshakeFailed
         (b"G\0", Opening.OTHER),
         (b"A" * 21, Opening.OTHER),
         (b"GET /" + b"a" * MAX_OPENING_BYTES, Opening.OTHER),
+        (b"\n" * MAX_OPENING_BYTES, Opening.UNKNOWN),
+        (b"\n" * MAX_OPENING_BYTES + b"\n", Opening.OTHER),
         (b"\x16\x03\x01", Opening.TLS),
         (b"\x80\x2e\x01", Opening.TLS),
         (b"get / HTTP/1.1\r\n", Opening.TLS),

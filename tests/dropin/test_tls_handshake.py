@@ -12,6 +12,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
 from sockserve.core.tls import LINGER_SECONDS
+from sockserve.dropin import tls_handshake
 from sockserve.dropin.tls_handshake import TLSHandshake, shake_hands
 from sockserve.interfaces import HandshakeFailed
 from tests.integration.servers import certificate_file, trusting
@@ -149,3 +150,28 @@ def test_nothing_is_left_of_one_that_has_met_plain_http(fail):
         del server, far
     gc.collect()
     assert [sock() for sock in sockets] == [None] * 3
+
+
+def test_a_client_that_sends_on_over_plain_http_is_read_from_once_in_a_turn():
+    """However fast it is, the reactor's other turns, and the end of the time to hang up, come."""
+    with plain_http() as (server, far):
+        reactor, ended, handshake = begin(server, 3)
+        far.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                far.send(bytes(2**16))
+        handshake.doRead()
+        assert socket.socket.recv(server, 1, socket.MSG_PEEK)
+        assert not ended
+        reactor.advance(LINGER_SECONDS)
+        assert [fault.reason for fault in ended] == ["plain HTTP"]
+
+
+def test_a_client_that_has_more_to_say_over_plain_http_is_told_so_where_it_is_called(monkeypatch):
+    monkeypatch.setattr(tls_handshake, "LINGER_SECONDS", 0.05)
+    with plain_http() as (server, far):
+        far.sendall(bytes(100_000))
+        with pytest.raises(HandshakeFailed) as raised:
+            shake_hands(server, 3)
+        assert raised.value.reason == "plain HTTP"
+        assert server.fileno() == -1
