@@ -139,6 +139,8 @@ class ServingThread(BoundedExecutor):
         self._ready: deque[IJob] = deque()
         # Of the job under way (reactor thread)
         self._look: IDelayedCall | None = None
+        #: Whether it waits so long that nobody looks at it, until the thread says that it takes it.
+        self._is_to_be_told = False
 
     def has_ready(self) -> bool:
         """Whether there is a job to be served. (accept thread)"""
@@ -153,6 +155,8 @@ class ServingThread(BoundedExecutor):
             job = self._ready.popleft()
         except IndexError:
             return
+        if self._is_to_be_told:
+            self._reactor.callFromThread(self._taken, job)
         outcome = Outcome.ERROR
         try:
             outcome = _serve_here(job.serve)
@@ -192,17 +196,28 @@ class ServingThread(BoundedExecutor):
 
     @override
     def _start(self, job: IJob) -> None:
+        self._is_to_be_told = False
         self._look = self._reactor.callLater(SLOW_JOB_SECONDS, self._look_at, job)
         self._ready.append(job)
         self.wake()
 
     def _look_at(self, job: IJob) -> None:
-        """A moment has passed: tell a job that it lasts, once it is under way."""
+        """
+        A moment has passed: tell a job that it lasts, if it is under way.  If not, it may be a long
+        time until somebody serves.
+        """
         self._look = None
-        if job in self._ready:
-            self._look = self._reactor.callLater(SLOW_JOB_SECONDS, self._look_at, job)
-        else:
+        # Before the look, so that one that is taken meanwhile is seen here, or told of.
+        self._is_to_be_told = True
+        if job not in self._ready:
+            self._is_to_be_told = False
             job.runs_long()
+
+    def _taken(self, job: IJob) -> None:
+        """A job that has waited is under way: its moment begins."""
+        if self._is_to_be_told:
+            self._is_to_be_told = False
+            self._look = self._reactor.callLater(SLOW_JOB_SECONDS, self._look_at, job)
 
     def _served(self, job: IJob, outcome: Outcome) -> None:
         look, self._look = self._look, None

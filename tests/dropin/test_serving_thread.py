@@ -80,8 +80,9 @@ def thread(clock: TurnedByHand) -> ServingThread:
     return ServingThread(clock)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("waits", [0, SLOW_JOB_SECONDS, 3600])
 def test_a_job_is_told_that_it_lasts_once_it_is_served(
-    clock: TurnedByHand, thread: ServingThread
+    clock: TurnedByHand, thread: ServingThread, waits: float
 ) -> None:
     """However long it has waited for that."""
     told = []
@@ -91,16 +92,25 @@ def test_a_job_is_told_that_it_lasts_once_it_is_served(
             told.append(thread.has_ready())
 
     def serve() -> Outcome:
+        clock.advance(0)
         clock.advance(SLOW_JOB_SECONDS)
         return Outcome.OK
 
     thread.run(Long(serve))
-    for _ in range(3):
-        clock.advance(SLOW_JOB_SECONDS)
+    clock.advance(waits)
     assert told == []
     thread.serve_one()
     assert told == [False]
     clock.advance(0)
+    assert clock.getDelayedCalls() == []
+
+
+def test_nobody_looks_at_a_job_that_nobody_serves(
+    clock: TurnedByHand, thread: ServingThread
+) -> None:
+    """It may be an hour until C{serve_forever} is called again."""
+    thread.run(Job(lambda: Outcome.OK))
+    clock.advance(SLOW_JOB_SECONDS)
     assert clock.getDelayedCalls() == []
 
 
