@@ -116,6 +116,8 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
     #: Has connections to http.server's handlers read by the reactor; made with the first.
     __dispatcher: RequestDispatcher | None = None
     __jobs: ServingThread | None = None
+    #: Handshakes that have come to nothing; made with the first, one for all threads.
+    __incidents: IncidentLog | None = None
 
     def __init__(self, server_address: Any, RequestHandlerClass: Any) -> None:
         check_server(self, RequestHandlerClass, isinstance(self, ThreadingMixIn))
@@ -202,13 +204,13 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
 
     def __handshake_failed(self, client_address: Any, fault: Exception) -> None:
         """Log that a handshake has come to nothing, once in a minute for many. (any thread)"""
-        incidents = vars(self).get("_incidents")
+        incidents = self.__incidents
         if incidents is None:
             name = type(self).__qualname__
             made = IncidentLog(
                 lambda line: _connections_log.info("%s: %s", name, line), time.monotonic
             )
-            incidents = vars(self).setdefault("_incidents", made)
+            incidents = vars(self).setdefault("_BaseServer__incidents", made)
         what = f"handshake failed: {handshake_fault(fault)}"
         incidents.add(what, f"the client {client_address}: {what}")
 
@@ -263,8 +265,13 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
 
     @override
     def server_close(self) -> None:
-        """Also end connections that wait for a request, or for an answer. (any thread)"""
+        """
+        Also end connections that wait for a request, or for an answer, and log how many failed
+        handshakes have had no line yet. (any thread)
+        """
         super().server_close()
+        if self.__incidents is not None:
+            self.__incidents.close()
         if self.__dispatcher is not None:
             self.__dispatcher.close(waits=True)
 

@@ -309,6 +309,22 @@ def test_a_verify_request_that_says_no_comes_after_the_handshake(kind, tmp_path)
     assert seen == [("TLSv1.3", True)]
 
 
+@blocking
+def test_failed_handshakes_without_a_line_are_told_of_when_the_server_closes(tmp_path, caplog):
+    with caplog.at_level("INFO", "sockserve.connections"):
+        server = secured(tmp_path)
+        with looping(server):
+            for _ in range(3):
+                with connect(server.server_address) as client:
+                    client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                    assert read_all(client).startswith(b"HTTP/1.1 400 ")
+            assert echoes(server)
+        lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2
+    assert lines[0].endswith(": handshake failed: plain HTTP")
+    assert lines[1] == "Server: handshake failed: plain HTTP: 2 more like it before"
+
+
 @pytest.mark.parametrize("forks_in", ["handle", "verify_request"])
 def test_a_child_that_exits_leaves_other_clients_handshakes_to_the_parent(tmp_path, forks_in):
     script = f"""
