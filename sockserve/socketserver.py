@@ -24,7 +24,7 @@ from sockserve.core.incidents import IncidentLog
 from sockserve.core.lifecycle import make_and_run
 from sockserve.core.logs import Topic, standard_logger
 from sockserve.core.tls import handshake_fault
-from sockserve.dropin.accept_loop import AcceptLoop, verify_and_process
+from sockserve.dropin.accept_loop import AcceptLoop, verify_and_take
 from sockserve.dropin.background_reactor import private_reactor, running_reactor
 from sockserve.dropin.dispatcher import RequestDispatcher
 from sockserve.dropin.interpreter_exit import wait_at_exit
@@ -200,7 +200,7 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
         except (HandshakeFailed, DeadlineExpired) as fault:
             self.__handshake_failed(client_address, fault)
         else:
-            verify_and_process(server, request, client_address)
+            verify_and_take(server, request, client_address)
 
     def __handshake_failed(self, client_address: Any, fault: Exception) -> None:
         """Log that a handshake has come to nothing, once in a minute for many. (any thread)"""

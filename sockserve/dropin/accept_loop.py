@@ -46,7 +46,7 @@ __all__ = [
     "AcceptLoop",
     "AcceptLoopThread",
     "is_open",
-    "verify_and_process",
+    "verify_and_take",
 ]
 
 _log = logger(Topic.SERVICE)
@@ -62,7 +62,7 @@ _Selector: type[selectors.BaseSelector] = getattr(
 )
 
 
-def verify_and_process(server: ServerObject, request: Any, client_address: object) -> None:
+def verify_and_take(server: ServerObject, request: Any, client_address: object) -> None:
     """
     Have a server verify and process a request, as C{BaseServer._handle_request_noblock} does.
     (accept thread)
@@ -191,7 +191,7 @@ class AcceptLoop:
                         if self._outer in ready:
                             self._empty_wake_ups()
                         if self._shaken:
-                            verify_and_process(server, *self._shaken.popleft())
+                            verify_and_take(server, *self._shaken.popleft())
                         if server in ready and self._has_room():
                             self._take_request()
                         if self.jobs is not None and not self._is_over():
