@@ -8,7 +8,6 @@ not know how the handshake was done, or where the handler runs.
 
 from __future__ import annotations
 
-import functools
 import io
 import re
 import socket
@@ -26,6 +25,7 @@ from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import unwrap
 from sockserve.core.reactors import IReactor
 from sockserve.dropin.server_object import ServerObject
+from sockserve.http.stock import make_with_method
 from sockserve.interfaces import IExecutor, IJob, Outcome
 
 __all__ = ["SecuredConnection"]
@@ -234,23 +234,14 @@ class SecuredConnection:
 
     def _make_handler(self) -> None:
         make = self._server.RequestHandlerClass
-        arguments: tuple[Any, ...] = (self._request, self._client_address, self._server)
-        words: dict[str, Any] = {}
-        cls: Any = make
-        if type(make) is functools.partial:
-            cls, arguments, words = make.func, make.args + arguments, make.keywords
+        arguments = (self._request, self._client_address, self._server)
         request: Any = self._request
         request.makefile = self._makefile
         try:
-            if cls.__new__ is object.__new__ and cls.handle is BaseHTTPRequestHandler.handle:
-                handler = object.__new__(cls)
-                handler.__dict__["handle"] = functools.partial(self._handle, handler)
-                try:
-                    handler.__init__(*arguments, **words)
-                finally:
-                    handler.__dict__.pop("handle", None)
+            if getattr(unwrap(make), "handle", None) is BaseHTTPRequestHandler.handle:
+                make_with_method(make, arguments, "handle", self._handle)
             else:
-                cls(*arguments, **words)
+                make(*arguments)
         finally:
             del request.makefile
 

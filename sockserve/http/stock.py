@@ -21,7 +21,7 @@ from typing import Any
 from sockserve.http.h1.head import REPEATED_SECTION_BYTES, REPEATED_SECTIONS, TOKEN, RequestHead
 from sockserve.http.spool import StockInput
 
-__all__ = ["make_stock_handler"]
+__all__ = ["make_stock_handler", "make_with_method"]
 
 #: A header section that every parser reads alike, as whole lines.
 _SECTION = re.compile(rb"(?:%b:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n" % TOKEN.pattern)
@@ -108,10 +108,6 @@ def _decide_connection(handler: Any, head: RequestHead) -> None:
     handler.close_connection = not (head.keep_alive and handler.protocol_version >= "HTTP/1.1")
 
 
-def _constructor(cls: type) -> Any:
-    return cls.__new__
-
-
 def make_stock_handler(
     make: Callable[..., Any], request: Any, client_address: Any, server: Any
 ) -> None:
@@ -121,18 +117,39 @@ def make_stock_handler(
     @param make: the class, a C{functools.partial} of it, or another callable that makes a
         handler.
     """
-    arguments: tuple[Any, ...] = (request, client_address, server)
+    head = getattr(request, "head", None)
+    make_with_method(
+        make,
+        (request, client_address, server),
+        "parse_request",
+        lambda handler: _parse_request(handler, head),
+    )
+
+
+def make_with_method(
+    make: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    name: str,
+    method: Callable[[Any], object],
+) -> None:
+    """
+    Make a handler, which serves while it is made, with one of its methods replaced; unless the
+    class makes its objects in a way of its own. (handler's thread)
+
+    @param make: the class, a C{functools.partial} of it, or another callable that makes a
+        handler.
+    @param method: called with the handler instead.
+    """
     words: dict[str, Any] = {}
     cls: Any = make
     if type(make) is functools.partial:
         cls, arguments, words = make.func, make.args + arguments, make.keywords
-    if type(cls) is not type or _constructor(cls) is not object.__new__:  # it makes its own way
+    if type(cls).__call__ is not type.__call__ or cls.__new__ is not object.__new__:
         cls(*arguments, **words)
         return
     handler: Any = object.__new__(cls)
-    parse = functools.partial(_parse_request, handler, getattr(request, "head", None))
-    handler.__dict__["parse_request"] = parse
+    handler.__dict__[name] = functools.partial(method, handler)
     try:
         handler.__init__(*arguments, **words)
     finally:
-        handler.__dict__.pop("parse_request", None)
+        handler.__dict__.pop(name, None)
