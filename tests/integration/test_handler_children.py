@@ -145,9 +145,11 @@ def drop_in_asked(name: str, server: str, word: str) -> Iterator[tuple[int, subp
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=Path(__file__).parents[2],
+        start_new_session=True,
     ) as program:
         assert program.stdout is not None
-        patience = threading.Timer(PATIENCE_SECONDS, program.kill)
+        # With a child that has not ended.
+        patience = threading.Timer(PATIENCE_SECONDS, os.killpg, (program.pid, signal.SIGKILL))
         patience.start()
         port = int(program.stdout.readline())
         with connect(("127.0.0.1", port)) as client:
