@@ -9,6 +9,7 @@ know how descriptions are written.
 
 from __future__ import annotations
 
+import os
 from typing import cast
 
 from OpenSSL import SSL
@@ -48,9 +49,9 @@ from sockserve.streams.tls import with_usual_ciphers
 
 __all__ = ["CertificateFolder", "TLSEndpoint"]
 
-#: How often a folder of certificates is read again, at most, for clients that ask for names that
-#: are not there.
-REREAD_SECONDS = 1.0
+#: How often a folder of certificates is looked at, at most, for clients that ask for names that
+#: are not there; it is read again only if its files have changed.
+LOOK_SECONDS = 1.0
 
 _log = logger(Topic.LISTENERS)
 
@@ -143,7 +144,7 @@ class TLSEndpoint:
 class CertificateFolder:
     """
     The certificates of a folder's C{*.pem} files, by the names in them; read again when a client
-    asks for a name that none has.
+    asks for a name that none has, if the files have changed.
     """
 
     def __init__(self, reactor: IReactorTime, path: str) -> None:
@@ -160,7 +161,9 @@ class CertificateFolder:
         return self._first.serverConnectionForTLS(protocol)
 
     def _read(self) -> None:
-        self._read_at = self._seconds()
+        self._looked_at = self._seconds()
+        # What is written while it is read makes for another state afterwards.
+        self._state = self._look()
         found = PEMObjects.fromDirectory(FilePath(self._path)).inferDomainMapping()
         self._by_name: dict[str, CertificateOptions] = {
             name: with_usual_ciphers(options) for name, options in found.items()
@@ -177,18 +180,39 @@ class CertificateFolder:
             return None
         text = name.decode("ascii", "backslashreplace")
         found = self._find(text)
-        if found is None and self._seconds() - self._read_at >= REREAD_SECONDS:
-            try:
-                self._read()
-            except Exception as error:
-                fault = f"certificates in {self._path!r}: {one_line(error)}"
-                self._incidents.add("the folder", f"{fault}; those read before are used")
+        if found is None and self._seconds() - self._looked_at >= LOOK_SECONDS:
+            self._read_if_changed()
             found = self._find(text)
         if found is None:
             line = f"no certificate in {self._path!r} is for {text!r}; the first is used"
             self._incidents.add("names without certificates", line)
             return None
         return found.getContext()
+
+    def _read_if_changed(self) -> None:
+        """Read the files again unless they are as they were, be they right or wrong."""
+        self._looked_at = self._seconds()
+        try:
+            if self._look() != self._state:
+                self._read()
+        except Exception as error:
+            fault = f"certificates in {self._path!r}: {one_line(error)}"
+            self._incidents.add("the folder", f"{fault}; those read before are used")
+
+    def _look(self) -> dict[str, tuple[int, ...]]:
+        """
+        The state of each file: another one after each change, also of what a link leads to.
+
+        @raise OSError: the folder, or a file, is not there or cannot be looked at.
+        """
+        state: dict[str, tuple[int, ...]] = {}
+        with os.scandir(self._path) as entries:
+            for entry in entries:
+                if entry.name.endswith(".pem"):
+                    now = entry.stat()
+                    change = (now.st_mtime_ns, now.st_ctime_ns)
+                    state[entry.name] = (now.st_dev, now.st_ino, now.st_size, *change)
+        return state
 
     def _find(self, name: str) -> CertificateOptions | None:
         wildcard = "*." + name.partition(".")[2]
