@@ -59,6 +59,7 @@ _log = logger(Topic.LISTENERS)
 class _TLSTransport(BufferingTLSTransport):
     """The TLS of one connection: Twisted's, where the client begins with TLS."""
 
+    factory: _TLSFactory
     #: What has come while it may be plain HTTP; None once it is not.
     _first: bytes | None = b""
     #: Ends a client that goes on after the answer to its plain HTTP.
@@ -88,7 +89,7 @@ class _TLSTransport(BufferingTLSTransport):
         alsoProvides(self, IHalfCloseableProtocol)
         transport.write(answer_to_plain_http(data))
         transport.loseWriteConnection()
-        self._lingering = self.factory._clock.callLater(LINGER_SECONDS, transport.loseConnection)
+        self._lingering = self.factory.clock.callLater(LINGER_SECONDS, transport.loseConnection)
 
     def _below(self) -> IStreamTransport:
         return cast(IStreamTransport, self.transport)
@@ -113,7 +114,18 @@ class _TLSTransport(BufferingTLSTransport):
 
 
 class _TLSFactory(TLSMemoryBIOFactory):
+    """The factory of connections over TLS."""
+
     protocol: type[TLSMemoryBIOProtocol] = _TLSTransport
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        factory: IProtocolFactory,
+        options: IOpenSSLServerConnectionCreator,
+    ) -> None:
+        super().__init__(options, False, factory, reactor)
+        self.clock: IReactorTime = clock_of(reactor)
 
 
 @implementer(IStreamServerEndpoint)
@@ -137,7 +149,7 @@ class TLSEndpoint:
         @return: a Deferred that fires with the C{IListeningPort}, or fails as the endpoint's
             does.
         """
-        return self._endpoint.listen(_TLSFactory(self._options, False, factory, self._reactor))
+        return self._endpoint.listen(_TLSFactory(self._reactor, factory, self._options))
 
 
 @implementer(IOpenSSLServerConnectionCreator)
