@@ -179,7 +179,7 @@ class RequestService(_PortService):
         def trusted(address: IAddress) -> bool:
             return server.trusts_proxy(socket_address(address))
 
-        endpoint = stream_endpoint(reactor, description, trusted)
+        endpoint = stream_endpoint(reactor, description, trusted, server.deadlines)
         if server.request_queue_size is None and "backlog=" not in description:
             server.request_queue_size = DEFAULT_REQUEST_QUEUE_SIZE
         return cls(endpoint, server, description)

@@ -37,7 +37,6 @@ from sockserve.core.incidents import IncidentLog
 from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import one_line
 from sockserve.core.tls import (
-    LINGER_SECONDS,
     Opening,
     answer_to_plain_http,
     handshake_fault,
@@ -62,18 +61,19 @@ class _TLSTransport(BufferingTLSTransport):
     factory: _TLSFactory
     #: What has come while it may be plain HTTP; None once it is not.
     _first: bytes | None = b""
-    #: Ends a client that goes on after the answer to its plain HTTP.
-    _lingering: IDelayedCall | None = None
+    #: Whether its client has been told that it speaks plain HTTP, and is to hang up.
+    _is_answered = False
+    #: Ends a client that goes on after that.
+    _overdue: IDelayedCall | None = None
 
     @override
     def dataReceived(self, data: bytes) -> None:
         if self._first is None:
             super().dataReceived(data)
             return
-        data = self._first = self._first + data
-        if self._lingering is not None:
-            self._first = b""
+        if self._is_answered:
             return
+        data = self._first = self._first + data
         opening = opening_of(data)
         if opening is Opening.PLAIN_HTTP:
             self._answer(data)
@@ -89,7 +89,11 @@ class _TLSTransport(BufferingTLSTransport):
         alsoProvides(self, IHalfCloseableProtocol)
         transport.write(answer_to_plain_http(data))
         transport.loseWriteConnection()
-        self._lingering = self.factory.clock.callLater(LINGER_SECONDS, transport.loseConnection)
+        self._is_answered = True
+        if self.factory.linger is not None:
+            self._overdue = self.factory.clock.callLater(
+                self.factory.linger, transport.loseConnection
+            )
 
     def _below(self) -> IStreamTransport:
         return cast(IStreamTransport, self.transport)
@@ -103,8 +107,8 @@ class _TLSTransport(BufferingTLSTransport):
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._lingering is not None and self._lingering.active():
-            self._lingering.cancel()
+        if self._overdue is not None and self._overdue.active():
+            self._overdue.cancel()
         if not self._handshakeDone:
             # Twisted makes one of all ends of a connection.
             error = (self._reason or reason).value
@@ -123,9 +127,11 @@ class _TLSFactory(TLSMemoryBIOFactory):
         reactor: IReactorTime,
         factory: IProtocolFactory,
         options: IOpenSSLServerConnectionCreator,
+        linger: float | None,
     ) -> None:
         super().__init__(options, False, factory, reactor)
         self.clock: IReactorTime = clock_of(reactor)
+        self.linger = linger
 
 
 @implementer(IStreamServerEndpoint)
@@ -133,13 +139,21 @@ class TLSEndpoint:
     """An endpoint that speaks TLS over another."""
 
     def __init__(
-        self, reactor: IReactorTime, endpoint: IStreamServerEndpoint, options: object
+        self,
+        reactor: IReactorTime,
+        endpoint: IStreamServerEndpoint,
+        options: object,
+        linger: float | None,
     ) -> None:
         """
         @param options: C{CertificateOptions} or an C{IOpenSSLServerConnectionCreator}.
+        @param linger: for how long, in seconds, what comes behind a request in plain HTTP is
+            thrown away, so that a reset does not overtake the answer; None until the client
+            ends its side.
         """
         self._reactor = reactor
         self._endpoint = endpoint
+        self._linger = linger
         self._options = cast(IOpenSSLServerConnectionCreator, with_usual_ciphers(options))
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
@@ -149,7 +163,8 @@ class TLSEndpoint:
         @return: a Deferred that fires with the C{IListeningPort}, or fails as the endpoint's
             does.
         """
-        return self._endpoint.listen(_TLSFactory(self._reactor, factory, self._options))
+        over_tls = _TLSFactory(self._reactor, factory, self._options, self._linger)
+        return self._endpoint.listen(over_tls)
 
 
 @implementer(IOpenSSLServerConnectionCreator)

@@ -1,17 +1,22 @@
-"""A folder of certificates: when its files are read, and what a client gets meanwhile."""
+"""TLS listeners: clients that speak plain HTTP, and when a folder of certificates is read."""
 
 import os
 from pathlib import Path
 
 import pytest
 from OpenSSL import SSL
+from twisted.internet.defer import succeed
+from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import CertificateOptions
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.logger import capturedLogs, formatEvent
 from twisted.protocols._sni import PEMObjects
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
 
-from sockserve.listeners.tls import LOOK_SECONDS, CertificateFolder
+from sockserve.listeners.tls import LOOK_SECONDS, CertificateFolder, TLSEndpoint
 from tests.integration.servers import certificate_file
 
 # Twisted's own calls of pyOpenSSL.
@@ -19,6 +24,70 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning"),
 ]
+
+
+class Listening:
+    """
+    An endpoint in memory.
+
+    @ivar factory: makes its connections.
+    """
+
+    def listen(self, factory):
+        self.factory = factory
+        return succeed(None)
+
+
+class Transport(StringTransport):
+    """A transport whose output can end before it."""
+
+    def loseWriteConnection(self):
+        """Do nothing: the client does not look."""
+
+
+def connection_in_plain_http(clock, linger):
+    """A connection whose client has been told that it speaks plain HTTP; and its transport."""
+    below = Listening()
+    TLSEndpoint(clock, below, CertificateOptions(), linger).listen(Factory.forProtocol(Protocol))
+    connection, transport = below.factory.buildProtocol(None), Transport()
+    connection.makeConnection(transport)
+    connection.dataReceived(b"GET / HTTP/1.1\r\n\r\n")
+    assert transport.value().startswith(b"HTTP/1.1 400 ")
+    return connection, transport
+
+
+# A client that speaks plain HTTP
+
+
+def test_it_may_go_on_for_as_long_as_linger_says():
+    """5 s after the answer, whatever comes meanwhile."""
+    clock = Clock()
+    connection, transport = connection_in_plain_http(clock, 5)
+    clock.advance(4.5)
+    connection.dataReceived(b"x" * 100_000)
+    assert not transport.disconnecting
+    clock.advance(0.5)
+    assert transport.disconnecting
+
+
+def test_without_linger_it_is_waited_for():
+    clock = Clock()
+    connection, transport = connection_in_plain_http(clock, None)
+    assert clock.getDelayedCalls() == []
+    connection.dataReceived(b"more")
+    assert not transport.disconnecting
+    connection.readConnectionLost()
+    assert transport.disconnecting
+
+
+def test_one_that_is_lost_meanwhile_leaves_no_call_behind():
+    clock = Clock()
+    connection, _ = connection_in_plain_http(clock, 5)
+    connection.connectionLost(Failure(ConnectionLost()))
+    assert clock.getDelayedCalls() == []
+
+
+# A folder of certificates
 
 
 class Folder:
