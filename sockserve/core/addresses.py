@@ -13,7 +13,16 @@ from typing import Any, TypeAlias
 
 from twisted.internet.address import IPv4Address, IPv6Address
 
-__all__ = ["Addresses", "SocketAddress", "canonical_address", "scope_of", "socket_address"]
+from sockserve.core.messages import printable
+
+__all__ = [
+    "Addresses",
+    "SocketAddress",
+    "canonical_address",
+    "scope_of",
+    "shown_address",
+    "socket_address",
+]
 
 #: An address as a socket gives it: a pair or a quadruple for IP; for UNIX sockets the path, bytes
 #: for an abstract name, or an empty string where there is none.
@@ -41,6 +50,11 @@ def socket_address(address: object) -> SocketAddress:
         return ""
     # Linux's abstract names are bytes there, too.
     return name if name.startswith(b"\0") else os.fsdecode(name)
+
+
+def shown_address(client_address: object) -> str:
+    """A client's address in a line of the log: one of UNIX chooses it, or has none."""
+    return printable(str(client_address)) or "without a name"
 
 
 def canonical_address(address: Any) -> Any:
