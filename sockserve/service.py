@@ -51,7 +51,7 @@ _log = logger(Topic.SERVICE)
 
 
 class ListenError(ConfigurationError):
-    """What was to be listened on cannot be; the message names it and says why."""
+    """A listener that cannot be opened; the message names it and says why."""
 
 
 # Descriptions

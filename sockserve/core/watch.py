@@ -40,7 +40,7 @@ _standard_log = standard_logger(Topic.SERVICE)
 
 
 class Watch(Protocol):
-    """What is watched as long as anybody holds it. (reactor thread, or before it runs)"""
+    """The watch of a reactor, kept as long as it is held. (reactor thread, or before it runs)"""
 
     def hold(self) -> None:
         """Watch, from when the reactor runs."""
@@ -142,7 +142,7 @@ class ReactorWatch:
         self._reactors_thread = 0
 
     def _begin(self) -> None:
-        """The reactor runs."""
+        """Begin to watch: the reactor runs."""
         if not self._holders or self._reactors_thread:
             return
         self._reactors_thread = threading.get_ident()
@@ -160,7 +160,7 @@ class ReactorWatch:
         self._thread = thread
 
     def _turned(self) -> None:
-        """The reactor turns. (reactor thread)"""
+        """Note that the reactor turns. (reactor thread)"""
         self._answered = True
         if isinstance(self._clock, MonotonicClock):
             self._clock.look_for_step()

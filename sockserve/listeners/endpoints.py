@@ -215,7 +215,12 @@ def _ssl_endpoint(reactor: object, description: str, deadlines: Deadlines) -> IS
     """
     Make the endpoint of C{ssl:PORT}, with Twisted's words.
 
-    @raise Exception: a word is wrong, or a file is not what it should be.
+    @raise TypeError: a word is unknown, or missing.
+    @raise ValueError: a number is none.
+    @raise AttributeError: there is no such C{sslmethod}.
+    @raise OSError: a file cannot be read.
+    @raise OpenSSL.crypto.Error: a file holds no key, or no certificate.
+    @raise SSLError: these do not belong together.
     """
     clock = cast(IReactorTime, reactor)
     (_, *arguments), words = _parse(description)
@@ -230,7 +235,10 @@ def _tls_endpoint(reactor: object, description: str, deadlines: Deadlines) -> IS
     """
     Make the endpoint of C{tls:PORT:DIRECTORY}, or of Twisted's C{tls:DIRECTORY:PORT}.
 
-    @raise Exception: a word is wrong.
+    @raise TypeError: a word is unknown, or missing.
+    @raise ValueError: a number is none.
+    @raise ConfigurationError: the folder cannot be read, or there are no certificates in it.
+    @raise OpenSSL.crypto.Error: a file in it is damaged.
     """
     clock = cast(IReactorTime, reactor)
     (_, *arguments), words = _parse(description)

@@ -71,7 +71,7 @@ def _is_of_a_connection(error: BaseException) -> bool:
 
 
 def _what_client_did(error: BaseException) -> str:
-    """What a client has done that made a handler raise C{error}."""
+    """The deed of a client that made a handler raise C{error}, in words."""
     if isinstance(error, ConnectionResetError):
         return "reset the connection"
     if _is_of_a_connection(error):

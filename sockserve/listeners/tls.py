@@ -176,7 +176,8 @@ class CertificateFolder:
 
     def __init__(self, reactor: IReactorTime, path: str) -> None:
         """
-        @raise Exception: one of the files is no PEM, or cannot be read.
+        @raise OSError: the folder, or one of the files, cannot be read.
+        @raise OpenSSL.crypto.Error: one of the files is damaged.
         """
         self._seconds = clock_of(reactor).seconds
         self._path = path
