@@ -46,8 +46,8 @@ CIPHERS = (
 #: The fault of a connection that was ended here, before it came to a request.
 BY_SERVER = "ended by the server"
 
-#: How long what comes behind a request in plain HTTP is thrown away, so that a reset does not
-#: overtake the answer.  2: as for any other.
+#: How long drop-in servers throw away what comes behind a request in plain HTTP, so that a reset
+#: does not overtake the answer.  2: as C{Deadlines.linger} is by default.
 LINGER_SECONDS = 2.0
 
 #: The longest request line that is waited for.  16 KiB: what a record of TLS may have.
