@@ -225,14 +225,15 @@ class BlockingCycle(BufferedRequest):
 
     async def _send_streamed(self) -> None:
         """Send what the handler sends, as long as there is something, as the client takes it."""
-        while pieces := self.stream_output():
-            self._give_to_writer(pieces)
+        while self._give_to_writer(self.stream_output()):
             await self._channel.writer.drain()
 
-    def _give_to_writer(self, pieces: list[bytes | memoryview]) -> None:
+    def _give_to_writer(self, pieces: list[bytes | memoryview]) -> bool:
+        """Send C{pieces}, which nobody else keeps; gives whether there are any."""
         channel = self._channel
         for piece in pieces:
             channel.writer.write_at_turn_end(piece, channel.settings.outbox)
+        return bool(pieces)
 
     def _sent(self, result: Any, error: BaseException | None) -> None:
         """All is sent, or the connection has broken, which is told by itself."""
