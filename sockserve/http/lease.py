@@ -152,7 +152,7 @@ class LentLease(ConnectionLease):
     def __init__(
         self,
         channel: Lessor,
-        ask_kernel: Callable[[socket.socket], TransferCounts | None] = tcp_traffic,
+        ask_kernel: Callable[[socket.socket | None], TransferCounts | None] = tcp_traffic,
     ) -> None:
         super().__init__(channel)
         self._ask_kernel = ask_kernel
@@ -201,7 +201,7 @@ class LentLease(ConnectionLease):
         """The reactor does not see a lent connection's bytes; the kernel does."""
         channel = self._channel
         limit = channel.deadlines.write if phase is Phase.WRITE else channel.deadlines.idle
-        counts = self._ask_kernel(channel.transport.socket)
+        counts = self._ask_kernel(getattr(channel.transport, "socket", None))
         if counts is None or limit is None:
             return False
         if phase is Phase.WRITE:
@@ -281,8 +281,8 @@ class PumpedLease(ConnectionLease):
         self._pump = None
         left: bool = request.fileno() >= 0 and not request.is_closed()
         left = pump.release() and left
-        channel.timer.arm(Phase.WRITE, channel.deadlines.write)
         if channel.parts & Pending.CONNECTION:
+            channel.timer.arm(Phase.WRITE, channel.deadlines.write)
             channel.writer.wrapped()
         return left
 
@@ -313,7 +313,7 @@ class PumpedLease(ConnectionLease):
         if held or limit is None:
             return True
         below = connection_below(channel.transport)
-        counts = tcp_traffic(None if below is None else below.socket)
+        counts = tcp_traffic(getattr(below, "socket", None))
         if counts is None:
             return False
         left = self._unsent.seconds_left(counts, limit, channel.timer.seconds())
@@ -336,6 +336,7 @@ class PumpedLease(ConnectionLease):
     def connection_lost(self) -> None:
         if self._pump is not None:
             self._pump.transport_lost()
+            self._channel.timer.disarm(Phase.WRITE)
 
     @override
     def abandon(self) -> None:

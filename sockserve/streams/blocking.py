@@ -276,6 +276,9 @@ class PumpedSocketChannel(SocketChannel):
         self.protocol.record.received = self._pump.received
         self.protocol.record.sent = self._pump.sent
         self._pump.transport_lost()
+        # A client that is gone takes and says nothing, for which its handler is not ended.
+        self.timer.disarm(Phase.WRITE)
+        self.timer.disarm(Phase.IDLE)
         self.parts &= ~Pending.CONNECTION
         if not reason.check(ConnectionDone):
             self.client_left()

@@ -74,6 +74,9 @@ class TransportChannel(Channel):
     @override
     def connection_lost(self, reason: Failure) -> None:
         self._reads_on = isinstance(reason.value, ConnectionDone) and self._reads_input()
+        # A client that is gone takes and says nothing, for which its handler is not ended.
+        self.timer.disarm(Phase.WRITE)
+        self.timer.disarm(Phase.IDLE)
         self.record_traffic()
         self.forget_hangups()
         # A handler may go on at what follows, and end: by then there must be nothing left
@@ -103,7 +106,7 @@ class TransportChannel(Channel):
             return False
         if self._below is None or self._unsent is None or limit is None:
             return True
-        counts = tcp_traffic(self._below.socket)
+        counts = tcp_traffic(getattr(self._below, "socket", None))
         if counts is None:  # not TCP
             return True
         left = self._unsent.seconds_left(counts, limit, self.timer.seconds())
