@@ -27,7 +27,7 @@ from sockserve.core.lifecycle import serve_next
 from sockserve.core.logs import Topic, logger
 from sockserve.http.cycle import CycleOwner
 from sockserve.http.forks import served
-from sockserve.http.h1.framing import LocalProtocolError, RemoteProtocolError
+from sockserve.http.h1.framing import LocalProtocolError
 from sockserve.http.h1.head import RequestHead
 from sockserve.http.handler_socket import ConnectionBody, OutputMode, RequestSocket
 from sockserve.http.output import OutputQueue
@@ -156,16 +156,16 @@ class BufferedRequest:
         if self._is_stock and self.head.length is None:
             # A handler of the stdlib's that knows chunks takes them apart by itself.
             data = b"%x\r\n%b\r\n" % (len(data), data)
-        try:
-            spool.write(data)
-        except OSError as error:  # no descriptor, or no room on the disk
-            _log.error("a request's body cannot be kept: {error}", error=error)
-            raise RemoteProtocolError(503, "the server has no room for it") from None
+        spool.write(data)
         if limit is not None and spool.size > limit + len(self._raw):
             raise body_too_large(limit)
 
     def close_body(self) -> None:
-        """The body is complete: make the file that the handler reads. (reactor thread)"""
+        """
+        The body is complete: make the file that the handler reads. (reactor thread)
+
+        @raise RemoteProtocolError: it cannot be kept.
+        """
         spool = self._spool
         assert spool is not None
         if self._is_stock and self.head.length is None:
@@ -192,20 +192,23 @@ class BufferedRequest:
         request.buffered = self
 
     def take_output(self, mode: OutputMode) -> list[bytes | memoryview]:
-        """Take what is left for the reactor to send; C{mode} applies from now on."""
+        """
+        Take what is left for the reactor to send; C{mode} applies from now on.
+
+        @raise OSError: it cannot be had any more.
+        """
         with self._lock:
             self.mode = mode
             queue, self._streamed = self._streamed, None
-            if queue is not None:
-                return self._count_taken(queue.close())
-            data = b"".join(self._output)
-            self._output.clear()
-        if not data:
-            return []
-        return self._count_taken([self._observe(data)])
+            if queue is None:  # else they are the queue's
+                data = b"".join(self._output)
+                self._output.clear()
+        if queue is not None:
+            return self._count_taken(queue.close())
+        return self._count_taken([self._observe(data)]) if data else []
 
     def stream_output(self) -> list[bytes | memoryview]:
-        """Take what the reactor has to send now, of a handler that has not finished."""
+        """Likewise, what it has to send now, of a handler that has not finished."""
         with self._lock:
             if self.mode is _BUFFERED:
                 self._start_streaming()
