@@ -254,7 +254,7 @@ class BlockingCycle(BufferedRequest):
             self._output_failed()
 
     def _taken(self, take: Callable[[], list[bytes | memoryview]]) -> list[bytes | memoryview]:
-        """What is taken of the handler's output; nothing, if some cannot be had."""
+        """The pieces of output that C{take} gives; none, and the end, if some cannot be had."""
         try:
             return take()
         except OSError as error:  # no descriptor, or no memory
@@ -314,14 +314,14 @@ class BlockingCycle(BufferedRequest):
     # Ends
 
     def running_task(self) -> None:
-        """It is not driven by the reactor."""
+        """No drive: the handler runs on a thread or in a child."""
 
     def reads_on(self) -> bool:
         """The request is here, and served though its client has closed the connection."""
         return True
 
     def input_taken(self) -> int:
-        """Whoever takes it is not asked."""
+        """No bytes, as far as is known: the handler reads what was gathered before."""
         return 0
 
     def has_connection(self) -> bool:
@@ -397,7 +397,7 @@ class BlockingCycle(BufferedRequest):
         return True
 
     def _withdrawn(self) -> None:
-        """Nobody will answer it."""
+        """The request is over, and was not answered."""
         self._stage = _Stage.OVER
         self.close()
         self._lease.close()

@@ -50,7 +50,6 @@ _WITHOUT_BODY = frozenset(["GET", "HEAD"])
 _EXPECT = re.compile(rb"(?im)^expect:[^\n]*\n")
 _log = logger(Topic.HTTP)
 
-
 # Looked up once (see L{sockserve.core.lifecycle}).
 _BUFFERED = OutputMode.BUFFERED
 _STREAMED = OutputMode.STREAMED
@@ -62,7 +61,7 @@ def _never_sent(data: bytes) -> None:
 
 
 def _ignore(data: bytes) -> None:
-    """What would come after the end of a connection."""
+    """Drop bytes that come after the end of a connection."""
 
 
 class BufferedRequest:
@@ -265,7 +264,7 @@ class BufferedRequest:
         return self.mode is OutputMode.CLOSED or self._channel.writer.is_broken()
 
     def _follow(self) -> tuple[bytes, Any] | None:
-        """What the client says after the request, if that is the handler's."""
+        """The bytes that follow the request, and their file, if they are the handler's."""
         if self.ends_with_connection:
             return self._follow_body()
         if self._is_stock and self.mode is _BUFFERED:
@@ -289,8 +288,9 @@ class BufferedRequest:
                 raise
             # The client has ended a connection over TLS, which has no half ends.
             return self._channel.switch(_ignore), io.BytesIO()
-        limits = self._patience, self._late, lambda: self.cut_off
-        return self.rest, ConnectionBody(self.request, len(self.rest), *limits)
+        return self.rest, ConnectionBody(
+            self.request, len(self.rest), self._patience, self._late, lambda: self.cut_off
+        )
 
     def _patience(self, received: int, waited: float) -> float | None:
         """
@@ -410,7 +410,7 @@ class BufferedRequest:
         self._channel.factory.reactor.callFromThread(self.output_waits)
 
     def _observe(self, data: bytes) -> bytes:
-        """What is to leave of what the handler sends. (any thread)"""
+        """The bytes that leave for those that the handler sends. (any thread)"""
         seen = self._stock_output
         if seen is None:
             return data
@@ -419,7 +419,7 @@ class BufferedRequest:
         return leaving
 
     def _refuse_output(self, fault: str) -> tuple[BlockingResponse, bytes]:
-        """What leaves in the place of an answer that must not. (any thread)"""
+        """The page that leaves in the place of an answer that must not. (any thread)"""
         name = self._channel.factory.handler_name
         _log.error("{handler}: {error}", handler=name, error=fault)
         return self._make_page(500)

@@ -128,7 +128,7 @@ class ConnectionLease:
         raise NotImplementedError
 
     def descriptors(self) -> Iterator[int]:
-        """What is open besides the transport's own."""
+        """The descriptors that are open besides the transport's own."""
         yield from ()
 
     def outlives_connection(self) -> bool:

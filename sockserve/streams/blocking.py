@@ -194,10 +194,17 @@ class PumpedSocketChannel(SocketChannel):
         impersonate(request, self.transport, addresses)
         request.settimeout(socket.getdefaulttimeout())
         reactor, transport = self.factory.reactor, self.transport
-        ends, limits = (request, outer), (self.deadlines, self.timer)
         self._unsent = UnsentBytes(self.deadlines.write_rate, self.timer.seconds())
         self.timer.arm(Phase.WRITE, self.deadlines.write)
-        self._pump = Pump(reactor, transport, *ends, *limits, self._end_connection)
+        self._pump = Pump(
+            reactor,
+            transport,
+            request,
+            outer,
+            deadlines=self.deadlines,
+            timer=self.timer,
+            end_connection=self._end_connection,
+        )
         self.request = self._pump.request
         self._end = _End.OPEN
         self._client_has_ended = False
@@ -342,11 +349,11 @@ class PumpedSocketChannel(SocketChannel):
 
 
 def _throw_away(data: bytes) -> None:
-    """What a client sends to a handler that has gone."""
+    """Drop bytes that a client sends to a handler that has gone."""
 
 
 def socket_channel_maker(server: IStreamServer) -> MakeChannel:
-    """What makes the channels of a server whose handlers block."""
+    """The maker of the channels of a server whose handlers block."""
     return _make_socket_channel
 
 

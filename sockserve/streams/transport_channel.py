@@ -122,7 +122,7 @@ class TransportChannel(Channel):
     # The client goes
 
     def answerer(self) -> Answerer | None:
-        """What answers the client just now; None for nothing."""
+        """The answerer of the client just now; None for nothing."""
         raise NotImplementedError
 
     def _reads_input(self) -> bool:
@@ -157,7 +157,7 @@ class TransportChannel(Channel):
         return self._output is _Output.OPEN and not self.writer.is_closed()
 
     def watch_hangups(self) -> None:
-        """Nobody reads the connection: have the kernel tell of its end, as far as it can."""
+        """Have the kernel tell of the end of the connection, which is not read from."""
         if self._below is not None and self.parts & Pending.CONNECTION:
             below, ended = self._below, not self.factory.allow_half_close
             watch = self.factory.hangups.watch
@@ -196,7 +196,7 @@ class TransportChannel(Channel):
 
     @property
     def flow(self) -> IPushProducer:
-        """What a reader pauses."""
+        """The producer that a reader pauses."""
         return self
 
     def pauseProducing(self) -> None:
