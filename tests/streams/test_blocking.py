@@ -325,8 +325,8 @@ def test_a_quiet_client_is_left_alone_if_none_is_taken_for_quiet(
     owned = serving(plain=plain, quiet=None, idle=5)
     if plain:
         monkeypatch.setattr(owned.channel, "quiet_seconds", owned.reactor.seconds)
-        seconds_left = lambda phase: 5 - owned.reactor.seconds()  # noqa: E731
-        monkeypatch.setattr(owned.channel, "_seconds_left", seconds_left)
+        idle_seconds = lambda: 5 - owned.reactor.seconds()  # noqa: E731
+        monkeypatch.setattr(owned.channel, "_idle_seconds", idle_seconds)
     owned.channel.drain()
     owned.advance(4.75)
     assert not input_has_ended(owned)
