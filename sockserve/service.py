@@ -51,7 +51,7 @@ _log = logger(Topic.SERVICE)
 
 
 class ListenError(ConfigurationError):
-    """What was to be listened on cannot be; the message names it and says why."""
+    """A listener that cannot be opened; the message names it and says why."""
 
 
 # Descriptions
@@ -179,7 +179,7 @@ class RequestService(_PortService):
         def trusted(address: IAddress) -> bool:
             return server.trusts_proxy(socket_address(address))
 
-        endpoint = stream_endpoint(reactor, description, trusted)
+        endpoint = stream_endpoint(reactor, description, trusted, server.deadlines)
         if server.request_queue_size is None and "backlog=" not in description:
             server.request_queue_size = DEFAULT_REQUEST_QUEUE_SIZE
         return cls(endpoint, server, description)

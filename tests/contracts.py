@@ -6,6 +6,7 @@ and those in memory, and says how one is made.
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -64,13 +65,19 @@ class Job:
 
 
 class HeldJob(Job):
-    """One that runs until it is released, on a thread or in a child."""
+    """
+    One that runs until it is released, on a thread or in a child.
+
+    @ivar begun: set when it runs; in a child, there.
+    """
 
     def __init__(self) -> None:
         super().__init__(self._hold)
+        self.begun = threading.Event()
         self._read, self._write = os.pipe()
 
     def _hold(self) -> Outcome:
+        self.begun.set()
         os.read(self._read, 1)
         return Outcome.OK
 

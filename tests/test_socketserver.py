@@ -241,7 +241,8 @@ def test_a_handler_that_a_server_cannot_serve_is_refused_when_it_is_made(
     ],
 )
 def test_all_others_are_not(server: str, handler: Any) -> None:
-    getattr(socketserver, server)(ADDRESS, handler, bind_and_activate=False).server_close()
+    with getattr(socketserver, server)(ADDRESS, handler, bind_and_activate=False) as made:
+        assert made.RequestHandlerClass is handler
 
 
 @pytest.mark.parametrize(

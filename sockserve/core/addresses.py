@@ -11,9 +11,19 @@ import os
 import socket
 from typing import Any, TypeAlias
 
-from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
-__all__ = ["Addresses", "SocketAddress", "canonical_address", "scope_of", "socket_address"]
+from sockserve.core.messages import printable
+
+__all__ = [
+    "Addresses",
+    "SocketAddress",
+    "canonical_address",
+    "scope_of",
+    "shown_address",
+    "socket_address",
+    "twisted_address",
+]
 
 #: An address as a socket gives it: a pair or a quadruple for IP; for UNIX sockets the path, bytes
 #: for an abstract name, or an empty string where there is none.
@@ -41,6 +51,20 @@ def socket_address(address: object) -> SocketAddress:
         return ""
     # Linux's abstract names are bytes there, too.
     return name if name.startswith(b"\0") else os.fsdecode(name)
+
+
+def twisted_address(address: SocketAddress) -> IPv4Address | IPv6Address | UNIXAddress:
+    """An address of a socket's as Twisted has it: the other way than L{socket_address}."""
+    if not isinstance(address, tuple):
+        return UNIXAddress(os.fsencode(address) if address else None)
+    if ":" in address[0]:
+        return IPv6Address("TCP", *address[:4])
+    return IPv4Address("TCP", *address[:2])
+
+
+def shown_address(client_address: object) -> str:
+    """A client's address in a line of the log: one of UNIX chooses it, or has none."""
+    return printable(str(client_address)) or "without a name"
 
 
 def canonical_address(address: Any) -> Any:

@@ -17,7 +17,7 @@ __all__ = ["bytes_of"]
 
 def bytes_of(data: ReadableBuffer) -> bytes:
     """
-    What C{data} holds, for one that is no C{bytes}; refused in the words of Python's own files
+    The bytes in C{data}, for one that is no C{bytes}; refused in the words of Python's own files
     and sockets. (any thread)
 
     @raise TypeError: it is no bytes-like object.

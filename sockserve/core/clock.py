@@ -117,7 +117,7 @@ class _Call:
         return f"<call of {name} in {self._due - self._clock.seconds():.3f} s>"
 
     def come(self) -> None:
-        """The reactor says that it is time: call the function, if it is."""
+        """Call the function if it is time, as the reactor says; else wait on."""
         self.inner = None
         if self._clock.seconds() < self._due:
             self.wait()

@@ -29,7 +29,7 @@ __all__ = [
 
 
 class ThreadRole(Enum):
-    """What a thread of a server does, and so what its children are without."""
+    """The part of a thread in a server, which decides what its children are without."""
 
     #: It calls blocking handlers.
     WORKER = auto()

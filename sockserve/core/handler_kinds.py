@@ -34,7 +34,7 @@ _STOCK = (BaseHTTPRequestHandler, WSGIRequestHandler)
 
 class HandlerKind(Enum):
     """
-    What a handler is served as: who reads its connection, and where it runs.
+    The way in which a handler is served: who reads its connection, and where it runs.
 
     @ivar is_coroutine: whether it always runs on the reactor, and takes no executor.
     @ivar is_http: whether the reactor reads HTTP for it.

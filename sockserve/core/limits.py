@@ -59,7 +59,7 @@ class Limit:
 
     @property
     def wanted(self) -> str:
-        """What a value must be, for messages."""
+        """The values that may be, in words for messages."""
         if self.most is None:
             return f"a number of {self.unit}, {self.least} or more"
         return f"a number of {self.unit} within {self.least} to {self.most}"

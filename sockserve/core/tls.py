@@ -46,8 +46,8 @@ CIPHERS = (
 #: The fault of a connection that was ended here, before it came to a request.
 BY_SERVER = "ended by the server"
 
-#: How long what comes behind a request in plain HTTP is thrown away, so that a reset does not
-#: overtake the answer.  2: as for any other.
+#: How long drop-in servers throw away what comes behind a request in plain HTTP, so that a reset
+#: does not overtake the answer.  2: as C{Deadlines.linger} is by default.
 LINGER_SECONDS = 2.0
 
 #: The longest request line that is waited for.  16 KiB: what a record of TLS may have.
@@ -72,7 +72,7 @@ _FAULTS = {
 
 
 class Opening(Enum):
-    """What a client speaks that has sent its first bytes."""
+    """The protocol that a client begins with, as its first bytes tell."""
 
     TLS = "TLS"
     PLAIN_HTTP = "plain HTTP"
@@ -83,7 +83,7 @@ class Opening(Enum):
 
 
 def opening_of(data: bytes) -> Opening:
-    """What the client speaks whose first bytes are C{data}."""
+    """The protocol of the client whose first bytes are C{data}."""
     data = data.lstrip(b"\r\n")  # RFC 9112, section 2.2
     if not data:
         return Opening.UNKNOWN
@@ -99,7 +99,7 @@ def opening_of(data: bytes) -> Opening:
 
 def answer_to_plain_http(data: bytes) -> bytes:
     """
-    What a client is told that speaks plain HTTP where TLS is spoken; nginx's words.
+    The answer to a client that speaks plain HTTP where TLS is spoken, in nginx's words.
 
     @param data: its first bytes.
     """

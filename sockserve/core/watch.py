@@ -1,9 +1,10 @@
 """
 The watch of a reactor: a thread that asks it again and again whether it still turns.
 
-This room owns when that thread runs, and what is found out by asking: that the reactor does not
-turn, and where it is stuck, which is logged; and that the system's clock was set back, which its
-clock (L{sockserve.core.clock}) has to know.  It must not know what is served.
+This room owns when that thread runs, and when the reactor's own is marked as that for the children
+that handlers fork on it; and what is found out by asking: that the reactor does not turn, and where
+it is stuck, which is logged; and that the system's clock was set back, which its clock
+(L{sockserve.core.clock}) has to know.  It must not know what is served.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _standard_log = standard_logger(Topic.SERVICE)
 
 
 class Watch(Protocol):
-    """What is watched as long as anybody holds it. (reactor thread, or before it runs)"""
+    """The watch of a reactor, kept as long as it is held. (reactor thread, or before it runs)"""
 
     def hold(self) -> None:
         """Watch, from when the reactor runs."""
@@ -113,9 +114,11 @@ class ReactorWatch:
         self._clock = clock_of(reactor)
         self._holders = 0
         # While it is held, and the reactor runs
+        #: The reactor's; 0 at other times.
+        self._reactors_thread = 0
+        #: The one that asks; None also when there was none to be had.
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
-        self._reactors_thread = 0
         #: Whether the reactor has turned since it was last asked; set by it, and cleared by the
         #: thread that asks.
         self._answered = True
@@ -129,19 +132,26 @@ class ReactorWatch:
     def release(self) -> None:
         """Undo one L{hold}. (reactor thread, or before it runs)"""
         self._holders -= 1
-        if not self._holders and self._thread is not None:
-            thread, self._thread = self._thread, None
+        if self._holders or not self._reactors_thread:
+            return
+        this_thread.role = None
+        if self._thread is not None:
             self._ended.set()
-            thread.join()
-            this_thread.role = None
+            self._thread.join()
+            self._thread = None
+        self._reactors_thread = 0
 
     def _begin(self) -> None:
-        if not self._holders or self._thread is not None:
+        """Begin to watch: the reactor runs."""
+        if not self._holders or self._reactors_thread:
             return
+        self._reactors_thread = threading.get_ident()
         mark_thread(ThreadRole.REACTOR)
+        self._begin_to_ask()
+
+    def _begin_to_ask(self) -> None:
         self._ended = threading.Event()
         self._answered = True
-        self._reactors_thread = threading.get_ident()
         thread = threading.Thread(target=self._ask, name="sockserve watch", daemon=True)
         try:
             thread.start()
@@ -150,7 +160,7 @@ class ReactorWatch:
         self._thread = thread
 
     def _turned(self) -> None:
-        """The reactor turns. (reactor thread)"""
+        """Note that the reactor turns. (reactor thread)"""
         self._answered = True
         if isinstance(self._clock, MonotonicClock):
             self._clock.look_for_step()

@@ -350,7 +350,7 @@ class RequestDispatcher:
         """
         self._end_unanswered()
         self.factory.end_watch()
-        released = self.factory.release_workers()
+        released = self.factory.release()
         if self._serving_thread is not None:
             self.factory.end_unserved()
         return released

@@ -6,7 +6,6 @@ This room owns a transport for such a socket.  It must not know what the connect
 
 from __future__ import annotations
 
-import os
 import socket
 from ipaddress import ip_address
 from typing import Any
@@ -15,6 +14,8 @@ from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IProtocol, IReactorFDSet
 from typing_extensions import override
+
+from sockserve.core.addresses import twisted_address
 
 __all__ = ["AdoptedConnection"]
 
@@ -60,7 +61,7 @@ class AdoptedConnection(tcp.Connection):
         self._host = request.getsockname()
         # A program may call its client whatever it likes.
         claimed = _is_address(request.family, client_address)
-        self._peer = client_address if claimed else request.getpeername()
+        self._peer: Any = client_address if claimed else request.getpeername()
         super().__init__(request, protocol, reactor)
         self.logstr = name
         self.connected = 1
@@ -79,16 +80,8 @@ class AdoptedConnection(tcp.Connection):
 
     def getPeer(self) -> IPv4Address | IPv6Address | UNIXAddress:
         """The client's address."""
-        return self._address(self._peer)
+        return twisted_address(self._peer)
 
     def getHost(self) -> IPv4Address | IPv6Address | UNIXAddress:
         """The server's address, on this connection."""
-        return self._address(self._host)
-
-    def _address(self, address: Any) -> IPv4Address | IPv6Address | UNIXAddress:
-        if isinstance(address, tuple):
-            if ":" in address[0]:
-                return IPv6Address("TCP", *address[:4])
-            return IPv4Address("TCP", *address[:2])
-        is_path = bool(address) and isinstance(address, (str, bytes))
-        return UNIXAddress(os.fsencode(address) if is_path else None)
+        return twisted_address(self._host)

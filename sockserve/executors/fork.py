@@ -149,7 +149,7 @@ class _Child:
         self._ended(_OUTCOME.get(code, Outcome.ERROR))
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor, which ends, watches it no more; the child lives on."""
+        """Let the child live on: the reactor ends, and watches it no more."""
 
     def kill(self) -> None:
         self._killed = True

@@ -231,14 +231,15 @@ class BlockingCycle(BufferedRequest):
 
     async def _send_streamed(self) -> None:
         """Send what the handler sends, as long as there is something, as the client takes it."""
-        while pieces := self._taken(self.stream_output):
-            self._give_to_writer(pieces)
+        while self._give_to_writer(self._taken(self.stream_output)):
             await self._channel.writer.drain()
 
-    def _give_to_writer(self, pieces: list[bytes | memoryview]) -> None:
+    def _give_to_writer(self, pieces: list[bytes | memoryview]) -> bool:
+        """Send C{pieces}, which nobody else keeps; gives whether there are any."""
         channel = self._channel
         for piece in pieces:
             channel.writer.write_at_turn_end(piece, channel.settings.outbox)
+        return bool(pieces)
 
     async def _flush(self) -> None:
         """Send what the handler has sent, and wait until the client has taken it."""

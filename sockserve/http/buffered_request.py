@@ -180,11 +180,6 @@ class BufferedRequest:
         received = 0 if self._spool is None else self._spool.size - len(self._raw)
         return deadlines.body_seconds(now - self._began, received, idle)
 
-    @property
-    def _has_socket(self) -> bool:
-        """Whether it has its socket: a handler has it, or is about to."""
-        return hasattr(self, "request")
-
     def lend(self, request: RequestSocket) -> None:
         """Give the handler its socket. (reactor thread)"""
         self.request = request
@@ -240,7 +235,7 @@ class BufferedRequest:
     def close(self) -> None:
         """Let go of body and socket: nobody reads or answers any more. (reactor thread)"""
         self.response.detach()  # a cycle, otherwise
-        if self._has_socket:
+        if hasattr(self, "request"):  # a handler has had it, or was about to
             self.request.buffered = None
             if (self._is_stock or self.switches) and not self.rfile.closed:
                 self.rfile.close()
@@ -312,8 +307,10 @@ class BufferedRequest:
         served.request = self
         try:
             error = serve_next(factory, request, self._channel.client_address)
-        except BaseException:  # sys.exit(), or an error in handle_error
+        except BaseException as left:  # sys.exit(), or an error in handle_error
             self.response.close = True
+            if isinstance(left, SystemExit):  # of the others a thread's end tells
+                _log.error("{handler}: it has left by SystemExit", handler=factory.handler_name)
             self._answer_for_handler()
             raise
         finally:

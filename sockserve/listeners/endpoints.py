@@ -25,6 +25,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.plugin import getPlugins
 
+from sockserve.core.deadlines import Deadlines
 from sockserve.core.messages import nearest, one_line
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.activation import handed_descriptor
@@ -71,7 +72,10 @@ def _parse(description: str) -> tuple[list[str], dict[str, str]]:
 
 
 def stream_endpoint(
-    reactor: object, description: str, trusted: Callable[[IAddress], bool]
+    reactor: object,
+    description: str,
+    trusted: Callable[[IAddress], bool],
+    deadlines: Deadlines,
 ) -> IStreamServerEndpoint:
     """
     Make the stream server endpoint that C{description} names: any that Twisted knows,
@@ -79,6 +83,7 @@ def stream_endpoint(
     followed by any of these.
 
     @param trusted: whether a PROXY header from an address is believed.
+    @param deadlines: those of the server that listens.
     @raise ConfigurationError: C{description} is none of these, or names something that
         does not exist.
     """
@@ -92,26 +97,30 @@ def stream_endpoint(
             raise ConfigurationError(
                 f"listen {description!r}: write haproxy: and a stream description after it"
             )
-        return ProxyEndpoint(stream_endpoint(reactor, rest, trusted), trusted)
+        return ProxyEndpoint(stream_endpoint(reactor, rest, trusted, deadlines), trusted)
     if kind == "fd":
         return _inherited_socket(reactor, description, rest)
     _check_kind(description, kind)
     make = _MAKERS.get(kind.lower(), _twisted_endpoint)
     try:
         _check_numbers(kind, description)
-        return make(reactor, description)
+        return make(reactor, description, deadlines)
     except ConfigurationError:
         raise
     except Exception as error:  # each kind's parser raises what it likes
         raise ConfigurationError(f"listen {description!r}: {_explain(kind, error)}") from error
 
 
-def _twisted_endpoint(reactor: object, description: str) -> IStreamServerEndpoint:
+def _twisted_endpoint(
+    reactor: object, description: str, deadlines: Deadlines
+) -> IStreamServerEndpoint:
     endpoint: IStreamServerEndpoint = endpoints.serverFromString(reactor, description)
     return endpoint
 
 
-def _unix_endpoint(reactor: object, description: str) -> IStreamServerEndpoint:
+def _unix_endpoint(
+    reactor: object, description: str, deadlines: Deadlines
+) -> IStreamServerEndpoint:
     """Make the endpoint of C{unix:PATH}, with Twisted's words, or of C{unix:@NAME}."""
 
     def make(
@@ -137,7 +146,9 @@ def _mode(name: str, mode: str | None) -> int:
     return _integer("mode", mode or "666", 8)
 
 
-def _systemd_endpoint(reactor: object, description: str) -> IStreamServerEndpoint:
+def _systemd_endpoint(
+    reactor: object, description: str, deadlines: Deadlines
+) -> IStreamServerEndpoint:
     """Make the endpoint of a socket that whoever has started this process says it has."""
 
     def find(domain: str, index: str | None = None, name: str | None = None) -> tuple[str, int]:
@@ -200,25 +211,34 @@ def _check_numbers(kind: str, description: str) -> None:
             raise ValueError(f"{name} {text} is not within 0 to {limits}")
 
 
-def _ssl_endpoint(reactor: object, description: str) -> IStreamServerEndpoint:
+def _ssl_endpoint(reactor: object, description: str, deadlines: Deadlines) -> IStreamServerEndpoint:
     """
     Make the endpoint of C{ssl:PORT}, with Twisted's words.
 
-    @raise Exception: a word is wrong, or a file is not what it should be.
+    @raise TypeError: a word is unknown, or missing.
+    @raise ValueError: a number is none.
+    @raise AttributeError: there is no such C{sslmethod}.
+    @raise OSError: a file cannot be read.
+    @raise OpenSSL.crypto.Error: a file holds no key, or no certificate.
+    @raise SSLError: these do not belong together.
     """
     clock = cast(IReactorTime, reactor)
     (_, *arguments), words = _parse(description)
     # The reader of these words has had its name since 10.2.
     (port, _, options), where = endpoints._parseSSL(None, *arguments, **words)
     options.getContext()  # raises what would be raised for the first client
-    return TLSEndpoint(clock, endpoints.TCP4ServerEndpoint(reactor, port, **where), options)
+    endpoint = endpoints.TCP4ServerEndpoint(reactor, port, **where)
+    return TLSEndpoint(clock, endpoint, options, deadlines.linger)
 
 
-def _tls_endpoint(reactor: object, description: str) -> IStreamServerEndpoint:
+def _tls_endpoint(reactor: object, description: str, deadlines: Deadlines) -> IStreamServerEndpoint:
     """
     Make the endpoint of C{tls:PORT:DIRECTORY}, or of Twisted's C{tls:DIRECTORY:PORT}.
 
-    @raise Exception: a word is wrong.
+    @raise TypeError: a word is unknown, or missing.
+    @raise ValueError: a number is none.
+    @raise ConfigurationError: the folder cannot be read, or there are no certificates in it.
+    @raise OpenSSL.crypto.Error: a file in it is damaged.
     """
     clock = cast(IReactorTime, reactor)
     (_, *arguments), words = _parse(description)
@@ -230,13 +250,13 @@ def _tls_endpoint(reactor: object, description: str) -> IStreamServerEndpoint:
     ) -> IStreamServerEndpoint:
         _check_pem_files(description, path)
         where = endpoints.TCP6ServerEndpoint(reactor, int(port), int(backlog), interface)
-        return TLSEndpoint(clock, where, CertificateFolder(clock, path))
+        return TLSEndpoint(clock, where, CertificateFolder(clock, path), deadlines.linger)
 
     return make(*arguments, **words)
 
 
 #: What makes the endpoint of a kind that Twisted does not make as it is wanted here.
-_MAKERS: dict[str, Callable[[object, str], IStreamServerEndpoint]] = {
+_MAKERS: dict[str, Callable[[object, str, Deadlines], IStreamServerEndpoint]] = {
     "ssl": _ssl_endpoint,
     "systemd": _systemd_endpoint,
     "tls": _tls_endpoint,

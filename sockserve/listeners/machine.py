@@ -76,7 +76,7 @@ class ListenerInputs(Protocol):
 
     def drained(self) -> list[Deferred[None]]:
         """
-        What L{Listener.close} has returned has fired: the listener is stopped.
+        The Deferred of L{Listener.close} has fired: the listener is stopped.
 
         @return: what L{stop} has returned meanwhile, to be fired outside of the machine.
         """

@@ -56,7 +56,7 @@ class ProxyHeaderError(PeerError):
 
 class ProxyHeader(NamedTuple):
     """
-    What a header says of a connection; it may say nothing, and the connection is the proxy's own.
+    The addresses in a header; it may have none, and the connection is the proxy's own.
 
     @ivar source: the client's address.
     @ivar destination: the address that the client connected to, likewise.

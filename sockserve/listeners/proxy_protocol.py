@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
@@ -27,8 +26,8 @@ from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper, HAProxyWr
 from typing_extensions import override
 from zope.interface import Interface, implementer
 
+from sockserve.core.addresses import twisted_address
 from sockserve.listeners.proxy_header import (
-    HeaderAddress,
     ProxyHeader,
     ProxyHeaderError,
     parse_proxy_header,
@@ -91,14 +90,14 @@ class ProxyProtocol(HAProxyProtocolWrapper):
     def getPeer(self) -> IAddress:
         """The client's address: the header's, if that says one."""
         if self._header is not None and self._header.source is not None:
-            return _twisted_address(self._header.source)
+            return twisted_address(self._header.source)
         return self.transport.getPeer()  # type: ignore[union-attr]
 
     @override
     def getHost(self) -> IAddress:
         """The address that the client connected to: the header's, if that says one."""
         if self._header is not None and self._header.destination is not None:
-            return _twisted_address(self._header.destination)
+            return twisted_address(self._header.destination)
         return self.transport.getHost()  # type: ignore[union-attr]
 
     def readConnectionLost(self) -> None:
@@ -120,15 +119,6 @@ class ProxyProtocol(HAProxyProtocolWrapper):
         half_closeable = IHalfCloseableProtocol(self.wrappedProtocol, None)
         if half_closeable is not None:
             half_closeable.writeConnectionLost()
-
-
-def _twisted_address(address: HeaderAddress) -> IAddress:
-    """An address of a header's as Twisted has it."""
-    if isinstance(address, bytes):
-        return UNIXAddress(address or None)
-    if len(address) == 2:
-        return IPv4Address("TCP", *address)
-    return IPv6Address("TCP", *address)
 
 
 @implementer(IProtocolNegotiationFactory)

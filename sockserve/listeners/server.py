@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from sockserve.core.addresses import shown_address
 from sockserve.core.clock import clock_of
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.forking import listening_socket_owners
@@ -27,7 +28,7 @@ from sockserve.core.incidents import IncidentLog
 from sockserve.core.lifecycle import MakeAndRun, make_and_run, make_and_run_coroutine
 from sockserve.core.limits import set_limits
 from sockserve.core.logs import Topic, logger
-from sockserve.core.messages import one_line, printable
+from sockserve.core.messages import one_line
 from sockserve.core.reactors import as_reactor
 from sockserve.core.statistics import ListenerStatistics, RequestRecord
 from sockserve.core.tls import BY_SERVER
@@ -70,7 +71,7 @@ def _is_of_a_connection(error: BaseException) -> bool:
 
 
 def _what_client_did(error: BaseException) -> str:
-    """What a client has done that made a handler raise C{error}."""
+    """The deed of a client that made a handler raise C{error}, in words."""
     if isinstance(error, ConnectionResetError):
         return "reset the connection"
     if _is_of_a_connection(error):
@@ -80,11 +81,6 @@ def _what_client_did(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "was too slow"
     return "broke the protocol"
-
-
-def _shown(client_address: object) -> str:
-    """A client's address in a line of the log: one of UNIX chooses it, or has none."""
-    return printable(str(client_address)) or "without a name"
 
 
 def _has_timeout(request: object) -> bool:
@@ -252,9 +248,9 @@ class RequestServer:
         """The threads for calls that wait for the disk, by L{ThreadExecutor.call}."""
         return ThreadExecutor(self.reactor, DISK_THREADS)
 
-    def release_workers(self) -> Deferred[Any]:
+    def release(self) -> Deferred[Any]:
         """
-        End the idle workers, and log what has had no line yet: no request is left.
+        Let go of what outlasts requests, the idle workers, and log what has had no line yet.
         (reactor thread)
 
         @return: a Deferred that fires when those are gone.
@@ -290,7 +286,7 @@ class RequestServer:
         record.outcome, record.reason = f"failed: {what}", reason
         if reason != BY_SERVER:
             fault = f"{what} failed: {reason}"
-            self.incidents.add(fault, f"the client {_shown(record.peer)}: {fault}")
+            self.incidents.add(fault, f"the client {shown_address(record.peer)}: {fault}")
 
     def log_client(self, client_address: object, deed: str, detail: str = "") -> None:
         """
@@ -298,7 +294,7 @@ class RequestServer:
 
         @param deed: this in words that are the same for all of them.
         """
-        line = f"the client {_shown(client_address)} {deed}"
+        line = f"the client {shown_address(client_address)} {deed}"
         self.incidents.add(deed, f"{line}: {detail}" if detail else line)
 
     def log_expiry(self, client_address: object, phase: Phase) -> None:
@@ -311,7 +307,7 @@ class RequestServer:
             deadlines = self.deadlines
             if phase is Phase.BODY and deadlines.body is None and deadlines.body_rate is not None:
                 fault += f", which body_rate ({deadlines.body_rate:g}) sets, or idle"
-            self.incidents.add(fault, f"ended the client {_shown(client_address)}: {fault}")
+            self.incidents.add(fault, f"ended the client {shown_address(client_address)}: {fault}")
 
     def log_over_limit(self, client_address: object, name: str | None) -> None:
         """
@@ -325,7 +321,7 @@ class RequestServer:
         value = self._limit(name)
         self._limits_log.add(
             name,
-            f"refused the client {_shown(client_address)}: more than {name} allows, which is"
+            f"refused the client {shown_address(client_address)}: more than {name} allows, which is"
             f" {value}; raise that if it is to be served",
         )
 

@@ -46,7 +46,7 @@ class ListenerService(Service):
             as abandoned, and not waited for.
         """
         super().stopService()
-        stopped = self._machine.stop().addCallback(lambda _: self.server.release_workers())
+        stopped = self._machine.stop().addCallback(lambda _: self.server.release())
         self._watch_draining()
         return stopped
 

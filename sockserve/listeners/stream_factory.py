@@ -22,9 +22,10 @@ from twisted.internet.protocol import ServerFactory
 from typing_extensions import override
 from zope.interface import implementer
 
-from sockserve.core.addresses import Addresses, SocketAddress
+from sockserve.core.addresses import Addresses, SocketAddress, shown_address
 from sockserve.core.admission import Admission, Network
 from sockserve.core.handler_kinds import HandlerKind, application_protocols
+from sockserve.core.incidents import IncidentLog
 from sockserve.core.lifecycle import MakeAndRun, make_and_run, make_and_run_coroutine
 from sockserve.core.logs import Topic, logger
 from sockserve.core.statistics import RequestRecord
@@ -38,10 +39,6 @@ from sockserve.streams.channel import Channel, MakeChannel
 from sockserve.streams.coroutine import CoroutineChannel
 
 __all__ = ["WAYS", "StreamFactory", "Way"]
-
-#: A shortage of descriptors is logged once in so many seconds: a minute, so that a log read
-#: later shows how long the shortage lasted.  No setting: nobody waits for it.
-SHORTAGE_LOG_SECONDS = 60.0
 
 _log = logger(Topic.LISTENERS)
 
@@ -114,7 +111,7 @@ class StreamFactory(StreamServer, ServerFactory):
         super().__init__(RequestHandlerClass, admission, **options)
         self._proxies = Admission(allow=proxy_from)
         self.ports: set[tcp.Port] = set()
-        self._shortage_logged_until = 0.0
+        self._shortages = IncidentLog(_log_error, self.clock.seconds)
         self.serve_as(self.kind)
 
     @override
@@ -167,15 +164,17 @@ class StreamFactory(StreamServer, ServerFactory):
         request.close()
 
     @override
+    def release(self) -> Deferred[Any]:
+        self._shortages.close()
+        return super().release()
+
+    @override
     def log_shortage(self, client_address: object, error: OSError) -> None:
-        now = self.clock.seconds()
-        if now >= self._shortage_logged_until:
-            self._shortage_logged_until = now + SHORTAGE_LOG_SECONDS
-            _log.error(
-                "cannot serve {peer}: {error}; raise the limit of open files (ulimit -n)",
-                peer=client_address,
-                error=error,
-            )
+        self._shortages.add(
+            "clients that were not served",
+            f"cannot serve the client {shown_address(client_address)}: {error}; raise the limit of"
+            " open files (ulimit -n)",
+        )
 
     def handshake_failed(self, client_address: object, error: Exception) -> None:
         """
@@ -237,3 +236,7 @@ class StreamFactory(StreamServer, ServerFactory):
         if channel is not None and channel.protocol.is_gone():
             return True
         return super()._peer_is_gone(request)
+
+
+def _log_error(line: str) -> None:
+    _log.error("{line}", line=line)

@@ -9,6 +9,7 @@ know how descriptions are written.
 
 from __future__ import annotations
 
+import os
 from typing import cast
 
 from OpenSSL import SSL
@@ -36,7 +37,6 @@ from sockserve.core.incidents import IncidentLog
 from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import one_line
 from sockserve.core.tls import (
-    LINGER_SECONDS,
     Opening,
     answer_to_plain_http,
     handshake_fault,
@@ -48,9 +48,9 @@ from sockserve.streams.tls import with_usual_ciphers
 
 __all__ = ["CertificateFolder", "TLSEndpoint"]
 
-#: How often a folder of certificates is read again, at most, for clients that ask for names that
-#: are not there.
-REREAD_SECONDS = 1.0
+#: How often a folder of certificates is looked at, at most, for clients that ask for names that
+#: are not there; it is read again only if its files have changed.
+LOOK_SECONDS = 1.0
 
 _log = logger(Topic.LISTENERS)
 
@@ -58,20 +58,22 @@ _log = logger(Topic.LISTENERS)
 class _TLSTransport(BufferingTLSTransport):
     """The TLS of one connection: Twisted's, where the client begins with TLS."""
 
+    factory: _TLSFactory
     #: What has come while it may be plain HTTP; None once it is not.
     _first: bytes | None = b""
-    #: Ends a client that goes on after the answer to its plain HTTP.
-    _lingering: IDelayedCall | None = None
+    #: Whether its client has been told that it speaks plain HTTP, and is to hang up.
+    _is_answered = False
+    #: Ends a client that goes on after that.
+    _overdue: IDelayedCall | None = None
 
     @override
     def dataReceived(self, data: bytes) -> None:
         if self._first is None:
             super().dataReceived(data)
             return
-        data = self._first = self._first + data
-        if self._lingering is not None:
-            self._first = b""
+        if self._is_answered:
             return
+        data = self._first = self._first + data
         opening = opening_of(data)
         if opening is Opening.PLAIN_HTTP:
             self._answer(data)
@@ -87,7 +89,11 @@ class _TLSTransport(BufferingTLSTransport):
         alsoProvides(self, IHalfCloseableProtocol)
         transport.write(answer_to_plain_http(data))
         transport.loseWriteConnection()
-        self._lingering = self.factory._clock.callLater(LINGER_SECONDS, transport.loseConnection)
+        self._is_answered = True
+        if self.factory.linger is not None:
+            self._overdue = self.factory.clock.callLater(
+                self.factory.linger, transport.loseConnection
+            )
 
     def _below(self) -> IStreamTransport:
         return cast(IStreamTransport, self.transport)
@@ -101,8 +107,8 @@ class _TLSTransport(BufferingTLSTransport):
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._lingering is not None and self._lingering.active():
-            self._lingering.cancel()
+        if self._overdue is not None and self._overdue.active():
+            self._overdue.cancel()
         if not self._handshakeDone:
             # Twisted makes one of all ends of a connection.
             error = (self._reason or reason).value
@@ -112,7 +118,20 @@ class _TLSTransport(BufferingTLSTransport):
 
 
 class _TLSFactory(TLSMemoryBIOFactory):
+    """The factory of connections over TLS."""
+
     protocol: type[TLSMemoryBIOProtocol] = _TLSTransport
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        factory: IProtocolFactory,
+        options: IOpenSSLServerConnectionCreator,
+        linger: float | None,
+    ) -> None:
+        super().__init__(options, False, factory, reactor)
+        self.clock: IReactorTime = clock_of(reactor)
+        self.linger = linger
 
 
 @implementer(IStreamServerEndpoint)
@@ -120,13 +139,21 @@ class TLSEndpoint:
     """An endpoint that speaks TLS over another."""
 
     def __init__(
-        self, reactor: IReactorTime, endpoint: IStreamServerEndpoint, options: object
+        self,
+        reactor: IReactorTime,
+        endpoint: IStreamServerEndpoint,
+        options: object,
+        linger: float | None,
     ) -> None:
         """
         @param options: C{CertificateOptions} or an C{IOpenSSLServerConnectionCreator}.
+        @param linger: for how long, in seconds, what comes behind a request in plain HTTP is
+            thrown away, so that a reset does not overtake the answer; None until the client
+            ends its side.
         """
         self._reactor = reactor
         self._endpoint = endpoint
+        self._linger = linger
         self._options = cast(IOpenSSLServerConnectionCreator, with_usual_ciphers(options))
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
@@ -136,19 +163,21 @@ class TLSEndpoint:
         @return: a Deferred that fires with the C{IListeningPort}, or fails as the endpoint's
             does.
         """
-        return self._endpoint.listen(_TLSFactory(self._options, False, factory, self._reactor))
+        over_tls = _TLSFactory(self._reactor, factory, self._options, self._linger)
+        return self._endpoint.listen(over_tls)
 
 
 @implementer(IOpenSSLServerConnectionCreator)
 class CertificateFolder:
     """
     The certificates of a folder's C{*.pem} files, by the names in them; read again when a client
-    asks for a name that none has.
+    asks for a name that none has, if the files have changed.
     """
 
     def __init__(self, reactor: IReactorTime, path: str) -> None:
         """
-        @raise Exception: one of the files is no PEM, or cannot be read.
+        @raise OSError: the folder, or one of the files, cannot be read.
+        @raise OpenSSL.crypto.Error: one of the files is damaged.
         """
         self._seconds = clock_of(reactor).seconds
         self._path = path
@@ -160,7 +189,9 @@ class CertificateFolder:
         return self._first.serverConnectionForTLS(protocol)
 
     def _read(self) -> None:
-        self._read_at = self._seconds()
+        self._looked_at = self._seconds()
+        # What is written while it is read makes for another state afterwards.
+        self._state = self._look()
         found = PEMObjects.fromDirectory(FilePath(self._path)).inferDomainMapping()
         self._by_name: dict[str, CertificateOptions] = {
             name: with_usual_ciphers(options) for name, options in found.items()
@@ -177,18 +208,39 @@ class CertificateFolder:
             return None
         text = name.decode("ascii", "backslashreplace")
         found = self._find(text)
-        if found is None and self._seconds() - self._read_at >= REREAD_SECONDS:
-            try:
-                self._read()
-            except Exception as error:
-                fault = f"certificates in {self._path!r}: {one_line(error)}"
-                self._incidents.add("the folder", f"{fault}; those read before are used")
+        if found is None and self._seconds() - self._looked_at >= LOOK_SECONDS:
+            self._read_if_changed()
             found = self._find(text)
         if found is None:
             line = f"no certificate in {self._path!r} is for {text!r}; the first is used"
             self._incidents.add("names without certificates", line)
             return None
         return found.getContext()
+
+    def _read_if_changed(self) -> None:
+        """Read the files again unless they are as they were, be they right or wrong."""
+        self._looked_at = self._seconds()
+        try:
+            if self._look() != self._state:
+                self._read()
+        except Exception as error:
+            fault = f"certificates in {self._path!r}: {one_line(error)}"
+            self._incidents.add("the folder", f"{fault}; those read before are used")
+
+    def _look(self) -> dict[str, tuple[int, ...]]:
+        """
+        The state of each file: another one after each change, also of what a link leads to.
+
+        @raise OSError: the folder, or a file, is not there or cannot be looked at.
+        """
+        state: dict[str, tuple[int, ...]] = {}
+        with os.scandir(self._path) as entries:
+            for entry in entries:
+                if entry.name.endswith(".pem"):
+                    now = entry.stat()
+                    change = (now.st_mtime_ns, now.st_ctime_ns)
+                    state[entry.name] = (now.st_dev, now.st_ino, now.st_size, *change)
+        return state
 
     def _find(self, name: str) -> CertificateOptions | None:
         wildcard = "*." + name.partition(".")[2]

@@ -89,6 +89,8 @@ def _load(path: str) -> tuple[str, dict[str, Any]]:
 
 def _read(path: str) -> bytes:
     """
+    The bytes of a configuration file.
+
     @raise OSError: the file is not there, or not to be read.
     @raise ValueError: it is too large, or a pipe that nobody writes into; or there can be none
         of that name.

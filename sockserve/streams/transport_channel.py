@@ -224,7 +224,7 @@ class TransportChannel(Channel):
 
     def abort_transport(self) -> None:
         """End the connection now, and forget what has not left."""
-        if self.transport is not None:
+        if self.parts & Pending.CONNECTION:  # Twisted's TLS cannot stand it afterwards
             self.transport.abortConnection()
 
     def record_traffic(self) -> None:

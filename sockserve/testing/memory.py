@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IAddress,
@@ -27,7 +26,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from sockserve.core.addresses import SocketAddress
+from sockserve.core.addresses import SocketAddress, twisted_address
 from sockserve.executors.base import serve_guarded
 from sockserve.testing.exchanges import SERVER_ADDRESS, Exchange, InlineExecutor
 
@@ -64,11 +63,11 @@ class ServerTransport:
 
     def getPeer(self) -> IAddress:
         """The client's address, as Twisted has it."""
-        return _twisted_address(self._client_address)
+        return twisted_address(self._client_address)
 
     def getHost(self) -> IAddress:
         """The server's address, as Twisted has it."""
-        return _twisted_address(SERVER_ADDRESS)
+        return twisted_address(SERVER_ADDRESS)
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """Do nothing: memory delays nothing."""
@@ -104,14 +103,6 @@ class ServerTransport:
         if not self.disconnecting:
             self.disconnecting = True
             self._clock.callLater(0, self._protocol.connectionLost, Failure(reason))
-
-
-def _twisted_address(address: SocketAddress) -> IAddress:
-    if not isinstance(address, tuple):
-        return UNIXAddress(address or None)
-    if len(address) == 2:
-        return IPv4Address("TCP", *address)
-    return IPv6Address("TCP", *address)
 
 
 class MemoryReactor(Clock):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
 
-from sockserve.core.addresses import canonical_address, scope_of, socket_address
+from sockserve.core.addresses import canonical_address, scope_of, socket_address, twisted_address
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,24 @@ def test_a_unix_address_is_what_the_socket_itself_says(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(path)
         assert socket_address(UNIXAddress(path)) == bound.getsockname()
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        (("192.0.2.1", 80), IPv4Address("TCP", "192.0.2.1", 80)),
+        (("2001:db8::1", 80, 5, 2), IPv6Address("TCP", "2001:db8::1", 80, 5, 2)),
+        (("2001:db8::1", 80), IPv6Address("TCP", "2001:db8::1", 80)),  # a program's, perhaps
+        ("/run/\udcff", UNIXAddress(b"/run/\xff")),
+        (b"\0abstract", UNIXAddress(b"\0abstract")),
+        ("", UNIXAddress(None)),
+        (b"", UNIXAddress(None)),
+    ],
+    ids=repr,
+)
+def test_an_address_of_a_socket_is_written_as_twisted_has_it(given: Any, address: Any) -> None:
+    assert twisted_address(given) == address
+    assert type(twisted_address(given)) is type(address)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import threading
 import pytest
 from twisted.internet.task import Clock
 
+from sockserve.core.forking import ThreadRole, this_thread
 from sockserve.core.watch import ASK_SECONDS, STUCK_SECONDS, StretchCounter, watch_of
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -78,17 +79,47 @@ def test_what_it_answered_before_that_does_not_count(looks: Looks) -> None:
     assert not looks.counter.is_held
 
 
+def watches() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name == "sockserve watch"]
+
+
 def test_what_stands_for_a_reactor_is_not_watched() -> None:
-    watch = watch_of(Clock())
+    clock = Clock()
+    watch, before = watch_of(clock), watches()
     watch.hold()
+    assert watches() == before
+    assert clock.getDelayedCalls() == []
+    assert this_thread.role is None
     watch.release()
+
+
+async def test_a_reactors_thread_is_marked_even_if_there_is_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Children that handlers fork go by the mark; it does not outlast the server."""
+    from twisted.internet import reactor
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    watch, before = watch_of(reactor), watches()
+    watch.hold()
+    watch.hold()
+    assert (this_thread.role, watches()) == (ThreadRole.REACTOR, before)
+    watch.release()
+    assert this_thread.role is ThreadRole.REACTOR
+    watch.release()
+    assert this_thread.role is None
+    monkeypatch.undo()
+    watch.hold()
+    assert len(watches()) == len(before) + 1
+    watch.release()
+    assert watches() == before
 
 
 async def test_a_reactor_is_watched_while_somebody_holds_it() -> None:
     from twisted.internet import reactor
-
-    def watches() -> list[threading.Thread]:
-        return [each for each in threading.enumerate() if each.name == "sockserve watch"]
 
     before = watches()
     watch = watch_of(reactor)
@@ -96,7 +127,9 @@ async def test_a_reactor_is_watched_while_somebody_holds_it() -> None:
     watch.hold()
     watch.hold()
     assert len(watches()) == 1
+    assert this_thread.role is ThreadRole.REACTOR
     watch.release()
     assert len(watches()) == 1
     watch.release()
     assert watches() == before == []
+    assert this_thread.role is None

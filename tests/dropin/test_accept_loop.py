@@ -9,6 +9,7 @@ import pytest
 from twisted.logger import LogLevel, capturedLogs
 
 from sockserve.dropin.accept_loop import AcceptLoop, AcceptLoopThread
+from sockserve.interfaces import HandshakeFailed
 
 
 class Counting:
@@ -95,7 +96,8 @@ def test_one_that_is_stopped_before_it_runs_takes_nothing(counting):
 
 
 @pytest.mark.parametrize("told", [False, True])
-def test_a_handshake_that_outlives_the_loop_is_in_vain(counting, told):
+@pytest.mark.parametrize("fault", [None, HandshakeFailed("not TLS")])
+def test_a_handshake_that_outlives_the_loop_is_in_vain(counting, told, fault):
     """Its connection is closed, be it that the loop is told to stop once more."""
     calls = []
     reactor = SimpleNamespace(callFromThread=lambda *call: calls.append(call))
@@ -108,7 +110,7 @@ def test_a_handshake_that_outlives_the_loop_is_in_vain(counting, told):
         loop.close()
         if told:
             loop.stop()
-        ended(True)
+        ended(fault)
         assert near.fileno() < 0
 
 
@@ -116,7 +118,7 @@ def test_service_actions_is_called_with_nothing_to_do(counting):
     counting._near.recv(5)
     counting.is_shut_down = lambda: counting.turns == 3
     AcceptLoop(counting, None).run(0.001)
-    assert not counting.taken
+    assert (counting.taken, counting.turns) == (0, 3)
 
 
 def test_a_wake_up_is_a_turn(counting):
@@ -126,7 +128,9 @@ def test_a_wake_up_is_a_turn(counting):
         loop.wake()
     counting.is_shut_down = lambda: counting.turns > 0
     loop.run(60)
+    assert (counting.taken, counting.turns) == (0, 1)
     loop.wake()  # which is nothing to one that has ended
+    assert counting.turns == 1
 
 
 def test_it_takes_none_while_it_is_full(counting):

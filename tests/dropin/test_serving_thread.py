@@ -6,7 +6,6 @@ import socket
 import socketserver
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +16,7 @@ from sockserve.dropin.serving_thread import ServingThread, may_be_parked
 from sockserve.executors.threads import SLOW_JOB_SECONDS
 from sockserve.interfaces import Outcome
 from tests.contracts import Job, QueueContract
+from tests.integration.servers import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -54,8 +54,7 @@ class TestServingThread(QueueContract):
     def held(self, executor: ServingThread, hold: Any) -> Any:
         """A job that the thread has taken."""
         held = hold(1)
-        while executor.has_ready():
-            time.sleep(0.001)
+        assert held[0].begun.wait(PATIENCE_SECONDS)
         return held
 
 

@@ -315,8 +315,8 @@ async def test_an_abstract_name_is_free_again_at_once():
     name = f"sockserve-{os.getpid()}-again"
     for _ in range(3):
         async with serving(Named, f"unix:@{name}"):
-            with connect(f"\0{name}"):
-                pass
+            seen, own = await in_thread(lambda: named(connect(f"\0{name}")))
+            assert seen == own
 
 
 # Server objects, the standard library's and ours

@@ -104,6 +104,33 @@ async def test_a_handler_that_waits_for_the_application_is_told(kind, handler, f
         await until(lambda: counts(server) == {"accepted": 1, "requests": 1})
 
 
+class Stubborn(StreamRequestHandler):
+    """A handler that goes on waiting, whoever tells it what."""
+
+    async def handle(self):
+        self.wfile.write(b"waiting")
+        while True:
+            try:
+                await Deferred()
+            except ClientGone:
+                self.server.told.append("gone")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_handler_that_outlives_its_client_is_abandoned(kind, tmp_path):
+    def talk(address):
+        with connect_as(kind, address) as client:
+            read_exactly(client, len(b"waiting"))
+            reset(client)
+
+    deadlines = Deadlines(abandon=0.2)
+    async with serving(Stubborn, description(kind, tmp_path), deadlines=deadlines) as server:
+        server.told = []
+        await in_thread(talk, server.server_address)
+        await until(lambda: server.statistics.active == 0)
+        assert server.told == ["gone"]
+
+
 @pytest.mark.parametrize("kind", ["unix", "tls", "haproxy:unix"])
 async def test_one_that_has_read_all_and_closes_is_gone_where_that_can_be_told(kind, tmp_path):
     def ask(server):

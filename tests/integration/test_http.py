@@ -315,6 +315,8 @@ async def test_old_clients(wait):
         answers = answers_in(data, "GET", "GET")
         assert [answer.headers["Connection"] for answer in answers] == ["keep-alive"] * 2
         assert answer.body == b"abc"
+    assert (await said(handler, b"GET /\r\n")).startswith(b"HTTP/1.1 400 ")
+    handler.default_request_version = "HTTP/0.9"  # it is asked for
     assert await said(handler, b"GET /\r\n") == b"abc"
 
 

@@ -138,25 +138,28 @@ def test_idle_and_silent_connections_block_nobody(base, path, tmp_path):
 
 @blocking
 def test_one_request_is_served_at_a_time():
-    """Twenty clients at once; each would see another's mark if both were served at once."""
-    marks, overlaps = [], []
+    """Twenty clients at once; the first one served holds up all others, as there is one thread."""
+    begun, asked = threading.Semaphore(0), threading.Event()
+    threads = set()
 
     def serve_page(server, handler):
-        marks.append(handler)
-        time.sleep(0.001)
-        overlaps.extend(marks[:-1])
-        marks.clear()
+        threads.add(threading.current_thread())
+        begun.release()
+        assert asked.wait(PATIENCE_SECONDS)
         handler.answer("done")
 
     server = make(serve_page=serve_page)
-    with looping(server):
+    with looping(server) as thread:
         clients = [connect(server.server_address) for _ in range(20)]
         for client in clients:
             client.sendall(GET)
+        assert begun.acquire(timeout=PATIENCE_SECONDS)
+        assert not begun.acquire(blocking=False)
+        asked.set()
         for client in clients:
             assert ask(client, b"")[1] == b"done"
             client.close()
-    assert not overlaps
+    assert threads == {thread}
 
 
 @blocking

@@ -503,7 +503,7 @@ async def test_a_name_without_a_certificate_gets_the_first_and_one_line(tmp_path
 
 
 def late_enough(server):
-    """The folder is read again after a second at the earliest."""
+    """The folder is looked at again after a second at the earliest."""
     from twisted.internet import reactor
 
     if not hasattr(server, "asked_at"):

@@ -8,7 +8,7 @@ from twisted.internet.endpoints import AdoptedStreamServerEndpoint, TCP4ServerEn
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 
-from sockserve import ConfigurationError, DatagramRequestHandler
+from sockserve import ConfigurationError, DatagramRequestHandler, Deadlines
 from sockserve.listeners.datagram_ports import UDPPort, UNIXDatagramPort, WildcardUDPPort
 from sockserve.listeners.datagrams import DatagramServer
 from sockserve.listeners.endpoints import datagram_port, is_datagram_description, stream_endpoint
@@ -21,7 +21,7 @@ def trust(address):
 
 
 def endpoint(description):
-    return stream_endpoint(MemoryReactorClock(), description, trust)
+    return stream_endpoint(MemoryReactorClock(), description, trust, Deadlines())
 
 
 class Silent(DatagramRequestHandler):
@@ -91,7 +91,7 @@ def test_haproxy_wraps_the_endpoint_after_it():
     wrapped = endpoint("haproxy:tcp:0")
     assert isinstance(wrapped, ProxyEndpoint)
     reactor = MemoryReactorClock()
-    stream_endpoint(reactor, "haproxy:tcp:7000", trust).listen(Factory())
+    stream_endpoint(reactor, "haproxy:tcp:7000", trust, Deadlines()).listen(Factory())
     assert reactor.tcpServers[0][0] == 7000
 
 

@@ -40,13 +40,13 @@ class Server:
     """
     A server object whose workers leave when a test says so.
 
-    @ivar released: what C{release_workers} has returned, each time.
+    @ivar released: what C{release} has returned, each time.
     """
 
     def __init__(self) -> None:
         self.released: list[Deferred[Any]] = []
 
-    def release_workers(self) -> Deferred[Any]:
+    def release(self) -> Deferred[Any]:
         self.released.append(Deferred())
         return self.released[-1]
 
@@ -116,7 +116,7 @@ def test_stopping_twice_closes_once_and_both_wait(service: Service) -> None:
 
 def test_what_never_listened_lets_go_of_its_workers(service: Service) -> None:
     """They may have been needed to find out that it cannot."""
-    service.server.release_workers = lambda: succeed("released")
+    service.server.release = lambda: succeed("released")
     stopped = fired(service.stopService())
     assert len(stopped) == 1
     assert service.listener.told == []

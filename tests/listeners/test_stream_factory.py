@@ -13,16 +13,17 @@ import pytest
 from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IProtocolNegotiationFactory
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel, capturedLogs
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from zope.interface.verify import verifyObject
 
 from sockserve import ConfigurationError, StreamRequestHandler
 from sockserve.core.handler_kinds import HandlerKind, speaks_http
+from sockserve.core.incidents import SECONDS_BETWEEN_LINES
 from sockserve.core.tasks import Task
 from sockserve.http import HTTPRequestHandler
 from sockserve.http.channel import HTTPChannel
 from sockserve.interfaces import Outcome
-from sockserve.listeners.stream_factory import SHORTAGE_LOG_SECONDS, StreamFactory
+from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.listeners.stream_protocol import StreamProtocol
 from sockserve.streams.blocking import LentSocketChannel
 from sockserve.streams.coroutine import CoroutineChannel
@@ -400,19 +401,28 @@ def test_any_proxy_is_trusted_when_none_is_named() -> None:
 
 
 def test_a_shortage_of_descriptors_is_logged_once_a_minute() -> None:
-    """At 0, 59.5, 60, 119.5 and 120 s: the second and the fourth are within the minutes."""
+    """
+    At 0, 59.5, 60, 119.5 and 120 s: the second and the fourth are within the minutes, and
+    counted in the next line; the last has none until the end.
+    """
     factory = Factory(Coroutine)
     error = OSError(24, "Too many open files")
     logged = []
-    for seconds in (0, SHORTAGE_LOG_SECONDS - 0.5, 0.5, SHORTAGE_LOG_SECONDS - 0.5, 0.5):
-        factory.clock.advance(seconds)
-        with capturedLogs() as events:
+    with capturedLogs() as events:
+        for seconds in (0, SECONDS_BETWEEN_LINES - 0.5, 0.5, SECONDS_BETWEEN_LINES - 0.5, 0.5, 1):
+            factory.clock.advance(seconds)
             factory.log_shortage(PEER, error)
-        logged.append(len(events))
-        for event in events:
-            assert event["log_level"] is LogLevel.error
-            assert (event["peer"], event["error"]) == (PEER, error)
-    assert logged == [1, 0, 1, 0, 1]
+            logged.append(len(events))
+        factory.release()
+    assert logged == [1, 1, 2, 2, 3, 3]
+    assert {event["log_level"] for event in events} == {LogLevel.error}
+    line = f"cannot serve the client {PEER}: {error}; raise the limit of open files (ulimit -n)"
+    assert [formatEvent(event) for event in events] == [
+        line,
+        f"{line} (and 1 more like it before)",
+        f"{line} (and 1 more like it before)",
+        "clients that were not served: 1 more like it before",
+    ]
 
 
 def test_handle_timeout_is_called_each_time_that_no_request_came() -> None:

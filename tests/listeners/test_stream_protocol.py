@@ -19,7 +19,8 @@ from zope.interface import alsoProvides
 
 from sockserve import Deadlines, StreamRequestHandler
 from sockserve.core.admission import Admission
-from sockserve.listeners.stream_factory import SHORTAGE_LOG_SECONDS, StreamFactory
+from sockserve.core.incidents import SECONDS_BETWEEN_LINES
+from sockserve.listeners.stream_factory import StreamFactory
 
 PEER = ("192.0.2.7", 5300)
 
@@ -193,7 +194,7 @@ def test_a_shortage_of_descriptors_is_refused_and_logged_once_a_minute():
 
     listener = Listener(Echo, Poor)
     logged = []
-    for seconds in (0, SHORTAGE_LOG_SECONDS - 0.5, 0.5):
+    for seconds in (0, SECONDS_BETWEEN_LINES - 0.5, 0.5):
         listener.clock.advance(seconds)
         with capturedLogs() as events:
             _, transport = listener.connect()
@@ -410,7 +411,7 @@ def test_a_deadline_is_told_as_the_servers_doing_once_for_many(told):
     listener.clock.pump([5] * 30)
     assert listener.statistics.expiries == {"handle": 3}
     assert told() == [f"Stuck: ended the client {PEER}: the handle deadline expired"]
-    listener.factory.release_workers()
+    listener.factory.release()
     assert told()[1:] == ["Stuck: the handle deadline expired: 2 more like it before"]
 
 

@@ -3,6 +3,7 @@
 import functools
 import socketserver
 import sys
+from operator import attrgetter
 
 import pytest
 from twisted.internet.testing import MemoryReactorClock
@@ -567,16 +568,49 @@ def test_the_deadlines_of_a_server_object_are_its_own_but_for_those_given(server
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "words", "applied"),
     [
-        ("threading", {"max-connections": "3", "max-connections-per-peer": "2", "access-log": "-"}),
-        ("serial", {"max-connections": "3", "timeout": "idle=5", "deny": "192.0.2.1"}),
-        ("forking", {"timeout": ["handshake=5", "drain=3"], "allow": "192.0.2.1"}),
-        ("own", {"deny": "192.0.2.1", "threads": "3", "max-connections": "3"}),
-        ("datagrams", {"threads": "3", "deny": "192.0.2.1", "access-log": "-"}),
-        ("datagrams", {"max-datagrams": "3"}),
-        ("serial", {"max-body-bytes": "none", "body-rate": "1k", "body-grace": "none"}),
+        (
+            "threading",
+            {"max-connections": "3", "max-connections-per-peer": "2", "access-log": "-"},
+            {"max_connections": 3, "max_connections_per_peer": 2, "access_log": "-"},
+        ),
+        (
+            "serial",
+            {"max-connections": "3", "timeout": "idle=5", "deny": "192.0.2.1"},
+            {"max_connections": 3, "deadlines.idle": 5, "deny": ["192.0.2.1/32"]},
+        ),
+        (
+            "forking",
+            {"timeout": ["handshake=5", "drain=3"], "allow": "192.0.2.1"},
+            {"deadlines.handshake": 5, "deadlines.drain": 3, "allow": ["192.0.2.1/32"]},
+        ),
+        (
+            "own",
+            {"deny": "192.0.2.1", "threads": "3", "max-connections": "3"},
+            {"deny": ["192.0.2.1/32"], "threads": 3, "max_connections": 3},
+        ),
+        (
+            "datagrams",
+            {"threads": "3", "deny": "192.0.2.1", "access-log": "-"},
+            {"threads": 3, "deny": ["192.0.2.1/32"], "access_log": "-"},
+        ),
+        ("datagrams", {"max-datagrams": "3"}, {"limits": {"max_datagrams": 3}}),
+        (
+            "serial",
+            {"max-body-bytes": "none", "body-rate": "1k", "body-grace": "none"},
+            {
+                "limits": {"max_body_bytes": None},
+                "deadlines.body_rate": 1024,
+                "deadlines.body_grace": None,
+            },
+        ),
     ],
 )
-def test_what_applies_to_a_server_object(server_module, make, words):
-    server_config({"server": f"{server_module}:{make}", **words})
+def test_what_applies_to_a_server_object(server_module, make, words, applied):
+    config = server_config({"server": f"{server_module}:{make}", **words})
+    for name, value in applied.items():
+        found = attrgetter(name)(config)
+        if name in ("allow", "deny"):
+            found = [str(network) for network in found]
+        assert found == value, name
