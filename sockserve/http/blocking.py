@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
+from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Task
 from sockserve.http.buffered_request import BufferedRequest
 from sockserve.http.cycle import CycleOwner
@@ -37,6 +38,8 @@ _BUFFERED = OutputMode.BUFFERED
 _STREAMED = OutputMode.STREAMED
 _DIRECT = OutputMode.DIRECT
 _CLOSED = OutputMode.CLOSED
+
+_log = logger(Topic.HTTP)
 
 _NO_ROOM = "the server has no room for the request"
 
@@ -66,6 +69,8 @@ class BlockingCycle(BufferedRequest):
         self._lease = channel.lease_connection()
         self._queued_at = 0.0
         self._stage = _Stage.GATHERED
+        #: Whether some of its response is lost, by this side's fault.
+        self._has_lost_output = False
 
     # Gathering the request
 
@@ -178,7 +183,7 @@ class BlockingCycle(BufferedRequest):
         if channel.deadlines.handle is not None:
             channel.timer.disarm(Phase.HANDLE)
         direct = self.mode is _DIRECT
-        output = self.take_output(_CLOSED)
+        output = self._taken(lambda: self.take_output(_CLOSED))
         was_abandoned = self._stage is _Stage.ABANDONED
         self._stage = _Stage.OVER
         if was_abandoned:
@@ -194,7 +199,8 @@ class BlockingCycle(BufferedRequest):
         else:
             self._give_to_writer(output)
         response.close |= response.switches
-        if self._stock_output is not None and self._stock_output.is_mistaken:
+        is_mistaken = self._stock_output is not None and self._stock_output.is_mistaken
+        if is_mistaken or self._has_lost_output:
             outcome = Outcome.ERROR
         self._lease.close()
         response.close |= channel.writer.is_broken()
@@ -225,7 +231,7 @@ class BlockingCycle(BufferedRequest):
 
     async def _send_streamed(self) -> None:
         """Send what the handler sends, as long as there is something, as the client takes it."""
-        while self._give_to_writer(self.stream_output()):
+        while self._give_to_writer(self._taken(self.stream_output)):
             await self._channel.writer.drain()
 
     def _give_to_writer(self, pieces: list[bytes | memoryview]) -> bool:
@@ -235,8 +241,40 @@ class BlockingCycle(BufferedRequest):
             channel.writer.write_at_turn_end(piece, channel.settings.outbox)
         return bool(pieces)
 
+    async def _flush(self) -> None:
+        """Send what the handler has sent, and wait until the client has taken it."""
+        writer = self._channel.writer
+        self._give_to_writer(self._taken(self.stream_output))
+        writer.flush()
+        await writer.emptied()
+
     def _sent(self, result: Any, error: BaseException | None) -> None:
-        """All is sent, or the connection has broken, which is told by itself."""
+        """All is sent, or the connection has broken, which is told by itself; or we have failed."""
+        if error is not None and not self._channel.writer.is_broken():
+            _log.failure("sending a response raised", Failure(error))
+            self._output_failed()
+
+    def _taken(self, take: Callable[[], list[bytes | memoryview]]) -> list[bytes | memoryview]:
+        """The pieces of output that C{take} gives; none, and the end, if some cannot be had."""
+        try:
+            return take()
+        except OSError as error:  # no descriptor, or no memory
+            _log.error("a response cannot be sent: {error}", error=error)
+            self._output_failed()
+            return []
+
+    def _output_failed(self) -> None:
+        """Some of the response is lost: cut it off."""
+        self._has_lost_output = True
+        self._channel.writer.discard(BrokenPipeError("some of the response is lost"))
+        self._channel.abort_transport()
+
+    def _drop_output(self) -> None:
+        """Let nothing more leave of what the handler has sent, and sends."""
+        queue = self._streamed
+        if queue is not None:
+            queue.discard()
+        self.take_output(_CLOSED)
 
     @override
     def hand_over(self, granted: Callable[[], object]) -> None:
@@ -246,21 +284,19 @@ class BlockingCycle(BufferedRequest):
             return
 
         def emptied(result: Any, error: BaseException | None) -> None:
-            writer = channel.writer
             try:
+                self._sent(result, error)
                 if (
                     error is None
                     and channel.cycle is self
                     and self.mode is _STREAMED
-                    and not writer.is_broken()
+                    and not channel.writer.is_broken()
                 ):
                     self._grant()
             finally:  # whatever happens, a thread waits for this
                 granted()
 
-        self._give_to_writer(self.stream_output())
-        channel.writer.flush()
-        Task(channel.writer.emptied(), emptied).start()
+        Task(self._flush(), emptied).start()
 
     def _grant(self) -> None:
         """The handler has the connection from now on."""
@@ -279,14 +315,14 @@ class BlockingCycle(BufferedRequest):
     # Ends
 
     def running_task(self) -> None:
-        """It is not driven by the reactor."""
+        """No drive: the handler runs on a thread or in a child."""
 
     def reads_on(self) -> bool:
         """The request is here, and served though its client has closed the connection."""
         return True
 
     def input_taken(self) -> int:
-        """Whoever takes it is not asked."""
+        """No bytes, as far as is known: the handler reads what was gathered before."""
         return 0
 
     def has_connection(self) -> bool:
@@ -339,7 +375,7 @@ class BlockingCycle(BufferedRequest):
             self._lease.interrupt(reset)
         elif self.mode is not _CLOSED:
             begun = self.mode is _STREAMED and self.sent > 0
-            self.take_output(_CLOSED)
+            self._drop_output()
             if status is None or begun:
                 channel.writer.discard(BrokenPipeError("a deadline has passed"))
                 channel.abort_transport()
@@ -356,13 +392,13 @@ class BlockingCycle(BufferedRequest):
             return False
         if stage is _Stage.RUNNING or stage is _Stage.ABANDONED:
             if not self._lease.outlives_connection():
-                self.take_output(_CLOSED)
+                self._drop_output()
             return False
         self._withdrawn()
         return True
 
     def _withdrawn(self) -> None:
-        """Nobody will answer it."""
+        """The request is over, and was not answered."""
         self._stage = _Stage.OVER
         self.close()
         self._lease.close()

@@ -27,7 +27,7 @@ from sockserve.core.lifecycle import serve_next
 from sockserve.core.logs import Topic, logger
 from sockserve.http.cycle import CycleOwner
 from sockserve.http.forks import served
-from sockserve.http.h1.framing import LocalProtocolError, RemoteProtocolError
+from sockserve.http.h1.framing import LocalProtocolError
 from sockserve.http.h1.head import RequestHead
 from sockserve.http.handler_socket import ConnectionBody, OutputMode, RequestSocket
 from sockserve.http.output import OutputQueue
@@ -50,7 +50,6 @@ _WITHOUT_BODY = frozenset(["GET", "HEAD"])
 _EXPECT = re.compile(rb"(?im)^expect:[^\n]*\n")
 _log = logger(Topic.HTTP)
 
-
 # Looked up once (see L{sockserve.core.lifecycle}).
 _BUFFERED = OutputMode.BUFFERED
 _STREAMED = OutputMode.STREAMED
@@ -62,7 +61,7 @@ def _never_sent(data: bytes) -> None:
 
 
 def _ignore(data: bytes) -> None:
-    """What would come after the end of a connection."""
+    """Drop bytes that come after the end of a connection."""
 
 
 class BufferedRequest:
@@ -156,16 +155,16 @@ class BufferedRequest:
         if self._is_stock and self.head.length is None:
             # A handler of the stdlib's that knows chunks takes them apart by itself.
             data = b"%x\r\n%b\r\n" % (len(data), data)
-        try:
-            spool.write(data)
-        except OSError as error:  # no descriptor, or no room on the disk
-            _log.error("a request's body cannot be kept: {error}", error=error)
-            raise RemoteProtocolError(503, "the server has no room for it") from None
+        spool.write(data)
         if limit is not None and spool.size > limit + len(self._raw):
             raise body_too_large(limit)
 
     def close_body(self) -> None:
-        """The body is complete: make the file that the handler reads. (reactor thread)"""
+        """
+        The body is complete: make the file that the handler reads. (reactor thread)
+
+        @raise RemoteProtocolError: it cannot be kept.
+        """
         spool = self._spool
         assert spool is not None
         if self._is_stock and self.head.length is None:
@@ -181,31 +180,29 @@ class BufferedRequest:
         received = 0 if self._spool is None else self._spool.size - len(self._raw)
         return deadlines.body_seconds(now - self._began, received, idle)
 
-    @property
-    def _has_socket(self) -> bool:
-        """Whether it has its socket: a handler has it, or is about to."""
-        return hasattr(self, "request")
-
     def lend(self, request: RequestSocket) -> None:
         """Give the handler its socket. (reactor thread)"""
         self.request = request
         request.buffered = self
 
     def take_output(self, mode: OutputMode) -> list[bytes | memoryview]:
-        """Take what is left for the reactor to send; C{mode} applies from now on."""
+        """
+        Take what is left for the reactor to send; C{mode} applies from now on.
+
+        @raise OSError: it cannot be had any more.
+        """
         with self._lock:
             self.mode = mode
             queue, self._streamed = self._streamed, None
-            if queue is not None:
-                return self._count_taken(queue.close())
-            data = b"".join(self._output)
-            self._output.clear()
-        if not data:
-            return []
-        return self._count_taken([self._observe(data)])
+            if queue is None:  # else they are the queue's
+                data = b"".join(self._output)
+                self._output.clear()
+        if queue is not None:
+            return self._count_taken(queue.close())
+        return self._count_taken([self._observe(data)]) if data else []
 
     def stream_output(self) -> list[bytes | memoryview]:
-        """Take what the reactor has to send now, of a handler that has not finished."""
+        """Likewise, what it has to send now, of a handler that has not finished."""
         with self._lock:
             if self.mode is _BUFFERED:
                 self._start_streaming()
@@ -238,7 +235,7 @@ class BufferedRequest:
     def close(self) -> None:
         """Let go of body and socket: nobody reads or answers any more. (reactor thread)"""
         self.response.detach()  # a cycle, otherwise
-        if self._has_socket:
+        if hasattr(self, "request"):  # a handler has had it, or was about to
             self.request.buffered = None
             if (self._is_stock or self.switches) and not self.rfile.closed:
                 self.rfile.close()
@@ -262,7 +259,7 @@ class BufferedRequest:
         return self.mode is OutputMode.CLOSED or self._channel.writer.is_broken()
 
     def _follow(self) -> tuple[bytes, Any] | None:
-        """What the client says after the request, if that is the handler's."""
+        """The bytes that follow the request, and their file, if they are the handler's."""
         if self.ends_with_connection:
             return self._follow_body()
         if self._is_stock and self.mode is _BUFFERED:
@@ -286,8 +283,9 @@ class BufferedRequest:
                 raise
             # The client has ended a connection over TLS, which has no half ends.
             return self._channel.switch(_ignore), io.BytesIO()
-        limits = self._patience, self._late, lambda: self.cut_off
-        return self.rest, ConnectionBody(self.request, len(self.rest), *limits)
+        return self.rest, ConnectionBody(
+            self.request, len(self.rest), self._patience, self._late, lambda: self.cut_off
+        )
 
     def _patience(self, received: int, waited: float) -> float | None:
         """
@@ -409,7 +407,7 @@ class BufferedRequest:
         self._channel.factory.reactor.callFromThread(self.output_waits)
 
     def _observe(self, data: bytes) -> bytes:
-        """What is to leave of what the handler sends. (any thread)"""
+        """The bytes that leave for those that the handler sends. (any thread)"""
         seen = self._stock_output
         if seen is None:
             return data
@@ -418,7 +416,7 @@ class BufferedRequest:
         return leaving
 
     def _refuse_output(self, fault: str) -> tuple[BlockingResponse, bytes]:
-        """What leaves in the place of an answer that must not. (any thread)"""
+        """The page that leaves in the place of an answer that must not. (any thread)"""
         name = self._channel.factory.handler_name
         _log.error("{handler}: {error}", handler=name, error=fault)
         return self._make_page(500)

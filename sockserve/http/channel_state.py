@@ -13,7 +13,7 @@ __all__ = ["ChannelState"]
 
 
 class ChannelState(Enum):
-    """What a connection does."""
+    """The stand of an HTTP connection with its requests."""
 
     #: The server has not begun to process it.
     OFFERED = "offered"

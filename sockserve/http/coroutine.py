@@ -163,7 +163,7 @@ class CoroutineCycle:
         return 0 if self._body is None else self._body.taken
 
     def has_connection(self) -> bool:
-        """The reactor has it."""
+        """Whether the handler has the connection itself: no, the reactor has."""
         return False
 
     def deadline_applies(self, phase: Phase) -> bool | None:

@@ -87,7 +87,7 @@ class CycleOwner(Protocol):
 
     @property
     def flow(self) -> IPushProducer:
-        """What a reader of the body pauses."""
+        """The producer that a reader of the body pauses."""
 
     def ask_for_body(self) -> None:
         """Let a client send the body that waits to be asked (C{100 Continue})."""

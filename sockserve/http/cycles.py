@@ -31,7 +31,7 @@ _CYCLES: dict[HandlerKind, MakeCycle] = {
 
 
 def cycle_maker(settings: HTTPSettings) -> MakeCycle:
-    """What makes the cycles of a server's requests."""
+    """The maker of the cycles of a server's requests."""
 
     def choose(owner: CycleOwner, head: RequestHead, began: float) -> RequestCycle:
         return _CYCLES[settings.kind_of(head)](owner, head, began)

@@ -29,7 +29,7 @@ __all__ = ["ConnectionBody", "HandlerRequest", "OutputMode", "RequestSocket"]
 
 
 class OutputMode(Enum):
-    """Who has the connection, and so what becomes of what the handler sends."""
+    """The stand of a connection with its handler: the way that its output takes."""
 
     #: The reactor has it, and what the handler sends is held back for it to send.
     BUFFERED = "buffered"
@@ -238,7 +238,7 @@ class RequestSocket(PumpedSocket):
 
     @property
     def response(self) -> BlockingResponse:
-        """What answers the request."""
+        """The response to the request."""
         assert self.buffered is not None
         return self.buffered.response
 

@@ -19,8 +19,9 @@ from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.core.transports import IStreamTransport
 from sockserve.http.handler_socket import RequestSocket
 from sockserve.interfaces import IStreamServer, Phase
-from sockserve.sockets.hangups import connection_below
-from sockserve.sockets.lending import SocketIdentity, TransferCounts, UnsentBytes, tcp_traffic
+from sockserve.sockets.hangups import socket_below
+from sockserve.sockets.lending import SocketIdentity, TransferCounts, tcp_traffic
+from sockserve.sockets.output_watch import OutputWatch
 from sockserve.sockets.pumping import Pump, impersonate
 from sockserve.streams.channel import Pending
 from sockserve.streams.writer import StreamWriter
@@ -128,7 +129,7 @@ class ConnectionLease:
         raise NotImplementedError
 
     def descriptors(self) -> Iterator[int]:
-        """What is open besides the transport's own."""
+        """The descriptors that are open besides the transport's own."""
         yield from ()
 
     def outlives_connection(self) -> bool:
@@ -146,13 +147,13 @@ class LentLease(ConnectionLease):
 
     _socket: RequestSocket | None = None
     _identity: SocketIdentity
-    #: What the kernel has of a handler's output, while that has the connection.
-    _unsent: UnsentBytes
+    #: Of a handler's output, while that has the connection.
+    _output_watch: OutputWatch
 
     def __init__(
         self,
         channel: Lessor,
-        ask_kernel: Callable[[socket.socket], TransferCounts | None] = tcp_traffic,
+        ask_kernel: Callable[[socket.socket | None], TransferCounts | None] = tcp_traffic,
     ) -> None:
         super().__init__(channel)
         self._ask_kernel = ask_kernel
@@ -173,10 +174,9 @@ class LentLease(ConnectionLease):
         channel, request = self._channel, self._socket
         assert request is not None
         channel.transport.stopReading()
-        channel.timer.arm(Phase.WRITE, channel.deadlines.write)
+        self._output_watch = OutputWatch(channel.deadlines, channel.timer, self._ask_kernel)
         channel.timer.arm(Phase.IDLE, channel.deadlines.idle)
         request.become_blocking()
-        self._unsent = UnsentBytes(channel.deadlines.write_rate, channel.timer.seconds())
 
     @override
     def take_back(self) -> bool:
@@ -199,15 +199,13 @@ class LentLease(ConnectionLease):
     @override
     def deadline_applies(self, phase: Phase) -> bool:
         """The reactor does not see a lent connection's bytes; the kernel does."""
-        channel = self._channel
-        limit = channel.deadlines.write if phase is Phase.WRITE else channel.deadlines.idle
-        counts = self._ask_kernel(channel.transport.socket)
+        channel, sock = self._channel, socket_below(self._channel.transport)
+        if phase is Phase.WRITE:
+            return not self._output_watch.takes_output(sock)
+        counts, limit = self._ask_kernel(sock), channel.deadlines.idle
         if counts is None or limit is None:
             return False
-        if phase is Phase.WRITE:
-            left = self._unsent.seconds_left(counts, limit, channel.timer.seconds())
-        else:
-            left = counts.idle_seconds(limit)
+        left = counts.idle_seconds(limit)
         if left > 0:
             channel.timer.arm(phase, left)
         return left <= 0
@@ -245,7 +243,7 @@ class PumpedLease(ConnectionLease):
     """
 
     _request: RequestSocket | None = None
-    _unsent: UnsentBytes
+    _output_watch: OutputWatch
     #: The other end, until there is a pump for it.
     _outer: socket.socket | None = None
     _pump: Pump | None = None
@@ -269,8 +267,7 @@ class PumpedLease(ConnectionLease):
         reactor, transport = channel.factory.reactor, channel.transport
         self._pump = Pump(reactor, transport, request, outer, channel.deadlines, channel.timer)
         self._outer = None
-        self._unsent = UnsentBytes(channel.deadlines.write_rate, channel.timer.seconds())
-        channel.timer.arm(Phase.WRITE, channel.deadlines.write)
+        self._output_watch = OutputWatch(channel.deadlines, channel.timer)
         request.become_blocking()
 
     @override
@@ -281,8 +278,8 @@ class PumpedLease(ConnectionLease):
         self._pump = None
         left: bool = request.fileno() >= 0 and not request.is_closed()
         left = pump.release() and left
-        channel.timer.arm(Phase.WRITE, channel.deadlines.write)
         if channel.parts & Pending.CONNECTION:
+            channel.timer.arm(Phase.WRITE, channel.deadlines.write)
             channel.writer.wrapped()
         return left
 
@@ -308,18 +305,9 @@ class PumpedLease(ConnectionLease):
     @override
     def deadline_applies(self, phase: Phase) -> bool:
         """Also the kernel's part of the output counts."""
-        channel, limit = self._channel, self._channel.deadlines.write
-        held = phase is not Phase.WRITE or self._pump is None or not self._pump.has_written_all()
-        if held or limit is None:
+        if phase is not Phase.WRITE or self._pump is None or not self._pump.has_written_all():
             return True
-        below = connection_below(channel.transport)
-        counts = tcp_traffic(None if below is None else below.socket)
-        if counts is None:
-            return False
-        left = self._unsent.seconds_left(counts, limit, channel.timer.seconds())
-        if left > 0:
-            channel.timer.arm(phase, left)
-        return left <= 0
+        return not self._output_watch.takes_output(socket_below(self._channel.transport))
 
     @override
     def send_last(self, data: bytes) -> None:
@@ -336,6 +324,7 @@ class PumpedLease(ConnectionLease):
     def connection_lost(self) -> None:
         if self._pump is not None:
             self._pump.transport_lost()
+            self._channel.timer.disarm(Phase.WRITE)
 
     @override
     def abandon(self) -> None:

@@ -8,6 +8,7 @@ It must not know requests or connections.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import threading
 import weakref
@@ -117,15 +118,29 @@ class OutputQueue:
 
     def take(self) -> list[bytes | memoryview]:
         """
-        Take all there is.  If that is nothing, the reactor is woken for the next. (reactor thread)
+        Take all there is.  If that is nothing, the reactor is woken for the next.
+
+        @raise OSError: some cannot be had any more, so there is nothing left. (reactor thread)
         """
         with self._changed:
             return self._take(_Reader.COMES)
 
     def close(self) -> list[bytes | memoryview]:
-        """Take the last there is: whoever writes from now on is told so. (reactor thread)"""
+        """
+        L{take} for the last time: a thread that writes from now on is told so. (reactor thread)
+        """
         with self._changed:
             return self._take(_Reader.GONE)
+
+    def discard(self) -> None:
+        """Drop all there is, for the last time likewise. (reactor thread)"""
+        with self._changed:
+            self._reader = _Reader.GONE
+            self._pieces.clear()
+            self._size = 0
+            if self._file is not None:
+                self._drop_file(self._file)
+            self._changed.notify_all()
 
     # Inside, under the lock
 
@@ -135,20 +150,34 @@ class OutputQueue:
         taken: list[bytes | memoryview] = [*self._pieces]
         self._pieces.clear()
         self._size = 0
-        file, self._file = self._file, None
-        if file is not None:
-            taken.append(self._map(file))
-            self._file_size = 0
-        self._reader = _Reader.WAITS if not taken and reader is _Reader.COMES else reader
-        self._changed.notify_all()
+        self._reader = _Reader.GONE  # unless the file can be had, too
+        try:
+            if self._file is not None:
+                taken.append(self._map(self._file))
+            self._reader = _Reader.WAITS if not taken and reader is _Reader.COMES else reader
+        finally:
+            self._changed.notify_all()
         return taken
 
     def _map(self, file: FileIO) -> memoryview:
-        """The bytes of a file, which gives its room back when nobody has them any more."""
-        mapped = mmap.mmap(file.fileno(), self._file_size, access=mmap.ACCESS_READ)
+        """The bytes of the file, which gives its room back when nobody has them any more."""
+        try:
+            mapped = mmap.mmap(file.fileno(), self._file_size, access=mmap.ACCESS_READ)
+        except BaseException:  # no descriptor for the copy it makes, or no memory
+            self._drop_file(file)
+            raise
         weakref.finalize(mapped, self._allowance.give_back, self._file_size).atexit = False
-        file.close()
+        self._file_size = 0
+        self._drop_file(file)
         return memoryview(mapped)
+
+    def _drop_file(self, file: FileIO) -> None:
+        """Let go of the file, and of its room."""
+        size, self._file_size = self._file_size, 0
+        self._file = None
+        self._allowance.give_back(size)
+        with contextlib.suppress(OSError):  # it is closed even so
+            file.close()
 
     def _keep(self, data: memoryview, timeout: float | None) -> int:
         """
@@ -185,9 +214,9 @@ class OutputQueue:
             size = self._file.write(data[:wanted])
         except OSError:  # no descriptor, or no room on the disk: the client is waited for
             pass
-        allowance.give_back(wanted - size)
-        self._file_size += size
-        if self._file is not None and not self._file_size:
-            self._file.close()
-            self._file = None
+        finally:
+            allowance.give_back(wanted - size)
+            self._file_size += size
+            if self._file is not None and not self._file_size:
+                self._drop_file(self._file)
         return size

@@ -68,7 +68,7 @@ def make_refusal(
 
 
 def status_for(error: Exception) -> int:
-    """What a client is told about the failure of its request."""
+    """The status that tells a client of the failure of its request."""
     if isinstance(error, DeadlineExpired):
         return 408 if error.phase in (Phase.BODY, Phase.HEADER, Phase.IDLE) else 504
     if isinstance(error, RemoteProtocolError):

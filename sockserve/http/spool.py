@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
+from sockserve.core.logs import Topic, logger
+from sockserve.http.h1.framing import RemoteProtocolError
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
@@ -32,6 +35,9 @@ _HEAD_LINE_BYTES = 65537
 
 #: The code of C{http.server}'s loop that reads a request's first line.
 _LOOP = BaseHTTPRequestHandler.handle_one_request.__code__
+
+
+_log = logger(Topic.HTTP)
 
 
 class StockInput:
@@ -174,7 +180,18 @@ class Spool:
         self._file: io.FileIO | None = None
 
     def write(self, piece: bytes) -> None:
-        """Add C{piece}."""
+        """
+        Add C{piece}.
+
+        @raise RemoteProtocolError: there is no room for it.
+        """
+        try:
+            self._write(piece)
+        except OSError as error:  # no descriptor, or no room on the disk
+            _log.error("a request's body cannot be kept: {error}", error=error)
+            raise RemoteProtocolError(503, "the server has no room for it") from None
+
+    def _write(self, piece: bytes) -> None:
         self.size += len(piece)
         if self._file is None and self.size > SPOOL_BYTES:
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - it outlives this call

@@ -24,7 +24,7 @@ from typing_extensions import override
 from sockserve.core.reactors import IReactor
 from sockserve.sockets.lending import has_unread
 
-__all__ = ["Hangup", "HangupWatch", "connection_below", "hangup_of", "has_left"]
+__all__ = ["Hangup", "HangupWatch", "connection_below", "hangup_of", "has_left", "socket_below"]
 
 
 class Hangup(Enum):
@@ -71,6 +71,11 @@ def connection_below(transport: object) -> tcp.Connection | None:
     while transport is not None and not isinstance(transport, tcp.Connection):
         transport = getattr(transport, "transport", None)
     return transport
+
+
+def socket_below(transport: object) -> socket.socket | None:
+    """The socket of L{connection_below}; None if there is none, or not any more."""
+    return getattr(connection_below(transport), "socket", None)
 
 
 class HangupWatch:

@@ -22,15 +22,15 @@ from typing_extensions import override
 
 from sockserve.core.addresses import Addresses
 from sockserve.interfaces import IStreamServer, Outcome, Phase
-from sockserve.sockets.hangups import Hangup, connection_below, hangup_of, has_left
+from sockserve.sockets.hangups import Hangup, hangup_of, has_left, socket_below
 from sockserve.sockets.lending import (
     SocketIdentity,
     TransferCounts,
-    UnsentBytes,
     is_lendable,
     lend,
     tcp_traffic,
 )
+from sockserve.sockets.output_watch import OutputWatch
 from sockserve.sockets.pumping import Pump, PumpedSocket, impersonate
 from sockserve.streams.channel import ChannelOwner, MakeChannel, Pending
 from sockserve.streams.socket_channel import SocketChannel
@@ -50,7 +50,7 @@ class LentSocketChannel(SocketChannel):
     def __init__(
         self,
         protocol: ChannelOwner,
-        ask_kernel: Callable[[socket.socket], TransferCounts | None] = tcp_traffic,
+        ask_kernel: Callable[[socket.socket | None], TransferCounts | None] = tcp_traffic,
     ) -> None:
         super().__init__(protocol)
         self._ask_kernel = ask_kernel
@@ -60,9 +60,8 @@ class LentSocketChannel(SocketChannel):
         self.transport = protocol.transport = None
         # Until the kernel was asked; a child does not tell.
         protocol.record.received = protocol.record.sent = None
-        self._unsent = UnsentBytes(self.deadlines.write_rate, self.timer.seconds())
         self.timer.arm(Phase.IDLE, self.deadlines.idle)
-        self.timer.arm(Phase.WRITE, self.deadlines.write)
+        self._output_watch = OutputWatch(self.deadlines, self.timer, ask_kernel)
 
     @override
     def ended(self, outcome: Outcome) -> None:
@@ -104,27 +103,19 @@ class LentSocketChannel(SocketChannel):
         The reactor does not see a lent connection's bytes; the kernel does.  Where it
         does not tell, C{idle} and C{write} do not apply.
         """
-        if phase not in (Phase.IDLE, Phase.WRITE):
+        if phase is Phase.WRITE:
+            return not self._output_watch.takes_output(self.request)
+        if phase is not Phase.IDLE:
             return True
-        if phase is Phase.IDLE and self._ends_when_quiet():
-            return False
-        left = self._seconds_left(phase)
-        if left is None:
-            return False
-        if left > 0:
+        left = None if self._ends_when_quiet() else self._idle_seconds()
+        if left is not None and left > 0:
             self.timer.arm(phase, left)
-            return False
-        return True
+        return left is not None and left <= 0
 
-    def _seconds_left(self, phase: Phase) -> float | None:
-        """How long until C{idle} or C{write} could pass; None for never. (any thread)"""
-        counts = self._ask_kernel(self.request)
-        limit = self.deadlines.idle if phase is Phase.IDLE else self.deadlines.write
-        if counts is None or limit is None:
-            return None
-        if phase is Phase.IDLE:
-            return counts.idle_seconds(limit)
-        return self._unsent.seconds_left(counts, limit, self.timer.seconds())
+    def _idle_seconds(self) -> float | None:
+        """How long until C{idle} could pass; None for never. (any thread)"""
+        counts, limit = self._ask_kernel(self.request), self.deadlines.idle
+        return None if counts is None or limit is None else counts.idle_seconds(limit)
 
     @override
     def serve_in_child(self) -> None:
@@ -134,7 +125,7 @@ class LentSocketChannel(SocketChannel):
     def _watch(self) -> None:
         """Keep C{idle} and C{write} where no reactor does: a thread of the child's own."""
         while True:
-            left = [self._seconds_left(phase) for phase in (Phase.IDLE, Phase.WRITE)]
+            left = self._idle_seconds(), self._output_watch.seconds_left(self.request)
             known = [seconds for seconds in left if seconds is not None]
             if not known:
                 return
@@ -194,10 +185,16 @@ class PumpedSocketChannel(SocketChannel):
         impersonate(request, self.transport, addresses)
         request.settimeout(socket.getdefaulttimeout())
         reactor, transport = self.factory.reactor, self.transport
-        ends, limits = (request, outer), (self.deadlines, self.timer)
-        self._unsent = UnsentBytes(self.deadlines.write_rate, self.timer.seconds())
-        self.timer.arm(Phase.WRITE, self.deadlines.write)
-        self._pump = Pump(reactor, transport, *ends, *limits, self._end_connection)
+        self._output_watch = OutputWatch(self.deadlines, self.timer)
+        self._pump = Pump(
+            reactor,
+            transport,
+            request,
+            outer,
+            deadlines=self.deadlines,
+            timer=self.timer,
+            end_connection=self._end_connection,
+        )
         self.request = self._pump.request
         self._end = _End.OPEN
         self._client_has_ended = False
@@ -210,8 +207,7 @@ class PumpedSocketChannel(SocketChannel):
 
     @override
     def client_socket(self) -> socket.socket | None:
-        below = connection_below(self.transport)
-        return None if below is None else below.socket
+        return socket_below(self.transport)
 
     @override
     def has_left(self) -> bool:
@@ -276,6 +272,9 @@ class PumpedSocketChannel(SocketChannel):
         self.protocol.record.received = self._pump.received
         self.protocol.record.sent = self._pump.sent
         self._pump.transport_lost()
+        # A client that is gone takes and says nothing, for which its handler is not ended.
+        self.timer.disarm(Phase.WRITE)
+        self.timer.disarm(Phase.IDLE)
         self.parts &= ~Pending.CONNECTION
         if not reason.check(ConnectionDone):
             self.client_left()
@@ -287,22 +286,8 @@ class PumpedSocketChannel(SocketChannel):
             self.transport.loseConnection()
             return False
         if phase is Phase.WRITE and self._end is _End.OPEN and self._pump.has_written_all():
-            return not self._takes_output()
+            return not self._output_watch.takes_output(self.client_socket())
         return not (phase is Phase.IDLE and self._ends_when_quiet())
-
-    def _takes_output(self) -> bool:
-        """Whether the client takes what the kernel has for it, as far as can be told; then it is
-        looked at again later."""
-        limit = self.deadlines.write
-        if limit is None:
-            return True
-        counts = tcp_traffic(self.client_socket())
-        if counts is None:
-            return True
-        left = self._unsent.seconds_left(counts, limit, self.timer.seconds())
-        if left > 0:
-            self.timer.arm(Phase.WRITE, left)
-        return left > 0
 
     @override
     def drain(self) -> None:
@@ -339,11 +324,11 @@ class PumpedSocketChannel(SocketChannel):
 
 
 def _throw_away(data: bytes) -> None:
-    """What a client sends to a handler that has gone."""
+    """Drop bytes that a client sends to a handler that has gone."""
 
 
 def socket_channel_maker(server: IStreamServer) -> MakeChannel:
-    """What makes the channels of a server whose handlers block."""
+    """The maker of the channels of a server whose handlers block."""
     return _make_socket_channel
 
 

@@ -116,7 +116,7 @@ class CoroutineChannel(TransportChannel):
         return self._reader.taken
 
     def has_connection(self) -> bool:
-        """The reactor has it."""
+        """Whether the handler has the connection itself: no, the reactor has."""
         return False
 
     @override

@@ -26,7 +26,7 @@ _HANDLERS_PHASES = (Phase.HANDLE, Phase.LIFETIME, Phase.DRAIN)
 
 
 class Answerer(Protocol):
-    """What answers a client just now: a coroutine, or a blocking handler."""
+    """The handler that answers a client just now: a coroutine, or a blocking one."""
 
     def running_task(self) -> Task | None:
         """The drive of the coroutine; None if none waits."""

@@ -72,7 +72,7 @@ class SocketChannel(Channel):
             self.factory.shutdown_request(self.request)
 
     def _leave_queue(self) -> None:
-        """It does not wait for a place, or not any more."""
+        """The connection does not wait for a place, or not any more."""
         self._is_queued = False
         if self._watched >= 0:
             self.factory.hangups.forget(self._watched)

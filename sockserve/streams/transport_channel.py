@@ -18,8 +18,9 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from sockserve.interfaces import ClientGone, Phase
-from sockserve.sockets.hangups import Hangup, connection_below, hangup_of
-from sockserve.sockets.lending import UnsentBytes, has_unread, is_lendable, tcp_traffic
+from sockserve.sockets.hangups import Hangup, connection_below, hangup_of, socket_below
+from sockserve.sockets.lending import has_unread, is_lendable
+from sockserve.sockets.output_watch import OutputWatch
 from sockserve.streams.channel import Channel, ChannelOwner, Pending
 from sockserve.streams.departure import Answerer, Departure
 from sockserve.streams.writer import StreamWriter
@@ -59,7 +60,7 @@ class TransportChannel(Channel):
         self.departure = Departure(self.timer, self.deadlines, self.factory.handler_cancellation)
         #: The socket's own transport, below all wrapping; None where there is no socket.
         self._below = connection_below(transport)
-        self._unsent: UnsentBytes | None = None
+        self._output_watch: OutputWatch | None = None
         # Until it ends
         self._output = _Output.OPEN
         self.is_paused = False
@@ -68,12 +69,14 @@ class TransportChannel(Channel):
         #: Its descriptor, while the kernel tells of it by L{HangupWatch}.
         self._watched = -1
         if self._below is not None and self.deadlines.write is not None:
-            self._unsent = UnsentBytes(self.deadlines.write_rate, self.timer.seconds())
-            self.timer.arm(Phase.WRITE, self.deadlines.write)
+            self._output_watch = OutputWatch(self.deadlines, self.timer)
 
     @override
     def connection_lost(self, reason: Failure) -> None:
         self._reads_on = isinstance(reason.value, ConnectionDone) and self._reads_input()
+        # A client that is gone takes and says nothing, for which its handler is not ended.
+        self.timer.disarm(Phase.WRITE)
+        self.timer.disarm(Phase.IDLE)
         self.record_traffic()
         self.forget_hangups()
         # A handler may go on at what follows, and end: by then there must be nothing left
@@ -98,28 +101,20 @@ class TransportChannel(Channel):
     def _takes_output(self) -> bool:
         """Whether the client has taken something of what was sent to it, or has all, as far as
         can be told; then it is looked at again later."""
-        limit = self.deadlines.write
         if not self.writer.is_empty():
             return False
-        if self._below is None or self._unsent is None or limit is None:
-            return True
-        counts = tcp_traffic(self._below.socket)
-        if counts is None:  # not TCP
-            return True
-        left = self._unsent.seconds_left(counts, limit, self.timer.seconds())
-        if left > 0:
-            self.timer.arm(Phase.WRITE, left)
-        return left > 0
+        watch = self._output_watch
+        return watch is None or watch.takes_output(socket_below(self._below))
 
     def has_unread_input(self) -> bool:
         """Whether bytes of the client's have arrived that the reactor has not read. (any thread)"""
-        sock = getattr(self._below, "socket", None)  # a transport that is closed has none
+        sock = socket_below(self._below)
         return sock is not None and has_unread(sock)
 
     # The client goes
 
     def answerer(self) -> Answerer | None:
-        """What answers the client just now; None for nothing."""
+        """The answerer of the client just now; None for nothing."""
         raise NotImplementedError
 
     def _reads_input(self) -> bool:
@@ -154,7 +149,7 @@ class TransportChannel(Channel):
         return self._output is _Output.OPEN and not self.writer.is_closed()
 
     def watch_hangups(self) -> None:
-        """Nobody reads the connection: have the kernel tell of its end, as far as it can."""
+        """Have the kernel tell of the end of the connection, which is not read from."""
         if self._below is not None and self.parts & Pending.CONNECTION:
             below, ended = self._below, not self.factory.allow_half_close
             watch = self.factory.hangups.watch
@@ -193,7 +188,7 @@ class TransportChannel(Channel):
 
     @property
     def flow(self) -> IPushProducer:
-        """What a reader pauses."""
+        """The producer that a reader pauses."""
         return self
 
     def pauseProducing(self) -> None:

@@ -1,6 +1,7 @@
 """The cycle of a blocking handler: queueing, what is sent when, and what is left of it."""
 
 import errno
+import mmap
 import os
 import socket
 import threading
@@ -8,8 +9,12 @@ import weakref
 from typing import Any
 
 import pytest
+from twisted.internet.error import ConnectionLost
+from twisted.logger import capturedLogs, formatEvent
+from twisted.python.failure import Failure
 
 from sockserve.executors.fork import ForkExecutor
+from sockserve.http.output import OutputQueue
 from tests.http.blocking import (
     Echo,
     Serve,
@@ -245,6 +250,114 @@ def test_a_client_that_goes_before_it_has_taken_its_answer_leaves_nothing(
     raised.clear()
     assert client.is_finished
     assert allowance.take(2**30)
+
+
+@both
+@each_kind
+@pytest.mark.parametrize("when", ["running", "finished", "takes the connection"])
+def test_a_response_whose_file_cannot_be_read_is_cut_off(
+    serve: Serve, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client sees that, and it is this side's error."""
+    raised: list[BaseException] = []
+    written, failed = threading.Event(), threading.Event()
+
+    def no_descriptor(*arguments: Any, **options: Any) -> Any:
+        failed.set()
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def do_GET(self: Any) -> None:
+        answer(self, b"x" * 4_000_000)
+        written.set()
+        if when == "finished":
+            return
+        try:
+            if when == "running":
+                assert failed.wait(10)
+                self.connection.sendall(b"more")
+            else:
+                self.connection.fileno()
+        except OSError as error:
+            raised.append(error)
+
+    monkeypatch.setattr(mmap, "mmap", no_descriptor)
+    client = serve(do_GET)
+    client.send(GET)
+    (channel,) = client.server.channels.values()
+    allowance = channel.settings.spool_allowance
+    with capturedLogs() as logged, client.executor.stepping():
+        assert written.wait(10)
+        if when != "finished":
+            while not failed.is_set():
+                client.turn()
+    client.turn()
+    assert sum("open files" in str(formatEvent(event)) for event in logged) == 1
+    assert [isinstance(error, OSError) for error in raised] == [True] * (when != "finished")
+    assert client.ended
+    assert len(client.body) < 4_000_000
+    assert client.is_finished
+    assert client.server.statistics.active == 0
+    assert [record.outcome for record in client.server.records] == ["error"]
+    assert allowance.take(2**30)
+
+
+@both
+@each_kind
+def test_no_file_is_read_for_a_client_that_is_lost(
+    serve: Serve, plain: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_descriptor(*arguments: Any, **options: Any) -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def do_GET(self: Any) -> None:
+        answer(self, b"x" * 4_000_000)
+        written.set()
+        assert gone.wait(10)
+
+    written, gone = threading.Event(), threading.Event()
+    monkeypatch.setattr(mmap, "mmap", no_descriptor)
+    client = serve(do_GET)
+    client.send(GET)
+    (channel,) = client.server.channels.values()
+    with capturedLogs() as logged, client.executor.stepping():
+        assert written.wait(10)
+        # Before the reactor has come for it.
+        connection = client.transport if plain else client.protocol
+        connection.connectionLost(Failure(ConnectionLost()))
+        gone.set()
+    assert logged == []
+    assert [record.outcome for record in client.server.records] == ["ok"]
+    assert channel.settings.spool_allowance.take(2**30)
+
+
+@both
+@each_kind
+def test_what_sending_a_response_raises_cuts_it_off(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of this side's that nobody has foreseen holds neither client nor handler."""
+
+    def fails(queue: Any) -> Any:
+        failed.set()
+        raise MemoryError("none left")
+
+    def do_GET(self: Any) -> None:
+        answer(self, b"x" * 100_000)
+        assert failed.wait(10)
+
+    failed = threading.Event()
+    monkeypatch.setattr(OutputQueue, "take", fails)
+    client = serve(do_GET)
+    client.send(GET)
+    with capturedLogs() as logged, client.executor.stepping():
+        while not failed.is_set():
+            client.turn()
+    client.turn()
+    (event,) = logged
+    assert event["log_failure"].type is MemoryError
+    assert client.ended
+    assert client.is_finished
+    assert [record.outcome for record in client.server.records] == ["error"]
 
 
 @both

@@ -252,6 +252,33 @@ def test_a_handler_hears_that_its_client_is_lost_when_it_sends(serve: Serve) -> 
     assert client.is_finished
 
 
+@each_kind
+@pytest.mark.parametrize(
+    ("plain", "owns"),
+    [(True, False), (False, False), (False, True)],
+    ids=["lent-held", "pumped-held", "pumped-direct"],
+)
+@pytest.mark.parametrize("status", [200, 101])
+def test_a_handler_of_a_lost_client_may_compute_past_write(serve: Serve, status: int) -> None:
+    """Nobody is left to take what it has sent, or to say more."""
+
+    def do_GET(self: Any) -> None:
+        self.send_response(status)
+        self.end_headers()
+        client.turn()
+        client.lose()
+        client.advance(100)
+
+    client = serve(do_GET, write=5, idle=50)
+    request = GET.replace(b"\r\n\r\n", b"\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+    client.send(request if status == 101 else GET)
+    assert step_logged(client) == ""
+    assert client.expiries == {}
+    assert client.raised == []
+    assert client.server.statistics.abandoned == 0
+    assert client.is_finished
+
+
 # The service stops
 
 

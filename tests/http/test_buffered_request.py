@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from sockserve.http import spool
 from tests.http.blocking import (
     Echo,
     Serve,
@@ -181,6 +182,22 @@ def test_a_body_that_there_is_no_room_for_is_refused(serve: Serve) -> None:
     assert client.status() == (503, "close")
     assert any("a request's body cannot be kept" in line for line in logged)
     assert client.executor.jobs == []
+
+
+@pytest.mark.parametrize("handler", [StockEcho])
+def test_one_whose_last_chunk_there_is_no_room_for_is_refused(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All before it is kept in memory."""
+    client = serve(plain=False)
+    client.send(CHUNKED + b"1\r\nx\r\n")
+    monkeypatch.setattr(spool, "SPOOL_BYTES", 0)
+    with no_more_descriptors() as logged:
+        client.send(b"0\r\n\r\n")
+    assert client.status() == (503, "close")
+    assert any("a request's body cannot be kept" in line for line in logged)
+    assert client.executor.jobs == []
+    assert client.is_finished
 
 
 def test_a_body_behind_a_request_in_service_is_read_when_it_is_its_turn(serve: Serve) -> None:

@@ -659,6 +659,16 @@ def test_deadlines_of_a_pumped_connection_are_its_own(lessor: MakeLessor) -> Non
     assert each.expired == [Phase.IDLE]
 
 
+def test_a_lost_connection_has_no_output_to_wait_for(lessor: MakeLessor) -> None:
+    each = lessor(plain=False, idle=None, write=10)
+    each.grant()
+    each.lose()
+    each.advance(10)
+    assert each.lease.take_back() is False
+    each.advance(10)
+    assert each.expired == []
+
+
 # Ended by others
 
 

@@ -1,9 +1,11 @@
 """What a thread has sent and a client has not taken: memory, then a file, then the thread waits."""
 
 import errno
+import mmap
 import os
 import threading
 from collections.abc import Callable
+from io import FileIO
 from typing import Any
 
 import pytest
@@ -189,4 +191,88 @@ def test_what_is_dropped_gives_its_room_back(no_leaks: None) -> None:
     taker = Taker()
     taker.queue.write(bytes(4 * MIB), None)
     taker.queue.close()
+    assert taker.is_free(2**30)
+
+
+def no_descriptor(*arguments: Any, **options: Any) -> Any:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["take", "close"])
+def test_a_file_that_cannot_be_read_is_given_up(
+    last: bool, monkeypatch: pytest.MonkeyPatch, no_leaks: None
+) -> None:
+    """What was in it is lost, so nothing may leave after that."""
+    monkeypatch.setattr(mmap, "mmap", no_descriptor)
+    taker = Taker()
+    taker.queue.write(bytes(4 * MIB), None)
+    assert not taker.is_free(2**30)
+    with pytest.raises(OSError, match="open files"):
+        (taker.queue.close if last else taker.queue.take)()
+    assert taker.is_free(2**30)
+    with pytest.raises(BrokenPipeError):
+        taker.queue.write(b"more", None)
+    assert taker.queue.take() == taker.queue.close() == []
+
+
+def test_a_thread_that_waits_hears_that_the_file_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, no_leaks: None
+) -> None:
+    monkeypatch.setattr(mmap, "mmap", no_descriptor)
+    taker, raised = Taker(limit=16 * MIB), []
+
+    def write() -> None:
+        try:
+            taker.queue.write(b"more", None)
+        except OSError as error:
+            raised.append(type(error))
+
+    taker.queue.write(bytes(2 * MIB), None)  # one in memory, one in the file: no room for more
+    thread = in_thread(write)
+    with pytest.raises(OSError, match="open files"):
+        taker.queue.take()
+    thread.join(10)
+    assert raised == [BrokenPipeError]
+    assert taker.is_free(16 * MIB)
+
+
+def test_what_is_discarded_is_not_read(monkeypatch: pytest.MonkeyPatch, no_leaks: None) -> None:
+    monkeypatch.setattr(mmap, "mmap", no_descriptor)
+    taker = Taker()
+    taker.queue.write(bytes(4 * MIB), None)
+    taker.queue.discard()
+    assert taker.is_free(2**30)
+    with pytest.raises(BrokenPipeError):
+        taker.queue.write(b"more", None)
+    assert taker.queue.take() == taker.queue.close() == []
+
+
+class FullDisk(FileIO):
+    """A file of which only the first piece has room."""
+
+    def __init__(self) -> None:
+        super().__init__(os.memfd_create("full") if hasattr(os, "memfd_create") else 0, "r+")
+        self.pieces = 0
+
+    def write(self, data: Any, /) -> int:
+        self.pieces += 1
+        if self.pieces > 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(data)
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="its file is in memory")
+def test_when_the_disk_is_full_the_rest_waits_for_the_client(
+    monkeypatch: pytest.MonkeyPatch, no_leaks: None
+) -> None:
+    monkeypatch.setattr(output, "TemporaryFile", lambda **options: FullDisk())
+    taker, sent, got = Taker(), numbered(4 * MIB), bytearray()
+    thread = in_thread(lambda: taker.queue.write(sent, None))
+    while len(got) < len(sent):
+        assert taker.woken.wait(10)
+        taker.woken.clear()
+        while data := taker.take():
+            got += data
+    thread.join(10)
+    assert bytes(got) == sent
     assert taker.is_free(2**30)

@@ -325,8 +325,8 @@ def test_a_quiet_client_is_left_alone_if_none_is_taken_for_quiet(
     owned = serving(plain=plain, quiet=None, idle=5)
     if plain:
         monkeypatch.setattr(owned.channel, "quiet_seconds", owned.reactor.seconds)
-        seconds_left = lambda phase: 5 - owned.reactor.seconds()  # noqa: E731
-        monkeypatch.setattr(owned.channel, "_seconds_left", seconds_left)
+        idle_seconds = lambda: 5 - owned.reactor.seconds()  # noqa: E731
+        monkeypatch.setattr(owned.channel, "_idle_seconds", idle_seconds)
     owned.channel.drain()
     owned.advance(4.75)
     assert not input_has_ended(owned)
@@ -449,6 +449,39 @@ def test_a_handler_whose_connection_is_lost_reads_what_came(serving: Serving) ->
     assert owned.is_finished
     owned.turn()
     assert pump_state(owned) is PumpState.CLOSED
+
+
+class Computes(socketserver.BaseRequestHandler):
+    """Answers, and computes past C{write}."""
+
+    def handle(self) -> None:
+        self.request.sendall(b"answer")
+        self.during()
+
+    def during(self) -> None:
+        """The test's."""
+
+
+@pytest.mark.parametrize("reason", [ConnectionDone, ConnectionLost])
+@pytest.mark.parametrize("closes", [False, True])
+def test_a_handler_of_a_lost_client_may_compute_past_write(
+    serving: Serving, reason: type[Exception], closes: bool
+) -> None:
+    """Nobody is left to take what it has sent, and it has no idle connection either."""
+
+    class Handler(Computes):
+        def during(self) -> None:
+            if closes:
+                self.request.close()
+            owned.turn()
+            owned.connectionLost(Failure(reason()))
+            owned.advance(100)
+
+    owned = serving(Handler, plain=False, write=5, idle=5)
+    executor_of(owned).step()
+    assert owned.expired == []
+    assert owned.outcomes == [(100, Outcome.OK)]
+    assert owned.is_finished
 
 
 @pytest.mark.parametrize(("phase", "aborts"), [(Phase.WRITE, True), (Phase.HANDLE, False)])

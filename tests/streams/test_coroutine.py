@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import ISSLTransport
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
@@ -144,6 +144,37 @@ def test_a_handler_may_outlive_its_connection(owner: MakeOwner) -> None:
     assert owned.outcomes == []
     owned.channel.abandon()
     assert owned.outcomes == [(0, Outcome.ERROR)]
+    assert owned.is_finished
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["tcp", "wrapped"])
+@pytest.mark.parametrize("size", [1, 10_000_000], ids=["taken", "not taken"])
+def test_no_output_is_waited_for_that_a_lost_client_could_take(
+    owner: MakeOwner, plain: bool, size: int
+) -> None:
+    """Whatever was on its way to the client: its handler has as long as it likes."""
+
+    class Regardless(StreamRequestHandler):
+        handler_cancellation = False
+
+        async def handle(self) -> None:
+            self.wfile.write(bytes(size))
+            await goes_on
+
+    goes_on: Deferred[None] = Deferred()
+    owned = served(owner, Regardless, plain=plain, write=5)
+    owned.turn()
+    if plain:
+        owned.below.connectionLost(Failure(ConnectionLost()))
+    else:
+        owned.connectionLost(Failure(ConnectionLost()))
+    with capturedLogs() as logged:
+        owned.advance(100)
+    assert logged == []
+    assert owned.expired == []
+    assert owned.outcomes == []
+    goes_on.callback(None)
+    assert owned.outcomes == [(100, Outcome.OK)]
     assert owned.is_finished
 
 
