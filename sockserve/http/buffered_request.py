@@ -307,10 +307,8 @@ class BufferedRequest:
         served.request = self
         try:
             error = serve_next(factory, request, self._channel.client_address)
-        except BaseException as left:  # sys.exit(), or an error in handle_error
+        except BaseException:  # sys.exit(), or an error in handle_error
             self.response.close = True
-            if isinstance(left, SystemExit):  # of the others a thread's end tells
-                _log.error("{handler}: it has left by SystemExit", handler=factory.handler_name)
             self._answer_for_handler()
             raise
         finally:

@@ -4,7 +4,6 @@ sent.
 """
 
 import asyncio
-import sys
 from typing import Any
 
 import pytest
@@ -122,15 +121,6 @@ def test_a_handler_that_leaves_by_exit_is_answered_for(
     assert client.said.count(b"HTTP/1.1 ") == 1
     assert_last(client)
     assert client.server.statistics.responses[5] == 1
-
-
-@both
-@each_kind
-def test_a_handler_that_leaves_by_exit_is_logged(connect: Any, handler: type, plain: bool) -> None:
-    made = type("Leaves", (handler,), {"do_GET": lambda self: sys.exit(3)})
-    client = connect(made, plain=plain, executor=Executor(1))
-    client.send(GET)
-    assert "Leaves: it has left by SystemExit" in step_logged(client)
 
 
 # An answer that must not be sent
