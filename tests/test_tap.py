@@ -328,6 +328,12 @@ async def test_an_ipv6_address_is_in_brackets() -> None:
     await stop(service)
 
 
+#: Twisted before 26.10 leaves the socket of a port that it could not bind to the collector.
+leaves_socket = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
+)
+
+
 def fail_to_listen(busy: str, **twistd: Any) -> IService:
     """A service one of whose listeners cannot listen."""
     options = parse("-H", here("Either"), "-l", TCP, "-l", busy)
@@ -337,6 +343,7 @@ def fail_to_listen(busy: str, **twistd: Any) -> IService:
     return service
 
 
+@leaves_socket
 async def test_a_port_that_is_taken_ends_the_program_and_leaves_nothing(
     reactor: Reactor, busy: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -352,12 +359,14 @@ async def test_a_port_that_is_taken_ends_the_program_and_leaves_nothing(
     assert reactor.turns == 1, "which closes the port that is open"
 
 
+@leaves_socket
 @pytest.mark.parametrize("pidfile", ["", "nowhere/twistd.pid"])
 async def test_there_need_be_no_pidfile(reactor: Reactor, busy: str, pidfile: str) -> None:
     with pytest.raises(SystemExit):
         fail_to_listen(busy, nodaemon=True, pidfile=pidfile)
 
 
+@leaves_socket
 async def test_of_a_daemon_twistd_hears_it(reactor: Reactor, busy: str, tmp_path: Path) -> None:
     """It tells the process that waits in the foreground, and removes its own file."""
     pidfile = tmp_path / "twistd.pid"
