@@ -1,5 +1,6 @@
 """TLS handshakes and PROXY headers that come to nothing: what the client is told, and the log."""
 
+import contextlib
 import logging
 import re
 import socket
@@ -69,7 +70,8 @@ def speak(client, *pieces, ends=False):
     for piece in pieces:
         client.sendall(piece)
     if ends:
-        client.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # the server may have ended the connection already
+            client.shutdown(socket.SHUT_WR)
     try:
         return read_all(client)
     except ConnectionResetError:
