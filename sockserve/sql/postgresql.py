@@ -13,6 +13,7 @@ to go), and found by a sweep, which looks through all.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -308,7 +309,8 @@ class _Notifications:
 
     def __init__(self, connection: Connection[TupleRow]) -> None:
         self._connection = connection
-        self._descriptor = connection.fileno()
+        # One of its own: libpq closes the connection's when it is lost, under whoever watches it.
+        self._descriptor = os.dup(connection.fileno())
 
     def fileno(self) -> int:
         return self._descriptor
@@ -325,6 +327,7 @@ class _Notifications:
         return hints
 
     def close(self) -> None:
+        os.close(self._descriptor)
         self._connection.close()
 
 

@@ -196,6 +196,8 @@ class SQLiteStore:
         now = self._seconds()
         connection.execute("BEGIN IMMEDIATE")
         try:
+            # Nothing can be added before the end of this, and what is after it shows.
+            (self._version,) = connection.execute("PRAGMA data_version").fetchone()
             self._settle(connection, turn, now)
             claimed = self._claim_rows(connection, turn, now)
             connection.execute("COMMIT")
