@@ -32,6 +32,7 @@ ORDER = [
     "listeners",
     "testing",
     "dropin",
+    "sql",
     # What a program or a person starts.
     "service",
     "run",
@@ -43,9 +44,9 @@ ORDER = [
 ]
 PURE = {"core.statistics", "http.h1", "http.files.ranges", "http.files.targets"}
 
-#: Pages that show what other rooms own, and that no room imports from.  (sockserve.http is the
-#: page of a package, so it has no place below its rooms.)
-PAGES = {"sockserve", "sockserve.http", "sockserve.server"}
+#: Pages that show what other rooms own, and that no room imports from.  (sockserve.http and
+#: sockserve.sql are pages of packages, so they have no place below their rooms.)
+PAGES = {"sockserve", "sockserve.http", "sockserve.server", "sockserve.sql"}
 
 #: Public names that __all__ leaves out, as the one of the module that the room mirrors does.
 NOT_SHOWN = {"sockserve.http.server": {"test"}}

@@ -48,6 +48,7 @@ from sockserve.run.values import (
     text,
     texts,
 )
+from sockserve.run.workers import WORKERS, check_workers, place_of
 from sockserve.service import (
     DatagramRequestService,
     RequestService,
@@ -58,6 +59,7 @@ from sockserve.service import (
 __all__ = [
     "DEFAULT_LISTEN",
     "WORDS",
+    "LoggedServices",
     "ServerConfig",
     "server_config",
 ]
@@ -75,9 +77,6 @@ _SERVER_WORDS = (
 
 #: The settings of L{Deadlines} that have words of their own.
 _RATES = ("body_rate", "body_grace", "write_rate")
-
-#: The values of C{concurrency}, and how a summary says what blocking handlers run on.
-_WORKERS = {"serial": "one thread", "threads": "threads", "fork": "child processes"}
 
 
 @attrs.frozen(kw_only=True)
@@ -138,7 +137,7 @@ class ServerConfig:
         log = None
         if self.access_log is not None:
             log = AccessLog(as_reactor(reactor), self.access_log, self.log_format)
-        parent = _Server(log)
+        parent = LoggedServices(log)
         service: SocketServerService | RequestService | DatagramRequestService
         if self.server is not None:
             service = self._build_object(self.server, reactor)
@@ -202,10 +201,7 @@ class ServerConfig:
             kind, where = type(self.server).__qualname__, self.server.server_address
             first = [f"server {kind}: {name} on {where}"]
         else:
-            if handler_kind(self.handler).is_coroutine:
-                place = "the reactor"
-            else:
-                place = _WORKERS[self.concurrency or "threads"]
+            place = place_of(self.handler, self.concurrency)
             shown = [description.replace("\0", "@") for description in self.listen]
             first = [f"listen {description}: {name} on {place}" for description in shown]
         deadlines = []
@@ -230,9 +226,9 @@ def _listener_kind(description: str) -> LimitKind:
     return LimitKind.DATAGRAMS if is_datagram_description(description) else LimitKind.STREAMS
 
 
-class _Server(MultiService):
+class LoggedServices(MultiService):
     """
-    The service of one server's listeners and their access log.
+    The service of one server's listeners, or one source's tables, and their access log.
 
     The log is stopped after them: requests that end while they drain are still logged.
     """
@@ -349,25 +345,9 @@ def _check(config: ServerConfig) -> None:
     """
     cls = unwrap(config.handler)
     name = getattr(cls, "__qualname__", repr(cls))
-    if handler_kind(config.handler).is_coroutine:
-        for word, value in (
-            ("concurrency", config.concurrency),
-            ("threads", config.threads),
-            ("max-children", config.max_children),
-        ):
-            if value is not None:
-                raise ConfigurationError(
-                    f"{word}: handler {name} is async def and runs on the reactor; leave"
-                    f" {word} out, or write handle without async"
-                )
+    check_workers(config)
     if not config.listen:
         raise ConfigurationError("listen: give at least one description")
-    if config.threads is not None and config.concurrency not in (None, "threads"):
-        raise ConfigurationError(
-            f"threads: goes with concurrency threads, not {config.concurrency}"
-        )
-    if config.max_children is not None and config.concurrency != "fork":
-        raise ConfigurationError("max-children: goes with concurrency fork")
     kinds = {_listener_kind(description) for description in config.listen}
     for name in config.limits:
         kind = LIMITS[name].kind
@@ -412,7 +392,7 @@ WORDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "handler": ("handler", text),
     "path": ("path", text),
     "server": ("server", _server_object),
-    "concurrency": ("concurrency", choice(*_WORKERS)),
+    "concurrency": ("concurrency", choice(*WORKERS)),
     "threads": ("threads", number),
     "max-children": ("max_children", number),
     "timeout": ("deadlines", deadlines),

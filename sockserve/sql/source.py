@@ -21,12 +21,13 @@ from sockserve.core.logs import Topic, logger
 from sockserve.core.reactors import as_reactor
 from sockserve.executors.threads import ThreadExecutor
 from sockserve.interfaces import ConfigurationError
+from sockserve.sql.backoff import Backoff
 from sockserve.sql.ear import Ear
 from sockserve.sql.rows import FailedRow, RetryPolicy, Row, RowState
-from sockserve.sql.store import Claimed, Store, StoreError, Subscription, Turn
+from sockserve.sql.store import Claimed, Store, StoreError, Turn
 from sockserve.sql.url import SourceSettings, store_and_settings
 
-__all__ = ["RowReceiver", "SQLSource"]
+__all__ = ["RowReceiver", "SQLSource", "SourceState"]
 
 _log = logger(Topic.SERVICE)
 
@@ -35,10 +36,6 @@ SWEEP_PAUSE = 50.0
 
 #: The most seconds between two sweeps that take no time.
 SWEEP_SECONDS = 5.0
-
-#: The first and the longest pause before a database that has gone is tried again.
-RETRY_SECONDS = 0.25
-LONGEST_RETRY_SECONDS = 15.0
 
 #: The least time between two lines of the log about a database that comes and goes.
 SECONDS_BETWEEN_LINES = 60.0
@@ -116,8 +113,7 @@ class SQLSource:
         #: Whether that, or a loss of the connection that listens, has had its line in the log.
         self._is_told_away = False
         self._quiet_until = 0.0
-        self._reopening = _Backoff()
-        self._subscribing = _Backoff()
+        self._reopening = Backoff()
         self._ear: Ear | None = None
         self._calls: dict[str, IDelayedCall] = {}
         self._finished: Deferred[None] | None = None
@@ -144,7 +140,10 @@ class SQLSource:
         self._may_have_rows = True
         self._sweep_at = 0.0
         self.store.watch(self._rows_added)
-        self._subscribe()
+        self._ear = Ear(
+            self.reactor, self._thread, self.store, self._told, self._listening, self._deaf
+        )
+        self._ear.open()
         self._later("tend", self.settings.lease / 3.0, self._tend)
         self.pump()
 
@@ -251,7 +250,7 @@ class SQLSource:
         assert turn is not None
         assert self._receiver is not None
         self._reopening.reset()
-        if "subscribe" not in self._calls:  # it listens, or nobody can
+        if self._ear is None or not self._ear.is_deaf:
             self._is_told_away = False
         began, now = self._turn_began, self.clock.seconds()
         for row in (*claimed.rows, *turn.held):
@@ -293,7 +292,7 @@ class SQLSource:
         """
         seconds = max(0.0, self._sweep_at - self.clock.seconds())
         self._later("look", seconds if due_in is None else min(seconds, due_in), self._look)
-        if self._ear is None:
+        if not self._is_told():
             self._later("poll", self.settings.poll, self._poll)
 
     def _look(self) -> None:
@@ -309,7 +308,7 @@ class SQLSource:
     def _polled(self, has_changed: bool) -> None:
         if has_changed:
             self._look()
-        elif self._turn is None and self._ear is None and "poll" not in self._calls:
+        elif self._turn is None and not self._is_told() and "poll" not in self._calls:
             self._later("poll", self.settings.poll, self._poll)
 
     def _turned_away(self, failure: Failure) -> None:
@@ -334,29 +333,18 @@ class SQLSource:
 
     # The connection that listens
 
-    def _subscribe(self) -> None:
-        self._thread.call(self.store.subscribe).addCallbacks(self._subscribed, self._deaf)
+    def _is_told(self) -> bool:
+        """Whether the database tells of new rows now."""
+        return self._ear is not None and self._ear.is_listening
 
-    def _subscribed(self, subscription: Subscription | None) -> None:
-        if subscription is None:
-            return
-        if self._state in (SourceState.CLOSED, SourceState.CLOSING):
-            subscription.close()
-            return
-        self._subscribing.reset()
-        self._is_told_away = False
-        self._ear = Ear(self.reactor, subscription, self._told, self._deaf)
-        # What was added before somebody listened.
+    def _listening(self) -> None:
+        """It does from now on: look for what was added before."""
         self._sweep_at = 0.0
         self._look()
 
     def _deaf(self, failure: Failure) -> None:
-        """Nobody tells of new rows any more: look for them now and then, and try to listen."""
-        self._ear = None
-        if self._state in (SourceState.CLOSED, SourceState.CLOSING):
-            return
+        """It does not, so that new rows are looked for now and then."""
         self._note(failure)
-        self._later("subscribe", self._subscribing.next(), self._subscribe)
         self._look()
 
     # A database that has gone
@@ -440,20 +428,3 @@ class SQLSource:
         finished, self._finished = self._finished, None
         if finished is not None:
             finished.callback(None)
-
-
-class _Backoff:
-    """The pauses between attempts, each twice as long as the one before."""
-
-    def __init__(self) -> None:
-        self._seconds = RETRY_SECONDS
-
-    def next(self) -> float:
-        """The seconds until the next attempt."""
-        seconds = self._seconds
-        self._seconds = min(2.0 * seconds, LONGEST_RETRY_SECONDS)
-        return seconds
-
-    def reset(self) -> None:
-        """An attempt has succeeded."""
-        self._seconds = RETRY_SECONDS
