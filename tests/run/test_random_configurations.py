@@ -62,7 +62,7 @@ WORDS = [
     "listen", "handler", "path", "server", "concurrency", "threads", "max-children",
     "max-connections",
     "max-connections-per-peer", "timeout", "allow", "deny", "proxy-from", "access-log",
-    "log-format",
+    "log-format", "stats-log",
 ]  # fmt: skip
 CHOICES = ["serial", "threads", "fork", "combined", "json", "Json", "", "\0", "\udcff", "x\ny"]
 PHASES = [
@@ -94,6 +94,7 @@ class Maker:
             return f"{self.pick(PHASES)}{self.pick(['=', '=', '=', '', ':'])}{self.pick(NUMBERS)}"
         choices = {
             "handler": HANDLERS, "server": SERVERS, "path": PATHS, "access-log": PATHS,
+            "stats-log": PATHS,
             "allow": NETWORKS,
             "deny": NETWORKS, "proxy-from": NETWORKS, "concurrency": CHOICES, "log-format": CHOICES,
         }  # fmt: skip
