@@ -55,7 +55,8 @@ class Deadlines:
         separator) to its end; not re-armed by a trickle.  30: Kestrel's
         C{RequestHeadersTimeout}.
     @ivar body: from the first byte of a counted read (C{readexactly}) to its end.
-        None: the least rate guards it.
+        None: the least rate guards it, and L{CONNECTION_BODY_SECONDS} what ends with its
+        connection.
     @ivar body_rate: the least rate of such a read in bytes per second.  240: Kestrel's
         C{MinRequestBodyDataRate}.
     @ivar handle: from the start of C{setup}.  None: a stream handler may live as
