@@ -152,13 +152,14 @@ class Deadlines:
     def connection_body_seconds(self, elapsed: float, received: int) -> float | None:
         """
         L{body_seconds} for a body that ends with its connection, which a thread waits for: with
-        L{CONNECTION_BODY_SECONDS} for all of it, unless L{body} says another time or there is no
-        least rate either.
+        L{CONNECTION_BODY_SECONDS} for all of it, unless L{body} says another time or L{body_rate}
+        that there is no least rate either.
         """
         seconds = self.body_seconds(elapsed, received, self.idle)
-        if seconds is None or self.body is not None or self.body_rate is None:
+        if self.body is not None or self.body_rate is None:
             return seconds
-        return max(0.0, min(seconds, CONNECTION_BODY_SECONDS - elapsed))
+        left = max(0.0, CONNECTION_BODY_SECONDS - elapsed)
+        return left if seconds is None else min(seconds, left)
 
 
 class DeadlineTimer:
