@@ -18,11 +18,9 @@ from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_kind, unwrap
 from sockserve.core.limits import LIMITS, LimitKind
 from sockserve.core.messages import nearest
-from sockserve.core.reactors import as_reactor
 from sockserve.executors import make_executor
 from sockserve.interfaces import ConfigurationError, Phase
-from sockserve.observe.access_log import AccessLog
-from sockserve.run.config import WORDS, LoggedServices
+from sockserve.run.config import WORDS, LoggedServices, make_logs
 from sockserve.run.loading import load_handler
 from sockserve.run.values import text, texts
 from sockserve.run.workers import check_workers, place_of
@@ -50,6 +48,7 @@ class SourceConfig:
     @ivar limits: those given of L{LIMITS}, by name.
     @ivar access_log: the file's name, or C{-}; None for no log.
     @ivar log_format: a name in L{LOG_FORMATS<sockserve.observe.access_log.LOG_FORMATS>}.
+    @ivar stats_log: the name of a file for the same in JSON, or C{-}; None for no such log.
     @ivar add_location: prefixes a message with the place where the words were written.
     """
 
@@ -62,13 +61,14 @@ class SourceConfig:
     limits: Mapping[str, int | None] = attrs.Factory(dict)
     access_log: str | None = None
     log_format: str = "combined"
+    stats_log: str | None = None
     add_location: Callable[[str], str] = attrs.field(default=str, eq=False, repr=False)
 
     def build(self, reactor: IReactorTime) -> MultiService:
         """
         Make the services of this source, not started: one for each table.  They share the workers.
 
-        @raise ConfigurationError: a URL is none, or the access log cannot be written.
+        @raise ConfigurationError: a URL is none, or a log cannot be written.
         """
         try:
             return self._build(reactor)
@@ -76,10 +76,8 @@ class SourceConfig:
             raise ConfigurationError(self.add_location(str(error))) from error
 
     def _build(self, reactor: IReactorTime) -> MultiService:
-        log = None
-        if self.access_log is not None:
-            log = AccessLog(as_reactor(reactor), self.access_log, self.log_format)
-        parent = LoggedServices(log)
+        logs = make_logs(reactor, self.access_log, self.log_format, self.stats_log)
+        parent = LoggedServices(logs)
         concurrency = None
         if not handler_kind(self.handler).is_coroutine:
             concurrency = make_executor(
@@ -96,8 +94,7 @@ class SourceConfig:
                 concurrency=concurrency,
                 limits=self.limits,
             )
-            if log is not None:
-                service.server.observers.append(log.observer(service.description))
+            service.server.observers += [log.observer(service.description) for log in logs]
             service.setServiceParent(parent)
         return parent
 
@@ -187,6 +184,7 @@ SOURCE_WORDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
             ),
             "access-log",
             "log-format",
+            "stats-log",
         )
     },
 }
