@@ -31,6 +31,7 @@ PAGES = [
     "sockserve.server",
     "sockserve.service",
     "sockserve.http",
+    "sockserve.sql",
     "sockserve.testing",
     "sockserve.socketserver",
     "sockserve.http.server",

@@ -13,11 +13,13 @@ from sockserve.sql.schema import schema
 from sockserve.sql.server import SQLServer
 from sockserve.sql.service import SQLRequestService
 from sockserve.sql.source import SQLSource
+from sockserve.sql.store import LeaseLost, StoreError
 from sockserve.sql.url import SourceSettings
 
 __all__ = [
     "AwaitableConnection",
     "DeadRow",
+    "LeaseLost",
     "RetryPolicy",
     "Row",
     "SQLRequestHandler",
@@ -25,6 +27,7 @@ __all__ = [
     "SQLServer",
     "SQLSource",
     "SourceSettings",
+    "StoreError",
     "dead_rows",
     "enqueue",
     "requeue",
