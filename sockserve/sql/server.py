@@ -36,12 +36,18 @@ __all__ = ["SQLServer"]
 SLICE_SECONDS = 0.005
 
 
+#: How many transactions there are at once.  10: each has a connection to the database, of which
+#: servers have few (PostgreSQL 100).
+TRANSACTIONS = 10
+
+
 class SQLServer(SingleRequestServer):
     """
     The server object of rows.
 
     @cvar max_rows: the most rows that are under way at once, being served or waiting for a worker;
-        None: any number.  100: each may cost a handler's connection somewhere.
+        None: any number.  100: each may cost a handler's connection somewhere.  For handlers
+        with a transaction, L{TRANSACTIONS} unless something else is said.
     @ivar source: the table.
     @ivar has_transactions: whether each row is removed in a transaction of its handler's.
     """
@@ -65,6 +71,9 @@ class SQLServer(SingleRequestServer):
                 f"handler {self.handler_name}: its transaction is this process' and cannot go to a"
                 " child; leave concurrency fork out"
             )
+        is_given = "max_rows" in (options.get("limits") or ())
+        if self.has_transactions and not is_given and type(self).max_rows is SQLServer.max_rows:
+            self.max_rows = TRANSACTIONS
         #: For coroutines' transactions, which are on a thread each while a statement runs.
         self._transactions = ThreadExecutor(self.reactor)
         self._make_and_run = self._run_coroutine if self.kind.is_coroutine else self._run
