@@ -21,8 +21,6 @@ PLUGIN = "twisted/plugins/sockserve_plugin.py"
 
 #: What the source distribution has at its top; the folders as they are here.
 FOLDERS = [
-    ".ci", "benchmarks", "docs", "examples", "newsfragments", "sockserve", "tests", "twisted",
-]  # fmt: skip
     ".ci",
     "benchmarks",
     "docs",

@@ -444,3 +444,21 @@ def _on_a_thread(function: Callable[[], object]) -> Deferred[None]:
 
     threading.Thread(target=run).start()
     return done
+
+
+async def test_a_lost_connection_that_listens_is_made_again(
+    postgresql_table: Table, handler: Any
+) -> None:
+    """What comes meanwhile is found by looking, and what comes after is heard of."""
+    table = postgresql_table
+    async with serving(table, handler, {"poll": 0.02}) as service:
+        await until(service.source._is_told)
+        table.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ~ '^LISTEN'"
+        )
+        await until(lambda: not service.source._is_told())
+        enqueue(table.connection, "meanwhile", table=table.name)
+        await until(lambda: "meanwhile" in handler.seen)
+        await until(service.source._is_told)
+        enqueue(table.connection, "after", table=table.name)
+        await until(lambda: "after" in handler.seen)
