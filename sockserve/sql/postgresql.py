@@ -85,15 +85,18 @@ class PostgreSQLStore:
             " AND kept.leased_until IS NOT NULL FOR UPDATE OF kept SKIP LOCKED"
         )
         self._columns = f"SELECT {', '.join(COLUMNS)} FROM {name} LIMIT 0"
-        self._remove = f"DELETE FROM {name} WHERE id = ANY(%s)"
+        # None of these waits for a row that a handler's transaction has: that decides over it.
+        self._remove = (
+            f"DELETE FROM {name} WHERE ctid = ANY(ARRAY("
+            f"SELECT ctid FROM {name} WHERE id = ANY(%s) FOR UPDATE SKIP LOCKED))"
+        )
         self._remove_one = f"DELETE FROM {name} WHERE id = %s AND attempts = %s"
         self._fail = (
             f"UPDATE {name} SET leased_until = NULL, failure = f.failure,"
             " due_at = coalesce(now() + f.delay * interval '1 second', due_at),"
             " dead_at = CASE WHEN f.delay IS NULL THEN now() END"
-            " FROM unnest(%s::bigint[], %s::integer[], %s::float8[], %s::text[])"
-            f" AS f (id, attempts, delay, failure) WHERE {name}.id = f.id"
-            f" AND {name}.attempts = f.attempts AND {name}.leased_until IS NOT NULL"
+            " FROM unnest(%s::bigint[], %s::float8[], %s::text[]) AS f (id, delay, failure)"
+            f" WHERE {name}.ctid = ANY(ARRAY({these})) AND {name}.id = f.id"
         )
         tell = f"SELECT pg_notify('{channel}', {HINT}) FROM told HAVING count(*) > 0"
         self._release = (
@@ -339,11 +342,13 @@ def _one(cursor: psycopg.Cursor[TupleRow]) -> TupleRow:
 
 def _failed(turn: Turn) -> tuple[list[Any], ...]:
     rows = turn.failed
+    ids = [row.id for row in rows]
     return (
-        [row.id for row in rows],
-        [row.attempts for row in rows],
+        ids,
         [row.delay for row in rows],
         [row.failure.replace("\0", "\\0") for row in rows],  # its texts have no NUL
+        ids,
+        [row.attempts for row in rows],
     )
 
 

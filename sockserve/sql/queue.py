@@ -45,7 +45,7 @@ def enqueue(
     @param idempotency_key: in place of one of the database's choice.
     @return: the row's id.
     """
-    place = "?" if _is_sqlite(connection) else "%s"
+    place = _place(connection)
     columns: dict[str, tuple[str, object]] = {
         "payload": (place, payload),
         "priority": (place, priority),
@@ -58,7 +58,7 @@ def enqueue(
     if delay is not None:
         due_at = datetime.fromtimestamp(datetime.now(UTC).timestamp() + delay, UTC)
     if due_at is not None:
-        columns["due_at"] = (place, due_at.timestamp() if place == "?" else due_at)
+        columns["due_at"] = (place, due_at.timestamp() if _is_sqlite(connection) else due_at)
     if idempotency_key is not None:
         columns["idempotency_key"] = (place, idempotency_key)
     places, values = zip(*columns.values(), strict=True)
@@ -81,7 +81,7 @@ def dead_rows(connection: Any, *, table: str = "jobs", limit: int = DEAD_ROWS) -
     """
     is_sqlite = _is_sqlite(connection)
     when = "dead_at" if is_sqlite else "extract(epoch FROM dead_at)::float8"
-    place = "?" if is_sqlite else "%s"
+    place = _place(connection)
     rows = _execute(
         connection,
         f"SELECT id, payload, attempts, priority, idempotency_key, {when}, failure"
@@ -102,7 +102,9 @@ def requeue(connection: Any, ids: Collection[int] | None = None, *, table: str =
     name = quoted(table)
     given = () if ids is None else tuple(ids)
     if _is_sqlite(connection):
-        those = "" if ids is None else f" AND id IN ({', '.join('?' * len(given))})"
+        those = (
+            "" if ids is None else f" AND id IN ({', '.join([_place(connection)] * len(given))})"
+        )
         rows = _execute(
             connection,
             f"UPDATE {name} SET dead_at = NULL, attempts = 0,"
@@ -124,11 +126,19 @@ def requeue(connection: Any, ids: Collection[int] | None = None, *, table: str =
     return int(count)
 
 
+def _raw(connection: Any) -> Any:
+    """The driver's connection: a cursor has one, and so has Django's."""
+    raw = getattr(connection, "connection", None)
+    return raw if isinstance(raw, sqlite3.Connection) else connection
+
+
 def _is_sqlite(connection: Any) -> bool:
-    # Django's connection to SQLite takes %s, as all of Django's do.
-    return isinstance(connection, (sqlite3.Connection, sqlite3.Cursor)) and not hasattr(
-        connection, "db"
-    )
+    return isinstance(_raw(connection), sqlite3.Connection)
+
+
+def _place(connection: Any) -> str:
+    """What stands for a value in a statement: C{?} for the C{sqlite3} module itself."""
+    return "?" if isinstance(connection, (sqlite3.Connection, sqlite3.Cursor)) else "%s"
 
 
 def _execute(connection: Any, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
@@ -144,9 +154,8 @@ def _execute(connection: Any, statement: str, values: Sequence[object]) -> list[
 
 def _wake(connection: Any) -> None:
     """Tell sources in this process of rows in a database of SQLite's, which tells nobody."""
-    if isinstance(connection, sqlite3.Cursor):
-        connection = connection.connection
-    if isinstance(connection, sqlite3.Connection):
-        for _, name, path in connection.execute("PRAGMA database_list"):
+    raw = _raw(connection)
+    if isinstance(raw, sqlite3.Connection):
+        for _, name, path in raw.execute("PRAGMA database_list"):
             if name == "main" and path:
                 wake_waiters(path)

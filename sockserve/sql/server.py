@@ -193,10 +193,13 @@ class SQLServer(SingleRequestServer):
             self._refuse(row, client_address, "malformed", row.fault)
             return
         was_verified = verify_and_process(self, row, client_address)
-        if row.state is RowState.CLOSED and was_verified:
-            self.source.failed(row, "process_request raised; the log has its traceback")
-        elif row.state is RowState.CLOSED:
+        if row.state is not RowState.CLOSED:
+            return
+        if was_verified is False:
             self._refuse(row, client_address, "verify", "verify_request has refused it")
+        else:
+            method = "process_request" if was_verified else "verify_request"
+            self.source.failed(row, f"{method} raised; the log has its traceback")
 
     def _refuse(self, row: Row, client_address: str, reason: str, why: str) -> None:
         """Set a row aside that has had no handler."""

@@ -83,35 +83,29 @@ class SQLRequestService(ListenerService):
     @override
     def privilegedStartService(self) -> None:
         """
-        Connect, so that what is wrong with the database is told before anything is served.
+        Look for the table, so that what is wrong with it is told before anything is served.  (The
+        connection is made without the privileges that there may be now.)
 
-        @raise ConfigurationError: it refuses, or has no such table.
+        @raise ConfigurationError: the database refuses, or has no such table.
         """
-        self._open()
+        if self._machine.is_stopped():
+            self.source.check()
 
     @override
     def startService(self) -> None:
         """
-        Serve, and connect, unless L{privilegedStartService} did.
+        Connect, and serve.
 
         @raise ConfigurationError: the database refuses, or has no such table.
         """
-        super().startService()
-        self._open()
-
-    def _open(self) -> None:
-        if self._is_open:
-            return
         if not self._machine.is_stopped():
             raise ConfigurationError(
                 f"source {self.description!r}: it is stopping still; wait for what stopService"
                 " returned"
             )
         self.source.open()
-        self._is_open = True
+        super().startService()
         self._machine.opened(self.source)
-
-    _is_open = False
 
     @override
     def stopService(self) -> Deferred[None]:
@@ -120,5 +114,4 @@ class SQLRequestService(ListenerService):
 
         @return: a Deferred that fires when all is gone.
         """
-        self._is_open = False
         return super().stopService()

@@ -40,6 +40,10 @@ SWEEP_SECONDS = 5.0
 #: The least time between two lines of the log about a database that comes and goes.
 SECONDS_BETWEEN_LINES = 60.0
 
+#: How many notifications are kept for the next claim; more are as good as none, and lead to a look
+#: through all of the table.
+MOST_HINTS = 1000
+
 #: How soon after this process has added rows the database is looked at, while nothing is there yet:
 #: they come with a commit that nobody tells of.
 COMMIT_SECONDS = 0.001
@@ -130,6 +134,11 @@ class SQLSource:
             self.store.open()
         except StoreError as error:
             raise ConfigurationError(f"source {self.description!r}: {error}") from error
+
+    def check(self) -> None:
+        """L{open} it and close it again, to tell early what is wrong."""
+        self.open()
+        self.store.close()
 
     def start(self, receiver: RowReceiver) -> None:
         """Claim rows for C{receiver}, now that it is open."""
@@ -329,6 +338,8 @@ class SQLSource:
     def _told(self, hints: list[str]) -> None:
         """The database has told of new rows."""
         self._hints += hints
+        if len(self._hints) > MOST_HINTS:
+            self._hints = [""]
         self._look()
 
     # The connection that listens

@@ -195,20 +195,25 @@ async def test_process_request_that_raises_has_the_row_tried_again(table: Table)
 
 async def test_no_more_rows_are_under_way_than_max_rows(table: Table) -> None:
     class Handler(BaseRequestHandler):
-        under_way = most = 0
+        waiting: ClassVar[list[Deferred[None]]] = []
+        most = 0
 
         async def handle(self) -> None:
-            cls = type(self)
-            cls.under_way += 1
-            cls.most = max(cls.most, cls.under_way)
-            await deferLater(reactor, 0.01)
-            cls.under_way -= 1
+            until_told: Deferred[None] = Deferred()
+            self.waiting.append(until_told)
+            type(self).most = max(self.most, len(self.waiting))
+            await until_told
 
     for _ in range(30):
         enqueue(table.connection, "x", table=table.name)
     async with serving(table, Handler, limits={"max_rows": 7}):
-        await until(lambda: table.count() == 0)
-    assert Handler.most == 7
+        while table.count():
+            await until(lambda: Handler.waiting or not table.count())
+            await deferLater(reactor, 0.01)
+            for each in Handler.waiting[:2]:
+                Handler.waiting.remove(each)
+                each.callback(None)
+        assert Handler.most == 7
 
 
 async def test_suspended_it_takes_no_rows_and_keeps_none_from_others(
@@ -462,3 +467,83 @@ async def test_a_lost_connection_that_listens_is_made_again(
         await until(service.source._is_told)
         enqueue(table.connection, "after", table=table.name)
         await until(lambda: "after" in handler.seen)
+
+
+async def test_verify_request_that_raises_has_the_row_tried_again(table: Table) -> None:
+    class Server(SQLServer):
+        def verify_request(self, request: Any, client_address: Any) -> bool:
+            if request.attempts == 1:
+                raise ZeroDivisionError
+            return True
+
+    class Handler(Coroutine):
+        pass
+
+    enqueue(table.connection, "x", table=table.name)
+    policy = RetryPolicy(first=0.01)
+    async with serving(table, Handler, {"policy": policy}, factory=Server):
+        await until(lambda: Handler.seen == ["x"])
+
+
+async def test_a_service_that_was_stopped_can_be_started_again(table: Table, handler: Any) -> None:
+    source = SQLSource(reactor, table.url)
+    service = SQLRequestService(source, handler)
+    for payload in "ab":
+        service.privilegedStartService()
+        service.startService()
+        enqueue(table.connection, payload, table=table.name)
+        await until(lambda payload=payload: payload in handler.seen)
+        await service.stopService()
+    assert table.count() == 0
+
+
+async def test_a_deadline_over_a_transaction_keeps_no_other_row_waiting(
+    postgresql_table: Table,
+) -> None:
+    """The thread, and its transaction with it, goes on for longer than its deadline."""
+    table = postgresql_table
+    go_on = threading.Event()
+
+    class Handler(SQLRequestHandler):
+        transaction = True
+
+        def handle(self) -> None:
+            if self.request.payload == "slow":
+                go_on.wait(_PATIENCE_SECONDS)
+
+    enqueue(table.connection, "slow", table=table.name)
+    deadlines = Deadlines(handle=0.05, abandon=0.05)
+    async with serving(table, Handler, deadlines=deadlines) as service:
+        await until(lambda: service.server.statistics.abandoned)
+        enqueue(table.connection, "quick", table=table.name)
+        await until(lambda: service.server.statistics.requests == 2)
+        go_on.set()
+        await until(lambda: table.count() == 0)
+
+
+async def test_django_connections_are_known(sqlite_table: Table, handler: Any) -> None:
+    """It has cursors whose statements have C{%s}, whatever the database."""
+
+    class Cursor:
+        def __init__(self, cursor: Any) -> None:
+            self._cursor = cursor
+            self.fetchall = cursor.fetchall
+
+        def __enter__(self) -> "Cursor":
+            return self
+
+        def __exit__(self, *raised: object) -> None:
+            self._cursor.close()
+
+        def execute(self, statement: str, values: Any) -> None:
+            self._cursor.execute(statement.replace("%s", "?"), values)
+
+    class Connection:
+        connection = sqlite_table.connection
+
+        def cursor(self) -> Cursor:
+            return Cursor(self.connection.cursor())
+
+    async with serving(sqlite_table, handler):
+        enqueue(Connection(), "x", delay=0.0)
+        await until(lambda: handler.seen == ["x"])
