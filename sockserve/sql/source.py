@@ -8,12 +8,11 @@ method says otherwise)
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import Enum, auto
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from sockserve.core.clock import clock_of
@@ -23,11 +22,12 @@ from sockserve.executors.threads import ThreadExecutor
 from sockserve.interfaces import ConfigurationError
 from sockserve.sql.backoff import Backoff
 from sockserve.sql.ear import Ear
+from sockserve.sql.named_calls import NamedCalls
 from sockserve.sql.rows import FailedRow, RetryPolicy, Row, RowState
 from sockserve.sql.store import Claimed, Store, StoreError, Turn
 from sockserve.sql.url import SourceSettings, store_and_settings
 
-__all__ = ["RowReceiver", "SQLSource", "SourceState"]
+__all__ = ["Reach", "RowReceiver", "SQLSource", "SourceState"]
 
 _log = logger(Topic.SERVICE)
 
@@ -69,6 +69,16 @@ class SourceState(Enum):
     SUSPENDED = auto()
     #: It tells of the last ones, and closes.
     CLOSING = auto()
+
+
+class Reach(Enum):
+    """Whether a source's database is there."""
+
+    THERE = auto()
+    #: It was not, when last it was asked.
+    AWAY = auto()
+    #: It is being connected to anew.
+    SOUGHT = auto()
 
 
 class SQLSource:
@@ -113,13 +123,13 @@ class SQLSource:
         self._turn_began = 0.0
 
         # For the database
-        self._is_away = False
-        #: Whether that, or a loss of the connection that listens, has had its line in the log.
+        self._reach = Reach.THERE
+        #: Whether its going, or a loss of the connection that listens, has had its line in the log.
         self._is_told_away = False
         self._quiet_until = 0.0
         self._reopening = Backoff()
         self._ear: Ear | None = None
-        self._calls: dict[str, IDelayedCall] = {}
+        self._calls = NamedCalls(self.clock)
         self._finished: Deferred[None] | None = None
 
     # For the service
@@ -144,7 +154,7 @@ class SQLSource:
         """Claim rows for C{receiver}, now that it is open."""
         self._receiver = receiver
         self._state = SourceState.CLAIMING
-        self._is_away = False
+        self._reach = Reach.THERE
         self._finished = None
         self._may_have_rows = True
         self._sweep_at = 0.0
@@ -153,7 +163,7 @@ class SQLSource:
             self.reactor, self._thread, self.store, self._told, self._listening, self._deaf
         )
         self._ear.open()
-        self._later("tend", self.settings.lease / 3.0, self._tend)
+        self._calls.later("tend", self.settings.lease / 3.0, self._tend)
         self.pump()
 
     def suspend(self) -> None:
@@ -176,13 +186,12 @@ class SQLSource:
         """
         self._state = SourceState.CLOSING
         self._finished = Deferred()
-        for name in list(self._calls):
-            self._calls.pop(name).cancel()
+        self._calls.cancel()
         if self._ear is not None:
             self._ear.close()
             self._ear = None
         finished = self._finished
-        if self._is_away:  # a last try, if there is something to tell
+        if self._reach is Reach.AWAY:  # a last try
             self._reopen()
         else:
             self.pump()
@@ -221,7 +230,9 @@ class SQLSource:
 
     def pump(self) -> None:
         """Ask the database for what is wanted of it, unless it is busy with that or away."""
-        if self._turn is not None or self._is_away or self._state is SourceState.CLOSED:
+        if self._turn is not None or self._state is SourceState.CLOSED:
+            return
+        if self._reach is not Reach.THERE:
             return
         turn = self._next_turn()
         if turn is None:
@@ -300,9 +311,9 @@ class SQLSource:
         @param due_in: seconds until then; None: never.
         """
         seconds = max(0.0, self._sweep_at - self.clock.seconds())
-        self._later("look", seconds if due_in is None else min(seconds, due_in), self._look)
+        self._calls.later("look", seconds if due_in is None else min(seconds, due_in), self._look)
         if not self._is_told():
-            self._later("poll", self.settings.poll, self._poll)
+            self._calls.later("poll", self.settings.poll, self._poll)
 
     def _look(self) -> None:
         """Ask for rows: there may be new ones, or some may be due."""
@@ -311,14 +322,15 @@ class SQLSource:
 
     def _poll(self) -> None:
         """Look whether there may be new rows, as nobody tells."""
-        if self._turn is None and not self._is_away and self._state is SourceState.CLAIMING:
+        is_free = self._turn is None and self._reach is Reach.THERE
+        if is_free and self._state is SourceState.CLAIMING:
             self._thread.call(self.store.has_changed).addCallbacks(self._polled, self._turned_away)
 
     def _polled(self, has_changed: bool) -> None:
         if has_changed:
             self._look()
         elif self._turn is None and not self._is_told() and "poll" not in self._calls:
-            self._later("poll", self.settings.poll, self._poll)
+            self._calls.later("poll", self.settings.poll, self._poll)
 
     def _turned_away(self, failure: Failure) -> None:
         """The database could not be asked: a turn will show why."""
@@ -333,7 +345,7 @@ class SQLSource:
         if self._state is not SourceState.CLAIMING or seconds > self.settings.poll:
             return
         self._poll()
-        self._later("commit", seconds, lambda: self._look_for_commit(2.0 * seconds))
+        self._calls.later("commit", seconds, lambda: self._look_for_commit(2.0 * seconds))
 
     def _told(self, hints: list[str]) -> None:
         """The database has told of new rows."""
@@ -365,8 +377,8 @@ class SQLSource:
         if self._state is SourceState.CLOSING:
             self._close()
             return
-        self._is_away = True
-        self._later("retry", self._reopening.next(), self._reopen)
+        self._reach = Reach.AWAY
+        self._calls.later("retry", self._reopening.next(), self._reopen)
 
     def _note(self, failure: Failure) -> None:
         """Log that the database, or the connection that listens, has gone: once for each time."""
@@ -387,30 +399,19 @@ class SQLSource:
             self.store.close()
             self.store.open()
 
+        self._reach = Reach.SOUGHT
         self._thread.call(reopen).addCallbacks(self._reopened, self._gone)
 
     def _reopened(self, _: object) -> None:
-        self._is_away = False
+        self._reach = Reach.THERE
         self.store.watch(self._rows_added)
         self.pump()
 
     # Time
 
-    def _later(self, name: str, seconds: float, call: Callable[[], object]) -> None:
-        """Have C{call} called, in place of the one of this name that is to come."""
-
-        def due() -> None:
-            del self._calls[name]
-            call()
-
-        before = self._calls.pop(name, None)
-        if before is not None:
-            before.cancel()
-        self._calls[name] = self.clock.callLater(seconds, due)
-
     def _tend(self) -> None:
         """Extend the leases of rows that are held for long."""
-        self._later("tend", self.settings.lease / 3.0, self._tend)
+        self._calls.later("tend", self.settings.lease / 3.0, self._tend)
         self.pump()
 
     # The end

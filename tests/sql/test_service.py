@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import globalLogPublisher
 
@@ -23,6 +23,7 @@ from sockserve.sql import (
     SQLSource,
     dead_rows,
     enqueue,
+    schema,
 )
 from tests.postgresql import Cluster, running_cluster
 from tests.sql.conftest import Table
@@ -404,8 +405,6 @@ async def test_a_database_that_goes_away_and_comes_back_loses_nothing(
 ) -> None:
     import psycopg
 
-    from sockserve.sql.schema import schema
-
     with psycopg.connect(own_cluster.url, autocommit=True) as connection:
         connection.execute(schema("postgresql"))
         connection.execute("INSERT INTO jobs (payload) SELECT i FROM generate_series(1, 300) i")
@@ -438,6 +437,35 @@ async def test_a_database_that_goes_away_and_comes_back_loses_nothing(
     with psycopg.connect(own_cluster.url, autocommit=True) as connection:
         assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
     assert len(lines) == 1
+
+
+async def test_a_stop_while_the_database_is_away_has_an_end(own_cluster: Cluster) -> None:
+    """What was served and could not be told is served again."""
+    import psycopg
+
+    with psycopg.connect(own_cluster.url, autocommit=True) as connection:
+        connection.execute(schema("postgresql"))
+        connection.execute("INSERT INTO jobs (payload) VALUES ('x')")
+
+    class Handler(BaseRequestHandler):
+        go: Deferred[None] = Deferred()
+        seen: ClassVar[list[int]] = []
+
+        async def handle(self) -> None:
+            self.seen.append(self.request.attempts)
+            await self.go
+
+    table = Table(f"{own_cluster.url}&table=jobs", "jobs", None)
+    settings = {"lease": 0.5}
+    async with serving(table, Handler, settings):
+        await until(lambda: Handler.seen)
+        await _on_a_thread(own_cluster.stop)
+        Handler.go.callback(None)
+        await deferLater(reactor, 0.5)
+    await _on_a_thread(own_cluster.start)
+    Handler.go = succeed(None)
+    async with serving(table, Handler, settings):
+        await until(lambda: len(Handler.seen) == 2)
 
 
 def _on_a_thread(function: Callable[[], object]) -> Deferred[None]:
