@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from twisted.internet import endpoints
 
 from sockserve.core.addresses import scope_of
+from sockserve.interfaces import SockserveError
 
 __all__ = [
     "FORMS",
@@ -62,7 +63,7 @@ _MAX_MODE = 0o7777
 _MAX_BACKLOG = 2**31 - 1
 
 
-class WordError(ValueError):
+class WordError(SockserveError, ValueError):
     """A description that is not written as its kind is: the message wants the form behind it."""
 
 
