@@ -27,7 +27,7 @@ from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import nearest, printable
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.stream_factory import StreamFactory
-from sockserve.run.config import ServerConfig, server_config
+from sockserve.run.config import ServerConfig, check_together, server_config
 from sockserve.run.config_file import read_toml
 from sockserve.service import DatagramRequestService, RequestService, SocketServerService
 
@@ -318,6 +318,7 @@ def makeService(options: Options) -> IService:
         keep_steady(reactor)
     parent = _Commands(reactor, twistd)
     try:
+        check_together(options.servers)
         for server in options.servers:
             server.build(reactor).setServiceParent(parent)
     except ConfigurationError as error:

@@ -44,6 +44,7 @@ from sockserve.core.tls import (
 )
 from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import HandshakeFailed
+from sockserve.listeners.certificates import check_context, check_folder
 from sockserve.streams.tls import with_usual_ciphers
 
 __all__ = ["CertificateFolder", "TLSEndpoint"]
@@ -176,12 +177,12 @@ class CertificateFolder:
 
     def __init__(self, reactor: IReactorTime, path: str) -> None:
         """
-        @raise OSError: the folder, or one of the files, cannot be read.
-        @raise OpenSSL.crypto.Error: one of the files is damaged.
+        @raise ValueError: one of the files cannot be read or used, or there is none.
         """
         self._seconds = clock_of(reactor).seconds
         self._path = path
         self._incidents = IncidentLog(_warn, self._seconds)
+        check_folder(path)
         self._read()
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
@@ -192,15 +193,19 @@ class CertificateFolder:
         self._looked_at = self._seconds()
         # What is written while it is read makes for another state afterwards.
         self._state = self._look()
+        check_folder(self._path)
         found = PEMObjects.fromDirectory(FilePath(self._path)).inferDomainMapping()
-        self._by_name: dict[str, CertificateOptions] = {
+        by_name: dict[str, CertificateOptions] = {
             name: with_usual_ciphers(options) for name, options in found.items()
         }
-        first = next(iter(found.values()), None) or CertificateOptions()
-        self._first: CertificateOptions = with_usual_ciphers(first)
-        # The context that a connection begins with is asked for others.
-        for options in {*self._by_name.values(), self._first}:
+        if not by_name:
+            raise ValueError(f"no certificate in {self._path!r} names a host as subjectAltName")
+        for name, options in by_name.items():
+            # The context that a connection begins with is asked for others.
             options._contextForServerName = self._context_for
+            check_context(f"certificates in {self._path!r}: the one for {name!r}", options)
+        self._by_name = by_name
+        self._first = next(iter(by_name.values()))
 
     def _context_for(self, name: bytes | None) -> SSL.Context | None:
         """The context for a client that asks for C{name}; None for the one it has."""

@@ -34,7 +34,7 @@ from sockserve.handlers import DatagramRequestHandler, StreamRequestHandler
 from sockserve.http.files.handler import FileRequestHandler
 from sockserve.http.handlers import HTTPRequestHandler
 from sockserve.interfaces import ConfigurationError, Phase
-from sockserve.listeners.endpoints import is_datagram_description
+from sockserve.listeners.endpoints import inherited_descriptor, is_datagram_description
 from sockserve.observe.access_log import LOG_FORMATS, AccessLog
 from sockserve.run.loading import load_handler, load_server
 from sockserve.run.values import (
@@ -59,6 +59,7 @@ __all__ = [
     "DEFAULT_LISTEN",
     "WORDS",
     "ServerConfig",
+    "check_together",
     "server_config",
 ]
 
@@ -290,6 +291,23 @@ def server_config(words: Mapping[str, object]) -> ServerConfig:
     config = ServerConfig(handler=_handler(words), **settings)
     _check(config)
     return config
+
+
+def check_together(servers: Sequence[ServerConfig]) -> None:
+    """
+    Check the servers of a process against one another.
+
+    @raise ConfigurationError: two descriptions name one socket that the process was handed.
+    """
+    taken: dict[int, str] = {}
+    for server in servers:
+        for description in server.listen if server.server is None else ():
+            descriptor = inherited_descriptor(description)
+            if descriptor in taken:
+                fault = f"{taken[descriptor]!r} has this socket already; name it once"
+                raise ConfigurationError(server.add_location(f"listen {description!r}: {fault}"))
+            if descriptor is not None:
+                taken[descriptor] = description
 
 
 def _handler(words: Mapping[str, object]) -> Callable[..., Any]:
