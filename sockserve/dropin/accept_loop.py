@@ -28,9 +28,9 @@ from sockserve.core.deadlines import Deadlines
 from sockserve.core.forking import (
     ThreadRole,
     end_child,
+    is_child,
     listening_socket_owners,
     mark_thread,
-    this_thread,
 )
 from sockserve.core.logs import Topic, logger, standard_logger
 from sockserve.core.reactors import IReactor
@@ -223,7 +223,7 @@ class AcceptLoop:
 
     def _is_over(self) -> bool:
         # A method's child is no server itself; one that has made this loop is.
-        if this_thread.is_child and os.getpid() != self._process:
+        if is_child() and os.getpid() != self._process:
             end_child()
         # What shutdown sets, and programs set by themselves on the thread that serves.
         is_told = bool(getattr(self._server, "_BaseServer__shutdown_request", False))

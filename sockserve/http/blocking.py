@@ -62,6 +62,13 @@ class _Stage(Enum):
 class BlockingCycle(BufferedRequest):
     """One request that a blocking handler answers, as the reactor sees it."""
 
+    __slots__ = (
+        "_has_lost_output",
+        "_lease",
+        "_queued_at",
+        "_stage",
+    )
+
     def __init__(
         self, channel: CycleOwner, head: RequestHead, began: float, *, is_stock: bool = False
     ) -> None:

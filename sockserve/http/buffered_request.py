@@ -86,6 +86,12 @@ class BufferedRequest:
     @ivar cut_off: why the connection has ended, if not by the client's own end.
     """
 
+    __slots__ = (
+        "__weakref__", "_arrived_at", "_began", "_channel", "_instead", "_is_stock", "_lock",
+        "_output", "_output_size", "_raw", "_reactors_thread", "_spool", "_stock_output",
+        "_streamed", "cut_off", "ends_with_connection", "head", "mode", "request", "response",
+        "rest", "rfile", "sent", "switches", "taken",
+    )  # fmt: skip
     request: RequestSocket
     rfile: Any
 
@@ -130,7 +136,6 @@ class BufferedRequest:
                 file = SwitchingFile(raw, self._follow)
                 self.rfile = StockSwitchingFile(file) if stock else io.BufferedReader(file)
         # What the handler sends
-        # (A stock handler sends by itself.)
         self.response = channel.make_blocking_response(head, _never_sent if stock else self._send)
         self._instead: BlockingResponse | None = None
         self._stock_output = StockOutput(self.response) if stock else None

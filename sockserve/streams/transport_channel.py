@@ -51,6 +51,18 @@ class TransportChannel(Channel):
     @ivar is_paused: whether the client is not read from.
     """
 
+    __slots__ = (
+        "_below",
+        "_output",
+        "_output_watch",
+        "_reads_on",
+        "_watched",
+        "departure",
+        "is_lendable",
+        "is_paused",
+        "writer",
+    )
+
     def __init__(self, protocol: ChannelOwner) -> None:
         super().__init__(protocol)
         transport = self.transport
