@@ -27,8 +27,9 @@ from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import nearest, printable
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.stream_factory import StreamFactory
-from sockserve.run.config import ServerConfig, check_together, server_config
+from sockserve.run.config import check_together, server_config
 from sockserve.run.config_file import read_toml
+from sockserve.run.server_config import ServerConfig
 from sockserve.service import DatagramRequestService, RequestService, SocketServerService
 
 __all__ = ["Options", "makeService"]

@@ -21,7 +21,7 @@ from twisted.python.usage import UsageError
 from sockserve import BaseRequestHandler, ConfigurationError, Deadlines
 from sockserve.core.admission import parse_network
 from sockserve.http import HTTPRequestHandler
-from sockserve.run.config import ServerConfig
+from sockserve.run.server_config import ServerConfig
 from sockserve.service import DatagramRequestService, RequestService, SocketServerService
 from sockserve.tap import Options, makeService
 
