@@ -149,7 +149,7 @@ class BufferedRequest:
 
         @raise RemoteProtocolError: it is too large, or cannot be kept.
         """
-        spool, limit = self._spool, self._channel.factory.max_body_bytes
+        spool, limit = self._spool, self._channel.settings.limits.max_body_bytes
         assert spool is not None
         self._arrived_at = self._channel.timer.seconds()
         if self._is_stock and self.head.length is None:
