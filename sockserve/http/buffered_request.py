@@ -36,7 +36,7 @@ from sockserve.http.responses import BlockingResponse
 from sockserve.http.spool import Spool, StockSwitchingFile, SwitchingFile, stock_file
 from sockserve.http.stock_output import StockOutput, status_in
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
-from sockserve.sockets.lending import is_broken
+from sockserve.sockets.hangups import hangup_of
 from sockserve.streams.reader import HIGH_WATER_BYTES
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ class BufferedRequest:
     def client_is_gone(self) -> bool:
         """Whether the client has broken the connection. (handler's thread)"""
         if self.mode is OutputMode.DIRECT:
-            return is_broken(self.request)
+            return hangup_of(self.request).is_final
         return self.mode is OutputMode.CLOSED or self._channel.writer.is_broken()
 
     def _follow(self) -> tuple[bytes, Any] | None:
