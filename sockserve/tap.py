@@ -20,8 +20,8 @@ from twisted.logger import LoggingFile, LogLevel
 from twisted.python import usage
 from typing_extensions import override
 
-from sockserve.core.activation import restore_environment
 from sockserve.core.clock import keep_steady
+from sockserve.core.environment import restore_environment
 from sockserve.core.handler_kinds import speaks_http
 from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import nearest, printable

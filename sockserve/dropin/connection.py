@@ -30,8 +30,9 @@ from sockserve.http.channel import HTTPChannel
 from sockserve.http.h1.framing import State
 from sockserve.http.stock import make_stock_handler
 from sockserve.interfaces import ClientGone, IJob, Outcome
-from sockserve.listeners.stream_factory import WAYS, StreamFactory, Way
+from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.listeners.stream_protocol import StreamProtocol
+from sockserve.listeners.ways import WAYS, Way
 from sockserve.streams.blocking import LentSocketChannel
 from sockserve.streams.channel import Channel, Pending
 from sockserve.streams.connection import StreamConnection

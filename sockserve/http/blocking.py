@@ -91,9 +91,10 @@ class BlockingCycle(BufferedRequest):
         channel, head = self._channel, self.head
         if channel.is_draining:
             self.drain()
-        if channel.settings.forks:
+        settings = channel.settings
+        if settings.forks:
             self.response.close = True
-        length, limit = head.length, channel.factory.max_body_bytes
+        length, limit = head.length, settings.limits.max_body_bytes
         is_too_large = limit is not None and (length or 0) > limit
         if head.expects_continue and not is_too_large:
             head.expects_continue = False

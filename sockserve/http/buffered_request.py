@@ -36,7 +36,7 @@ from sockserve.http.responses import BlockingResponse
 from sockserve.http.spool import Spool, StockSwitchingFile, SwitchingFile, stock_file
 from sockserve.http.stock_output import StockOutput, status_in
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
-from sockserve.sockets.lending import is_broken
+from sockserve.sockets.hangups import hangup_of
 from sockserve.streams.reader import HIGH_WATER_BYTES
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class BufferedRequest:
 
         @raise RemoteProtocolError: it is too large, or cannot be kept.
         """
-        spool, limit = self._spool, self._channel.factory.max_body_bytes
+        spool, limit = self._spool, self._channel.settings.limits.max_body_bytes
         assert spool is not None
         self._arrived_at = self._channel.timer.seconds()
         if self._is_stock and self.head.length is None:
@@ -260,7 +260,7 @@ class BufferedRequest:
     def client_is_gone(self) -> bool:
         """Whether the client has broken the connection. (handler's thread)"""
         if self.mode is OutputMode.DIRECT:
-            return is_broken(self.request)
+            return hangup_of(self.request).is_final
         return self.mode is OutputMode.CLOSED or self._channel.writer.is_broken()
 
     def _follow(self) -> tuple[bytes, Any] | None:

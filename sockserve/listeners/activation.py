@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from sockserve.core.activation import started_environment
+from sockserve.core.environment import started_environment
 
 __all__ = ["handed_descriptor"]
 

@@ -45,7 +45,7 @@ from sockserve.interfaces import (
     PeerError,
     Phase,
 )
-from sockserve.sockets.lending import peer_is_gone
+from sockserve.sockets.hangups import peer_is_gone
 
 __all__ = ["RequestServer"]
 

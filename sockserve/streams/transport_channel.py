@@ -28,12 +28,12 @@ from sockserve.streams.writer import StreamWriter
 __all__ = ["TransportChannel"]
 
 
-class _Output(Enum):
+class _End(Enum):
     """The stand of a connection with its end."""
 
     OPEN = "open"
     #: No more is written, but not all has left.
-    ENDING = "ending"
+    FLUSHING = "flushing"
     #: All has left; what the client still sends is thrown away.
     LINGERING = "lingering"
     CLOSING = "closing"
@@ -72,16 +72,16 @@ class TransportChannel(Channel):
         self.departure = Departure(self.timer, self.deadlines, self.factory.handler_cancellation)
         #: The socket's own transport, below all wrapping; None where there is no socket.
         self._below = connection_below(transport)
-        self._output_watch: OutputWatch | None = None
+        self._end_watch: OutputWatch | None = None
         # Until it ends
-        self._output = _Output.OPEN
+        self._end = _End.OPEN
         self.is_paused = False
         #: Whether its handler read on when it was lost in good order.
         self._reads_on = False
         #: Its descriptor, while the kernel tells of it by L{HangupWatch}.
         self._watched = -1
         if self._below is not None and self.deadlines.write is not None:
-            self._output_watch = OutputWatch(self.deadlines, self.timer)
+            self._end_watch = OutputWatch(self.deadlines, self.timer)
 
     @override
     def connection_lost(self, reason: Failure) -> None:
@@ -99,10 +99,10 @@ class TransportChannel(Channel):
     @override
     def deadline_applies(self, phase: Phase) -> bool:
         if phase is Phase.WRITE:
-            if self._output is _Output.LINGERING:
+            if self._end is _End.LINGERING:
                 self._lose_connection()
                 return False
-            return self._output is not _Output.OPEN or not self._takes_output()
+            return self._end is not _End.OPEN or not self._takes_output()
         if phase is Phase.LIFETIME:
             is_over = self.departure.patience_passed(self._input_taken())
             if is_over:
@@ -115,7 +115,7 @@ class TransportChannel(Channel):
         can be told; then it is looked at again later."""
         if not self.writer.is_empty():
             return False
-        watch = self._output_watch
+        watch = self._end_watch
         return watch is None or watch.takes_output(socket_below(self._below))
 
     def has_unread_input(self) -> bool:
@@ -158,7 +158,7 @@ class TransportChannel(Channel):
 
     def is_writable(self) -> bool:
         """Whether this side has not ended, or is not ending, its output."""
-        return self._output is _Output.OPEN and not self.writer.is_closed()
+        return self._end is _End.OPEN and not self.writer.is_closed()
 
     def watch_hangups(self) -> None:
         """Have the kernel tell of the end of the connection, which is not read from."""
@@ -218,9 +218,9 @@ class TransportChannel(Channel):
 
     @override
     def eof_received(self) -> None:
-        if self._output is _Output.LINGERING:
+        if self._end is _End.LINGERING:
             self._lose_connection()
-        elif self._output is _Output.OPEN and (answerer := self.answerer()) is not None:
+        elif self._end is _End.OPEN and (answerer := self.answerer()) is not None:
             if self.factory.allow_half_close:
                 self.watch_hangups()
             elif answerer.running_task() is not None:
@@ -267,23 +267,23 @@ class TransportChannel(Channel):
         raise NotImplementedError
 
     def _close(self) -> None:
-        if self._output is not _Output.OPEN or not self.parts & Pending.CONNECTION:
+        if self._end is not _End.OPEN or not self.parts & Pending.CONNECTION:
             return
-        self._output = _Output.ENDING
+        self._end = _End.FLUSHING
         lingers = self.discard_input() and self.is_lendable
         self.writer.close_then(self._linger if lingers else self._lose_connection)
-        if self._output is _Output.ENDING:  # not all has left at once
+        if self._end is _End.FLUSHING:  # not all has left at once
             self.timer.arm(Phase.WRITE, self.deadlines.write)
 
     def _linger(self) -> None:
         if self.input_ended():
             self._lose_connection()
         else:
-            self._output = _Output.LINGERING
+            self._end = _End.LINGERING
             self.timer.arm(Phase.WRITE, self.deadlines.linger)
 
     def _lose_connection(self) -> None:
         # Not before all is written: TLS would forget what it has gathered.
-        self._output = _Output.CLOSING
+        self._end = _End.CLOSING
         self.timer.arm(Phase.WRITE, self.deadlines.write)
         self.transport.loseConnection()
