@@ -53,7 +53,7 @@ class TransportChannel(Channel):
 
     __slots__ = (
         "_below",
-        "_output",
+        "_end",
         "_output_watch",
         "_reads_on",
         "_watched",
@@ -72,7 +72,7 @@ class TransportChannel(Channel):
         self.departure = Departure(self.timer, self.deadlines, self.factory.handler_cancellation)
         #: The socket's own transport, below all wrapping; None where there is no socket.
         self._below = connection_below(transport)
-        self._end_watch: OutputWatch | None = None
+        self._output_watch: OutputWatch | None = None
         # Until it ends
         self._end = _End.OPEN
         self.is_paused = False
@@ -81,7 +81,7 @@ class TransportChannel(Channel):
         #: Its descriptor, while the kernel tells of it by L{HangupWatch}.
         self._watched = -1
         if self._below is not None and self.deadlines.write is not None:
-            self._end_watch = OutputWatch(self.deadlines, self.timer)
+            self._output_watch = OutputWatch(self.deadlines, self.timer)
 
     @override
     def connection_lost(self, reason: Failure) -> None:
@@ -115,7 +115,7 @@ class TransportChannel(Channel):
         can be told; then it is looked at again later."""
         if not self.writer.is_empty():
             return False
-        watch = self._end_watch
+        watch = self._output_watch
         return watch is None or watch.takes_output(socket_below(self._below))
 
     def has_unread_input(self) -> bool:
