@@ -31,6 +31,7 @@ from sockserve.core.logs import Topic, logger
 from sockserve.core.statistics import RequestRecord
 from sockserve.core.tls import handshake_fault
 from sockserve.http.channel import HTTPChannel
+from sockserve.http.guarded import make_and_run_guarded
 from sockserve.http.stock import make_stock_handler
 from sockserve.interfaces import DeadlineExpired, IStreamServer
 from sockserve.listeners.stream_protocol import StreamProtocol, StreamServer
@@ -68,7 +69,7 @@ def _make_and_run_either(
 #: How handlers of each kind are served.
 WAYS: Mapping[HandlerKind, Way] = {
     HandlerKind.COROUTINE: Way(CoroutineChannel.maker, make_and_run_coroutine),
-    HandlerKind.BLOCKING: Way(socket_channel_maker, make_and_run),
+    HandlerKind.BLOCKING: Way(socket_channel_maker, make_and_run_guarded),
     HandlerKind.HTTP_COROUTINE: Way(HTTPChannel.maker, make_and_run_coroutine),
     HandlerKind.HTTP_MIXED: Way(HTTPChannel.maker, _make_and_run_either),
     HandlerKind.HTTP_STOCK: Way(HTTPChannel.maker, make_stock_handler),
