@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import socket
 import threading
@@ -308,13 +309,14 @@ class BufferedRequest:
 
     def serve(self) -> Outcome:
         """Have the handler answer the request. (worker thread)"""
-        factory, request = self._channel.factory, self.request
+        factory, request, process = self._channel.factory, self.request, os.getpid()
         served.request = self
         try:
             error = serve_next(factory, request, self._channel.client_address)
         except BaseException:  # sys.exit(), or an error in handle_error
             self.response.close = True
-            self._answer_for_handler()
+            if os.getpid() == process:  # else its child has left, and it is to answer yet
+                self._answer_for_handler()
             raise
         finally:
             served.request = None
