@@ -308,11 +308,15 @@ class RequestDispatcher:
             self.reactor.callFromThread(self.factory.end_unanswered)
             if is_reactors_thread(self.reactor):
                 return
+        self.wait()
+        if not self.reactor.running:  # nobody hears of their ends
+            self._pool.join()
+
+    def wait(self) -> None:
+        """Wait until all requests are over, or the reactor does not run. (any thread)"""
         with self._all_over:
             while self.active and self.reactor.running:
                 self._all_over.wait(REACTOR_CHECK_SECONDS)
-        if not self.reactor.running:  # nobody hears of their ends
-            self._pool.join()
 
     def pause(self) -> None:
         """

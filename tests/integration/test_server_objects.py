@@ -1,5 +1,6 @@
 """Server objects of C{socketserver}'s kind, served as they stand by a service."""
 
+import contextlib
 import http.client
 import http.server
 import os
@@ -13,6 +14,7 @@ from typing import ClassVar
 
 import pytest
 
+import sockserve.http.server
 import sockserve.socketserver
 from sockserve import ConfigurationError, Deadlines, StreamRequestHandler
 from sockserve.core.admission import Admission, parse_network
@@ -748,6 +750,66 @@ async def test_stopping_lets_requests_end_and_closes_idle_connections():
         sock = client.sock
     assert await in_thread(is_ended, sock)
     client.close()
+
+
+class _Held:
+    """A mix-in: the loop reaches C{service_actions}, and waits there."""
+
+    request_queue_size = 8
+
+    def hold(self):
+        self.greeting = b"hello"
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def service_actions(self):
+        super().service_actions()
+        self.reached.set()
+        assert self.go_on.wait(15)
+
+
+class _OwnEnd(_Held):
+    """A server that lets go of what its handlers need when it is closed."""
+
+    def server_close(self):
+        super().server_close()
+        self.greeting = None
+
+
+@pytest.mark.parametrize("mixin", [_Held, _OwnEnd])
+@pytest.mark.parametrize(
+    "base",
+    [
+        http.server.HTTPServer,
+        http.server.ThreadingHTTPServer,
+        sockserve.http.server.HTTPServer,
+        sockserve.http.server.ThreadingHTTPServer,
+    ],
+)
+@pytest.mark.parametrize("suspends", [False, True])
+async def test_stopping_serves_clients_that_nobody_has_accepted_yet(mixin, base, suspends):
+    """When the socket that listens is closed, the kernel resets those that wait in its queue."""
+    server = type("Server", (mixin, base), {})(("127.0.0.1", 0), Web)
+    server.hold()
+    if mixin is _OwnEnd and base.__name__.startswith("Threading"):
+        server.daemon_threads = False  # or it would not wait for them
+    serving = Serving(server, **SELDOM)
+    serving.service.startService()
+    with contextlib.ExitStack() as clients:
+        with connect(server):  # for a turn of the loop
+            assert await in_thread(server.reached.wait, 15)
+            waiting = [clients.enter_context(connect(server)) for _ in range(8)]
+            for client in waiting:
+                client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            if suspends:
+                serving.service.suspend()
+            stopped = serving.service.stopService()
+            server.go_on.set()
+        for client in waiting:
+            answer = await in_thread(read_all, client)
+            assert answer.endswith(b"hello")
+            assert b"Connection: close" in answer
+        await stopped
+    assert server.socket.fileno() < 0
 
 
 # The program's own end
