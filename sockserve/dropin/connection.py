@@ -269,13 +269,16 @@ class AdoptedProtocol(StreamProtocol):
                 self._channel.abort()
 
     def end_unserved(self) -> None:
-        """End the connection, unless it has a request that has begun to be served."""
+        """
+        End the connection, unless it has a request that has begun to be served: what arrives from
+        now on, half a request perhaps, is nobody's.
+        """
         channel = self._channel
-        if (
-            isinstance(channel, HTTPChannel)
-            and channel.cycle is not None
-            and not channel.parts & Pending.HANDLER
-        ):
+        if not isinstance(channel, HTTPChannel) or channel.parts & Pending.HANDLER:
+            return
+        if channel.cycle is None:
+            channel.shut_down()
+        else:
             channel.abort()
 
     @override
