@@ -249,13 +249,18 @@ def test_a_want_of_descriptors_passes(kind, room):
             except OSError as error:
                 wanted.append(error.errno)
                 raise
+        def close_request(self, request):
+            super().close_request(request)
+            closed.set()
     class Line(socketserver.StreamRequestHandler):
         def handle(self):
             self.wfile.write(self.rfile.readline())
     wanted = []
+    closed = threading.Event()
     server = Server(("127.0.0.1", 0), Line)
     thread = background(server)
     print(say(server))
+    closed.wait()  # or its descriptor, below the limit, would be one that somebody gets
     clients = [socket.socket() for _ in range(20)]
     free = os.dup(0)  # the lowest that is free
     os.close(free)
