@@ -316,12 +316,14 @@ async def test_client_that_does_not_confirm_the_end_is_waited_for_as_long_as_one
 
 
 async def test_tls_behind_a_proxy_header(tmp_path):
-    """The header comes inside TLS, as C{haproxy:} before C{ssl:} says."""
+    """The header comes before TLS, as proxies send it."""
 
     def talk(address):
-        with connect_tls(address) as client:
-            client.sendall(PROXY_HEADER + b"hello\n")
-            return read_exactly(client, 6)
+        client = connect(address)
+        client.sendall(PROXY_HEADER)
+        with secure(client) as secured:
+            secured.sendall(b"hello\n")
+            return read_exactly(secured, 6)
 
     async with serving(Echo, "haproxy:" + description("ssl", tmp_path)) as server:
         assert await in_thread(talk, server.server_address) == b"hello\n"
