@@ -18,6 +18,7 @@ import sockserve.http.server
 import sockserve.socketserver
 from sockserve import ConfigurationError, Deadlines, StreamRequestHandler
 from sockserve.core.admission import Admission, parse_network
+from sockserve.interfaces import Phase
 from sockserve.service import SocketServerService
 from tests.integration.servers import (
     certificate_file,
@@ -1246,6 +1247,33 @@ async def test_tls_wrapped_by_the_program(tmp_path, monkeypatch):
 
     async with Serving(server):
         assert (await in_thread(talk)).endswith(b" x\n")
+
+
+@pytest.mark.parametrize("kind", ["TCPServer", "wrapped", "HTTPSServer"])
+async def test_a_slow_handshake_holds_up_nobody_without_a_mixin(kind, tmp_path):
+    """It is ended by its deadline, 0.5 s; others are served meanwhile."""
+    file = certificate_file(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    if kind == "HTTPSServer":
+        server = sockserve.http.server.HTTPSServer(("127.0.0.1", 0), Web, certfile=file)
+    else:
+        base = http.server.HTTPServer if kind == "wrapped" else sockserve.socketserver.TCPServer
+        server = base(("127.0.0.1", 0), Web)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.greeting = b"hello"
+
+    def talk(slow):
+        slow.sendall(b"\x16\x03\x01\x02")  # the beginning of a record
+        with secure(connect(server)) as client:
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert read_line(client) == b"HTTP/1.1 200 OK\r\n"
+
+    async with Serving(server, deadlines=Deadlines(handshake=0.5)) as factory:
+        with connect(server) as slow:
+            await in_thread(talk, slow)
+            assert await in_thread(is_ended, slow)
+            await until(lambda: factory.statistics.expiries[Phase.HANDSHAKE] == 1)
 
 
 def closed():
