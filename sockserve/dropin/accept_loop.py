@@ -20,6 +20,7 @@ from enum import Enum
 from errno import errorcode
 from typing import Any
 
+from sockserve.core.deadlines import Deadlines
 from sockserve.core.forking import end_child, listening_socket_owners, this_thread
 from sockserve.core.logs import Topic, standard_logger
 from sockserve.core.reactors import IReactor
@@ -36,12 +37,7 @@ from sockserve.listeners.gate import (
     QUEUE_LENGTH,
 )
 
-__all__ = [
-    "POLL_SECONDS",
-    "AcceptLoop",
-    "is_open",
-    "verify_and_take",
-]
+__all__ = ["POLL_SECONDS", "AcceptLoop", "is_open", "verify_and_take"]
 
 _connections_log = standard_logger(Topic.CONNECTIONS)
 
@@ -110,7 +106,7 @@ class AcceptLoop:
     One run of C{serve_forever}, on the thread that calls L{run}.  It only goes forward, from open
     over what it is told (to take the last, or to stop), or not, to closed.
 
-    @param handshake: how many seconds a TLS handshake may take; None for ever.
+    @param deadlines: those of TLS handshakes, as of L{TLSHandshake}.
     @param failed: called in the C{except} block when one of the server's methods has raised,
         which then does not end the loop.
     @param is_full: whether to take no more requests for now, given how many connections are
@@ -126,7 +122,7 @@ class AcceptLoop:
     def __init__(
         self,
         server: ServerObject,
-        handshake: float | None,
+        deadlines: Deadlines,
         failed: Callable[[], object] | None = None,
         is_full: Callable[[int], bool] | None = None,
         reactor: IReactor | None = None,
@@ -139,7 +135,7 @@ class AcceptLoop:
         self._process = os.getpid()
         self._server = server
         self._standard = StandardMethods(server)
-        self._handshake = handshake
+        self._deadlines = deadlines
         self._handshake_failed = handshake_failed
         self._failed = failed
         self._is_full = is_full
@@ -357,7 +353,7 @@ class AcceptLoop:
                 self.wake()
 
         self._shaking.add(request)
-        reactor.callFromThread(TLSHandshake, reactor, request, ended, self._handshake)
+        reactor.callFromThread(TLSHandshake, reactor, request, ended, self._deadlines)
 
     def _empty_wake_ups(self) -> None:
         try:

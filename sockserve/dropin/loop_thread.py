@@ -15,6 +15,7 @@ from typing import Any
 
 from typing_extensions import override
 
+from sockserve.core.deadlines import Deadlines
 from sockserve.core.forking import ThreadRole, mark_thread
 from sockserve.core.logs import Topic, logger
 from sockserve.core.reactors import IReactor
@@ -73,7 +74,7 @@ class AcceptLoopThread:
         self,
         server: ServerObject,
         reactor: IReactor,
-        handshake: float | None,
+        deadlines: Deadlines,
         ended: Callable[[bool], object],
         is_full: Callable[[int], bool] | None = None,
         poll_interval: float = POLL_SECONDS,
@@ -82,7 +83,7 @@ class AcceptLoopThread:
         """
         @raise OSError: there are no descriptors, or no thread, to be had.
         """
-        self._loop = AcceptLoop(server, handshake, self._failed, is_full, reactor, handshake_failed)
+        self._loop = AcceptLoop(server, deadlines, self._failed, is_full, reactor, handshake_failed)
         self._server = server
         self._ended = ended
         self._poll_interval = poll_interval
