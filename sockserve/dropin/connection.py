@@ -104,9 +104,11 @@ class AdoptedFactory(StreamFactory):
     The factory of adopted connections: calls the server object's methods in place of its own.
 
     @ivar dispatcher: has the server object.
+    @ivar is_stopping: whether what is adopted now is of the last, and drains from its start.
     """
 
     inherits_keepalive = True
+    is_stopping = False
     ways = {**WAYS, HandlerKind.HTTP_STOCK: Way(HTTPChannel.maker, _make_stock_handler)}
 
     #: How many of them are taken at once, of a server of datagrams; None for as many as come.
@@ -254,6 +256,8 @@ class AdoptedProtocol(StreamProtocol):
 
     @override
     def start_channel(self, channel: Channel) -> None:
+        if self.factory.is_stopping:  # it is one of the last
+            self.drain()
         # The server has verified and processed it, before it came here.
         try:
             channel.start()

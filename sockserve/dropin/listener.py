@@ -133,6 +133,7 @@ class ServerObjectListener:
             self._install_joinable()
         keep_alive(getattr(self._object, "socket", None), self._deadlines)
         self._all_over = Deferred()
+        self._factory.is_stopping = False
         self._run = run = object()
         return AcceptLoopThread(
             self._object,
@@ -177,6 +178,7 @@ class ServerObjectListener:
         if self._state is not _State.STOPPED:
             assert self._loop is not None
             self.resume()  # clients that wait meanwhile are not to be lost
+            self._factory.is_stopping = True
             self._loop.stop(self._deadlines.drain)
             self._factory.drain()
             self._arm_shutdown_deadline()
