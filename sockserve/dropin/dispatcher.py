@@ -316,6 +316,12 @@ class RequestDispatcher:
         if not self.reactor.running:  # nobody hears of their ends
             self._pool.join()
 
+    def wait(self) -> None:
+        """Wait until all requests are over, or the reactor does not run. (any thread)"""
+        with self._all_over:
+            while self.active and self.reactor.running:
+                self._all_over.wait(REACTOR_CHECK_SECONDS)
+
     def pause(self) -> None:
         """
         Let go of idle connections, as nobody serves requests just now: a client whose

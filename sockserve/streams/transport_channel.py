@@ -23,6 +23,7 @@ from sockserve.sockets.lending import has_unread, is_lendable
 from sockserve.sockets.output_watch import OutputWatch
 from sockserve.streams.channel import Channel, ChannelOwner, Pending
 from sockserve.streams.departure import Answerer, Departure
+from sockserve.streams.parting import Parting, lose_connection
 from sockserve.streams.writer import StreamWriter
 
 __all__ = ["TransportChannel"]
@@ -55,6 +56,7 @@ class TransportChannel(Channel):
         "_below",
         "_end",
         "_output_watch",
+        "_parting",
         "_reads_on",
         "_watched",
         "departure",
@@ -75,6 +77,8 @@ class TransportChannel(Channel):
         self._output_watch: OutputWatch | None = None
         # Until it ends
         self._end = _End.OPEN
+        #: Over TLS, from when it is closing.
+        self._parting: Parting | None = None
         self.is_paused = False
         #: Whether its handler read on when it was lost in good order.
         self._reads_on = False
@@ -99,6 +103,8 @@ class TransportChannel(Channel):
     @override
     def deadline_applies(self, phase: Phase) -> bool:
         if phase is Phase.WRITE:
+            if self._parting is not None:
+                return self._parting.write_applies()
             if self._end is _End.LINGERING:
                 self._lose_connection()
                 return False
@@ -285,5 +291,4 @@ class TransportChannel(Channel):
     def _lose_connection(self) -> None:
         # Not before all is written: TLS would forget what it has gathered.
         self._end = _End.CLOSING
-        self.timer.arm(Phase.WRITE, self.deadlines.write)
-        self.transport.loseConnection()
+        self._parting = lose_connection(self.transport, self.deadlines, self.timer)
