@@ -21,7 +21,12 @@ from typing import Any
 from sockserve.http.h1.head import REPEATED_SECTION_BYTES, REPEATED_SECTIONS, TOKEN, RequestHead
 from sockserve.http.spool import StockInput
 
-__all__ = ["can_have_method", "make_stock_handler", "make_with_method"]
+__all__ = [
+    "body_may_end_with_connection",
+    "can_have_method",
+    "make_stock_handler",
+    "make_with_method",
+]
 
 #: A header section that every parser reads alike, as whole lines.
 _SECTION = re.compile(rb"(?:%b:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n" % TOKEN.pattern)
@@ -31,6 +36,22 @@ _SECTION = re.compile(rb"(?:%b:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n" % TOKEN.patter
 _DEMANDING = re.compile(rb"(?im)^(?:content-type:[ \t]*(?:multipart|message)|expect:)")
 
 _VERSIONS = frozenset(["HTTP/1.0", "HTTP/1.1"])
+
+#: No client sends a body with these that nobody could tell the end of.
+_WITHOUT_BODY = frozenset(["GET", "HEAD"])
+
+
+def body_may_end_with_connection(head: RequestHead) -> bool:
+    """
+    Whether a handler may find a body that goes on until the client ends its side: what follows the
+    last request of a connection, if that says nothing of a length.
+    """
+    return (
+        not head.keep_alive
+        and head.length == 0
+        and head.method not in _WITHOUT_BODY
+        and head.field(b"content-length") is None
+    )
 
 
 #: The fields of a header section: names and values as sent, without the white space before a
