@@ -20,8 +20,9 @@ from sockserve.core.limits import LIMITS, LimitKind
 from sockserve.core.messages import nearest
 from sockserve.executors import make_executor
 from sockserve.interfaces import ConfigurationError, Phase
-from sockserve.run.config import WORDS, LoggedServices, make_logs
+from sockserve.run.config import WORDS
 from sockserve.run.loading import load_handler
+from sockserve.run.server_config import LoggedServices, make_logs
 from sockserve.run.values import text, texts
 from sockserve.run.workers import check_workers, place_of
 from sockserve.sql.service import SQLRequestService
