@@ -59,7 +59,8 @@ def test_every_row_is_served_though_processes_are_killed(tmp_path: Path) -> None
                 for worker, _ in workers:
                     worker.send_signal(signal.SIGTERM)
                 statuses = [worker.wait(30) for worker, _ in workers]
-    assert statuses == [0] * PROCESSES
+    # One that has just begun is ended by the signal, as any program is.
+    assert {*statuses} <= {0, -signal.SIGTERM}
 
     served = {log: [int(line) for line in log.read_text().split()] for log in logs if log.exists()}
     times = Counter(number for numbers in served.values() for number in numbers)
