@@ -21,6 +21,8 @@ ORDER = [
     "http.h1",
     "http.files.ranges",
     "http.files.targets",
+    "sunrpc.xdr",
+    "sunrpc.xdrlib",
     # What is served, and by what means.
     "handlers",
     "core",
@@ -28,6 +30,7 @@ ORDER = [
     "sockets",
     "streams",
     "http",
+    "sunrpc",
     "observe",
     "listeners",
     "testing",
@@ -41,11 +44,18 @@ ORDER = [
     "socketserver",
     "http.server",
 ]
-PURE = {"core.statistics", "http.h1", "http.files.ranges", "http.files.targets"}
+PURE = {
+    "core.statistics",
+    "http.h1",
+    "http.files.ranges",
+    "http.files.targets",
+    "sunrpc.xdr",
+    "sunrpc.xdrlib",
+}
 
-#: Pages that show what other rooms own, and that no room imports from.  (sockserve.http is the
-#: page of a package, so it has no place below its rooms.)
-PAGES = {"sockserve", "sockserve.http", "sockserve.server"}
+#: Pages that show what other rooms own, and that no room imports from.  (sockserve.http and
+#: sockserve.sunrpc are pages of packages, so they have no place below their rooms.)
+PAGES = {"sockserve", "sockserve.http", "sockserve.server", "sockserve.sunrpc"}
 
 #: Public names that __all__ leaves out, as the one of the module that the room mirrors does.
 NOT_SHOWN = {"sockserve.http.server": {"test"}}

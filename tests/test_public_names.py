@@ -18,6 +18,7 @@ from sockserve.core.logs import Topic
 from sockserve.http import RemoteProtocolError
 from sockserve.http.files.disk import OutsideRoot
 from sockserve.listeners.proxy_header import ProxyHeaderError
+from sockserve.sunrpc import DecodeError, MalformedCall, RecordTooLong, RPCMismatch
 
 ROOT = Path(__file__).parents[1]
 DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -31,6 +32,8 @@ PAGES = [
     "sockserve.server",
     "sockserve.service",
     "sockserve.http",
+    "sockserve.sunrpc",
+    "sockserve.sunrpc.xdrlib",
     "sockserve.testing",
     "sockserve.socketserver",
     "sockserve.http.server",
@@ -163,6 +166,10 @@ def test_the_faults_of_a_peer_are_told_apart() -> None:
         ProxyHeaderError,
         RemoteProtocolError,
         ClientGone,
+        DecodeError,
+        MalformedCall,
+        RPCMismatch,
+        RecordTooLong,
     }
 
 

@@ -35,6 +35,7 @@ from sockserve.http.files.handler import FileRequestHandler
 from sockserve.http.handlers import HTTPRequestHandler
 from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.listeners.endpoints import is_datagram_description
+from sockserve.listeners.service import ListenerService
 from sockserve.observe.access_log import LOG_FORMATS, AccessLog
 from sockserve.run.loading import load_handler, load_server
 from sockserve.run.values import (
@@ -42,6 +43,7 @@ from sockserve.run.values import (
     choice,
     deadline_setting,
     deadlines,
+    flag,
     limit,
     networks,
     number,
@@ -54,6 +56,7 @@ from sockserve.service import (
     SocketServerService,
     service_from_description,
 )
+from sockserve.sunrpc.rpcbind import RPCBindService, served_program
 
 __all__ = [
     "DEFAULT_LISTEN",
@@ -101,6 +104,7 @@ class ServerConfig:
     @ivar proxy_from: the networks whose PROXY headers are believed; empty for all.
     @ivar access_log: the file's name, or C{-}; None for no log.
     @ivar log_format: a name in L{LOG_FORMATS}.
+    @ivar rpcbind: whether rpcbind is told of the handler's program.
     @ivar add_location: prefixes a message with the place where the words were written.
     """
 
@@ -119,6 +123,7 @@ class ServerConfig:
     proxy_from: tuple[Network, ...] = ()
     access_log: str | None = None
     log_format: str = "combined"
+    rpcbind: bool = False
     add_location: Callable[[str], str] = attrs.field(default=str, eq=False, repr=False)
 
     def build(self, reactor: IReactorTime) -> MultiService:
@@ -173,6 +178,9 @@ class ServerConfig:
             if log is not None:
                 service.server.observers.append(log.observer(description))
             service.setServiceParent(parent)
+        if self.rpcbind:
+            listeners = [each for each in parent if isinstance(each, ListenerService)]
+            RPCBindService(reactor, self.handler, listeners).setServiceParent(parent)
         return parent
 
     def _build_object(
@@ -360,6 +368,8 @@ def _check(config: ServerConfig) -> None:
                     f"{word}: handler {name} is async def and runs on the reactor; leave"
                     f" {word} out, or write handle without async"
                 )
+    if config.rpcbind:
+        served_program(cls)
     if not config.listen:
         raise ConfigurationError("listen: give at least one description")
     if config.threads is not None and config.concurrency not in (None, "threads"):
@@ -427,4 +437,5 @@ WORDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "proxy-from": ("proxy_from", networks),
     "access-log": ("access_log", text),
     "log-format": ("log_format", choice(*LOG_FORMATS)),
+    "rpcbind": ("rpcbind", flag),
 }

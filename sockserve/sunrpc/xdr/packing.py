@@ -1,0 +1,205 @@
+"""
+Packing: functions that make bytes from values, one for each type.
+
+This room owns these functions' text.  Each is called with the value, with what adds a piece of
+bytes, and how deep it is in others.  It must not know where the bytes go.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from typing_extensions import override
+
+from sockserve.sunrpc.xdr.errors import MAX_DEPTH, EncodeError
+from sockserve.sunrpc.xdr.source import Writer, following_field, is_inline
+from sockserve.sunrpc.xdr.types import (
+    Array,
+    BoolType,
+    EnumType,
+    FixedArray,
+    FixedOpaque,
+    Opaque,
+    OptionalType,
+    QuadType,
+    Scalar,
+    StringType,
+    StructType,
+    UnionType,
+    VoidType,
+    XDRType,
+)
+
+__all__ = ["make_pack"]
+
+
+def _wrong_length(count: int, most: int, label: str) -> NoReturn:
+    raise EncodeError(f"{label}: a length of {count} where {most} is what its type allows")
+
+
+def _too_deep() -> NoReturn:
+    raise EncodeError(f"values are nested more than {MAX_DEPTH} deep")
+
+
+def _not_void(value: object) -> NoReturn:
+    raise EncodeError(f"void: {value!r} is not None")
+
+
+def make_pack(type: XDRType) -> Callable[[Any, Callable[[bytes], object], int], None]:
+    """
+    The function that packs values of C{type}.  What is no value makes it raise L{EncodeError} or,
+    as Python does, other errors.
+    """
+    return _PackWriter(
+        {
+            "BITS": {False: 0, True: 1},
+            "MAX_DEPTH": MAX_DEPTH,
+            "PADS": (b"", bytes(3), bytes(2), bytes(1)),
+            "LOW": 2**64 - 1,
+            "not_void": _not_void,
+            "pack": struct.pack,
+            "too_deep": _too_deep,
+            "wrong_length": _wrong_length,
+        }
+    ).compile(type)
+
+
+class _PackWriter(Writer):
+    """The text of the functions that pack."""
+
+    @override
+    def write_function(self, name: str, type: XDRType) -> None:
+        self.head(f"def {name}(value, add, depth):")
+        self.line("if depth > MAX_DEPTH: too_deep()")
+        following = following_field(type)
+        if following is None:
+            self._value(type, "value", is_own=True)
+            self._flush()
+            return
+        # A list, one element after the other: Python would not follow it far.
+        assert isinstance(type, StructType)
+        with self.block("while True:"):
+            for field in type.fields[:-1]:
+                self._value(field.type, f"value.{field.name}")
+            self.line(f"following = value.{following}")
+            self.fixed("I", "0 if following is None else 1")
+            self._flush()
+            self.line("if following is None: return")
+            self.line("value = following")
+
+    def _flush(self) -> None:
+        run = self.take_run()
+        if run is not None:
+            layout, values, _ = run
+            self.line(f"add({self.constant(layout.pack)}({', '.join(values)}))")
+
+    def _value(self, type: XDRType, value: str, is_own: bool = False) -> None:
+        """
+        Write what packs C{value}.
+
+        @param is_own: whether it is in the function of this type.
+        """
+        if isinstance(type, Scalar):
+            self.fixed(type.code, value)
+        elif isinstance(type, BoolType):
+            self.fixed("I", f"BITS[{value}]")
+        elif isinstance(type, EnumType):
+            numbers = self.constant({int(each): int(each) for each in type.members})
+            self.fixed("i", f"{numbers}[{value}]")
+        elif isinstance(type, QuadType):
+            self.fixed("QQ", f"{value}.bits >> 64", f"{value}.bits & LOW")
+        elif isinstance(type, VoidType):
+            self.line(f"if {value} is not None: not_void({value})")
+        elif isinstance(type, FixedOpaque):
+            kept = self._keep(value)
+            count = f"len({kept})"
+            self.line(f"if {count} != {type.size}: wrong_length({count}, {type.size}, 'opaque')")
+            self.fixed(f"{type.size}s{-type.size % 4}x", kept)
+        elif isinstance(type, Opaque):
+            self._opaque(type, value)
+        elif isinstance(type, (FixedArray, Array)):
+            self._array(type, value)
+        elif isinstance(type, OptionalType):
+            kept = self._keep(value)
+            self._flush()
+            self.line(f"if {kept} is None: add(bytes(4))")
+            with self.block("else:"):
+                self.fixed("I", "1")
+                self._value(type.element, kept)
+                self._flush()
+        elif not is_own and not is_inline(type):
+            self._flush()
+            self.line(f"{self.function(type)}({value}, add, depth + 1)")
+        elif isinstance(type, StructType):
+            kept = value if value.isidentifier() else self._keep(value)
+            for field in type.fields:
+                self._value(field.type, f"{kept}.{field.name}")
+        else:
+            assert isinstance(type, UnionType)
+            self._union(type, value)
+
+    def _keep(self, value: str) -> str:
+        """A name for what an expression gives now."""
+        name = self.new_name()
+        self.line(f"{name} = {value}")
+        return name
+
+    def _opaque(self, type: Opaque, value: str) -> None:
+        if isinstance(type, StringType):
+            value = f"{value}.encode('utf-8', 'surrogateescape')"
+        kept, count = self._keep(value), self.new_name()
+        self.line(f"{count} = len({kept})")
+        self.line(f"if {count} > {type.most}: wrong_length({count}, {type.most}, {type.label!r})")
+        self.fixed("I", count)
+        self._flush()
+        self.line(f"add({kept})")
+        self.line(f"if {count} & 3: add(PADS[{count} & 3])")
+
+    def _array(self, type: FixedArray | Array, value: str) -> None:
+        element = type.element
+        kept, count = self._keep(value), self.new_name()
+        self.line(f"{count} = len({kept})")
+        if isinstance(type, FixedArray):
+            wrong, most = "!=", type.size
+        else:
+            wrong, most = ">", type.most
+        self.line(f"if {count} {wrong} {most}: wrong_length({count}, {most}, {type.label!r})")
+        if self.fits_inline(type):
+            names = [self.new_name() for _ in range(most)]
+            if names:
+                self.line(f"{', '.join(names)}, = {kept}")
+            for name in names:
+                self._value(element, name)
+            return
+        if isinstance(type, Array):
+            self.fixed("I", count)
+        self._flush()
+        if isinstance(element, Scalar):
+            self.line(f"add(pack('>%d{element.code}' % {count}, *{kept}))")
+            return
+        item = self.new_name()
+        with self.block(f"for {item} in {kept}:"):
+            self._value(element, item)
+            self._flush()
+
+    def _union(self, type: UnionType, value: str) -> None:
+        kind, arms, default = type.arms
+        kept = self._keep(value)
+        discriminant = self._keep(f"{kept}.discriminant")
+        self._value(kind, discriminant)
+        self._flush()
+        word = "if"
+        for arm in dict.fromkeys(arms.values()):
+            numbers = self.constant({number for number, each in arms.items() if each is arm})
+            with self.block(f"{word} {discriminant} in {numbers}:"):
+                self._value(arm.type, f"{kept}.value")
+                self._flush()
+            word = "elif"
+        with self.block("else:" if arms else "if True:"):
+            if default is None:
+                self.line(f"raise KeyError({discriminant})")
+            else:
+                self._value(default.type, f"{kept}.value")
+                self._flush()
