@@ -145,7 +145,7 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
                 served = cast(ServerObject, self)
                 loop = self.__loop = AcceptLoop(
                     served,
-                    self.deadlines.handshake,
+                    self.deadlines,
                     is_full=self._is_full,
                     handshake_failed=self.__handshake_failed,
                 )
@@ -196,7 +196,7 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
         # In handle_request there is nothing else to be done meanwhile.
         request, client_address = accepted
         try:
-            shake_hands(request, self.deadlines.handshake)
+            shake_hands(request, self.deadlines)
         except (HandshakeFailed, DeadlineExpired) as fault:
             self.__handshake_failed(client_address, fault)
         else:

@@ -94,6 +94,7 @@ class Options(usage.Options):
         ],
         ["access-log", None, None, "write a line for each request to this file, or - for stdout"],
         ["log-format", None, None, "combined or json"],
+        ["stats-log", None, None, "write a JSON object for each request to this file"],
         ["config", "c", None, "read [[server]] tables with these same words from a TOML file"],
     ]
 

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -178,3 +179,81 @@ def test_a_room_is_not_too_long(room: str) -> None:
 def test_only_the_test_kit_knows_the_test_kit(room: str) -> None:
     if not room.startswith("sockserve.testing"):
         assert [name for name in _known_to(room) if name.startswith("sockserve.testing")] == []
+
+
+# What a test may change
+
+#: The name of a constant, or the dotted way to it.
+_CONSTANT = re.compile(r"(\w+\.)*_*[A-Z][A-Z0-9_]+")
+
+#: What changes an attribute that it is given the name of: of the language, of pytest, and of
+#: C{unittest.mock} (C{patch}, C{patch.object}, C{patch.multiple}).
+_CHANGERS = {"setattr", "delattr", "patch", "object", "multiple"}
+
+
+def _changed_constants(tree: ast.AST) -> Iterator[str]:
+    """The constants of other modules that a test changes."""
+    imported = {
+        alias.asname or alias.name.partition(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            names = _names_to_change(node)
+        elif isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
+            way = ast.unparse(node)
+            names = [way] if way.partition(".")[0] in imported else []
+        else:
+            continue
+        yield from filter(_CONSTANT.fullmatch, names)
+
+
+def _names_to_change(call: ast.Call) -> list[str]:
+    """The names of attributes that a call says are to be changed."""
+    if ast.unparse(call.func).rpartition(".")[2] not in _CHANGERS:
+        return []
+    words = {word.arg: word.value for word in call.keywords if word.arg is not None}
+    # Either the whole way, or where it is and the name; what comes behind is the value.
+    places = [*call.args[:2], *(words.get(name) for name in ("target", "name", "attribute"))]
+    named = [place.value for place in places if isinstance(place, ast.Constant)]
+    return [name for name in named[:1] if isinstance(name, str)] + list(words)
+
+
+def test_no_test_changes_a_constant_of_a_module() -> None:
+    """What a test wants otherwise, a user may: it is a setting, or an argument."""
+    changed = {
+        str(path.relative_to(HOUSE.parent)): list(_changed_constants(ast.parse(path.read_text())))
+        for path in sorted((HOUSE.parent / "tests").rglob("*.py"))
+    }
+    assert changed
+    assert {path: names for path, names in changed.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    ("code", "is_found"),
+    [
+        ('monkeypatch.setattr(room, "LINGER_SECONDS", 0.05)', True),
+        ('monkeypatch.setattr(sockserve.core.room, "_EVERY", 0.05)', True),
+        ('monkeypatch.setattr("sockserve.core.room.LINGER_SECONDS", 0.05)', True),
+        ('monkeypatch.setattr(target=room, name="LINGER_SECONDS", value=0.05)', True),
+        ('monkeypatch.delattr(room, "MAX2")', True),
+        ('setattr(room, "LINGER_SECONDS", 0.05)', True),
+        ('mock.patch("sockserve.core.room.LINGER_SECONDS", 0.05)', True),
+        ('patch.object(room, "LINGER_SECONDS", 0.05)', True),
+        ("patch.multiple(room, LINGER_SECONDS=0.05)", True),
+        ("import room\nroom.LINGER_SECONDS = 0.05", True),
+        ("import sockserve.core\nsockserve.core.room.LINGER_SECONDS += 1", True),
+        ("def test():\n    from core import room as it\n    del it.LINGER_SECONDS", True),
+        ('monkeypatch.setattr(room, "linger", LINGER_SECONDS)', False),
+        ('monkeypatch.setattr("sys.platform", "OS2")', False),
+        ('monkeypatch.setattr(Handler, "do_GET", None)', False),
+        ('monkeypatch.setattr(room, "Thread", None)', False),
+        ('monkeypatch.setenv("LINGER_SECONDS", "1")', False),
+        ("import room\nseconds = room.LINGER_SECONDS", False),
+        ("connection.TLS = True", False),  # what a test has made by itself
+    ],
+)
+def test_a_changed_constant_is_found(code: str, is_found: bool) -> None:
+    assert bool(list(_changed_constants(ast.parse(code)))) == is_found

@@ -55,7 +55,8 @@ class Deadlines:
         separator) to its end; not re-armed by a trickle.  30: Kestrel's
         C{RequestHeadersTimeout}.
     @ivar body: from the first byte of a counted read (C{readexactly}) to its end.
-        None: the least rate guards it.
+        None: the least rate guards it, and L{CONNECTION_BODY_SECONDS} what ends with its
+        connection.
     @ivar body_rate: the least rate of such a read in bytes per second.  240: Kestrel's
         C{MinRequestBodyDataRate}.
     @ivar handle: from the start of C{setup}.  None: a stream handler may live as
@@ -151,13 +152,14 @@ class Deadlines:
     def connection_body_seconds(self, elapsed: float, received: int) -> float | None:
         """
         L{body_seconds} for a body that ends with its connection, which a thread waits for: with
-        L{CONNECTION_BODY_SECONDS} for all of it, unless L{body} says another time or there is no
-        least rate either.
+        L{CONNECTION_BODY_SECONDS} for all of it, unless L{body} says another time or L{body_rate}
+        that there is no least rate either.
         """
         seconds = self.body_seconds(elapsed, received, self.idle)
-        if seconds is None or self.body is not None or self.body_rate is None:
+        if self.body is not None or self.body_rate is None:
             return seconds
-        return max(0.0, min(seconds, CONNECTION_BODY_SECONDS - elapsed))
+        left = max(0.0, CONNECTION_BODY_SECONDS - elapsed)
+        return left if seconds is None else min(seconds, left)
 
 
 class DeadlineTimer:

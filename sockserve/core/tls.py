@@ -20,7 +20,6 @@ from sockserve.interfaces import HandshakeFailed
 __all__ = [
     "BY_SERVER",
     "CIPHERS",
-    "LINGER_SECONDS",
     "Opening",
     "answer_to_plain_http",
     "handshake_fault",
@@ -45,10 +44,6 @@ CIPHERS = (
 
 #: The fault of a connection that was ended here, before it came to a request.
 BY_SERVER = "ended by the server"
-
-#: How long drop-in servers throw away what comes behind a request in plain HTTP, so that a reset
-#: does not overtake the answer.  2: as C{Deadlines.linger} is by default.
-LINGER_SECONDS = 2.0
 
 #: The longest request line that is waited for, and the most of empty ones before it.  16 KiB: what
 #: a record of TLS may have.

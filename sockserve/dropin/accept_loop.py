@@ -24,6 +24,7 @@ from typing import Any
 
 from typing_extensions import override
 
+from sockserve.core.deadlines import Deadlines
 from sockserve.core.forking import (
     ThreadRole,
     end_child,
@@ -41,13 +42,7 @@ from sockserve.dropin.tls_accept import accept_tls
 from sockserve.dropin.tls_handshake import TLSHandshake
 from sockserve.listeners.gate import ACCEPT_RETRY_SECONDS, CALM_SECONDS, OUT_OF_RESOURCES
 
-__all__ = [
-    "POLL_SECONDS",
-    "AcceptLoop",
-    "AcceptLoopThread",
-    "is_open",
-    "verify_and_take",
-]
+__all__ = ["POLL_SECONDS", "AcceptLoop", "AcceptLoopThread", "is_open", "verify_and_take"]
 
 _log = logger(Topic.SERVICE)
 _connections_log = standard_logger(Topic.CONNECTIONS)
@@ -115,7 +110,7 @@ class AcceptLoop:
     One run of C{serve_forever}, on the thread that calls L{run}.  It only goes forward, from open
     over stopped, or not, to closed.
 
-    @param handshake: how many seconds a TLS handshake may take; None for ever.
+    @param deadlines: those of TLS handshakes, as of L{TLSHandshake}.
     @param failed: called in the C{except} block when one of the server's methods has raised,
         which then does not end the loop.
     @param is_full: whether to take no more requests for now, given how many connections are
@@ -131,7 +126,7 @@ class AcceptLoop:
     def __init__(
         self,
         server: ServerObject,
-        handshake: float | None,
+        deadlines: Deadlines,
         failed: Callable[[], object] | None = None,
         is_full: Callable[[int], bool] | None = None,
         reactor: IReactor | None = None,
@@ -144,7 +139,7 @@ class AcceptLoop:
         self._process = os.getpid()
         self._server = server
         self._standard = StandardMethods(server)
-        self._handshake = handshake
+        self._deadlines = deadlines
         self._handshake_failed = handshake_failed
         self._failed = failed
         self._is_full = is_full
@@ -313,7 +308,7 @@ class AcceptLoop:
                 self.wake()
 
         self._shaking.add(request)
-        reactor.callFromThread(TLSHandshake, reactor, request, ended, self._handshake)
+        reactor.callFromThread(TLSHandshake, reactor, request, ended, self._deadlines)
 
     def _empty_wake_ups(self) -> None:
         try:
@@ -391,7 +386,7 @@ class AcceptLoopThread:
         self,
         server: ServerObject,
         reactor: IReactor,
-        handshake: float | None,
+        deadlines: Deadlines,
         ended: Callable[[bool], object],
         is_full: Callable[[int], bool] | None = None,
         poll_interval: float = POLL_SECONDS,
@@ -400,7 +395,7 @@ class AcceptLoopThread:
         """
         @raise OSError: there are no descriptors, or no thread, to be had.
         """
-        self._loop = AcceptLoop(server, handshake, self._failed, is_full, reactor, handshake_failed)
+        self._loop = AcceptLoop(server, deadlines, self._failed, is_full, reactor, handshake_failed)
         self._server = server
         self._ended = ended
         self._poll_interval = poll_interval

@@ -304,12 +304,13 @@ class RequestDispatcher:
             return
         if self._pool.has_thread(threading.current_thread()):
             raise RuntimeError("cannot join current thread")
-        if self.reactor.running:
-            self.reactor.callFromThread(self.factory.end_unanswered)
-            if is_reactors_thread(self.reactor):
-                return
+        if self.reactor.running and is_reactors_thread(self.reactor):
+            self.factory.end_unanswered()
+            return
         with self._all_over:
             while self.active and self.reactor.running:
+                # Each time: a request may have begun to arrive since, and go no further.
+                self.reactor.callFromThread(self.factory.end_unanswered)
                 self._all_over.wait(REACTOR_CHECK_SECONDS)
         if not self.reactor.running:  # nobody hears of their ends
             self._pool.join()

@@ -136,7 +136,7 @@ class ServerObjectListener:
         return AcceptLoopThread(
             self._object,
             self._factory.reactor,
-            self._deadlines.handshake,
+            self._deadlines,
             partial(self._loop_ended, run),
             self._is_full,
             self._poll_interval,

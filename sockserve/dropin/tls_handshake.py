@@ -20,14 +20,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sockserve.core.clock import clock_of
+from sockserve.core.deadlines import Deadlines
 from sockserve.core.reactors import IReactor
-from sockserve.core.tls import (
-    LINGER_SECONDS,
-    Opening,
-    answer_to_plain_http,
-    handshake_fault,
-    opening_of,
-)
+from sockserve.core.tls import Opening, answer_to_plain_http, handshake_fault, opening_of
 from sockserve.interfaces import DeadlineExpired, HandshakeFailed, Phase
 
 __all__ = ["TLSHandshake", "shake_hands"]
@@ -114,22 +109,24 @@ class _Steps:
         raise self.overdue()
 
 
-def shake_hands(sock: ssl.SSLSocket, seconds: float | None) -> None:
+def shake_hands(sock: ssl.SSLSocket, deadlines: Deadlines) -> None:
     """
     Shake hands with the client of an accepted socket, or close it. (accept thread)
 
-    @param seconds: how long it may take in all; None for ever.
+    @param deadlines: C{handshake} is for all of it, and after an answer to plain HTTP C{linger} is
+        in its place, if it is set.
     @raise HandshakeFailed: the client did not.
     @raise DeadlineExpired: it took too long.
     """
     timeout = sock.gettimeout()
     sock.setblocking(False)
+    seconds = deadlines.handshake
     until = None if seconds is None else time.monotonic() + seconds
     steps = _Steps(sock)
     try:
         while (step := steps.next()) is not _Step.DONE:
-            if step is _Step.HANG_UP:
-                until = time.monotonic() + LINGER_SECONDS
+            if step is _Step.HANG_UP and deadlines.linger is not None:
+                until = time.monotonic() + deadlines.linger
             poll = select.poll()
             poll.register(sock.fileno(), select.POLLOUT if step is _Step.WRITE else select.POLLIN)
             left = None if until is None else (until - time.monotonic()) * 1000
@@ -149,7 +146,7 @@ class TLSHandshake:
     @param sock: the accepted socket, with its handshake to be done.
     @param ended: called once, with None when it is done; if not, with why, and the socket is
         closed.
-    @param seconds: how long it may take in all; None for ever.
+    @param deadlines: as L{shake_hands}'s.
     """
 
     def __init__(
@@ -157,18 +154,18 @@ class TLSHandshake:
         reactor: IReactor,
         sock: ssl.SSLSocket,
         ended: Callable[[Exception | None], object],
-        seconds: float | None,
+        deadlines: Deadlines,
     ) -> None:
         self._reactor = reactor
         self._socket = sock
+        self._deadlines = deadlines
         self._ended = ended
         #: The program's own, restored when the handshake is done.
         self._timeout = sock.gettimeout()
         self._overdue: IDelayedCall | None = None
         self._steps = _Steps(sock)
         sock.setblocking(False)
-        if seconds is not None:
-            self._overdue = clock_of(reactor).callLater(seconds, self._expired)
+        self._expire_in(deadlines.handshake)
         self._continue()
 
     def fileno(self) -> int:
@@ -207,12 +204,13 @@ class TLSHandshake:
             self._reactor.removeWriter(self)
             self._reactor.addReader(self)
             if step is _Step.HANG_UP:
-                self._linger()
+                self._expire_in(self._deadlines.linger)
 
-    def _linger(self) -> None:
-        """Give the client a moment to hang up by itself."""
-        self._cancel()
-        self._overdue = clock_of(self._reactor).callLater(LINGER_SECONDS, self._expired)
+    def _expire_in(self, seconds: float | None) -> None:
+        """Wait so long from now on; None changes nothing."""
+        if seconds is not None:
+            self._cancel()
+            self._overdue = clock_of(self._reactor).callLater(seconds, self._expired)
 
     def _expired(self) -> None:
         self._overdue = None

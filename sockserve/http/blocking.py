@@ -175,6 +175,7 @@ class BlockingCycle(BufferedRequest):
         """The handler has finished: the connection is the reactor's again."""
         channel = self._channel
         if self._instead is not None:
+            self._instead.phases = self.response.phases
             self.response = self._instead
         elif self._is_stock and not getattr(self.rfile, "wants_next", False):
             self.response.close = True

@@ -12,6 +12,8 @@ import html
 import http.client
 import inspect
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from email.utils import formatdate
 from functools import cached_property
 from http import HTTPStatus
@@ -312,6 +314,23 @@ class HTTPRequestHandler(BaseRequestHandler):
         return str(address[0]) if isinstance(address, tuple) else str(address)
 
     # The log
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """
+        Measure a phase of the request: the seconds in which the body of the C{with} statement runs,
+        or waits, are in the records and counters under C{name}, added up if it comes again.
+        However the body ends, they are; other requests do not matter.
+        """
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            response = self._response
+            if response.phases is None:
+                response.phases = {}
+            spent = response.phases.get(name, 0.0)
+            response.phases[name] = spent + time.monotonic() - began
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Do nothing: the server has an access log.  Called by L{send_response}."""

@@ -24,8 +24,8 @@ __all__ = ["OutputQueue", "SpoolAllowance"]
 #: the reactor is woken.
 MEMORY_BYTES = 1024 * 1024
 
-#: How long a thread waits for room in memory before it writes to a file.  A client that takes
-#: what it is sent makes room in less; the thread of another can go on to other requests.
+#: L{OutputQueue}'s C{room_seconds} where nothing else is said.  A client that takes what it is
+#: sent makes room in less; the thread of another can go on to other requests.
 ROOM_SECONDS = 0.1
 
 #: How much is written to the file at once, while the reactor may wait to take it.
@@ -83,14 +83,21 @@ class OutputQueue:
     """
 
     def __init__(
-        self, pieces: list[bytes], allowance: SpoolAllowance, wake: Callable[[], object]
+        self,
+        pieces: list[bytes],
+        allowance: SpoolAllowance,
+        wake: Callable[[], object],
+        room_seconds: float = ROOM_SECONDS,
     ) -> None:
         """
         @param pieces: what has been sent already.
         @param wake: called on the handler's thread when the reactor is to L{take} something.
+        @param room_seconds: how long a thread waits for room in memory before it writes to a
+            file.
         """
         self._allowance = allowance
         self._wake = wake
+        self._room_seconds = room_seconds
         self._changed = threading.Condition(threading.Lock())
         # Under that lock
         self._reader = _Reader.WAITS
@@ -185,7 +192,7 @@ class OutputQueue:
 
         @return: how many bytes.
         """
-        if not self._changed.wait_for(self._has_room, 0 if self._file else ROOM_SECONDS):
+        if not self._changed.wait_for(self._has_room, 0 if self._file else self._room_seconds):
             size = self._keep_in_file(data)
             if size:
                 return size

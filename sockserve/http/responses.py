@@ -70,12 +70,14 @@ class Response(ResponseFraming):
         may wait to be asked for that.
     @ivar sent: bytes of its body that have left, without their framing.
     @ivar reason: the limit for which the request is refused, by name; None when it is not.
+    @ivar phases: the seconds of what its handler has measured, by name; None for nothing.
     """
 
     # Defaults of the class' own: what a request does not change costs it nothing.
     status = 0
     sent = 0
     reason: str | None = None
+    phases: dict[str, float] | None = None
     is_followed: Callable[[], bool] | None = None
     has_begun_body: Callable[[], bool] | None = None
     #: The head that has not left yet, without its last lines.
@@ -192,7 +194,7 @@ class Response(ResponseFraming):
         return HTTPRequestRecord(
             connection.peer,
             handler_name,
-            {"handle": seconds},
+            {**(self.phases or {}), "handle": seconds},
             head.length,
             self.sent,
             str(outcome) if ended == "ok" else ended,

@@ -66,6 +66,9 @@ class HTTPSettings:
         """
         server = self._server
         server.statistics.count_response(response.status, outcome is _ERROR, seconds)
+        if response.phases is not None:
+            for phase, spent in response.phases.items():
+                server.statistics.observe_duration(phase, spent)
         if server.observers:
             server.observe(response.record(record, server.handler_name, seconds, outcome))
 

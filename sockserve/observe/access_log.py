@@ -147,17 +147,23 @@ class AccessLog(Service):
     """
 
     def __init__(
-        self, reactor: IReactorFromThreads, path: str, log_format: str = "combined"
+        self,
+        reactor: IReactorFromThreads,
+        path: str,
+        log_format: str = "combined",
+        word: str = "access-log",
     ) -> None:
         """
         @param reactor: the reactor on whose thread lines are written and the file is
             reopened.
         @param path: the file's name, or C{-} for standard output.
         @param log_format: a name in L{LOG_FORMATS}.
+        @param word: the option that has asked for it, for messages.
         @raise ConfigurationError: the file cannot be written.
         """
         self._reactor = reactor
         self._path = path
+        self._word = word
         self._format = LOG_FORMATS[log_format]
         self._file: IO[str] | None = None
         self._previous: Any = None
@@ -228,7 +234,7 @@ class AccessLog(Service):
             return open(self._path, "a", encoding="utf-8", buffering=1)
         except (OSError, ValueError) as error:  # a name with a NUL is the latter
             why = getattr(error, "strerror", None) or one_line(error)
-            raise ConfigurationError(f"access-log {self._path!r}: {why}") from None
+            raise ConfigurationError(f"{self._word} {self._path!r}: {why}") from None
 
     def _start_writing(self) -> None:
         if self._file is None:

@@ -12,7 +12,7 @@ import functools
 import os
 import socket
 import socketserver
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -73,7 +73,7 @@ _SERVER_WORDS = (
     "server", "threads", "timeout", "body-rate", "body-grace", "write-rate", "max-connections",
     "max-connections-per-peer", "allow", "deny", "max-body-bytes", "max-request-line-bytes",
     "max-header-bytes", "max-header-fields", "max-spool-bytes", "max-datagrams", "access-log",
-    "log-format",
+    "log-format", "stats-log",
 )  # fmt: skip
 
 #: The settings of L{Deadlines} that have words of their own.
@@ -105,6 +105,7 @@ class ServerConfig:
     @ivar access_log: the file's name, or C{-}; None for no log.
     @ivar log_format: a name in L{LOG_FORMATS}.
     @ivar rpcbind: whether rpcbind is told of the handler's program.
+    @ivar stats_log: the name of a file for the same in JSON, or C{-}; None for no such log.
     @ivar add_location: prefixes a message with the place where the words were written.
     """
 
@@ -124,6 +125,7 @@ class ServerConfig:
     access_log: str | None = None
     log_format: str = "combined"
     rpcbind: bool = False
+    stats_log: str | None = None
     add_location: Callable[[str], str] = attrs.field(default=str, eq=False, repr=False)
 
     def build(self, reactor: IReactorTime) -> MultiService:
@@ -131,8 +133,7 @@ class ServerConfig:
         Make the services of this server, not started: one for each description.  They
         share the workers and the caps.
 
-        @raise ConfigurationError: a description is none, or the access log cannot be
-            written.
+        @raise ConfigurationError: a description is none, or a log cannot be written.
         """
         try:
             return self._build(reactor)
@@ -140,15 +141,19 @@ class ServerConfig:
             raise ConfigurationError(self.add_location(str(error))) from error
 
     def _build(self, reactor: IReactorTime) -> MultiService:
-        log = None
-        if self.access_log is not None:
-            log = AccessLog(as_reactor(reactor), self.access_log, self.log_format)
-        parent = _Server(log)
+        logs = [
+            AccessLog(as_reactor(reactor), path, log_format, word)
+            for word, path, log_format in (
+                ("access-log", self.access_log, self.log_format),
+                ("stats-log", self.stats_log, "json"),
+            )
+            if path is not None
+        ]
+        parent = _Server(logs)
         service: SocketServerService | RequestService | DatagramRequestService
         if self.server is not None:
             service = self._build_object(self.server, reactor)
-            if log is not None:
-                service.server.observers.append(log.observer(service.description))
+            service.server.observers += [log.observer(service.description) for log in logs]
             service.setServiceParent(parent)
             return parent
         concurrency = None
@@ -175,8 +180,7 @@ class ServerConfig:
             if "backlog=" in description:  # it says so of this one
                 options["limits"].pop("request_queue_size", None)
             service = service_from_description(reactor, description, self.handler, **options)
-            if log is not None:
-                service.server.observers.append(log.observer(description))
+            service.server.observers += [log.observer(description) for log in logs]
             service.setServiceParent(parent)
         if self.rpcbind:
             listeners = [each for each in parent if isinstance(each, ListenerService)]
@@ -240,26 +244,26 @@ def _listener_kind(description: str) -> LimitKind:
 
 class _Server(MultiService):
     """
-    The service of one server's listeners and their access log.
+    The service of one server's listeners and their logs of requests.
 
-    The log is stopped after them: requests that end while they drain are still logged.
+    The logs are stopped after them: requests that end while they drain are still logged.
     """
 
-    def __init__(self, log: AccessLog | None) -> None:
+    def __init__(self, logs: Sequence[AccessLog]) -> None:
         super().__init__()
-        self._log = log
-        if log is not None:
+        self._logs = logs
+        for log in logs:
             log.setServiceParent(self)
 
     @override
     def stopService(self) -> Deferred[Any]:
         Service.stopService(self)
-        stopped = [maybeDeferred(child.stopService) for child in self if child is not self._log]
-        return DeferredList(stopped, consumeErrors=True).addCallback(self._stop_log)
+        stopped = [maybeDeferred(child.stopService) for child in self if child not in self._logs]
+        return DeferredList(stopped, consumeErrors=True).addCallback(self._stop_logs)
 
-    def _stop_log(self, stopped: object) -> object:
-        if self._log is not None:
-            self._log.stopService()
+    def _stop_logs(self, stopped: object) -> object:
+        for log in self._logs:
+            log.stopService()
         return stopped
 
 
@@ -330,6 +334,7 @@ def _check_server_object(config: ServerConfig, deadlines: Mapping[str, float | N
     faults = [
         ("threads", config.threads, alone or serial),
         ("access-log", config.access_log, alone),
+        ("stats-log", config.stats_log, alone),
         ("max-connections", config.max_connections, alone or unconnected),
         ("max-connections-per-peer", config.max_connections_per_peer, alone or unconnected),
     ]
@@ -438,4 +443,5 @@ WORDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "access-log": ("access_log", text),
     "log-format": ("log_format", choice(*LOG_FORMATS)),
     "rpcbind": ("rpcbind", flag),
+    "stats-log": ("stats_log", text),
 }

@@ -28,19 +28,21 @@ __all__ = ["read_toml"]
 #: The largest file that is read: far more than a hundred thousand networks take.
 MAX_FILE_BYTES = 2**24
 
-#: How long somebody is waited for who writes into a pipe that is named as the file.
+#: How long somebody is waited for who writes into a pipe that is named as the file.  5: what
+#: makes the file on the fly has begun to write by then.
 PIPE_SECONDS = 5.0
 
 
-def read_toml(path: str) -> list[ServerConfig]:
+def read_toml(path: str, pipe_seconds: float = PIPE_SECONDS) -> list[ServerConfig]:
     """
     Read the C{[[server]]} tables of a file.
 
+    @param pipe_seconds: how long the first byte is waited for, if the file is a pipe.
     @return: the settings of each server, in the file's order.
     @raise ConfigurationError: the file cannot be read, or a word in it is wrong; the
         message names the file and, where one is at fault, the line.
     """
-    text, tables = _load(path)
+    text, tables = _load(path, pipe_seconds)
     shown = printable(path)
     for name in tables:
         if name != "server":
@@ -62,7 +64,7 @@ def read_toml(path: str) -> list[ServerConfig]:
     return configs
 
 
-def _load(path: str) -> tuple[str, dict[str, Any]]:
+def _load(path: str, pipe_seconds: float) -> tuple[str, dict[str, Any]]:
     """
     The text of a file, and what it says as TOML.
 
@@ -70,7 +72,7 @@ def _load(path: str) -> tuple[str, dict[str, Any]]:
     """
     shown = printable(path)
     try:
-        content = _read(path)
+        content = _read(path, pipe_seconds)
     except (OSError, ValueError) as error:  # a name with a NUL is the latter
         why = getattr(error, "strerror", None) or one_line(error)
         raise ConfigurationError(f"config {path!r}: {why}") from None
@@ -87,7 +89,7 @@ def _load(path: str) -> tuple[str, dict[str, Any]]:
         raise ConfigurationError(f"{shown}: {one_line(error)}") from None
 
 
-def _read(path: str) -> bytes:
+def _read(path: str, pipe_seconds: float) -> bytes:
     """
     The bytes of a configuration file.
 
@@ -101,7 +103,7 @@ def _read(path: str) -> bytes:
         if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
             poll = select.poll()
             poll.register(descriptor, select.POLLIN)
-            if not poll.poll(PIPE_SECONDS * 1000):
+            if not poll.poll(pipe_seconds * 1000):
                 raise ValueError("nobody writes into this pipe")
         os.set_blocking(descriptor, True)
         content = file.read(MAX_FILE_BYTES + 1)

@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from errno import ECONNREFUSED, ECONNRESET
 from typing import Any, NamedTuple, Protocol
 
 from twisted.application.service import Service
@@ -95,10 +96,6 @@ class Mapping(NamedTuple):
     protocol: int
     address: str
     port: int
-
-
-class _NoAnswer(PeerError):
-    """The error of an rpcbind that does not serve a call."""
 
 
 class RPCBind:
@@ -200,7 +197,7 @@ def _ask(sock: socket.socket, version: int, procedure: int, arguments: bytes) ->
     data = record.data()
     # The transaction, REPLY, MSG_ACCEPTED, the verifier, SUCCESS, and the value.
     if len(data) != 28 or data[:4] != xid.to_bytes(4, "big"):
-        raise _NoAnswer("it did not serve the call")
+        raise ConnectionRefusedError(ECONNREFUSED, "it did not serve the call")
     return any(data[24:])
 
 
@@ -209,7 +206,7 @@ def _receive(sock: socket.socket, size: int) -> bytes:
     while len(data) < size:
         piece = sock.recv(size - len(data))
         if not piece:
-            raise ConnectionResetError(None, "it closed the connection")
+            raise ConnectionResetError(ECONNRESET, "it closed the connection")
         data += piece
     return data
 

@@ -57,6 +57,9 @@ def timer():
         ({"body": 20}, 15, 10**9, 5),
         ({"body_rate": None, "idle": None}, 1000, 0, None),  # nobody has asked for an end
         ({"body_rate": None}, 1000, 0, 300),
+        ({"body_grace": None}, 50, 0, 10),
+        ({"body_grace": None, "idle": None}, 50, 0, 10),
+        ({"body_grace": None, "idle": None}, 61, 0, 0),
     ],
 )
 def test_a_body_that_a_thread_waits_for(

@@ -209,6 +209,8 @@ def test_listings_work(page: Path, shell: Shell) -> None:
             path.write_text(text)
             if block.language == "python":
                 shell.run_python(path, "__listing__" if verb == "file" else "__main__")
+        elif verb == "example":  # a test of its own starts it
+            assert page.name in (ROOT / "tests/examples" / name).read_text()
         else:
             assert block.not_run(), f"neither run nor marked:\n{block.text}"
 

@@ -8,8 +8,11 @@ from types import SimpleNamespace
 import pytest
 from twisted.logger import LogLevel, capturedLogs
 
+from sockserve.core.deadlines import Deadlines
 from sockserve.dropin.accept_loop import AcceptLoop, AcceptLoopThread
 from sockserve.interfaces import HandshakeFailed
+
+NEVER = Deadlines(handshake=None)
 
 
 class Counting:
@@ -63,18 +66,18 @@ def counting():
 
 def test_it_takes_requests_until_it_is_stopped(counting):
     counting.is_shut_down = lambda: counting.taken == 5
-    AcceptLoop(counting, None).run(60)
+    AcceptLoop(counting, NEVER).run(60)
     assert counting.turns == 5
 
 
 def test_it_ends_at_once_when_it_is_stopped_before(counting):
     counting.is_shut_down = lambda: True
-    AcceptLoop(counting, None).run(60)
+    AcceptLoop(counting, NEVER).run(60)
     assert not counting.taken
 
 
 def test_it_ends_at_the_next_turn_when_it_is_told(counting):
-    loop = AcceptLoop(counting, None)
+    loop = AcceptLoop(counting, NEVER)
 
     def service_actions():
         counting.turns += 1
@@ -88,7 +91,7 @@ def test_it_ends_at_the_next_turn_when_it_is_told(counting):
 
 
 def test_one_that_is_stopped_before_it_runs_takes_nothing(counting):
-    loop = AcceptLoop(counting, None)
+    loop = AcceptLoop(counting, NEVER)
     loop.stop()
     loop.stop()
     loop.run(60)
@@ -101,7 +104,7 @@ def test_a_handshake_that_outlives_the_loop_is_in_vain(counting, told, fault):
     """Its connection is closed, be it that the loop is told to stop once more."""
     calls = []
     reactor = SimpleNamespace(callFromThread=lambda *call: calls.append(call))
-    loop = AcceptLoop(counting, None, reactor=reactor)
+    loop = AcceptLoop(counting, NEVER, reactor=reactor)
     near, far = socket.socketpair()
     with far:
         loop._shake_hands(near, "client")
@@ -117,13 +120,13 @@ def test_a_handshake_that_outlives_the_loop_is_in_vain(counting, told, fault):
 def test_service_actions_is_called_with_nothing_to_do(counting):
     counting._near.recv(5)
     counting.is_shut_down = lambda: counting.turns == 3
-    AcceptLoop(counting, None).run(0.001)
+    AcceptLoop(counting, NEVER).run(0.001)
     assert (counting.taken, counting.turns) == (0, 3)
 
 
 def test_a_wake_up_is_a_turn(counting):
     counting._near.recv(5)
-    loop = AcceptLoop(counting, None)
+    loop = AcceptLoop(counting, NEVER)
     for _ in range(100_000):  # more than fit into a socket
         loop.wake()
     counting.is_shut_down = lambda: counting.turns > 0
@@ -134,7 +137,7 @@ def test_a_wake_up_is_a_turn(counting):
 
 
 def test_it_takes_none_while_it_is_full(counting):
-    loop = AcceptLoop(counting, None, None, lambda coming: counting.turns < 3)
+    loop = AcceptLoop(counting, NEVER, None, lambda coming: counting.turns < 3)
     counting.is_shut_down = lambda: counting.taken == 5
     loop.run(0.001)
     assert counting.taken_at == [3, 4, 5, 6, 7]  # three turns in which it was full, then each
@@ -143,7 +146,7 @@ def test_it_takes_none_while_it_is_full(counting):
 def test_it_looks_once_more_before_it_takes_one(counting):
     """What others take counts, too, and it is not woken up for that."""
     answers = iter([False, True, True, False])
-    loop = AcceptLoop(counting, None, None, lambda coming: next(answers, False))
+    loop = AcceptLoop(counting, NEVER, None, lambda coming: next(answers, False))
     counting.is_shut_down = lambda: counting.taken == 1
     loop.run(0.001)
     assert counting.taken_at == [2]  # asked in the first turn twice, in the second once
@@ -159,7 +162,7 @@ def test_a_closed_socket_is_nothing_to_take_from(counting):
 
     counting.service_actions = service_actions
     counting.is_shut_down = lambda: counting.turns == 5
-    AcceptLoop(counting, None).run(0.001)
+    AcceptLoop(counting, NEVER).run(0.001)
     assert counting.taken_at == [0, 1]
 
 
@@ -170,9 +173,9 @@ def test_what_the_server_raises_ends_the_loop_unless_somebody_hears_of_it(counti
 
     counting.service_actions = fail
     with pytest.raises(ZeroDivisionError):
-        AcceptLoop(counting, None).run(60)
+        AcceptLoop(counting, NEVER).run(60)
     heard = []
-    loop = AcceptLoop(counting, None, lambda: heard.append(counting.turns))
+    loop = AcceptLoop(counting, NEVER, lambda: heard.append(counting.turns))
     counting.is_shut_down = lambda: counting.taken == 5
     loop.run(60)
     assert heard == [2, 3, 4, 5]
@@ -181,7 +184,7 @@ def test_what_the_server_raises_ends_the_loop_unless_somebody_hears_of_it(counti
 def test_on_a_thread_it_ends_when_it_is_told(counting):
     ended, turned = queue.SimpleQueue(), queue.SimpleQueue()
     counting.service_actions = lambda: turned.put(counting.taken)
-    loop = AcceptLoopThread(counting, None, None, ended.put)
+    loop = AcceptLoopThread(counting, None, NEVER, ended.put)
     while turned.get(timeout=15) < 5:
         pass
     loop.reopen()
@@ -208,7 +211,7 @@ def test_on_a_thread_it_ends_for_the_side_that_has_asked_first(counting, enders,
         assert may_go_on.wait(15)
 
     counting.service_actions = service_actions
-    loop = AcceptLoopThread(counting, None, None, ended.put)
+    loop = AcceptLoopThread(counting, None, NEVER, ended.put)
     assert held.wait(15)
     for ender in enders:
         if ender == "owner":
@@ -225,6 +228,6 @@ def test_on_a_thread_it_ends_by_itself_when_it_cannot_go_on(counting):
     ended = queue.SimpleQueue()
     counting.close()
     with capturedLogs() as events:
-        AcceptLoopThread(counting, None, None, ended.put)
+        AcceptLoopThread(counting, None, NEVER, ended.put)
         assert ended.get(timeout=15) is True
     assert [event["log_level"] for event in events] == [LogLevel.critical]

@@ -1,5 +1,6 @@
 """How requests reach a worker, and are waited for, on a reactor whose turns the test makes."""
 
+import http.server
 import socket
 import socketserver
 import threading
@@ -30,6 +31,10 @@ class Shout(socketserver.StreamRequestHandler):
         self.wfile.write(line.upper())
         if line == b"raise\n":
             raise Wilful
+
+
+class Web(http.server.BaseHTTPRequestHandler):
+    """One of C{http.server}'s, whose requests the reactor reads."""
 
 
 class Datagram(socketserver.BaseRequestHandler):
@@ -215,6 +220,24 @@ def test_join_waits_until_all_are_over(dispatch, reactor):
         reactor.run_until(joined.is_set)
         waiting.join()
     assert not dispatcher.active
+
+
+def test_join_ends_a_request_that_begins_while_it_waits_and_goes_no_further(dispatch, reactor):
+    dispatcher = dispatch(Web)
+    accepted, client = socket.socketpair()
+    with client:
+        dispatcher.take(accepted, CLIENT)
+        waiting = threading.Thread(target=dispatcher.join)
+        waiting.start()
+        reactor.run_until(
+            lambda: any(it.is_draining for it in dispatcher.factory.channels.values())
+        )
+        client.sendall(b"GET / HT")
+        for reader in reactor.getReaders():
+            reader.doRead()
+        reactor.run_until(lambda: not dispatcher.active)
+        waiting.join()
+        assert client.recv(100) == b""
 
 
 def test_a_thread_that_serves_cannot_wait_for_itself(dispatch):

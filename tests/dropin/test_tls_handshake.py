@@ -11,8 +11,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
-from sockserve.core.tls import LINGER_SECONDS
-from sockserve.dropin import tls_handshake
+from sockserve.core.deadlines import Deadlines
 from sockserve.dropin.tls_handshake import TLSHandshake, shake_hands
 from sockserve.interfaces import HandshakeFailed
 from tests.integration.servers import certificate_file, trusting
@@ -49,9 +48,10 @@ def pair(tmp_path):
         yield server, step
 
 
-def begin(sock, seconds):
+def begin(sock, seconds, linger=2):
     reactor, ended = MemoryReactorClock(), []
-    return reactor, ended, TLSHandshake(reactor, sock, ended.append, seconds)
+    deadlines = Deadlines(handshake=seconds, linger=linger)
+    return reactor, ended, TLSHandshake(reactor, sock, ended.append, deadlines)
 
 
 @pytest.mark.parametrize("seconds", [None, 3])
@@ -125,15 +125,15 @@ def on_a_reactor_that_hears_of_its_end(server, far):
 
 
 def on_a_reactor_when_time_has_run_out(server, far):
-    reactor, ended, _ = begin(server, 3)
-    reactor.advance(LINGER_SECONDS)
+    reactor, ended, _ = begin(server, 3, linger=2)
+    reactor.advance(2)
     return ended
 
 
 def where_it_is_called(server, far):
     far.shutdown(socket.SHUT_WR)
     with pytest.raises(HandshakeFailed) as raised:
-        shake_hands(server, 3)
+        shake_hands(server, Deadlines(handshake=3))
     return [raised.value]
 
 
@@ -155,7 +155,7 @@ def test_nothing_is_left_of_one_that_has_met_plain_http(fail):
 def test_a_client_that_sends_on_over_plain_http_is_read_from_once_in_a_turn():
     """However fast it is, the reactor's other turns, and the end of the time to hang up, come."""
     with plain_http() as (server, far):
-        reactor, ended, handshake = begin(server, 3)
+        reactor, ended, handshake = begin(server, 3, linger=2)
         far.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -163,15 +163,41 @@ def test_a_client_that_sends_on_over_plain_http_is_read_from_once_in_a_turn():
         handshake.doRead()
         assert socket.socket.recv(server, 1, socket.MSG_PEEK)
         assert not ended
-        reactor.advance(LINGER_SECONDS)
+        reactor.advance(2)
         assert [fault.reason for fault in ended] == ["plain HTTP"]
 
 
-def test_a_client_that_has_more_to_say_over_plain_http_is_told_so_where_it_is_called(monkeypatch):
-    monkeypatch.setattr(tls_handshake, "LINGER_SECONDS", 0.05)
+@pytest.mark.parametrize(
+    ("handshake", "linger", "seconds"),
+    [(3, 7, 7), (7, 3, 3), (None, 3, 3), (3, None, 3)],
+)
+def test_linger_is_for_how_long_a_client_may_send_on_over_plain_http(handshake, linger, seconds):
+    """Whatever the handshake had left; without it, that is all there is."""
+    with plain_http() as (server, _):
+        reactor, ended, _ = begin(server, handshake, linger)
+        reactor.advance(seconds - 0.25)
+        assert not ended
+        reactor.advance(0.25)
+        assert [fault.reason for fault in ended] == ["plain HTTP"]
+        assert not reactor.getDelayedCalls()
+
+
+def test_without_any_deadline_such_a_client_is_waited_for():
+    with plain_http() as (server, far):
+        reactor, ended, handshake = begin(server, None, linger=None)
+        assert not reactor.getDelayedCalls()
+        far.shutdown(socket.SHUT_WR)
+        handshake.doRead()
+        assert [fault.reason for fault in ended] == ["plain HTTP"]
+
+
+@pytest.mark.parametrize(
+    "deadlines", [Deadlines(linger=0.05), Deadlines(handshake=0.05, linger=None)]
+)
+def test_a_client_that_has_more_to_say_over_plain_http_is_told_so_where_it_is_called(deadlines):
     with plain_http() as (server, far):
         far.sendall(bytes(100_000))
         with pytest.raises(HandshakeFailed) as raised:
-            shake_hands(server, 3)
+            shake_hands(server, deadlines)
         assert raised.value.reason == "plain HTTP"
         assert server.fileno() == -1

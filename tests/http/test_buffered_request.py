@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sockserve.http import spool
+from sockserve.http.spool import SPOOL_BYTES
 from tests.http.blocking import (
     Echo,
     Serve,
@@ -185,14 +185,13 @@ def test_a_body_that_there_is_no_room_for_is_refused(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("handler", [StockEcho])
-def test_one_whose_last_chunk_there_is_no_room_for_is_refused(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All before it is kept in memory."""
+def test_one_whose_last_chunk_there_is_no_room_for_is_refused(serve: Serve) -> None:
+    """All before it is kept in memory, which it fills to the last byte."""
+    size = SPOOL_BYTES - len(CHUNKED + b"7ffff\r\n\r\n")
     client = serve(plain=False)
-    client.send(CHUNKED + b"1\r\nx\r\n")
-    monkeypatch.setattr(spool, "SPOOL_BYTES", 0)
     with no_more_descriptors() as logged:
+        client.send(CHUNKED + b"%x\r\n%b\r\n" % (size, b"x" * size))
+        assert client.said == b""
         client.send(b"0\r\n\r\n")
     assert client.status() == (503, "close")
     assert any("a request's body cannot be kept" in line for line in logged)

@@ -24,11 +24,13 @@ class Taker:
     @ivar times: how often it was woken.
     """
 
-    def __init__(self, pieces: list[bytes] | None = None, limit: int = 2**30) -> None:
+    def __init__(
+        self, pieces: list[bytes] | None = None, limit: int = 2**30, **options: float
+    ) -> None:
         self.woken = threading.Event()
         self.times = 0
         self.allowance = SpoolAllowance(limit)
-        self.queue = OutputQueue(pieces or [], self.allowance, self._wake)
+        self.queue = OutputQueue(pieces or [], self.allowance, self._wake, **options)
 
     def _wake(self) -> None:
         self.times += 1
@@ -93,8 +95,7 @@ def test_what_is_taken_at_once_needs_no_file(monkeypatch: pytest.MonkeyPatch) ->
         raise AssertionError("it has room in memory")
 
     monkeypatch.setattr(output, "TemporaryFile", no_file)
-    monkeypatch.setattr(output, "ROOM_SECONDS", 10)
-    taker, sent, got = Taker(), numbered(8 * MIB), bytearray()
+    taker, sent, got = Taker(room_seconds=10), numbered(8 * MIB), bytearray()
     thread = in_thread(lambda: taker.queue.write(sent, None))
     while len(got) < len(sent):
         assert taker.woken.wait(10)

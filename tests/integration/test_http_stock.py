@@ -15,13 +15,14 @@ import threading
 import time
 import xmlrpc.client
 from http.server import SimpleHTTPRequestHandler
+from types import SimpleNamespace
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from xmlrpc.server import SimpleXMLRPCDispatcher, SimpleXMLRPCRequestHandler
 
 import pytest
 
 from sockserve import Deadlines
-from sockserve.core import deadlines as deadlines_room
+from sockserve.http import handler_socket
 from sockserve.http.blocking import BlockingCycle
 from sockserve.http.handler_socket import OutputMode
 from sockserve.listeners.stream_factory import StreamFactory
@@ -329,9 +330,16 @@ async def test_whether_a_connection_is_kept_is_read_from_a_list(fields, version,
     assert answer.count(b"HTTP/1.1 200 ") == 1 + keeps
 
 
-async def test_a_body_that_comes_steadily_comes_to_an_end_even_so(monkeypatch):
-    """One that holds a thread, and that no deadline was named for: more than its rate is no use."""
-    monkeypatch.setattr(deadlines_room, "CONNECTION_BODY_SECONDS", 0.3)
+@pytest.mark.parametrize(
+    ("deadlines", "speed"), [(Deadlines(body=0.3), 1), (Deadlines(body_rate=1), 200)]
+)
+async def test_a_body_that_comes_steadily_comes_to_an_end_even_so(deadlines, speed, monkeypatch):
+    """
+    One that holds a thread: more than its rate is no use.  Where no deadline is named for it, it
+    has 60 s, which are over in 0.3 s on a clock that goes 200 times as fast.
+    """
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() * speed)
+    monkeypatch.setattr(handler_socket, "time", clock)
 
     def talk(address):
         with client(address) as one:
@@ -342,7 +350,7 @@ async def test_a_body_that_comes_steadily_comes_to_an_end_even_so(monkeypatch):
                 return one.rest()
             return b""
 
-    async with serving(Takes) as server:
+    async with serving(Takes, deadlines=deadlines) as server:
         assert await in_thread(talk, server.server_address) == b""
         await until(lambda: not server.statistics.active)
         assert server.statistics.expiries == {"body": 1}

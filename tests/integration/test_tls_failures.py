@@ -3,10 +3,13 @@
 import contextlib
 import logging
 import re
+import select
 import socket
 import ssl
 import struct
 import subprocess
+import threading
+import time
 
 import pytest
 from twisted.internet import endpoints
@@ -353,6 +356,40 @@ async def test_a_client_that_goes_on_after_the_answer_is_ended(tmp_path):
             client.sendall(b"more")  # thrown away, until it has had 2 s
             assert server.statistics.active == 1
             await until(lambda: not server.statistics.active)
+
+
+@pytest.mark.parametrize("way", ["serve_forever", "handle_request", "served"])
+async def test_a_drop_in_server_says_how_long_it_may_go_on(way, tmp_path):
+    """0.05 s here, and by default 2."""
+    from twisted.internet import reactor
+
+    def talk(address):
+        with connect(address) as client:
+            client.sendall(GET)
+            answered(read_all(client))
+            began = time.monotonic()
+            reset = select.poll()
+            reset.register(client, 0)
+            with contextlib.suppress(ConnectionError):
+                while not reset.poll(10):
+                    client.sendall(b"more")
+            return time.monotonic() - began
+
+    server = dropin_server(tmp_path, sockserve.http.server.HTTPSServer)
+    server.deadlines = Deadlines(linger=0.05)
+    if way == "serve_forever":
+        with looping(server):
+            seconds = await in_thread(talk, server.server_address)
+    elif way == "handle_request":
+        with server:
+            thread = threading.Thread(target=server.handle_request)
+            thread.start()
+            seconds = await in_thread(talk, server.server_address)
+            await in_thread(thread.join)
+    else:
+        async with running(SocketServerService(server, reactor)):
+            seconds = await in_thread(talk, server.server_address)
+    assert seconds < 1.9
 
 
 async def test_curl_tells_what_it_was_told(tmp_path):

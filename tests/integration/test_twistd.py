@@ -462,28 +462,35 @@ def test_the_access_log_on_standard_output(twistd):
     server.end()
 
 
-def test_the_access_log_in_a_file_is_rotated(twistd, folder):
-    server = twistd("-l", TCP, "-H", "handlers:Echo", "--access-log", "access.log")
-    log, rotated = folder / "access.log", folder / "access.log.1"
+def test_both_logs_of_requests_are_rotated(twistd, folder):
+    server = twistd(
+        *("-l", TCP, "-H", "handlers:Echo"),
+        *("--access-log", "access.log", "--stats-log", "stats.log"),
+    )
+    logs = [folder / name for name in ("access.log", "stats.log")]
+    rotated = [log.with_suffix(".1") for log in logs]
 
     def request():
         with connect(("127.0.0.1", server.port())) as client:
             assert echoes(client)
 
-    def lines(path):
-        return path.read_text().splitlines() if path.exists() else []
+    def counts(paths):
+        return [len(path.read_text().splitlines()) if path.exists() else 0 for path in paths]
 
     request()
-    eventually(lambda: len(lines(log)) == 1)
-    log.rename(rotated)
+    eventually(lambda: counts(logs) == [1, 1])
+    for log, moved in zip(logs, rotated, strict=True):
+        log.rename(moved)
     request()
-    eventually(lambda: len(lines(rotated)) == 2)
+    eventually(lambda: counts(rotated) == [2, 2])
     server.process.send_signal(signal.SIGUSR1)
-    eventually(log.exists)
+    eventually(lambda: all(log.exists() for log in logs))
     request()
-    eventually(lambda: len(lines(log)) == 1)
-    assert len(lines(rotated)) == 2
-    assert ' Echo "ok" 6 6 handle=' in log.read_text()
+    eventually(lambda: counts(logs) == [1, 1])
+    assert counts(rotated) == [2, 2]
+    access, stats = (log.read_text() for log in logs)
+    assert ' Echo "ok" 6 6 handle=' in access
+    assert json.loads(stats).keys() >= {"peer", "outcome", "phases"}
     server.end()
 
 
@@ -624,6 +631,10 @@ MISTAKES = {
         ["--access-log", "no/such.log"],
         "access-log 'no/such.log': No such file or directory",
     ),
+    "statistics log that cannot be": (
+        ["--stats-log", "no/such.log"],
+        "stats-log 'no/such.log': No such file or directory",
+    ),
     "coroutine on threads": (
         ["-H", "handlers:Echo", "--threads", "4"],
         "threads: handler Echo is async def and runs on the reactor; leave threads out",
@@ -752,7 +763,7 @@ def test_help_names_every_option():
     for option in (
         *("listen", "handler", "path", "concurrency", "threads", "max-children", "timeout"),
         *("max-connections", "max-connections-per-peer", "allow", "deny", "proxy-from"),
-        *("access-log", "log-format", "config", "check"),
+        *("access-log", "log-format", "stats-log", "config", "check"),
     ):
         assert f"--{option}" in text
 

@@ -88,6 +88,7 @@ def test_all_words_as_the_command_line_gives_them():
             "proxy-from": ["10.0.0.0/8"],
             "access-log": "-",
             "log-format": "json",
+            "stats-log": "stats",
         }
     )
     assert config == ServerConfig(
@@ -111,6 +112,7 @@ def test_all_words_as_the_command_line_gives_them():
         proxy_from=(parse_network("10.0.0.0/8"),),
         access_log="-",
         log_format="json",
+        stats_log="stats",
     )
 
 
@@ -507,6 +509,12 @@ def test_what_a_server_object_comes_with_is_not_given(server_module, word):
             "forking",
             {"access-log": "-"},
             "access-log: does not go with this server: ForkingTCPServer processes requests by"
+            " itself",
+        ),
+        (
+            "forking",
+            {"stats-log": "-"},
+            "stats-log: does not go with this server: ForkingTCPServer processes requests by"
             " itself",
         ),
         (

@@ -1,5 +1,6 @@
 """A configuration file: what it says, and the line of each mistake in it."""
 
+import os
 import socketserver
 
 import pytest
@@ -188,6 +189,24 @@ def test_a_file_that_cannot_be_read(tmp_path, monkeypatch, content, message):
 def test_a_folder_is_not_a_file(tmp_path):
     with pytest.raises(ConfigurationError, match="Is a directory"):
         read_toml(str(tmp_path))
+
+
+def test_a_pipe_will_do():
+    """As a shell's C{<(…)} is one."""
+    out, into = os.pipe()
+    with open(out, "rb"):
+        with open(into, "w") as file:
+            file.write(f"[[server]]\n{BLOCKING}\nlisten = 'tcp:1'\n")
+        (server,) = read_toml(f"/dev/fd/{out}")
+    assert server.listen == ("tcp:1",)
+
+
+def test_one_that_nobody_writes_into_is_not_waited_for_without_end(tmp_path):
+    path = str(tmp_path / "pipe")
+    os.mkfifo(path)
+    with pytest.raises(ConfigurationError) as caught:
+        read_toml(path, pipe_seconds=0.01)
+    assert str(caught.value) == f"config {path!r}: nobody writes into this pipe"
 
 
 def test_what_turns_out_when_the_services_are_made_is_named_with_its_line(tmp_path):

@@ -63,6 +63,12 @@ def reset(owned: Owner) -> None:
     owned.turn()
 
 
+def go_on(owned: Owner) -> None:
+    """What the handler waits for happens."""
+    server: Any = owned.factory
+    server.event.callback(None)
+
+
 def told(owned: Owner) -> list[Any]:
     server: Any = owned.factory
     return [each if isinstance(each, str) else type(each) for each in server.told]
@@ -141,8 +147,7 @@ def test_a_client_that_ends_its_side_gets_its_answer(owner: MakeOwner) -> None:
     assert owned.client is not None
     owned.client.shutdown(socket.SHUT_WR)
     owned.turn()
-    server: Any = owned.factory
-    server.event.callback(None)
+    go_on(owned)
     owned.turn()
     assert owned.sent() == b"hello and goodbye"
     assert owned.outcomes == [(0, Outcome.OK)]
@@ -160,8 +165,7 @@ def test_a_large_answer_reaches_one_that_has_ended_its_side(owner: MakeOwner) ->
     client: Any = owned.client
     client.shutdown(socket.SHUT_WR)
     owned.turn()
-    server: Any = owned.factory
-    server.event.callback(None)
+    go_on(owned)
     client.setblocking(False)
     received = 0
     while True:
@@ -176,11 +180,12 @@ def test_a_large_answer_reaches_one_that_has_ended_its_side(owner: MakeOwner) ->
     assert received == len(b"hello") + 10_000_000
 
 
+class AtOnce(Waits):
+    allow_half_close = False
+
+
 @pytest.mark.parametrize("plain", [True, False])
 def test_a_class_may_say_that_one_that_ends_its_side_is_gone(owner: MakeOwner, plain: bool) -> None:
-    class AtOnce(Waits):
-        allow_half_close = False
-
     owned = served(owner, AtOnce, plain=plain)
     if owned.client is not None:
         owned.client.shutdown(socket.SHUT_WR)
@@ -192,9 +197,6 @@ def test_a_class_may_say_that_one_that_ends_its_side_is_gone(owner: MakeOwner, p
 
 @needs_epoll
 def test_that_is_noticed_while_nothing_is_read(owner: MakeOwner) -> None:
-    class AtOnce(Waits):
-        allow_half_close = False
-
     owned = served(owner, AtOnce, sockets=tcp_pair)
     client: Any = owned.client
     client.sendall(bytes(100_000))
@@ -282,8 +284,7 @@ def test_finish_is_not_interrupted(owner: MakeOwner, said: bytes) -> None:
         owned.dataReceived(said)
     lose(owned, in_order=True)
     assert not owned.is_finished
-    server: Any = owned.factory
-    server.event.callback(None)
+    go_on(owned)
     assert told(owned) == ["finished"]
     assert owned.outcomes == [(0, Outcome.LOST if said else Outcome.OK)]
     assert owned.is_finished
@@ -319,9 +320,8 @@ def test_what_came_before_an_end_in_order_is_read(owner: MakeOwner) -> None:
     owned = served(owner, Reads, plain=False)
     owned.dataReceived(b"one\ntwo\n")
     lose(owned, in_order=True)
-    server: Any = owned.factory
-    server.event.callback(None)
-    server.event.callback(None)
+    go_on(owned)
+    go_on(owned)
     assert told(owned) == ["one\n", "two\n", "finished"]
     assert owned.outcomes == [(0, Outcome.OK)]
 
@@ -355,10 +355,9 @@ def test_as_long_as_it_takes_to_read_it(owner: MakeOwner) -> None:
     owned = served(owner, Reads, plain=False, abandon=5)
     owned.dataReceived(b"line\n" * 10)
     lose(owned, in_order=True)
-    server: Any = owned.factory
     for _ in range(10):
         owned.advance(4)
-        server.event.callback(None)
+        go_on(owned)
     assert told(owned) == ["line\n"] * 10 + ["finished"]
     assert owned.outcomes == [(40, Outcome.OK)]
 
@@ -415,28 +414,21 @@ def test_gone_has_a_deferred_for_each_who_asks(owner: MakeOwner) -> None:
     assert told(owned) == GONE  # it waited for something else
 
 
-def test_one_that_has_closed_the_connection_is_told_nothing(owner: MakeOwner) -> None:
-    class Closes(Waits):
-        async def handle(self) -> None:
-            self.request.close()
-            self.server.event = Deferred()
-            await self.server.event
-
-    owned = served(owner, Closes, sockets=tcp_pair)
-    assert owned.client is not None
-    owned.client.close()
-    owned.turn()
-    server: Any = owned.factory
-    server.event.callback(None)
-    owned.turn()
-    assert told(owned) == ["finished"]
-    assert owned.outcomes == [(0, Outcome.OK)]
+def closes_the_connection(handler: Any) -> None:
+    handler.request.close()
 
 
-def test_one_that_has_ended_its_output_is_told_nothing(owner: MakeOwner) -> None:
+def ends_its_output(handler: Any) -> None:
+    handler.wfile.close()
+
+
+@pytest.mark.parametrize("end", [closes_the_connection, ends_its_output])
+def test_one_that_has_ended_it_by_itself_is_told_nothing(
+    owner: MakeOwner, end: Callable[[Any], None]
+) -> None:
     class Ends(Waits):
         async def handle(self) -> None:
-            self.wfile.close()
+            end(self)
             self.server.event = Deferred()
             await self.server.event
 
@@ -444,8 +436,7 @@ def test_one_that_has_ended_its_output_is_told_nothing(owner: MakeOwner) -> None
     assert owned.client is not None
     owned.client.close()
     owned.turn()
-    server: Any = owned.factory
-    server.event.callback(None)
+    go_on(owned)
     owned.turn()
     assert told(owned) == ["finished"]
     assert owned.outcomes == [(0, Outcome.OK)]
@@ -466,8 +457,7 @@ def test_a_class_may_finish_regardless(owner: MakeOwner, in_order: bool) -> None
     assert gone.called
     owned.advance(1000)
     assert not owned.is_finished
-    server: Any = owned.factory
-    server.event.callback(None)
+    go_on(owned)
     assert told(owned) == ["finished"]
     assert owned.outcomes == [(1000, Outcome.OK)]
     assert owned.is_finished
@@ -485,8 +475,7 @@ def test_so_may_a_section(owner: MakeOwner) -> None:
     lose(owned)
     owned.advance(1000)
     assert told(owned) == []
-    server: Any = owned.factory
-    server.event.callback(None)
+    go_on(owned)
     assert told(owned) == ["unshielded", "finished"]
     assert isinstance(owned.factory.raised[0], ClientGone)
     assert owned.outcomes == [(1000, Outcome.LOST)]
@@ -504,27 +493,28 @@ def test_a_section_inside_of_another_ends_nothing(owner: MakeOwner) -> None:
 
     owned = served(owner, Shields, plain=False)
     lose(owned)
-    server: Any = owned.factory
-    server.event.callback(None)
-    server.event.callback(None)
+    go_on(owned)
+    go_on(owned)
     assert told(owned) == ["all of it", "finished"]
     assert owned.outcomes == [(0, Outcome.OK)]  # it has not waited since
 
 
-def test_one_that_catches_it_has_lost_its_client_and_some_time(owner: MakeOwner) -> None:
-    class Catches(Waits):
-        async def handle(self) -> None:
-            try:
-                await super().handle()
-            except ClientGone:
-                self.server.event = Deferred()
-                await self.server.event
+class Catches(Waits):
+    """Waits for the next thing when it is told."""
 
+    async def handle(self) -> None:
+        try:
+            await super().handle()
+        except ClientGone:
+            self.server.event = Deferred()
+            await self.server.event
+
+
+def test_one_that_catches_it_has_lost_its_client_and_some_time(owner: MakeOwner) -> None:
     owned = served(owner, Catches, plain=False, abandon=5)
     lose(owned)
     owned.advance(4)
-    server: Any = owned.factory
-    server.event.callback(None)
+    go_on(owned)
     assert owned.outcomes == [(4, Outcome.LOST)]
 
     owned = served(owner, Catches, plain=False, abandon=5)
@@ -535,13 +525,6 @@ def test_one_that_catches_it_has_lost_its_client_and_some_time(owner: MakeOwner)
 
 
 def test_without_abandon_it_is_waited_for(owner: MakeOwner) -> None:
-    class Catches(Waits):
-        async def handle(self) -> None:
-            try:
-                await super().handle()
-            except ClientGone:
-                await Deferred()
-
     owned = served(owner, Catches, plain=False, abandon=None)
     lose(owned)
     owned.advance(1000)
@@ -587,6 +570,5 @@ def test_the_end_of_a_write_does_not_cut_work_that_must_not_be_cut(owner: MakeOw
     owned.advance(10)
     owned.channel.abandon()
     assert not owned.is_finished
-    server: Any = owned.factory
-    server.event.callback(None)
+    go_on(owned)
     assert told(owned) == ["finished"]

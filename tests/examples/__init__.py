@@ -1,0 +1,1 @@
+"""The examples, each started by the command that its page shows."""
