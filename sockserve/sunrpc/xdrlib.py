@@ -17,7 +17,7 @@ __all__ = ["ConversionError", "Error", "Packer", "Unpacker"]
 
 _T = TypeVar("_T")
 
-_INT, _UINT, _HYPER = struct.Struct(">l"), struct.Struct(">L"), struct.Struct(">Q")
+_INT, _UINT, _HALVES = struct.Struct(">l"), struct.Struct(">L"), struct.Struct(">LL")
 _FLOAT, _DOUBLE = struct.Struct(">f"), struct.Struct(">d")
 #: By the length modulo four: what fills up.
 _PADS = (b"", bytes(3), bytes(2), bytes(1))
@@ -86,7 +86,7 @@ class Packer:
     def pack_uhyper(self, x: int) -> None:
         """Pack a number of 64 bits."""
         try:
-            self._pieces.append(_HYPER.pack(x & 0xFFFFFFFFFFFFFFFF))
+            self._pieces.append(_HALVES.pack(x >> 32 & 0xFFFFFFFF, x & 0xFFFFFFFF))
         except (TypeError, struct.error) as error:
             raise ConversionError(error.args[0]) from None
 
