@@ -12,7 +12,14 @@ from collections.abc import Iterator
 
 from sockserve.interfaces import PeerError
 
-__all__ = ["MARK_BYTES", "MAX_FRAGMENTS", "Record", "RecordTooLong", "fragments"]
+__all__ = [
+    "LONGEST_FRAGMENT",
+    "MARK_BYTES",
+    "MAX_FRAGMENTS",
+    "Record",
+    "RecordTooLong",
+    "fragments",
+]
 
 _MARK = struct.Struct(">I")
 MARK_BYTES = _MARK.size
@@ -23,7 +30,7 @@ _LAST = 1 << 31
 MAX_FRAGMENTS = 16_384
 
 #: The longest fragment that is sent: what 31 bits can say.
-_LONGEST = _LAST - 1
+LONGEST_FRAGMENT = _LAST - 1
 
 
 class RecordTooLong(PeerError):
@@ -77,10 +84,14 @@ class Record:
         return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
 
 
-def fragments(data: bytes) -> Iterator[bytes]:
-    """What to send for the record C{data}: almost always one piece."""
-    while len(data) > _LONGEST:
-        yield _MARK.pack(_LONGEST)
-        yield data[:_LONGEST]
-        data = data[_LONGEST:]
+def fragments(data: bytes, longest: int = LONGEST_FRAGMENT) -> Iterator[bytes]:
+    """
+    What to send for the record C{data}: almost always one piece.
+
+    @param longest: how many bytes a fragment may have.
+    """
+    while len(data) > longest:
+        yield _MARK.pack(longest)
+        yield data[:longest]
+        data = data[longest:]
     yield _MARK.pack(_LAST | len(data)) + data

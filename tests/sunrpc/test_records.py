@@ -42,6 +42,5 @@ def test_what_is_sent_is_one_fragment() -> None:
     assert list(fragments(b"abc")) == [b"\x80\0\0\3abc"]
 
 
-def test_what_is_longer_than_a_mark_can_say_is_several(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sockserve.sunrpc.records._LONGEST", 2)
-    assert b"".join(fragments(b"abcde")) == b"\0\0\0\2ab\0\0\0\2cd\x80\0\0\1e"
+def test_what_is_longer_than_a_mark_can_say_is_several() -> None:
+    assert b"".join(fragments(b"abcde", 2)) == b"\0\0\0\2ab\0\0\0\2cd\x80\0\0\1e"

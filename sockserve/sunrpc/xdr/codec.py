@@ -30,6 +30,9 @@ _NOT_OF_TYPE = (
     ValueError,
 )
 
+#: What a function that unpacks raises besides L{DecodeError}.
+_NOT_ONE = (struct.error, KeyError, RecursionError)
+
 
 class Codec:
     """What packs and unpacks the values of one type."""
@@ -60,7 +63,10 @@ class Codec:
 
         @raise DecodeError: it is none, or there is more.
         """
-        value, end = self.unpack_from(data, 0)
+        try:
+            value, end = self._unpack(data, 0, 0)
+        except _NOT_ONE as error:
+            raise self._explained(error) from None
         if end != len(data):
             raise DecodeError(f"{self._label}: {len(data) - end} bytes more than it has")
         return value
@@ -73,14 +79,15 @@ class Codec:
         """
         try:
             return self._unpack(data, start, 0)
-        except DecodeError:
-            raise
-        except struct.error:
-            raise DecodeError(f"{self._label}: the bytes end too early") from None
-        except KeyError as error:
-            raise DecodeError(f"{self._label}: {error} stands for no value") from None
-        except RecursionError:
-            raise DecodeError(f"{self._label}: it is nested too deep") from None
+        except _NOT_ONE as error:
+            raise self._explained(error) from None
+
+    def _explained(self, error: Exception) -> DecodeError:
+        if isinstance(error, struct.error):
+            return DecodeError(f"{self._label}: the bytes end too early")
+        if isinstance(error, KeyError):
+            return DecodeError(f"{self._label}: {error} stands for no value")
+        return DecodeError(f"{self._label}: it is nested too deep")
 
 
 def _words(error: BaseException) -> str:
@@ -111,4 +118,4 @@ def unpack(type: Any, data: bytes | bytearray | memoryview) -> Any:
     @raise DecodeError: it is none of that type, or there is more.
     @raise ConfigurationError: C{type} means none of XDR's.
     """
-    return _codec(type).unpack(bytes(data))
+    return _codec(type).unpack(data if data.__class__ is bytes else bytes(data))

@@ -30,6 +30,7 @@ from sockserve.sunrpc.xdr.types import (
     UnionType,
     VoidType,
     XDRType,
+    is_recursive,
 )
 
 __all__ = ["make_pack"]
@@ -72,7 +73,9 @@ class _PackWriter(Writer):
     @override
     def write_function(self, name: str, type: XDRType) -> None:
         self.head(f"def {name}(value, add, depth):")
-        self.line("if depth > MAX_DEPTH: too_deep()")
+        if is_recursive(type):
+            self.line("if depth > MAX_DEPTH: too_deep()")
+        self.line("pass")  # for what has nothing in it
         following = following_field(type)
         if following is None:
             self._value(type, "value", is_own=True)

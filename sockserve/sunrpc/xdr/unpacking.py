@@ -33,6 +33,7 @@ from sockserve.sunrpc.xdr.types import (
     UnionType,
     VoidType,
     XDRType,
+    is_recursive,
 )
 
 __all__ = ["make_unpack"]
@@ -71,7 +72,8 @@ class _UnpackWriter(Writer):
     @override
     def write_function(self, name: str, type: XDRType) -> None:
         self.head(f"def {name}(data, pos, depth):")
-        self.line("if depth > MAX_DEPTH: too_deep()")
+        if is_recursive(type):
+            self.line("if depth > MAX_DEPTH: too_deep()")
         self.line("end = len(data)")
         following = following_field(type)
         if following is not None:

@@ -59,6 +59,10 @@ class Strict(Union):
     one: Annotated[bool, Case(1, 2)]
 
 
+class Nobody(Struct):
+    pass
+
+
 class Large(Struct):
     numbers: Annotated[list[Int], Fixed(100)]
     points: list[Point]
@@ -79,6 +83,7 @@ VALUES: list[tuple[Any, Any, bytes]] = [
     (bool, True, b"\0\0\0\1"),
     (Color, Color.GREEN, b"\xff\xff\xff\xfd"),
     (None, None, b""),
+    (Nobody, Nobody(), b""),
     (bytes, b"abcde", b"\0\0\0\5abcde\0\0\0"),
     (Annotated[bytes, Max(4)], b"abcd", b"\0\0\0\4abcd"),
     (Annotated[bytes, Fixed(5)], b"abcde", b"abcde\0\0\0"),
@@ -216,10 +221,6 @@ class Endless(Struct):
 
 class Unknown(Struct):
     field: "Nothing"  # type: ignore[name-defined]  # noqa: F821
-
-
-class Nobody(Struct):
-    pass
 
 
 class NoCase(Union):
