@@ -12,6 +12,7 @@ from asyncio import IncompleteReadError
 from collections.abc import Awaitable, Coroutine
 from typing import IO, Any, ClassVar
 
+from twisted.internet.interfaces import IReactorFromThreads
 from typing_extensions import override
 
 from sockserve.core.forking import this_thread
@@ -242,13 +243,14 @@ class RPCRequestHandler(BaseRequestHandler):
 
     def _refuse(self, data: bytes, stat: AuthStat) -> bytes:
         """The reply to a call whose credentials are not enough."""
-        self._log("sent a call without the credentials for it", f"AUTH_{stat.name}")
+        deed = "sent a call without the credentials for it"
+        self._count("credentials", deed, f"AUTH_{stat.name}")
         return auth_error(data, stat)
 
     def _garbage(self, call: Call, what: str) -> bytes:
         """The reply to a call whose arguments are none."""
         detail = f"program {call.program}, procedure {call.procedure}: {what}"
-        self._log("sent a call with other arguments than its procedure has", detail)
+        self._count("arguments", "sent a call with other arguments than its procedure has", detail)
         return accepted(call.xid, AcceptStat.GARBAGE_ARGS)
 
     def _too_long(self, call: Call, size: int) -> bytes:
@@ -266,10 +268,16 @@ class RPCRequestHandler(BaseRequestHandler):
             self.server.handle_error(self.request, self.client_address)
         return accepted(call.xid, AcceptStat.SYSTEM_ERR)
 
-    def _log(self, deed: str, detail: str) -> None:
-        # A child does not know how often that happens, and may not get the lock of the log.
-        if not this_thread.is_child:
-            self.server.log_client(self.client_address, deed, detail)
+    def _count(self, reason: str, deed: str, detail: str) -> None:
+        """Count a call that is refused, and log that now and then. (handler's thread)"""
+        if this_thread.is_child:  # it cannot count, and may not get the lock of the log
+            return
+        server = self.server
+        server.log_client(self.client_address, deed, detail)
+        if not self.table.is_coroutine and IReactorFromThreads.providedBy(server.reactor):
+            server.reactor.callFromThread(server.count_refusal, reason)
+        else:
+            server.count_refusal(reason)
 
 
 def _read_exactly(file: IO[bytes], size: int) -> bytes:

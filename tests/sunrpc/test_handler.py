@@ -311,6 +311,13 @@ def test_a_call_that_is_sent_again_is_served_once(datagrams: "Datagrams") -> Non
     assert Counting.calls == [5]
 
 
+def test_calls_that_are_refused_are_counted(datagrams: "Datagrams") -> None:
+    datagrams.send(numbered(1))
+    datagrams.send(numbered(1, 2, 3))
+    datagrams.send(changed(numbered(1, 2), 6, 9))
+    assert datagrams.server.statistics.refused == {"arguments": 2, "credentials": 1}
+
+
 def test_other_calls_are_served(datagrams: "Datagrams") -> None:
     """Another client's, another transaction, other arguments under the same number."""
     datagrams.send(numbered(1, 5))
