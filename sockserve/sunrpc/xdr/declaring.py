@@ -114,7 +114,7 @@ class Struct:
 
 class Union:
     """
-    The base class of unions: a discriminant, and a value of the arm that it chooses.
+    The base class of unions: a discriminant, and a value of the arm that it chooses::
 
         class Answer(Union, switch=Status):
             number: Annotated[Int, Case(Status.OK)]
