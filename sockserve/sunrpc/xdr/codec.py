@@ -7,91 +7,33 @@ must not know how types are written down but by L{type_of}.
 
 from __future__ import annotations
 
-import struct
 from functools import lru_cache
 from typing import Any
 
 from sockserve.sunrpc.xdr.declaring import type_of
-from sockserve.sunrpc.xdr.errors import DecodeError, EncodeError, XDRError
 from sockserve.sunrpc.xdr.packing import make_pack
 from sockserve.sunrpc.xdr.types import XDRType
 from sockserve.sunrpc.xdr.unpacking import make_unpack
 
 __all__ = ["Codec", "pack", "unpack"]
 
-#: What Python raises where a value is not of its type.
-_NOT_OF_TYPE = (
-    struct.error,
-    AttributeError,
-    KeyError,
-    OverflowError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
-
-#: What a function that unpacks raises besides L{DecodeError}.
-_NOT_ONE = (struct.error, KeyError, RecursionError)
-
 
 class Codec:
-    """What packs and unpacks the values of one type."""
+    """
+    What packs and unpacks the values of one type.
+
+    @ivar pack: gives the bytes of a value; raises L{EncodeError
+        <sockserve.sunrpc.xdr.errors.EncodeError>} if it is not of the type.
+    @ivar unpack: gives the value that bytes are; raises L{DecodeError
+        <sockserve.sunrpc.xdr.errors.DecodeError>} if they are none, or more.
+    @ivar unpack_from: gives the value that is in bytes from a position on, and where it ends.
+    """
+
+    __slots__ = ("pack", "unpack", "unpack_from")
 
     def __init__(self, type: XDRType) -> None:
-        self._label = type.label
-        self._pack = make_pack(type)
-        self._unpack = make_unpack(type)
-
-    def pack(self, value: object) -> bytes:
-        """
-        The bytes of C{value}.
-
-        @raise EncodeError: it is not of the type.
-        """
-        pieces: list[bytes] = []
-        try:
-            self._pack(value, pieces.append, 0)
-            return b"".join(pieces)
-        except XDRError:
-            raise
-        except _NOT_OF_TYPE as error:
-            raise EncodeError(f"{self._label}: {_words(error)}") from error
-
-    def unpack(self, data: bytes) -> Any:
-        """
-        The value that C{data} is.
-
-        @raise DecodeError: it is none, or there is more.
-        """
-        try:
-            value, end = self._unpack(data, 0, 0)
-        except _NOT_ONE as error:
-            raise self._explained(error) from None
-        if end != len(data):
-            raise DecodeError(f"{self._label}: {len(data) - end} bytes more than it has")
-        return value
-
-    def unpack_from(self, data: bytes, start: int) -> tuple[Any, int]:
-        """
-        The value that is in C{data} from C{start} on, and where it ends.
-
-        @raise DecodeError: there is none.
-        """
-        try:
-            return self._unpack(data, start, 0)
-        except _NOT_ONE as error:
-            raise self._explained(error) from None
-
-    def _explained(self, error: Exception) -> DecodeError:
-        if isinstance(error, struct.error):
-            return DecodeError(f"{self._label}: the bytes end too early")
-        if isinstance(error, KeyError):
-            return DecodeError(f"{self._label}: {error} stands for no value")
-        return DecodeError(f"{self._label}: it is nested too deep")
-
-
-def _words(error: BaseException) -> str:
-    return f"no value for {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        self.pack = make_pack(type)
+        self.unpack_from, self.unpack = make_unpack(type)
 
 
 @lru_cache(maxsize=1024)

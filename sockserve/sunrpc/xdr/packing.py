@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 from typing_extensions import override
 
-from sockserve.sunrpc.xdr.errors import MAX_DEPTH, EncodeError
-from sockserve.sunrpc.xdr.source import Writer, following_field, is_inline
+from sockserve.sunrpc.xdr.errors import MAX_DEPTH, EncodeError, XDRError
+from sockserve.sunrpc.xdr.source import Writer, following_field, is_inline, sized
 from sockserve.sunrpc.xdr.types import (
     Array,
     BoolType,
@@ -48,11 +48,40 @@ def _not_void(value: object) -> NoReturn:
     raise EncodeError(f"void: {value!r} is not None")
 
 
-def make_pack(type: XDRType) -> Callable[[Any, Callable[[bytes], object], int], None]:
-    """
-    The function that packs values of C{type}.  What is no value makes it raise L{EncodeError} or,
-    as Python does, other errors.
-    """
+def _pack(layout: struct.Struct) -> Callable[..., bytes]:
+    return layout.pack
+
+
+def _explained(error: Exception, label: str) -> XDRError:
+    if isinstance(error, XDRError):
+        return error
+    why = f"no value for {error}" if isinstance(error, KeyError) else str(error)
+    return EncodeError(f"{label}: {' '.join(why.split())}")
+
+
+#: What Python raises where a value is not of its type; and L{XDRError}, which is a C{ValueError}.
+_NOT_OF_TYPE = (
+    struct.error,
+    AttributeError,
+    KeyError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+def _is_straight(type: XDRType) -> bool:
+    """Whether all values of C{type} are packed by the same steps, without a choice or a loop."""
+    if isinstance(type, (FixedArray, Array)):
+        return isinstance(type.element, Scalar)
+    if isinstance(type, StructType):
+        return is_inline(type) and all(_is_straight(each.type) for each in type.fields)
+    return not isinstance(type, (OptionalType, UnionType))
+
+
+def make_pack(type: XDRType) -> Callable[[Any], bytes]:
+    """The function that packs values of C{type}; it raises L{EncodeError}."""
     return _PackWriter(
         {
             "BITS": {False: 0, True: 1},
@@ -60,15 +89,19 @@ def make_pack(type: XDRType) -> Callable[[Any, Callable[[bytes], object], int], 
             "PADS": (b"", bytes(3), bytes(2), bytes(1)),
             "LOW": 2**64 - 1,
             "not_void": _not_void,
-            "pack": struct.pack,
+            "explained": _explained,
+            "NOT_OF_TYPE": _NOT_OF_TYPE,
             "too_deep": _too_deep,
             "wrong_length": _wrong_length,
         }
-    ).compile(type)
+    ).compile(type)[1]
 
 
 class _PackWriter(Writer):
     """The text of the functions that pack."""
+
+    #: The pieces of a value that has the same ones always; None where they are added one by one.
+    _pieces: list[str] | None = None
 
     @override
     def write_function(self, name: str, type: XDRType) -> None:
@@ -92,11 +125,37 @@ class _PackWriter(Writer):
             self.line("if following is None: return")
             self.line("value = following")
 
+    @override
+    def write_entry(self, function: str, type: XDRType) -> None:
+        self.head("def entry(value):")
+        with self.block("try:"):
+            if _is_straight(type):
+                self._pieces = []
+                self._value(type, "value", is_own=True)
+                self._flush()
+                pieces, self._pieces = self._pieces, None
+                if len(pieces) == 1:
+                    self.line(f"return {pieces[0]}")
+                else:
+                    self.line(f"return b''.join(({''.join(f'{each}, ' for each in pieces)}))")
+            else:
+                self.line("pieces = []")
+                self.line(f"{function}(value, pieces.append, 0)")
+                self.line("return b''.join(pieces)")
+        self.line(f"except NOT_OF_TYPE as error: raise explained(error, {type.label!r}) from error")
+
+    def _add(self, piece: str) -> None:
+        """Add a piece: by a call, or with all others in the end."""
+        if self._pieces is None:
+            self.line(f"add({piece})")
+        else:
+            self._pieces.append(piece)
+
     def _flush(self) -> None:
         run = self.take_run()
         if run is not None:
             layout, values, _ = run
-            self.line(f"add({self.constant(layout.pack)}({', '.join(values)}))")
+            self._add(f"{self.constant(layout.pack)}({', '.join(values)})")
 
     def _value(self, type: XDRType, value: str, is_own: bool = False) -> None:
         """
@@ -150,15 +209,20 @@ class _PackWriter(Writer):
         return name
 
     def _opaque(self, type: Opaque, value: str) -> None:
-        if isinstance(type, StringType):
-            value = f"{value}.encode('utf-8', 'surrogateescape')"
         kept, count = self._keep(value), self.new_name()
+        if isinstance(type, StringType):
+            # Without its arguments it takes half the time.
+            self.line(f"try: {kept} = {kept}.encode()")
+            self.line(f"except ValueError: {kept} = {kept}.encode('utf-8', 'surrogateescape')")
         self.line(f"{count} = len({kept})")
         self.line(f"if {count} > {type.most}: wrong_length({count}, {type.most}, {type.label!r})")
         self.fixed("I", count)
         self._flush()
-        self.line(f"add({kept})")
-        self.line(f"if {count} & 3: add(PADS[{count} & 3])")
+        self._add(kept)
+        if self._pieces is None:
+            self.line(f"if {count} & 3: add(PADS[{count} & 3])")
+        else:
+            self._add(f"PADS[{count} & 3]")
 
     def _array(self, type: FixedArray | Array, value: str) -> None:
         element = type.element
@@ -180,7 +244,8 @@ class _PackWriter(Writer):
             self.fixed("I", count)
         self._flush()
         if isinstance(element, Scalar):
-            self.line(f"add(pack('>%d{element.code}' % {count}, *{kept}))")
+            pack = self.constant(sized(_pack, element.code))
+            self._add(f"{pack}({count})(*{kept})")
             return
         item = self.new_name()
         with self.block(f"for {item} in {kept}:"):

@@ -7,9 +7,9 @@ that are next, for which one C{struct.Struct} does.  It must not know types' byt
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from struct import Struct
 from typing import Any
 
 from sockserve.interfaces import ConfigurationError
@@ -24,11 +24,15 @@ from sockserve.sunrpc.xdr.types import (
     is_recursive,
 )
 
-__all__ = ["INLINE_VALUES", "Writer", "following_field", "is_inline"]
+__all__ = ["INLINE_VALUES", "MOST_KEPT", "Writer", "following_field", "is_inline", "sized"]
 
 #: How many values of a structure inside another are handled by the other's function.  64: as many
 #: C{struct} calls are saved, and no function becomes endless.
 INLINE_VALUES = 64
+
+
+#: Up to which count of numbers what packs them is kept.  512: some 100 KB for each array type.
+MOST_KEPT = 512
 
 
 def is_inline(type: XDRType) -> bool:
@@ -36,6 +40,21 @@ def is_inline(type: XDRType) -> bool:
     return not isinstance(type, NamedType) or (
         not is_recursive(type) and type.weight <= INLINE_VALUES
     )
+
+
+def sized(make: Callable[[struct.Struct], Any], code: str) -> Callable[[int], Any]:
+    """What packs or unpacks so many numbers: of each usual count it is made once."""
+    made: dict[int, Any] = {}
+
+    def get(count: int) -> Any:
+        found = made.get(count)
+        if found is None:
+            found = make(struct.Struct(f">{count}{code}"))
+            if count <= MOST_KEPT:
+                made[count] = found
+        return found
+
+    return get
 
 
 def following_field(type: XDRType) -> str | None:
@@ -68,8 +87,8 @@ class Writer:
         self._values: list[str] = []
         self._after: list[str] = []
 
-    def compile(self, type: XDRType) -> Callable[..., Any]:
-        """The function for C{type}."""
+    def compile(self, type: XDRType) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """The function for C{type}, and the one for those that have nothing else to handle."""
         if is_endless(type):
             raise ConfigurationError(f"{type.label}: it contains itself, so it has no end")
         first = self.function(type)
@@ -77,10 +96,15 @@ class Writer:
             name, each = self._unwritten.pop()
             self._depth = 1
             self.write_function(name, each)
+        self._depth = 1
+        self.write_entry(first, type)
+        while self._unwritten:
+            name, each = self._unwritten.pop()
+            self._depth = 1
+            self.write_function(name, each)
         text = "\n".join(self._text)
         exec(compile(text, f"<XDR {type.label}>", "exec"), self.names)
-        found: Callable[..., Any] = self.names[first]
-        return found
+        return self.names[first], self.names["entry"]
 
     def function(self, type: XDRType) -> str:
         """The name of the function of C{type}, which is written if it is not yet."""
@@ -92,6 +116,15 @@ class Writer:
 
     def write_function(self, name: str, type: XDRType) -> None:
         """Write the function called C{name}."""
+        raise NotImplementedError
+
+    def write_entry(self, function: str, type: XDRType) -> None:
+        """
+        Write the function C{entry}: of the value or the bytes alone, and with errors as users see
+        them.
+
+        @param function: that of C{type}.
+        """
         raise NotImplementedError
 
     def new_name(self) -> str:
@@ -134,12 +167,12 @@ class Writer:
         else:
             self.line(text)
 
-    def take_run(self) -> tuple[Struct, list[str], list[str]] | None:
+    def take_run(self) -> tuple[struct.Struct, list[str], list[str]] | None:
         """Take the run, if there is one: what packs it, its values and the lines after it."""
         if not self._codes:
             return None
         layout = ">" + "".join(self._codes)
-        run = Struct(layout), self._values, self._after
+        run = struct.Struct(layout), self._values, self._after
         self._codes, self._values, self._after = [], [], []
         return run
 

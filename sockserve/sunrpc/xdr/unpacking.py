@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from itertools import starmap
 from typing import Any, NoReturn
 
 from typing_extensions import override
@@ -17,7 +18,7 @@ from typing_extensions import override
 from sockserve.interfaces import ConfigurationError
 from sockserve.sunrpc.xdr.errors import MAX_DEPTH, DecodeError
 from sockserve.sunrpc.xdr.quad import Quad
-from sockserve.sunrpc.xdr.source import Writer, following_field, is_inline
+from sockserve.sunrpc.xdr.source import Writer, following_field, is_inline, sized
 from sockserve.sunrpc.xdr.types import (
     Array,
     BoolType,
@@ -45,25 +46,73 @@ def _too_many(count: int, most: int, label: str) -> NoReturn:
     raise DecodeError(f"{label}: a length of {count} is more than there is")
 
 
+def _too_much(count: int, label: str) -> NoReturn:
+    if count < 0:
+        raise DecodeError(f"{label}: the bytes end too early")
+    raise DecodeError(f"{label}: {count} bytes more than it has")
+
+
+def _explained(error: Exception, label: str) -> DecodeError:
+    if isinstance(error, struct.error):
+        return DecodeError(f"{label}: the bytes end too early")
+    if isinstance(error, KeyError):
+        return DecodeError(f"{label}: {error} stands for no value")
+    return DecodeError(f"{label}: it is nested too deep")
+
+
+def _unpack_from(layout: struct.Struct) -> Callable[[bytes, int], tuple[Any, ...]]:
+    return layout.unpack_from
+
+
+def _more(count: str, most: int) -> str:
+    """The question whether C{count} is more than allowed, if 32 bits can say so much."""
+    return f"{count} > {most} or " if most < 2**32 - 1 else ""
+
+
+def _has_numbers_only(type: StructType) -> bool:
+    return bool(type.fields) and all(isinstance(each.type, Scalar) for each in type.fields)
+
+
+#: What a function that unpacks raises besides L{DecodeError}.
+_NOT_ONE = (struct.error, KeyError, RecursionError)
+
+
 def _too_deep() -> NoReturn:
     raise DecodeError(f"values are nested more than {MAX_DEPTH} deep")
 
 
-def make_unpack(type: XDRType) -> Callable[[bytes, int, int], tuple[Any, int]]:
+def make_unpack(
+    type: XDRType,
+) -> tuple[Callable[[bytes, int], tuple[Any, int]], Callable[[bytes], Any]]:
     """
-    The function that unpacks values of C{type}.  What is no value makes it raise L{DecodeError},
-    C{struct.error} (the end came first) or C{KeyError} (a number that stands for nothing).
+    The function that unpacks a value of C{type} among others, from a position on, and gives where
+    it ends; and the one for a value that is all of the bytes.  Both raise L{DecodeError}.
     """
-    return _UnpackWriter(
+    function, entry = _UnpackWriter(
         {
             "BOOLS": {0: False, 1: True},
             "MAX_DEPTH": MAX_DEPTH,
             "Quad": Quad,
             "too_deep": _too_deep,
+            "explained": _explained,
+            "NOT_ONE": _NOT_ONE,
+            "starmap": starmap,
             "too_many": _too_many,
-            "unpack_from": struct.unpack_from,
+            "too_much": _too_much,
         }
     ).compile(type)
+    label = type.label
+
+    def unpack_from(data: bytes, start: int) -> tuple[Any, int]:
+        try:
+            found: tuple[Any, int] = function(data, start, 0)
+        except _NOT_ONE as error:
+            raise _explained(error, label) from None
+        if found[1] > len(data):
+            raise DecodeError(f"{label}: the bytes end too early")
+        return found
+
+    return unpack_from, entry
 
 
 class _UnpackWriter(Writer):
@@ -84,6 +133,23 @@ class _UnpackWriter(Writer):
         self._value(type, value, is_own=True)
         self._flush()
         self.line(f"return {value}, pos")
+
+    @override
+    def write_entry(self, function: str, type: XDRType) -> None:
+        self.head("def entry(data):")
+        with self.block("try:"):
+            value = self.new_name()
+            if following_field(type) is not None:
+                self.line(f"{value}, pos = {function}(data, 0, 0)")
+                self.line("end = len(data)")
+            else:
+                self.line("pos = depth = 0")
+                self.line("end = len(data)")
+                self._value(type, value, is_own=True)
+                self._flush()
+            self.line(f"if pos == end: return {value}")
+        self.line(f"except NOT_ONE as error: raise explained(error, {type.label!r}) from None")
+        self.line(f"too_much(end - pos, {type.label!r})")
 
     def _write_list(self, type: StructType, following: str) -> None:
         """A list, one element after the other: Python would not follow it far."""
@@ -165,14 +231,18 @@ class _UnpackWriter(Writer):
         self.fixed("I", count)
         self._flush()
         self.line(
-            f"if {count} > {type.most} or {count} > end - pos:"
+            f"if {_more(count, type.most)}{count} > end - pos:"
             f" too_many({count}, {type.most}, {type.label!r})"
         )
-        as_text = ".decode('utf-8', 'surrogateescape')" if isinstance(type, StringType) else ""
-        self.line(f"{to} = data[pos:pos + {count}]{as_text}")
+        found = f"data[pos:pos + {count}]"
+        if isinstance(type, StringType):
+            # Without its arguments it takes half the time.
+            self.line(f"try: {to} = {found}.decode()")
+            self.line(f"except ValueError: {to} = {found}.decode('utf-8', 'surrogateescape')")
+        else:
+            self.line(f"{to} = {found}")
         self.line(f"pos += {count} + (-{count} & 3)")
-        # What fills the last four bytes up may be missing; then there is nothing after it.
-        self.line(f"if pos > end: too_many({count}, {type.most}, {type.label!r})")
+        # What fills the last four bytes up may be missing; that is looked at in the end.
 
     def _array(self, type: FixedArray | Array, to: str) -> None:
         element = type.element
@@ -197,12 +267,21 @@ class _UnpackWriter(Writer):
             self._flush()
             self.line(f"{count} = {most}")
         self.line(
-            f"if {count} > {most} or {count} * {element.least()} > end - pos:"
+            f"if {_more(count, most)}{count} * {element.least()} > end - pos:"
             f" too_many({count}, {most}, {type.label!r})"
         )
         if isinstance(element, Scalar):
-            self.line(f"{to} = list(unpack_from('>%d{element.code}' % {count}, data, pos))")
+            unpack = self.constant(sized(_unpack_from, element.code))
+            self.line(f"{to} = list({unpack}({count})(data, pos))")
             self.line(f"pos += {count} * {element.size}")
+            return
+        if isinstance(element, StructType) and _has_numbers_only(element):
+            codes = [each.type.code for each in element.fields if isinstance(each.type, Scalar)]
+            layout = struct.Struct(">" + "".join(codes))
+            each, cls = self.constant(layout.iter_unpack), self.constant(element.cls)
+            stop = f"pos + {count} * {layout.size}"
+            self.line(f"{to} = list(starmap({cls}, {each}(data[pos:{stop}])))")
+            self.line(f"pos = {stop}")
             return
         item = self.new_name()
         self.line(f"{to} = []")
