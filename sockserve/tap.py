@@ -20,15 +20,16 @@ from twisted.logger import LoggingFile, LogLevel
 from twisted.python import usage
 from typing_extensions import override
 
-from sockserve.core.activation import restore_environment
 from sockserve.core.clock import keep_steady
+from sockserve.core.environment import restore_environment
 from sockserve.core.handler_kinds import speaks_http
 from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import nearest, printable
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.stream_factory import StreamFactory
-from sockserve.run.config import ServerConfig, server_config
+from sockserve.run.config import check_together, server_config
 from sockserve.run.config_file import read_toml
+from sockserve.run.server_config import ServerConfig
 from sockserve.service import DatagramRequestService, RequestService, SocketServerService
 
 __all__ = ["Options", "makeService"]
@@ -323,6 +324,7 @@ def makeService(options: Options) -> IService:
         keep_steady(reactor)
     parent = _Commands(reactor, twistd)
     try:
+        check_together(options.servers)
         for server in options.servers:
             server.build(reactor).setServiceParent(parent)
     except ConfigurationError as error:

@@ -17,6 +17,7 @@ from sockserve import ClientGone, HandshakeFailed, PeerError, SockserveError
 from sockserve.core.logs import Topic
 from sockserve.http import RemoteProtocolError
 from sockserve.http.files.disk import OutsideRoot
+from sockserve.listeners.descriptions import WordError
 from sockserve.listeners.proxy_header import ProxyHeaderError
 from sockserve.sunrpc import DecodeError, MalformedCall, RecordTooLong, RPCMismatch
 
@@ -42,7 +43,7 @@ PAGES = [
 ]
 
 #: Errors that no user's code meets.
-NOT_MET = {OutsideRoot, ProxyHeaderError}
+NOT_MET = {OutsideRoot, ProxyHeaderError, WordError}
 
 ROOMS = [
     importlib.import_module(each.name)

@@ -30,8 +30,9 @@ from sockserve.http.channel import HTTPChannel
 from sockserve.http.h1.framing import State
 from sockserve.http.stock import make_stock_handler
 from sockserve.interfaces import ClientGone, IJob, Outcome
-from sockserve.listeners.stream_factory import WAYS, StreamFactory, Way
+from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.listeners.stream_protocol import StreamProtocol
+from sockserve.listeners.ways import WAYS, Way
 from sockserve.streams.blocking import LentSocketChannel
 from sockserve.streams.channel import Channel, Pending
 from sockserve.streams.connection import StreamConnection
@@ -104,9 +105,11 @@ class AdoptedFactory(StreamFactory):
     The factory of adopted connections: calls the server object's methods in place of its own.
 
     @ivar dispatcher: has the server object.
+    @ivar is_stopping: whether what is adopted now is of the last, and drains from its start.
     """
 
     inherits_keepalive = True
+    is_stopping = False
     ways = {**WAYS, HandlerKind.HTTP_STOCK: Way(HTTPChannel.maker, _make_stock_handler)}
 
     #: How many of them are taken at once, of a server of datagrams; None for as many as come.
@@ -254,6 +257,8 @@ class AdoptedProtocol(StreamProtocol):
 
     @override
     def start_channel(self, channel: Channel) -> None:
+        if self.factory.is_stopping:  # it is one of the last
+            self.drain()
         # The server has verified and processed it, before it came here.
         try:
             channel.start()
@@ -269,13 +274,16 @@ class AdoptedProtocol(StreamProtocol):
                 self._channel.abort()
 
     def end_unserved(self) -> None:
-        """End the connection, unless it has a request that has begun to be served."""
+        """
+        End the connection, unless it has a request that has begun to be served: what arrives from
+        now on, half a request perhaps, is nobody's.
+        """
         channel = self._channel
-        if (
-            isinstance(channel, HTTPChannel)
-            and channel.cycle is not None
-            and not channel.parts & Pending.HANDLER
-        ):
+        if not isinstance(channel, HTTPChannel) or channel.parts & Pending.HANDLER:
+            return
+        if channel.cycle is None:
+            channel.shut_down()
+        else:
             channel.abort()
 
     @override

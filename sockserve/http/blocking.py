@@ -62,6 +62,13 @@ class _Stage(Enum):
 class BlockingCycle(BufferedRequest):
     """One request that a blocking handler answers, as the reactor sees it."""
 
+    __slots__ = (
+        "_has_lost_output",
+        "_lease",
+        "_queued_at",
+        "_stage",
+    )
+
     def __init__(
         self, channel: CycleOwner, head: RequestHead, began: float, *, is_stock: bool = False
     ) -> None:
@@ -84,9 +91,10 @@ class BlockingCycle(BufferedRequest):
         channel, head = self._channel, self.head
         if channel.is_draining:
             self.drain()
-        if channel.settings.forks:
+        settings = channel.settings
+        if settings.forks:
             self.response.close = True
-        length, limit = head.length, channel.factory.max_body_bytes
+        length, limit = head.length, settings.limits.max_body_bytes
         is_too_large = limit is not None and (length or 0) > limit
         if head.expects_continue and not is_too_large:
             head.expects_continue = False

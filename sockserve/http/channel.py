@@ -57,8 +57,6 @@ _CLOSING = ChannelState.CLOSING
 _IDLE = State.IDLE
 _HEAD = State.HEAD
 _COMPLETE = State.COMPLETE
-_SWITCHED = State.SWITCHED
-_END = Event.END
 _PHASE_IDLE = Phase.IDLE
 
 #: Which deadlines apply to a connection that has had its last request.
@@ -68,6 +66,11 @@ _LAST_PHASES = (Phase.WRITE, Phase.LIFETIME, Phase.DRAIN)
 class HTTPChannel(TransportChannel):
     """One HTTP/1 connection.  Its attributes are those of L{CycleOwner}."""
 
+    # Else each would have a dictionary, and beyond 29 attributes one that shares nothing.
+    __slots__ = (
+        "_has_more", "_idle_since", "_make_cycle", "_received", "_seconds", "_state", "addresses",
+        "client_address", "cycle", "input", "is_draining", "lease", "settings",
+    )  # fmt: skip
     has_requests = True
 
     def __init__(
@@ -132,7 +135,7 @@ class HTTPChannel(TransportChannel):
         self.input.feed_eof()
         if self._state is _READING:
             self._read()
-        elif self.input.state is _SWITCHED and self.cycle is not None:
+        elif self.input.state is State.SWITCHED and self.cycle is not None:
             self.cycle.eof_received()
         else:
             self.read_body()
@@ -296,7 +299,7 @@ class HTTPChannel(TransportChannel):
             try:
                 # Whoever reads may come to its end at each piece.
                 while self.cycle is cycle and (event := parser.next_event()) is not None:
-                    if event is _END:
+                    if event is Event.END:
                         self.timer.disarm(Phase.BODY)
                         cycle.body_ended()
                     else:
@@ -400,10 +403,7 @@ class HTTPChannel(TransportChannel):
 
     def _flushed(self, result: Any, error: BaseException | None) -> None:
         if error is None and self._state is ChannelState.FLUSHING:
-            self._state = _READING
-            self._idle_since = now = self._seconds()
-            self.timer.arm(_PHASE_IDLE, self.deadlines.idle, now)
-            self._read()
+            self.start()
             if self.is_draining:
                 self._end_when_quiet()
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
-from sockserve.core.forking import end_child, this_thread
+from sockserve.core.forking import end_child, is_child
 from sockserve.core.lifecycle import serve_next_coroutine
 from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Task
@@ -80,7 +80,7 @@ class CoroutineCycle:
         except BaseException as error:
             self._handler_raised(error)
         else:
-            if this_thread.is_child:  # there is no reactor to wait for
+            if is_child():  # there is no reactor to wait for
                 end_child()
             channel.parts |= Pending.HANDLER
             response.uncork()

@@ -12,6 +12,7 @@ from sockserve.core.statistics import RequestRecord
 from sockserve.executors.fork import ForkExecutor
 from sockserve.http.h1.head import HeadLimits, RequestHead
 from sockserve.http.h1.reader import RequestParser
+from sockserve.http.limits import HTTPLimits
 from sockserve.http.output import SpoolAllowance
 from sockserve.http.responses import Response
 from sockserve.interfaces import IStreamServer, Outcome
@@ -30,6 +31,7 @@ class HTTPSettings:
     @ivar is_lenient: whether requests are read as C{http.server} reads them, as far as that does
         no harm.
     @ivar is_simple: whether its handler has asked for requests of HTTP/0.9.
+    @ivar limits: the server's, which may be set while it serves.
     @ivar deadlines: the server's, with the handler's own C{timeout}.
     @ivar outbox: sends the answers of one turn of the reactor together.
     @ivar spool_allowance: what may be kept in files of responses of blocking handlers.
@@ -37,7 +39,9 @@ class HTTPSettings:
     """
 
     def __init__(self, server: IStreamServer) -> None:
-        self._server = server
+        assert isinstance(server, HTTPLimits)
+        self.limits: HTTPLimits = server
+        self._server: IStreamServer = server
         self._handler = unwrap(server.RequestHandlerClass)
         self.kind: HandlerKind = server.kind
         patience = getattr(self._handler, "timeout", None)

@@ -22,7 +22,7 @@ from zope.interface import implementer
 from sockserve.core.addresses import shown_address
 from sockserve.core.clock import clock_of
 from sockserve.core.deadlines import Deadlines
-from sockserve.core.forking import listening_socket_owners, this_thread
+from sockserve.core.forking import is_child, listening_socket_owners
 from sockserve.core.handler_kinds import handler_kind, unwrap
 from sockserve.core.incidents import IncidentLog
 from sockserve.core.lifecycle import MakeAndRun, make_and_run, make_and_run_coroutine
@@ -45,7 +45,7 @@ from sockserve.interfaces import (
     PeerError,
     Phase,
 )
-from sockserve.sockets.lending import peer_is_gone
+from sockserve.sockets.hangups import peer_is_gone
 
 __all__ = ["RequestServer"]
 
@@ -210,7 +210,7 @@ class RequestServer:
             return  # that is told where it passed, or failed
         if self.outcome_of(request, error) is Outcome.LOST:
             # A child does not know how often that happens, and may not get the lock of the log.
-            if not (self._has_ended(request) or this_thread.is_child):
+            if not (self._has_ended(request) or is_child()):
                 self.log_client(client_address, _what_client_did(error), one_line(error))
         else:
             _log.failure(

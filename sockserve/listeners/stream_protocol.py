@@ -29,7 +29,6 @@ from sockserve.core.statistics import RequestRecord
 from sockserve.core.tls import handshake_fault
 from sockserve.core.transports import IStreamTransport
 from sockserve.executors.fork import ForkExecutor
-from sockserve.http.h1.head import MAX_HEADER_BYTES, MAX_HEADER_FIELDS, MAX_LINE_BYTES
 from sockserve.interfaces import IStreamServer, Outcome, Phase
 from sockserve.listeners.proxy_protocol import IProxyHeaderListener, ProxyProtocol
 from sockserve.listeners.server import RequestServer
@@ -53,25 +52,10 @@ class StreamServer(RequestServer):
     @ivar connections: the connections that are open.
     @ivar channels: by request, the channel of each connection that is not finished.
     @ivar hangups: the connections that nobody reads at the moment.
-    @cvar max_spool_bytes: how many bytes of the responses of blocking HTTP handlers are kept in
-        temporary files for clients that take them slowly, all together; a sixteenth of it for
-        one.  1 GiB: nginx's C{proxy_max_temp_file_size}.  0: a thread waits for its client.
-    @cvar max_body_bytes: the largest body of an HTTP request that is kept for a blocking
-        handler, in bytes; a larger one is answered with 413.  None: any.  1 GiB: waitress'
-        C{max_request_body_size}.
-    @cvar max_request_line_bytes: the longest line that an HTTP request may begin with; a longer
-        one is answered with 414.
-    @cvar max_header_bytes: the longest header section of one; longer: 431.
-    @cvar max_header_fields: the most fields of that; more: 431.
     """
 
-    max_body_bytes: int | None = 2**30
-    max_request_line_bytes: int = MAX_LINE_BYTES
-    max_header_bytes: int = MAX_HEADER_BYTES
-    max_header_fields: int = MAX_HEADER_FIELDS
     #: Whether connections have the options of L{keep_alive} from what has accepted them.
     inherits_keepalive = False
-    max_spool_bytes: int = 2**30
 
     def __init__(
         self, RequestHandlerClass: Callable[..., Any], admission: Admission | None, **options: Any
@@ -173,9 +157,13 @@ class StreamProtocol(Protocol):
         if isinstance(wrapper, HAProxyProtocolWrapper) and not isinstance(wrapper, ProxyProtocol):
             # Twisted's own does not tell what was wrong.
             fault = "no header" if wrapper.disconnecting else fault
-        # Below the header there may be TLS, whose failures are errors of other kinds.
+        # Below the header there may be TLS, whose failures are errors of other kinds; or above it.
         is_in_order = isinstance(reason.value, (ConnectionDone, ConnectionLost, ConnectionAborted))
-        is_header = is_in_order and isinstance(self.transport, HAProxyProtocolWrapper)
+        is_header = is_in_order and isinstance(wrapper, HAProxyProtocolWrapper)
+        below = getattr(wrapper, "transport", None)
+        if isinstance(below, ProxyProtocol):
+            is_header = not below.has_header
+            self.record.peer = socket_address(below.getPeer())  # it may have named another
         self.factory.opening_failed(
             self.record, "proxy header" if is_header else "handshake", fault
         )

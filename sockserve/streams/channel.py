@@ -100,6 +100,17 @@ class Channel:
     @ivar parts: what has not ended, of L{Pending}.
     """
 
+    __slots__ = (
+        "_began",
+        "deadlines",
+        "factory",
+        "parts",
+        "protocol",
+        "request",
+        "timer",
+        "transport",
+    )
+
     request: Any
     #: Whether it accounts for each of several requests by itself.
     has_requests = False

@@ -15,7 +15,7 @@ from typing import IO, Any, ClassVar
 from twisted.internet.interfaces import IReactorFromThreads
 from typing_extensions import override
 
-from sockserve.core.forking import this_thread
+from sockserve.core.forking import is_child
 from sockserve.handlers import BaseRequestHandler
 from sockserve.interfaces import ClientGone, DeadlineExpired
 from sockserve.sunrpc.declaring import Table, Target, find_table
@@ -270,7 +270,7 @@ class RPCRequestHandler(BaseRequestHandler):
 
     def _count(self, reason: str, deed: str, detail: str) -> None:
         """Count a call that is refused, and log that now and then. (handler's thread)"""
-        if this_thread.is_child:  # it cannot count, and may not get the lock of the log
+        if is_child():  # it cannot count, and may not get the lock of the log
             return
         server = self.server
         server.log_client(self.client_address, deed, detail)

@@ -16,7 +16,8 @@ from sockserve import (
 )
 from sockserve.core.admission import parse_network
 from sockserve.http import FileRequestHandler
-from sockserve.run.config import DEFAULT_LISTEN, ServerConfig, server_config
+from sockserve.run.config import server_config
+from sockserve.run.server_config import DEFAULT_LISTEN, ServerConfig
 
 
 class Coroutine(StreamRequestHandler):
