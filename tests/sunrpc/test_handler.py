@@ -440,6 +440,27 @@ def test_what_is_no_program_is_told_in_one_line(members: Any, words_: str) -> No
     assert "\n" not in str(raised.value)
 
 
+def test_a_procedure_may_refuse_its_caller() -> None:
+    class Refusing(RPCRequestHandler):
+        program = PROGRAM
+
+        @procedure(1, version=2)
+        async def refuse(self) -> None:
+            raise AuthError(AuthStat.FAILED)
+
+    assert run_stream(Refusing, record(call(1))).sent == record(DENIED + words(7))
+
+
+def test_a_base_for_other_handlers_needs_no_program() -> None:
+    class Base(RPCRequestHandler):
+        max_record_bytes = 10
+
+    class Small(Base, Blocking):
+        pass
+
+    assert run_stream(Small, record(call(0))).sent == b""
+
+
 def test_a_class_without_a_program_serves_nothing() -> None:
     with pytest.raises(NotImplementedError, match="has no program"):
         RPCRequestHandler(None, None, None).handle()

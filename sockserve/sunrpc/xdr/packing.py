@@ -65,7 +65,6 @@ _NOT_OF_TYPE = (
     AttributeError,
     KeyError,
     OverflowError,
-    RecursionError,
     TypeError,
     ValueError,
 )

@@ -8,6 +8,7 @@ that are next, for which one C{struct.Struct} does.  It must not know types' byt
 from __future__ import annotations
 
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -66,7 +67,7 @@ def following_field(type: XDRType) -> str | None:
     return None
 
 
-class Writer:
+class Writer(ABC):
     """
     A text of functions, one for each type that needs its own: the part that both ways share.
 
@@ -98,10 +99,6 @@ class Writer:
             self.write_function(name, each)
         self._depth = 1
         self.write_entry(first, type)
-        while self._unwritten:
-            name, each = self._unwritten.pop()
-            self._depth = 1
-            self.write_function(name, each)
         text = "\n".join(self._text)
         exec(compile(text, f"<XDR {type.label}>", "exec"), self.names)
         return self.names[first], self.names["entry"]
@@ -114,10 +111,11 @@ class Writer:
             self._unwritten.append((name, type))
         return name
 
+    @abstractmethod
     def write_function(self, name: str, type: XDRType) -> None:
         """Write the function called C{name}."""
-        raise NotImplementedError
 
+    @abstractmethod
     def write_entry(self, function: str, type: XDRType) -> None:
         """
         Write the function C{entry}: of the value or the bytes alone, and with errors as users see
@@ -125,7 +123,6 @@ class Writer:
 
         @param function: that of C{type}.
         """
-        raise NotImplementedError
 
     def new_name(self) -> str:
         """A name that nothing has yet."""

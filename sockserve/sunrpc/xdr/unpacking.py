@@ -55,9 +55,7 @@ def _too_much(count: int, label: str) -> NoReturn:
 def _explained(error: Exception, label: str) -> DecodeError:
     if isinstance(error, struct.error):
         return DecodeError(f"{label}: the bytes end too early")
-    if isinstance(error, KeyError):
-        return DecodeError(f"{label}: {error} stands for no value")
-    return DecodeError(f"{label}: it is nested too deep")
+    return DecodeError(f"{label}: {error} stands for no value")
 
 
 def _unpack_from(layout: struct.Struct) -> Callable[[bytes, int], tuple[Any, ...]]:
@@ -74,7 +72,7 @@ def _has_numbers_only(type: StructType) -> bool:
 
 
 #: What a function that unpacks raises besides L{DecodeError}.
-_NOT_ONE = (struct.error, KeyError, RecursionError)
+_NOT_ONE = (struct.error, KeyError)
 
 
 def _too_deep() -> NoReturn:

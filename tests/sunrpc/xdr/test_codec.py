@@ -26,6 +26,8 @@ from sockserve.sunrpc import (
     pack,
     unpack,
 )
+from sockserve.sunrpc.xdr.codec import Codec
+from sockserve.sunrpc.xdr.declaring import type_of
 from sockserve.sunrpc.xdr.errors import MAX_DEPTH
 
 
@@ -97,6 +99,10 @@ VALUES: list[tuple[Any, Any, bytes]] = [
     (Int | None, None, bytes(4)),
     (Int | None, 3, b"\0\0\0\1\0\0\0\3"),
     (None | str, "", b"\0\0\0\1\0\0\0\0"),
+    (list[Quad], [Quad(1)], b"\0\0\0\1" + bytes(15) + b"\1"),
+    (list[Annotated[bytes, Fixed(2)]], [b"ab"], b"\0\0\0\1ab\0\0"),
+    (list[Annotated[list[Int], Fixed(2)]], [[1, 2]], b"\0\0\0\1\0\0\0\1\0\0\0\2"),
+    (list[Int], list(range(600)), struct.pack(">I600i", 600, *range(600))),
     (Point, Point(1, 2.5), POINT),
     (list[Point], [Point(1, 2.5)] * 2, b"\0\0\0\2" + POINT * 2),
     (Answer, Answer(Color.RED, Point(1, 2.5)), b"\0\0\0\2" + POINT),
@@ -139,6 +145,14 @@ def test_bytes_that_end_early_or_late_are_no_value(kind: Any, value: Any, data: 
             unpack(kind, data[:size])
     with pytest.raises(DecodeError, match="more than it has"):
         unpack(kind, data + b"\0\0\0\0")
+
+
+def test_a_value_among_others_has_a_place() -> None:
+    codec = Codec(type_of(bytes))
+    assert codec.unpack_from(b"....\0\0\0\1a\0\0\0....", 4) == (b"a", 12)
+    for data in (b"....\0\0\0\1a", b"....\0\0\0\1", b"....", b""):
+        with pytest.raises(DecodeError):
+            codec.unpack_from(data, 4)
 
 
 @pytest.mark.parametrize(
@@ -246,6 +260,8 @@ class ByText(Union, switch=str):
         (TwoCases, "two arms"),
         (ByText, "chooses no arm"),
         (dict, "no type of XDR"),
+        (int | str, "no type of XDR"),
+        (list[None], "no bytes"),
         (Int | str | None, "no type of XDR"),
         (Annotated[Int, Max(3)], None),
         (Annotated[bool, Max(3)], "does not go with bool"),
