@@ -218,6 +218,11 @@ class SQLServer(SingleRequestServer):
             self._serve_call = None
         self.source.pump()
 
+    @override
+    def amounts(self, request: Any) -> tuple[int, int]:
+        payload = request.payload
+        return len(payload) if isinstance(payload, (str, bytes)) else 0, 0
+
     # A row's end
 
     @override
@@ -233,8 +238,7 @@ class SQLServer(SingleRequestServer):
             ended = outcome = Outcome.ERROR
         self.count_request(ended)
         seconds = self._seconds() - began
-        payload = request.payload
-        received = len(payload) if isinstance(payload, (str, bytes)) else 0
+        received, _ = self.amounts(request)
         statistics.received += received
         statistics.observe_duration("handle", seconds)
         if ended is Outcome.OK:
