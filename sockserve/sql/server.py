@@ -300,10 +300,10 @@ class SQLServer(SingleRequestServer):
         try:
             await make_and_run_coroutine(make, row, client_address, server)
         except BaseException as error:
-            # Not awaited: a coroutine that is given up cannot be.
-            call(transaction.__exit__, type(error), error, error.__traceback__).addErrback(
-                lambda _: None
-            )
+            rolled_back = call(transaction.__exit__, type(error), error, error.__traceback__)
+            rolled_back.addErrback(lambda _: None)
+            if isinstance(error, Exception):  # a coroutine that is given up cannot wait
+                await rolled_back
             raise
         await call(transaction.__exit__, None, None, None)
         row.is_removed = True
