@@ -87,12 +87,12 @@ _fork = _Fork()
 
 
 def note_child() -> None:
-    """The calling thread has come out of C{fork} as a child's. (any thread)"""
+    """Note that the calling thread has come out of C{fork} as a child's. (any thread)"""
     _fork.thread = threading.get_ident()
 
 
 def is_child() -> bool:
-    """Whether the calling thread is such a child's. (any thread)"""
+    """Whether L{note_child} was called on the calling thread, in this process. (any thread)"""
     return _fork.thread is not None and _fork.thread == threading.get_ident()
 
 

@@ -106,7 +106,7 @@ class AcceptLoop:
     One run of C{serve_forever}, on the thread that calls L{run}.  It only goes forward, from open
     over what it is told (to take the last, or to stop), or not, to closed.
 
-    @param deadlines: those of TLS handshakes, as of L{TLSHandshake}.
+    @param deadlines: as L{TLSHandshake}'s.
     @param failed: called in the C{except} block when one of the server's methods has raised,
         which then does not end the loop.
     @param is_full: whether to take no more requests for now, given how many connections are
@@ -186,7 +186,7 @@ class AcceptLoop:
             self.close()
 
     def _turn(self, ready: list[object]) -> None:
-        """Do what there is to be done."""
+        """Do what has become ready, a piece of each kind. (accept thread)"""
         if self._outer in ready:
             self._empty_wake_ups()
         if self._shaken:
@@ -198,7 +198,8 @@ class AcceptLoop:
         self._server.service_actions()
 
     def _take_waiting(self) -> None:
-        """Take the clients that wait in the kernel's queue, which would reset them, if told to."""
+        """Take the clients that wait in the kernel's queue, which would reset them, if told to.
+        (accept thread)"""
         with _Selector() as selector:
             if is_open(self._server):
                 selector.register(self._server, selectors.EVENT_READ)
@@ -215,7 +216,7 @@ class AcceptLoop:
                     break
 
     def _guarded(self, do: Callable[..., object], *arguments: Any) -> None:
-        """Call what has one of the server's methods called."""
+        """Call C{do}, and C{failed} if one of the server's methods raises in it. (accept thread)"""
         try:
             do(*arguments)
         except Exception:

@@ -63,6 +63,7 @@ class AcceptLoopThread:
     An accept loop on a thread of its own.  It also ends by the server's C{shutdown}.
 
     @param reactor: where handshakes are done.
+    @param deadlines: as L{AcceptLoop}'s.
     @param ended: called on that thread when the loop has ended, with whether it has done so by
         itself: by C{shutdown}, or because it could not go on.
     @param is_full: as L{AcceptLoop}'s.
@@ -111,15 +112,16 @@ class AcceptLoopThread:
 
         @param seconds: how long that may take; None for as long as it does.
         """
-        self._ended_by(_Ender.OWNER)
+        self._note_ender(_Ender.OWNER)
         self._loop.take_last(seconds)
 
     def _shut_down(self) -> None:
         """End the loop for the program: who waits is its own. (any thread)"""
-        self._ended_by(_Ender.PROGRAM)
+        self._note_ender(_Ender.PROGRAM)
         self._loop.stop()
 
-    def _ended_by(self, ender: _Ender) -> None:
+    def _note_ender(self, ender: _Ender) -> None:
+        """Note who has the loop end, unless the other side was first. (any thread)"""
         with self._lock:
             if self._ender is _Ender.NOBODY:
                 self._ender = ender

@@ -45,6 +45,7 @@ _HEAD_END = re.compile(rb"\r?\n\r?\n")
 #: The methods of HTTP that a class can have one for.
 _COMMANDS = ("GET", "HEAD", "POST")
 
+#: A status as L{GatewayRequestHandler.send_response} takes it: number and reason phrase.
 _STATUS = re.compile(r"([1-9][0-9]{2})(?: (.*))?", re.DOTALL)
 
 
@@ -70,7 +71,7 @@ def _environment(head: RequestHead) -> Environment:
 
 class WebHandler:
     """
-    What the class of a URL gets: the request, and the ways to answer it.
+    The request as the class of its URL gets it, with the ways to answer it.
 
     @ivar env: the request's C{Environment}.
     @ivar request_handler: the handler that answers it.
@@ -152,6 +153,7 @@ class GatewayRequestHandler(BaseRequestHandler):
     #: What L{urls} names, by the parts of each path; made by L{may_block}.
     _classes: ClassVar[Mapping[tuple[str, ...], type]] = {}
 
+    # Without a server it can parse all the same: L{parse_request} is called of objects, too.
     def __init__(self, request: Any, client_address: Any, server: Any = None) -> None:
         super().__init__(request, client_address, server)
 
@@ -233,11 +235,8 @@ class GatewayRequestHandler(BaseRequestHandler):
         self.send_timeout()
 
     def _refuse_method(self, cls: type) -> None:
-        commands = {name.removeprefix("do_") for name in _methods(cls)}
-        if "GET" in commands:
-            commands.add("HEAD")
-        allowed = {"Allow": ", ".join(sorted(commands))}
-        self.send_response("", "405 Method Not Allowed", allowed)
+        allowed = ", ".join(command for command in _COMMANDS if _method_name(cls, command))
+        self.send_response("", "405 Method Not Allowed", {"Allow": allowed})
 
     # The response
 
@@ -304,7 +303,9 @@ class GatewayRequestHandler(BaseRequestHandler):
     def blocks(cls, head: RequestHead) -> bool:
         """Whether a request must be answered on a thread: the method of its URL's class tells."""
         made = cls._find(_environment(head)["path_info"])
-        name = None if made is None else _method_name(made, head.method)
+        if made is None:
+            return False
+        name = _method_name(made, head.method)
         return name is not None and _blocks(made, name)
 
     @classmethod
@@ -352,5 +353,5 @@ def _method_name(cls: type, command: str) -> str | None:
     return "do_GET" if command == "HEAD" and "do_GET" in methods else None
 
 
-def _blocks(cls: type | None, name: str) -> bool:
+def _blocks(cls: type, name: str) -> bool:
     return not inspect.iscoroutinefunction(getattr(cls, name))

@@ -233,7 +233,7 @@ def _check(request_line: object, lines: list[bytes]) -> bool:
             break
     else:
         return False  # it was read in another way
-    parsed = parse_head(b"".join(head), True, limits=_LIMITS)
+    parsed = parse_head(b"".join(head), lenient=True, limits=_LIMITS)
     if not head[-1] and parsed.version != (0, 9):
         raise RemoteProtocolError(400, "the head is cut short")
     return True

@@ -34,7 +34,7 @@ def answer_error(response: Response, status: int, explain: str | None = None) ->
 
 def error_page(status: int, explain: str | None = None) -> tuple[str, bytes]:
     """
-    Such a response: the lines of its head, without the empty one, and its body.
+    An error's response: the lines of its head, without the empty one, and its body.
 
     @param explain: as L{answer_error}'s.
     """

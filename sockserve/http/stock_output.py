@@ -16,10 +16,11 @@ from sockserve.http.responses import BlockingResponse
 
 __all__ = ["StockOutput", "final_head", "status_in"]
 
-#: Interim responses, and behind them the status of a final one.
+#: Interim responses, if there are any.
 _INTERIM = re.compile(
     rb"(?:HTTP/1\.[01] 1(?!01)[0-9]{2}[^\n]*\n(?:[^\r\n]+\r?\n)*\r?\n)*",
 )
+#: The same, and behind them the status of a final response.
 _STATUS = re.compile(_INTERIM.pattern + rb"HTTP/1\.[01] (101|[2-9][0-9]{2})")
 
 #: What a response begins with.

@@ -12,13 +12,7 @@ import re
 from collections.abc import Mapping
 
 from OpenSSL import SSL, crypto
-from twisted.internet.ssl import (
-    Certificate,
-    CertificateOptions,
-    DiffieHellmanParameters,
-    KeyPair,
-    PrivateCertificate,
-)
+from twisted.internet.ssl import CertificateOptions, DiffieHellmanParameters
 from twisted.python.filepath import FilePath
 
 from sockserve.core.messages import one_line
@@ -55,13 +49,12 @@ def options_from_files(words: Mapping[str, str]) -> CertificateOptions:
     certificate = _first_certificate(place, pem, key_pem)
     if not _belong_together(key, certificate):
         raise ValueError(f"{key_place}: it is not the key of the certificate of {place}")
-    own = PrivateCertificate.fromCertificateAndKeyPair(Certificate(certificate), KeyPair(key))
     method, chain, dh = (
         words.get(each) for each in ("sslmethod", "extraCertChain", "dhParameters")
     )
     made = CertificateOptions(
-        own.privateKey.original,
-        own.original,
+        key,
+        certificate,
         method=None if method is None else _method(method),
         extraCertChain=None if chain is None else _chain(chain),
         dhParameters=None if dh is None else _dh_parameters(dh),

@@ -1,8 +1,8 @@
 """
 Descriptions: the texts that say where to listen, taken apart into words, each of them checked.
 
-This room owns how each kind is written, and the message about a word that cannot be.  It must not
-know endpoints, ports or certificates.
+This room owns how each kind is written, and the message about a word that is not as it must be.
+It must not know endpoints, ports or certificates.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from sockserve.interfaces import SockserveError
 
 __all__ = [
     "FORMS",
+    "MAX_PORT",
     "STREAM_FORMS",
     "WordError",
     "check_interface",
@@ -57,7 +58,8 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
     "systemd": ("domain", "index", "name"),
 }  # fmt: skip
 
-_MAX_PORT = 2**16 - 1
+#: The highest port of TCP and UDP, which have 16 bits for it.
+MAX_PORT = 2**16 - 1
 _MAX_MODE = 0o7777
 #: What C{listen} takes: a C{int} of C's.
 _MAX_BACKLOG = 2**31 - 1
@@ -132,7 +134,7 @@ def check_words(kind: str, words: Mapping[str, str]) -> None:
     if kind not in _WORDS:  # a plugin's words have meanings of its own
         return
     if "port" in words:
-        whole_number("port", words["port"], most=_MAX_PORT)
+        whole_number("port", words["port"], most=MAX_PORT)
     if "interface" in words:
         check_interface(words["interface"])
     if words.get("lockfile", "0") not in ("0", "1"):

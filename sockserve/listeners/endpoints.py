@@ -1,7 +1,7 @@
 """
 Endpoints and ports, made from the descriptions given to C{--listen} and C{from_description}.
 
-This room owns the forms of description that Twisted does not have (C{udp:}, C{udp6:},
+This room owns the kinds of description that Twisted does not have (C{udp:}, C{udp6:},
 C{unixgram:}, C{fd:}) or has otherwise (C{unix:}, C{systemd:}, C{ssl:}, C{tls:}), and that each
 mistake ends in one clear message.  It must not know services, nor how a word's value is checked
 (L{sockserve.listeners.descriptions}).
@@ -35,6 +35,7 @@ from sockserve.listeners.datagram_ports import UDPPort, UNIXDatagramPort, Wildca
 from sockserve.listeners.datagrams import DatagramServer
 from sockserve.listeners.descriptions import (
     FORMS,
+    MAX_PORT,
     WordError,
     check_interface,
     check_words,
@@ -313,7 +314,7 @@ def datagram_port(
             interface = words.pop("interface", all_interfaces)
             if kind == "udp6" and not isIPv6Address(interface):
                 raise ValueError(f"{interface!r} is not an IPv6 address")
-            number = whole_number("port", address, most=2**16 - 1)
+            number = whole_number("port", address, most=MAX_PORT)
             if interface and not (isIPAddress(interface) or isIPv6Address(interface)):
                 raise ValueError(f"{interface!r} is not an IPv4 or IPv6 address")
             check_interface(interface)

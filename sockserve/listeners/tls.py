@@ -174,9 +174,7 @@ class TLSEndpoint:
     def over(
         self, wrap: Callable[[IStreamServerEndpoint], IStreamServerEndpoint]
     ) -> IStreamServerEndpoint:
-        """
-        The same TLS, over C{wrap} of the endpoint that this one speaks it over.
-        """
+        """The same TLS, over C{wrap} of the endpoint that this one speaks it over."""
         endpoint = wrap(self._endpoint)
         return TLSEndpoint(self._reactor, endpoint, self._options, self._linger)
 
@@ -205,7 +203,7 @@ class CertificateFolder:
         self._seconds = clock_of(reactor).seconds
         self._path = path
         self._incidents = IncidentLog(_warn, self._seconds)
-        check_folder(path)
+        check_folder(path)  # its message is clearer than that of a look at the files
         self._read()
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:

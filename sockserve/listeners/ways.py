@@ -41,7 +41,9 @@ class Way(NamedTuple):
 def _make_and_run_either(
     make: Callable[..., Any], request: object, client_address: object, server: object
 ) -> Awaitable[None] | None:
-    """For a handler that blocks for some requests, which are those that come with a socket."""
+    """
+    Make and run a handler that blocks for some requests: those that come with a socket.
+    """
     run: MakeAndRun = make_and_run
     if not isinstance(request, socket.socket):
         run = make_and_run_coroutine

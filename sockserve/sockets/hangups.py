@@ -48,8 +48,10 @@ class Hangup(Enum):
 
     @property
     def is_final(self) -> bool:
-        """Whether the connection is of no more use; one whose peer has only ended its own side
-        is. (any thread)"""
+        """
+        Whether the connection is of no more use; one whose peer has only ended its own side is.
+        (any thread)
+        """
         return self is Hangup.HUNG_UP or self is Hangup.BROKEN
 
 
@@ -66,7 +68,7 @@ def hangup_of(sock: socket.socket) -> Hangup:
 
 
 def _poll(sock: socket.socket, wanted: int) -> int:
-    """What the kernel tells of C{sock} now: the events C{wanted}, and errors."""
+    """What the kernel tells of C{sock} now: the events C{wanted}, and errors. (any thread)"""
     try:
         poll = select.poll()
         poll.register(sock, wanted)

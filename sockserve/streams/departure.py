@@ -68,6 +68,7 @@ class _Stand(Enum):
     CANCELLED = "cancelled"
 
 
+#: The handler was told, and is to come to its end.
 _AT_ITS_END = (_Stand.TOLD, _Stand.CANCELLED)
 
 

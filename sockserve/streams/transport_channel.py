@@ -30,7 +30,7 @@ __all__ = ["TransportChannel"]
 
 
 class _End(Enum):
-    """The stand of a connection with its end."""
+    """How far a connection has come with its end."""
 
     OPEN = "open"
     #: No more is written, but not all has left.
