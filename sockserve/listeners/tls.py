@@ -44,7 +44,7 @@ from sockserve.core.tls import (
 )
 from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import HandshakeFailed
-from sockserve.streams.tls import with_usual_ciphers
+from sockserve.streams.tls import ClientAuthority, with_client_authority, with_usual_ciphers
 
 __all__ = ["CertificateFolder", "TLSEndpoint"]
 
@@ -163,8 +163,21 @@ class TLSEndpoint:
         @return: a Deferred that fires with the C{IListeningPort}, or fails as the endpoint's
             does.
         """
+        authority = _client_authority(factory)
+        if authority is not None and isinstance(self._options, CertificateFolder):
+            self._options.ask_clients(authority)
+        elif authority is not None and isinstance(self._options, CertificateOptions):
+            self._options = with_client_authority(self._options, authority)
         over_tls = _TLSFactory(self._reactor, factory, self._options, self._linger)
         return self._endpoint.listen(over_tls)
+
+
+def _client_authority(factory: object) -> ClientAuthority | None:
+    """The authority that the server object wants clients' certificates of, as it is or below a
+    PROXY header's factory."""
+    while (wrapped := getattr(factory, "wrappedFactory", None)) is not None:
+        factory = wrapped
+    return getattr(factory, "client_authority", None)
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -182,11 +195,23 @@ class CertificateFolder:
         self._seconds = clock_of(reactor).seconds
         self._path = path
         self._incidents = IncidentLog(_warn, self._seconds)
+        self._client_authority: ClientAuthority | None = None
         self._read()
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """A connection with the first certificate, until its client has named another."""
         return self._first.serverConnectionForTLS(protocol)
+
+    def ask_clients(self, authority: ClientAuthority) -> None:
+        """Ask clients for a certificate of C{authority}."""
+        self._client_authority = authority
+        self._read()
+
+    def _options(self, found: CertificateOptions) -> CertificateOptions:
+        options = with_usual_ciphers(found)
+        if self._client_authority is not None:
+            options = with_client_authority(options, self._client_authority)
+        return options
 
     def _read(self) -> None:
         self._looked_at = self._seconds()
@@ -194,10 +219,10 @@ class CertificateFolder:
         self._state = self._look()
         found = PEMObjects.fromDirectory(FilePath(self._path)).inferDomainMapping()
         self._by_name: dict[str, CertificateOptions] = {
-            name: with_usual_ciphers(options) for name, options in found.items()
+            name: self._options(options) for name, options in found.items()
         }
         first = next(iter(found.values()), None) or CertificateOptions()
-        self._first: CertificateOptions = with_usual_ciphers(first)
+        self._first: CertificateOptions = self._options(first)
         # The context that a connection begins with is asked for others.
         for options in {*self._by_name.values(), self._first}:
             options._contextForServerName = self._context_for
