@@ -17,10 +17,12 @@ from typing import Any
 
 import attrs
 from twisted.application.service import MultiService, Service
+from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from typing_extensions import override
 
+from sockserve.auth.checkers import make_portal
 from sockserve.core.admission import Admission, Network
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_kind, unwrap
@@ -102,6 +104,7 @@ class ServerConfig:
     @ivar access_log: the file's name, or C{-}; None for no log.
     @ivar log_format: a name in L{LOG_FORMATS}.
     @ivar stats_log: the name of a file for the same in JSON, or C{-}; None for no such log.
+    @ivar portal: where handlers find out who a client is; None for nowhere.
     @ivar add_location: prefixes a message with the place where the words were written.
     """
 
@@ -121,6 +124,7 @@ class ServerConfig:
     access_log: str | None = None
     log_format: str = "combined"
     stats_log: str | None = None
+    portal: Portal | None = attrs.field(default=None, eq=False, repr=False)
     add_location: Callable[[str], str] = attrs.field(default=str, eq=False, repr=False)
 
     def build(self, reactor: IReactorTime) -> MultiService:
@@ -165,6 +169,7 @@ class ServerConfig:
                 "deadlines": self.deadlines,
                 "concurrency": concurrency,
                 "admission": admission,
+                "portal": self.portal,
             }
             kind = _listener_kind(description)
             if kind is LimitKind.STREAMS:
@@ -407,6 +412,10 @@ def _derives(cls: object, *bases: type) -> bool:
 # type that the setting has.
 
 
+def _portal(word: str, value: object) -> Portal:
+    return make_portal(texts(word, value), word=word)
+
+
 def _server_object(word: str, value: object) -> socketserver.BaseServer:
     return load_server(text(word, value))
 
@@ -430,6 +439,7 @@ WORDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "allow": ("allow", networks),
     "deny": ("deny", networks),
     "proxy-from": ("proxy_from", networks),
+    "auth": ("portal", _portal),
     "access-log": ("access_log", text),
     "log-format": ("log_format", choice(*LOG_FORMATS)),
     "stats-log": ("stats_log", text),
