@@ -140,14 +140,17 @@ class Refusal(Enum):
 
 class NotAuthenticated(PeerError):
     """
-    The error of a client that has not shown who it is.  It has been counted and logged by then.
+    The error of a client that has not shown who it is.  It has been counted and logged by the time
+    that a handler sees it.
 
     @ivar refusal: why.
+    @ivar is_counted: whether it has.
     """
 
     def __init__(self, refusal: Refusal, detail: str = "") -> None:
         super().__init__(f"authentication: {detail or refusal.value}")
         self.refusal = refusal
+        self.is_counted = False
 
 
 class IRequestHandler(Interface):

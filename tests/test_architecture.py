@@ -28,6 +28,7 @@ ORDER = [
     "executors",
     "sockets",
     "streams",
+    "auth",
     "http",
     "observe",
     "listeners",
@@ -44,9 +45,9 @@ ORDER = [
 ]
 PURE = {"core.statistics", "http.h1", "http.files.ranges", "http.files.targets"}
 
-#: Pages that show what other rooms own, and that no room imports from.  (sockserve.http is the
-#: page of a package, so it has no place below its rooms.)
-PAGES = {"sockserve", "sockserve.http", "sockserve.server"}
+#: Pages that show what other rooms own, and that no room imports from.  (sockserve.auth and
+#: sockserve.http are pages of packages, so they have no place below their rooms.)
+PAGES = {"sockserve", "sockserve.auth", "sockserve.http", "sockserve.server"}
 
 #: Public names that __all__ leaves out, as the one of the module that the room mirrors does.
 NOT_SHOWN = {"sockserve.http.server": {"test"}}

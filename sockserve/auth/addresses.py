@@ -56,5 +56,6 @@ class AddressAuthMixIn(AuthMixIn):
         except NotAuthenticated as failure:
             if self.requires_address or failure.refusal is not Refusal.CREDENTIALS:
                 self._count(failure)
+                self._undo_setup()
                 raise
         return result

@@ -117,7 +117,11 @@ class TLSClientAuthMixIn(CertificateLogin):
         """
         result = super().setup()
         if self.tls is not None or not getattr(self, "can_start_tls", False):
-            self.identify_by_certificate()
+            try:
+                self.identify_by_certificate()
+            except NotAuthenticated:
+                self._undo_setup()
+                raise
         return result
 
     def identify_by_certificate(self) -> None:

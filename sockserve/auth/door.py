@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from secrets import token_bytes
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from twisted.cred.credentials import ICredentials
@@ -34,7 +34,16 @@ from sockserve.core.forking import ThreadRole, this_thread
 from sockserve.core.logs import Topic, logger
 from sockserve.interfaces import ClientGone, NotAuthenticated, Refusal, SockserveError
 
-__all__ = ["BlockingWaits", "CoroutineWaits", "Door", "Waits", "at_once", "door_of", "run_blocking"]
+__all__ = [
+    "BlockingWaits",
+    "Client",
+    "CoroutineWaits",
+    "Door",
+    "Waits",
+    "at_once",
+    "door_of",
+    "run_blocking",
+]
 
 _log = logger(Topic.HANDLERS)
 
@@ -168,6 +177,18 @@ def run_blocking(coroutine: Coroutine[Any, Any, _T]) -> _T:
     raise RuntimeError("it waits for something, on a thread")
 
 
+class Client(NamedTuple):
+    """
+    The client of a handler, who may fail to log in.
+
+    @ivar key: what it is known by.
+    @ivar count_failure: counts a failure, once.
+    """
+
+    key: object
+    count_failure: Callable[[NotAuthenticated], None]
+
+
 class Door:
     """
     The door of a portal, which all handlers that ask it share.
@@ -199,12 +220,12 @@ class Door:
         credentials: ICredentials,
         interfaces: tuple[type[Interface], ...],
         waits: Waits,
-        key: object | None = None,
+        client: Client | None = None,
     ) -> Login:
         """
         Log a client in.
 
-        @param key: what it is known by, if it is to be told later that it may not.
+        @param client: whom to tell later that it may not, if so.
         @raise NotAuthenticated: the portal does not let it in, or cannot say. (handler's thread)
         """
         refusal = Refusal.CREDENTIALS
@@ -221,15 +242,17 @@ class Door:
             refusal = Refusal.UNAVAILABLE
             _log_fault(error)
         else:
-            if key is not None:
-                self.throttle.succeeded(key, waits.seconds())
+            if client is not None:
+                self.throttle.succeeded(client.key, waits.seconds())
             return login
-        if key is not None and refusal is Refusal.CREDENTIALS:
-            delay = self.throttle.failed(key, waits.seconds())
+        # Not from within: what was raised may have credentials in it.
+        failure = NotAuthenticated(refusal)
+        if client is not None and refusal is Refusal.CREDENTIALS:
+            client.count_failure(failure)  # now: it may not wait for the answer
+            delay = self.throttle.failed(client.key, waits.seconds())
             # From the beginning, so that nobody sees how long it took to find out.
             await waits.pause(max(0.0, began + delay - waits.seconds()))
-        # Not from within: what was raised may have credentials in it.
-        raise NotAuthenticated(refusal)
+        raise failure
 
 
 def _log_fault(error: Exception) -> None:

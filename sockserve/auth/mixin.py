@@ -17,7 +17,15 @@ from twisted.cred.portal import Portal
 from zope.interface import Interface
 
 from sockserve.auth.checkers import IUser, UserRealm
-from sockserve.auth.door import BlockingWaits, CoroutineWaits, Door, Waits, door_of, run_blocking
+from sockserve.auth.door import (
+    BlockingWaits,
+    Client,
+    CoroutineWaits,
+    Door,
+    Waits,
+    door_of,
+    run_blocking,
+)
 from sockserve.auth.identity import Identity
 from sockserve.auth.throttle import peer_key
 from sockserve.core.tls_facts import TLSFacts
@@ -122,7 +130,8 @@ class AuthMixIn(HandlerClass):
         @raise NotAuthenticated: that is counted where it is handled.
         """
         door, interfaces = self._door(), self.avatar_interfaces
-        login = await door.log_in(portal, credentials, interfaces, waits, self._peer_key())
+        client = Client(self._peer_key(), self._count)
+        login = await door.log_in(portal, credentials, interfaces, waits, client)
         return self._logged_in(login, method, name)
 
     def _log_in_now(
@@ -144,8 +153,17 @@ class AuthMixIn(HandlerClass):
         self.identity = Identity(str(getattr(avatar, "name", name)), method, avatar=avatar)
         return self.identity
 
+    def _undo_setup(self) -> None:
+        """Close what C{setup} has opened: when it raises, C{finish} is not called."""
+        if self._is_blocking:
+            for stream in (self.rfile, self.wfile):
+                stream.close()
+
     def _count(self, failure: NotAuthenticated) -> None:
-        """Have a failure counted and logged, where the server object does so."""
+        """Have a failure counted and logged, once, where the server object does so."""
+        if failure.is_counted:
+            return
+        failure.is_counted = True
         count = getattr(self.server, "count_failure", None)
         if count is not None:
             count(self.client_address, "authentication", str(failure).partition(": ")[2])

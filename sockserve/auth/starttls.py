@@ -12,6 +12,7 @@ still in the kernel's buffer, or comes before the client's hello, the handshake 
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import socketserver
@@ -19,12 +20,13 @@ import ssl
 from collections.abc import Awaitable
 from functools import cached_property
 from os import PathLike
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificate
 from OpenSSL import crypto
 from twisted.internet.ssl import CertificateOptions, PrivateCertificate
+from typing_extensions import override
 
 from sockserve.auth.mixin import AuthMixIn
 from sockserve.core.messages import one_line
@@ -38,6 +40,9 @@ from sockserve.interfaces import (
 )
 from sockserve.sockets.lending import has_unread
 from sockserve.streams.tls import ClientAuthority, load_client_authority, with_client_authority
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 __all__ = ["PlaintextPipelined", "SecuredSocket", "ServerCertificate", "StartTLSMixIn"]
 
@@ -133,6 +138,25 @@ class ServerCertificate:
         return options
 
 
+class _Input(io.RawIOBase):
+    """What a blocking handler reads from: its connection, whichever socket that is by now."""
+
+    def __init__(self, handler: StartTLSMixIn) -> None:
+        self._handler = handler
+
+    @override
+    def readable(self) -> bool:
+        return True
+
+    @override
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
+        try:
+            request: socket.socket = self._handler.request
+            return request.recv_into(buffer)
+        except BlockingIOError:
+            return None
+
+
 class StartTLSMixIn(AuthMixIn):
     """
     A handler that turns to TLS when its client asks for it, coroutine or blocking.
@@ -202,6 +226,16 @@ class StartTLSMixIn(AuthMixIn):
             return None
         return self._begin_on_reactor(reply)
 
+    def setup(self) -> Any:
+        """Make the streams; a blocking handler's C{rfile} stays the same after L{begin_tls}."""
+        result = super().setup()
+        if self._is_blocking:
+            self.rfile.close()
+            raw = _Input(self)
+            size = io.DEFAULT_BUFFER_SIZE if self.rbufsize < 0 else self.rbufsize
+            self.rfile = io.BufferedReader(raw, size) if size else raw
+        return result
+
     def tls_began(self) -> None:
         """
         Forget what the client has said in the plain (its EHLO, say): override it.  By default
@@ -231,10 +265,8 @@ class StartTLSMixIn(AuthMixIn):
         self.wfile.write(reply)
         self.wfile.flush()
         secured = self._shake_hands(request)
-        for stream in (self.rfile, self.wfile):
-            stream.close()
+        self.wfile.close()
         self.request = self.connection = secured
-        self.rfile = secured.makefile("rb", self.rbufsize)
         if self.wbufsize == 0:
             self.wfile = socketserver._SocketWriter(secured)  # type: ignore[attr-defined]
         else:
