@@ -8,6 +8,7 @@ shows who it is. (handler's thread)
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -75,7 +76,10 @@ class AuthMixIn(HandlerClass):
     @property
     def tls(self) -> TLSFacts | None:
         """The facts of the connection's TLS; None as long as that is plain."""
-        return getattr(self.request, "tls", None)
+        facts: TLSFacts | None = getattr(self.request, "tls", None)
+        if facts is None and isinstance(self.request, ssl.SSLSocket):  # another's
+            facts = TLSFacts(self.request.getpeercert(True), None)
+        return facts
 
     @property
     def portal(self) -> Portal | None:
