@@ -15,6 +15,7 @@ from sockserve.auth import (
 
 HERE = Path(__file__).parent
 numbers = itertools.count(1)
+MOST_BYTES = 10_000_000
 
 #: What a refused login is answered with (RFC 4954).
 REFUSALS = {
@@ -112,11 +113,17 @@ class Submission(StartTLSMixIn, SASLMixIn, StreamRequestHandler):
         self.reply(b"354 go on, and end with a dot")
         assert self.identity is not None
         lines = [b"X-Submitted-By: " + self.identity.name.encode() + b"\r\n"]
+        size = 0
         async for line in self.rfile:
             if line == b".\r\n":
                 break
-            lines.append(line.removeprefix(b"."))
+            size += len(line)
+            if size <= MOST_BYTES:
+                lines.append(line.removeprefix(b"."))
         else:  # it has gone in the middle
+            return
+        if size > MOST_BYTES:
+            self.reply(b"552 5.3.4 too long")
             return
         (HERE / f"message-{next(numbers)}").write_bytes(b"".join(lines))
         self.sender = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from hmac import compare_digest
 
 from twisted.cred.credentials import ICredentials, IUsernamePassword
-from zope.interface import Attribute, implementer
+from zope.interface import Attribute, Interface, implementer
 
 from sockserve.auth.identity import CertificateNames
 
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 
-class ICertificateCredentials(ICredentials):
+class ICertificateCredentials(Interface):
     """A client's certificate, which TLS has verified."""
 
     certificate: bytes = Attribute("The certificate in DER.")
@@ -31,7 +31,7 @@ class ICertificateCredentials(ICredentials):
     wanted: str = Attribute("Whom the client says it is; an empty string if it does not say.")
 
 
-class IAddressCredentials(ICredentials):
+class IAddressCredentials(Interface):
     """A client's address."""
 
     client_address: object = Attribute("The address, as a socket gives it.")
@@ -53,7 +53,7 @@ class PasswordCredentials:
         return compare_digest(self.password, password)
 
 
-@implementer(ICertificateCredentials)
+@implementer(ICertificateCredentials, ICredentials)
 class CertificateCredentials:
     """A client's certificate, as L{ICertificateCredentials}."""
 
@@ -63,7 +63,7 @@ class CertificateCredentials:
         self.wanted = wanted
 
 
-@implementer(IAddressCredentials)
+@implementer(IAddressCredentials, ICredentials)
 class AddressCredentials:
     """A client's address, as L{IAddressCredentials}."""
 

@@ -32,7 +32,7 @@ from sockserve.auth.throttle import LoginThrottle
 from sockserve.core.clock import clock_of
 from sockserve.core.forking import ThreadRole, this_thread
 from sockserve.core.logs import Topic, logger
-from sockserve.interfaces import ClientGone, NotAuthenticated, Refusal, SockserveError
+from sockserve.interfaces import ClientGone, IExecutor, NotAuthenticated, Refusal, SockserveError
 
 __all__ = [
     "BlockingWaits",
@@ -110,6 +110,7 @@ class BlockingWaits:
         """
         self._reactor: Any = getattr(server, "reactor", None)
         self._clock = None if self._reactor is None else clock_of(self._reactor)
+        self._executor: IExecutor | None = getattr(server, "concurrency", None)
         self._socket = sock
 
     def seconds(self) -> float:
@@ -118,10 +119,14 @@ class BlockingWaits:
 
     async def pause(self, seconds: float) -> None:
         """
-        Let time pass, no longer than the client, or a deadline, lets the connection be.
+        Let time pass, no longer than the client, or a deadline, lets the connection be.  A thread
+        that others wait for is not kept for that.
 
-        @raise ClientGone: it has ended before.
+        @raise ClientGone: the connection has ended before.
+        @raise NotAuthenticated: others wait.
         """
+        if seconds > 0 and self._executor is not None and self._executor.waiting:
+            raise NotAuthenticated(Refusal.TOO_MANY)
         poll = select.poll()
         if self._socket is not None:
             poll.register(self._socket, select.POLLRDHUP)
@@ -251,7 +256,11 @@ class Door:
             client.count_failure(failure)  # now: it may not wait for the answer
             delay = self.throttle.failed(client.key, waits.seconds())
             # From the beginning, so that nobody sees how long it took to find out.
-            await waits.pause(max(0.0, began + delay - waits.seconds()))
+            try:
+                await waits.pause(max(0.0, began + delay - waits.seconds()))
+            except NotAuthenticated as another:
+                another.is_counted = True
+                raise
         raise failure
 
 

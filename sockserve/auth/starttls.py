@@ -244,9 +244,11 @@ class StartTLSMixIn(AuthMixIn):
 
     def finish(self) -> Any:
         """Clean up, and end the TLS that L{begin_tls} has begun."""
-        result: Awaitable[None] | None = super().finish()
-        if isinstance(self.request, SecuredSocket):
-            _end_tls(self.request)
+        try:
+            result: Awaitable[None] | None = super().finish()
+        finally:
+            if isinstance(self.request, SecuredSocket):
+                _end_tls(self.request)
         return result
 
     async def _begin_on_reactor(self, reply: bytes) -> None:

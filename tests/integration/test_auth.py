@@ -1,7 +1,10 @@
 """STARTTLS and logins over real connections, by coroutine and blocking handlers."""
 
+import http.server
 import socket
+import socketserver
 import ssl
+import threading
 import time
 from base64 import b64decode, b64encode
 
@@ -11,8 +14,10 @@ from twisted.internet import endpoints
 from twisted.internet.ssl import CertificateOptions, PrivateCertificate
 from twisted.logger import formatEvent, globalLogPublisher
 
+import sockserve.socketserver
 from sockserve import ConfigurationError, Deadlines, StreamRequestHandler
-from sockserve.auth import TLSClientAuthMixIn, make_portal
+from sockserve.auth import NotAuthenticated, SASLMixIn, TLSClientAuthMixIn, make_portal
+from sockserve.http import HTTPRequestHandler
 from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.server import make_executor
 from sockserve.service import RequestService
@@ -146,8 +151,11 @@ async def test_commands_between_starttls_and_the_hello_fail_the_handshake(handle
         with connect(address) as client:
             assert ask(client, b"STARTTLS\r\n") == b"220\r\n"
             client.sendall(b"MAIL FROM:<eve@example.org>\r\n")
-            with pytest.raises((OSError, ssl.SSLError)):
-                secure(client).close()
+            try:
+                with secure(client) as secured:
+                    assert secured.version() is None  # it was gone before the hello
+            except OSError:
+                pass
 
     async with serving(mail(handler, tmp_path), portal=portal()) as server:
         await in_thread(talk, server.server_address)
@@ -505,3 +513,121 @@ async def test_a_blocking_handler_that_slows_its_client_ends_with_it(tmp_path):
         assert time.monotonic() - began < 0.7
         assert server.statistics.failures == {"authentication": 1}
         assert server.statistics.errors == 0
+
+
+async def test_a_thread_that_others_wait_for_is_not_kept(tmp_path):
+    """One thread, two clients: the first is answered in less than its second."""
+    from twisted.internet import reactor
+
+    def talk(address):
+        with start_tls(connect(address)) as client, connect(address) as other:
+            other.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                ask(other, b"EHLO\r\n")  # it waits
+            began = time.monotonic()
+            answer = ask(client, b"AUTH PLAIN " + b64encode(b"\0alice\0wrong") + b"\r\n")
+            return answer, time.monotonic() - began < 0.9, ask(client, PLAIN)
+
+    threads = make_executor(reactor, "threads", threads=1)
+    served = mail(BlockingMail, tmp_path)
+    async with serving(served, concurrency=threads, portal=portal()) as server:
+        answer, is_soon, again = await in_thread(talk, server.server_address)
+        assert answer == again == b"535 too many failures\r\n"
+        assert is_soon
+        await until(lambda: not server.statistics.active)
+        assert server.statistics.failures == {"authentication": 2}
+
+
+# Handlers of other kinds
+
+
+class StockMail(SASLMixIn, socketserver.StreamRequestHandler):
+    """One of socketserver's."""
+
+    def handle(self):
+        for line in self.rfile:
+            try:
+                self.authenticate(*line.split())
+            except NotAuthenticated as failure:
+                self.wfile.write(f"no: {failure.refusal.value}\n".encode())
+            else:
+                self.wfile.write(f"{self.identity.name}\n".encode())
+
+
+async def test_a_handler_of_socketservers(tmp_path):
+    def talk(address):
+        with connect_tls(address) as client:
+            answers = [ask(client, PLAIN.removeprefix(b"AUTH "))]
+            return [*answers, ask(client, b"PLAIN " + b64encode(b"\0alice\0x") + b"\n")]
+
+    async with serving(StockMail, description("ssl", tmp_path), portal=portal()) as server:
+        answers = await in_thread(talk, server.server_address)
+        assert answers == [b"alice\n", b"no: wrong credentials\n"]
+
+
+@pytest.mark.parametrize("module", [socketserver, sockserve.socketserver])
+async def test_a_server_of_socketservers_with_a_portal(module, tmp_path):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate_file(tmp_path))
+
+    class Server(module.ThreadingTCPServer):
+        def get_request(self):
+            client, address = super().get_request()
+            return context.wrap_socket(client, server_side=True), address
+
+    Server.portal = portal()
+
+    def talk():
+        with Server(("127.0.0.1", 0), StockMail) as server:
+            thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+            thread.start()
+            with connect_tls(server.server_address) as client:
+                answer = ask(client, PLAIN.removeprefix(b"AUTH "))
+            server.shutdown()
+            thread.join()
+        return answer
+
+    assert await in_thread(talk) == b"alice\n"
+
+
+class WebWho(TLSClientAuthMixIn, HTTPRequestHandler):
+    async def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.identity.name.encode())
+
+
+class BlockingWebWho(TLSClientAuthMixIn, HTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.identity.name.encode())
+
+
+class StockWebWho(TLSClientAuthMixIn, http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.identity.name.encode())
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.mark.parametrize("who", [WebWho, BlockingWebWho, StockWebWho])
+async def test_handlers_of_http_know_certificates(who, tmp_path):
+    authorities = tmp_path / "authorities"
+    authorities.mkdir()
+    alice = certificate_file(authorities, "alice")
+
+    def talk(address):
+        with connect_tls(address, alice) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            return read_all(client)
+
+    served = with_attributes(who, client_authority=alice)
+    async with serving(served, description("ssl", tmp_path)) as server:
+        answer = await in_thread(talk, server.server_address)
+        assert answer.startswith(b"HTTP/1.")
+        assert b" 200 OK\r\n" in answer
+        assert b"alice" in answer
