@@ -129,7 +129,7 @@ class BlockingWaits:
             raise NotAuthenticated(Refusal.TOO_MANY)
         poll = select.poll()
         if self._socket is not None:
-            poll.register(self._socket, select.POLLRDHUP)
+            poll.register(self._socket, getattr(select, "POLLRDHUP", 0))  # Linux has it
         if poll.poll(seconds * 1000):
             raise ClientGone("it has closed the connection")
 
