@@ -252,13 +252,6 @@ class IStreamServer(IRequestServer):
         "The executor of blocking handlers; None when there is none."
     )
     reactor = Attribute("The reactor, or a clock that stands for one.")
-    max_body_bytes: int | None = Attribute(
-        "The largest body that is kept for a blocking HTTP handler; None for any."
-    )
-    max_request_line_bytes: int = Attribute("The longest request line of HTTP.")
-    max_header_bytes: int = Attribute("The longest header section of HTTP.")
-    max_header_fields: int = Attribute("The most fields of an HTTP header section.")
-    max_spool_bytes: int = Attribute("How much of HTTP responses is kept in files.")
 
     def observe(record: Any) -> None:
         """Tell the observers of a request that has ended. (reactor thread)"""

@@ -20,15 +20,16 @@ from twisted.logger import LoggingFile, LogLevel
 from twisted.python import usage
 from typing_extensions import override
 
-from sockserve.core.activation import restore_environment
 from sockserve.core.clock import keep_steady
+from sockserve.core.environment import restore_environment
 from sockserve.core.handler_kinds import speaks_http
 from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import nearest, printable
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.stream_factory import StreamFactory
-from sockserve.run.config import ServerConfig, server_config
+from sockserve.run.config import check_together, server_config
 from sockserve.run.config_file import read_toml
+from sockserve.run.server_config import ServerConfig
 from sockserve.service import DatagramRequestService, RequestService, SocketServerService
 
 __all__ = ["Options", "makeService"]
@@ -52,7 +53,10 @@ class Options(usage.Options):
         " 127.0.0.1:8000."
     )
 
-    optFlags = [["check", None, "check the options, say what would run, and exit"]]
+    optFlags = [
+        ["check", None, "check the options, say what would run, and exit"],
+        ["rpcbind", None, "tell this machine's rpcbind of the Sun RPC program that is served"],
+    ]
 
     optParameters = [
         ["handler", "H", None, "the handler class, MODULE:CLASS, sockserve's or the stdlib's"],
@@ -165,8 +169,10 @@ class Options(usage.Options):
         words: dict[str, object] = {
             name: value
             for name, value in self.items()
-            if name not in ("config", "check") and value is not None
+            if name not in ("config", "check", "rpcbind") and value is not None
         }
+        if self["rpcbind"]:
+            words["rpcbind"] = True
         words.update(self._lists)
         if self["config"] is not None:
             if words:
@@ -325,6 +331,7 @@ def makeService(options: Options) -> IService:
         keep_steady(reactor)
     parent = _Commands(reactor, twistd)
     try:
+        check_together(options.servers)
         for server in options.servers:
             server.build(reactor).setServiceParent(parent)
     except ConfigurationError as error:

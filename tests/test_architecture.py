@@ -22,6 +22,8 @@ ORDER = [
     "http.h1",
     "http.files.ranges",
     "http.files.targets",
+    "sunrpc.xdr",
+    "sunrpc.xdrlib",
     # What is served, and by what means.
     "handlers",
     "core",
@@ -30,6 +32,7 @@ ORDER = [
     "streams",
     "auth",
     "http",
+    "sunrpc",
     "observe",
     "listeners",
     "testing",
@@ -43,11 +46,22 @@ ORDER = [
     "socketserver",
     "http.server",
 ]
-PURE = {"core.statistics", "http.h1", "http.files.ranges", "http.files.targets"}
+PURE = {
+    "core.statistics",
+    "http.h1",
+    "http.files.ranges",
+    "http.files.targets",
+    "sunrpc.xdr",
+    "sunrpc.xdrlib",
+}
 
-#: Pages that show what other rooms own, and that no room imports from.  (sockserve.auth and
-#: sockserve.http are pages of packages, so they have no place below their rooms.)
-PAGES = {"sockserve", "sockserve.auth", "sockserve.http", "sockserve.server"}
+#: Pages that show what other rooms own, and that no room imports from.  (sockserve.auth,
+#: sockserve.http and sockserve.sunrpc are pages of packages, so they have no place below their
+#: rooms.)
+PAGES = {"sockserve", "sockserve.auth", "sockserve.http", "sockserve.server", "sockserve.sunrpc"}
+
+#: The one room of the listeners that names what may be spoken on a connection.
+TABLE_OF_WAYS = "sockserve.listeners.ways"
 
 #: Public names that __all__ leaves out, as the one of the module that the room mirrors does.
 NOT_SHOWN = {"sockserve.http.server": {"test"}}
@@ -116,6 +130,24 @@ def test_imports_lead_to_the_same_package_or_one_before_it(room: str) -> None:
 @every_room
 def test_pages_are_for_users(room: str) -> None:
     assert _known_to(room) & PAGES == set()
+
+
+LISTENERS = [room for room in ROOMS if _place(room) == "listeners"]
+
+
+def test_listeners_import_http_in_one_place() -> None:
+    knowing = {
+        room
+        for room in LISTENERS
+        if any(other.startswith("sockserve.http") for other in _known_to(room))
+    }
+    assert knowing == {TABLE_OF_WAYS}
+
+
+def test_listeners_name_nothing_of_http_elsewhere() -> None:
+    """Neither in code nor in words, but that TLS tells a client which speaks plain HTTP so."""
+    others = set(LISTENERS) - {TABLE_OF_WAYS, "sockserve.listeners.tls"}
+    assert {room for room in others if "http" in ROOMS[room].read_text().lower()} == set()
 
 
 def test_no_import_goes_in_a_circle() -> None:

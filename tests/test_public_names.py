@@ -18,7 +18,9 @@ from sockserve.auth import NotAuthenticated, PlaintextPipelined
 from sockserve.core.logs import Topic
 from sockserve.http import RemoteProtocolError
 from sockserve.http.files.disk import OutsideRoot
+from sockserve.listeners.descriptions import WordError
 from sockserve.listeners.proxy_header import ProxyHeaderError
+from sockserve.sunrpc import DecodeError, MalformedCall, RecordTooLong, RPCMismatch
 
 ROOT = Path(__file__).parents[1]
 DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -33,6 +35,8 @@ PAGES = [
     "sockserve.service",
     "sockserve.http",
     "sockserve.auth",
+    "sockserve.sunrpc",
+    "sockserve.sunrpc.xdrlib",
     "sockserve.testing",
     "sockserve.socketserver",
     "sockserve.http.server",
@@ -41,7 +45,7 @@ PAGES = [
 ]
 
 #: Errors that no user's code meets.
-NOT_MET = {OutsideRoot, ProxyHeaderError}
+NOT_MET = {OutsideRoot, ProxyHeaderError, WordError}
 
 ROOMS = [
     importlib.import_module(each.name)
@@ -167,6 +171,10 @@ def test_the_faults_of_a_peer_are_told_apart() -> None:
         ProxyHeaderError,
         RemoteProtocolError,
         ClientGone,
+        DecodeError,
+        MalformedCall,
+        RPCMismatch,
+        RecordTooLong,
     }
 
 

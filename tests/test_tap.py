@@ -21,7 +21,7 @@ from twisted.python.usage import UsageError
 from sockserve import BaseRequestHandler, ConfigurationError, Deadlines
 from sockserve.core.admission import parse_network
 from sockserve.http import HTTPRequestHandler
-from sockserve.run.config import ServerConfig
+from sockserve.run.server_config import ServerConfig
 from sockserve.service import DatagramRequestService, RequestService, SocketServerService
 from sockserve.tap import Options, makeService
 
@@ -184,6 +184,39 @@ def test_an_argument_is_twisteds_kind_of_mistake() -> None:
 
 
 # What would run
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("fd:{0}", "fd:{0}"),
+        ("fd:{0}", "haproxy:fd:{0}"),
+        ("fd:{0}", "systemd:domain=INET:index=0"),
+        ("systemd:domain=INET:name=web", "systemd:domain=INET:index=0"),
+        ("systemd:INET:0", "SYSTEMD:INET:0"),
+    ],
+)
+@pytest.mark.parametrize("in_one", [True, False])
+def test_a_socket_that_was_handed_over_is_listened_on_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, first: str, second: str, in_one: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as handed:
+        number = handed.fileno()
+        monkeypatch.setattr(
+            "sockserve.listeners.endpoints.handed_descriptor", lambda *which: number
+        )
+        first, second = first.format(number), second.format(number)
+        between = ", " if in_one else "]\n[[server]]\nlisten = ["
+        file = tmp_path / "both.toml"
+        file.write_text(f"[[server]]\nlisten = ['{first}'{between}'{second}']\n")
+        options = Options()
+        options.parseOptions(["--config", str(file)])
+        with pytest.raises(ConfigurationError) as caught:
+            makeService(options)
+    line = 2 if in_one else 4
+    assert str(caught.value) == (
+        f"{file}:{line}: listen {second!r}: {first!r} has this socket already; name it once"
+    )
 
 
 def test_check_looks_at_what_only_making_the_service_finds(

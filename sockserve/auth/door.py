@@ -30,7 +30,7 @@ from zope.interface import Interface
 
 from sockserve.auth.throttle import LoginThrottle
 from sockserve.core.clock import clock_of
-from sockserve.core.forking import ThreadRole, this_thread
+from sockserve.core.forking import ThreadRole, is_child, this_thread
 from sockserve.core.logs import Topic, logger
 from sockserve.interfaces import ClientGone, IExecutor, NotAuthenticated, Refusal, SockserveError
 
@@ -142,7 +142,7 @@ class BlockingWaits:
 
         @raise RuntimeError: the checker does not answer at once, there.
         """
-        is_worker = this_thread.role is ThreadRole.WORKER and not this_thread.is_child
+        is_worker = this_thread.role is ThreadRole.WORKER and not is_child()
         if is_worker and self._reactor is not None:
             ask: Callable[[], Any] = lambda: portal.login(credentials, None, *interfaces)  # noqa: E731
             login: Login = blockingCallFromThread(self._reactor, ask)

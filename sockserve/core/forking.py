@@ -22,8 +22,10 @@ __all__ = [
     "ListeningSocketOwner",
     "ThreadRole",
     "end_child",
+    "is_child",
     "listening_socket_owners",
     "mark_thread",
+    "note_child",
     "this_thread",
 ]
 
@@ -55,17 +57,43 @@ class _Thread(threading.local):
     The calling thread.
 
     @ivar role: what it does for a server; None if that is nothing, or no longer.
-    @ivar is_child: whether it has come out of C{fork} on the other side, and is a child's now: of a
-        handler, or for a request.
     @ivar mask: which signals it lets wait, from before a C{fork} until after it.
     """
 
     role: ThreadRole | None = None
-    is_child: bool = False
     mask: Set[int] = frozenset()
 
 
 this_thread = _Thread()
+
+
+class _Fork:
+    """
+    The last C{fork} that has made this process, as far as servers are concerned.
+
+    @ivar thread: the thread that has come out of it on the other side, and is a child's now: of a
+        handler, or for a request.  None in a process that is no such child, where asking for it is
+        all that a request has to do.  (Other threads of a child's may serve: it is no matter of
+        ours what servers it starts.)
+    """
+
+    __slots__ = ("thread",)
+
+    def __init__(self) -> None:
+        self.thread: int | None = None
+
+
+_fork = _Fork()
+
+
+def note_child() -> None:
+    """The calling thread has come out of C{fork} as a child's. (any thread)"""
+    _fork.thread = threading.get_ident()
+
+
+def is_child() -> bool:
+    """Whether the calling thread is such a child's. (any thread)"""
+    return _fork.thread is not None and _fork.thread == threading.get_ident()
 
 
 def mark_thread(role: ThreadRole | None) -> None:
@@ -106,7 +134,7 @@ def _after_in_child() -> None:
     role, this_thread.role = this_thread.role, None
     if role is None:
         return
-    this_thread.is_child = True
+    note_child()
     _reset_signals()
     signal.pthread_sigmask(signal.SIG_SETMASK, this_thread.mask)
     if role is not ThreadRole.ACCEPTING:

@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, runtime_checkable
 
-from sockserve.core.forking import end_child, this_thread
+from sockserve.core.forking import end_child, is_child
 from sockserve.interfaces import IRequestHandler, IRequestServer, Outcome
 
 __all__ = [
@@ -118,7 +118,7 @@ async def serve_coroutine(
         outcome = server.outcome_of(request, error)
         server.handle_error(request, client_address)
     finally:
-        if this_thread.is_child:
+        if is_child():
             end_child(outcome)
         server.shutdown_request(request)
     return outcome
@@ -143,7 +143,7 @@ async def serve_next_coroutine(
         server.handle_error(request, client_address)
         return error
     finally:
-        if this_thread.is_child:
+        if is_child():
             end_child(outcome)
     return None
 

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from sockserve.core.forking import end_child, this_thread
+from sockserve.core.forking import end_child, is_child
 from sockserve.core.logs import Topic, logger
 
 __all__ = ["Cork", "Task", "Wakeup"]
@@ -219,7 +219,7 @@ class Task:
                 cork.uncork()
 
     def _wait(self, awaited: Deferred[Any]) -> None:
-        if this_thread.is_child:  # there is no reactor to wait for
+        if is_child():  # there is no reactor to wait for
             end_child()
         self.waiting = awaited
         if type(awaited) is Wakeup:

@@ -13,7 +13,7 @@ from typing import Any
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_kind, provides, unwrap
 from sockserve.core.limits import LIMITS, check_limit
-from sockserve.http.h1.head import MAX_HEADER_BYTES, MAX_HEADER_FIELDS, MAX_LINE_BYTES
+from sockserve.http.limits import DropInHTTPLimits
 from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler, IRequestHandler
 
 __all__ = [
@@ -40,27 +40,14 @@ DEFAULT_DEADLINES = Deadlines(
 DEFAULT_MAX_THREADS = 1000
 
 
-class DropInLimits:
+class DropInLimits(DropInHTTPLimits):
     """
-    The limits of a drop-in server, as class variables.
+    The limits of a drop-in server, as class variables: a base for each protocol that has some.
 
-    @cvar max_body_bytes: the largest body that is kept for a handler of HTTP; a larger one is
-        answered with 413.  By default, any.
-    @cvar max_request_line_bytes: the longest line that a request of HTTP may begin with; a longer
-        one is answered with 414.  64 KiB, as C{http.server} has it.
-    @cvar max_header_bytes: the longest header section; longer: 431.  As much as C{http.client}
-        takes: 100 fields, each a line of 64 KiB.
-    @cvar max_header_fields: the most fields of that; more: 431.  100, as C{http.client} has it.
-    @cvar max_spool_bytes: how much of responses is kept in temporary files, all together.
     @cvar max_datagrams: the most datagrams served or waiting for a thread at once; others wait
         in the system's buffer.  By default, any number.
     """
 
-    max_body_bytes: int | None = None
-    max_request_line_bytes: int = MAX_LINE_BYTES
-    max_header_bytes: int = MAX_HEADER_FIELDS * MAX_HEADER_BYTES
-    max_header_fields: int = MAX_HEADER_FIELDS
-    max_spool_bytes: int = 2**30
     max_datagrams: int | None = None
 
 

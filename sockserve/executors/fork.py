@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from sockserve.core.forking import this_thread
+from sockserve.core.forking import note_child
 from sockserve.core.logs import Topic, logger
 from sockserve.executors.base import BoundedExecutor, serve_guarded
 from sockserve.interfaces import ConfigurationError, IExecutor, IJob, Outcome
@@ -166,7 +166,7 @@ def _be_the_child(job: IJob, owned: set[int]) -> None:
 
     @param owned: descriptors of the parent's to close.
     """
-    this_thread.is_child = True
+    note_child()
     status = 1
     try:
         signal.set_wakeup_fd(-1)

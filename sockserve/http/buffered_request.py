@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import socket
 import threading
@@ -34,18 +35,16 @@ from sockserve.http.output import OutputQueue
 from sockserve.http.refusals import answer_error, body_too_large
 from sockserve.http.responses import BlockingResponse
 from sockserve.http.spool import Spool, StockSwitchingFile, SwitchingFile, stock_file
+from sockserve.http.stock import body_may_end_with_connection
 from sockserve.http.stock_output import StockOutput, status_in
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
-from sockserve.sockets.lending import is_broken
+from sockserve.sockets.hangups import hangup_of
 from sockserve.streams.reader import HIGH_WATER_BYTES
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 __all__ = ["BufferedRequest"]
-
-#: No client sends a body with these that nobody could tell the end of.
-_WITHOUT_BODY = frozenset(["GET", "HEAD"])
 
 _EXPECT = re.compile(rb"(?im)^expect:[^\n]*\n")
 _log = logger(Topic.HTTP)
@@ -69,6 +68,7 @@ class BufferedRequest:
     One request on its way to a blocking handler, and with it.
 
     @ivar head: its head.
+    @ivar began: when that came.
     @ivar response: what answers it; of a handler of C{http.server}'s, only what can be
         seen of that.
     @ivar request: the socket, once the handler has it.
@@ -86,6 +86,12 @@ class BufferedRequest:
     @ivar cut_off: why the connection has ended, if not by the client's own end.
     """
 
+    __slots__ = (
+        "__weakref__", "_arrived_at", "_channel", "_instead", "_is_stock", "_lock",
+        "_output", "_output_size", "_raw", "_reactors_thread", "_spool", "_stock_output",
+        "_streamed", "began", "cut_off", "ends_with_connection", "head", "mode", "request",
+        "response", "rest", "rfile", "sent", "switches", "taken",
+    )  # fmt: skip
     request: RequestSocket
     rfile: Any
 
@@ -93,22 +99,15 @@ class BufferedRequest:
         self, channel: CycleOwner, head: RequestHead, began: float, *, is_stock: bool = False
     ) -> None:
         """
-        @param began: when the head came.
         @param is_stock: whether the handler is one of C{http.server}'s.
         """
         self._channel = channel
-        self._began = began
+        self.began = began
         self._is_stock = stock = is_stock
         self._reactors_thread = threading.get_ident()
         # The request
         self.head = head
-        self.ends_with_connection = (
-            stock
-            and not head.keep_alive
-            and head.length == 0
-            and head.method not in _WITHOUT_BODY
-            and head.field(b"content-length") is None
-        )
+        self.ends_with_connection = stock and body_may_end_with_connection(head)
         self.switches = self.ends_with_connection or (
             head.length == 0
             and (head.method == "CONNECT" or (b"\nupgrade:" in head.raw.lower() and head.upgrades))
@@ -130,7 +129,6 @@ class BufferedRequest:
                 file = SwitchingFile(raw, self._follow)
                 self.rfile = StockSwitchingFile(file) if stock else io.BufferedReader(file)
         # What the handler sends
-        # (A stock handler sends by itself.)
         self.response = channel.make_blocking_response(head, _never_sent if stock else self._send)
         self._instead: BlockingResponse | None = None
         self._stock_output = StockOutput(self.response) if stock else None
@@ -149,7 +147,7 @@ class BufferedRequest:
 
         @raise RemoteProtocolError: it is too large, or cannot be kept.
         """
-        spool, limit = self._spool, self._channel.factory.max_body_bytes
+        spool, limit = self._spool, self._channel.settings.limits.max_body_bytes
         assert spool is not None
         self._arrived_at = self._channel.timer.seconds()
         if self._is_stock and self.head.length is None:
@@ -178,7 +176,7 @@ class BufferedRequest:
         if idle is not None:
             idle -= now - self._arrived_at
         received = 0 if self._spool is None else self._spool.size - len(self._raw)
-        return deadlines.body_seconds(now - self._began, received, idle)
+        return deadlines.body_seconds(now - self.began, received, idle)
 
     def lend(self, request: RequestSocket) -> None:
         """Give the handler its socket. (reactor thread)"""
@@ -255,7 +253,7 @@ class BufferedRequest:
     def client_is_gone(self) -> bool:
         """Whether the client has broken the connection. (handler's thread)"""
         if self.mode is OutputMode.DIRECT:
-            return is_broken(self.request)
+            return hangup_of(self.request).is_final
         return self.mode is OutputMode.CLOSED or self._channel.writer.is_broken()
 
     def _follow(self) -> tuple[bytes, Any] | None:
@@ -303,13 +301,14 @@ class BufferedRequest:
 
     def serve(self) -> Outcome:
         """Have the handler answer the request. (worker thread)"""
-        factory, request = self._channel.factory, self.request
+        factory, request, process = self._channel.factory, self.request, os.getpid()
         served.request = self
         try:
             error = serve_next(factory, request, self._channel.client_address)
         except BaseException:  # sys.exit(), or an error in handle_error
             self.response.close = True
-            self._answer_for_handler()
+            if os.getpid() == process:  # else its child has left, and it is to answer yet
+                self._answer_for_handler()
             raise
         finally:
             served.request = None

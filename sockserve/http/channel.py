@@ -17,9 +17,10 @@ from typing import Any
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from sockserve.core.in_progress import UnderWay
 from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Task
-from sockserve.http.channel_state import ChannelState
+from sockserve.http.channel_state import ChannelState, under_way
 from sockserve.http.cycle import RequestCycle
 from sockserve.http.cycles import MakeCycle, cycle_maker
 from sockserve.http.h1.framing import Event, RemoteProtocolError, State
@@ -28,7 +29,7 @@ from sockserve.http.lease import ConnectionLease, make_lease
 from sockserve.http.refusals import make_refusal, status_for
 from sockserve.http.requests import RequestConnection
 from sockserve.http.responses import BlockingResponse, CoroutineResponse, Response
-from sockserve.http.settings import HTTPSettings
+from sockserve.http.settings import BODY_READ_BYTES, HEAD_READ_BYTES, HTTPSettings
 from sockserve.interfaces import DeadlineExpired, IStreamServer, Outcome, Phase
 from sockserve.streams.channel import (
     ARRIVAL_SECONDS,
@@ -42,11 +43,6 @@ from sockserve.streams.transport_channel import TransportChannel
 
 __all__ = ["HTTPChannel"]
 
-#: How much is read at once of a connection whose requests have had no body yet: what heads
-#: take.  Twisted's 64 KiB, allocated for each read, take half a microsecond more.
-HEAD_READ_BYTES = 4096
-BODY_READ_BYTES = 65536
-
 _log = logger(Topic.HTTP)
 
 
@@ -57,8 +53,6 @@ _CLOSING = ChannelState.CLOSING
 _IDLE = State.IDLE
 _HEAD = State.HEAD
 _COMPLETE = State.COMPLETE
-_SWITCHED = State.SWITCHED
-_END = Event.END
 _PHASE_IDLE = Phase.IDLE
 
 #: Which deadlines apply to a connection that has had its last request.
@@ -68,6 +62,11 @@ _LAST_PHASES = (Phase.WRITE, Phase.LIFETIME, Phase.DRAIN)
 class HTTPChannel(TransportChannel):
     """One HTTP/1 connection.  Its attributes are those of L{CycleOwner}."""
 
+    # Else each would have a dictionary, and beyond 29 attributes one that shares nothing.
+    __slots__ = (
+        "_has_more", "_idle_since", "_make_cycle", "_received", "_seconds", "_state", "addresses",
+        "client_address", "cycle", "input", "is_draining", "lease", "settings",
+    )  # fmt: skip
     has_requests = True
 
     def __init__(
@@ -132,7 +131,7 @@ class HTTPChannel(TransportChannel):
         self.input.feed_eof()
         if self._state is _READING:
             self._read()
-        elif self.input.state is _SWITCHED and self.cycle is not None:
+        elif self.input.state is State.SWITCHED and self.cycle is not None:
             self.cycle.eof_received()
         else:
             self.read_body()
@@ -215,10 +214,12 @@ class HTTPChannel(TransportChannel):
         self._state = _CLOSING
 
     @override
-    def record_traffic(self) -> None:
-        by_handlers = 0 if self.lease is None else self.lease.sent
-        self.protocol.record.sent = self.writer.sent + by_handlers
-        self.protocol.record.received = self._received
+    def traffic(self) -> tuple[int, int]:
+        return self._received, self.writer.sent + (0 if self.lease is None else self.lease.sent)
+
+    @override
+    def under_way(self) -> UnderWay:
+        return under_way(self._state, self.input.state, self.cycle)
 
     @override
     def discard_input(self) -> bool:
@@ -296,7 +297,7 @@ class HTTPChannel(TransportChannel):
             try:
                 # Whoever reads may come to its end at each piece.
                 while self.cycle is cycle and (event := parser.next_event()) is not None:
-                    if event is _END:
+                    if event is Event.END:
                         self.timer.disarm(Phase.BODY)
                         cycle.body_ended()
                     else:
@@ -400,10 +401,7 @@ class HTTPChannel(TransportChannel):
 
     def _flushed(self, result: Any, error: BaseException | None) -> None:
         if error is None and self._state is ChannelState.FLUSHING:
-            self._state = _READING
-            self._idle_since = now = self._seconds()
-            self.timer.arm(_PHASE_IDLE, self.deadlines.idle, now)
-            self._read()
+            self.start()
             if self.is_draining:
                 self._end_when_quiet()
 

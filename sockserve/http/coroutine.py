@@ -13,7 +13,7 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
-from sockserve.core.forking import end_child, this_thread
+from sockserve.core.forking import end_child, is_child
 from sockserve.core.lifecycle import serve_next_coroutine
 from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Task
@@ -41,17 +41,21 @@ class CoroutineCycle:
     @ivar response: what answers it, and C{self.wfile} of the handler.
     """
 
-    __slots__ = ("_began", "_body", "_channel", "_task", "response")
+    __slots__ = ("_body", "_channel", "_task", "began", "response")
 
     def __init__(self, channel: CycleOwner, head: RequestHead, began: float) -> None:
         """
         @param began: when the head came.
         """
         self._channel = channel
-        self._began = began
+        self.began = began
         self._body: StreamReader | None = None
         self._task: Task | None = None
         self.response = channel.make_response(head)
+
+    def stage(self) -> str:
+        """What is under way."""
+        return "handle"
 
     @property
     def wants_body(self) -> bool:
@@ -80,7 +84,7 @@ class CoroutineCycle:
         except BaseException as error:
             self._handler_raised(error)
         else:
-            if this_thread.is_child:  # there is no reactor to wait for
+            if is_child():  # there is no reactor to wait for
                 end_child()
             channel.parts |= Pending.HANDLER
             response.uncork()
@@ -206,7 +210,7 @@ class CoroutineCycle:
         task, self._task = self._task, None
         task.abandon()
         outcome = Outcome.LOST if departure.was_told() else Outcome.ERROR
-        self._channel.account(self.response, outcome, self._began)
+        self._channel.account(self.response, outcome, self.began)
         return True
 
     # The handler's end
@@ -264,7 +268,7 @@ class CoroutineCycle:
             if not response.close:
                 self._body.discard()
             self._body = None  # it may know this cycle still: a circle, otherwise
-        channel.request_finished(response, outcome, self._began, breaks)
+        channel.request_finished(response, outcome, self.began, breaks)
 
     def _answer_failure(self, error: Exception | None) -> None:
         response = self.response

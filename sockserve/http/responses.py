@@ -309,7 +309,7 @@ class CoroutineResponse(Response):
     corked = True
 
     def __init__(self, request: RequestHead, writer: StreamWriter, outbox: Outbox) -> None:
-        super().__init__(request)
+        Response.__init__(self, request)  # super() takes twice that before CPython 3.12
         self._writer = writer
         self._outbox = outbox
 
@@ -372,7 +372,7 @@ class BlockingResponse(Response):
     """
 
     def __init__(self, request: RequestHead, send: Callable[[bytes], object]) -> None:
-        super().__init__(request)
+        Response.__init__(self, request)
         self._send = send
 
     def write(self, data: ReadableBuffer) -> int:

@@ -12,12 +12,18 @@ from sockserve.core.statistics import RequestRecord
 from sockserve.executors.fork import ForkExecutor
 from sockserve.http.h1.head import HeadLimits, RequestHead
 from sockserve.http.h1.reader import RequestParser
+from sockserve.http.limits import HTTPLimits
 from sockserve.http.output import SpoolAllowance
 from sockserve.http.responses import Response
 from sockserve.interfaces import IStreamServer, Outcome
 from sockserve.streams.writer import Outbox
 
-__all__ = ["HTTPSettings"]
+__all__ = ["BODY_READ_BYTES", "HEAD_READ_BYTES", "HTTPSettings"]
+
+#: How much is read at once of a connection whose requests have had no body yet: what heads
+#: take.  Twisted's 64 KiB, allocated for each read, take half a microsecond more.
+HEAD_READ_BYTES = 4096
+BODY_READ_BYTES = 65536
 
 _ERROR = Outcome.ERROR  # looked up once (see L{sockserve.core.lifecycle})
 
@@ -30,6 +36,7 @@ class HTTPSettings:
     @ivar is_lenient: whether requests are read as C{http.server} reads them, as far as that does
         no harm.
     @ivar is_simple: whether its handler has asked for requests of HTTP/0.9.
+    @ivar limits: the server's, which may be set while it serves.
     @ivar deadlines: the server's, with the handler's own C{timeout}.
     @ivar outbox: sends the answers of one turn of the reactor together.
     @ivar spool_allowance: what may be kept in files of responses of blocking handlers.
@@ -37,7 +44,9 @@ class HTTPSettings:
     """
 
     def __init__(self, server: IStreamServer) -> None:
-        self._server = server
+        assert isinstance(server, HTTPLimits)
+        self.limits: HTTPLimits = server
+        self._server: IStreamServer = server
         self._handler = unwrap(server.RequestHandlerClass)
         self.kind: HandlerKind = server.kind
         patience = getattr(self._handler, "timeout", None)

@@ -1,6 +1,6 @@
 """Listeners: endpoints, server objects, and the machine that starts and stops them."""
 
-from sockserve.core.activation import import_endpoints
+from sockserve.core.environment import import_endpoints
 
 __all__: list[str] = []
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from sockserve.core.activation import started_environment
+from sockserve.core.environment import started_environment
 
 __all__ = ["handed_descriptor"]
 
@@ -33,13 +33,18 @@ def handed_descriptor(index: str | None, name: str | None) -> int:
     count = _count(environment)
     if index is not None:
         if not 0 <= int(index) < count:
-            raise LookupError(index)
+            has = f"; its are 0 to {count - 1}" if count > 0 else ", nor any other"
+            raise LookupError(f"this process was not handed such a socket{has}")
         return _FIRST + int(index)
     # Those who hand sockets over need not give them names.
     names = environment.get("LISTEN_FDNAMES", "").split(":")
-    if len(names) != count:
-        raise LookupError(name)
-    return {each: _FIRST + number for number, each in enumerate(names)}[str(name)]
+    if count < 1 or len(names) != count or name not in names:
+        has = ", nor any other"
+        if count > 0:
+            has = f"; its are {', '.join(names)}" if len(names) == count else "; its have no names"
+        raise LookupError(f"this process was not handed such a socket{has}")
+    # Of several with one name, the last.
+    return _FIRST + max(number for number, each in enumerate(names) if each == name)
 
 
 def _count(environment: Mapping[str, str]) -> int:

@@ -2,21 +2,22 @@
 Endpoints and ports, made from the descriptions given to C{--listen} and C{from_description}.
 
 This room owns the forms of description that Twisted does not have (C{udp:}, C{udp6:},
-C{unixgram:}, C{fd:}) or has otherwise (C{unix:}, C{systemd:}), and one clear message for each
-mistake.  It must not know services.
+C{unixgram:}, C{fd:}) or has otherwise (C{unix:}, C{systemd:}, C{ssl:}, C{tls:}), and that each
+mistake ends in one clear message.  It must not know services, nor how a word's value is checked
+(L{sockserve.listeners.descriptions}).
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from typing import cast
 
-from OpenSSL.SSL import Error as SSLError
 from twisted.internet import endpoints
-from twisted.internet.abstract import isIPv6Address
-from twisted.internet.error import InvalidAddressError
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.interfaces import (
     IAddress,
     IReactorTime,
@@ -29,46 +30,43 @@ from sockserve.core.deadlines import Deadlines
 from sockserve.core.messages import nearest, one_line
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.activation import handed_descriptor
+from sockserve.listeners.certificates import options_from_files
 from sockserve.listeners.datagram_ports import UDPPort, UNIXDatagramPort, WildcardUDPPort
 from sockserve.listeners.datagrams import DatagramServer
+from sockserve.listeners.descriptions import (
+    FORMS,
+    WordError,
+    check_interface,
+    check_words,
+    form_of,
+    kind_of,
+    mode_bits,
+    parse,
+    whole_number,
+    words_of,
+)
 from sockserve.listeners.proxy_protocol import ProxyEndpoint
 from sockserve.listeners.tls import CertificateFolder, TLSEndpoint
 from sockserve.listeners.unix_names import is_abstract, unix_name
 from sockserve.listeners.unix_ports import InheritedUNIXEndpoint, UNIXEndpoint
 
-__all__ = ["datagram_port", "is_datagram_description", "stream_endpoint"]
+__all__ = ["datagram_port", "inherited_descriptor", "is_datagram_description", "stream_endpoint"]
 
-#: How the descriptions of datagram listeners are written, by kind.
-_FORMS = {
-    "udp": "udp:PORT[:interface=ADDRESS]",
-    "udp6": "udp6:PORT[:interface=ADDRESS]",
-    "unixgram": "unixgram:PATH[:mode=OCTAL] or unixgram:@NAME",
-}
-#: How those of stream listeners are written.
-_STREAM_FORMS = {
-    "tcp": "tcp:PORT[:interface=ADDRESS][:backlog=NUMBER]",
-    "tcp6": "tcp6:PORT[:interface=ADDRESS][:backlog=NUMBER]",
-    "unix": "unix:PATH[:mode=OCTAL][:backlog=NUMBER][:lockfile=0] or unix:@NAME",
-    "ssl": "ssl:PORT:privateKey=FILE:certKey=FILE[:interface=ADDRESS]",
-    "tls": "tls:PORT:DIRECTORY[:interface=ADDRESS]",
-    "systemd": "systemd:domain=INET:index=NUMBER or systemd:domain=INET:name=NAME",
-}
 #: The kinds of stream listener that this room makes.
 _OWN_KINDS = ("fd", "haproxy", "systemd", "unix")
 #: The kinds that are built into Twisted; its others are plugins.
 _TWISTED_KINDS = ("tcp", "ssl")
+#: Those of Twisted's that have no port to listen on.
+_NO_LISTENERS = {"stdio"}
+#: The domains of the sockets that systemd hands over.
+_DOMAINS = ("INET", "INET6", "UNIX")
+#: Twisted's own, where a description does not say; the server's counts then.
+_BACKLOG = "50"
 
 
 def is_datagram_description(description: str) -> bool:
     """Whether a description names a datagram listener."""
-    return description.partition(":")[0] in _FORMS
-
-
-def _parse(description: str) -> tuple[list[str], dict[str, str]]:
-    """Split a description into its arguments, kind first, and its C{name=value} words."""
-    # Twisted's own quoting rules; the function has had this name since 10.2.
-    parsed: tuple[list[str], dict[str, str]] = endpoints._parse(description)
-    return parsed
+    return kind_of(description) in FORMS
 
 
 def stream_endpoint(
@@ -87,209 +85,166 @@ def stream_endpoint(
     @raise ConfigurationError: C{description} is none of these, or names something that
         does not exist.
     """
-    kind, _, rest = description.partition(":")
-    if kind in _FORMS:
+    kind, rest = kind_of(description), description.partition(":")[2]
+    if kind in FORMS:
         raise ConfigurationError(
             f"listen {description!r}: {kind} is for datagrams (DatagramRequestService)"
         )
     if kind == "haproxy":
-        if rest.partition(":")[0] in ("", *_FORMS):
+        if kind_of(rest) in ("", *FORMS):
             raise ConfigurationError(
                 f"listen {description!r}: write haproxy: and a stream description after it"
             )
-        return ProxyEndpoint(stream_endpoint(reactor, rest, trusted, deadlines), trusted)
+        behind = stream_endpoint(reactor, rest, trusted, deadlines)
+        if isinstance(behind, TLSEndpoint):  # proxies send it before TLS
+            return behind.over(lambda below: ProxyEndpoint(below, trusted))
+        return ProxyEndpoint(behind, trusted)
     if kind == "fd":
         return _inherited_socket(reactor, description, rest)
-    _check_kind(description, kind)
-    make = _MAKERS.get(kind.lower(), _twisted_endpoint)
+    _check_kind(description)
+    make = _MAKERS.get(kind)
     try:
-        _check_numbers(kind, description)
-        return make(reactor, description, deadlines)
+        words = words_of(kind, description)
+        check_words(kind, words)
+        if make is not None:
+            return make(reactor, description, words, deadlines)
+        endpoint: IStreamServerEndpoint = endpoints.serverFromString(reactor, description)
     except ConfigurationError:
         raise
     except Exception as error:  # each kind's parser raises what it likes
         raise ConfigurationError(f"listen {description!r}: {_explain(kind, error)}") from error
-
-
-def _twisted_endpoint(
-    reactor: object, description: str, deadlines: Deadlines
-) -> IStreamServerEndpoint:
-    endpoint: IStreamServerEndpoint = endpoints.serverFromString(reactor, description)
     return endpoint
 
 
 def _unix_endpoint(
-    reactor: object, description: str, deadlines: Deadlines
+    reactor: object, description: str, words: Mapping[str, str], deadlines: Deadlines
 ) -> IStreamServerEndpoint:
     """Make the endpoint of C{unix:PATH}, with Twisted's words, or of C{unix:@NAME}."""
-
-    def make(
-        address: str, mode: str | None = None, backlog: str = "50", lockfile: str = "1"
-    ) -> IStreamServerEndpoint:
-        name = unix_name(address)
-        return UNIXEndpoint(
-            reactor,
-            name,
-            backlog=int(backlog),
-            mode=_mode(name, mode),
-            wants_lock=bool(int(lockfile)),
-        )
-
-    (_, *arguments), words = _parse(description)
-    return make(*arguments, **words)
+    name = unix_name(words["address"])
+    return UNIXEndpoint(
+        reactor,
+        name,
+        backlog=int(words.get("backlog", _BACKLOG)),
+        mode=_mode(name, words.get("mode")),
+        wants_lock=words.get("lockfile", "1") == "1",
+    )
 
 
 def _mode(name: str, mode: str | None) -> int:
     """The permissions of a UNIX socket's file, C{mode} in octal digits."""
-    if mode is not None and is_abstract(name):
+    if mode is None:
+        return 0o666
+    if is_abstract(name):
         raise ValueError("an abstract name has no mode; anybody on this machine may connect")
-    return _integer("mode", mode or "666", 8)
+    return mode_bits(mode)
 
 
 def _systemd_endpoint(
-    reactor: object, description: str, deadlines: Deadlines
+    reactor: object, description: str, words: Mapping[str, str], deadlines: Deadlines
 ) -> IStreamServerEndpoint:
     """Make the endpoint of a socket that whoever has started this process says it has."""
-
-    def find(domain: str, index: str | None = None, name: str | None = None) -> tuple[str, int]:
-        return domain, handed_descriptor(index, name)
-
-    (_, *arguments), words = _parse(description)
-    domain, descriptor = find(*arguments, **words)
+    domain = words["domain"]
+    if domain not in _DOMAINS:
+        hint = nearest(domain.upper(), _DOMAINS)
+        raise ValueError(f"domain {domain!r} is not one of {', '.join(_DOMAINS)}{hint}")
+    descriptor = _handed_descriptor(words)
     return _inherited_socket(reactor, description, str(descriptor), f"AF_{domain}")
 
 
+def _handed_descriptor(words: Mapping[str, str]) -> int:
+    index, name = words.get("index"), words.get("name")
+    if index is not None and not index.startswith("-"):  # which is none either
+        whole_number("index", index, most=sys.maxsize)
+    return handed_descriptor(index, name)
+
+
+def inherited_descriptor(description: str) -> int | None:
+    """
+    The descriptor of the socket that this process was started with and that C{description}
+    names; None where it names none, or none that there is.
+    """
+    kind, rest = kind_of(description), description.partition(":")[2]
+    if kind == "haproxy":
+        return inherited_descriptor(rest)
+    try:
+        if kind == "fd":
+            return int(rest)
+        if kind == "systemd":
+            return _handed_descriptor(words_of(kind, description))
+    except (LookupError, ValueError):
+        pass
+    return None
+
+
 def _explain(kind: str, error: Exception) -> str:
-    """Say in words what an error of one of Twisted's parsers means."""
-    form = f"; write {_STREAM_FORMS[kind]}" if kind in _STREAM_FORMS else ""
+    """Say in words what an error of one of the makers, or of Twisted's parsers, means."""
+    if isinstance(error, WordError):
+        return f"{one_line(error)}{form_of(kind)}"
     if isinstance(error, TypeError):
-        return f"a word is missing, or unknown{form}"
-    if isinstance(error, SSLError):
-        return "the certificate or key is no PEM file, or they do not belong together"
-    if isinstance(error, LookupError):
-        return "this process was not handed such a socket"
+        return "a word is missing, or unknown"
     if isinstance(error, ValueError) and "invalid literal" in str(error):
         number = str(error).rpartition(": ")[2]
-        return f"{number} is not a number{form}"
+        return f"{number} is not a number"
     return one_line(error)
 
 
-def _check_kind(description: str, kind: str) -> None:
+def _check_kind(description: str) -> None:
     """
     Check that there is such a kind of description.
 
     @raise ConfigurationError: there is none; the message names the nearest.
     """
     plugins = {plugin.prefix for plugin in getPlugins(IStreamServerEndpointStringParser)}
-    known = {*_FORMS, *_OWN_KINDS, *_TWISTED_KINDS, *plugins}
-    if kind.lower() not in {name.lower() for name in known}:
-        raise ConfigurationError(
-            f"listen {description!r}: unknown kind {kind!r}{nearest(kind, known)}"
-        )
+    known = {*FORMS, *_OWN_KINDS, *_TWISTED_KINDS, *plugins} - _NO_LISTENERS
+    kind = description.partition(":")[0]
+    if kind.lower() in {name.lower() for name in known}:
+        return
+    bare = description.strip(":")
+    if bare.isascii() and bare.isdigit():
+        hint = f"; did you mean 'tcp:{bare}'?"
+    else:
+        hint = nearest(kind, known) or f"; the kinds are {', '.join(sorted(known))}"
+    raise ConfigurationError(f"listen {description!r}: unknown kind {kind!r}{hint}")
 
 
-def _check_numbers(kind: str, description: str) -> None:
-    """
-    Check what the system would refuse only when the port is opened, or not at all.
-
-    @raise ValueError: a number is not within its limits; the message says which.
-    """
-    (_, *arguments), words = _parse(description)
-    checks = [("backlog", words.get("backlog"), 10, 2**31 - 1)]
-    if kind.lower() in ("tcp", "tcp6", "ssl", "tls"):
-        # Of tls, either of two.
-        digits = [text for text in arguments if text.removeprefix("-").isdecimal()]
-        checks.append(("port", words.get("port", digits[0] if digits else None), 10, 2**16 - 1))
-    if kind.lower() == "unix":
-        checks.append(("mode", words.get("mode"), 8, 0o7777))
-    for name, text, base, most in checks:
-        if text is None:
-            continue
-        number = _integer(name, text, base)
-        if not 0 <= number <= most:
-            limits = f"{most:o}" if base == 8 else most
-            raise ValueError(f"{name} {text} is not within 0 to {limits}")
+def _ssl_endpoint(
+    reactor: object, description: str, words: Mapping[str, str], deadlines: Deadlines
+) -> IStreamServerEndpoint:
+    """Make the endpoint of C{ssl:PORT}, with Twisted's words."""
+    options = options_from_files(words)
+    where = endpoints.TCP4ServerEndpoint(
+        reactor,
+        int(words["port"]),
+        int(words.get("backlog", _BACKLOG)),
+        words.get("interface", ""),
+    )
+    return TLSEndpoint(cast(IReactorTime, reactor), where, options, deadlines.linger)
 
 
-def _ssl_endpoint(reactor: object, description: str, deadlines: Deadlines) -> IStreamServerEndpoint:
-    """
-    Make the endpoint of C{ssl:PORT}, with Twisted's words.
-
-    @raise TypeError: a word is unknown, or missing.
-    @raise ValueError: a number is none.
-    @raise AttributeError: there is no such C{sslmethod}.
-    @raise OSError: a file cannot be read.
-    @raise OpenSSL.crypto.Error: a file holds no key, or no certificate.
-    @raise SSLError: these do not belong together.
-    """
+def _tls_endpoint(
+    reactor: object, description: str, words: Mapping[str, str], deadlines: Deadlines
+) -> IStreamServerEndpoint:
+    """Make the endpoint of C{tls:PORT:DIRECTORY}, or of Twisted's C{tls:DIRECTORY:PORT}."""
     clock = cast(IReactorTime, reactor)
-    (_, *arguments), words = _parse(description)
-    # The reader of these words has had its name since 10.2.
-    (port, _, options), where = endpoints._parseSSL(None, *arguments, **words)
-    options.getContext()  # raises what would be raised for the first client
-    endpoint = endpoints.TCP4ServerEndpoint(reactor, port, **where)
-    return TLSEndpoint(clock, endpoint, options, deadlines.linger)
-
-
-def _tls_endpoint(reactor: object, description: str, deadlines: Deadlines) -> IStreamServerEndpoint:
-    """
-    Make the endpoint of C{tls:PORT:DIRECTORY}, or of Twisted's C{tls:DIRECTORY:PORT}.
-
-    @raise TypeError: a word is unknown, or missing.
-    @raise ValueError: a number is none.
-    @raise ConfigurationError: the folder cannot be read, or there are no certificates in it.
-    @raise OpenSSL.crypto.Error: a file in it is damaged.
-    """
-    clock = cast(IReactorTime, reactor)
-    (_, *arguments), words = _parse(description)
-    if len(arguments) == 2 and arguments[0].isdigit():
-        arguments.reverse()
-
-    def make(
-        path: str, port: str = "443", backlog: str = "50", interface: str = "::"
-    ) -> IStreamServerEndpoint:
-        _check_pem_files(description, path)
-        where = endpoints.TCP6ServerEndpoint(reactor, int(port), int(backlog), interface)
-        return TLSEndpoint(clock, where, CertificateFolder(clock, path), deadlines.linger)
-
-    return make(*arguments, **words)
+    folder = words["path"]
+    if "port" not in words and not os.path.exists(folder):
+        raise WordError(f"certificates in {folder!r}: there is no such folder, or no port")
+    where = endpoints.TCP6ServerEndpoint(
+        reactor,
+        int(words.get("port", "443")),
+        int(words.get("backlog", _BACKLOG)),
+        words.get("interface", "::"),
+    )
+    return TLSEndpoint(clock, where, CertificateFolder(clock, folder), deadlines.linger)
 
 
 #: What makes the endpoint of a kind that Twisted does not make as it is wanted here.
-_MAKERS: dict[str, Callable[[object, str, Deadlines], IStreamServerEndpoint]] = {
+_MAKERS: dict[str, Callable[[object, str, Mapping[str, str], Deadlines], IStreamServerEndpoint]] = {
     "ssl": _ssl_endpoint,
     "systemd": _systemd_endpoint,
     "tls": _tls_endpoint,
     "unix": _unix_endpoint,
 }
-
-
-def _check_pem_files(description: str, directory: str) -> None:
-    """
-    Check a directory's PEM files.
-
-    @raise ConfigurationError: there is no certificate or no private key in them.
-    """
-    try:
-        pems = [name for name in os.listdir(directory) if name.endswith(".pem")]
-        contents = b""
-        for name in pems:
-            with open(os.path.join(directory, name), "rb") as pem:
-                content = pem.read()
-            if b"-----BEGIN" not in content:
-                raise ConfigurationError(
-                    f"listen {description!r}: {os.path.join(directory, name)} is not a PEM file"
-                )
-            contents += content
-    except OSError as error:
-        raise ConfigurationError(
-            f"listen {description!r}: certificates in {directory!r}: {error.strerror}"
-        ) from None
-    if not pems:
-        raise ConfigurationError(f"listen {description!r}: no *.pem file in {directory!r}")
-    for part in ("certificate", "private key"):
-        if part.upper().encode() + b"-----" not in contents:
-            raise ConfigurationError(f"listen {description!r}: no {part} in {directory!r}")
 
 
 def _inherited_socket(
@@ -317,12 +272,15 @@ def _inherited_socket(
                     f" {actual.name.removeprefix('AF_')}"
                 )
             duplicate.setblocking(False)
-    except ValueError:
+    except (OverflowError, ValueError):
         raise ConfigurationError(
             f"listen {description!r}: write fd:NUMBER, the number of a descriptor"
         ) from None
     except OSError as error:
-        raise ConfigurationError(f"listen {description!r}: {error.strerror}") from None
+        why = str(error.strerror)
+        if error.errno == errno.EBADF:
+            why += "; this process was started with none of that number"
+        raise ConfigurationError(f"listen {description!r}: {why}") from None
     if actual == socket.AF_UNIX:
         return InheritedUNIXEndpoint(reactor, int(number))
     return endpoints.AdoptedStreamServerEndpoint(reactor, int(number), actual)
@@ -338,9 +296,10 @@ def datagram_port(
     @param server: what the port's packets go to.
     @raise ConfigurationError: C{description} is none of these.
     """
-    (kind, *arguments), words = _parse(description)
-    form = _FORMS[kind]
+    kind = kind_of(description)
+    form = FORMS[kind]
     try:
+        (_, *arguments), words = parse(description)
         if len(arguments) != 1 or not arguments[0]:
             raise ValueError(f"it takes one {'path' if kind == 'unixgram' else 'port'}")
         (address,) = arguments
@@ -354,23 +313,16 @@ def datagram_port(
             interface = words.pop("interface", all_interfaces)
             if kind == "udp6" and not isIPv6Address(interface):
                 raise ValueError(f"{interface!r} is not an IPv6 address")
-            number = _integer("port", address, 10)
-            if not 0 <= number <= 65535:
-                raise ValueError(f"port {number} is not within 0 to 65535")
+            number = whole_number("port", address, most=2**16 - 1)
+            if interface and not (isIPAddress(interface) or isIPv6Address(interface)):
+                raise ValueError(f"{interface!r} is not an IPv4 or IPv6 address")
+            check_interface(interface)
             port_class = WildcardUDPPort if interface in ("", "0.0.0.0", "::") else UDPPort
             port = port_class(number, server, interface, size, reactor)
         if words:
             raise ValueError(f"unknown word {next(iter(words))!r}")
-    except (ValueError, InvalidAddressError) as error:
+    except ValueError as error:
         raise ConfigurationError(
             f"listen {description!r}: {one_line(error)}; write {form}"
         ) from None
     return port
-
-
-def _integer(name: str, text: str, base: int) -> int:
-    try:
-        return int(text, base)
-    except ValueError:
-        kind = "an octal number" if base == 8 else "a number"
-        raise ValueError(f"{name} {text!r} is not {kind}") from None

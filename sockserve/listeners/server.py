@@ -8,7 +8,7 @@ the handler, deadlines, workers and counters of a server.  It must not know tran
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,9 @@ from zope.interface import implementer
 from sockserve.core.addresses import shown_address
 from sockserve.core.clock import clock_of
 from sockserve.core.deadlines import Deadlines
-from sockserve.core.forking import ThreadRole, listening_socket_owners, this_thread
+from sockserve.core.forking import ThreadRole, is_child, listening_socket_owners, this_thread
 from sockserve.core.handler_kinds import handler_kind, unwrap
+from sockserve.core.in_progress import RequestInProgress
 from sockserve.core.incidents import IncidentLog
 from sockserve.core.lifecycle import MakeAndRun, make_and_run, make_and_run_coroutine
 from sockserve.core.limits import set_limits
@@ -44,7 +45,7 @@ from sockserve.interfaces import (
     Phase,
 )
 from sockserve.listeners.outcomes import is_clients_fault, what_client_did
-from sockserve.sockets.lending import peer_is_gone
+from sockserve.sockets.hangups import peer_is_gone
 
 if TYPE_CHECKING:
     from twisted.cred.portal import Portal
@@ -191,7 +192,7 @@ class RequestServer:
             return  # that is told where it passed, or failed
         if self.outcome_of(request, error) is Outcome.LOST:
             # A child does not know how often that happens, and may not get the lock of the log.
-            if not (self._has_ended(request) or this_thread.is_child):
+            if not (self._has_ended(request) or is_child()):
                 self.log_client(client_address, what_client_did(error), one_line(error))
         else:
             _log.failure(
@@ -216,10 +217,7 @@ class RequestServer:
         self.close_request(request)
 
     def close_request(self, request: Any) -> None:
-        """
-        Close the request; with C{fork} in the child and in the parent too.
-        (handler's thread)
-        """
+        """Close the request; with C{fork} in the parent too. (handler's thread)"""
         request.close()
 
     # For handlers and services
@@ -242,6 +240,10 @@ class RequestServer:
         return DeferredList([pool.stop() for pool in pools if pool is not None])
 
     # For the sources of requests (reactor thread, but where a method says otherwise)
+
+    def in_progress(self) -> Iterable[RequestInProgress]:
+        """The requests that are not over."""
+        raise NotImplementedError
 
     def descriptors(self) -> Iterator[int]:
         """The descriptors that are open for the server here, and that a child closes."""
@@ -288,7 +290,7 @@ class RequestServer:
 
     def _call_on_reactor(self, call: Callable[[], object]) -> None:
         """Call something from a handler that may be on a thread; not in its child."""
-        if this_thread.is_child:
+        if is_child():
             return
         if this_thread.role is ThreadRole.WORKER:
             self.reactor.callFromThread(call)

@@ -1,16 +1,14 @@
 """
 The server object of stream listeners, and Twisted's factory for them.
 
-This room owns which channel serves a connection to a handler of each kind, how such a handler
-is made and run, and the override points that differ for streams.  It must not know options or
-endpoints.
+This room owns the override points that differ for streams, and has what is spoken looked up
+(L{sockserve.listeners.ways}).  It must not know protocols, options or endpoints.
 """
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar
 
 from twisted.internet import tcp
 from twisted.internet.defer import Deferred
@@ -26,57 +24,21 @@ from sockserve.core.addresses import Addresses, SocketAddress, shown_address
 from sockserve.core.admission import Admission, Network
 from sockserve.core.handler_kinds import HandlerKind, application_protocols
 from sockserve.core.incidents import IncidentLog
-from sockserve.core.lifecycle import MakeAndRun, make_and_run, make_and_run_coroutine
 from sockserve.core.logs import Topic, logger
 from sockserve.core.statistics import RequestRecord
 from sockserve.core.tls import handshake_fault
-from sockserve.http.channel import HTTPChannel
-from sockserve.http.stock import make_stock_handler
-from sockserve.interfaces import DeadlineExpired, IStreamServer
+from sockserve.interfaces import DeadlineExpired
 from sockserve.listeners.stream_protocol import StreamProtocol, StreamServer
-from sockserve.streams.blocking import socket_channel_maker
-from sockserve.streams.channel import Channel, MakeChannel
-from sockserve.streams.coroutine import CoroutineChannel
+from sockserve.listeners.ways import WAYS, ProtocolLimits, Way
+from sockserve.streams.channel import Channel
 
-__all__ = ["WAYS", "StreamFactory", "Way"]
+__all__ = ["StreamFactory"]
 
 _log = logger(Topic.LISTENERS)
 
 
-class Way(NamedTuple):
-    """
-    The way in which handlers of one kind are served.
-
-    @ivar maker: decides what can be decided once for a server, and gives what makes channels.
-    @ivar make_and_run: what makes a handler and lets it serve.
-    """
-
-    maker: Callable[[IStreamServer], MakeChannel]
-    make_and_run: MakeAndRun
-
-
-def _make_and_run_either(
-    make: Callable[..., Any], request: object, client_address: object, server: object
-) -> Awaitable[None] | None:
-    """For a handler that blocks for some requests, which are those that come with a socket."""
-    run: MakeAndRun = make_and_run
-    if not isinstance(request, socket.socket):
-        run = make_and_run_coroutine
-    return run(make, request, client_address, server)
-
-
-#: How handlers of each kind are served.
-WAYS: Mapping[HandlerKind, Way] = {
-    HandlerKind.COROUTINE: Way(CoroutineChannel.maker, make_and_run_coroutine),
-    HandlerKind.BLOCKING: Way(socket_channel_maker, make_and_run),
-    HandlerKind.HTTP_COROUTINE: Way(HTTPChannel.maker, make_and_run_coroutine),
-    HandlerKind.HTTP_MIXED: Way(HTTPChannel.maker, _make_and_run_either),
-    HandlerKind.HTTP_STOCK: Way(HTTPChannel.maker, make_stock_handler),
-}
-
-
 @implementer(IProtocolNegotiationFactory)
-class StreamFactory(StreamServer, ServerFactory):
+class StreamFactory(ProtocolLimits, StreamServer, ServerFactory):
     """
     The server object of stream listeners, and Twisted's factory for them: give it to
     any server endpoint.
@@ -84,9 +46,9 @@ class StreamFactory(StreamServer, ServerFactory):
     @ivar ports: the listening ports.
     @cvar ways: how handlers of each kind are served.
     @cvar acceptable_protocols: the protocols to agree to when a TLS client names some
-        (ALPN, RFC 7301); None for HTTP's when the handler is one of HTTP, else none.  A
-        client that names no protocol is served; one that names only others is turned away
-        by Twisted.
+        (ALPN, RFC 7301); None for those of what the handler is known to speak.  A client
+        that names no protocol is served; one that names only others is turned away by
+        Twisted.
     """
 
     noisy = False

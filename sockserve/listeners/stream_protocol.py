@@ -9,7 +9,7 @@ handler speaks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -24,12 +24,18 @@ from zope.interface import implementer
 from sockserve.core.addresses import Addresses, SocketAddress, socket_address
 from sockserve.core.admission import Admission
 from sockserve.core.deadlines import DeadlineTimer
+from sockserve.core.in_progress import (
+    RequestInProgress,
+    RequestStatus,
+    UnderWay,
+    next_deadline,
+    next_id,
+)
 from sockserve.core.lifecycle import verify_and_process
 from sockserve.core.statistics import RequestRecord
 from sockserve.core.tls import handshake_fault
 from sockserve.core.transports import IStreamTransport
 from sockserve.executors.fork import ForkExecutor
-from sockserve.http.h1.head import MAX_HEADER_BYTES, MAX_HEADER_FIELDS, MAX_LINE_BYTES
 from sockserve.interfaces import IStreamServer, Outcome, Phase
 from sockserve.listeners.proxy_protocol import IProxyHeaderListener, ProxyProtocol
 from sockserve.listeners.server import RequestServer
@@ -55,25 +61,10 @@ class StreamServer(RequestServer):
     @ivar connections: the connections that are open.
     @ivar channels: by request, the channel of each connection that is not finished.
     @ivar hangups: the connections that nobody reads at the moment.
-    @cvar max_spool_bytes: how many bytes of the responses of blocking HTTP handlers are kept in
-        temporary files for clients that take them slowly, all together; a sixteenth of it for
-        one.  1 GiB: nginx's C{proxy_max_temp_file_size}.  0: a thread waits for its client.
-    @cvar max_body_bytes: the largest body of an HTTP request that is kept for a blocking
-        handler, in bytes; a larger one is answered with 413.  None: any.  1 GiB: waitress'
-        C{max_request_body_size}.
-    @cvar max_request_line_bytes: the longest line that an HTTP request may begin with; a longer
-        one is answered with 414.
-    @cvar max_header_bytes: the longest header section of one; longer: 431.
-    @cvar max_header_fields: the most fields of that; more: 431.
     """
 
-    max_body_bytes: int | None = 2**30
-    max_request_line_bytes: int = MAX_LINE_BYTES
-    max_header_bytes: int = MAX_HEADER_BYTES
-    max_header_fields: int = MAX_HEADER_FIELDS
     #: Whether connections have the options of L{keep_alive} from what has accepted them.
     inherits_keepalive = False
-    max_spool_bytes: int = 2**30
     #: The authority whose certificates TLS listeners ask clients for; None for nobody's.
     client_authority: ClientAuthority | None = None
 
@@ -85,6 +76,10 @@ class StreamServer(RequestServer):
         self.connections: set[StreamProtocol] = set()
         self.channels: dict[object, Channel] = {}
         self.hangups = HangupWatch()
+
+    @override
+    def in_progress(self) -> Iterable[RequestInProgress]:
+        return self.connections
 
     def make_channel(self, protocol: StreamProtocol, addresses: Addresses) -> Channel:
         """
@@ -125,6 +120,8 @@ class StreamProtocol(Protocol):
     _channel: Channel | None = None
     _expired_phase: Phase | None = None
     _was_aborted = False
+    #: Its number, once somebody has asked.
+    _id: int | None = None
     #: What is wrong with the PROXY header.
     _header_fault: str | None = None
     _handled_at: float | None = None
@@ -177,9 +174,13 @@ class StreamProtocol(Protocol):
         if isinstance(wrapper, HAProxyProtocolWrapper) and not isinstance(wrapper, ProxyProtocol):
             # Twisted's own does not tell what was wrong.
             fault = "no header" if wrapper.disconnecting else fault
-        # Below the header there may be TLS, whose failures are errors of other kinds.
+        # Below the header there may be TLS, whose failures are errors of other kinds; or above it.
         is_in_order = isinstance(reason.value, (ConnectionDone, ConnectionLost, ConnectionAborted))
-        is_header = is_in_order and isinstance(self.transport, HAProxyProtocolWrapper)
+        is_header = is_in_order and isinstance(wrapper, HAProxyProtocolWrapper)
+        below = getattr(wrapper, "transport", None)
+        if isinstance(below, ProxyProtocol):
+            is_header = not below.has_header
+            self.record.peer = socket_address(below.getPeer())  # it may have named another
         self.factory.opening_failed(
             self.record, "proxy header" if is_header else "handshake", fault
         )
@@ -260,7 +261,7 @@ class StreamProtocol(Protocol):
     def _deadline_passed(self, phase: Phase) -> None:
         """The timer says that a deadline has passed."""
         channel = self._channel
-        if self._expired_phase is not None:
+        if self._expired_phase is not None or self._was_aborted:
             if phase is Phase.LIFETIME and channel is not None:
                 channel.abandon()
         elif channel is None or channel.deadline_applies(phase):
@@ -297,6 +298,38 @@ class StreamProtocol(Protocol):
             self.transport.abortConnection()
         else:
             self._channel.abort()
+
+    # For an operator
+
+    def status(self) -> RequestStatus:
+        """The stand of the connection, or of its request."""
+        if self._id is None:
+            self._id = next_id()
+        channel, record = self._channel, self.record
+        stage, request, began = UnderWay("handshake") if channel is None else channel.under_way()
+        received, sent = (0, 0) if channel is None else channel.traffic()
+        deadline, expires_in = next_deadline(self.timer)
+        return RequestStatus(
+            id=self._id,
+            listener=self.factory.statistics.listener,
+            peer=record.peer,
+            handler=record.handler,
+            stage=stage,
+            request=request,
+            seconds=self.timer.seconds() - (self._opened_at if began is None else began),
+            received=received,
+            sent=sent,
+            deadline=deadline,
+            expires_in=expires_in,
+        )
+
+    def abort_by_operator(self) -> None:
+        """End the connection now; of a handler that does not hear of that, no longer wait for
+        it in a while."""
+        if self.record.outcome == "ok":
+            self.record.outcome = "aborted"
+        self.timer.arm(Phase.LIFETIME, self.factory.deadlines.abandon)
+        self.abort()
 
     # The end
 

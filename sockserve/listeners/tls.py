@@ -10,6 +10,7 @@ know how descriptions are written.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import cast
 
 from OpenSSL import SSL
@@ -44,6 +45,8 @@ from sockserve.core.tls import (
 )
 from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import HandshakeFailed
+from sockserve.listeners.certificates import check_context, check_folder
+from sockserve.listeners.proxy_protocol import IProxyHeaderListener
 from sockserve.streams.tls import ClientAuthority, with_client_authority, with_usual_ciphers
 
 __all__ = ["CertificateFolder", "TLSEndpoint"]
@@ -55,8 +58,12 @@ LOOK_SECONDS = 1.0
 _log = logger(Topic.LISTENERS)
 
 
+@implementer(IProxyHeaderListener)
 class _TLSTransport(BufferingTLSTransport):
-    """The TLS of one connection: Twisted's, where the client begins with TLS."""
+    """
+    The TLS of one connection: Twisted's, where the client begins with TLS, perhaps behind a PROXY
+    header.
+    """
 
     factory: _TLSFactory
     #: What has come while it may be plain HTTP; None once it is not.
@@ -97,6 +104,14 @@ class _TLSTransport(BufferingTLSTransport):
 
     def _below(self) -> IStreamTransport:
         return cast(IStreamTransport, self.transport)
+
+    def proxy_header_received(self) -> None:
+        """The header has been read: TLS follows."""
+
+    def proxy_header_failed(self, fault: str) -> None:
+        """The header is none: tell who listens."""
+        if IProxyHeaderListener.providedBy(self.wrappedProtocol):
+            self.wrappedProtocol.proxy_header_failed(fault)
 
     def readConnectionLost(self) -> None:
         """The client has ended its side, after the answer to its plain HTTP."""
@@ -156,6 +171,15 @@ class TLSEndpoint:
         self._linger = linger
         self._options = cast(IOpenSSLServerConnectionCreator, with_usual_ciphers(options))
 
+    def over(
+        self, wrap: Callable[[IStreamServerEndpoint], IStreamServerEndpoint]
+    ) -> IStreamServerEndpoint:
+        """
+        The same TLS, over C{wrap} of the endpoint that this one speaks it over.
+        """
+        endpoint = wrap(self._endpoint)
+        return TLSEndpoint(self._reactor, endpoint, self._options, self._linger)
+
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """
         Listen.
@@ -163,21 +187,13 @@ class TLSEndpoint:
         @return: a Deferred that fires with the C{IListeningPort}, or fails as the endpoint's
             does.
         """
-        authority = _client_authority(factory)
+        authority: ClientAuthority | None = getattr(factory, "client_authority", None)
         if authority is not None and isinstance(self._options, CertificateFolder):
             self._options.ask_clients(authority)
         elif authority is not None and isinstance(self._options, CertificateOptions):
             self._options = with_client_authority(self._options, authority)
         over_tls = _TLSFactory(self._reactor, factory, self._options, self._linger)
         return self._endpoint.listen(over_tls)
-
-
-def _client_authority(factory: object) -> ClientAuthority | None:
-    """The authority that the server object wants clients' certificates of, as it is or below a
-    PROXY header's factory."""
-    while (wrapped := getattr(factory, "wrappedFactory", None)) is not None:
-        factory = wrapped
-    return getattr(factory, "client_authority", None)
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -189,13 +205,13 @@ class CertificateFolder:
 
     def __init__(self, reactor: IReactorTime, path: str) -> None:
         """
-        @raise OSError: the folder, or one of the files, cannot be read.
-        @raise OpenSSL.crypto.Error: one of the files is damaged.
+        @raise ValueError: one of the files cannot be read or used, or there is none.
         """
         self._seconds = clock_of(reactor).seconds
         self._path = path
         self._incidents = IncidentLog(_warn, self._seconds)
         self._client_authority: ClientAuthority | None = None
+        check_folder(path)
         self._read()
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
@@ -217,15 +233,19 @@ class CertificateFolder:
         self._looked_at = self._seconds()
         # What is written while it is read makes for another state afterwards.
         self._state = self._look()
+        check_folder(self._path)
         found = PEMObjects.fromDirectory(FilePath(self._path)).inferDomainMapping()
-        self._by_name: dict[str, CertificateOptions] = {
+        by_name: dict[str, CertificateOptions] = {
             name: self._options(options) for name, options in found.items()
         }
-        first = next(iter(found.values()), None) or CertificateOptions()
-        self._first: CertificateOptions = self._options(first)
-        # The context that a connection begins with is asked for others.
-        for options in {*self._by_name.values(), self._first}:
+        if not by_name:
+            raise ValueError(f"no certificate in {self._path!r} names a host as subjectAltName")
+        for name, options in by_name.items():
+            # The context that a connection begins with is asked for others.
             options._contextForServerName = self._context_for
+            check_context(f"certificates in {self._path!r}: the one for {name!r}", options)
+        self._by_name = by_name
+        self._first = next(iter(by_name.values()))
 
     def _context_for(self, name: bytes | None) -> SSL.Context | None:
         """The context for a client that asks for C{name}; None for the one it has."""

@@ -10,11 +10,15 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import sys
 from contextlib import suppress
 
 from twisted.internet.error import CannotListenError
 
 __all__ = ["NameLock", "is_abstract", "remove_stale", "unix_name"]
+
+#: The longest name: C{sun_path} of the system's C{sockaddr_un}, but for the NUL at an end of it.
+_MAX_NAME_BYTES = 107 if sys.platform == "linux" else 103
 
 
 def unix_name(text: str) -> str:
@@ -30,6 +34,11 @@ def unix_name(text: str) -> str:
         raise ValueError("it takes a path, or @ and a name")
     if "\0" in name and not is_abstract(name):
         raise ValueError("a path has no NUL within it")
+    length = len(os.fsencode(name.removeprefix("\0")))
+    if length > _MAX_NAME_BYTES:
+        raise ValueError(
+            f"AF_UNIX path too long: it has {length} bytes, and {_MAX_NAME_BYTES} are the most"
+        )
     return name
 
 

@@ -20,8 +20,9 @@ import attrs
 
 from sockserve.core.messages import nearest, one_line, printable
 from sockserve.interfaces import ConfigurationError
-from sockserve.run.config import ServerConfig, server_config
+from sockserve.run.config import server_config
 from sockserve.run.lines import line_of
+from sockserve.run.server_config import ServerConfig
 
 __all__ = ["read_toml"]
 

@@ -24,7 +24,15 @@ from typing_extensions import override
 from sockserve.core.reactors import IReactor
 from sockserve.sockets.lending import has_unread
 
-__all__ = ["Hangup", "HangupWatch", "connection_below", "hangup_of", "has_left", "socket_below"]
+__all__ = [
+    "Hangup",
+    "HangupWatch",
+    "connection_below",
+    "hangup_of",
+    "has_left",
+    "peer_is_gone",
+    "socket_below",
+]
 
 
 class Hangup(Enum):
@@ -38,23 +46,34 @@ class Hangup(Enum):
     #: The connection was reset, or has broken.
     BROKEN = "broken"
 
+    @property
+    def is_final(self) -> bool:
+        """Whether the connection is of no more use; one whose peer has only ended its own side
+        is. (any thread)"""
+        return self is Hangup.HUNG_UP or self is Hangup.BROKEN
+
 
 def hangup_of(sock: socket.socket) -> Hangup:
     """What the kernel knows of the other end of C{sock}.  Never blocks, takes no bytes.
     (any thread)"""
     ended = select.POLLRDHUP if sys.platform == "linux" else 0
-    try:
-        poll = select.poll()
-        poll.register(sock, ended)
-        ready = poll.poll(0)
-    except (OSError, ValueError):
-        return Hangup.BROKEN
-    events = ready[0][1] if ready else 0
+    events = _poll(sock, ended)
     if events & (select.POLLERR | select.POLLNVAL):
         return Hangup.BROKEN
     if events & select.POLLHUP:
         return Hangup.HUNG_UP
     return Hangup.ENDED if events & ended else Hangup.NONE
+
+
+def _poll(sock: socket.socket, wanted: int) -> int:
+    """What the kernel tells of C{sock} now: the events C{wanted}, and errors."""
+    try:
+        poll = select.poll()
+        poll.register(sock, wanted)
+        ready = poll.poll(0)
+    except (OSError, ValueError):
+        return select.POLLNVAL
+    return ready[0][1] if ready else 0
 
 
 def has_left(sock: socket.socket) -> bool:
@@ -64,6 +83,35 @@ def has_left(sock: socket.socket) -> bool:
     """
     hangup = hangup_of(sock)
     return hangup is Hangup.BROKEN or (hangup is Hangup.HUNG_UP and not has_unread(sock))
+
+
+def peer_is_gone(request: object) -> bool:
+    """
+    Whether the peer has ended or broken a handler's connection, so that an error of
+    that handler's is the peer's doing.  Never blocks, takes no bytes. (any thread)
+
+    @param request: where this side may know more than the socket does, it has a method
+        C{client_is_gone}.
+    """
+    if not isinstance(request, socket.socket):
+        return False
+    ask = getattr(request, "client_is_gone", None)
+    known: bool | None = None if ask is None else ask()
+    if known is not None:
+        return known
+    # Before any look at what came: a reset leaves that to be read.
+    if hangup_of(request).is_final:
+        return True
+    # Of an end alone not every system tells.  A socket with a timeout would be waited for.
+    if not _poll(request, select.POLLIN):
+        return False
+    try:
+        # Not by an override: TLS knows no flags.
+        return not socket.socket.recv(request, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except (OSError, ValueError):
+        return True
 
 
 def connection_below(transport: object) -> tcp.Connection | None:

@@ -10,7 +10,6 @@ handlers or servers.  (What is more than a socket is pumped: L{sockserve.sockets
 from __future__ import annotations
 
 import os
-import select
 import socket
 import struct
 import sys
@@ -28,10 +27,8 @@ __all__ = [
     "TransferCounts",
     "UnsentBytes",
     "has_unread",
-    "is_broken",
     "is_lendable",
     "lend",
-    "peer_is_gone",
     "tcp_traffic",
 ]
 
@@ -259,46 +256,3 @@ def has_unread(sock: socket.socket) -> bool:
         return bool(socket.socket.recv(sock, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
     except (OSError, ValueError):
         return False
-
-
-def is_broken(sock: socket.socket) -> bool:
-    """
-    Whether a connection is of no more use; one whose peer has only ended its own side is.
-    Never blocks, takes no bytes. (any thread)
-    """
-    try:
-        poll = select.poll()
-        poll.register(sock, 0)
-        return bool(poll.poll(0))
-    except (OSError, ValueError):
-        return True
-
-
-def peer_is_gone(request: object) -> bool:
-    """
-    Whether the peer has ended or broken a handler's connection, so that an error of
-    that handler's is the peer's doing.  Never blocks, takes no bytes. (any thread)
-
-    @param request: where this side may know more than the socket does, it has a method
-        C{client_is_gone}.
-    """
-    if not isinstance(request, socket.socket):
-        return False
-    ask = getattr(request, "client_is_gone", None)
-    known: bool | None = None if ask is None else ask()
-    if known is not None:
-        return known
-    try:
-        poll = select.poll()
-        poll.register(request, select.POLLIN)
-        ready = poll.poll(0)
-        # First of all: a socket with a timeout would be waited for. And a reset leaves what
-        # came before it to be read.
-        if not ready or ready[0][1] != select.POLLIN:
-            return bool(ready)
-        # Not by an override: TLS knows no flags.
-        return not socket.socket.recv(request, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return False
-    except (OSError, ValueError):
-        return True

@@ -45,21 +45,30 @@ class _Stand(Enum):
     """
     How far the handler has been told::
 
-        UNTOLD --reads on--> READING --abandon seconds--+
-          |                     |  without reading      |
-          |                 shielded                    |
-          |                     v                       v
-          +-----shielded-----> DUE --shield ends--> TOLD --abandon seconds--> given up
+        UNTOLD --reads on--> READING --abandon seconds----+
+          |                     |  without reading        |
+          |                 shielded                      |
+          |                     v                         v
+          +-----shielded-----> DUE --shield ends--> CANCELLED --abandon seconds--> given up
 
-    From C{UNTOLD} also to C{TOLD} at once, which is the usual way.
+    From C{UNTOLD} also to C{CANCELLED} at once, which is the usual way; or to C{EXCUSED}, where
+    it stays.  For C{CANCELLED} read C{TOLD} where the error is raised in nobody: the handler has
+    waited for the departure, or finishes.
     """
 
     UNTOLD = "untold"
+    #: There is nothing to tell it any more: it has closed the connection, or a deadline is raised.
+    EXCUSED = "excused"
     #: It reads what came before, and comes to an end of file.
     READING = "reading"
     #: It is told as soon as its shielded section has ended.
     DUE = "due"
     TOLD = "told"
+    #: The error was raised in it.
+    CANCELLED = "cancelled"
+
+
+_AT_ITS_END = (_Stand.TOLD, _Stand.CANCELLED)
 
 
 class Departure:
@@ -74,14 +83,12 @@ class Departure:
         "_cancels",
         "_deadlines",
         "_is_clients_fault",
-        "_is_excused",
         "_shields",
         "_stand",
         "_taken",
         "_task",
         "_timer",
         "_waiters",
-        "_was_cancelled",
         "error",
         "is_finishing",
     )
@@ -93,8 +100,6 @@ class Departure:
         self._timer = timer
         self._deadlines = deadlines
         self._cancels = cancels
-        #: Whether there is nothing to tell it any more.
-        self._is_excused = False
         #: Whether a deadline has passed that is about what the client does.
         self._is_clients_fault = False
         self._stand = _Stand.UNTOLD
@@ -107,7 +112,6 @@ class Departure:
         self.is_finishing = False
         self._waiters: list[Deferred[None]] = []
         self.error: ClientGone | None = None
-        self._was_cancelled = False
 
     # What handlers call
 
@@ -150,15 +154,16 @@ class Departure:
     def has_cancelled(self) -> bool:
         """Whether the error was raised in the handler, whatever that has made of it."""
         task = self._task
-        return self._was_cancelled and task is not None and not task.is_cancelling()
+        return self._stand is _Stand.CANCELLED and task is not None and not task.is_cancelling()
 
     def was_told(self) -> bool:
         """Whether the handler was told, and was to come to its end."""
-        return self._stand is _Stand.TOLD
+        return self._stand in _AT_ITS_END
 
     def excuse(self) -> None:
         """Raise nothing: the handler has closed the connection by itself."""
-        self._is_excused = True
+        if self._stand is _Stand.UNTOLD:
+            self._stand = _Stand.EXCUSED
 
     def deadline_expired(self, phase: Phase) -> bool:
         """
@@ -169,7 +174,8 @@ class Departure:
         """
         self._is_clients_fault = phase not in _HANDLERS_PHASES
         cancels = not self._is_clients_fault or (phase is Phase.WRITE and self.cancels())
-        self._is_excused |= cancels
+        if cancels:
+            self.excuse()
         return cancels
 
     def finishes_regardless(self) -> bool:
@@ -201,11 +207,13 @@ class Departure:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.callback(None)
-        if task is None or task.has_ended or self._is_excused or not self._cancels:
+        if task is None or task.has_ended or not self._cancels:
+            return
+        if self._stand is _Stand.EXCUSED:
             return
         self._task = task
         if task.waiting is not waiting:  # it has waited for this
-            self._set_told()
+            self._set_told(_Stand.TOLD)
         elif reads_on:
             self._stand, self._taken = _Stand.READING, taken
             self._wait_for_handler()
@@ -221,7 +229,7 @@ class Departure:
         """
         if self._deadlines.abandon is None:
             return None
-        if self._stand is _Stand.TOLD:
+        if self._stand in _AT_ITS_END:
             return True
         if self._stand is not _Stand.READING:
             return None
@@ -242,13 +250,12 @@ class Departure:
         if self._shields:
             self._stand = _Stand.DUE
             return
-        self._set_told()
+        self._set_told(_Stand.TOLD if self.is_finishing else _Stand.CANCELLED)
         if not self.is_finishing:
-            self._was_cancelled = True
             task.cancel(error)
 
-    def _set_told(self) -> None:
-        self._stand = _Stand.TOLD
+    def _set_told(self, stand: _Stand) -> None:
+        self._stand = stand
         self._wait_for_handler()
 
     def _wait_for_handler(self) -> None:

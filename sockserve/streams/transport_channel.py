@@ -23,17 +23,18 @@ from sockserve.sockets.lending import has_unread, is_lendable
 from sockserve.sockets.output_watch import OutputWatch
 from sockserve.streams.channel import Channel, ChannelOwner, Pending
 from sockserve.streams.departure import Answerer, Departure
+from sockserve.streams.parting import Parting, lose_connection
 from sockserve.streams.writer import StreamWriter
 
 __all__ = ["TransportChannel"]
 
 
-class _Output(Enum):
+class _End(Enum):
     """The stand of a connection with its end."""
 
     OPEN = "open"
     #: No more is written, but not all has left.
-    ENDING = "ending"
+    FLUSHING = "flushing"
     #: All has left; what the client still sends is thrown away.
     LINGERING = "lingering"
     CLOSING = "closing"
@@ -51,6 +52,19 @@ class TransportChannel(Channel):
     @ivar is_paused: whether the client is not read from.
     """
 
+    __slots__ = (
+        "_below",
+        "_end",
+        "_output_watch",
+        "_parting",
+        "_reads_on",
+        "_watched",
+        "departure",
+        "is_lendable",
+        "is_paused",
+        "writer",
+    )
+
     def __init__(self, protocol: ChannelOwner) -> None:
         super().__init__(protocol)
         transport = self.transport
@@ -62,7 +76,9 @@ class TransportChannel(Channel):
         self._below = connection_below(transport)
         self._output_watch: OutputWatch | None = None
         # Until it ends
-        self._output = _Output.OPEN
+        self._end = _End.OPEN
+        #: Over TLS, from when it is closing.
+        self._parting: Parting | None = None
         self.is_paused = False
         #: Whether its handler read on when it was lost in good order.
         self._reads_on = False
@@ -87,10 +103,12 @@ class TransportChannel(Channel):
     @override
     def deadline_applies(self, phase: Phase) -> bool:
         if phase is Phase.WRITE:
-            if self._output is _Output.LINGERING:
+            if self._parting is not None:
+                return self._parting.write_applies()
+            if self._end is _End.LINGERING:
                 self._lose_connection()
                 return False
-            return self._output is not _Output.OPEN or not self._takes_output()
+            return self._end is not _End.OPEN or not self._takes_output()
         if phase is Phase.LIFETIME:
             is_over = self.departure.patience_passed(self._input_taken())
             if is_over:
@@ -146,7 +164,7 @@ class TransportChannel(Channel):
 
     def is_writable(self) -> bool:
         """Whether this side has not ended, or is not ending, its output."""
-        return self._output is _Output.OPEN and not self.writer.is_closed()
+        return self._end is _End.OPEN and not self.writer.is_closed()
 
     def watch_hangups(self) -> None:
         """Have the kernel tell of the end of the connection, which is not read from."""
@@ -206,9 +224,9 @@ class TransportChannel(Channel):
 
     @override
     def eof_received(self) -> None:
-        if self._output is _Output.LINGERING:
+        if self._end is _End.LINGERING:
             self._lose_connection()
-        elif self._output is _Output.OPEN and (answerer := self.answerer()) is not None:
+        elif self._end is _End.OPEN and (answerer := self.answerer()) is not None:
             if self.factory.allow_half_close:
                 self.watch_hangups()
             elif answerer.running_task() is not None:
@@ -229,7 +247,11 @@ class TransportChannel(Channel):
 
     def record_traffic(self) -> None:
         """Note how many bytes have come and gone."""
-        self.protocol.record.sent = self.writer.sent
+        self.protocol.record.received, self.protocol.record.sent = self.traffic()
+
+    @override
+    def traffic(self) -> tuple[int | None, int | None]:
+        return self.protocol.record.received, self.writer.sent
 
     def pause(self) -> None:
         """Read no more from the client."""
@@ -255,23 +277,22 @@ class TransportChannel(Channel):
         raise NotImplementedError
 
     def _close(self) -> None:
-        if self._output is not _Output.OPEN or not self.parts & Pending.CONNECTION:
+        if self._end is not _End.OPEN or not self.parts & Pending.CONNECTION:
             return
-        self._output = _Output.ENDING
+        self._end = _End.FLUSHING
         lingers = self.discard_input() and self.is_lendable
         self.writer.close_then(self._linger if lingers else self._lose_connection)
-        if self._output is _Output.ENDING:  # not all has left at once
+        if self._end is _End.FLUSHING:  # not all has left at once
             self.timer.arm(Phase.WRITE, self.deadlines.write)
 
     def _linger(self) -> None:
         if self.input_ended():
             self._lose_connection()
         else:
-            self._output = _Output.LINGERING
+            self._end = _End.LINGERING
             self.timer.arm(Phase.WRITE, self.deadlines.linger)
 
     def _lose_connection(self) -> None:
         # Not before all is written: TLS would forget what it has gathered.
-        self._output = _Output.CLOSING
-        self.timer.arm(Phase.WRITE, self.deadlines.write)
-        self.transport.loseConnection()
+        self._end = _End.CLOSING
+        self._parting = lose_connection(self.transport, self.deadlines, self.timer)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sockserve.listeners.stream_protocol import StreamServer
+from sockserve.http.limits import HTTPLimits
 from tests.integration.socketservers import BOTH, OURS, STDLIB, blocking, looping
 from tests.integration.web import talk
 
@@ -61,7 +61,7 @@ def ask(modules, request):
 @blocking
 def test_heads_and_bodies(modules, what, monkeypatch):
     """(The default of other servers' bodies is small here: 2 GiB take their time.)"""
-    monkeypatch.setattr(StreamServer, "max_body_bytes", 1000)
+    monkeypatch.setattr(HTTPLimits, "max_body_bytes", 1000)
     request, status = REQUESTS[what]
     assert int(ask(modules, request)) == status
 

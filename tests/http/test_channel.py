@@ -267,6 +267,14 @@ def test_an_idle_connection_ends_without_a_word(logged):
     assert logged == []
 
 
+def test_an_idle_connection_has_no_dictionary_of_its_own():
+    client = Client(Hello)
+    client.send(GET)
+    (channel,) = client.server.channels.values()
+    # Thousands are idle at once: beyond 29 attributes each had 1.5 KiB of names.
+    assert not hasattr(channel, "__dict__")
+
+
 def test_empty_lines_are_no_request():
     client = Client(Hello, **only(idle=60))
     # An empty line each 10 s is ignored, also by the deadline: 60 s.

@@ -1,6 +1,8 @@
 """Spools: where a request's bytes are, and how each kind of handler reads them."""
 
 import io
+import os
+import stat
 
 import pytest
 
@@ -33,6 +35,22 @@ def test_a_spool_gives_back_what_was_written(spool, size):
     assert spool.size == size
     with spool.open() as file:
         assert file.read() == data[:size]
+
+
+@pytest.mark.parametrize("make", ["memory", "file", "switching"])
+def test_a_bodys_file_has_no_descriptor_of_the_connection(spool, make):
+    """As those of C{io} that have none: it raises; one on the disk has that one's."""
+    if make == "switching":
+        body = io.BufferedReader(SwitchingFile(b"body", lambda: None))
+    else:
+        spool.write(bytes(SPOOL_BYTES + 1 if make == "file" else 1))
+        body = spool.open()
+    with body:
+        if make == "file":
+            assert stat.S_ISREG(os.fstat(body.fileno()).st_mode)
+        else:
+            with pytest.raises(io.UnsupportedOperation):
+                body.fileno()
 
 
 def test_a_spool_keeps_in_memory_what_is_not_too_large(spool):

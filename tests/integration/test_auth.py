@@ -290,10 +290,11 @@ async def test_a_client_is_known_by_its_certificate(who, kind, tmp_path):
     alice = certificate_file(authorities, "alice")
 
     def talk(address):
-        with connect_tls(address, alice) as client:
-            if kind == "haproxy:ssl":
-                client.sendall(PROXY_HEADER)
-            return client.recv(1000)
+        client = connect(address)
+        if kind == "haproxy:ssl":
+            client.sendall(PROXY_HEADER)
+        with secure(client, alice) as secured:
+            return secured.recv(1000)
 
     served = with_attributes(who, client_authority=alice)
     async with serving(served, description(kind, tmp_path)) as server:

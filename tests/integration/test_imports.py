@@ -115,7 +115,7 @@ import os
 if os.fork():
     os.wait()
 else:
-    from sockserve.core.activation import restore_environment
+    from sockserve.core.environment import restore_environment
     os.environ.pop("LISTEN_PID")
     os.environ.pop("LISTEN_FDS")
     restore_environment()

@@ -590,6 +590,30 @@ MISTAKES = {
         ["-l", "ssl:0:privateKey=garbage/x.pem"],
         "listen 'ssl:0:privateKey=garbage/x.pem': ",
     ),
+    "a name of a socket that is too long": (
+        ["-l", "unix:" + "x" * 108],
+        "AF_UNIX path too long: it has 108 bytes, and 107 are the most",
+    ),
+    "a link-local address without its zone": (
+        ["-l", r"tcp6:0:interface=fe80\:\:1", "--check"],
+        "interface 'fe80::1' is link-local and needs its zone, as interface=fe80",
+    ),
+    "a network interface for an address": (
+        ["-l", "tcp:0:interface=lo", "--check"],
+        "interface 'lo' is not an address, but the name of a network interface",
+    ),
+    "a NUL for an address": (
+        ["-c", "nul.toml", "--check"],
+        "nul.toml:2: listen 'tcp:0:interface=a\\x00b': interface 'a\\x00b' is not an address",
+    ),
+    "a domain that there is not": (
+        ["-l", "systemd:domain=BOGUS:index=0"],
+        "domain 'BOGUS' is not one of INET, INET6, UNIX",
+    ),
+    "a key that is encrypted": (
+        ["-l", "ssl:0:privateKey=encrypted.txt:certKey=half/x.pem"],
+        "privateKey 'encrypted.txt': the private key in it is encrypted; take its passphrase away",
+    ),
     "unknown kind of listener": (["-l", "tpc:0"], "listen 'tpc:0': "),
     "unknown word in a description": (["-l", "tcp:0:interfaec=::1"], "listen 'tcp:0:interfaec="),
     "port out of range": (["-l", "tcp:65536"], "listen 'tcp:65536': "),
@@ -662,6 +686,8 @@ def lay_out(folder):
         "description.toml": b"[[server]]\n\nlisten = 'tpc:0'\n",
         "not.toml": b"[[server]]\nlisten tcp\n",
         "good.toml": b"[[server]]\n",
+        "nul.toml": b'[[server]]\nlisten = "tcp:0:interface=a\\u0000b"\n',
+        "encrypted.txt": b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIF\n",
         "garbage/x.pem": b"garbage",
         "half/x.pem": b"-----BEGIN CERTIFICATE-----\ngarbage\n-----END CERTIFICATE-----\n" + key,
         "key/x.pem": key,

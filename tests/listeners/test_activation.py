@@ -61,6 +61,23 @@ def test_what_was_not_handed(handed, words, index, name):
         handed_descriptor(index, name)
 
 
+@pytest.mark.parametrize(
+    ("words", "index", "name", "has"),
+    [
+        ({"fds": "0"}, "0", None, ", nor any other"),
+        ({"fds": "0"}, None, "web", ", nor any other"),
+        ({"fds": "2"}, "2", None, "; its are 0 to 1"),
+        ({"fds": "2", "names": "web:admin"}, None, "wbe", "; its are web, admin"),
+        ({"fds": "2", "names": "web"}, None, "web", "; its have no names"),
+    ],
+)
+def test_what_there_is_instead_is_told(handed, words, index, name, has):
+    handed(**words)
+    with pytest.raises(LookupError) as caught:
+        handed_descriptor(index, name)
+    assert str(caught.value) == f"this process was not handed such a socket{has}"
+
+
 @pytest.mark.parametrize(("index", "name"), [(None, None), ("0", "web"), ("first", None)])
 def test_one_of_the_two_is_given(handed, index, name):
     handed("1", names="web")

@@ -43,6 +43,7 @@ def port(description, **options):
         ("tcp:53", False),
         ("udplite:53", False),
         ("haproxy:udp:53", False),
+        ("UDP:53", True),  # as Twisted's kinds
     ],
 )
 def test_kind_tells_datagrams_from_streams(description, is_datagram):
@@ -87,8 +88,10 @@ def test_an_abstract_name_is_written_with_at_or_nul(form, mark):
     port.connectionLost(None)
 
 
-def test_haproxy_wraps_the_endpoint_after_it():
-    wrapped = endpoint("haproxy:tcp:0")
+@pytest.mark.parametrize("kind", ["haproxy", "HAPROXY"])
+def test_haproxy_wraps_the_endpoint_after_it(kind):
+    """In any case: Twisted's own would believe any header."""
+    wrapped = endpoint(f"{kind}:tcp:0")
     assert isinstance(wrapped, ProxyEndpoint)
     reactor = MemoryReactorClock()
     stream_endpoint(reactor, "haproxy:tcp:7000", trust, Deadlines()).listen(Factory())
@@ -103,7 +106,7 @@ def test_haproxy_wraps_the_endpoint_after_it():
         ("haproxy:udp:53", "write haproxy: and a stream description after it"),
         ("tpc:80", "unknown kind 'tpc'; did you mean 'tcp'?"),
         ("tcp:http", "'http' is not a number; write tcp:PORT"),
-        ("tcp:80:interfce=::1", "a word is missing, or unknown; write tcp:PORT"),
+        ("tcp:80:interfce=::1", "unknown word 'interfce'; write tcp:PORT"),
         ("tls:443:/nowhere/at/all", "certificates in '/nowhere/at/all': No such file"),
         ("unix:", "it takes a path, or @ and a name"),
         ("unix:@", "it takes a path, or @ and a name"),
@@ -111,23 +114,96 @@ def test_haproxy_wraps_the_endpoint_after_it():
         ("unix:@s:mode=600", "an abstract name has no mode"),
         ("unix:s:mode=rw", "mode 'rw' is not an octal number"),
         ("unix:s:backlog=many", "backlog 'many' is not a number"),
-        ("unix:s:user=www", "a word is missing, or unknown; write unix:PATH"),
-        ("unix", "a word is missing, or unknown; write unix:PATH"),
-        ("systemd:index=0", "a word is missing, or unknown; write systemd:domain=INET"),
+        ("unix:s:user=www", "unknown word 'user'; write unix:PATH"),
+        ("unix", "address is missing; write unix:PATH"),
+        ("systemd:index=0", "domain is missing; write systemd:domain=INET"),
         ("systemd:domain=INET", "give index or name, one of them"),
         ("systemd:domain=INET:index=0:name=web", "give index or name, one of them"),
         ("systemd:domain=INET:index=one", "'one' is not a number; write systemd:domain=INET"),
         ("systemd:domain=INET:index=0", "this process was not handed such a socket"),
         ("systemd:domain=INET:name=web", "this process was not handed such a socket"),
         ("fd:three", "write fd:NUMBER, the number of a descriptor"),
-        ("fd:99999", "Bad file descriptor"),
+        ("fd:99999", "Bad file descriptor; this process was started with none of that number"),
+        ("fd:-1", "Bad file descriptor"),
+        ("fd:" + "9" * 30, "write fd:NUMBER, the number of a descriptor"),
+        ("fd:3:4", "write fd:NUMBER, the number of a descriptor"),
+        ("8080", "unknown kind '8080'; did you mean 'tcp:8080'?"),
+        (":8080", "unknown kind ''; did you mean 'tcp:8080'?"),
+        ("http:8080", "unknown kind 'http'; the kinds are fd, haproxy, ssl, systemd, tcp, tcp6,"),
+        ("stdio:", "unknown kind 'stdio'"),  # it has no port
+        ("tcp", "port is missing; write tcp:PORT"),
+        ("tcp:", "port '' is not a number; write tcp:PORT"),
+        ("tcp:-1", "port -1 is not within 0 to 65535"),
+        ("tcp:65536", "port 65536 is not within 0 to 65535"),
+        ("TCP:65536", "port 65536 is not within 0 to 65535"),
+        ("tcp6:65536", "port 65536 is not within 0 to 65535"),
+        ("tcp:" + "9" * 5000, "is not a number; write tcp:PORT"),
+        ("tcp:port=", "port '' is not a number"),
+        ("tcp:+80", "port '+80' is not a number"),
+        ("tcp: 80", "port ' 80' is not a number"),
+        ("tcp:8_0", "port '8_0' is not a number"),
+        ("tcp:\u0668", "port '\u0668' is not a number"),
+        ("tcp:0:0:127.0.0.1", "backlog '127.0.0.1' is not a number"),
+        ("tcp:0:backlog=-1", "backlog -1 is not within 0 to 2147483647"),
+        ("tcp:0:backlog=2147483648", "backlog 2147483648 is not within 0 to 2147483647"),
+        ("tls:0:.:backlog=many", "backlog 'many' is not a number; write tls:PORT"),
+        ("tls:65536:.", "port 65536 is not within 0 to 65535"),
+        ("tls:.:-1", "port -1 is not within 0 to 65535"),
+        ("ssl:http", "port 'http' is not a number; write ssl:PORT"),
+        ("tcp6:0:interface=::1", "no word takes '1' (a colon within a value is written \\:)"),
+        ("tcp:0:interface=::1", "no word takes '' (a colon within a value is written \\:)"),
+        ("tcp:0:port=1", "no word takes '0'"),
+        ("tcp:0:interface=lo", "interface 'lo' is not an address, but the name of a network inter"),
+        ("tls:0:.:interface=lo", "interface 'lo' is not an address, but the name of a network int"),
+        ("ssl:0:interface=a\0b", "interface 'a\\x00b' is not an address"),
+        ("tcp:0:interface=a\0b", "interface 'a\\x00b' is not an address"),
+        ("tcp6:0:interface=a\0b", "interface 'a\\x00b' is not an address"),
+        ("tcp:0:interface=127.0.0.1/8", "interface '127.0.0.1/8' is not an address; write one of"),
+        ("tcp:0:interface=*", "interface '*' is not an address; write one of"),
+        ("tcp6:0:interface=[\\:\\:1]", "interface '[::1]' is not an address; write one of"),
+        (
+            "tcp6:0:interface=fe80\\:\\:1",
+            "interface 'fe80::1' is link-local and needs its zone, as",
+        ),
+        (
+            "tls:0:.:interface=febf\\:\\:1",
+            "is link-local and needs its zone, as interface=febf\\:\\:",
+        ),
+        ("haproxy:tcp6:0:interface=fe80\\:\\:1", "is link-local and needs its zone"),
+        ("tcp6:0:interface=fe80\\:\\:1%no-such", "there is no zone 'no-such'; this machine has lo"),
+        ("tcp6:0:interface=fe80\\:\\:1%99999", "there is no zone '99999'; this machine has lo"),
+        ("tcp6:0:interface=fe80\\:\\:1%", "there is no zone ''; this machine has lo"),
+        ("unix:/run/" + "x" * 103, "AF_UNIX path too long: it has 108 bytes, and 107 are the most"),
+        ("unix:/run/" + "\u20ac" * 35, "AF_UNIX path too long: it has 110 bytes"),
+        ("unix:@" + "x" * 108, "AF_UNIX path too long: it has 108 bytes, and 107 are the most"),
+        ("UNIX:/run/" + "x" * 103, "AF_UNIX path too long: it has 108 bytes"),
+        ("haproxy:unix:/run/" + "x" * 103, "AF_UNIX path too long: it has 108 bytes"),
+        ("unix:s:mode=10000", "mode 10000 is not within 0 to 7777"),
+        ("unix:s:mode=-1", "mode -1 is not within 0 to 7777"),
+        ("unix:s:mode=", "mode '' is not an octal number"),
+        ("unix:s:mode=888", "mode '888' is not an octal number"),
+        ("unix:s:lockfile=no", "lockfile 'no' is not 0 or 1"),
+        ("unix:s:lockfile=2", "lockfile '2' is not 0 or 1"),
+        ("tcp:80\\", "a backslash at its end has nothing to quote; write tcp:PORT"),
+        ("systemd", "domain is missing; write systemd:domain=INET"),
+        ("systemd:domain=BOGUS:index=0", "domain 'BOGUS' is not one of INET, INET6, UNIX"),
+        ("systemd:domain=inet:index=0", "INET, INET6, UNIX; did you mean 'INET'?"),
+        ("systemd:domain=:index=0", "domain '' is not one of INET, INET6, UNIX"),
+        ("haproxy:systemd:domain=BOGUS:index=0", "domain 'BOGUS' is not one of"),
+        (
+            "systemd:domain=INET:index=-1",
+            "this process was not handed such a socket, nor any other",
+        ),
+        ("systemd:domain=INET:index=0:port=1", "unknown word 'port'; write systemd:domain=INET"),
     ],
 )
 def test_a_wrong_stream_description_is_one_line_that_names_it(description, message):
     with pytest.raises(ConfigurationError) as caught:
         endpoint(description)
     text = str(caught.value)
-    assert text.startswith(f"listen {description!r}: ")
+    # Of haproxy: what comes after it is named, where that is what is wrong.
+    named = {description, description.removeprefix("haproxy:")}
+    assert text.startswith(tuple(f"listen {each!r}: " for each in named))
     assert message in text
     assert "\n" not in text
 
@@ -210,9 +286,10 @@ def test_a_descriptor_that_is_no_socket_is_refused_and_not_leaked():
         ("udp:53:interface=127.0.0.1", UDPPort),
         ("udp6:53", WildcardUDPPort),
         ("udp6:53:interface=\\:\\:1", UDPPort),
-        ("udp6:53:interface=fe80\\:\\:1%eth0", UDPPort),
+        ("udp6:53:interface=fe80\\:\\:1%lo", UDPPort),
         ("unixgram:/nowhere/s", UNIXDatagramPort),
         ("unixgram:@name", UNIXDatagramPort),
+        ("UNIXGRAM:/nowhere/s", UNIXDatagramPort),
     ],
 )
 def test_a_datagram_description_makes_a_port_for_its_address(description, kind):
@@ -244,6 +321,32 @@ def test_the_mode_of_a_unix_socket_is_octal(text):
         ("unixgram:@", "it takes a path, or @ and a name; write unixgram:PATH"),
         ("unixgram:/run/\0s", "a path has no NUL within it"),
         ("unixgram:@s:mode=666", "an abstract name has no mode"),
+        ("unixgram:/run/" + "x" * 103, "AF_UNIX path too long: it has 108 bytes, and 107 are the"),
+        ("unixgram:@" + "x" * 108, "AF_UNIX path too long: it has 108 bytes, and 107 are the most"),
+        ("unixgram:s:mode=10000", "mode 10000 is not within 0 to 7777; write unixgram:PATH"),
+        ("unixgram:s:mode=-1", "mode -1 is not within 0 to 7777; write unixgram:PATH"),
+        ("unixgram:s:mode=", "mode '' is not an octal number; write unixgram:PATH"),
+        ("udp:53\\", "a backslash at its end has nothing to quote; write udp:PORT"),
+        ("UDP:-1", "port -1 is not within 0 to 65535; write udp:PORT"),
+        ("udp:-1", "port -1 is not within 0 to 65535"),
+        ("udp6:65536", "port 65536 is not within 0 to 65535"),
+        ("udp:+53", "port '+53' is not a number"),
+        ("udp:\u0668", "port '\u0668' is not a number"),
+        ("udp:53:interface=lo", "'lo' is not an IPv4 or IPv6 address; write udp:PORT"),
+        ("udp:53:interface=a\0b", "'a\\x00b' is not an IPv4 or IPv6 address"),
+        ("udp6:53:interface=", "'' is not an IPv6 address"),
+        (
+            "udp6:53:interface=fe80\\:\\:1",
+            "interface 'fe80::1' is link-local and needs its zone, as",
+        ),
+        (
+            "udp:53:interface=fe80\\:\\:1",
+            "interface 'fe80::1' is link-local and needs its zone, as",
+        ),
+        (
+            "udp6:53:interface=fe80\\:\\:1%no-such",
+            "there is no zone 'no-such'; this machine has lo",
+        ),
     ],
 )
 def test_a_wrong_datagram_description_is_one_line_that_names_it(description, message):

@@ -12,10 +12,10 @@ from twisted.internet.ssl import CertificateOptions
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import capturedLogs, formatEvent
-from twisted.protocols._sni import PEMObjects
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
+from sockserve.listeners.certificates import check_folder
 from sockserve.listeners.tls import LOOK_SECONDS, CertificateFolder, TLSEndpoint
 from tests.integration.servers import certificate_file
 
@@ -98,16 +98,16 @@ class Folder:
     """
 
     def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.reads = 0
-        read = PEMObjects.fromDirectory
+        self.clock = Clock()
+        self._folder = CertificateFolder(self.clock, str(path))
+        self.reads = 1
 
         def counted(directory):
             self.reads += 1
-            return read(directory)
+            check_folder(directory)
 
-        monkeypatch.setattr(PEMObjects, "fromDirectory", counted)
-        self.clock = Clock()
-        self._folder = CertificateFolder(self.clock, str(path))
+        # It reads first, and what it finds wrong is not read by Twisted any more.
+        monkeypatch.setattr("sockserve.listeners.tls.check_folder", counted)
         factory = TLSMemoryBIOFactory(self._folder, False, Factory(), self.clock)
         self._protocol = TLSMemoryBIOProtocol(factory, Protocol())
 

@@ -21,6 +21,14 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 SOMEBODY = str(os.getppid())
 
 
+@pytest.mark.parametrize("text", ["/run/" + "x" * 102, "@" + "x" * 107, "/run/" + "\u20ac" * 34])
+def test_a_name_may_be_as_long_as_the_system_takes_it(text):
+    """107 bytes and a NUL at one end are the 108 of C{sun_path}."""
+    assert unix_name(text)
+    with pytest.raises(ValueError, match="and 107 are the most"):
+        unix_name(text + "yyy"[: 108 - len(os.fsencode(text.removeprefix("@")))])
+
+
 @pytest.mark.parametrize(
     ("text", "name"),
     [

@@ -17,7 +17,8 @@ from sockserve import (
 )
 from sockserve.core.admission import parse_network
 from sockserve.http import FileRequestHandler
-from sockserve.run.config import DEFAULT_LISTEN, ServerConfig, server_config
+from sockserve.run.config import server_config
+from sockserve.run.server_config import DEFAULT_LISTEN, ServerConfig
 
 
 class Coroutine(StreamRequestHandler):
@@ -194,6 +195,8 @@ def test_a_summary_has_the_limits_given():
             {"concurrency": "thread"},
             "concurrency: 'thread' is not one of serial, threads, fork; did you mean 'threads'?",
         ),
+        ({"rpcbind": "yes"}, "rpcbind: 'yes' is neither true nor false"),
+        ({"rpcbind": True}, "rpcbind: handler FileRequestHandler is no sockserve.sunrpc"),
         ({"log-format": "jsno"}, "log-format: 'jsno' is not one of combined, json; did you mean"),
         ({"threads": "many"}, "threads: 'many' is not a whole number"),
         ({"threads": 2.0}, "threads: 2.0 is not a whole number"),

@@ -8,8 +8,8 @@ from twisted.internet.testing import MemoryReactorClock
 
 from sockserve import ConfigurationError, DatagramRequestHandler, Deadlines
 from sockserve.core.admission import parse_network
-from sockserve.run.config import ServerConfig
 from sockserve.run.config_file import read_toml
+from sockserve.run.server_config import ServerConfig
 
 BLOCKING = "handler = 'socketserver:StreamRequestHandler'"
 

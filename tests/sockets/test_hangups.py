@@ -3,12 +3,19 @@
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 from twisted.internet import tcp
 
-from sockserve.sockets.hangups import Hangup, HangupWatch, connection_below, hangup_of
+from sockserve.sockets.hangups import (
+    Hangup,
+    HangupWatch,
+    connection_below,
+    hangup_of,
+    peer_is_gone,
+)
 from tests.sockets.test_lending import tcp_pair
 from tests.transports import KernelTransport, SteppedReactor
 
@@ -89,6 +96,64 @@ def test_a_closed_socket_is_broken(made: list[socket.socket]) -> None:
     one, _ = both_of(made, socket.socketpair())
     one.close()
     assert hangup_of(one) is Hangup.BROKEN
+
+
+# Whether the peer is there
+
+
+@both
+def test_a_connection_in_use_is_neither_broken_nor_gone(
+    pairs: Pairs, made: list[socket.socket]
+) -> None:
+    ours, theirs = both_of(made, pairs())
+    assert not hangup_of(ours).is_final
+    assert not peer_is_gone(ours)
+    theirs.send(b"unread")
+    assert not hangup_of(ours).is_final
+    assert not peer_is_gone(ours)
+    assert ours.recv(100) == b"unread"  # nothing was taken
+
+
+def test_a_peer_that_has_ended_its_side_is_gone_but_the_connection_is_not_broken(
+    made: list[socket.socket],
+) -> None:
+    ours, theirs = both_of(made, tcp_pair())
+    theirs.shutdown(socket.SHUT_WR)
+    assert ours.recv(1) == b""
+    assert not hangup_of(ours).is_final
+    assert peer_is_gone(ours)
+
+
+def test_a_reset_connection_is_broken_even_with_bytes_to_read(made: list[socket.socket]) -> None:
+    ours, theirs = both_of(made, tcp_pair())
+    theirs.send(b"unread")
+    assert ours.recv(1, socket.MSG_PEEK) == b"u"
+    reset(theirs)
+    assert hangup_of(ours).is_final
+    assert peer_is_gone(ours)
+
+
+@both
+@pytest.mark.parametrize("timeout", [None, 0, 5])
+def test_looking_never_blocks(
+    pairs: Pairs, made: list[socket.socket], timeout: float | None
+) -> None:
+    ours, _ = both_of(made, pairs())
+    ours.settimeout(timeout)
+    began = time.monotonic()
+    assert not peer_is_gone(ours)
+    assert time.monotonic() - began < 4
+
+
+def test_of_a_closed_socket_the_peer_is_gone(made: list[socket.socket]) -> None:
+    one, _ = both_of(made, socket.socketpair())
+    one.close()
+    assert hangup_of(one).is_final
+    assert peer_is_gone(one)
+
+
+def test_only_sockets_have_a_peer() -> None:
+    assert not peer_is_gone((b"a datagram", None))
 
 
 # The watch

@@ -17,10 +17,8 @@ from sockserve.sockets.lending import (
     TransferCounts,
     UnsentBytes,
     has_unread,
-    is_broken,
     is_lendable,
     lend,
-    peer_is_gone,
     tcp_traffic,
 )
 from tests.transports import KernelTransport
@@ -316,50 +314,7 @@ def test_what_was_written_just_now_is_not_late_because_the_connection_was_silent
     assert looks(silent, full) == [10, 9]
 
 
-# Whether the peer is there
-
-
-def test_a_connection_in_use_is_neither_broken_nor_gone(pair: Pair) -> None:
-    assert not is_broken(pair[0])
-    assert not peer_is_gone(pair[0])
-    pair[1].send(b"unread")
-    assert not is_broken(pair[0])
-    assert not peer_is_gone(pair[0])
-    assert pair[0].recv(100) == b"unread"  # nothing was taken
-
-
-def test_a_peer_that_has_ended_its_side_is_gone_but_the_connection_is_not_broken(
-    tcp_sockets: Pair,
-) -> None:
-    ours, theirs = tcp_sockets
-    theirs.shutdown(socket.SHUT_WR)
-    assert ours.recv(1) == b""
-    assert not is_broken(ours)
-    assert peer_is_gone(ours)
-
-
-def test_a_reset_connection_is_broken_even_with_bytes_to_read(tcp_sockets: Pair) -> None:
-    ours, theirs = tcp_sockets
-    theirs.send(b"unread")
-    assert ours.recv(1, socket.MSG_PEEK) == b"u"
-    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    theirs.close()
-    assert is_broken(ours)
-    assert peer_is_gone(ours)
-
-
-@pytest.mark.parametrize("timeout", [None, 0, 5])
-def test_looking_never_blocks(pair: Pair, timeout: float | None) -> None:
-    pair[0].settimeout(timeout)
-    assert not peer_is_gone(pair[0])
-
-
-def test_a_closed_socket_is_broken_and_its_peer_gone() -> None:
-    one, other = socket.socketpair()
-    one.close()
-    other.close()
-    assert is_broken(one)
-    assert peer_is_gone(one)
+# What has arrived
 
 
 def test_what_nobody_has_read_is_seen_and_left(pair: Pair) -> None:
@@ -373,7 +328,3 @@ def test_what_nobody_has_read_is_seen_and_left(pair: Pair) -> None:
     assert not has_unread(ours)
     ours.close()
     assert not has_unread(ours)
-
-
-def test_only_sockets_have_a_peer() -> None:
-    assert not peer_is_gone((b"a datagram", None))

@@ -124,8 +124,8 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
     State.SENT: {},
 }
 
-_LENGTH_FIELD = re.compile(rb"(?im)^content-length[ \t]*:[ \t]*([^\r\n]*?)[ \t]*\r?$")
-_CODING_FIELD = re.compile(rb"(?im)^transfer-encoding[ \t]*:")
+_LENGTH_FIELD = re.compile(rb"(?im)\ncontent-length[ \t]*:[ \t]*([^\r\n]*?)[ \t]*\r?$")
+_CODING_FIELD = re.compile(rb"(?i)\ntransfer-encoding[ \t]*:")
 
 # Looked up once (see L{sockserve.core.lifecycle}).
 _AWAITED = State.AWAITED

@@ -1,9 +1,10 @@
 """
-Socket activation: the environment in which systemd hands over sockets.
+The environment of this process, kept as it was when it was started.
 
-This room owns keeping that for the program: Twisted's endpoints take C{LISTEN_PID} and
-C{LISTEN_FDS} out of it when they are imported, though what is served may be a program that takes
-its sockets by itself.  It must not know descriptions.
+This room owns keeping for the program what systemd says there of sockets: Twisted's endpoints
+take C{LISTEN_PID} and C{LISTEN_FDS} out of it when they are imported, though what is served may be
+a program that takes its sockets by itself.  It must not know what is done with these
+(L{sockserve.listeners.activation}).
 """
 
 from __future__ import annotations

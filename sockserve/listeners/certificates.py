@@ -1,0 +1,233 @@
+"""
+Certificates and keys of listeners: PEM files, read and checked before a client comes.
+
+This room owns what each mistake in such a file is called: what is to be there and is not, what is
+damaged, encrypted, or does not belong together.  It must not know descriptions, nor endpoints.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+from OpenSSL import SSL, crypto
+from twisted.internet.ssl import (
+    Certificate,
+    CertificateOptions,
+    DiffieHellmanParameters,
+    KeyPair,
+    PrivateCertificate,
+)
+from twisted.python.filepath import FilePath
+
+from sockserve.core.messages import one_line
+
+__all__ = ["check_context", "check_folder", "options_from_files"]
+
+#: The key's file where C{ssl:} does not say one: Twisted's.
+_DEFAULT_KEY_FILE = "server.pem"
+
+_BEGIN = re.compile(rb"^(?=-----BEGIN )", re.MULTILINE)
+_LABEL = re.compile(rb"-----BEGIN ([^\r\n]*?)-----")
+_CERTIFICATES = ("CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE")
+
+
+def options_from_files(words: Mapping[str, str]) -> CertificateOptions:
+    """
+    The TLS options that the words of an C{ssl:} description say: C{privateKey}, C{certKey} (in
+    the same file by default), C{extraCertChain}, C{dhParameters} and C{sslmethod}.
+
+    @raise ValueError: one of the files cannot be used, or they do not belong together.
+    """
+    key_file = words.get("privateKey", _DEFAULT_KEY_FILE)
+    key_place = f"privateKey {key_file!r}"
+    if "privateKey" not in words:
+        key_place += ", as none is given"
+    key_pem = _read(key_place, key_file)
+    if "certKey" in words:
+        place = f"certKey {words['certKey']!r}"
+        pem = _read(place, words["certKey"])
+    else:
+        place, pem = f"{key_place}, and no certKey", key_pem
+    # As Twisted does, each is looked for in its own file first, and then in the other.
+    key = _first_key(key_place, key_pem, pem)
+    certificate = _first_certificate(place, pem, key_pem)
+    if not _belong_together(key, certificate):
+        raise ValueError(f"{key_place}: it is not the key of the certificate of {place}")
+    own = PrivateCertificate.fromCertificateAndKeyPair(Certificate(certificate), KeyPair(key))
+    method, chain, dh = (
+        words.get(each) for each in ("sslmethod", "extraCertChain", "dhParameters")
+    )
+    made = CertificateOptions(
+        own.privateKey.original,
+        own.original,
+        method=None if method is None else _method(method),
+        extraCertChain=None if chain is None else _chain(chain),
+        dhParameters=None if dh is None else _dh_parameters(dh),
+    )
+    check_context(place, made)
+    return made
+
+
+def check_context(place: str, options: CertificateOptions) -> None:
+    """
+    Check that OpenSSL takes the options: it would say so to the first client otherwise.
+
+    @param place: what the options are from, for the message.
+    @raise ValueError: it does not.
+    """
+    try:
+        options.getContext()
+    except SSL.Error as error:
+        reasons = error.args[0] if error.args else None
+        reason = reasons[-1][-1] if reasons else one_line(error)
+        raise ValueError(f"{place}: OpenSSL refuses it: {reason}") from None
+
+
+def check_folder(directory: str) -> None:
+    """
+    Check the C{*.pem} files of a folder.
+
+    @raise ValueError: one is damaged, or there is no certificate with its key in them.
+    """
+    keys: list[crypto.PKey] = []
+    certificates: list[crypto.X509] = []
+    contents = b""
+    try:
+        names = sorted(name for name in os.listdir(directory) if name.endswith(".pem"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"certificates in {directory!r}: {_why(error)}") from None
+    files = {}
+    for name in names:
+        path = os.path.join(directory, name)
+        files[path] = _read(f"certificates in {directory!r}: {name}", path)
+        if b"-----BEGIN" not in files[path]:
+            raise ValueError(f"{path} is not a PEM file")
+        contents += files[path]
+    if not files:
+        raise ValueError(f"no *.pem file in {directory!r}")
+    for part in ("certificate", "private key"):
+        if part.upper().encode() + b"-----" not in contents:
+            raise ValueError(f"no {part} in {directory!r}")
+    for path, content in files.items():
+        for label, block in _blocks(content):
+            if label in _CERTIFICATES:
+                certificates.append(_load_certificate(path, block))
+            elif label.endswith("PRIVATE KEY"):
+                keys.append(_load_key(path, block))
+            else:
+                raise ValueError(
+                    f"{path}: what is called {label} there is neither a certificate nor a"
+                    " private key"
+                )
+    if not any(_belong_together(key, each) for key in keys for each in certificates):
+        raise ValueError(f"no private key in {directory!r} is that of a certificate there")
+
+
+def _read(place: str, path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{place}: {_why(error)}") from None
+
+
+def _why(error: Exception) -> str:
+    """Why a file cannot be read; of a ValueError, that its name cannot be one."""
+    return getattr(error, "strerror", None) or "a path has no NUL within it"
+
+
+def _blocks(content: bytes) -> list[tuple[str, bytes]]:
+    """The parts of a PEM file with their labels, as Twisted finds them."""
+    return [
+        (label[1].decode("ascii", "backslashreplace"), block)
+        for block in _BEGIN.split(content)
+        if (label := _LABEL.match(block))
+    ]
+
+
+def _first_key(place: str, pem: bytes, other: bytes) -> crypto.PKey:
+    for label, block in (*_blocks(pem), *_blocks(other)):
+        if label.endswith("PRIVATE KEY"):
+            return _load_key(place, block)
+    raise ValueError(f"{place}: {_lack(pem)}no private key in it")
+
+
+def _first_certificate(place: str, pem: bytes, other: bytes) -> crypto.X509:
+    for label, block in (*_blocks(pem), *_blocks(other)):
+        if label in _CERTIFICATES:
+            return _load_certificate(place, block)
+    raise ValueError(f"{place}: {_lack(pem)}no certificate in it")
+
+
+def _lack(pem: bytes) -> str:
+    """Why there is nothing in a file, to be put before what there is not."""
+    if not pem:
+        return "it is empty: "
+    if b"-----BEGIN" in pem:
+        return ""
+    is_der = pem[:2] in (b"\x30\x82", b"\x30\x81")
+    return f"it is not a PEM file{' but a DER one' if is_der else ''}: "
+
+
+def _load_key(place: str, block: bytes) -> crypto.PKey:
+    if b"BEGIN ENCRYPTED " in block or re.search(rb"^Proc-Type:.*ENCRYPTED", block, re.MULTILINE):
+        raise ValueError(
+            f"{place}: the private key in it is encrypted; take its passphrase away, as by"
+            " openssl pkey -in FILE -out FILE"
+        )
+    try:
+        # Without a passphrase OpenSSL might ask for one, on the terminal.
+        return crypto.load_privatekey(crypto.FILETYPE_PEM, block, b"")
+    except (crypto.Error, ValueError, TypeError):
+        raise ValueError(
+            f"{place}: the private key in it is damaged, or of a kind that TLS does not have"
+        ) from None
+
+
+def _load_certificate(place: str, block: bytes) -> crypto.X509:
+    try:
+        return crypto.load_certificate(crypto.FILETYPE_PEM, block)
+    except (crypto.Error, ValueError):
+        raise ValueError(f"{place}: a certificate in it is damaged") from None
+
+
+def _belong_together(key: crypto.PKey, certificate: crypto.X509) -> bool:
+    try:
+        public = crypto.dump_publickey(crypto.FILETYPE_PEM, certificate.get_pubkey())
+    except (crypto.Error, ValueError):  # a key of an unknown kind
+        return False
+    return crypto.dump_publickey(crypto.FILETYPE_PEM, key) == public
+
+
+def _method(name: str) -> int:
+    methods = sorted(each for each in dir(SSL) if each.endswith("_METHOD"))
+    if name not in methods:
+        raise ValueError(f"sslmethod {name!r} is not one of {', '.join(methods)}")
+    method: int = getattr(SSL, name)
+    return method
+
+
+def _chain(path: str) -> list[crypto.X509]:
+    place = f"extraCertChain {path!r}"
+    pem = _read(place, path)
+    blocks = [block for label, block in _blocks(pem) if label in _CERTIFICATES]
+    if not blocks:
+        raise ValueError(
+            f"Specified chain file {path!r} doesn't contain any valid certificates in PEM format."
+        )
+    return [_load_certificate(place, block) for block in blocks]
+
+
+def _dh_parameters(path: str) -> DiffieHellmanParameters:
+    place = f"dhParameters {path!r}"
+    pem = _read(place, path)
+    if not any(label.endswith("DH PARAMETERS") for label, _ in _blocks(pem)):
+        raise ValueError(f"{place}: {_lack(pem)}no DH PARAMETERS in it")
+    try:
+        SSL.Context(SSL.TLS_METHOD).load_tmp_dh(os.fsencode(path))
+    except SSL.Error:
+        raise ValueError(f"{place}: the DH PARAMETERS in it are damaged") from None
+    parameters: DiffieHellmanParameters = DiffieHellmanParameters.fromFile(FilePath(path))
+    return parameters

@@ -1,0 +1,237 @@
+"""
+The settings of one server, and the services they come to.
+
+This room owns what a server is made of, in which order, and how that is told in a few lines.  It
+must not know the words that users write.
+"""
+
+from __future__ import annotations
+
+import socketserver
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+from twisted.application.service import MultiService, Service
+from twisted.cred.portal import Portal
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
+from typing_extensions import override
+
+from sockserve.core.admission import Admission, Network
+from sockserve.core.deadlines import Deadlines
+from sockserve.core.handler_kinds import handler_kind, unwrap
+from sockserve.core.limits import LIMITS, LimitKind
+from sockserve.core.reactors import as_reactor
+from sockserve.executors import make_executor
+from sockserve.interfaces import ConfigurationError, Phase
+from sockserve.listeners.endpoints import is_datagram_description
+from sockserve.listeners.service import ListenerService
+from sockserve.observe.access_log import AccessLog
+from sockserve.run.values import KEEPALIVE
+from sockserve.service import (
+    DatagramRequestService,
+    RequestService,
+    SocketServerService,
+    service_from_description,
+)
+from sockserve.sunrpc.rpcbind import RPCBindService
+
+__all__ = ["DEFAULT_LISTEN", "RATES", "WORKERS", "ServerConfig", "listener_kind"]
+
+#: The description listened on when none is given.
+DEFAULT_LISTEN = "tcp:8000:interface=127.0.0.1"
+
+#: The settings of L{Deadlines} that are no phases, and have words of their own.
+RATES = ("body_rate", "body_grace", "write_rate")
+
+#: The values of C{concurrency}, and how a summary says what blocking handlers run on.
+WORKERS = {"serial": "one thread", "threads": "threads", "fork": "child processes"}
+
+
+@attrs.frozen(kw_only=True)
+class ServerConfig:
+    """
+    The settings of one server.
+
+    @ivar listen: descriptions of where to listen, at least one.
+    @ivar handler: a handler class, or any callable that makes a handler.
+    @ivar server: a server object of C{socketserver}'s kind, whose socket and handler are
+        used instead; None when there is none.
+    @ivar concurrency: C{serial}, C{threads} or C{fork}; None for the handler's default.
+    @ivar threads: the most threads; None for the default.
+    @ivar max_children: the most children at once; None for the default.
+    @ivar deadlines: the seconds that each phase may last.
+    @ivar limits: those given of L{LIMITS}, by name.
+    @ivar max_connections: the most connections at once; None for no cap.
+    @ivar max_connections_per_peer: the most from one address; None for no cap.
+    @ivar allow: networks, as L{Admission}'s.
+    @ivar deny: networks, as L{Admission}'s.
+    @ivar proxy_from: the networks whose PROXY headers are believed; empty for all.
+    @ivar access_log: the file's name, or C{-}; None for no log.
+    @ivar log_format: a name in L{LOG_FORMATS}.
+    @ivar rpcbind: whether rpcbind is told of the handler's program.
+    @ivar stats_log: the name of a file for the same in JSON, or C{-}; None for no such log.
+    @ivar portal: where handlers find out who a client is; None for nowhere.
+    @ivar add_location: prefixes a message with the place where the words were written.
+    """
+
+    listen: tuple[str, ...] = (DEFAULT_LISTEN,)
+    handler: Callable[..., Any]
+    server: socketserver.BaseServer | None = None
+    concurrency: str | None = None
+    threads: int | None = None
+    max_children: int | None = None
+    deadlines: Deadlines = attrs.Factory(Deadlines)
+    limits: Mapping[str, int | None] = attrs.Factory(dict)
+    max_connections: int | None = None
+    max_connections_per_peer: int | None = None
+    allow: tuple[Network, ...] = ()
+    deny: tuple[Network, ...] = ()
+    proxy_from: tuple[Network, ...] = ()
+    access_log: str | None = None
+    log_format: str = "combined"
+    rpcbind: bool = False
+    stats_log: str | None = None
+    portal: Portal | None = attrs.field(default=None, eq=False, repr=False)
+    add_location: Callable[[str], str] = attrs.field(default=str, eq=False, repr=False)
+
+    def build(self, reactor: IReactorTime) -> MultiService:
+        """
+        Make the services of this server, not started: one for each description.  They
+        share the workers and the caps.
+
+        @raise ConfigurationError: a description is none, or a log cannot be written.
+        """
+        try:
+            return self._build(reactor)
+        except ConfigurationError as error:
+            raise ConfigurationError(self.add_location(str(error))) from error
+
+    def _build(self, reactor: IReactorTime) -> MultiService:
+        logs = [
+            AccessLog(as_reactor(reactor), path, log_format, word)
+            for word, path, log_format in (
+                ("access-log", self.access_log, self.log_format),
+                ("stats-log", self.stats_log, "json"),
+            )
+            if path is not None
+        ]
+        parent = _Server(logs)
+        service: SocketServerService | RequestService | DatagramRequestService
+        if self.server is not None:
+            service = self._build_object(self.server, reactor)
+            service.server.observers += [log.observer(service.description) for log in logs]
+            service.setServiceParent(parent)
+            return parent
+        concurrency = None
+        if not handler_kind(self.handler).is_coroutine:
+            concurrency = make_executor(
+                reactor,
+                self.concurrency or "threads",
+                threads=self.threads,
+                max_children=self.max_children,
+            )
+        admission = self._admission()
+        for description in self.listen:
+            options: dict[str, Any] = {
+                "deadlines": self.deadlines,
+                "concurrency": concurrency,
+                "admission": admission,
+                "portal": self.portal,
+            }
+            kind = listener_kind(description)
+            if kind is LimitKind.STREAMS:
+                options["proxy_from"] = self.proxy_from
+            options["limits"] = {
+                name: value for name, value in self.limits.items() if LIMITS[name].kind is kind
+            }
+            if "backlog=" in description:  # it says so of this one
+                options["limits"].pop("request_queue_size", None)
+            service = service_from_description(reactor, description, self.handler, **options)
+            service.server.observers += [log.observer(description) for log in logs]
+            service.setServiceParent(parent)
+        if self.rpcbind:
+            listeners = [each for each in parent if isinstance(each, ListenerService)]
+            RPCBindService(reactor, self.handler, listeners).setServiceParent(parent)
+        return parent
+
+    def _build_object(
+        self, server: socketserver.BaseServer, reactor: IReactorTime
+    ) -> SocketServerService:
+        options: dict[str, Any] = {
+            "deadlines": self.deadlines,
+            "limits": self.limits,
+            "admission": self._admission(),
+        }
+        if self.threads is not None:
+            options["threads"] = self.threads
+        return SocketServerService(server, reactor, **options)
+
+    def _admission(self) -> Admission:
+        return Admission(
+            max_connections=self.max_connections,
+            max_connections_per_peer=self.max_connections_per_peer,
+            allow=self.allow,
+            deny=self.deny,
+        )
+
+    def summary(self) -> list[str]:
+        """Describe in a few lines, for C{--check}, what would run."""
+        name = getattr(unwrap(self.handler), "__qualname__", repr(self.handler))
+        if self.server is not None:
+            kind, where = type(self.server).__qualname__, self.server.server_address
+            first = [f"server {kind}: {name} on {where}"]
+        else:
+            if handler_kind(self.handler).is_coroutine:
+                place = "the reactor"
+            else:
+                place = WORKERS[self.concurrency or "threads"]
+            shown = [description.replace("\0", "@") for description in self.listen]
+            first = [f"listen {description}: {name} on {place}" for description in shown]
+        deadlines = []
+        for phase in (*Phase, *KEEPALIVE):
+            seconds = getattr(self.deadlines, phase.replace("-", "_"))
+            deadlines.append(f"{phase}=none" if seconds is None else f"{phase}={seconds:g}")
+        for name in RATES:
+            setting = getattr(self.deadlines, name)
+            if setting != getattr(Deadlines(), name):
+                deadlines.append(f"{name}=none" if setting is None else f"{name}={setting:g}")
+        lines = [*first, f"deadlines {' '.join(deadlines)}"]
+        if self.limits:
+            limits = [
+                f"{name}=none" if value is None else f"{name}={value}"
+                for name, value in self.limits.items()
+            ]
+            lines.append(f"limits {' '.join(limits)}")
+        return lines
+
+
+def listener_kind(description: str) -> LimitKind:
+    """The kind of limits that hold for what a description listens for."""
+    return LimitKind.DATAGRAMS if is_datagram_description(description) else LimitKind.STREAMS
+
+
+class _Server(MultiService):
+    """
+    The service of one server's listeners and their logs of requests.
+
+    The logs are stopped after them: requests that end while they drain are still logged.
+    """
+
+    def __init__(self, logs: Sequence[AccessLog]) -> None:
+        super().__init__()
+        self._logs = logs
+        for log in logs:
+            log.setServiceParent(self)
+
+    @override
+    def stopService(self) -> Deferred[Any]:
+        Service.stopService(self)
+        stopped = [maybeDeferred(child.stopService) for child in self if child not in self._logs]
+        return DeferredList(stopped, consumeErrors=True).addCallback(self._stop_logs)
+
+    def _stop_logs(self, stopped: object) -> object:
+        for log in self._logs:
+            log.stopService()
+        return stopped
