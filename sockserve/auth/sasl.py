@@ -126,7 +126,7 @@ class SASLMixIn(CertificateLogin):
         """RFC 4616."""
         response = await self._response(initial, waits)
         wanted, *rest = response.split(b"\0")
-        if len(rest) != 2 or not all(rest):
+        if len(rest) != 2 or not all(rest) or not _is_text(response):
             raise NotAuthenticated(Refusal.MALFORMED)
         username, password = rest
         if wanted not in (b"", username):  # nobody may be another
@@ -151,7 +151,9 @@ class SASLMixIn(CertificateLogin):
     async def _external(self, mechanism: str, initial: bytes | None, waits: Waits) -> Identity:
         """RFC 4422, appendix A."""
         response = await self._response(initial, waits)
-        return await self._log_in_external(response.decode("utf-8", "replace"), waits)
+        if not _is_text(response):
+            raise NotAuthenticated(Refusal.MALFORMED)
+        return await self._log_in_external(response.decode(), waits)
 
     _exchanges: ClassVar[Mapping[str, Callable[..., Coroutine[Any, Any, Identity]]]] = {
         "PLAIN": _plain,
@@ -191,6 +193,11 @@ class SASLMixIn(CertificateLogin):
         if line == b"*":
             raise NotAuthenticated(Refusal.CANCELLED)
         return _decoded(line)
+
+
+def _is_text(response: bytes) -> bool:
+    """Whether a response is in UTF-8, as all mechanisms ask for."""
+    return response.decode("utf-8", "replace").encode() == response
 
 
 def _decoded(text: bytes) -> bytes:

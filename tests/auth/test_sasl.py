@@ -132,6 +132,7 @@ def test_plain_with_the_command_and_after_it() -> None:
         (b"", b"malformed response"),
         (b64encode(b"alice"), b"malformed response"),
         (b64encode(b"\0alice\0"), b"malformed response"),
+        (b64encode(b"\0al\xffce\0wonderland"), b"malformed response"),
         (b64encode(b"\0\0wonderland"), b"malformed response"),
         (b64encode(b"\0alice\0wonder\0land"), b"malformed response"),
         (plain("alice", "wonderland", wanted="bob"), b"malformed response"),
