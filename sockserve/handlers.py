@@ -54,6 +54,15 @@ class BaseRequestHandler:
         self.client_address = client_address
         self.server = server
 
+    @classmethod
+    def prepare_server(cls, server: Any) -> None:
+        """
+        Get ready for the requests of a server object; called once for each that has handlers of
+        this class, when it is made.  By default does nothing.
+
+        @raise ConfigurationError: it cannot have these.
+        """
+
     def setup(self) -> Any:
         """
         Prepare; called first.  May be C{async def} when C{handle} is.  If it raises, neither

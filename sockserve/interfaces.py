@@ -8,7 +8,7 @@ or any other room of the house.
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any
 
 from zope.interface import Attribute, Interface
@@ -27,9 +27,11 @@ __all__ = [
     "IRequestHandler",
     "IRequestServer",
     "IStreamServer",
+    "NotAuthenticated",
     "Outcome",
     "PeerError",
     "Phase",
+    "Refusal",
     "SockserveError",
 ]
 
@@ -116,6 +118,39 @@ class HandshakeFailed(PeerError, ConnectionResetError):
     def __init__(self, reason: str) -> None:
         super().__init__(f"TLS handshake: {reason}")
         self.reason = reason
+
+
+class Refusal(Enum):
+    """Why a login is refused."""
+
+    #: The name or the password is wrong, or the proof of it; or a certificate is missing, or an
+    #: address is nobody's.
+    CREDENTIALS = "wrong credentials"
+    #: The mechanism is not one of those offered on this connection.
+    MECHANISM = "mechanism not offered"
+    #: What the client sent is no response of the mechanism.
+    MALFORMED = "malformed response"
+    #: The client has given it up.
+    CANCELLED = "cancelled"
+    #: Too many logins have failed; this one was not even looked at.
+    TOO_MANY = "too many failures"
+    #: Whoever is to check the credentials cannot.
+    UNAVAILABLE = "cannot be checked now"
+
+
+class NotAuthenticated(PeerError):
+    """
+    The error of a client that has not shown who it is.  It has been counted and logged by the time
+    that a handler sees it.
+
+    @ivar refusal: why.
+    @ivar is_counted: whether it has.
+    """
+
+    def __init__(self, refusal: Refusal, detail: str = "") -> None:
+        super().__init__(f"authentication: {detail or refusal.value}")
+        self.refusal = refusal
+        self.is_counted = False
 
 
 class IRequestHandler(Interface):

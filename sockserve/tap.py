@@ -147,6 +147,13 @@ class Options(usage.Options):
         """believe a PROXY header (haproxy: endpoints) from this network only; repeatable"""
         self._add("proxy-from", network)
 
+    def opt_auth(self, description: str) -> None:
+        """
+        check the passwords of clients by this: file:PATH, memory:NAME:PASSWORD, unix or
+        what a plugin has; repeatable
+        """
+        self._add("auth", description)
+
     def _add(self, word: str, value: str) -> None:
         self._lists.setdefault(word, []).append(value)
 

@@ -30,6 +30,7 @@ ORDER = [
     "executors",
     "sockets",
     "streams",
+    "auth",
     "http",
     "sunrpc",
     "observe",
@@ -55,11 +56,12 @@ PURE = {
     "sunrpc.xdrlib",
 }
 
-#: Pages that show what other rooms own, and that no room imports from.  (sockserve.http and
-#: sockserve.sql and sockserve.sunrpc are pages of packages, so they have no place below their
-#: rooms.)
+#: Pages that show what other rooms own, and that no room imports from.  (sockserve.auth,
+#: sockserve.http, sockserve.sql and sockserve.sunrpc are pages of packages, so they have no place
+#: below their rooms.)
 PAGES = {
     "sockserve",
+    "sockserve.auth",
     "sockserve.http",
     "sockserve.server",
     "sockserve.sql",

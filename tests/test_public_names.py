@@ -14,6 +14,7 @@ import pytest
 
 import sockserve
 from sockserve import ClientGone, HandshakeFailed, PeerError, SockserveError
+from sockserve.auth import NotAuthenticated, PlaintextPipelined
 from sockserve.core.logs import Topic
 from sockserve.http import RemoteProtocolError
 from sockserve.http.files.disk import OutsideRoot
@@ -33,6 +34,7 @@ PAGES = [
     "sockserve.server",
     "sockserve.service",
     "sockserve.http",
+    "sockserve.auth",
     "sockserve.sql",
     "sockserve.sunrpc",
     "sockserve.sunrpc.xdrlib",
@@ -165,6 +167,8 @@ def test_the_faults_of_a_peer_are_told_apart() -> None:
     assert {error for error in _errors() if issubclass(error, PeerError)} == {
         PeerError,
         HandshakeFailed,
+        NotAuthenticated,
+        PlaintextPipelined,
         ProxyHeaderError,
         RemoteProtocolError,
         ClientGone,

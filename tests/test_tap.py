@@ -159,6 +159,12 @@ def test_all_options_are_known_by_their_names() -> None:
         (["--qqq"], "option --qqq not recognized"),
         (["--check=yes"], "option --check must not have an argument"),
         (["echo"], "'echo' belongs to no option; see --help"),
+        (
+            ["--auth=memory:alice"],
+            "auth memory: what follows it is wrong; it takes: A colon-separated"
+            " list (name:password:...)",
+        ),
+        (["--auth=file:/no/such"], "auth file '/no/such': No such file or directory"),
         (["-c", "servers.toml", "-l", TCP], "config: listen goes into the file when there is one"),
     ],
 )

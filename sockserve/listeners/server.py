@@ -8,11 +8,9 @@ the handler, deadlines, workers and counters of a server.  It must not know tran
 from __future__ import annotations
 
 import socket
-from asyncio import IncompleteReadError, LimitOverrunError
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from errno import ENOTCONN, ESHUTDOWN
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -22,7 +20,7 @@ from zope.interface import implementer
 from sockserve.core.addresses import shown_address
 from sockserve.core.clock import clock_of
 from sockserve.core.deadlines import Deadlines
-from sockserve.core.forking import is_child, listening_socket_owners
+from sockserve.core.forking import ThreadRole, is_child, listening_socket_owners, this_thread
 from sockserve.core.handler_kinds import handler_kind, unwrap
 from sockserve.core.in_progress import RequestInProgress
 from sockserve.core.incidents import IncidentLog
@@ -42,11 +40,15 @@ from sockserve.interfaces import (
     HandshakeFailed,
     IExecutor,
     IRequestServer,
+    NotAuthenticated,
     Outcome,
-    PeerError,
     Phase,
 )
+from sockserve.listeners.outcomes import is_clients_fault, what_client_did
 from sockserve.sockets.hangups import peer_is_gone
+
+if TYPE_CHECKING:
+    from twisted.cred.portal import Portal
 
 __all__ = ["RequestServer"]
 
@@ -59,34 +61,6 @@ DISK_THREADS = 10
 
 # Looked up once (see L{sockserve.core.lifecycle}).
 _ERROR = Outcome.ERROR
-
-#: The errors that a handler sees when its peer is slow or breaks the protocol.
-_PEER_ERRORS = (DeadlineExpired, IncompleteReadError, LimitOverrunError, PeerError)
-
-
-def _is_of_a_connection(error: BaseException) -> bool:
-    """Whether C{error} is one that the system raises for a connection that is lost."""
-    return isinstance(error, ConnectionError) or (
-        isinstance(error, OSError) and error.errno in (ENOTCONN, ESHUTDOWN)
-    )
-
-
-def _what_client_did(error: BaseException) -> str:
-    """The deed of a client that made a handler raise C{error}, in words."""
-    if isinstance(error, ConnectionResetError):
-        return "reset the connection"
-    if _is_of_a_connection(error):
-        return "closed the connection before it was answered"
-    if isinstance(error, IncompleteReadError):
-        return "ended in the middle of a message" if error.partial else "closed the connection"
-    if isinstance(error, TimeoutError):
-        return "was too slow"
-    return "broke the protocol"
-
-
-def _has_timeout(request: object) -> bool:
-    """Whether a blocking handler has set a timeout on its socket."""
-    return isinstance(request, socket.socket) and bool(request.gettimeout())
 
 
 @implementer(IRequestServer)
@@ -110,6 +84,7 @@ class RequestServer:
         None until listening starts.
     @ivar address_family: its family, C{socket.AF_INET} and so on; set with it.
     @ivar handler_name: the name of the handler's class, for logs and messages.
+    @ivar portal: where handlers find out who a client is; None for nowhere.
     @ivar statistics: the listener's counters.
     @ivar incidents: what clients do that is worth a line of the log now and then.
     @ivar observers: called with the L{RequestRecord} of each request that has ended, on
@@ -132,6 +107,7 @@ class RequestServer:
         deadlines: Deadlines | None = None,
         concurrency: IExecutor | None = None,
         limits: Mapping[str, int | None] | None = None,
+        portal: Portal | None = None,
     ) -> None:
         """
         @param RequestHandlerClass: a handler class of sockserve's or the stdlib's, or
@@ -141,8 +117,10 @@ class RequestServer:
         @param concurrency: the executor of blocking handlers; by default threads.
         @param limits: by name (see L{sockserve.core.limits}), in place of the class'
             attributes of these names.
+        @param portal: where handlers find out who a client is.
         @raise ConfigurationError: the handler's class mixes coroutines and blocking
-            methods, or is a coroutine handler and C{concurrency} is given; or a limit cannot be.
+            methods, or is a coroutine handler and C{concurrency} is given; or a limit cannot be,
+            or what the class needs (C{prepare_server}).
         """
         set_limits(self, limits or {})
         self.RequestHandlerClass = RequestHandlerClass
@@ -179,6 +157,9 @@ class RequestServer:
         self._limits_log = IncidentLog(self._log_limit, self.clock.seconds)
         self._idle_call: IDelayedCall | None = None
         self._drained: Deferred[None] | None = None
+        self.portal = portal
+        if prepare := getattr(cls, "prepare_server", None):
+            prepare(self)
 
     # Override points
 
@@ -207,12 +188,12 @@ class RequestServer:
         failure = Failure()
         error = failure.value
         assert error is not None
-        if isinstance(error, (DeadlineExpired, HandshakeFailed)):
+        if isinstance(error, (DeadlineExpired, HandshakeFailed, NotAuthenticated)):
             return  # that is told where it passed, or failed
         if self.outcome_of(request, error) is Outcome.LOST:
             # A child does not know how often that happens, and may not get the lock of the log.
             if not (self._has_ended(request) or is_child()):
-                self.log_client(client_address, _what_client_did(error), one_line(error))
+                self.log_client(client_address, what_client_did(error), one_line(error))
         else:
             _log.failure(
                 "{handler}: exception while serving {client_address}",
@@ -290,6 +271,32 @@ class RequestServer:
             fault = f"{what} failed: {reason}"
             self.incidents.add(fault, f"the client {shown_address(record.peer)}: {fault}")
 
+    def count_failure(self, client_address: object, what: str, reason: str) -> None:
+        """
+        Count what a handler has seen to fail of its connection, and log it, once in a minute for
+        many; in a child it is only logged. (handler's thread)
+
+        @param what: C{handshake}, or C{authentication}.
+        @param reason: why, in a few words.
+        """
+        fault = f"{what} failed: {reason}"
+        self.incidents.add(fault, f"the client {shown_address(client_address)}: {fault}")
+        self._call_on_reactor(lambda: self.statistics.failures.update([what]))
+
+    def count_expiry(self, client_address: object, phase: Phase) -> None:
+        """Count and log a deadline that a handler has kept by itself. (handler's thread)"""
+        self.log_expiry(client_address, phase)
+        self._call_on_reactor(lambda: self.statistics.expiries.update([phase]))
+
+    def _call_on_reactor(self, call: Callable[[], object]) -> None:
+        """Call something from a handler that may be on a thread; not in its child."""
+        if is_child():
+            return
+        if this_thread.role is ThreadRole.WORKER:
+            self.reactor.callFromThread(call)
+        else:
+            call()
+
     def log_client(self, client_address: object, deed: str, detail: str = "") -> None:
         """
         Log what a client has done, once in a minute for many who do so. (any thread)
@@ -349,17 +356,8 @@ class RequestServer:
 
         @return: L{Outcome.LOST} when the client is the cause, else L{Outcome.ERROR}.
         """
-        # The client is the cause when:
-        # 1. it was too slow for a deadline, or broke the protocol;
-        is_peers_fault = isinstance(error, _PEER_ERRORS)
-        # 2. it was too slow for a timeout that the handler has set on its socket;
-        was_too_slow = isinstance(error, TimeoutError) and _has_timeout(request)
-        # 3. a system call failed for want of a connection, and the client has gone.
-        if is_peers_fault or was_too_slow:
-            return Outcome.LOST
-        if _is_of_a_connection(error) and self._peer_is_gone(request):
-            return Outcome.LOST
-        return Outcome.ERROR
+        is_clients = is_clients_fault(error, request, self._peer_is_gone)
+        return Outcome.LOST if is_clients else Outcome.ERROR
 
     def _has_ended(self, request: object) -> bool:
         """Whether the server has ended a request that is lost, and not its client. (any thread)"""

@@ -46,6 +46,8 @@ from sockserve.streams.channel import Channel, transport_descriptors
 if TYPE_CHECKING:
     from _typeshed import MaybeNone
 
+    from sockserve.streams.tls import ClientAuthority
+
 __all__ = ["StreamProtocol", "StreamServer"]
 
 
@@ -63,6 +65,8 @@ class StreamServer(RequestServer):
 
     #: Whether connections have the options of L{keep_alive} from what has accepted them.
     inherits_keepalive = False
+    #: The authority whose certificates TLS listeners ask clients for; None for nobody's.
+    client_authority: ClientAuthority | None = None
 
     def __init__(
         self, RequestHandlerClass: Callable[..., Any], admission: Admission | None, **options: Any

@@ -47,7 +47,7 @@ from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import HandshakeFailed
 from sockserve.listeners.certificates import check_context, check_folder
 from sockserve.listeners.proxy_protocol import IProxyHeaderListener
-from sockserve.streams.tls import with_usual_ciphers
+from sockserve.streams.tls import ClientAuthority, with_client_authority, with_usual_ciphers
 
 __all__ = ["CertificateFolder", "TLSEndpoint"]
 
@@ -185,6 +185,11 @@ class TLSEndpoint:
         @return: a Deferred that fires with the C{IListeningPort}, or fails as the endpoint's
             does.
         """
+        authority: ClientAuthority | None = getattr(factory, "client_authority", None)
+        if authority is not None and isinstance(self._options, CertificateFolder):
+            self._options.ask_clients(authority)
+        elif authority is not None and isinstance(self._options, CertificateOptions):
+            self._options = with_client_authority(self._options, authority)
         over_tls = _TLSFactory(self._reactor, factory, self._options, self._linger)
         return self._endpoint.listen(over_tls)
 
@@ -203,12 +208,24 @@ class CertificateFolder:
         self._seconds = clock_of(reactor).seconds
         self._path = path
         self._incidents = IncidentLog(_warn, self._seconds)
+        self._client_authority: ClientAuthority | None = None
         check_folder(path)  # its message is clearer than that of a look at the files
         self._read()
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """A connection with the first certificate, until its client has named another."""
         return self._first.serverConnectionForTLS(protocol)
+
+    def ask_clients(self, authority: ClientAuthority) -> None:
+        """Ask clients for a certificate of C{authority}."""
+        self._client_authority = authority
+        self._read()
+
+    def _options(self, found: CertificateOptions) -> CertificateOptions:
+        options = with_usual_ciphers(found)
+        if self._client_authority is not None:
+            options = with_client_authority(options, self._client_authority)
+        return options
 
     def _read(self) -> None:
         self._looked_at = self._seconds()
@@ -217,7 +234,7 @@ class CertificateFolder:
         check_folder(self._path)
         found = PEMObjects.fromDirectory(FilePath(self._path)).inferDomainMapping()
         by_name: dict[str, CertificateOptions] = {
-            name: with_usual_ciphers(options) for name, options in found.items()
+            name: self._options(options) for name, options in found.items()
         }
         if not by_name:
             raise ValueError(f"no certificate in {self._path!r} names a host as subjectAltName")

@@ -16,7 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
+from twisted.cred.portal import Portal
 
+from sockserve.auth.checkers import make_portal
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import unwrap
 from sockserve.core.limits import LIMITS, LimitKind
@@ -211,6 +213,10 @@ def _derives(cls: object, *bases: type) -> bool:
 # type that the setting has.
 
 
+def _portal(word: str, value: object) -> Portal:
+    return make_portal(texts(word, value), word=word)
+
+
 def _server_object(word: str, value: object) -> socketserver.BaseServer:
     return load_server(text(word, value))
 
@@ -234,6 +240,7 @@ WORDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "allow": ("allow", networks),
     "deny": ("deny", networks),
     "proxy-from": ("proxy_from", networks),
+    "auth": ("portal", _portal),
     "access-log": ("access_log", text),
     "log-format": ("log_format", choice(*LOG_FORMATS)),
     "rpcbind": ("rpcbind", flag),

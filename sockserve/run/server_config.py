@@ -13,6 +13,7 @@ from typing import Any
 
 import attrs
 from twisted.application.service import MultiService, Service
+from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from typing_extensions import override
@@ -76,6 +77,7 @@ class ServerConfig:
     @ivar log_format: a name in L{LOG_FORMATS}.
     @ivar rpcbind: whether rpcbind is told of the handler's program.
     @ivar stats_log: the name of a file for the same in JSON, or C{-}; None for no such log.
+    @ivar portal: where handlers find out who a client is; None for nowhere.
     @ivar add_location: prefixes a message with the place where the words were written.
     """
 
@@ -96,6 +98,7 @@ class ServerConfig:
     log_format: str = "combined"
     rpcbind: bool = False
     stats_log: str | None = None
+    portal: Portal | None = attrs.field(default=None, eq=False, repr=False)
     add_location: Callable[[str], str] = attrs.field(default=str, eq=False, repr=False)
 
     def build(self, reactor: IReactorTime) -> MultiService:
@@ -133,6 +136,7 @@ class ServerConfig:
                 "deadlines": self.deadlines,
                 "concurrency": concurrency,
                 "admission": admission,
+                "portal": self.portal,
             }
             kind = listener_kind(description)
             if kind is LimitKind.STREAMS:

@@ -25,6 +25,7 @@ from sockserve.core.addresses import Addresses
 from sockserve.core.clock import clock_of
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.core.reactors import IReactor
+from sockserve.core.tls_facts import TLSFacts, tls_facts
 from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import Phase
 from sockserve.sockets.hangups import connection_below
@@ -41,7 +42,7 @@ class PumpedSocket(socket.socket):
     options are set and read there. (handler's thread)
     """
 
-    __slots__ = ("_addresses", "_certificate", "_outer")
+    __slots__ = ("_addresses", "_outer", "_tls")
 
     def __init__(
         self,
@@ -56,8 +57,7 @@ class PumpedSocket(socket.socket):
         self._addresses: Addresses | None = None
         #: The client's socket, below all wrapping.
         self._outer: socket.socket | None = None
-        #: The client's certificate in DER.
-        self._certificate: bytes | None = None
+        self._tls: TLSFacts | None = None
 
     @override
     def getpeername(self) -> Any:
@@ -84,6 +84,11 @@ class PumpedSocket(socket.socket):
         """A child has this copy: the connection itself is the parent's. (handler's thread)"""
         self._outer = None
 
+    @property
+    def tls(self) -> TLSFacts | None:
+        """The facts of the connection's TLS; None without."""
+        return self._tls
+
     def getpeercert(self, binary_form: bool = True) -> bytes | None:
         """
         The client's certificate in DER, or None: it sent none, or this is not TLS.
@@ -93,7 +98,7 @@ class PumpedSocket(socket.socket):
         """
         if not binary_form:
             raise ValueError("only the binary form (DER) of the certificate is at hand")
-        return self._certificate
+        return None if self._tls is None else self._tls.certificate
 
 
 def impersonate(request: PumpedSocket, transport: IStreamTransport, addresses: Addresses) -> None:
@@ -105,12 +110,7 @@ def impersonate(request: PumpedSocket, transport: IStreamTransport, addresses: A
     request._addresses = addresses
     below = connection_below(transport)
     request._outer = None if below is None else below.socket
-    if ISSLTransport.providedBy(transport):
-        certificate: Any = transport.getPeerCertificate()
-        if certificate is not None:
-            from OpenSSL.crypto import FILETYPE_ASN1, dump_certificate
-
-            request._certificate = dump_certificate(FILETYPE_ASN1, certificate)
+    request._tls = tls_facts(transport)
 
 
 class PumpState(Enum):

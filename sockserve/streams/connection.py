@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ISSLTransport
 
 from sockserve.core.addresses import Addresses
+from sockserve.core.tls_facts import TLSFacts, tls_facts
 from sockserve.core.transports import IStreamTransport
 from sockserve.streams.departure import Departure
 from sockserve.streams.reader import StreamReader
@@ -83,6 +84,11 @@ class StreamConnection:
         if not ISSLTransport.providedBy(self.transport):
             return None
         return self.transport.getPeerCertificate()
+
+    @property
+    def tls(self) -> TLSFacts | None:
+        """The facts of the connection's TLS; None without."""
+        return tls_facts(self.transport)
 
     def settimeout(self, seconds: float | None) -> None:
         """

@@ -6,16 +6,27 @@ This room owns what is changed about them.  It must not know endpoints.
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from typing import overload
 from weakref import WeakKeyDictionary
 
+import attrs
 from OpenSSL import SSL
-from twisted.internet.ssl import CertificateOptions
+from twisted.internet.ssl import Certificate, CertificateOptions, trustRootFromCertificates
 
+from sockserve.core.messages import one_line
 from sockserve.core.tls import CIPHERS
+from sockserve.interfaces import ConfigurationError
 
-__all__ = ["with_usual_ciphers"]
+__all__ = [
+    "ClientAuthority",
+    "load_client_authority",
+    "with_client_authority",
+    "with_usual_ciphers",
+]
+
+_PEM_END = b"-----END CERTIFICATE-----"
 
 #: C{SSL_OP_NO_RENEGOTIATION}.  (pyOpenSSL has it with OpenSSL from 1.1.0h on.)
 _NO_RENEGOTIATION = 1 << 30
@@ -57,4 +68,54 @@ def with_usual_ciphers(context: object) -> object:
         vars(changed).update(vars(context), _context=None, _cipherString=":".join(CIPHERS))
         changed._options &= ~SSL.OP_CIPHER_SERVER_PREFERENCE
         changed._options |= _NO_RENEGOTIATION
+    return changed
+
+
+@attrs.frozen
+class ClientAuthority:
+    """
+    The authority that signs clients' certificates.
+
+    @ivar path: the file it was read from.
+    @ivar certificates: its certificates, one or more.
+    @ivar is_required: whether a client without a certificate of it is turned away.
+    """
+
+    path: str
+    certificates: tuple[Certificate, ...]
+    is_required: bool
+
+
+def load_client_authority(path: str | os.PathLike[str], is_required: bool) -> ClientAuthority:
+    """
+    Read the certificates of an authority from a PEM file.
+
+    @raise ConfigurationError: the file cannot be read, or has none.
+    """
+    name = os.fspath(path)
+    try:
+        with open(name, "rb") as file:
+            pieces = file.read().split(_PEM_END)
+        found = tuple(Certificate.loadPEM(piece + _PEM_END) for piece in pieces[:-1])
+    except OSError as error:
+        raise ConfigurationError(f"client authority {name!r}: {error.strerror}") from None
+    except Exception as error:
+        raise ConfigurationError(f"client authority {name!r}: {one_line(error)}") from None
+    if not found:
+        raise ConfigurationError(f"client authority {name!r}: there is no certificate in it")
+    return ClientAuthority(name, found, is_required)
+
+
+def with_client_authority(
+    options: CertificateOptions, authority: ClientAuthority
+) -> CertificateOptions:
+    """The same TLS options, by which clients are asked for a certificate of C{authority}."""
+    changed = CertificateOptions.__new__(CertificateOptions)
+    vars(changed).update(
+        vars(options),
+        _context=None,
+        verify=True,
+        requireCertificate=authority.is_required,
+        trustRoot=trustRootFromCertificates(authority.certificates),
+    )
     return changed

@@ -6,6 +6,7 @@ import sys
 from operator import attrgetter
 
 import pytest
+from twisted.cred.credentials import IUsernamePassword
 from twisted.internet.testing import MemoryReactorClock
 
 from sockserve import (
@@ -115,6 +116,18 @@ def test_all_words_as_the_command_line_gives_them():
         log_format="json",
         stats_log="stats",
     )
+
+
+def test_what_checks_who_clients_are_is_one_portal_for_all_listeners():
+    words = {
+        "listen": ["tcp:0", "udp:0"],
+        "auth": ["memory:alice:wonderland", "memory:bob:builder"],
+    }
+    config = server_config({**words, "handler": here("Either")})
+    servers = [service.server for service in config.build(MemoryReactorClock())]
+    assert servers[0].portal is servers[1].portal is config.portal is not None
+    assert IUsernamePassword in config.portal.checkers
+    assert "wonderland" not in repr(config) + "".join(config.summary())
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from OpenSSL import SSL
 from twisted.internet import tcp
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ISSLTransport
@@ -12,6 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides
 
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.tls_facts import TLSFacts
 from sockserve.interfaces import Phase
 from sockserve.sockets.pumping import Pump, PumpedSocket, PumpState, impersonate
 from tests.transports import KernelTransport, SteppedReactor
@@ -421,6 +423,7 @@ def _secured(certificate: Any) -> KernelTransport:
     transport = KernelTransport()
     directlyProvides(transport, ISSLTransport)
     transport.getPeerCertificate = lambda: certificate
+    transport.getHandle = lambda: SSL.Connection(SSL.Context(SSL.TLS_METHOD))
     return transport
 
 
@@ -457,5 +460,6 @@ def test_without_a_certificate_there_is_none() -> None:
     with outer, PumpedSocket(fileno=inner.detach()) as request:
         impersonate(request, _secured(None), (PEER, OWN))
         assert request.getpeercert() is None
+        assert request.tls == TLSFacts(None, None)
         with pytest.raises(ValueError, match="binary form"):
             request.getpeercert(False)

@@ -25,7 +25,7 @@ class Request(StreamConnection):
         self.below = below = Connection(**options)
         self.closings = 0
         self.contexts: list[Any] = []
-        self.tls: Deferred[None] = Deferred()
+        self.handshake: Deferred[None] = Deferred()
         super().__init__(
             below.transport,
             below.reader,
@@ -41,7 +41,7 @@ class Request(StreamConnection):
 
     def _starting_tls(self, context: Any) -> Deferred[None]:
         self.contexts.append(context)
-        return self.tls
+        return self.handshake
 
 
 def test_addresses_are_those_of_a_socket() -> None:
@@ -136,13 +136,13 @@ def test_start_tls_returns_when_the_handshake_is_done() -> None:
     call = Call(request.start_tls("a context"))
     assert request.contexts == ["a context"]
     assert call.waiting
-    request.tls.callback(None)
+    request.handshake.callback(None)
     assert call.result() is None
 
 
 def test_a_failed_handshake_is_raised() -> None:
     request = Request()
     call = Call(request.start_tls("a context"))
-    request.tls.errback(ConnectionResetError("handshake"))
+    request.handshake.errback(ConnectionResetError("handshake"))
     with pytest.raises(ConnectionResetError, match="handshake"):
         call.result()

@@ -1,0 +1,58 @@
+"""
+Outcomes: what an error that a handler has raised says of its client.
+
+This room owns which errors are a client's fault, and the words for what it did.  It must not know
+servers, or who asks. (any thread)
+"""
+
+from __future__ import annotations
+
+import socket
+from asyncio import IncompleteReadError, LimitOverrunError
+from collections.abc import Callable
+from errno import ENOTCONN, ESHUTDOWN
+
+from sockserve.interfaces import DeadlineExpired, PeerError
+
+__all__ = ["is_clients_fault", "what_client_did"]
+
+#: The errors that a handler sees when its peer is slow or breaks the protocol.
+_PEER_ERRORS = (DeadlineExpired, IncompleteReadError, LimitOverrunError, PeerError)
+
+
+def _is_of_a_connection(error: BaseException) -> bool:
+    """Whether C{error} is one that the system raises for a connection that is lost."""
+    return isinstance(error, ConnectionError) or (
+        isinstance(error, OSError) and error.errno in (ENOTCONN, ESHUTDOWN)
+    )
+
+
+def what_client_did(error: BaseException) -> str:
+    """The deed of a client that made a handler raise C{error}, in words."""
+    if isinstance(error, ConnectionResetError):
+        return "reset the connection"
+    if _is_of_a_connection(error):
+        return "closed the connection before it was answered"
+    if isinstance(error, IncompleteReadError):
+        return "ended in the middle of a message" if error.partial else "closed the connection"
+    if isinstance(error, TimeoutError):
+        return "was too slow"
+    return "broke the protocol"
+
+
+def is_clients_fault(
+    error: BaseException, request: object, is_gone: Callable[[object], bool]
+) -> bool:
+    """
+    Whether the client is the cause of an error that its handler has raised.
+
+    @param is_gone: tells whether the client of a request has gone.
+    """
+    # The client is the cause when:
+    # 1. it was too slow for a deadline, or broke the protocol;
+    is_peers_fault = isinstance(error, _PEER_ERRORS)
+    # 2. it was too slow for a timeout that the handler has set on its socket;
+    has_timeout = isinstance(request, socket.socket) and bool(request.gettimeout())
+    was_too_slow = isinstance(error, TimeoutError) and has_timeout
+    # 3. a system call failed for want of a connection, and the client has gone.
+    return is_peers_fault or was_too_slow or (_is_of_a_connection(error) and is_gone(request))

@@ -1,0 +1,141 @@
+"""What credentials are checked against, and how that is described."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.credentials import ICredentials
+from twisted.cred.error import UnauthorizedLogin
+
+from sockserve import ConfigurationError
+from sockserve.auth import AddressChecker, CertificateChecker, IUser, UserRealm, make_portal
+from sockserve.auth.credentials import (
+    AddressCredentials,
+    CertificateCredentials,
+    PasswordCredentials,
+)
+from sockserve.auth.door import at_once
+from sockserve.auth.identity import CertificateNames
+
+
+def user_of(portal: Any, credentials: ICredentials) -> str:
+    """The name of whoever is logged in."""
+    _, user, log_out = at_once(portal.login(credentials, None, IUser))
+    log_out()
+    return str(user.name)
+
+
+@pytest.fixture
+def users(tmp_path: Path) -> Path:
+    path = tmp_path / "users"
+    path.write_text("alice:wonderland\nbob:builder\n")
+    return path
+
+
+def test_twisteds_descriptions_are_taken(users: Path) -> None:
+    portal = make_portal([f"file:{users}"])
+    assert user_of(portal, PasswordCredentials(b"alice", b"wonderland")) == "alice"
+    for wrong in (b"wonderlanD", b"builder", b""):
+        with pytest.raises(UnauthorizedLogin):
+            user_of(portal, PasswordCredentials(b"alice", wrong))
+
+
+def test_users_in_memory_are_found() -> None:
+    """Twisted itself makes text of them, while what clients send is bytes."""
+    portal = make_portal(["memory:alice:wonderland:bob:büilder"])
+    assert user_of(portal, PasswordCredentials(b"alice", b"wonderland")) == "alice"
+    assert user_of(portal, PasswordCredentials(b"bob", "büilder".encode())) == "bob"
+
+
+def test_several_are_asked_one_after_the_other(users: Path) -> None:
+    portal = make_portal(["memory:carol:singer", f"file:{users}"])
+    assert user_of(portal, PasswordCredentials(b"carol", b"singer")) == "carol"
+    assert user_of(portal, PasswordCredentials(b"bob", b"builder")) == "bob"
+    with pytest.raises(UnauthorizedLogin):
+        user_of(portal, PasswordCredentials(b"bob", b"singer"))
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ("fiel:users", "auth: 'fiel' is not one of .*; did you mean 'file'"),
+        ("file:", "auth file: write file:PATH"),
+        ("file:/no/such", "auth file '/no/such': No such file or directory"),
+        ("file:/", "auth file '/': Is a directory"),
+        ("memory:alice:wonderland:bob", "auth memory: what follows it is wrong; it takes: "),
+        ("anonymous", "auth anonymous: no client can show here what it checks"),
+        ("", "auth: '' is not one of"),
+    ],
+)
+def test_a_wrong_description_is_told_without_secrets(description: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        make_portal([description])
+    assert "wonderland" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def names(common_name: str = "", *others: str) -> CertificateCredentials:
+    return CertificateCredentials(b"", CertificateNames("", common_name, others))
+
+
+@pytest.mark.parametrize(
+    ("common_name", "others", "wanted", "user"),
+    [
+        ("alice", (), "", b"alice"),
+        ("", ("alice@example.org", "a.example.org"), "", b"alice@example.org"),
+        ("alice", ("alice@example.org",), "alice@example.org", b"alice@example.org"),
+        ("alice", ("alice@example.org",), "bob", None),
+        ("alice", (), "Alice", None),
+        ("", (), "", None),
+        ("", (), "alice", None),
+    ],
+)
+def test_a_certificate_has_a_user(
+    common_name: str, others: tuple[str, ...], wanted: str, user: bytes | None
+) -> None:
+    credentials = CertificateCredentials(b"", CertificateNames("", common_name, others), wanted)
+    answer = CertificateChecker().requestAvatarId(credentials)
+    if user is None:
+        with pytest.raises(UnauthorizedLogin):
+            at_once(answer)
+    else:
+        assert at_once(answer) == user
+
+
+@pytest.mark.parametrize(
+    ("address", "user"),
+    [
+        (("10.1.2.3", 1), b"office"),
+        (("10.1.1.1", 1), b"boss"),
+        (("192.0.2.1", 1), None),
+        (("2001:db8::7", 1, 0, 0), b"six"),
+        ("/run/socket", None),
+        ("", None),
+    ],
+)
+def test_an_address_has_a_user(address: object, user: bytes | None) -> None:
+    checker = AddressChecker({"10.0.0.0/8": "office", "10.1.1.1": "boss", "2001:db8::/32": "six"})
+    answer = checker.requestAvatarId(AddressCredentials(address))
+    if user is None:
+        with pytest.raises(UnauthorizedLogin):
+            at_once(answer)
+    else:
+        assert at_once(answer) == user
+
+
+def test_a_network_that_is_none_is_told() -> None:
+    with pytest.raises(ConfigurationError, match=r"network '10\.0\.0\.0/99'"):
+        AddressChecker({"10.0.0.0/99": "office"})
+
+
+def test_a_user_has_a_name() -> None:
+    with pytest.raises(NotImplementedError):
+        UserRealm().requestAvatar((), None, IUser)
+
+
+def test_credentials_do_not_show_secrets() -> None:
+    assert "wonderland" not in repr(PasswordCredentials(b"alice", b"wonderland"))
+    assert isinstance(
+        make_portal(["memory:a:b"]).checkers.popitem()[1], InMemoryUsernamePasswordDatabaseDontUse
+    )
