@@ -417,6 +417,23 @@ def serve_and_talk(base, talk, **variables):
         return talk["verdict"] and client.heard, record.lines()
 
 
+#: Our answer where a handler ends its thread before it has sent one; there is none in the stdlib.
+LAST_WORDS = re.compile(
+    rb"HTTP/1\.1 500 Internal Server Error\r\nDate: now\r\nContent-Type: text/html;charset=utf-8"
+    rb"\r\nContent-Length: 341\r\nConnection: close\r\n\r\n<!DOCTYPE HTML>[^\r]*\Z"
+)
+
+
+def without_last_words(talk, result):
+    """What the client of a handler that may end its thread has heard before that."""
+    heard, lines = result
+    requests = [*talk["together"], *talk["one by one"]]
+    exits = any(("raise", "SystemExit") in each["actions"] for each in requests)
+    if exits and heard:
+        heard = LAST_WORDS.sub(b"", heard[0]), heard[1]
+    return heard, lines
+
+
 def is_known(handler, request):
     """Whether the handler has the method."""
     return request["version"] is None or hasattr(handler, "do_" + request["method"])
@@ -429,6 +446,7 @@ async def test_handlers(parks_connections):
     def check(talk):
         expected = serve_and_talk(http.server.ThreadingHTTPServer, talk)
         ours = sockserve.http.server.ThreadingHTTPServer
-        assert serve_and_talk(ours, talk, parks_connections=parks_connections) == expected
+        result = serve_and_talk(ours, talk, parks_connections=parks_connections)
+        assert without_last_words(talk, result) == expected
 
     await deferToThread(check)
