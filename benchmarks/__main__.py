@@ -59,6 +59,9 @@ WORKS = {  # title, the figure compared, what stands beside it
     "transfer-upload": ("upload, memory grown by", "grown_mib", "in {seconds:.1f} s"),
     "transfer-download": ("download, memory grown by", "grown_mib", "in {seconds:.1f} s"),
     "timers": ("re-arm a deadline", "us", ""),
+    "rpc-tcp": ("Sun RPC over TCP, calls", "round_trips_per_s", LATENCY),
+    "rpc-udp": ("Sun RPC over UDP, calls", "round_trips_per_s", LATENCY),
+    "xdr": ("XDR: a structure, there and back", "us", ""),
 }
 STDLIB = "ThreadingHTTPServer"
 STDLIB_AT_ONCE = "ThreadingHTTPServer, no Nagle"
@@ -118,6 +121,14 @@ ROWS = [
     Row("transfer-upload", "transfer-sockserve-threads", THREADS, limit=16.0),
     Row("transfer-download", "transfer-sockserve", COROUTINE, limit=16.0),
     Row("transfer-download", "transfer-sockserve-threads", THREADS, limit=16.0),
+    Row("rpc-tcp", "rpc-tcp-rpcgen", "rpcgen's, in C"),
+    Row("rpc-tcp", "rpc-tcp-sockserve", COROUTINE, "rpc-tcp-rpcgen"),
+    Row("rpc-tcp", "rpc-tcp-sockserve-threads", THREADS, "rpc-tcp-rpcgen"),
+    Row("rpc-udp", "rpc-udp-rpcgen", "rpcgen's, in C"),
+    Row("rpc-udp", "rpc-udp-sockserve", COROUTINE, "rpc-udp-rpcgen"),
+    Row("rpc-udp", "rpc-udp-sockserve-threads", THREADS, "rpc-udp-rpcgen"),
+    Row("xdr", "xdr-xdrlib", "xdrlib"),
+    Row("xdr", "xdr-sockserve", "sockserve.sunrpc", "xdr-xdrlib", at_most=0.2),
     Row("timers", "timers-twisted", "Twisted DelayedCall.reset"),
     Row("timers", "timers-sockserve", "sockserve DeadlineTimer.arm", "timers-twisted", limit=2.0),
 ]
@@ -129,8 +140,11 @@ OPTIONAL = {  # a word of a name, and the modules it takes
     "uvicorn": ["uvicorn", "uvloop", "httptools"],
     "uvloop": ["uvloop"],
     "waitress": ["waitress"],
+    "xdrlib": ["xdrlib"],
 }
-PEERS = sorted({module for modules in OPTIONAL.values() for module in modules} - {"sockserve"})
+PEERS = sorted(
+    {module for modules in OPTIONAL.values() for module in modules} - {"sockserve", "xdrlib"}
+)
 
 
 def installed(module):
@@ -236,10 +250,24 @@ def main():
         sys.exit("python -m benchmarks: the http rows take wrk, which is not installed")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of every finally
     with tempfile.TemporaryDirectory() as directory:
-        pingpong = harness.build_pingpong(directory) if {"tcp", "udp"} & works else None
+        pingpong = (
+            harness.build_pingpong(directory)
+            if {"tcp", "udp", "rpc-tcp", "rpc-udp"} & works
+            else None
+        )
         measures = {
             "tcp": partial(harness.echo, pingpong, "tcp", options.seconds),
             "udp": partial(harness.echo, pingpong, "udp", options.seconds),
+            "rpc-tcp": partial(
+                harness.echo,
+                *(pingpong, "tcp", options.seconds),
+                exchange=harness.rpc_exchange("tcp"),
+            ),
+            "rpc-udp": partial(
+                harness.echo,
+                *(pingpong, "udp", options.seconds),
+                exchange=harness.rpc_exchange("udp"),
+            ),
             "http": partial(http_loads.requests, options.seconds),
             "dropin": partial(http_loads.requests, options.seconds),
             "dropin-1000": partial(http_loads.requests, options.seconds, connections=1000),
@@ -254,7 +282,8 @@ def main():
             "transfer-download": partial(
                 http_loads.transfer, http_loads.download, options.mebibytes
             ),
-            "timers": harness.timers,
+            "timers": partial(harness.microseconds, "timers"),
+            "xdr": partial(harness.microseconds, "xdr"),
         }
         results, failures = measure(rows, options.rounds, measures)
     table = [report(row, results, failures) for row in rows]

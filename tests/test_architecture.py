@@ -22,6 +22,8 @@ ORDER = [
     "http.h1",
     "http.files.ranges",
     "http.files.targets",
+    "sunrpc.xdr",
+    "sunrpc.xdrlib",
     # What is served, and by what means.
     "handlers",
     "core",
@@ -29,6 +31,7 @@ ORDER = [
     "sockets",
     "streams",
     "http",
+    "sunrpc",
     "observe",
     "listeners",
     "testing",
@@ -42,11 +45,18 @@ ORDER = [
     "socketserver",
     "http.server",
 ]
-PURE = {"core.statistics", "http.h1", "http.files.ranges", "http.files.targets"}
+PURE = {
+    "core.statistics",
+    "http.h1",
+    "http.files.ranges",
+    "http.files.targets",
+    "sunrpc.xdr",
+    "sunrpc.xdrlib",
+}
 
-#: Pages that show what other rooms own, and that no room imports from.  (sockserve.http is the
-#: page of a package, so it has no place below its rooms.)
-PAGES = {"sockserve", "sockserve.http", "sockserve.server"}
+#: Pages that show what other rooms own, and that no room imports from.  (sockserve.http and
+#: sockserve.sunrpc are pages of packages, so they have no place below their rooms.)
+PAGES = {"sockserve", "sockserve.http", "sockserve.server", "sockserve.sunrpc"}
 
 #: The one room of the listeners that names what may be spoken on a connection.
 TABLE_OF_WAYS = "sockserve.listeners.ways"

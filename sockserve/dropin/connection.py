@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from typing_extensions import override
@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from sockserve.core.addresses import Addresses, canonical_address
 from sockserve.core.handler_kinds import HandlerKind
+from sockserve.core.in_progress import RequestInProgress, RequestStatus, next_id
 from sockserve.core.logs import Topic, standard_logger
 from sockserve.core.statistics import RequestRecord
 from sockserve.dropin.background_reactor import is_reactors_thread
@@ -76,6 +77,9 @@ class RequestOwner(Protocol):
     def fail(self, request: object, client_address: object, error: Exception) -> None:
         """Tell the server that a request cannot be served, and end it. (reactor thread)"""
 
+    def withdrawn(self, request: object) -> None:
+        """Have the server end a request that nobody has begun to serve. (reactor thread)"""
+
     def connection_finished(self, untold: socket.socket | None) -> None:
         """
         Nothing is left of a connection. (reactor thread)
@@ -105,9 +109,11 @@ class AdoptedFactory(StreamFactory):
     The factory of adopted connections: calls the server object's methods in place of its own.
 
     @ivar dispatcher: has the server object.
+    @ivar is_stopping: whether what is adopted now is of the last, and drains from its start.
     """
 
     inherits_keepalive = True
+    is_stopping = False
     ways = {**WAYS, HandlerKind.HTTP_STOCK: Way(HTTPChannel.maker, _make_stock_handler)}
 
     #: How many of them are taken at once, of a server of datagrams; None for as many as come.
@@ -118,6 +124,13 @@ class AdoptedFactory(StreamFactory):
     ) -> None:
         super().__init__(make, **options)
         self.dispatcher = dispatcher
+        #: Requests that are no connections, and are not over.
+        self.others: set[AdoptedRequest] = set()
+
+    @override
+    def in_progress(self) -> Iterable[RequestInProgress]:
+        yield from self.connections
+        yield from self.others
 
     @override
     def _log_limit(self, line: str) -> None:
@@ -255,6 +268,8 @@ class AdoptedProtocol(StreamProtocol):
 
     @override
     def start_channel(self, channel: Channel) -> None:
+        if self.factory.is_stopping:  # it is one of the last
+            self.drain()
         # The server has verified and processed it, before it came here.
         try:
             channel.start()
@@ -270,13 +285,16 @@ class AdoptedProtocol(StreamProtocol):
                 self._channel.abort()
 
     def end_unserved(self) -> None:
-        """End the connection, unless it has a request that has begun to be served."""
+        """
+        End the connection, unless it has a request that has begun to be served: what arrives from
+        now on, half a request perhaps, is nobody's.
+        """
         channel = self._channel
-        if (
-            isinstance(channel, HTTPChannel)
-            and channel.cycle is not None
-            and not channel.parts & Pending.HANDLER
-        ):
+        if not isinstance(channel, HTTPChannel) or channel.parts & Pending.HANDLER:
+            return
+        if channel.cycle is None:
+            channel.shut_down()
+        else:
             channel.abort()
 
     @override
@@ -320,7 +338,9 @@ class AdoptedRequest:
         self._factory = factory = dispatcher.factory
         self._record = RequestRecord(canonical_address(client_address), factory.handler_name)
         self._record.received = self._record.sent = None
-        self._phase_began = factory.clock.seconds()
+        self._began = self._phase_began = factory.clock.seconds()
+        self._id: int | None = None
+        factory.others.add(self)
         factory.statistics.active += 1
         factory.request_accepted()
 
@@ -349,6 +369,30 @@ class AdoptedRequest:
         self._account(Outcome.ERROR)
         self._dispatcher.fail(self._request, self._client_address, error)
 
+    def status(self) -> RequestStatus:
+        """The stand of the request. (reactor thread)"""
+        if self._id is None:
+            self._id = next_id()
+        record = self._record
+        return RequestStatus(
+            id=self._id,
+            listener=self._factory.statistics.listener,
+            peer=record.peer,
+            handler=record.handler,
+            stage="handle" if "queue" in record.phases else "queue",
+            seconds=self._factory.clock.seconds() - self._began,
+            received=None,
+            sent=None,
+        )
+
+    def abort_by_operator(self) -> None:
+        """End the request if it waits for a thread; in one, nothing can wake it. (reactor
+        thread)"""
+        concurrency = self._factory.concurrency
+        if concurrency is not None and concurrency.withdraw(self):
+            self._close("aborted")
+            self._dispatcher.withdrawn(self._request)
+
     def _end_phase(self) -> float:
         """
         Begin the next phase.
@@ -359,8 +403,12 @@ class AdoptedRequest:
         return float(self._phase_began - before)
 
     def _account(self, outcome: Outcome) -> None:
+        self._factory.count_request(outcome)
+        self._close(outcome)
+
+    def _close(self, outcome: str) -> None:
         factory = self._factory
         self._record.outcome = outcome
-        factory.count_request(outcome)
+        factory.others.discard(self)
         factory.statistics.active -= 1
         factory.request_finished(self._record)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import socket
 import threading
@@ -34,6 +35,7 @@ from sockserve.http.output import OutputQueue
 from sockserve.http.refusals import answer_error, body_too_large
 from sockserve.http.responses import BlockingResponse
 from sockserve.http.spool import Spool, StockSwitchingFile, SwitchingFile, stock_file
+from sockserve.http.stock import body_may_end_with_connection
 from sockserve.http.stock_output import StockOutput, status_in
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
 from sockserve.sockets.hangups import hangup_of
@@ -43,9 +45,6 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 __all__ = ["BufferedRequest"]
-
-#: No client sends a body with these that nobody could tell the end of.
-_WITHOUT_BODY = frozenset(["GET", "HEAD"])
 
 _EXPECT = re.compile(rb"(?im)^expect:[^\n]*\n")
 _log = logger(Topic.HTTP)
@@ -69,6 +68,7 @@ class BufferedRequest:
     One request on its way to a blocking handler, and with it.
 
     @ivar head: its head.
+    @ivar began: when that came.
     @ivar response: what answers it; of a handler of C{http.server}'s, only what can be
         seen of that.
     @ivar request: the socket, once the handler has it.
@@ -87,10 +87,10 @@ class BufferedRequest:
     """
 
     __slots__ = (
-        "__weakref__", "_arrived_at", "_began", "_channel", "_instead", "_is_stock", "_lock",
+        "__weakref__", "_arrived_at", "_channel", "_instead", "_is_stock", "_lock",
         "_output", "_output_size", "_raw", "_reactors_thread", "_spool", "_stock_output",
-        "_streamed", "cut_off", "ends_with_connection", "head", "mode", "request", "response",
-        "rest", "rfile", "sent", "switches", "taken",
+        "_streamed", "began", "cut_off", "ends_with_connection", "head", "mode", "request",
+        "response", "rest", "rfile", "sent", "switches", "taken",
     )  # fmt: skip
     request: RequestSocket
     rfile: Any
@@ -99,22 +99,15 @@ class BufferedRequest:
         self, channel: CycleOwner, head: RequestHead, began: float, *, is_stock: bool = False
     ) -> None:
         """
-        @param began: when the head came.
         @param is_stock: whether the handler is one of C{http.server}'s.
         """
         self._channel = channel
-        self._began = began
+        self.began = began
         self._is_stock = stock = is_stock
         self._reactors_thread = threading.get_ident()
         # The request
         self.head = head
-        self.ends_with_connection = (
-            stock
-            and not head.keep_alive
-            and head.length == 0
-            and head.method not in _WITHOUT_BODY
-            and head.field(b"content-length") is None
-        )
+        self.ends_with_connection = stock and body_may_end_with_connection(head)
         self.switches = self.ends_with_connection or (
             head.length == 0
             and (head.method == "CONNECT" or (b"\nupgrade:" in head.raw.lower() and head.upgrades))
@@ -183,7 +176,7 @@ class BufferedRequest:
         if idle is not None:
             idle -= now - self._arrived_at
         received = 0 if self._spool is None else self._spool.size - len(self._raw)
-        return deadlines.body_seconds(now - self._began, received, idle)
+        return deadlines.body_seconds(now - self.began, received, idle)
 
     def lend(self, request: RequestSocket) -> None:
         """Give the handler its socket. (reactor thread)"""
@@ -308,13 +301,14 @@ class BufferedRequest:
 
     def serve(self) -> Outcome:
         """Have the handler answer the request. (worker thread)"""
-        factory, request = self._channel.factory, self.request
+        factory, request, process = self._channel.factory, self.request, os.getpid()
         served.request = self
         try:
             error = serve_next(factory, request, self._channel.client_address)
         except BaseException:  # sys.exit(), or an error in handle_error
             self.response.close = True
-            self._answer_for_handler()
+            if os.getpid() == process:  # else its child has left, and it is to answer yet
+                self._answer_for_handler()
             raise
         finally:
             served.request = None

@@ -35,12 +35,14 @@ from sockserve.run.values import (
     choice,
     deadline_setting,
     deadlines,
+    flag,
     limit,
     networks,
     number,
     text,
     texts,
 )
+from sockserve.sunrpc.rpcbind import served_program
 
 __all__ = [
     "WORDS",
@@ -180,6 +182,8 @@ def _check(config: ServerConfig) -> None:
                     f"{word}: handler {name} is async def and runs on the reactor; leave"
                     f" {word} out, or write handle without async"
                 )
+    if config.rpcbind:
+        served_program(cls)
     if not config.listen:
         raise ConfigurationError("listen: give at least one description")
     if config.threads is not None and config.concurrency not in (None, "threads"):
@@ -247,5 +251,6 @@ WORDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "proxy-from": ("proxy_from", networks),
     "access-log": ("access_log", text),
     "log-format": ("log_format", choice(*LOG_FORMATS)),
+    "rpcbind": ("rpcbind", flag),
     "stats-log": ("stats_log", text),
 }

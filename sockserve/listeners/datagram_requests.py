@@ -1,0 +1,270 @@
+"""
+Datagrams that are being served: packets whose handlers wait, or run on a thread or in a child.
+
+This room owns the way of one packet from there to the end of its handler.  It must not know how a
+packet comes, nor which server it has come to (L{DatagramOwner}).
+(reactor thread, but where a method says otherwise)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from contextvars import Context
+from typing import Any
+
+from twisted.python.failure import Failure
+from typing_extensions import override
+from zope.interface import implementer
+
+from sockserve.core.addresses import canonical_address
+from sockserve.core.deadlines import DeadlineTimer
+from sockserve.core.in_progress import RequestStatus, next_deadline, next_id
+from sockserve.core.lifecycle import serve
+from sockserve.core.logs import Topic, logger
+from sockserve.core.tasks import Task
+from sockserve.interfaces import DeadlineExpired, IJob, Outcome, Phase
+from sockserve.listeners.datagram_ports import Ancillary
+from sockserve.listeners.server import RequestServer
+
+__all__ = ["BlockingDatagram", "CoroutineDatagram", "DatagramOwner", "PendingDatagram"]
+
+_handlers_log = logger(Topic.HANDLERS)
+
+
+class DatagramOwner(RequestServer):
+    """
+    The part of a server object that its packets know.
+
+    @ivar pending: the requests that are not finished when C{process_request} returns.
+    """
+
+    pending: set[PendingDatagram]
+
+    def take_arrival(self, request: object) -> Ancillary | None:
+        """The ancillary data that answers a request from where it came to, if there is some."""
+        raise NotImplementedError
+
+    def account(
+        self, request: Any, client_address: object, began: float, ended: Outcome, outcome: str
+    ) -> None:
+        """
+        Account for a request that is finished or abandoned.
+
+        @param began: when its handler began, by the reactor's clock.
+        @param ended: how its handler finished.
+        @param outcome: the same for the record, or why it was ended.
+        """
+        raise NotImplementedError
+
+
+class PendingDatagram:
+    """
+    One packet whose handler waits, or runs on a thread or in a child.
+
+    @ivar request: what the handler sees as C{self.request}.
+    @ivar began: when its handler began, by the reactor's clock.
+    @ivar stage: what is under way, in a word of L{RequestStatus
+        <sockserve.core.in_progress.RequestStatus>}.
+    """
+
+    stage = "handle"
+
+    def __init__(
+        self, server: DatagramOwner, request: Any, client_address: object, began: float
+    ) -> None:
+        self._server = server
+        self.request = request
+        self.client_address = client_address
+        self.began = began
+        self._timer: DeadlineTimer | None = None
+        #: How it has ended, if not by its handler.
+        self._outcome: str | None = None
+        self._id: int | None = None
+        self._finished = False
+        server.pending.add(self)
+
+    def status(self) -> RequestStatus:
+        """The stand of the request."""
+        if self._id is None:
+            self._id = next_id()
+        server = self._server
+        deadline, expires_in = next_deadline(self._timer)
+        return RequestStatus(
+            id=self._id,
+            listener=server.statistics.listener,
+            peer=canonical_address(self.client_address),
+            handler=server.handler_name,
+            stage=self.stage,
+            seconds=server.clock.seconds() - self.began,
+            received=len(self.request[0]),
+            sent=None if server.concurrency is not None else self.request[1].sent,
+            deadline=deadline,
+            expires_in=expires_in,
+        )
+
+    def abort_by_operator(self) -> None:
+        """End the request as if C{handle} had expired, but tell another outcome."""
+        if self._outcome is None:
+            self._end_by("aborted", Phase.HANDLE)
+
+    def drain(self) -> None:
+        """Give the handler until the C{drain} deadline."""
+        self._need_timer().arm(Phase.DRAIN, self._server.deadlines.drain)
+
+    def abandon(self) -> None:
+        """Count the request as failed, and its handler as one that will not end."""
+        if not self._finished:
+            self._server.statistics.abandoned += 1
+            self._finish(Outcome.ERROR)
+
+    def deadline_passed(self, phase: Phase) -> None:
+        """A deadline has passed: make the handler finish."""
+        raise NotImplementedError
+
+    def _arm_deadlines(self) -> None:
+        """Arm the deadlines of a handler that waits, or has begun elsewhere."""
+        deadlines = self._server.deadlines
+        if deadlines.handle is not None or deadlines.lifetime is not None:
+            timer = self._need_timer()
+            timer.arm(Phase.HANDLE, deadlines.handle)
+            timer.arm(Phase.LIFETIME, deadlines.lifetime)
+
+    def _need_timer(self) -> DeadlineTimer:
+        """The request's timer, made when it is first needed."""
+        if self._timer is None:
+            self._timer = DeadlineTimer(self._server.reactor, self._deadline_passed)
+        return self._timer
+
+    def _deadline_passed(self, phase: Phase) -> None:
+        """The timer says that a deadline has passed."""
+        if self._outcome is None:
+            self._server.statistics.expiries[phase] += 1
+            self._server.log_expiry(self.client_address, phase)
+            self._end_by(f"expired: {phase}", phase)
+        elif phase is Phase.LIFETIME:  # armed for the second time
+            self.abandon()
+
+    def _end_by(self, outcome: str, phase: Phase) -> None:
+        """Make the handler finish, for a reason other than its own."""
+        self._outcome = outcome
+        # Nothing else arms this one by now.
+        self._need_timer().arm(Phase.LIFETIME, self._server.deadlines.abandon)
+        self.deadline_passed(phase)
+
+    def _handler_finished(self, outcome: Outcome) -> None:
+        """The handler has finished, perhaps long after it was abandoned."""
+        if self._finished:
+            self._server.statistics.abandoned -= 1
+        else:
+            self._finish(outcome)
+
+    def _finish(self, ended: Outcome) -> None:
+        self._finished = True
+        if self._timer is not None:
+            self._timer.stop()
+        self._server.pending.discard(self)
+        self._server.account(
+            self.request,
+            self.client_address,
+            self.began,
+            ended,
+            ended if self._outcome is None else self._outcome,
+        )
+
+
+class CoroutineDatagram(PendingDatagram):
+    """A packet whose handler is a coroutine that waits."""
+
+    def attach(
+        self, coroutine: Coroutine[object, None, Outcome], context: Context, awaited: object
+    ) -> None:
+        """Go on with a coroutine that has been driven until it waits for C{awaited}."""
+        self._arm_deadlines()
+        self._task = Task(coroutine, self._ended, context=context)
+        self._task.attach(awaited)
+
+    @override
+    def deadline_passed(self, phase: Phase) -> None:
+        self._task.cancel(DeadlineExpired(phase))
+
+    @override
+    def abandon(self) -> None:
+        # Unlike a thread, a coroutine can be ended.
+        if not self._finished:
+            self._finish(Outcome.ERROR)
+            self._task.abandon()
+
+    def _ended(self, result: Outcome | None, error: BaseException | None) -> None:
+        if error is not None:
+            _handlers_log.failure(
+                "serving a request raised past its server's handle_error", Failure(error)
+            )
+        self._handler_finished(Outcome.ERROR if result is None else result)
+
+
+@implementer(IJob)
+class BlockingDatagram(PendingDatagram):
+    """A packet whose handler blocks, on a thread or in a child."""
+
+    def __init__(self, server: DatagramOwner, request: Any, client_address: object) -> None:
+        super().__init__(server, request, client_address, server.clock.seconds())
+        self._arrived_at = server.take_arrival(request)
+
+    @property
+    def descriptors(self) -> tuple[int]:
+        """The listener's own socket, by which a child answers."""
+        return (self.request[1].fileno(),)
+
+    def start(self) -> None:
+        """Give the request to a worker, or let it wait for one."""
+        self._server.statistics.active += 1
+        self.stage = "queue"
+        concurrency = self._server.concurrency
+        assert concurrency is not None
+        concurrency.run(self)
+
+    def started(self) -> None:
+        """There is a place for the handler."""
+        self.stage = "handle"
+        self.began = self._server.clock.seconds()
+        self._arm_deadlines()
+
+    def serve(self) -> Outcome:
+        """Serve the packet, with the socket answering from where it came to. (worker thread)"""
+        replying = self.request[1].replying
+        replying.client_address = self.client_address
+        replying.arrived_at = self._arrived_at
+        try:
+            return serve(self._server, self.request, self.client_address)
+        finally:
+            replying.__dict__.clear()
+
+    def runs_long(self) -> None:
+        """Do nothing: a long request is served like a short one."""
+
+    def forked(self) -> None:
+        """Do nothing: the parent keeps no copy of a packet that it could close."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """The handler has finished."""
+        self._handler_finished(outcome)
+
+    def failed(self, error: OSError) -> None:
+        """There is no thread or process to be had."""
+        try:
+            raise error
+        except OSError:
+            self._server.handle_error(self.request, self.client_address)
+        self._server.shutdown_request(self.request)
+        self._handler_finished(Outcome.ERROR)
+
+    @override
+    def deadline_passed(self, phase: Phase) -> None:
+        concurrency = self._server.concurrency
+        assert concurrency is not None
+        if concurrency.withdraw(self):
+            self._server.shutdown_request(self.request)
+            self._finish(Outcome.LOST)
+        else:
+            # A thread shares its socket with all others, so nothing can wake it.
+            concurrency.kill(self)
