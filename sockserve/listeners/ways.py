@@ -53,7 +53,6 @@ def _make_and_run_either(
 WAYS: Mapping[HandlerKind, Way] = {
     HandlerKind.COROUTINE: Way(CoroutineChannel.maker, make_and_run_coroutine),
     HandlerKind.URGENT: Way(UrgentChannel.maker, make_and_run_urgent),
-    HandlerKind.BLOCKING: Way(socket_channel_maker, make_and_run),
     HandlerKind.BLOCKING: Way(socket_channel_maker, make_and_run_guarded),
     HandlerKind.HTTP_COROUTINE: Way(HTTPChannel.maker, make_and_run_coroutine),
     HandlerKind.HTTP_MIXED: Way(HTTPChannel.maker, _make_and_run_either),

@@ -245,17 +245,14 @@ class Inline(OutOfBand):
     inline = True
 
 
-def ask(address: Any) -> tuple[bytes, bytes]:
+def ask(address: Any) -> bytes:
     """What the handler says to urgent data that was there before it was, and its urgent byte."""
     with connect(address) as client:
         client.sendall(b"before")
         urge(client)
         client.sendall(b"after")
         client.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-        said = b""
-        while not is_at_mark(client):
-            said += client.recv(1000)
-        return said, read_all(client)
+        return read_all(client)
 
 
 @contextmanager
@@ -274,7 +271,7 @@ def stdlib(server: Any) -> Iterator[Any]:
 DROP_INS = ["TCPServer", "ThreadingTCPServer", "ForkingTCPServer"]
 
 
-def expected(handler: Any) -> tuple[bytes, bytes]:
+def expected(handler: Any) -> bytes:
     """What it says where the standard library serves it."""
     with stdlib(socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler)) as address:
         return ask(address)
@@ -287,8 +284,8 @@ def test_drop_in_servers_keep_urgent_data_as_it_is(name: str, handler: Any) -> N
     with stdlib(server) as address:
         said = ask(address)
     assert said == expected(handler)
-    assert said[1] == b"?"
-    assert b"True" in said[0]
+    assert said.endswith(b"]?")
+    assert b"True" in said
 
 
 @pytest.mark.parametrize("handler", [OutOfBand, Inline])
@@ -319,7 +316,7 @@ async def test_what_waits_for_a_thread_keeps_its_urgent_data() -> None:
                 return
             super().handle()
 
-    def hold(address: Any) -> tuple[bytes, bytes]:
+    def hold(address: Any) -> bytes:
         with connect(address) as holder:
             holder.sendall(b"hold")
             begun.wait(PATIENCE_SECONDS)

@@ -27,6 +27,7 @@ from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.listeners.stream_protocol import StreamProtocol
 from sockserve.streams.blocking import LentSocketChannel
 from sockserve.streams.coroutine import CoroutineChannel
+from sockserve.streams.urgent import UrgentChannel
 from tests.streams.owner import CLIENT, SERVER, Owner, SteppedExecutor, owners
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -139,6 +140,11 @@ class Channel:
 
 KINDS: list[Any] = [
     (Coroutine, HandlerKind.COROUTINE, CoroutineChannel),
+    (
+        type("Urgent", (Coroutine,), {"urgent_received": lambda self, data: None}),
+        HandlerKind.URGENT,
+        UrgentChannel,
+    ),
     (Noting, HandlerKind.BLOCKING, LentSocketChannel),
     (Stdlib, HandlerKind.BLOCKING, LentSocketChannel),
     (functools.partial(Noting), HandlerKind.BLOCKING, LentSocketChannel),
