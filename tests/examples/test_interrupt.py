@@ -1,14 +1,12 @@
-"""The terminals of C{examples/interrupt}: a command that runs long, and clients who interrupt it."""
+"""The terminals of C{examples/interrupt}: a long command, and clients who interrupt it."""
 
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.examples.running import PATIENCE_SECONDS, Example
-from tests.tools import need_tool
 
 IAC, IP, DM = b"\xff", b"\xf4", b"\xf2"
 
@@ -54,27 +52,3 @@ def test_one_that_comes_while_no_command_runs_is_no_harm(terminals: Example) -> 
         client.send(DM, socket.MSG_OOB)
         client.sendall(b"hello\r\n")
         assert read_until(client, b"\r\n") == b"there is no hello\r\n"
-
-
-def test_the_telnet_program_interrupts_it(terminals: Example) -> None:
-    telnet = subprocess.Popen(
-        [need_tool("telnet"), "-e", "~", "127.0.0.1", str(terminals.port)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        bufsize=0,
-    )
-    assert telnet.stdin is not None
-    assert telnet.stdout is not None
-    with telnet:
-        try:
-            telnet.stdin.write(b"count\n")
-            while telnet.stdout.readline() != b"2\r\n":
-                pass
-            telnet.stdin.write(b"~send ip\n")
-            telnet.stdin.write(b"~send synch\n")
-            while telnet.stdout.readline() != b"interrupted\r\n":
-                pass
-            telnet.stdin.write(b"quit\n")
-            telnet.wait(PATIENCE_SECONDS)
-        finally:
-            telnet.kill()
