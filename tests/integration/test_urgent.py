@@ -1,16 +1,9 @@
 """Urgent data over real connections, of coroutines and of blocking handlers."""
 
-import http.server
-import importlib
-import select
 import socket
 import socketserver
-import struct
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +13,8 @@ from twisted.internet.ssl import PrivateCertificate
 
 import sockserve.socketserver
 from sockserve import ConfigurationError, DatagramRequestHandler, StreamRequestHandler
-from sockserve.executors.fork import ForkExecutor
-from sockserve.executors.threads import ThreadExecutor
 from sockserve.service import DatagramRequestService, RequestService, SocketServerService
 from tests.integration.servers import (
-    PATIENCE_SECONDS,
     certificate_pem,
     connect,
     description,
@@ -198,155 +188,3 @@ class Asks(StreamRequestHandler):
     async def handle(self): pass
     def urgent_received(self, data): pass
 """
-
-
-# Blocking handlers, which have a socket, as the standard library has it
-
-_SIOCATMARK = 0x8905
-
-
-def is_at_mark(sock: socket.socket) -> bool:
-    import fcntl
-
-    return bool(struct.unpack("i", fcntl.ioctl(sock, _SIOCATMARK, bytes(4)))[0])
-
-
-class OutOfBand(socketserver.StreamRequestHandler):
-    """Tells of all that it receives, piece by piece, the urgent byte first."""
-
-    inline = False
-
-    def handle(self):
-        sock = self.request
-        told: list[object] = []
-        sock.settimeout(PATIENCE_SECONDS)
-        _, _, urgent = select.select([], [], [sock], PATIENCE_SECONDS)
-        told.append(bool(urgent))
-        if self.inline:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-        else:
-            told.append(sock.recv(1, socket.MSG_OOB))
-        # What came after it may take a moment longer.
-        while True:
-            at_mark = is_at_mark(sock)
-            piece = sock.recv(100)
-            told.append((at_mark, piece))
-            if not piece or piece.endswith(b"after"):
-                break
-        try:
-            told.append(sock.recv(1, socket.MSG_OOB))
-        except OSError as error:
-            told.append(error.errno)
-        sock.sendall(repr(told).encode())
-        sock.send(b"?", socket.MSG_OOB)
-
-
-class Inline(OutOfBand):
-    inline = True
-
-
-def ask(address: Any) -> bytes:
-    """What the handler says to urgent data that was there before it was, and its urgent byte."""
-    with connect(address) as client:
-        client.sendall(b"before")
-        urge(client)
-        client.sendall(b"after")
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-        return read_all(client)
-
-
-@contextmanager
-def stdlib(server: Any) -> Iterator[Any]:
-    """The address of a server of socketserver's kind, which runs on a thread."""
-    with server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield server.server_address
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-DROP_INS = ["TCPServer", "ThreadingTCPServer", "ForkingTCPServer"]
-
-
-def expected(handler: Any) -> bytes:
-    """What it says where the standard library serves it."""
-    with stdlib(socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler)) as address:
-        return ask(address)
-
-
-@pytest.mark.parametrize("handler", [OutOfBand, Inline])
-@pytest.mark.parametrize("name", DROP_INS)
-def test_drop_in_servers_keep_urgent_data_as_it_is(name: str, handler: Any) -> None:
-    server = getattr(sockserve.socketserver, name)(("127.0.0.1", 0), handler)
-    with stdlib(server) as address:
-        said = ask(address)
-    assert said == expected(handler)
-    assert said.endswith(b"]?")
-    assert b"True" in said
-
-
-@pytest.mark.parametrize("handler", [OutOfBand, Inline])
-@pytest.mark.parametrize("executor", [ThreadExecutor, ForkExecutor])
-@pytest_twisted.ensureDeferred
-async def test_a_blocking_handler_has_urgent_data_as_it_is(
-    executor: Callable[..., Any], handler: Any
-) -> None:
-    from twisted.internet import reactor
-
-    async with serving(handler, concurrency=executor(reactor)) as server:
-        said = await in_thread(ask, server.server_address)
-    assert said == await in_thread(expected, handler)
-
-
-@pytest_twisted.ensureDeferred
-async def test_what_waits_for_a_thread_keeps_its_urgent_data() -> None:
-    """Nobody takes of a connection that waits, though its client is watched."""
-    from twisted.internet import reactor
-
-    begun, go = threading.Event(), threading.Event()
-
-    class Held(OutOfBand):
-        def handle(self):
-            if self.request.recv(1, socket.MSG_PEEK) == b"h":
-                begun.set()
-                go.wait(PATIENCE_SECONDS)
-                return
-            super().handle()
-
-    def hold(address: Any) -> bytes:
-        with connect(address) as holder:
-            holder.sendall(b"hold")
-            begun.wait(PATIENCE_SECONDS)
-            reactor.callLater(0.1, go.set)
-            return ask(address)
-
-    async with serving(Held, concurrency=ThreadExecutor(reactor, 1)) as server:
-        said = await in_thread(hold, server.server_address)
-    assert said == await in_thread(expected, OutOfBand)
-
-
-class Page(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(self.path.encode())
-
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
-@pytest.mark.parametrize("module", ["http.server", "sockserve.http.server"])
-def test_in_an_http_request_an_urgent_byte_is_no_part_of_it(module: str) -> None:
-    names = importlib.import_module(module)
-    server = names.ThreadingHTTPServer(("127.0.0.1", 0), Page)
-    with stdlib(server) as address, connect(address) as client:
-        urge(client)
-        client.sendall(b"GET /pa")
-        urge(client)
-        client.sendall(b"th HTTP/1.0\r\n\r\n")
-        said = read_all(client)
-    assert said.startswith(b"HTTP/1.0 200 ")
-    assert said.endswith(b"\r\n/path")
