@@ -124,7 +124,7 @@ class AsksPerDatagram(Asks, DatagramRequestHandler):
         ("tls", "over TLS"),
         ("unix", "over UNIX sockets"),
         ("haproxy:tcp", "behind a PROXY header"),
-        ("haproxy:ssl", "behind a PROXY header"),
+        ("haproxy:ssl", "over TLS"),
     ],
 )
 def test_where_there_is_none_a_handler_that_asks_is_refused(
