@@ -22,13 +22,19 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from sockserve.core.addresses import socket_address
+from sockserve.core.handler_kinds import check_carrier
 from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import one_line
 from sockserve.dropin.service import SocketServerService
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.datagram_ports import UDPPort, UNIXDatagramPort
 from sockserve.listeners.datagrams import DatagramServer
-from sockserve.listeners.endpoints import datagram_port, is_datagram_description, stream_endpoint
+from sockserve.listeners.endpoints import (
+    carrier_of,
+    datagram_port,
+    is_datagram_description,
+    stream_endpoint,
+)
 from sockserve.listeners.machine import DatagramListener, Listener, StreamListener
 from sockserve.listeners.service import ListenerService
 from sockserve.listeners.stream_factory import StreamFactory
@@ -151,7 +157,9 @@ class RequestService(_PortService):
         @param endpoint: where to listen.
         @param server: what serves its connections.
         @param description: names the listener in messages and statistics.
+        @raise ConfigurationError: the handler cannot be served on what the endpoint gives it.
         """
+        check_carrier(server.kind, server.handler_name, carrier_of(endpoint))
         super().__init__(StreamListener(server), description or repr(endpoint))
         self.endpoint = endpoint
         self.server = server
@@ -224,6 +232,7 @@ class DatagramRequestService(_PortService):
         @raise ConfigurationError: one of these cannot be.
         """
         server = factory(RequestHandlerClass, reactor=reactor, **options)
+        check_carrier(server.kind, server.handler_name, "in datagrams")
         return cls(datagram_port(reactor, description, server), server, description)
 
     def _listen(self) -> UDPPort | UNIXDatagramPort:

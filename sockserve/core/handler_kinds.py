@@ -21,6 +21,7 @@ from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler, IReque
 __all__ = [
     "HandlerKind",
     "application_protocols",
+    "check_carrier",
     "handler_kind",
     "provides",
     "speaks_http",
@@ -30,6 +31,9 @@ __all__ = [
 #: What of one of C{http.server}'s handlers decides how requests are read.
 _LOOP = ("handle", "handle_one_request", "parse_request", "handle_expect_100")
 _STOCK = (BaseHTTPRequestHandler, WSGIRequestHandler)
+
+#: The method by which a class asks for TCP's urgent data.
+_URGENT = "urgent_received"
 
 
 class HandlerKind(Enum):
@@ -42,6 +46,9 @@ class HandlerKind(Enum):
 
     #: A coroutine with awaitable streams, or for a datagram.
     COROUTINE = ("coroutine", True, False)
+    #: A coroutine that takes TCP's urgent data, and so needs a TCP connection, with nothing between
+    #: that and itself.
+    URGENT = ("coroutine, urgent data", True, False)
     #: It blocks, and has a socket.
     BLOCKING = ("blocking", False, False)
     #: C{HTTPRequestHandler}, all of whose methods are coroutines.
@@ -57,6 +64,11 @@ class HandlerKind(Enum):
     def __init__(self, words: str, is_coroutine: bool, is_http: bool) -> None:
         self.is_coroutine = is_coroutine
         self.is_http = is_http
+
+    @property
+    def needs_tcp(self) -> bool:
+        """Whether it is served on TCP connections only, with nothing between."""
+        return self is HandlerKind.URGENT
 
 
 def unwrap(factory: object) -> Any:
@@ -85,15 +97,22 @@ def handler_kind(factory: object, forks: bool = False) -> HandlerKind:
     cls = unwrap(factory)
     if not callable(cls):
         raise ConfigurationError(f"handler {cls!r} is not a class or callable")
-    if provides(cls, IHTTPRequestHandler):
-        return HandlerKind.HTTP_MIXED if cls.may_block() else HandlerKind.HTTP_COROUTINE
     name = getattr(cls, "__qualname__", repr(cls))
+    takes_urgent = provides(cls, IRequestHandler) and hasattr(cls, _URGENT)
+    if provides(cls, IHTTPRequestHandler):
+        if takes_urgent:
+            raise ConfigurationError(
+                f"handler {name}: {_URGENT} is never called, as HTTP has no urgent data"
+            )
+        return HandlerKind.HTTP_MIXED if cls.may_block() else HandlerKind.HTTP_COROUTINE
     methods = {"setup", "handle", "finish"}
     if hasattr(cls, "handle_one_request"):  # http.server's
         methods.update(method for method in dir(cls) if method.startswith("do_"))
     coroutines = {
         method for method in methods if inspect.iscoroutinefunction(getattr(cls, method, None))
     }
+    if takes_urgent:
+        _check_urgent(name, cls, "handle" in coroutines)
     if not coroutines:
         # In a child it reads its requests by itself.
         is_stock = _reads_as_stock(cls) and not forks
@@ -108,7 +127,41 @@ def handler_kind(factory: object, forks: bool = False) -> HandlerKind:
             f"handler {name}: {', '.join(sorted(coroutines))} is async def but handle is not;"
             " a request runs in one place, so make handle async def too"
         )
-    return HandlerKind.COROUTINE
+    return HandlerKind.URGENT if takes_urgent else HandlerKind.COROUTINE
+
+
+def _check_urgent(name: str, cls: Any, is_coroutine: bool) -> None:
+    """
+    Check that a class can be told of urgent data.
+
+    @raise ConfigurationError: it cannot.
+    """
+    if not is_coroutine:
+        raise ConfigurationError(
+            f"handler {name}: {_URGENT} is never called of a handler that blocks; make handle async"
+            " def, or ask the socket (recv with MSG_OOB)"
+        )
+    if inspect.iscoroutinefunction(getattr(cls, _URGENT)):
+        raise ConfigurationError(
+            f"handler {name}: {_URGENT} is async def, but is called where nothing may wait; make it"
+            " plain"
+        )
+
+
+def check_carrier(kind: HandlerKind, name: str, carrier: str | None) -> None:
+    """
+    Check that a handler can be served on what a listener gives it.
+
+    @param name: the handler's.
+    @param carrier: what that is, or what is above it, with a preposition; None for plain TCP, or
+        where nobody knows.
+    @raise ConfigurationError: it is not TCP alone, which the handler needs.
+    """
+    if carrier is not None and kind.needs_tcp:
+        raise ConfigurationError(
+            f"handler {name}: {_URGENT} asks for TCP urgent data, which there is none of {carrier};"
+            " listen on plain TCP, or leave that method out"
+        )
 
 
 def _reads_as_stock(cls: object) -> bool:

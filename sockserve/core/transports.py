@@ -53,5 +53,8 @@ class IStreamTransport(ITransport, IConsumer, IPushProducer):
     def stopReading() -> None:
         """Have the reactor read it no more."""
 
+    def startWriting() -> None:
+        """Have the reactor ask for more output as soon as there is room."""
+
     def stopWriting() -> None:
         """Have the reactor write it no more."""

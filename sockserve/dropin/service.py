@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from sockserve.core.addresses import canonical_address
 from sockserve.core.deadlines import Deadlines
+from sockserve.core.handler_kinds import check_carrier
 from sockserve.core.logs import Topic, logger
 from sockserve.core.reactors import as_reactor
 from sockserve.core.statistics import RequestRecord
@@ -27,7 +28,7 @@ from sockserve.dropin.connection import AdoptedFactory
 from sockserve.dropin.dispatcher import RequestDispatcher
 from sockserve.dropin.listener import ServerObjectListener
 from sockserve.dropin.server_object import ServerObject
-from sockserve.dropin.settings import own_deadlines, own_limits
+from sockserve.dropin.settings import carrier_of_server, own_deadlines, own_limits
 from sockserve.executors.threads import DEFAULT_THREADS
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.service import ListenerService
@@ -120,6 +121,8 @@ class SocketServerService(ListenerService):
             limits={**own_limits(server, AdoptedFactory), **(limits or {})},
             **options,
         )
+        factory = dispatcher.factory
+        check_carrier(factory.kind, factory.handler_name, carrier_of_server(server))
         description = f"{type(server).__qualname__} on {server.server_address}"
         self._listener = ServerObjectListener(
             dispatcher, description, poll_interval, self._has_shut_down
@@ -128,7 +131,7 @@ class SocketServerService(ListenerService):
         #: The object's own, once L{_verify_network} has its place.
         self._verify_request: Callable[[object, object], object] | None = None
         self.shut_down: Deferred[None] = Deferred()
-        self.server = dispatcher.factory
+        self.server = factory
         self.server.server_address = server.server_address
         self.server.statistics.listener = description
 

@@ -8,10 +8,11 @@ checks.  It must not know what comes of them.
 from __future__ import annotations
 
 import socket
+import ssl
 from typing import Any
 
 from sockserve.core.deadlines import Deadlines
-from sockserve.core.handler_kinds import handler_kind, provides, unwrap
+from sockserve.core.handler_kinds import check_carrier, handler_kind, provides, unwrap
 from sockserve.core.limits import LIMITS, check_limit
 from sockserve.http.limits import DropInHTTPLimits
 from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler, IRequestHandler
@@ -20,6 +21,7 @@ __all__ = [
     "DEFAULT_DEADLINES",
     "DEFAULT_MAX_THREADS",
     "DropInLimits",
+    "carrier_of_server",
     "check_server",
     "check_settings",
     "own_deadlines",
@@ -82,6 +84,7 @@ def check_server(server: Any, make: Any, threads: bool) -> None:
     if not provides(make, IHTTPRequestHandler) and not handler_kind(make).is_coroutine:
         return
     name, kind = unwrap(make).__qualname__, type(server).__qualname__
+    check_carrier(handler_kind(make), name, carrier_of_server(server))
     if getattr(server, "socket_type", None) == socket.SOCK_DGRAM:
         raise ConfigurationError(
             f"handler {name}: {kind} serves datagrams, by plain methods; use DatagramRequestService"
@@ -91,6 +94,15 @@ def check_server(server: Any, make: Any, threads: bool) -> None:
             f"handler {name}: {kind} serves on the thread that calls serve_forever, which such a"
             " handler does not run on; add ThreadingMixIn"
         )
+
+
+def carrier_of_server(server: Any) -> str | None:
+    """As L{check_carrier<sockserve.core.handler_kinds.check_carrier>} takes it."""
+    if getattr(server, "socket_type", None) == socket.SOCK_DGRAM:
+        return "in datagrams"
+    if getattr(server, "address_family", None) == getattr(socket, "AF_UNIX", None):
+        return "over UNIX sockets"
+    return "over TLS" if isinstance(getattr(server, "socket", None), ssl.SSLSocket) else None
 
 
 def own_limits(server: object, default: object = None) -> dict[str, Any]:

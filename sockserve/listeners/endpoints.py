@@ -51,7 +51,13 @@ from sockserve.listeners.tls import CertificateFolder, TLSEndpoint
 from sockserve.listeners.unix_names import is_abstract, unix_name
 from sockserve.listeners.unix_ports import InheritedUNIXEndpoint, UNIXEndpoint
 
-__all__ = ["datagram_port", "inherited_descriptor", "is_datagram_description", "stream_endpoint"]
+__all__ = [
+    "carrier_of",
+    "datagram_port",
+    "inherited_descriptor",
+    "is_datagram_description",
+    "stream_endpoint",
+]
 
 #: The kinds of stream listener that this room makes.
 _OWN_KINDS = ("fd", "haproxy", "systemd", "unix")
@@ -157,6 +163,18 @@ def _handed_descriptor(words: Mapping[str, str]) -> int:
     if index is not None and not index.startswith("-"):  # which is none either
         whole_number("index", index, most=sys.maxsize)
     return handed_descriptor(index, name)
+
+
+def carrier_of(endpoint: object) -> str | None:
+    """What an endpoint's connections have in place of TCP, or above it, with a preposition; None
+    for nothing known."""
+    if isinstance(endpoint, ProxyEndpoint):
+        return "behind a PROXY header (no proxy passes it on)"
+    if isinstance(endpoint, (TLSEndpoint, endpoints.SSL4ServerEndpoint)):
+        return "over TLS"
+    if isinstance(endpoint, (UNIXEndpoint, InheritedUNIXEndpoint, endpoints.UNIXServerEndpoint)):
+        return "over UNIX sockets"
+    return None
 
 
 def inherited_descriptor(description: str) -> int | None:

@@ -22,6 +22,7 @@ from sockserve.interfaces import IStreamServer
 from sockserve.streams.blocking import socket_channel_maker
 from sockserve.streams.channel import MakeChannel
 from sockserve.streams.coroutine import CoroutineChannel
+from sockserve.streams.urgent import UrgentChannel, make_and_run_urgent
 
 __all__ = ["WAYS", "ProtocolLimits", "Way"]
 
@@ -53,6 +54,7 @@ def _make_and_run_either(
 #: How handlers of each kind are served.
 WAYS: Mapping[HandlerKind, Way] = {
     HandlerKind.COROUTINE: Way(CoroutineChannel.maker, make_and_run_coroutine),
+    HandlerKind.URGENT: Way(UrgentChannel.maker, make_and_run_urgent),
     HandlerKind.BLOCKING: Way(socket_channel_maker, make_and_run_guarded),
     HandlerKind.HTTP_COROUTINE: Way(HTTPChannel.maker, make_and_run_coroutine),
     HandlerKind.HTTP_MIXED: Way(HTTPChannel.maker, _make_and_run_either),

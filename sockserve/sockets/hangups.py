@@ -146,6 +146,7 @@ class HangupWatch:
         hung_up: Callable[[], object],
         *,
         ended: bool = False,
+        urgent: bool = False,
     ) -> int:
         """
         Call C{hung_up}, once, when the peer hangs up or the connection breaks.  It asks by
@@ -153,6 +154,7 @@ class HangupWatch:
 
         @param reactor: what reads the C{epoll}; the same for all of them.
         @param ended: whether to call it also when the peer has only ended its output.
+        @param urgent: whether to call it also when a byte of TCP's urgent data has come.
         @return: the descriptor, for L{forget}; -1 if it is not watched.
         """
         descriptor = sock.fileno()
@@ -163,7 +165,8 @@ class HangupWatch:
                 self._epoll = _Epoll(reactor)
             except OSError:  # no descriptor to be had
                 return -1
-        self._epoll.add(descriptor, hung_up, select.EPOLLRDHUP if ended else 0)
+        events = (select.EPOLLRDHUP if ended else 0) | (select.EPOLLPRI if urgent else 0)
+        self._epoll.add(descriptor, hung_up, events)
         return descriptor
 
     def forget(self, descriptor: int) -> None:

@@ -7,6 +7,8 @@ the end of the service comes.  It must not know how a connection came about. (re
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ISSLTransport
@@ -39,19 +41,22 @@ _log = logger(Topic.HANDLERS)
 class CoroutineChannel(TransportChannel):
     """The channel of a coroutine on the reactor, which reads and writes the transport."""
 
+    make_reader: ClassVar[type[StreamReader]] = StreamReader
+    make_request: ClassVar[type[StreamConnection]] = StreamConnection
+
     def __init__(self, protocol: ChannelOwner, addresses: Addresses) -> None:
         """
         @param addresses: (peer, own) of the connection, as a socket gives them.
         """
         super().__init__(protocol)
         transport = self.transport
-        self._reader = StreamReader(self, self.deadlines, self.timer)
+        self._reader = self.make_reader(self, self.deadlines, self.timer)
         #: While the handler runs.
         self._task: Task | None = None
         #: Fires when the TLS handshake is through that the handler waits for.
         self._tls: Deferred[None] | None = None
         protocol.set_receiver(self._reader.feed)
-        self.request = StreamConnection(
+        self.request = self.make_request(
             transport,
             self._reader,
             self.writer,

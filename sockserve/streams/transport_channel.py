@@ -10,6 +10,7 @@ how it ends.  It must not know how a connection came about, or what its handler 
 from __future__ import annotations
 
 from enum import Enum
+from typing import ClassVar
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer
@@ -65,12 +66,14 @@ class TransportChannel(Channel):
         "writer",
     )
 
+    make_writer: ClassVar[type[StreamWriter]] = StreamWriter
+
     def __init__(self, protocol: ChannelOwner) -> None:
         super().__init__(protocol)
         transport = self.transport
         # For the connection
         self.is_lendable = is_lendable(transport)
-        self.writer = StreamWriter(transport, self.is_lendable, self.deadlines, self.timer)
+        self.writer = self.make_writer(transport, self.is_lendable, self.deadlines, self.timer)
         self.departure = Departure(self.timer, self.deadlines, self.factory.handler_cancellation)
         #: The socket's own transport, below all wrapping; None where there is no socket.
         self._below = connection_below(transport)
@@ -171,7 +174,17 @@ class TransportChannel(Channel):
         if self._below is not None and self.parts & Pending.CONNECTION:
             below, ended = self._below, not self.factory.allow_half_close
             watch = self.factory.hangups.watch
-            self._watched = watch(below.reactor, below.socket, self._hung_up, ended=ended)
+            self._watched = watch(
+                below.reactor,
+                below.socket,
+                self._hung_up,
+                ended=ended,
+                urgent=self.waits_for_urgent(),
+            )
+
+    def waits_for_urgent(self) -> bool:
+        """Whether the kernel is to tell of an urgent byte, too, by L{_hung_up}."""
+        return False
 
     def forget_hangups(self) -> None:
         """The descriptor is closed, or another's."""

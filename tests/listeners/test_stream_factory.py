@@ -17,6 +17,7 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from zope.interface.verify import verifyObject
 
 from sockserve import ConfigurationError, StreamRequestHandler
+from sockserve.core import handler_kinds
 from sockserve.core.handler_kinds import HandlerKind, speaks_http
 from sockserve.core.incidents import SECONDS_BETWEEN_LINES
 from sockserve.core.tasks import Task
@@ -27,6 +28,7 @@ from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.listeners.stream_protocol import StreamProtocol
 from sockserve.streams.blocking import LentSocketChannel
 from sockserve.streams.coroutine import CoroutineChannel
+from sockserve.streams.urgent import UrgentChannel
 from tests.streams.owner import CLIENT, SERVER, Owner, SteppedExecutor, owners
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -91,6 +93,10 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 own = pytest.fixture(owners)
 
 
+def is_coroutine(handler: Any) -> bool:
+    return handler_kinds.handler_kind(handler).is_coroutine
+
+
 class Factory(StreamFactory):
     """
     One on a clock, whose blocking handlers run when a test says so.
@@ -99,7 +105,7 @@ class Factory(StreamFactory):
     """
 
     def __init__(self, handler: Any, **options: Any) -> None:
-        if "concurrency" not in options and handler not in (Coroutine, HTTPCoroutine):
+        if "concurrency" not in options and not is_coroutine(handler):
             options["concurrency"] = SteppedExecutor()
         self.clock = Clock()
         self.calls: list[Any] = []
@@ -139,6 +145,11 @@ class Channel:
 
 KINDS: list[Any] = [
     (Coroutine, HandlerKind.COROUTINE, CoroutineChannel),
+    (
+        type("Urgent", (Coroutine,), {"urgent_received": lambda self, data: None}),
+        HandlerKind.URGENT,
+        UrgentChannel,
+    ),
     (Noting, HandlerKind.BLOCKING, LentSocketChannel),
     (Stdlib, HandlerKind.BLOCKING, LentSocketChannel),
     (functools.partial(Noting), HandlerKind.BLOCKING, LentSocketChannel),

@@ -10,11 +10,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
-from sockserve.core.lifecycle import run_handler_coroutine
 from sockserve.core.statistics import RequestRecord
 from sockserve.executors.base import serve_guarded
 from sockserve.interfaces import IExecutor, IJob, Outcome, Phase
 from sockserve.listeners.server import RequestServer
+from sockserve.listeners.ways import WAYS
 from sockserve.sockets.hangups import HangupWatch
 from sockserve.streams.channel import Channel, ChannelOwner
 from tests.transports import KernelTransport, SteppedReactor
@@ -90,8 +90,8 @@ class Server(RequestServer):
     def finish_request(self, request: Any, client_address: Any) -> Any:
         if not self.kind.is_coroutine:
             return super().finish_request(request, client_address)
-        handler = self.RequestHandlerClass(request, client_address, self)
-        return run_handler_coroutine(handler, request)
+        run = WAYS[self.kind].make_and_run
+        return run(self.RequestHandlerClass, request, client_address, self)
 
     def close_request(self, request: Any) -> None:
         self.channel.request_closing()
