@@ -331,7 +331,7 @@ class _Worker:
             # Programs tell connections apart by the name of their thread.
             self.thread.name = f"sockserve-{next(_jobs)}"
             # As in a thread of its own: what one sets for its time the next does not see.
-            outcome = Context().run(serve_guarded, job)
+            outcome = Context().run(serve_guarded, job, pool.serve)
             if os.getpid() != process:  # a child that the handler has forked
                 end_child(outcome)
             pool.done.append((job, outcome))
