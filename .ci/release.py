@@ -20,7 +20,16 @@ ROOT = Path(__file__).resolve().parents[1]
 PLUGIN = "twisted/plugins/sockserve_plugin.py"
 
 #: What the source distribution has at its top; the folders as they are here.
-FOLDERS = [".ci", "benchmarks", "docs", "examples", "newsfragments", "sockserve", "tests", "twisted"]
+FOLDERS = [
+    ".ci",
+    "benchmarks",
+    "docs",
+    "examples",
+    "newsfragments",
+    "sockserve",
+    "tests",
+    "twisted",
+]
 FILES = [
     ".editorconfig",
     ".gitignore",

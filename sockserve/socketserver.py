@@ -21,7 +21,6 @@ from typing_extensions import override
 
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.incidents import IncidentLog
-from sockserve.core.lifecycle import make_and_run
 from sockserve.core.logs import Topic, standard_logger
 from sockserve.core.tls import handshake_fault
 from sockserve.dropin.accept_loop import AcceptLoop, verify_and_take
@@ -40,6 +39,7 @@ from sockserve.dropin.settings import (
 )
 from sockserve.dropin.tls_accept import accept_tls
 from sockserve.dropin.tls_handshake import shake_hands
+from sockserve.http.guarded import make_and_run_guarded
 from sockserve.interfaces import (
     DeadlineExpired,
     HandshakeFailed,
@@ -278,7 +278,7 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
     @override
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Have a handler made, of sockserve's perhaps, and let it serve. (handler's thread)"""
-        make_and_run(self.RequestHandlerClass, request, client_address, self)
+        make_and_run_guarded(self.RequestHandlerClass, request, client_address, self)
 
 
 class TCPServer(BaseServer, _stdlib.TCPServer):

@@ -1,6 +1,5 @@
 """
-The accept loop of a server object: C{serve_forever}, on the thread that calls it or on one of its
-own.
+The accept loop of a server object: C{serve_forever}.
 
 This room owns waiting for requests and for the word to stop, without polling for the latter,
 and bringing connections over TLS to the server only once their handshake is done.  It must
@@ -19,32 +18,27 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from enum import Enum
 from errno import errorcode
-from functools import partial
 from typing import Any
 
-from typing_extensions import override
-
 from sockserve.core.deadlines import Deadlines
-from sockserve.core.forking import (
-    ThreadRole,
-    end_child,
-    is_child,
-    listening_socket_owners,
-    mark_thread,
-)
-from sockserve.core.logs import Topic, logger, standard_logger
+from sockserve.core.forking import end_child, is_child, listening_socket_owners
+from sockserve.core.logs import Topic, standard_logger
 from sockserve.core.reactors import IReactor
 from sockserve.dropin.background_reactor import running_reactor
-from sockserve.dropin.overriding import StandardMethods
+from sockserve.dropin.overriding import StandardMethods, is_overridden
 from sockserve.dropin.server_object import ServerObject
 from sockserve.dropin.serving_thread import ServingThread
 from sockserve.dropin.tls_accept import accept_tls
 from sockserve.dropin.tls_handshake import TLSHandshake
-from sockserve.listeners.gate import ACCEPT_RETRY_SECONDS, CALM_SECONDS, OUT_OF_RESOURCES
+from sockserve.listeners.gate import (
+    ACCEPT_RETRY_SECONDS,
+    CALM_SECONDS,
+    OUT_OF_RESOURCES,
+    QUEUE_LENGTH,
+)
 
-__all__ = ["POLL_SECONDS", "AcceptLoop", "AcceptLoopThread", "is_open", "verify_and_take"]
+__all__ = ["POLL_SECONDS", "AcceptLoop", "is_open", "verify_and_take"]
 
-_log = logger(Topic.SERVICE)
 _connections_log = standard_logger(Topic.CONNECTIONS)
 
 #: How often C{service_actions} is called at least, in seconds, where nobody says by a
@@ -99,6 +93,8 @@ class _LoopState(Enum):
 
     #: It serves, or is about to.
     OPEN = "open"
+    #: It was told to take who waits already, and nobody after that.
+    LAST = "last"
     #: It was told to stop, and has yet to see that.
     STOPPED = "stopped"
     #: It serves no more, and has let go of all that was open for it.
@@ -108,7 +104,7 @@ class _LoopState(Enum):
 class AcceptLoop:
     """
     One run of C{serve_forever}, on the thread that calls L{run}.  It only goes forward, from open
-    over stopped, or not, to closed.
+    over what it is told (to take the last, or to stop), or not, to closed.
 
     @param deadlines: those of TLS handshakes, as of L{TLSHandshake}.
     @param failed: called in the C{except} block when one of the server's methods has raised,
@@ -153,6 +149,8 @@ class AcceptLoop:
         # The lock is held where one of these changes, and while what is open is used
         self._lock = threading.RLock()
         self._state = _LoopState.OPEN
+        #: When the last that wait are to be taken at the latest; None for no limit.
+        self._last_until: float | None = None
         listening_socket_owners.add(self)
         #: Connections whose handshake is under way, and those where it is done.
         self._shaking: set[ssl.SSLSocket] = set()
@@ -160,8 +158,8 @@ class AcceptLoop:
 
     def run(self, poll_interval: float) -> None:
         """
-        Serve until L{stop}, or until the server is told to shut down; that is asked whenever
-        something has happened. (accept thread)
+        Serve until L{stop} or L{take_last}, or until the server is told to shut down; that is
+        asked whenever something has happened. (accept thread)
 
         @param poll_interval: how often C{service_actions} is called at least, in seconds.
         """
@@ -182,22 +180,48 @@ class AcceptLoop:
                     ready = [key.fileobj for key, _ in selector.select(seconds)]
                     if self._is_over():
                         break
-                    try:
-                        if self._outer in ready:
-                            self._empty_wake_ups()
-                        if self._shaken:
-                            verify_and_take(server, *self._shaken.popleft())
-                        if server in ready and self._has_room():
-                            self._take_request()
-                        if self.jobs is not None and not self._is_over():
-                            self.jobs.serve_one()
-                        server.service_actions()
-                    except Exception:
-                        if self._failed is None:
-                            raise
-                        self._failed()
+                    self._guarded(self._turn, ready)
+                self._take_waiting()
         finally:
             self.close()
+
+    def _turn(self, ready: list[object]) -> None:
+        """Do what there is to be done."""
+        if self._outer in ready:
+            self._empty_wake_ups()
+        if self._shaken:
+            verify_and_take(self._server, *self._shaken.popleft())
+        if self._server in ready and self._has_room():
+            self._take_request()
+        if self.jobs is not None and not self._is_over():
+            self.jobs.serve_one()
+        self._server.service_actions()
+
+    def _take_waiting(self) -> None:
+        """Take the clients that wait in the kernel's queue, which would reset them, if told to."""
+        with _Selector() as selector:
+            if is_open(self._server):
+                selector.register(self._server, selectors.EVENT_READ)
+            for _ in range(QUEUE_LENGTH):  # others may come as fast
+                until = self._last_until
+                is_late = until is not None and time.monotonic() >= until
+                if self._state is not _LoopState.LAST or self._is_told() or is_late:
+                    break
+                if self._shaken:
+                    self._guarded(verify_and_take, self._server, *self._shaken.popleft())
+                elif self._has_room() and is_open(self._server) and selector.select(0):
+                    self._guarded(self._take_request)
+                else:
+                    break
+
+    def _guarded(self, do: Callable[..., object], *arguments: Any) -> None:
+        """Call what has one of the server's methods called."""
+        try:
+            do(*arguments)
+        except Exception:
+            if self._failed is None:
+                raise
+            self._failed()
 
     def listening_descriptors(self) -> Iterator[int]:
         """The descriptor that the server listens on, if it does. (any thread)"""
@@ -205,10 +229,22 @@ class AcceptLoop:
         if getattr(self._server, "socket_type", None) == socket.SOCK_STREAM:
             yield self._server.fileno()
 
+    def take_last(self, seconds: float | None) -> None:
+        """
+        Have L{run} return once it has taken who waits already. (any thread)
+
+        @param seconds: how long that may take; None for as long as it does.
+        """
+        with self._lock:
+            if self._state is _LoopState.OPEN:
+                self._last_until = None if seconds is None else time.monotonic() + seconds
+                self._state = _LoopState.LAST
+                self.wake()
+
     def stop(self) -> None:
         """Have L{run} return. (any thread)"""
         with self._lock:
-            if self._state is _LoopState.OPEN:
+            if self._state is not _LoopState.CLOSED:
                 self._state = _LoopState.STOPPED
                 self.wake()
 
@@ -225,9 +261,12 @@ class AcceptLoop:
         # A method's child is no server itself; one that has made this loop is.
         if is_child() and os.getpid() != self._process:
             end_child()
+        return self._is_told() or self._state is not _LoopState.OPEN
+
+    def _is_told(self) -> bool:
+        """Whether the server is to shut down."""
         # What shutdown sets, and programs set by themselves on the thread that serves.
-        is_told = bool(getattr(self._server, "_BaseServer__shutdown_request", False))
-        return is_told or self._state is not _LoopState.OPEN
+        return bool(getattr(self._server, "_BaseServer__shutdown_request", False))
 
     def _seconds_to_wait(self, poll_interval: float) -> float:
         if self._shaken or self._has_job():
@@ -255,14 +294,20 @@ class AcceptLoop:
         return self.jobs is not None and self.jobs.has_ready()
 
     def _take_request(self) -> None:
+        server = self._server
         try:
-            accepted = accept_tls(self._server, self._standard, self._lost)
+            accepted = accept_tls(server, self._standard, self._lost)
+            if accepted is None:
+                if is_overridden(server, "_handle_request_noblock"):
+                    server._handle_request_noblock()
+                    return
+                taken = server.get_request()
         except OSError as error:
             if error.errno in OUT_OF_RESOURCES:
                 self._descriptors_exhausted(error)
             return
         if accepted is None:
-            self._server._handle_request_noblock()
+            verify_and_take(server, *taken)
         else:
             self._shake_hands(*accepted)
 
@@ -337,109 +382,3 @@ class AcceptLoop:
             self._outer.close()
         for request, _ in self._shaken:
             request.close()
-
-
-class _Ending(threading.Event):
-    """
-    The event that C{socketserver.BaseServer.shutdown} waits for, the end of a loop: waiting for
-    it also asks for it.
-
-    @param stop: has the loop end.
-    """
-
-    def __init__(self, stop: Callable[[], None], thread: threading.Thread) -> None:
-        super().__init__()
-        self._stop = stop
-        self._thread = thread
-
-    @override
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the loop has ended, unless this is its thread. (any thread)"""
-        self._stop()
-        return threading.current_thread() is self._thread or super().wait(timeout)
-
-
-class _Ender(Enum):
-    """The side that has asked an accept loop on a thread of its own to end: the first that did."""
-
-    #: Neither has; if it ends all the same, it could not go on.
-    NOBODY = "nobody"
-    #: The one that has started it, which also closes the server.
-    OWNER = "owner"
-    #: The program, by the server's C{shutdown}; whether that is closed is its own to say.
-    PROGRAM = "program"
-
-
-class AcceptLoopThread:
-    """
-    An accept loop on a thread of its own.  It also ends by the server's C{shutdown}.
-
-    @param reactor: where handshakes are done.
-    @param ended: called on that thread when the loop has ended, with whether it has done so by
-        itself: by C{shutdown}, or because it could not go on.
-    @param is_full: as L{AcceptLoop}'s.
-    @param poll_interval: as L{AcceptLoop.run}'s.
-    @param handshake_failed: as L{AcceptLoop}'s.
-    """
-
-    def __init__(
-        self,
-        server: ServerObject,
-        reactor: IReactor,
-        deadlines: Deadlines,
-        ended: Callable[[bool], object],
-        is_full: Callable[[int], bool] | None = None,
-        poll_interval: float = POLL_SECONDS,
-        handshake_failed: Callable[[Any, Exception], object] | None = None,
-    ) -> None:
-        """
-        @raise OSError: there are no descriptors, or no thread, to be had.
-        """
-        self._loop = AcceptLoop(server, deadlines, self._failed, is_full, reactor, handshake_failed)
-        self._server = server
-        self._ended = ended
-        self._poll_interval = poll_interval
-        # Reentrant, as a signal's handler may call shutdown
-        self._lock = threading.RLock()
-        self._ender = _Ender.NOBODY
-        thread = threading.Thread(target=self._run, name="sockserve loop", daemon=True)
-        self._ending = _Ending(partial(self._end, _Ender.PROGRAM), thread)
-        before = server._BaseServer__is_shut_down
-        server._BaseServer__is_shut_down = self._ending
-        try:
-            thread.start()
-        except RuntimeError as error:
-            server._BaseServer__is_shut_down = before
-            self._loop.close()
-            raise OSError(str(error)) from error
-
-    def reopen(self) -> None:
-        """Ask again whether there is room. (any thread)"""
-        self._loop.wake()
-
-    def stop(self) -> None:
-        """End the loop. (any thread)"""
-        self._end(_Ender.OWNER)
-
-    def _end(self, ender: _Ender) -> None:
-        """End the loop for C{ender}, or for whom that was done before. (any thread)"""
-        with self._lock:
-            if self._ender is _Ender.NOBODY:
-                self._ender = ender
-        self._loop.stop()
-
-    def _failed(self) -> None:
-        # C{serve_forever} ends with what C{verify_request} raises; nobody would call it again.
-        _log.failure("a method of the served server object raised")
-
-    def _run(self) -> None:
-        """(accept thread)"""
-        mark_thread(ThreadRole.ACCEPTING)
-        try:
-            self._loop.run(self._poll_interval)
-        except BaseException:
-            _log.failure("the loop of a served server object has failed")
-        by_itself = self._ender is not _Ender.OWNER
-        self._server._BaseServer__shutdown_request = False  # it may serve again
-        self._ending.set()
-        self._ended(by_itself)

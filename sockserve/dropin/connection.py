@@ -105,9 +105,11 @@ class AdoptedFactory(StreamFactory):
     The factory of adopted connections: calls the server object's methods in place of its own.
 
     @ivar dispatcher: has the server object.
+    @ivar is_stopping: whether what is adopted now is of the last, and drains from its start.
     """
 
     inherits_keepalive = True
+    is_stopping = False
     ways = {**WAYS, HandlerKind.HTTP_STOCK: Way(HTTPChannel.maker, _make_stock_handler)}
 
     #: How many of them are taken at once, of a server of datagrams; None for as many as come.
@@ -255,6 +257,8 @@ class AdoptedProtocol(StreamProtocol):
 
     @override
     def start_channel(self, channel: Channel) -> None:
+        if self.factory.is_stopping:  # it is one of the last
+            self.drain()
         # The server has verified and processed it, before it came here.
         try:
             channel.start()
@@ -270,13 +274,16 @@ class AdoptedProtocol(StreamProtocol):
                 self._channel.abort()
 
     def end_unserved(self) -> None:
-        """End the connection, unless it has a request that has begun to be served."""
+        """
+        End the connection, unless it has a request that has begun to be served: what arrives from
+        now on, half a request perhaps, is nobody's.
+        """
         channel = self._channel
-        if (
-            isinstance(channel, HTTPChannel)
-            and channel.cycle is not None
-            and not channel.parts & Pending.HANDLER
-        ):
+        if not isinstance(channel, HTTPChannel) or channel.parts & Pending.HANDLER:
+            return
+        if channel.cycle is None:
+            channel.shut_down()
+        else:
             channel.abort()
 
     @override

@@ -24,7 +24,6 @@ from typing_extensions import override
 
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_kind, provides, unwrap
-from sockserve.core.lifecycle import make_and_run
 from sockserve.core.logs import Topic, standard_logger
 from sockserve.core.reactors import IReactor
 from sockserve.dropin.background_reactor import is_reactors_thread
@@ -43,6 +42,7 @@ from sockserve.dropin.settings import check_settings
 from sockserve.dropin.transport import AdoptedConnection
 from sockserve.executors.base import call_excepthook
 from sockserve.executors.threads import ThreadExecutor
+from sockserve.http.guarded import make_and_run_guarded
 from sockserve.interfaces import (
     ConfigurationError,
     IExecutor,
@@ -233,7 +233,8 @@ class RequestDispatcher:
             if self._standard.finish_request != server.finish_request:
                 server.finish_request(request, client_address)
             else:
-                make_and_run(server.RequestHandlerClass, request, client_address, server)
+                make = server.RequestHandlerClass
+                make_and_run_guarded(make, request, client_address, server)
         except Exception as error:
             outcome = self.factory.outcome_of(request, error)
             server.handle_error(request, client_address)
@@ -314,6 +315,12 @@ class RequestDispatcher:
                 self._all_over.wait(REACTOR_CHECK_SECONDS)
         if not self.reactor.running:  # nobody hears of their ends
             self._pool.join()
+
+    def wait(self) -> None:
+        """Wait until all requests are over, or the reactor does not run. (any thread)"""
+        with self._all_over:
+            while self.active and self.reactor.running:
+                self._all_over.wait(REACTOR_CHECK_SECONDS)
 
     def pause(self) -> None:
         """

@@ -23,9 +23,10 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from sockserve.core.logs import Topic, logger
-from sockserve.dropin.accept_loop import AcceptLoopThread, is_open
+from sockserve.dropin.accept_loop import is_open
 from sockserve.dropin.dispatcher import RequestDispatcher
-from sockserve.dropin.overriding import accepts_takeover, take_over
+from sockserve.dropin.loop_thread import AcceptLoopThread
+from sockserve.dropin.overriding import accepts_takeover, is_overridden, take_over
 from sockserve.sockets.keepalive import keep_alive
 
 __all__ = ["ServerObjectListener"]
@@ -132,6 +133,7 @@ class ServerObjectListener:
             self._install_joinable()
         keep_alive(getattr(self._object, "socket", None), self._deadlines)
         self._all_over = Deferred()
+        self._factory.is_stopping = False
         self._run = run = object()
         return AcceptLoopThread(
             self._object,
@@ -166,7 +168,8 @@ class ServerObjectListener:
 
     def close(self) -> Deferred[Any]:
         """
-        End the loop, have requests finish within the C{drain} deadline, and close the object.
+        End the loop, once it has taken the clients that wait already, have requests finish within
+        the C{drain} deadline, and close the object.
         What does not end within twice C{Deadlines.abandon} after that, be it the object's own
         C{server_close}, is left behind. (reactor thread)
 
@@ -174,7 +177,9 @@ class ServerObjectListener:
         """
         if self._state is not _State.STOPPED:
             assert self._loop is not None
-            self._loop.stop()
+            self.resume()  # clients that wait meanwhile are not to be lost
+            self._factory.is_stopping = True
+            self._loop.stop(self._deadlines.drain)
             self._factory.drain()
             self._arm_shutdown_deadline()
         return self._all_over
@@ -198,9 +203,14 @@ class ServerObjectListener:
             return
         self._factory.reactor.callFromThread(self._factory.drain)
         if not by_itself and not self._shares_socket:
-            if not isinstance(self._object, socketserver.ThreadingMixIn):
-                self._dispatcher.join()  # otherwise this thread would have served them
+            # Of a serial server this thread would have served them, and server_close called last;
+            # its own lets nothing go but the socket, where new clients would wait in vain.
+            is_serial = not isinstance(self._object, socketserver.ThreadingMixIn)
+            if is_serial and is_overridden(self._object, "server_close"):
+                self._dispatcher.wait()
             self._close()
+            if is_serial:
+                self._dispatcher.wait()
         self._factory.reactor.callFromThread(self._drain, run, by_itself)
 
     def _drain(self, run: object, by_itself: bool) -> None:

@@ -25,6 +25,7 @@ from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import unwrap
 from sockserve.core.reactors import IReactor
 from sockserve.dropin.server_object import ServerObject
+from sockserve.http.guarded import handle_guarded, make_and_run_guarded
 from sockserve.http.stock import make_with_method
 from sockserve.interfaces import IExecutor, IJob, Outcome
 
@@ -241,7 +242,7 @@ class SecuredConnection:
             if getattr(unwrap(make), "handle", None) is BaseHTTPRequestHandler.handle:
                 make_with_method(make, arguments, "handle", self._handle)
             else:
-                make(*arguments)
+                make_and_run_guarded(make, *arguments)
         finally:
             del request.makefile
 
@@ -260,7 +261,7 @@ class SecuredConnection:
     def _handle(self, handler: Any) -> None:
         """Do as C{BaseHTTPRequestHandler.handle} for one request. (worker thread)"""
         handler.close_connection = True
-        handler.handle_one_request()
+        handle_guarded(handler, handler.handle_one_request)
         request = self._request
         if handler.close_connection or request.fileno() < 0:
             return

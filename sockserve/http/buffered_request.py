@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import socket
 import threading
@@ -34,6 +35,7 @@ from sockserve.http.output import OutputQueue
 from sockserve.http.refusals import answer_error, body_too_large
 from sockserve.http.responses import BlockingResponse
 from sockserve.http.spool import Spool, StockSwitchingFile, SwitchingFile, stock_file
+from sockserve.http.stock import body_may_end_with_connection
 from sockserve.http.stock_output import StockOutput, status_in
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
 from sockserve.sockets.hangups import hangup_of
@@ -43,9 +45,6 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 __all__ = ["BufferedRequest"]
-
-#: No client sends a body with these that nobody could tell the end of.
-_WITHOUT_BODY = frozenset(["GET", "HEAD"])
 
 _EXPECT = re.compile(rb"(?im)^expect:[^\n]*\n")
 _log = logger(Topic.HTTP)
@@ -108,13 +107,7 @@ class BufferedRequest:
         self._reactors_thread = threading.get_ident()
         # The request
         self.head = head
-        self.ends_with_connection = (
-            stock
-            and not head.keep_alive
-            and head.length == 0
-            and head.method not in _WITHOUT_BODY
-            and head.field(b"content-length") is None
-        )
+        self.ends_with_connection = stock and body_may_end_with_connection(head)
         self.switches = self.ends_with_connection or (
             head.length == 0
             and (head.method == "CONNECT" or (b"\nupgrade:" in head.raw.lower() and head.upgrades))
@@ -308,13 +301,14 @@ class BufferedRequest:
 
     def serve(self) -> Outcome:
         """Have the handler answer the request. (worker thread)"""
-        factory, request = self._channel.factory, self.request
+        factory, request, process = self._channel.factory, self.request, os.getpid()
         served.request = self
         try:
             error = serve_next(factory, request, self._channel.client_address)
         except BaseException:  # sys.exit(), or an error in handle_error
             self.response.close = True
-            self._answer_for_handler()
+            if os.getpid() == process:  # else its child has left, and it is to answer yet
+                self._answer_for_handler()
             raise
         finally:
             served.request = None

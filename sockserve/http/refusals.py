@@ -18,7 +18,7 @@ from sockserve.http.responses import CoroutineResponse, Response
 from sockserve.interfaces import DeadlineExpired, Phase
 from sockserve.streams.writer import Outbox, StreamWriter
 
-__all__ = ["answer_error", "body_too_large", "make_refusal", "status_for"]
+__all__ = ["answer_error", "body_too_large", "error_page", "make_refusal", "status_for"]
 
 
 def answer_error(response: Response, status: int, explain: str | None = None) -> None:
@@ -26,6 +26,17 @@ def answer_error(response: Response, status: int, explain: str | None = None) ->
     Start a response that says no more than its status, where there is no handler to do it.
 
     @param explain: what the client should know; by default the status' own description.
+    """
+    head, body = error_page(status, explain)
+    response.start(status, head, len(body), None)
+    response.add(body)
+
+
+def error_page(status: int, explain: str | None = None) -> tuple[str, bytes]:
+    """
+    Such a response: the lines of its head, without the empty one, and its body.
+
+    @param explain: as L{answer_error}'s.
     """
     known = HTTPStatus(status)
     page = BaseHTTPRequestHandler.error_message_format % {
@@ -40,8 +51,7 @@ def answer_error(response: Response, status: int, explain: str | None = None) ->
         f"Content-Type: {BaseHTTPRequestHandler.error_content_type}\r\n"
         f"Content-Length: {len(body)}\r\n"
     )
-    response.start(status, head, len(body), None)
-    response.add(body)
+    return head, body
 
 
 def body_too_large(limit: int | None) -> RemoteProtocolError:

@@ -21,7 +21,12 @@ from typing import Any
 from sockserve.http.h1.head import REPEATED_SECTION_BYTES, REPEATED_SECTIONS, TOKEN, RequestHead
 from sockserve.http.spool import StockInput
 
-__all__ = ["make_stock_handler", "make_with_method"]
+__all__ = [
+    "body_may_end_with_connection",
+    "can_have_method",
+    "make_stock_handler",
+    "make_with_method",
+]
 
 #: A header section that every parser reads alike, as whole lines.
 _SECTION = re.compile(rb"(?:%b:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n" % TOKEN.pattern)
@@ -31,6 +36,22 @@ _SECTION = re.compile(rb"(?:%b:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n" % TOKEN.patter
 _DEMANDING = re.compile(rb"(?im)^(?:content-type:[ \t]*(?:multipart|message)|expect:)")
 
 _VERSIONS = frozenset(["HTTP/1.0", "HTTP/1.1"])
+
+#: No client sends a body with these that nobody could tell the end of.
+_WITHOUT_BODY = frozenset(["GET", "HEAD"])
+
+
+def body_may_end_with_connection(head: RequestHead) -> bool:
+    """
+    Whether a handler may find a body that goes on until the client ends its side: what follows the
+    last request of a connection, if that says nothing of a length.
+    """
+    return (
+        not head.keep_alive
+        and head.length == 0
+        and head.method not in _WITHOUT_BODY
+        and head.field(b"content-length") is None
+    )
 
 
 #: The fields of a header section: names and values as sent, without the white space before a
@@ -126,6 +147,15 @@ def make_stock_handler(
     )
 
 
+def can_have_method(make: Callable[..., Any]) -> bool:
+    """
+    Whether L{make_with_method} can replace a method: it is a class, or a C{functools.partial} of
+    one, that does not make its objects in a way of its own.
+    """
+    cls: Any = make.func if type(make) is functools.partial else make
+    return type(cls).__call__ is type.__call__ and cls.__new__ is object.__new__
+
+
 def make_with_method(
     make: Callable[..., Any],
     arguments: tuple[Any, ...],
@@ -133,20 +163,20 @@ def make_with_method(
     method: Callable[[Any], object],
 ) -> None:
     """
-    Make a handler, which serves while it is made, with one of its methods replaced; unless the
-    class makes its objects in a way of its own. (handler's thread)
+    Make a handler, which serves while it is made, with one of its methods replaced, if
+    L{can_have_method}. (handler's thread)
 
     @param make: the class, a C{functools.partial} of it, or another callable that makes a
         handler.
     @param method: called with the handler instead.
     """
+    if not can_have_method(make):
+        make(*arguments)
+        return
     words: dict[str, Any] = {}
     cls: Any = make
     if type(make) is functools.partial:
         cls, arguments, words = make.func, make.args + arguments, make.keywords
-    if type(cls).__call__ is not type.__call__ or cls.__new__ is not object.__new__:
-        cls(*arguments, **words)
-        return
     handler: Any = object.__new__(cls)
     handler.__dict__[name] = functools.partial(method, handler)
     try:

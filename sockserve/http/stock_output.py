@@ -14,13 +14,16 @@ from collections.abc import Callable
 from sockserve.http.h1.framing import response_fault
 from sockserve.http.responses import BlockingResponse
 
-__all__ = ["StockOutput", "status_in"]
+__all__ = ["StockOutput", "final_head", "status_in"]
 
-#: The status of a final response, behind interim ones.
-_STATUS = re.compile(
-    rb"(?:HTTP/1\.[01] 1(?!01)[0-9]{2}[^\n]*\n(?:[^\r\n]+\r?\n)*\r?\n)*"
-    rb"HTTP/1\.[01] (101|[2-9][0-9]{2})"
+#: Interim responses, and behind them the status of a final one.
+_INTERIM = re.compile(
+    rb"(?:HTTP/1\.[01] 1(?!01)[0-9]{2}[^\n]*\n(?:[^\r\n]+\r?\n)*\r?\n)*",
 )
+_STATUS = re.compile(_INTERIM.pattern + rb"HTTP/1\.[01] (101|[2-9][0-9]{2})")
+
+#: What a response begins with.
+_BEGINNING = b"HTTP/1."
 
 #: What a handler says of a connection that is about to end even so.
 _KEEP_ALIVE = re.compile(rb"(?i)\nconnection:[ \t]*keep-alive[ \t]*\r\n")
@@ -30,6 +33,24 @@ def status_in(data: bytes) -> int | None:
     """The status of the final response that C{data} begins with."""
     found = _STATUS.match(data)
     return None if found is None else int(found[1])
+
+
+def final_head(data: bytes) -> bytes | None:
+    """
+    The head of the final response that C{data} begins with, behind interim ones and with them, as
+    far as it has come.
+
+    @return: empty while there are only interim responses; None if it is no response.
+    """
+    interim = _INTERIM.match(data)
+    assert interim is not None
+    begun = data[interim.end() :]
+    if not begun:
+        return b""
+    if not _BEGINNING.startswith(begun[: len(_BEGINNING)]):
+        return None
+    head, end, _ = begun.partition(b"\r\n\r\n")
+    return interim[0] + head + end
 
 
 class StockOutput:

@@ -95,7 +95,10 @@ def stream_endpoint(
             raise ConfigurationError(
                 f"listen {description!r}: write haproxy: and a stream description after it"
             )
-        return ProxyEndpoint(stream_endpoint(reactor, rest, trusted, deadlines), trusted)
+        behind = stream_endpoint(reactor, rest, trusted, deadlines)
+        if isinstance(behind, TLSEndpoint):  # proxies send it before TLS
+            return behind.over(lambda below: ProxyEndpoint(below, trusted))
+        return ProxyEndpoint(behind, trusted)
     if kind == "fd":
         return _inherited_socket(reactor, description, rest)
     _check_kind(description)

@@ -59,6 +59,11 @@ class ProxyProtocol(HAProxyProtocolWrapper):
     _received: bytearray | None = None
     _header: ProxyHeader | None = None
 
+    @property
+    def has_header(self) -> bool:
+        """Whether the header has been read."""
+        return self._header is not None
+
     @override
     def dataReceived(self, data: bytes) -> None:
         if self._header is not None:
@@ -110,7 +115,7 @@ class ProxyProtocol(HAProxyProtocolWrapper):
 
     def handshakeCompleted(self) -> None:
         """A TLS handshake is complete: tell the wrapped protocol if it began TLS itself."""
-        # TLS below the header is complete before it.
+        # TLS below the header, as some plugin's endpoint may have it, is complete before it.
         if self._header is not None and IHandshakeListener.providedBy(self.wrappedProtocol):
             self.wrappedProtocol.handshakeCompleted()
 

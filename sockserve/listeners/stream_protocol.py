@@ -157,9 +157,13 @@ class StreamProtocol(Protocol):
         if isinstance(wrapper, HAProxyProtocolWrapper) and not isinstance(wrapper, ProxyProtocol):
             # Twisted's own does not tell what was wrong.
             fault = "no header" if wrapper.disconnecting else fault
-        # Below the header there may be TLS, whose failures are errors of other kinds.
+        # Below the header there may be TLS, whose failures are errors of other kinds; or above it.
         is_in_order = isinstance(reason.value, (ConnectionDone, ConnectionLost, ConnectionAborted))
-        is_header = is_in_order and isinstance(self.transport, HAProxyProtocolWrapper)
+        is_header = is_in_order and isinstance(wrapper, HAProxyProtocolWrapper)
+        below = getattr(wrapper, "transport", None)
+        if isinstance(below, ProxyProtocol):
+            is_header = not below.has_header
+            self.record.peer = socket_address(below.getPeer())  # it may have named another
         self.factory.opening_failed(
             self.record, "proxy header" if is_header else "handshake", fault
         )

@@ -10,6 +10,7 @@ know how descriptions are written.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import cast
 
 from OpenSSL import SSL
@@ -45,6 +46,7 @@ from sockserve.core.tls import (
 from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import HandshakeFailed
 from sockserve.listeners.certificates import check_context, check_folder
+from sockserve.listeners.proxy_protocol import IProxyHeaderListener
 from sockserve.streams.tls import with_usual_ciphers
 
 __all__ = ["CertificateFolder", "TLSEndpoint"]
@@ -56,8 +58,12 @@ LOOK_SECONDS = 1.0
 _log = logger(Topic.LISTENERS)
 
 
+@implementer(IProxyHeaderListener)
 class _TLSTransport(BufferingTLSTransport):
-    """The TLS of one connection: Twisted's, where the client begins with TLS."""
+    """
+    The TLS of one connection: Twisted's, where the client begins with TLS, perhaps behind a PROXY
+    header.
+    """
 
     factory: _TLSFactory
     #: What has come while it may be plain HTTP; None once it is not.
@@ -98,6 +104,14 @@ class _TLSTransport(BufferingTLSTransport):
 
     def _below(self) -> IStreamTransport:
         return cast(IStreamTransport, self.transport)
+
+    def proxy_header_received(self) -> None:
+        """The header has been read: TLS follows."""
+
+    def proxy_header_failed(self, fault: str) -> None:
+        """The header is none: tell who listens."""
+        if IProxyHeaderListener.providedBy(self.wrappedProtocol):
+            self.wrappedProtocol.proxy_header_failed(fault)
 
     def readConnectionLost(self) -> None:
         """The client has ended its side, after the answer to its plain HTTP."""
@@ -156,6 +170,15 @@ class TLSEndpoint:
         self._endpoint = endpoint
         self._linger = linger
         self._options = cast(IOpenSSLServerConnectionCreator, with_usual_ciphers(options))
+
+    def over(
+        self, wrap: Callable[[IStreamServerEndpoint], IStreamServerEndpoint]
+    ) -> IStreamServerEndpoint:
+        """
+        The same TLS, over C{wrap} of the endpoint that this one speaks it over.
+        """
+        endpoint = wrap(self._endpoint)
+        return TLSEndpoint(self._reactor, endpoint, self._options, self._linger)
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """

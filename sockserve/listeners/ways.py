@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from sockserve.core.handler_kinds import HandlerKind
 from sockserve.core.lifecycle import MakeAndRun, make_and_run, make_and_run_coroutine
 from sockserve.http.channel import HTTPChannel
+from sockserve.http.guarded import make_and_run_guarded
 from sockserve.http.limits import HTTPLimits
 from sockserve.http.stock import make_stock_handler
 from sockserve.interfaces import IStreamServer
@@ -50,7 +51,7 @@ def _make_and_run_either(
 #: How handlers of each kind are served.
 WAYS: Mapping[HandlerKind, Way] = {
     HandlerKind.COROUTINE: Way(CoroutineChannel.maker, make_and_run_coroutine),
-    HandlerKind.BLOCKING: Way(socket_channel_maker, make_and_run),
+    HandlerKind.BLOCKING: Way(socket_channel_maker, make_and_run_guarded),
     HandlerKind.HTTP_COROUTINE: Way(HTTPChannel.maker, make_and_run_coroutine),
     HandlerKind.HTTP_MIXED: Way(HTTPChannel.maker, _make_and_run_either),
     HandlerKind.HTTP_STOCK: Way(HTTPChannel.maker, make_stock_handler),

@@ -33,6 +33,7 @@ from sockserve.sockets.lending import (
 from sockserve.sockets.output_watch import OutputWatch
 from sockserve.sockets.pumping import Pump, PumpedSocket, impersonate
 from sockserve.streams.channel import ChannelOwner, MakeChannel, Pending
+from sockserve.streams.parting import Parting, lose_connection
 from sockserve.streams.socket_channel import SocketChannel
 
 __all__ = ["LentSocketChannel", "PumpedSocketChannel", "socket_channel_maker"]
@@ -198,6 +199,8 @@ class PumpedSocketChannel(SocketChannel):
         self.request = self._pump.request
         self._end = _End.OPEN
         self._client_has_ended = False
+        #: Over TLS, from when the handler's end is gone.
+        self._parting: Parting | None = None
         protocol.set_receiver(self._pump.feed)
 
     @override
@@ -246,7 +249,7 @@ class PumpedSocketChannel(SocketChannel):
     def _end_connection(self, unread: bool) -> None:
         """The handler's end is gone: end the connection after what is on its way."""
         if not unread or self._client_has_ended or ISSLTransport.providedBy(self.transport):
-            self.transport.loseConnection()
+            self._parting = lose_connection(self.transport, self.deadlines, self.timer)
             return
         # What nobody has read would be answered with a reset, which overtakes that.
         self.protocol.set_receiver(_throw_away)
@@ -282,6 +285,8 @@ class PumpedSocketChannel(SocketChannel):
 
     @override
     def deadline_applies(self, phase: Phase) -> bool:
+        if phase is Phase.WRITE and self._parting is not None:
+            return self._parting.write_applies()
         if phase is Phase.WRITE and self._end is _End.LINGERING:
             self.transport.loseConnection()
             return False

@@ -23,6 +23,7 @@ from sockserve.sockets.lending import has_unread, is_lendable
 from sockserve.sockets.output_watch import OutputWatch
 from sockserve.streams.channel import Channel, ChannelOwner, Pending
 from sockserve.streams.departure import Answerer, Departure
+from sockserve.streams.parting import Parting, lose_connection
 from sockserve.streams.writer import StreamWriter
 
 __all__ = ["TransportChannel"]
@@ -53,8 +54,9 @@ class TransportChannel(Channel):
 
     __slots__ = (
         "_below",
-        "_output",
+        "_end",
         "_output_watch",
+        "_parting",
         "_reads_on",
         "_watched",
         "departure",
@@ -72,16 +74,18 @@ class TransportChannel(Channel):
         self.departure = Departure(self.timer, self.deadlines, self.factory.handler_cancellation)
         #: The socket's own transport, below all wrapping; None where there is no socket.
         self._below = connection_below(transport)
-        self._end_watch: OutputWatch | None = None
+        self._output_watch: OutputWatch | None = None
         # Until it ends
         self._end = _End.OPEN
+        #: Over TLS, from when it is closing.
+        self._parting: Parting | None = None
         self.is_paused = False
         #: Whether its handler read on when it was lost in good order.
         self._reads_on = False
         #: Its descriptor, while the kernel tells of it by L{HangupWatch}.
         self._watched = -1
         if self._below is not None and self.deadlines.write is not None:
-            self._end_watch = OutputWatch(self.deadlines, self.timer)
+            self._output_watch = OutputWatch(self.deadlines, self.timer)
 
     @override
     def connection_lost(self, reason: Failure) -> None:
@@ -99,6 +103,8 @@ class TransportChannel(Channel):
     @override
     def deadline_applies(self, phase: Phase) -> bool:
         if phase is Phase.WRITE:
+            if self._parting is not None:
+                return self._parting.write_applies()
             if self._end is _End.LINGERING:
                 self._lose_connection()
                 return False
@@ -115,7 +121,7 @@ class TransportChannel(Channel):
         can be told; then it is looked at again later."""
         if not self.writer.is_empty():
             return False
-        watch = self._end_watch
+        watch = self._output_watch
         return watch is None or watch.takes_output(socket_below(self._below))
 
     def has_unread_input(self) -> bool:
@@ -285,5 +291,4 @@ class TransportChannel(Channel):
     def _lose_connection(self) -> None:
         # Not before all is written: TLS would forget what it has gathered.
         self._end = _End.CLOSING
-        self.timer.arm(Phase.WRITE, self.deadlines.write)
-        self.transport.loseConnection()
+        self._parting = lose_connection(self.transport, self.deadlines, self.timer)

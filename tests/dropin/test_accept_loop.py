@@ -1,15 +1,22 @@
 """A loop's turns, with a server that only counts."""
 
+import errno
+import itertools
 import queue
 import socket
+import socketserver
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
 from twisted.logger import LogLevel, capturedLogs
 
+import sockserve.socketserver
 from sockserve.core.deadlines import Deadlines
-from sockserve.dropin.accept_loop import AcceptLoop, AcceptLoopThread
+from sockserve.dropin import accept_loop
+from sockserve.dropin.accept_loop import AcceptLoop
+from sockserve.dropin.loop_thread import AcceptLoopThread
 from sockserve.interfaces import HandshakeFailed
 
 NEVER = Deadlines(handshake=None)
@@ -96,6 +103,51 @@ def test_one_that_is_stopped_before_it_runs_takes_nothing(counting):
     loop.stop()
     loop.run(60)
     assert (counting.taken, counting.turns) == (0, 0)
+
+
+def test_one_that_takes_the_last_takes_who_waits(counting):
+    loop = AcceptLoop(counting, NEVER)
+    loop.take_last(None)
+    loop.run(60)
+    assert (counting.taken, counting.turns) == (5, 0)
+    loop.take_last(None)  # which is nothing to one that has ended
+
+
+def test_one_that_takes_the_last_goes_on_when_the_server_raises(counting):
+    heard = []
+    take = counting._handle_request_noblock
+
+    def fail():
+        take()
+        raise ZeroDivisionError
+
+    counting._handle_request_noblock = fail
+    loop = AcceptLoop(counting, NEVER, lambda: heard.append(counting.taken))
+    loop.take_last(60)
+    loop.run(60)
+    assert heard == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("end", ["told", "stopped", "late", "full", "closed"])
+def test_one_that_takes_the_last_does_not_take_for_ever(counting, end, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(accept_loop.time, "monotonic", lambda: now[0])
+    take = counting._handle_request_noblock
+
+    def take_one():
+        take()
+        now[0] += 1
+        if counting.taken == 2 and end == "stopped":
+            loop.stop()
+        elif counting.taken == 2 and end == "closed":
+            counting.close()
+
+    counting._handle_request_noblock = take_one
+    counting.is_shut_down = lambda: end == "told" and counting.taken == 2
+    loop = AcceptLoop(counting, NEVER, None, lambda coming: end == "full" and counting.taken == 2)
+    loop.take_last(2 if end == "late" else None)
+    loop.run(60)
+    assert counting.taken == 2
 
 
 @pytest.mark.parametrize("told", [False, True])
@@ -190,7 +242,7 @@ def test_on_a_thread_it_ends_when_it_is_told(counting):
     loop.reopen()
     assert turned.get(timeout=15) == 5
     assert ended.empty()
-    loop.stop()
+    loop.stop(15)
     assert ended.get(timeout=15) is False
 
 
@@ -215,7 +267,7 @@ def test_on_a_thread_it_ends_for_the_side_that_has_asked_first(counting, enders,
     assert held.wait(15)
     for ender in enders:
         if ender == "owner":
-            loop.stop()
+            loop.stop(15)
         else:  # what shutdown does, which would wait
             assert not counting._BaseServer__is_shut_down.wait(0)
     assert ended.empty()
@@ -231,3 +283,35 @@ def test_on_a_thread_it_ends_by_itself_when_it_cannot_go_on(counting):
         AcceptLoopThread(counting, None, NEVER, ended.put)
         assert ended.get(timeout=15) is True
     assert [event["log_level"] for event in events] == [LogLevel.critical]
+
+
+@pytest.mark.parametrize("module", [socketserver, sockserve.socketserver])
+def test_a_want_of_descriptors_is_a_pause(module, caplog):
+    """
+    The standard library's C{_handle_request_noblock} swallows that there is none: the client that
+    waits would be found waiting again, at once.
+    """
+    attempts = []
+
+    class Server(module.TCPServer):
+        def get_request(self):
+            attempts.append(time.monotonic())
+            if len(attempts) < 4:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return super().get_request()
+
+        def process_request(self, request, client_address):
+            self.shutdown_request(request)
+            loop.stop()
+
+    with Server(("127.0.0.1", 0), None) as server, socket.create_connection(server.server_address):
+        loop = AcceptLoop(server, NEVER)
+        with caplog.at_level("ERROR"):
+            loop.run(60)
+    pauses = [later - earlier for earlier, later in itertools.pairwise(attempts)]
+    assert len(pauses) == 3
+    assert min(pauses) >= 0.099
+    [record] = caplog.records
+    assert record.getMessage().startswith(
+        f"{Server.__qualname__}: cannot accept connections (EMFILE)"
+    )

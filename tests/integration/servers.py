@@ -278,9 +278,9 @@ def connect_as(kind: str, address: Any) -> socket.socket:
     """A client for a server that listens on L{description} of C{kind}."""
     if kind.startswith("haproxy:"):
         behind = kind.removeprefix("haproxy:")
-        client = secure(connect(address)) if behind in ("ssl", "tls") else connect(address)
+        client = connect(address)
         client.sendall(PROXY_HEADER)
-        return client
+        return secure(client) if behind in ("ssl", "tls") else client
     if kind in ("ssl", "tls"):
         client = connect(address)
         context = trusting()

@@ -8,9 +8,11 @@ import contextlib
 import functools
 import gc
 import http.client
+import os
 import select
 import socket
 import ssl
+import sys
 import threading
 import time
 import xmlrpc.client
@@ -796,3 +798,18 @@ async def test_rfile_is_a_buffered_file(read, heard, size):
 
     async with serving(Reads) as server:
         assert await in_thread(talk, server.server_address) == [heard, heard]
+
+
+async def test_a_child_that_exits_leaves_the_answer_to_the_handler():
+    class Forks(Stock):
+        def do_GET(self):
+            child = os.fork()
+            if not child:
+                sys.exit()
+            os.waitpid(child, 0)
+            self.answer(b"parent")
+
+    async with serving(Forks) as server:
+        said = await in_thread(whole, server.server_address, get("/", CLOSE))
+    assert said.startswith(b"HTTP/1.1 200 ")
+    assert said.count(b"HTTP/1.1 ") == 1

@@ -1,5 +1,6 @@
 """Server objects of C{socketserver}'s kind, served as they stand by a service."""
 
+import contextlib
 import http.client
 import http.server
 import os
@@ -13,9 +14,11 @@ from typing import ClassVar
 
 import pytest
 
+import sockserve.http.server
 import sockserve.socketserver
 from sockserve import ConfigurationError, Deadlines, StreamRequestHandler
 from sockserve.core.admission import Admission, parse_network
+from sockserve.interfaces import Phase
 from sockserve.service import SocketServerService
 from tests.integration.servers import (
     certificate_file,
@@ -750,6 +753,66 @@ async def test_stopping_lets_requests_end_and_closes_idle_connections():
     client.close()
 
 
+class _Held:
+    """A mix-in: the loop reaches C{service_actions}, and waits there."""
+
+    request_queue_size = 8
+
+    def hold(self):
+        self.greeting = b"hello"
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def service_actions(self):
+        super().service_actions()
+        self.reached.set()
+        assert self.go_on.wait(15)
+
+
+class _OwnEnd(_Held):
+    """A server that lets go of what its handlers need when it is closed."""
+
+    def server_close(self):
+        super().server_close()
+        self.greeting = None
+
+
+@pytest.mark.parametrize("mixin", [_Held, _OwnEnd])
+@pytest.mark.parametrize(
+    "base",
+    [
+        http.server.HTTPServer,
+        http.server.ThreadingHTTPServer,
+        sockserve.http.server.HTTPServer,
+        sockserve.http.server.ThreadingHTTPServer,
+    ],
+)
+@pytest.mark.parametrize("suspends", [False, True])
+async def test_stopping_serves_clients_that_nobody_has_accepted_yet(mixin, base, suspends):
+    """When the socket that listens is closed, the kernel resets those that wait in its queue."""
+    server = type("Server", (mixin, base), {})(("127.0.0.1", 0), Web)
+    server.hold()
+    if mixin is _OwnEnd and base.__name__.startswith("Threading"):
+        server.daemon_threads = False  # or it would not wait for them
+    serving = Serving(server, **SELDOM)
+    serving.service.startService()
+    with contextlib.ExitStack() as clients:
+        with connect(server):  # for a turn of the loop
+            assert await in_thread(server.reached.wait, 15)
+            waiting = [clients.enter_context(connect(server)) for _ in range(8)]
+            for client in waiting:
+                client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            if suspends:
+                serving.service.suspend()
+            stopped = serving.service.stopService()
+            server.go_on.set()
+        for client in waiting:
+            answer = await in_thread(read_all, client)
+            assert answer.endswith(b"hello")
+            assert b"Connection: close" in answer
+        await stopped
+    assert server.socket.fileno() < 0
+
+
 # The program's own end
 
 
@@ -1184,6 +1247,33 @@ async def test_tls_wrapped_by_the_program(tmp_path, monkeypatch):
 
     async with Serving(server):
         assert (await in_thread(talk)).endswith(b" x\n")
+
+
+@pytest.mark.parametrize("kind", ["TCPServer", "wrapped", "HTTPSServer"])
+async def test_a_slow_handshake_holds_up_nobody_without_a_mixin(kind, tmp_path):
+    """It is ended by its deadline, 0.5 s; others are served meanwhile."""
+    file = certificate_file(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    if kind == "HTTPSServer":
+        server = sockserve.http.server.HTTPSServer(("127.0.0.1", 0), Web, certfile=file)
+    else:
+        base = http.server.HTTPServer if kind == "wrapped" else sockserve.socketserver.TCPServer
+        server = base(("127.0.0.1", 0), Web)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.greeting = b"hello"
+
+    def talk(slow):
+        slow.sendall(b"\x16\x03\x01\x02")  # the beginning of a record
+        with secure(connect(server)) as client:
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert read_line(client) == b"HTTP/1.1 200 OK\r\n"
+
+    async with Serving(server, deadlines=Deadlines(handshake=0.5)) as factory:
+        with connect(server) as slow:
+            await in_thread(talk, slow)
+            assert await in_thread(is_ended, slow)
+            await until(lambda: factory.statistics.expiries[Phase.HANDSHAKE] == 1)
 
 
 def closed():

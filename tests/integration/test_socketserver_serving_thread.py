@@ -1,5 +1,6 @@
 """Servers without a mix-in whose HTTP connections are parked: what is served where, and when."""
 
+import contextlib
 import functools
 import http.server as stdlib_http
 import socket
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from sockserve import Deadlines
+from sockserve.dropin.background_reactor import private_reactor
 from tests.integration.servers import (
     PATIENCE_SECONDS,
     certificate_file,
@@ -343,6 +345,35 @@ def test_server_close_ends_connections_whose_requests_nobody_serves():
             client.close()
 
 
+@blocking
+def test_server_close_ends_connections_on_which_half_a_request_is_about_to_arrive():
+    """The kernel has it, and the reactor is busy until it is told of the close."""
+    server = make()
+    with serving(server, []), contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connect(server.server_address)) for _ in range(3)]
+        for client in clients:
+            ask(client)
+        reactor = private_reactor()
+        # Before the second, the reactor has looked at the sockets for the last time.
+        holds = [threading.Event(), threading.Event()]
+        has_come = threading.Event()
+        reactor.callFromThread(holds[0].wait, PATIENCE_SECONDS)
+        reactor.callFromThread(lambda: None)
+        reactor.callFromThread(lambda: (has_come.set(), holds[1].wait(PATIENCE_SECONDS)))
+        closing = threading.Thread(target=server.server_close)
+        closing.start()
+        eventually(lambda: len(reactor.threadCallQueue) >= 4)
+        holds[0].set()
+        assert has_come.wait(PATIENCE_SECONDS)
+        clients[0].sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf")
+        clients[1].sendall(b"GET / HT")
+        clients[2].sendall(GET)
+        holds[1].set()
+        for client in clients:
+            assert is_ended(client)
+        closing.join()
+
+
 OVERRIDES = {
     "process_request": lambda base: {
         "process_request": lambda self, request, address: (
@@ -533,6 +564,9 @@ def test_what_a_handler_raises_over_tls(tmp_path):
         for request in (GET, GET.replace(b"/", b"/end", 1)):
             with connect_tls(server.server_address) as client:
                 client.sendall(request)
+                if request is not GET:  # nobody else answers that
+                    assert read_line(client) == b"HTTP/1.1 500 Internal Server Error\r\n"
+                    client.recv(2**16)
                 assert is_cut_off(client)
                 address = client.getsockname()
             told.append(address)

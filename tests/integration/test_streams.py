@@ -220,7 +220,7 @@ async def test_header_of_a_stranger_is_not_believed():
 
 
 @contextmanager
-def haproxy_before(address, folder: Path):
+def haproxy_before(address, folder: Path, sends="send-proxy-v2"):
     """The real one; gives where it listens."""
     program = need_tool("haproxy")
     front = folder / "front"
@@ -228,7 +228,7 @@ def haproxy_before(address, folder: Path):
     configuration.write_text(
         "defaults\n mode tcp\n timeout connect 5s\n timeout client 30s\n timeout server 30s\n"
         f"frontend front\n bind {front}\n default_backend back\n"
-        f"backend back\n server one {address[0]}:{address[1]} send-proxy-v2\n"
+        f"backend back\n server one {address[0]}:{address[1]} {sends}\n"
     )
     with subprocess.Popen([program, "-db", "-f", configuration], stderr=subprocess.PIPE) as proxy:
         try:
@@ -236,6 +236,21 @@ def haproxy_before(address, folder: Path):
         finally:
             proxy.terminate()
             proxy.communicate()
+
+
+@pytest.mark.parametrize("sends", ["send-proxy", "send-proxy-v2"])
+async def test_behind_the_real_haproxy_that_speaks_tls(sends, tmp_path):
+    """It sends the header before TLS."""
+
+    def talk(front):
+        with connect(front) as client:
+            client.sendall(b"hello\n")
+            return read_all(client).splitlines()[1:]
+
+    async with serving(Addresses, description("haproxy:ssl", tmp_path)) as server:
+        with haproxy_before(server.server_address, tmp_path, f"{sends} ssl verify none") as front:
+            await until(lambda: os.path.exists(front))
+            assert await in_thread(talk, front) == [b"hello"]
 
 
 async def test_behind_the_real_haproxy(tmp_path):

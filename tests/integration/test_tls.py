@@ -292,13 +292,38 @@ async def test_client_that_never_confirms_the_end_is_aborted(handler, tmp_path):
             client.close()
 
 
-async def test_tls_behind_a_proxy_header(tmp_path):
-    """The header comes inside TLS, as C{haproxy:} before C{ssl:} says."""
+@pytest.mark.parametrize("handler", [Farewell, BlockingFarewell])
+async def test_client_that_does_not_confirm_the_end_is_waited_for_as_long_as_one_that_lingers(
+    handler, tmp_path
+):
+    """Not for C{write}, here for ever; and from when it has taken all, be it slow in that."""
 
     def talk(address):
-        with connect_tls(address) as client:
-            client.sendall(PROXY_HEADER + b"hello\n")
-            return read_exactly(client, 6)
+        client = connect_tls(address)
+        time.sleep(0.5)  # so that the server has to wait with its output for longer than that
+        assert read_exactly(client, len(PIECE) * 64) == PIECE * 64
+        return client
+
+    deadlines = Deadlines(write=None, linger=0.1)
+    records = []
+    async with serving(handler, description("ssl", tmp_path), deadlines=deadlines) as server:
+        server.observers.append(records.append)
+        client = await in_thread(talk, server.server_address)
+        with client:
+            await until(lambda: not server.statistics.active)
+            assert await in_thread(is_ended, client)
+    assert [record.outcome for record in records] == ["ok"]
+
+
+async def test_tls_behind_a_proxy_header(tmp_path):
+    """The header comes before TLS, as proxies send it."""
+
+    def talk(address):
+        client = connect(address)
+        client.sendall(PROXY_HEADER)
+        with secure(client) as secured:
+            secured.sendall(b"hello\n")
+            return read_exactly(secured, 6)
 
     async with serving(Echo, "haproxy:" + description("ssl", tmp_path)) as server:
         assert await in_thread(talk, server.server_address) == b"hello\n"

@@ -30,6 +30,8 @@ from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.service import RequestService
 from tests.integration.handlers import Echo
 from tests.integration.servers import (
+    PROXIED_CLIENT,
+    PROXY_HEADER,
     certificate_file,
     certificate_pem,
     connect,
@@ -150,8 +152,9 @@ FAILURES = {
 every_failure = pytest.mark.parametrize("failure", FAILURES)
 
 
-def fail(failure, address):
+def fail(failure, address, said=b""):
     with connect(address) as client:
+        client.sendall(said)
         FAILURES[failure](client)
 
 
@@ -163,14 +166,39 @@ async def test_a_failed_handshake_has_an_outcome_and_a_reason(kind, failure, tmp
     with capturedLogs() as events:
         async with serving(Echo, description(kind, tmp_path)) as server:
             server.observers.append(records.append)
-            await in_thread(fail, failure, server.server_address)
+            header = PROXY_HEADER if kind.startswith("haproxy:") else b""
+            await in_thread(fail, failure, server.server_address, header)
             await until(lambda: records)
     (record,) = records
     assert (record.outcome, record.reason) == ("failed: handshake", reason)
     assert dict(server.statistics.failures) == {"handshake": 1}
     assert server.statistics.requests == 0
+    assert (record.peer == PROXIED_CLIENT) is bool(header)
     told = [formatEvent(event) for event in events if "line" in event]
     assert told == [f"Echo: the client {record.peer}: handshake failed: {reason}"]
+
+
+@pytest.mark.parametrize("said", [b"PROXY TCP4 here\r\n", b"PROXY TCP4", b"", None])
+async def test_a_bad_proxy_header_before_tls(said, tmp_path):
+    """It is broken, cut off, or missing; or inside of TLS, which is not where it belongs."""
+
+    def talk(address):
+        with connect(address) as client:
+            if said is None:
+                with pytest.raises((ssl.SSLError, ConnectionError)):
+                    secure(client)
+            else:
+                client.sendall(said)
+                client.shutdown(socket.SHUT_WR)
+                assert is_ended(client)
+
+    records = []
+    with capturedLogs():
+        async with serving(Echo, description("haproxy:ssl", tmp_path)) as server:
+            server.observers.append(records.append)
+            await in_thread(talk, server.server_address)
+            await until(lambda: records)
+    assert [record.outcome for record in records] == ["failed: proxy header"]
 
 
 async def test_a_protocol_that_is_not_spoken_here(tmp_path):
