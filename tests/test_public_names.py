@@ -35,6 +35,7 @@ PAGES = [
     "sockserve.testing",
     "sockserve.socketserver",
     "sockserve.http.server",
+    "sockserve.django",
     # What twistd's plugin opens, which an application can do as well.
     "sockserve.tap",
 ]

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, NoReturn
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, SystemCheckError
 from django.db.utils import Error as DatabaseError
 from django.utils import autoreload
@@ -88,7 +87,7 @@ class SockserveCommand(BaseCommand):
         for word in message.split():
             if word.startswith("--"):
                 known = [name for action in parser._actions for name in action.option_strings]
-                given = word.partition("=")[0]
+                given = word.partition("=")[0].rstrip(":")
                 message += "" if given in known else nearest(given, known)
                 break
         self.stderr.write(f"CommandError: {printable(message)}")
@@ -135,13 +134,12 @@ class SockserveCommand(BaseCommand):
             os.kill(os.getpid(), signal.SIGINT)  # nothing is served any more
 
     def _serve(self, found: dict[str, Any]) -> None:
+        from django.conf import settings  # whoever looks at it needs a project
+
         self._check_project(found["skip_checks"])
-        of_class = {"handler": self.handler_class, "listen": self.listen}
         try:
             options = make_options(
-                given_options(found),
-                {word: value for word, value in of_class.items() if value is not None},
-                getattr(settings, "SOCKSERVE", {}),
+                given_options(found), self._class_options(), getattr(settings, "SOCKSERVE", {})
             )
             if found["check"]:
                 self._tell_check(options)
@@ -149,13 +147,19 @@ class SockserveCommand(BaseCommand):
             is_main = threading.current_thread() is threading.main_thread()
             is_alone = self._called_from_command_line
             ready = found.get("ready") or _ignore
-            with log_shown(self.stdout, self.stderr, found["verbosity"], is_alone):
+            with log_shown(self.stdout, self.stderr, found["verbosity"]):
                 if is_alone and is_main:
                     _serve_here(options, ready)
                 else:
                     _serve_elsewhere(options, ready)
         except (ConfigurationError, OSError) as error:
             raise CommandError(printable(one_line(error))) from error
+
+    def _class_options(self) -> dict[str, object]:
+        """The options that the class has."""
+        cls = type(self)  # of an instance, a function would become a method
+        options = {"handler": cls.handler_class, "listen": cls.listen}
+        return {word: value for word, value in options.items() if value is not None}
 
     def _tell_check(self, options: Options) -> None:
         """Say what would run."""

@@ -31,19 +31,21 @@ class Stream(Protocol):
     def write(self, msg: str) -> object:
         """Write a line, or several."""
 
+    def flush(self) -> object:
+        """Have them out, be it into a file or a pipe."""
+
 
 @contextmanager
-def log_shown(stdout: Stream, stderr: Stream, verbosity: int, is_alone: bool) -> Iterator[None]:
+def log_shown(stdout: Stream, stderr: Stream, verbosity: int) -> Iterator[None]:
     """
     Show the log while a block runs: warnings, errors and tracebacks on C{stderr}, the rest on
     C{stdout}.
 
     @param verbosity: Django's.  0: warnings and errors; 1: what sockserve says, too; 2: and all
         others; 3: and what is for debugging.
-    @param is_alone: whether the process is the command's, so that nobody else has set up the log.
     """
     observer = _observer(stdout, stderr, verbosity)
-    if is_alone:
+    if globalLogBeginner._temporaryObserver is not None:  # nobody has set up the log
         globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     else:
         globalLogPublisher.addObserver(observer)
@@ -65,6 +67,7 @@ def _observer(stdout: Stream, stderr: Stream, verbosity: int) -> ILogObserver:
             stderr.write(told if failure is None else f"{told}\n{failure.getTraceback()}")
         elif level >= least and (verbosity > 1 or _is_ours(event)):
             stdout.write(formatEvent(event))
+            stdout.flush()
 
     return cast(ILogObserver, observe)
 

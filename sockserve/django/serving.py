@@ -63,6 +63,10 @@ class Serving:
             self._service.startService()
         except BaseException:
             self._stop()
+            reactor: Any = self._reactor
+            if not reactor.running:
+                # Ports close, and sockets' names go, in its next turn, which will not come.
+                reactor.runUntilCurrent()
             raise
         self.addresses = [each.server.server_address for each in self._listeners]
         objects = [each for each in self._listeners if isinstance(each, SocketServerService)]

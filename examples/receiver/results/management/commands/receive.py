@@ -4,8 +4,8 @@ from io import BytesIO
 from django.core.files.uploadhandler import MemoryFileUploadHandler
 from django.db import transaction
 from django.http.multipartparser import MultiPartParser, MultiPartParserError
-from results.models import Result
 
+from results.models import Result
 from sockserve.django import SockserveCommand
 from sockserve.http import HTTPRequestHandler
 
