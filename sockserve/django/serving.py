@@ -16,9 +16,10 @@ from twisted.python.failure import Failure
 
 from sockserve.core.logs import Topic, logger
 from sockserve.core.reactors import IReactor
-from sockserve.django.connections import with_connections
+from sockserve.django.connections import close_idle_connections, with_connections
 from sockserve.dropin.service import SocketServerService
 from sockserve.executors.base import BoundedExecutor
+from sockserve.executors.threads import ThreadExecutor
 from sockserve.listeners.service import ListenerService
 from sockserve.tap import Options, makeService
 
@@ -44,10 +45,11 @@ class Serving:
         self._reactor = reactor
         self._service = makeService(options)
         self._listeners = list(_listeners(self._service))
-        for each in self._listeners:
-            executor = each.server.concurrency
-            if isinstance(executor, BoundedExecutor) and not hasattr(executor.serve, "__wrapped__"):
+        for executor in {each.server.concurrency for each in self._listeners}:
+            if isinstance(executor, BoundedExecutor):
                 executor.serve = with_connections(executor.serve)
+            if isinstance(executor, ThreadExecutor):
+                executor.at_thread_end = close_idle_connections
         self.addresses: list[Any] = []
         self._ended: list[Deferred[None]] = []
         self._is_stopping = self._has_ended = False

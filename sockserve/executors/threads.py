@@ -121,6 +121,8 @@ class ThreadExecutor(BoundedExecutor):
         self.done: deque[tuple[IJob, Outcome]] = deque()
         #: Whether the reactor has been told of these.
         self.told = False
+        #: Called on each thread when that is about to end; a program may set one of its own.
+        self.at_thread_end: Callable[[], object] = int
 
         # The reactor thread's own
         self._workers: set[_Worker] = set()
@@ -326,6 +328,10 @@ class _Worker:
             except IndexError:
                 if self._wait():
                     continue
+                try:
+                    pool.at_thread_end()
+                except Exception:
+                    _log.failure("what was to be called at a thread's end raised")
                 tell(pool._worker_exited, self)
                 return
             # Programs tell connections apart by the name of their thread.
