@@ -18,7 +18,7 @@ from importlib.metadata import version
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks import harness, http_loads, servers
+from benchmarks import harness, http_loads, row_loads, servers
 
 
 class Row(NamedTuple):
@@ -29,6 +29,7 @@ class Row(NamedTuple):
     at_least: float | None = None  # of the peer's figure
     at_most: float | None = None  # of the peer's figure
     limit: float | None = None  # of its own
+    least: float | None = None  # of its own, too
     figure: str = ""  # where it is not the work's
 
 
@@ -41,6 +42,9 @@ FIGURES = {  # what is measured, and its format
     "used": "{:.2f} KiB",
     "threads": "{:.0f} threads",
     "us": "{:.2f} µs",
+    "jobs_per_s": "{:,.0f}/s",
+    "ms": "{:.2f} ms",
+    "kept": "{:.2f}",
     "grown_mib": "{:.1f} MiB",
 }
 LATENCY = "p50 {p50_us:.0f} µs, p99 {p99_us:.0f} µs"
@@ -58,6 +62,10 @@ WORKS = {  # title, the figure compared, what stands beside it
     "memory-http": ("idle keep-alive connection", "used", "{silent:.2f} KiB before a request"),
     "transfer-upload": ("upload, memory grown by", "grown_mib", "in {seconds:.1f} s"),
     "transfer-download": ("download, memory grown by", "grown_mib", "in {seconds:.1f} s"),
+    "rows": ("rows of PostgreSQL, empty jobs", "jobs_per_s", ""),
+    "rows-sqlite": ("rows of SQLite, empty jobs", "jobs_per_s", ""),
+    "rows-latency": ("from INSERT to handle, PostgreSQL", "ms", "p99 {p99_ms:.2f} ms"),
+    "rows-dead": ("rate with 1,000,000 dead rows", "kept", "{first:,.0f}/s, then {last:,.0f}/s"),
     "timers": ("re-arm a deadline", "us", ""),
 }
 STDLIB = "ThreadingHTTPServer"
@@ -118,12 +126,23 @@ ROWS = [
     Row("transfer-upload", "transfer-sockserve-threads", THREADS, limit=16.0),
     Row("transfer-download", "transfer-sockserve", COROUTINE, limit=16.0),
     Row("transfer-download", "transfer-sockserve-threads", THREADS, limit=16.0),
+    Row("rows", "rows-procrastinate", "procrastinate"),
+    Row("rows", "rows-pgqueuer", "pgqueuer, psycopg", "rows-procrastinate"),
+    Row("rows", "rows-sockserve", COROUTINE, "rows-pgqueuer", at_least=3.0),
+    Row("rows", "rows-sockserve-threads", THREADS, "rows-pgqueuer"),
+    Row("rows", "rows-sockserve-transaction", "sockserve, a transaction each"),
+    Row("rows-sqlite", "rows-sqlite", COROUTINE, least=50_000.0),
+    Row("rows-latency", "latency", COROUTINE, limit=5.0),
+    Row("rows-dead", "dead", COROUTINE, least=0.9),
     Row("timers", "timers-twisted", "Twisted DelayedCall.reset"),
     Row("timers", "timers-sockserve", "sockserve DeadlineTimer.arm", "timers-twisted", limit=2.0),
 ]
 TITLES = {(row.work, row.name): row.title for row in ROWS}
 OPTIONAL = {  # a word of a name, and the modules it takes
     "gevent": ["gevent"],
+    "latency": ["sockserve", "psycopg"],
+    "pgqueuer": ["pgqueuer", "psycopg"],
+    "procrastinate": ["procrastinate", "psycopg"],
     "dropin": ["sockserve"],
     "sockserve": ["sockserve"],
     "uvicorn": ["uvicorn", "uvloop", "httptools"],
@@ -169,6 +188,8 @@ def measure(rows, rounds, measures):
 def target_of(row, form):
     if row.limit is not None:
         return f"≤ {form.format(row.limit)}"
+    if row.least is not None:
+        return f"≥ {form.format(row.least)}"
     if row.at_least is not None:
         return f"≥ {row.at_least} ×"
     return "" if row.at_most is None else f"≤ {row.at_most} ×"
@@ -177,6 +198,8 @@ def target_of(row, form):
 def meets(row, value, ratio):
     if row.limit is not None:
         return value <= row.limit
+    if row.least is not None:
+        return value >= row.least
     return ratio >= row.at_least if row.at_least is not None else ratio <= row.at_most
 
 
@@ -200,7 +223,7 @@ def report(row, results, failures):
         ratio = median(ratios)
         versus = f"{ratio:.2f} ({min(ratios):.2f}–{max(ratios):.2f}) × {TITLES[peer]}"
     verdict = ""
-    if target and ratio is None and row.limit is None:
+    if target and ratio is None and row.limit is None and row.least is None:
         verdict = failures[peer]
     elif target:
         verdict = "met" if meets(row, values[figure], ratio) else "missed"
@@ -235,7 +258,7 @@ def main():
     if any(work.startswith(("http", "dropin")) for work in works) and shutil.which("wrk") is None:
         sys.exit("python -m benchmarks: the http rows take wrk, which is not installed")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of every finally
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory() as directory, row_loads.database(works) as url:
         pingpong = harness.build_pingpong(directory) if {"tcp", "udp"} & works else None
         measures = {
             "tcp": partial(harness.echo, pingpong, "tcp", options.seconds),
@@ -254,6 +277,10 @@ def main():
             "transfer-download": partial(
                 http_loads.transfer, http_loads.download, options.mebibytes
             ),
+            "rows": partial(row_loads.rows, url),
+            "rows-sqlite": partial(row_loads.rows, url),
+            "rows-latency": partial(row_loads.measures, url),
+            "rows-dead": partial(row_loads.measures, url),
             "timers": harness.timers,
         }
         results, failures = measure(rows, options.rounds, measures)

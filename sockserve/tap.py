@@ -30,20 +30,22 @@ from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.run.config import check_together, server_config
 from sockserve.run.config_file import read_toml
 from sockserve.run.server_config import ServerConfig
+from sockserve.run.source_config import SourceConfig, source_config
 from sockserve.service import DatagramRequestService, RequestService, SocketServerService
+from sockserve.sql.service import SQLRequestService
 
 __all__ = ["Options", "makeService"]
 
 _log = logger(Topic.SERVICE)
 
-_Listener = RequestService | DatagramRequestService | SocketServerService
+_Listener = RequestService | DatagramRequestService | SocketServerService | SQLRequestService
 
 
 class Options(usage.Options):
     """
     The options of C{twistd sockserve}.
 
-    @ivar servers: the settings of each server asked for; set by L{postOptions}.
+    @ivar servers: the settings of each server or source asked for; set by L{postOptions}.
     """
 
     synopsis = "[options]"
@@ -84,6 +86,7 @@ class Options(usage.Options):
         ],
         ["max-packet-size", None, None, "the longest datagram in bytes [default: 8k]"],
         ["max-datagrams", None, None, "the most datagrams at once, or none [default: 1000]"],
+        ["max-rows", None, None, "the most rows of a table at once, or none [default: 100]"],
         [
             "request-queue-size",
             None,
@@ -93,13 +96,18 @@ class Options(usage.Options):
         ["access-log", None, None, "write a line for each request to this file, or - for stdout"],
         ["log-format", None, None, "combined or json"],
         ["stats-log", None, None, "write a JSON object for each request to this file"],
-        ["config", "c", None, "read [[server]] tables with these same words from a TOML file"],
+        [
+            "config",
+            "c",
+            None,
+            "read [[server]] and [[source]] tables with these same words from a TOML file",
+        ],
     ]
 
     def __init__(self) -> None:
         super().__init__()
         self._lists: dict[str, list[str]] = {}
-        self.servers: list[ServerConfig] = []
+        self.servers: list[ServerConfig | SourceConfig] = []
 
     def opt_listen(self, description: str) -> None:
         """
@@ -109,6 +117,13 @@ class Options(usage.Options):
         self._add("listen", description)
 
     opt_l = opt_listen
+
+    def opt_source(self, url: str) -> None:
+        """
+        serve the rows of a table instead of listening: sqlite:///PATH?table=NAME or
+        postgresql://HOST/DATABASE?table=NAME; repeatable
+        """
+        self._add("source", url)
 
     def opt_timeout(self, deadline: str) -> None:
         """
@@ -169,7 +184,7 @@ class Options(usage.Options):
                 )
             self.servers = read_toml(self["config"])
         else:
-            self.servers = [server_config(words)]
+            self.servers = [source_config(words) if "source" in words else server_config(words)]
         if self["check"]:
             self._check()
 
@@ -180,7 +195,7 @@ class Options(usage.Options):
                 sys.stdout.reconfigure(errors="backslashreplace")
             for line in server.summary():
                 print(printable(line))  # noqa: T201 (--check is asked to)
-            if server.server is not None:
+            if isinstance(server, ServerConfig) and server.server is not None:
                 server.server.server_close()
         sys.exit(0)
 
@@ -320,7 +335,7 @@ def makeService(options: Options) -> IService:
         keep_steady(reactor)
     parent = _Commands(reactor, twistd)
     try:
-        check_together(options.servers)
+        check_together([each for each in options.servers if isinstance(each, ServerConfig)])
         for server in options.servers:
             server.build(reactor).setServiceParent(parent)
     except ConfigurationError as error:

@@ -33,6 +33,7 @@ ORDER = [
     "listeners",
     "testing",
     "dropin",
+    "sql",
     # What a program or a person starts.
     "service",
     "run",
@@ -45,9 +46,9 @@ ORDER = [
 ]
 PURE = {"core.statistics", "http.h1", "http.files.ranges", "http.files.targets"}
 
-#: Pages that show what other rooms own, and that no room imports from.  (sockserve.http is the
-#: page of a package, so it has no place below its rooms.)
-PAGES = {"sockserve", "sockserve.django", "sockserve.http", "sockserve.server"}
+#: Pages that show what other rooms own, and that no room imports from.  (sockserve.django,
+#: sockserve.http and sockserve.sql are pages of packages, so they have no place below their rooms.)
+PAGES = {"sockserve", "sockserve.django", "sockserve.http", "sockserve.server", "sockserve.sql"}
 
 #: The one room of the listeners that names what may be spoken on a connection.
 TABLE_OF_WAYS = "sockserve.listeners.ways"

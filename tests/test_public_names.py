@@ -32,6 +32,7 @@ PAGES = [
     "sockserve.server",
     "sockserve.service",
     "sockserve.http",
+    "sockserve.sql",
     "sockserve.testing",
     "sockserve.socketserver",
     "sockserve.http.server",

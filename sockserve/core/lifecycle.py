@@ -48,7 +48,9 @@ class FinishingRequest(Protocol):
         """C{finish} of the handler is about to wait."""
 
 
-def verify_and_process(server: IRequestServer, request: object, client_address: object) -> bool:
+def verify_and_process(
+    server: IRequestServer, request: object, client_address: object
+) -> bool | None:
     """
     Have the server verify a request and start processing it.
 
@@ -56,9 +58,9 @@ def verify_and_process(server: IRequestServer, request: object, client_address: 
     in C{verify_request} ends C{serve_forever}; here it is handled like one in
     C{process_request}, for the other connections' sake.
 
-    @return: whether C{verify_request} let it pass. (reactor thread)
+    @return: whether C{verify_request} let it pass; None if that raised. (reactor thread)
     """
-    verified = False
+    verified = None
     try:
         verified = bool(server.verify_request(request, client_address))
         if verified:

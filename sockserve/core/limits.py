@@ -30,6 +30,7 @@ class LimitKind(Enum):
 
     STREAMS = "streams"
     DATAGRAMS = "datagrams"
+    ROWS = "rows"
 
 
 @attrs.frozen
@@ -77,6 +78,7 @@ LIMITS: Mapping[str, Limit] = {
     ),
     "max_packet_size": Limit(LimitKind.DATAGRAMS, "bytes", most=MAX_PACKET_BYTES),
     "max_datagrams": Limit(LimitKind.DATAGRAMS, "datagrams", may_be_none=True),
+    "max_rows": Limit(LimitKind.ROWS, "rows", may_be_none=True),
 }
 
 

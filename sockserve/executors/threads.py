@@ -55,6 +55,10 @@ _T = TypeVar("_T")
 _jobs = itertools.count(1)
 
 
+def _do_nothing() -> None:
+    """What is called where a program has set nothing else."""
+
+
 @implementer(IExecutor)
 class ThreadExecutor(BoundedExecutor):
     """
@@ -122,7 +126,7 @@ class ThreadExecutor(BoundedExecutor):
         #: Whether the reactor has been told of these.
         self.told = False
         #: Called on each thread when that is about to end; a program may set one of its own.
-        self.at_thread_end: Callable[[], object] = int
+        self.at_thread_end: Callable[[], object] = _do_nothing
 
         # The reactor thread's own
         self._workers: set[_Worker] = set()

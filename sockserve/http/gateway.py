@@ -72,7 +72,7 @@ class WebHandler:
     """
     What the class of a URL gets: the request, and the ways to answer it.
 
-    @ivar env: the request's L{Environment}.
+    @ivar env: the request's C{Environment}.
     @ivar request_handler: the handler that answers it.
     """
 

@@ -18,7 +18,7 @@ from typing import Any
 import attrs
 
 from sockserve.core.deadlines import Deadlines
-from sockserve.core.handler_kinds import handler_kind, unwrap
+from sockserve.core.handler_kinds import unwrap
 from sockserve.core.limits import LIMITS, LimitKind
 from sockserve.core.messages import nearest
 from sockserve.dropin.overriding import accepts_takeover
@@ -30,7 +30,7 @@ from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.listeners.endpoints import inherited_descriptor, is_datagram_description
 from sockserve.observe.access_log import LOG_FORMATS
 from sockserve.run.loading import load_handler, load_server
-from sockserve.run.server_config import RATES, WORKERS, ServerConfig, listener_kind
+from sockserve.run.server_config import RATES, ServerConfig, listener_kind
 from sockserve.run.values import (
     choice,
     deadline_setting,
@@ -41,6 +41,7 @@ from sockserve.run.values import (
     text,
     texts,
 )
+from sockserve.run.workers import WORKERS, check_workers
 
 __all__ = [
     "WORDS",
@@ -173,25 +174,9 @@ def _check(config: ServerConfig) -> None:
     """
     cls = unwrap(config.handler)
     name = getattr(cls, "__qualname__", repr(cls))
-    if handler_kind(config.handler).is_coroutine:
-        for word, value in (
-            ("concurrency", config.concurrency),
-            ("threads", config.threads),
-            ("max-children", config.max_children),
-        ):
-            if value is not None:
-                raise ConfigurationError(
-                    f"{word}: handler {name} is async def and runs on the reactor; leave"
-                    f" {word} out, or write handle without async"
-                )
+    check_workers(config)
     if not config.listen:
         raise ConfigurationError("listen: give at least one description")
-    if config.threads is not None and config.concurrency not in (None, "threads"):
-        raise ConfigurationError(
-            f"threads: goes with concurrency threads, not {config.concurrency}"
-        )
-    if config.max_children is not None and config.concurrency != "fork":
-        raise ConfigurationError("max-children: goes with concurrency fork")
     kinds = {listener_kind(description) for description in config.listen}
     for name in config.limits:
         kind = LIMITS[name].kind

@@ -13,7 +13,7 @@ import re
 import select
 import stat
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -23,8 +23,15 @@ from sockserve.interfaces import ConfigurationError
 from sockserve.run.config import server_config
 from sockserve.run.lines import line_of
 from sockserve.run.server_config import ServerConfig
+from sockserve.run.source_config import SourceConfig, source_config
 
 __all__ = ["read_toml"]
+
+#: What makes the settings of each kind of table.
+TABLES: dict[str, Callable[[Mapping[str, object]], ServerConfig | SourceConfig]] = {
+    "server": server_config,
+    "source": source_config,
+}
 
 #: The largest file that is read: far more than a hundred thousand networks take.
 MAX_FILE_BYTES = 2**24
@@ -34,34 +41,36 @@ MAX_FILE_BYTES = 2**24
 PIPE_SECONDS = 5.0
 
 
-def read_toml(path: str, pipe_seconds: float = PIPE_SECONDS) -> list[ServerConfig]:
+def read_toml(path: str, pipe_seconds: float = PIPE_SECONDS) -> list[ServerConfig | SourceConfig]:
     """
-    Read the C{[[server]]} tables of a file.
+    Read the C{[[server]]} and C{[[source]]} tables of a file.
 
     @param pipe_seconds: how long the first byte is waited for, if the file is a pipe.
-    @return: the settings of each server, in the file's order.
+    @return: the settings of each server, in the file's order, and then of each source.
     @raise ConfigurationError: the file cannot be read, or a word in it is wrong; the
         message names the file and, where one is at fault, the line.
     """
     text, tables = _load(path, pipe_seconds)
     shown = printable(path)
     for name in tables:
-        if name != "server":
+        if name not in TABLES:
             line = line_of(text, name, -1)
             raise ConfigurationError(
-                f"{shown}:{line}: unknown table or word {name!r}{nearest(name, ['server'])}"
+                f"{shown}:{line}: unknown table or word {name!r}{nearest(name, TABLES)}"
             )
-    servers = tables.get("server")
-    are_tables = isinstance(servers, list) and all(isinstance(each, dict) for each in servers)
-    if not servers or not are_tables:
-        raise ConfigurationError(f"{shown}: write at least one [[server]] table")
-    configs = []
-    for number, words in enumerate(servers):
-        add_location = functools.partial(_located, shown, text, words, number)
-        try:
-            configs.append(attrs.evolve(server_config(words), add_location=add_location))
-        except ConfigurationError as error:
-            raise ConfigurationError(add_location(str(error))) from None
+    configs: list[ServerConfig | SourceConfig] = []
+    for kind, make in TABLES.items():
+        found = tables.get(kind, [])
+        if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+            raise ConfigurationError(f"{shown}: write at least one [[{kind}]] table")
+        for number, words in enumerate(found):
+            add_location = functools.partial(_located, shown, text, words, number, kind)
+            try:
+                configs.append(attrs.evolve(make(words), add_location=add_location))
+            except ConfigurationError as error:
+                raise ConfigurationError(add_location(str(error))) from None
+    if not configs:
+        raise ConfigurationError(f"{shown}: write at least one [[server]] table, or [[source]]")
     return configs
 
 
@@ -113,10 +122,12 @@ def _read(path: str, pipe_seconds: float) -> bytes:
     return content
 
 
-def _located(shown: str, text: str, words: Iterable[str], table: int, message: str) -> str:
+def _located(
+    shown: str, text: str, words: Iterable[str], table: int, kind: str, message: str
+) -> str:
     """Prefix a message about one of the C{words} of a table with its file and line."""
     word = next((word for word in words if _is_about(message, word)), None)
-    return f"{shown}:{line_of(text, word, table)}: {message}"
+    return f"{shown}:{line_of(text, word, table, kind)}: {message}"
 
 
 def _is_about(message: str, word: str) -> bool:

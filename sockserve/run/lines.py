@@ -37,10 +37,10 @@ class _Token(NamedTuple):
 
 class _Place(NamedTuple):
     """
-    Where a word begins, or a server's table.
+    Where a word begins, or a table.
 
     @ivar word: None for the table itself.
-    @ivar table: the number of the server's table; -1 for a word of none.
+    @ivar table: the table's number among those of its kind; -1 for a word of none.
     """
 
     word: str | None
@@ -48,14 +48,15 @@ class _Place(NamedTuple):
     line: int
 
 
-def line_of(text: str, word: str | None, table: int) -> int:
+def line_of(text: str, word: str | None, table: int, kind: str = "server") -> int:
     """
-    The line of C{word} in the C{table}th server table (-1: outside of them), or of that table.
+    The line of C{word} in the C{table}th table of a C{kind} (-1: outside of them), or of that
+    table.
 
     @param text: good TOML.
     """
     start = 1
-    for place in _places(text):
+    for place in _places(text, kind):
         if place.table == table and place.word is None:
             start = place.line
         elif place.table == table and place.word == word:
@@ -63,15 +64,15 @@ def line_of(text: str, word: str | None, table: int) -> int:
     return start
 
 
-def _places(text: str) -> Iterator[_Place]:
+def _places(text: str, kind: str) -> Iterator[_Place]:
     tables = -1
-    in_server = False
+    is_inside = False
     for statement in _statements(text):
         first, line = statement[0]
         if first == "[":
             names = [_plain(token.text) for token in statement if token.text not in "[]."]
-            in_server = names[0] == "server"
-            if not in_server:
+            is_inside = names[0] == kind
+            if not is_inside:
                 yield _Place(names[0], -1, line)
             elif len(names) == 1:
                 tables += 1
@@ -80,13 +81,13 @@ def _places(text: str) -> Iterator[_Place]:
                 yield _Place(names[1], tables, line)
         else:
             name = _plain(first)
-            yield _Place(name, tables if in_server else -1, line)
-            if name == "server" and not in_server:
+            yield _Place(name, tables if is_inside else -1, line)
+            if name == kind and not is_inside:
                 yield from _inline_places(statement)
 
 
 def _inline_places(statement: list[_Token]) -> Iterator[_Place]:
-    """The places in C{server = [{...}, ...]}."""
+    """The places in C{KIND = [{...}, ...]}."""
     tables, depth, before = -1, 0, ""
     for text, line in statement:
         if text == "{" and depth == 1:

@@ -27,6 +27,7 @@ from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.listeners.endpoints import is_datagram_description
 from sockserve.observe.access_log import AccessLog
 from sockserve.run.values import KEEPALIVE
+from sockserve.run.workers import place_of
 from sockserve.service import (
     DatagramRequestService,
     RequestService,
@@ -34,16 +35,20 @@ from sockserve.service import (
     service_from_description,
 )
 
-__all__ = ["DEFAULT_LISTEN", "RATES", "WORKERS", "ServerConfig", "listener_kind"]
+__all__ = [
+    "DEFAULT_LISTEN",
+    "RATES",
+    "LoggedServices",
+    "ServerConfig",
+    "listener_kind",
+    "make_logs",
+]
 
 #: The description listened on when none is given.
 DEFAULT_LISTEN = "tcp:8000:interface=127.0.0.1"
 
 #: The settings of L{Deadlines} that are no phases, and have words of their own.
 RATES = ("body_rate", "body_grace", "write_rate")
-
-#: The values of C{concurrency}, and how a summary says what blocking handlers run on.
-WORKERS = {"serial": "one thread", "threads": "threads", "fork": "child processes"}
 
 
 @attrs.frozen(kw_only=True)
@@ -102,15 +107,8 @@ class ServerConfig:
             raise ConfigurationError(self.add_location(str(error))) from error
 
     def _build(self, reactor: IReactorTime) -> MultiService:
-        logs = [
-            AccessLog(as_reactor(reactor), path, log_format, word)
-            for word, path, log_format in (
-                ("access-log", self.access_log, self.log_format),
-                ("stats-log", self.stats_log, "json"),
-            )
-            if path is not None
-        ]
-        parent = _Server(logs)
+        logs = make_logs(reactor, self.access_log, self.log_format, self.stats_log)
+        parent = LoggedServices(logs)
         service: SocketServerService | RequestService | DatagramRequestService
         if self.server is not None:
             service = self._build_object(self.server, reactor)
@@ -172,10 +170,7 @@ class ServerConfig:
             kind, where = type(self.server).__qualname__, self.server.server_address
             first = [f"server {kind}: {name} on {where}"]
         else:
-            if handler_kind(self.handler).is_coroutine:
-                place = "the reactor"
-            else:
-                place = WORKERS[self.concurrency or "threads"]
+            place = place_of(self.handler, self.concurrency)
             shown = [description.replace("\0", "@") for description in self.listen]
             first = [f"listen {description}: {name} on {place}" for description in shown]
         deadlines = []
@@ -201,9 +196,27 @@ def listener_kind(description: str) -> LimitKind:
     return LimitKind.DATAGRAMS if is_datagram_description(description) else LimitKind.STREAMS
 
 
-class _Server(MultiService):
+def make_logs(
+    reactor: IReactorTime, access_log: str | None, log_format: str, stats_log: str | None
+) -> list[AccessLog]:
     """
-    The service of one server's listeners and their logs of requests.
+    Make the logs of requests that are asked for.
+
+    @raise ConfigurationError: one cannot be written.
+    """
+    return [
+        AccessLog(as_reactor(reactor), path, form, word)
+        for word, path, form in (
+            ("access-log", access_log, log_format),
+            ("stats-log", stats_log, "json"),
+        )
+        if path is not None
+    ]
+
+
+class LoggedServices(MultiService):
+    """
+    The service of one server's listeners, or one source's tables, and their logs of requests.
 
     The logs are stopped after them: requests that end while they drain are still logged.
     """

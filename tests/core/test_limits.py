@@ -7,6 +7,7 @@ from sockserve import BaseRequestHandler, ConfigurationError
 from sockserve.core.limits import LIMITS, LimitKind, check_limit, set_limits
 from sockserve.listeners.datagrams import DatagramServer
 from sockserve.listeners.stream_factory import StreamFactory
+from sockserve.sql import SQLServer, SQLSource
 
 
 class Coroutine(BaseRequestHandler):
@@ -14,11 +15,21 @@ class Coroutine(BaseRequestHandler):
         pass
 
 
-SERVERS = {LimitKind.STREAMS: StreamFactory, LimitKind.DATAGRAMS: DatagramServer}
+SERVERS = {
+    LimitKind.STREAMS: StreamFactory,
+    LimitKind.DATAGRAMS: DatagramServer,
+    LimitKind.ROWS: SQLServer,
+}
+
+
+def make(cls, **options):
+    if issubclass(cls, SQLServer):
+        return cls(Coroutine, source=SQLSource(Clock(), "sqlite:///jobs.db"), **options)
+    return cls(Coroutine, reactor=Clock(), **options)
 
 
 def server_of(name, **limits):
-    return SERVERS[LIMITS[name].kind](Coroutine, reactor=Clock(), limits=limits)
+    return make(SERVERS[LIMITS[name].kind], limits=limits)
 
 
 @pytest.mark.parametrize("name", LIMITS)
@@ -39,12 +50,12 @@ def test_what_cannot_be_is_told_by_name(name, value):
         server_of(name, **{name: value})
     cls = type("Server", (SERVERS[LIMITS[name].kind],), {name: value})
     with pytest.raises(ConfigurationError, match=f"{name}: .* is not a number of "):
-        cls(Coroutine, reactor=Clock())
+        make(cls)
 
 
 @pytest.mark.parametrize("name", LIMITS)
 def test_none_is_for_those_that_a_server_can_be_without(name):
-    if name in ("max_body_bytes", "max_datagrams", "request_queue_size"):
+    if name in ("max_body_bytes", "max_datagrams", "max_rows", "request_queue_size"):
         assert getattr(server_of(name, **{name: None}), name) is None
     else:
         with pytest.raises(ConfigurationError, match=f"{name}: None is not a number of "):

@@ -32,8 +32,10 @@ import pytest
 from sockserve import Deadlines, Phase, socketserver
 from sockserve.core.limits import LIMITS, LimitKind
 from sockserve.listeners.datagrams import DatagramServer
+from sockserve.listeners.server import RequestServer
 from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.service import DEFAULT_REQUEST_QUEUE_SIZE
+from sockserve.sql import SQLServer
 from sockserve.tap import Options
 from tests.tools import need_tool
 
@@ -264,6 +266,13 @@ def size(written: str) -> int | None:
     return int(number) * {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}[unit]
 
 
+SERVERS: dict[LimitKind, type[RequestServer]] = {
+    LimitKind.STREAMS: StreamFactory,
+    LimitKind.DATAGRAMS: DatagramServer,
+    LimitKind.ROWS: SQLServer,
+}
+
+
 def test_every_limit_is_documented_with_its_defaults() -> None:
     """By the word, the attribute, the default and that of drop-in servers."""
     page = (ROOT / "docs/discussion/limits.md").read_text()
@@ -271,11 +280,11 @@ def test_every_limit_is_documented_with_its_defaults() -> None:
     listed = {name: (word, size(default), size(dropin)) for word, name, default, dropin in rows}
     expected = {}
     for name, limit in LIMITS.items():
-        server = StreamFactory if limit.kind is LimitKind.STREAMS else DatagramServer
+        server = SERVERS[limit.kind]
         default = getattr(server, name)
         if name == "request_queue_size":
             default = DEFAULT_REQUEST_QUEUE_SIZE
-        dropin = getattr(socketserver.ThreadingUDPServer, name)
+        dropin = getattr(socketserver.ThreadingUDPServer, name, None)
         expected[name] = (name.replace("_", "-"), default, dropin)
     assert listed == expected
 

@@ -1,0 +1,43 @@
+"""
+Wake-ups: who in this process waits for rows of which SQLite database.
+
+This room owns the list of those who wait.  It must not know what they do when they are woken.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+__all__ = ["forget_waiter", "wait_for_rows", "wake_waiters"]
+
+_lock = threading.Lock()
+_waiters: dict[str, list[Callable[[], None]]] = {}
+
+
+def wait_for_rows(path: str, woken: Callable[[], None]) -> None:
+    """Have C{woken} called, on any thread, when this process adds rows to a database."""
+    with _lock:
+        _waiters.setdefault(os.path.realpath(path), []).append(woken)
+
+
+def forget_waiter(path: str, woken: Callable[[], None]) -> None:
+    """Have C{woken} called no more."""
+    real = os.path.realpath(path)
+    with _lock:
+        left = [each for each in _waiters.get(real, []) if each != woken]
+        if left:
+            _waiters[real] = left
+        else:
+            _waiters.pop(real, None)
+
+
+def wake_waiters(path: str) -> None:
+    """Rows have been added to a database, and will be there once that is committed. (any thread)"""
+    if not _waiters:
+        return
+    with _lock:
+        waiters = list(_waiters.get(os.path.realpath(path), []))
+    for woken in waiters:
+        woken()

@@ -1,0 +1,81 @@
+"""The command that looks after a table."""
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sockserve.sql.command import main
+from sockserve.sql.schema import schema
+from tests.postgresql import Cluster
+from tests.sql.conftest import Table
+
+
+def test_it_prints_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", "postgresql", "--table", "app.mails"]) == 0
+    assert capsys.readouterr().out == schema("postgresql", "app.mails")
+
+
+def test_it_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "sockserve.sql", "schema", "sqlite"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == schema("sqlite")
+
+
+def test_it_makes_a_table_and_adds_a_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "new.db"
+    url = f"sqlite:///{path}?table=mails"
+    assert main(["create", url]) == 0
+    assert main(["enqueue", url, "hello", "--priority", "3", "--delay", "9"]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "mails/1"
+    with sqlite3.connect(path) as connection:
+        rows = connection.execute("SELECT payload, priority FROM mails").fetchall()
+    connection.close()
+    assert rows == [("hello", 3)]
+
+
+def test_it_makes_a_table_on_a_server(cluster: Cluster) -> None:
+    import psycopg
+
+    assert main(["create", f"{cluster.url}&table=made"]) == 0
+    with psycopg.connect(cluster.url) as connection:
+        connection.execute("DROP TABLE made")
+
+
+def test_it_lists_and_requeues_what_was_set_aside(
+    table: Table, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = "1.0" if table.is_sqlite else "now()"
+    table.execute(
+        "INSERT INTO jobs (payload, attempts, dead_at, failure)"
+        f" VALUES ('bad', 10, {now}, 'Traceback\n  ZeroDivisionError')"
+    )
+    assert main(["dead", table.url]) == 0
+    first, *trace = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{table.name}/1: set aside at ")
+    assert first.endswith(", attempt 10: bad")
+    assert trace == ["    Traceback", "      ZeroDivisionError"]
+    assert main(["requeue", table.url, "1"]) == 0
+    assert main(["requeue", table.url]) == 0
+    assert capsys.readouterr().out == "1 row requeued\n0 rows requeued\n"
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("mysql://x/y", "is not sqlite:///PATH?table=NAME"),
+        ("sqlite:///no/such/file.db", "unable to open database file"),
+        ("postgresql://nobody:secret@/x?host=/no/such/folder", "No such file"),
+    ],
+)
+def test_a_mistake_is_one_line(url: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dead", url]) == 1
+    error = capsys.readouterr().err
+    assert words in error
+    assert "secret" not in error
+    assert error.startswith("sockserve.sql: ")
+    assert error.count("\n") == 1
