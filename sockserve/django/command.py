@@ -31,7 +31,10 @@ from sockserve.django.options import SERVED, add_options, given_options, make_op
 from sockserve.django.output import log_shown
 from sockserve.django.reactor_thread import global_reactor, running_global_reactor
 from sockserve.django.serving import Serving
+from sockserve.django.tasks.handler import TaskHandler
+from sockserve.django.tasks.table import database_of, table_url
 from sockserve.interfaces import ConfigurationError
+from sockserve.run.server_config import ServerConfig
 from sockserve.tap import Options, makeService
 
 __all__ = ["SockserveCommand"]
@@ -81,6 +84,14 @@ class SockserveCommand(BaseCommand):
             action="store_true",
             help="start anew when a file of the project's code changes, for development",
         )
+        if self.handler_class is None:
+            parser.add_argument(
+                "--tasks",
+                nargs="?",
+                const="default",
+                metavar="BACKEND",
+                help="do the tasks that this backend of settings.TASKS has put into its table",
+            )
 
     def _refuse(self, parser: ArgumentParser, message: str) -> NoReturn:
         """End the program with one line about an option that is wrong."""
@@ -138,9 +149,10 @@ class SockserveCommand(BaseCommand):
 
         self._check_project(found["skip_checks"])
         try:
-            options = make_options(
-                given_options(found), self._class_options(), getattr(settings, "SOCKSERVE", {})
-            )
+            given = given_options(found)
+            if found.get("tasks") is not None:
+                given = _with_tasks(given, found["tasks"])
+            options = make_options(given, self._class_options(), getattr(settings, "SOCKSERVE", {}))
             if found["check"]:
                 self._tell_check(options)
                 return
@@ -167,8 +179,22 @@ class SockserveCommand(BaseCommand):
         for server in options.servers:
             for line in server.summary():
                 self.stdout.write(printable(line))
-            if server.server is not None:
+            if isinstance(server, ServerConfig) and server.server is not None:
                 server.server.server_close()
+
+
+def _with_tasks(given: dict[str, object], backend: str) -> dict[str, object]:
+    """
+    The options of a command that does the tasks of a backend.
+
+    @raise ConfigurationError: there are none to be done, or others are given that say what is
+        served.
+    """
+    for word in (*SERVED, "source", "listen"):
+        if word in given:
+            raise ConfigurationError(f"{word}: does not go with --tasks")
+    url = table_url(database_of(backend))
+    return {**given, "source": [url], "handler": TaskHandler}
 
 
 def _ignore(serving: Serving) -> None:

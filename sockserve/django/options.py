@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 
 from sockserve.core.messages import nearest
 from sockserve.interfaces import ConfigurationError
+from sockserve.run.source_config import SOURCE_WORDS
 from sockserve.tap import Options
 
 __all__ = ["SERVED", "add_options", "given_options", "make_options"]
@@ -86,6 +87,9 @@ def make_options(
     """
     usual = _from_settings(settings)
     said = {**of_class, **given}
+    if "source" in given:  # rows have no clients
+        usual = {word: value for word, value in usual.items() if word in SOURCE_WORDS}
+        said = {word: value for word, value in said.items() if word != "listen" or word in given}
     for word in SERVED:
         if word in said:
             kept = [] if word == "config" else [w for w in usual if w not in SERVED]

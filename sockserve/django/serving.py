@@ -70,7 +70,8 @@ class Serving:
                 # Ports close, and sockets' names go, in its next turn, which will not come.
                 reactor.runUntilCurrent()
             raise
-        self.addresses = [each.server.server_address for each in self._listeners]
+        found = [each.server.server_address for each in self._listeners]
+        self.addresses = [address for address in found if address is not None]
         objects = [each for each in self._listeners if isinstance(each, SocketServerService)]
         if len(objects) == len(self._listeners):
             shut_down = DeferredList([each.shut_down for each in objects])

@@ -10,15 +10,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import django
 import pytest
 
 from tests.django_app.running import Project, Running
+from tests.postgresql import running_cluster
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 GET = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 BLOCKING = ("sockserve", "--listen", LOOPBACK, "--handler", "workers.handlers:Blocking")
+
+#: Django's LTS, which the oldest Python has, brings none yet.
+needs_tasks = pytest.mark.skipif(django.VERSION < (6, 0), reason="Django before 6.0 has no tasks")
 
 
 @pytest.fixture
@@ -173,6 +178,42 @@ def test_system_checks_come_first(migrated: Project) -> None:
         assert command.end() == 0
 
 
+# PostgreSQL
+
+
+@pytest.fixture
+def on_postgresql(project: Project) -> Iterator[Project]:
+    """The project with a database on a server of its own, whose connections it keeps for good."""
+    with running_cluster() as cluster:
+        project.environ |= {"PGHOST": str(cluster.folder), "PGUSER": "tests"}
+        assert project.manage("migrate", "--verbosity", "0").returncode == 0
+        yield project
+
+
+def test_a_connection_that_is_broken_is_replaced(on_postgresql: Project) -> None:
+    with running(on_postgresql, *BLOCKING, "--threads", "1") as command:
+        assert command.ask("one\n") == "1 False\n"
+        assert command.ask("two\n") == "2 True\n"
+        host, user = (on_postgresql.environ[name] for name in ("PGHOST", "PGUSER"))
+        psycopg = pytest.importorskip("psycopg")
+        with psycopg.connect(host=host, user=user, dbname="postgres") as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            )
+        assert command.ask("three\n") == ""  # this one finds out
+        assert command.ask("four\n") == "3 False\n"
+        assert command.end() == 0
+
+
+def test_a_database_that_is_not_there_is_one_line(project: Project) -> None:
+    pytest.importorskip("psycopg")
+    project.environ |= {"PGHOST": str(project.folder), "PGUSER": "tests"}
+    done = project.manage(*BLOCKING)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch("CommandError: database: .*No such file or directory.*\n", done.stderr)
+
+
 # Mistakes
 
 
@@ -251,6 +292,38 @@ def test_it_starts_anew_when_code_has_changed(migrated: Project) -> None:
         command.wait_for("serving", times=2, meanwhile=module.touch)
         assert command.ask(GET, times=2).endswith("\r\n\r\nsecond, longer\n")
         assert command.end() in (0, -signal.SIGTERM)
+
+
+# Tests of a project's own
+
+
+@needs_tasks
+def test_tasks_are_stored_and_done(project: Project) -> None:
+    """As those in L{tests.django_app.project.workers.task_tests} have it."""
+    done = project.manage("test", "workers.task_tests")
+    assert done.returncode == 0, done.stderr
+    assert "\nOK\n" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ("--tasks other", "tasks: settings.TASKS has no 'other', but default"),
+        ("--tasks --path .", "path: does not go with --tasks"),
+    ],
+)
+@needs_tasks
+def test_a_mistake_about_tasks_is_one_line(migrated: Project, options: str, fault: str) -> None:
+    done = migrated.manage("sockserve", *options.split())
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"CommandError: {fault}\n"
+
+
+def test_tasks_need_a_django_that_has_them(migrated: Project) -> None:
+    if django.VERSION < (6, 0):
+        done = migrated.manage("sockserve", "--tasks")
+        fault = f"tasks: they need Django 6.0 or newer, and this is {django.get_version()}"
+        assert done.stderr == f"CommandError: {fault}\n"
 
 
 def test_it_is_called_by_a_projects_tests(project: Project) -> None:

@@ -1,26 +1,41 @@
 """The example receiver: results that many peers send at once, some of them twice or not at all."""
 
 import json
+import os
 import socket
 import sqlite3
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from urllib.error import HTTPError
 
 import pytest
 
 from tests.examples.running import PATIENCE_SECONDS, Example
+from tests.postgresql import running_cluster
 
 PAGE = "howto/use-with-django.md"
 #: Of the peers that come at once, how many say nothing, or not all.
 SILENT, SPEAKING = 50, 150
 
 
-@pytest.fixture
-def receiver(tmp_path: Path) -> Iterator[Example]:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def receiver(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Example]:
+    """The example with its own database, or on a server."""
+    with ExitStack() as stack:
+        monkeypatch.delenv("PGHOST", raising=False)
+        if request.param == "postgresql":
+            cluster = stack.enter_context(running_cluster())
+            monkeypatch.setenv("PGHOST", str(cluster.folder))
+            monkeypatch.setenv("PGUSER", "tests")
+        yield from started(tmp_path)
+
+
+def started(tmp_path: Path) -> Iterator[Example]:
     example = Example(PAGE, tmp_path)
     try:
         example.wait_for(": serving ")
@@ -51,8 +66,15 @@ def send(example: Example, request: urllib.request.Request) -> int:
 
 def stored(example: Example) -> list[tuple[str, dict[str, object]]]:
     """The jobs and data that are in the database."""
-    with closing(sqlite3.connect(example.folder / "results.sqlite3")) as connection:
-        rows = connection.execute("SELECT job, data FROM results_result").fetchall()
+    statement = "SELECT job, CAST(data AS text) FROM results_result"
+    if "PGHOST" in os.environ:
+        import psycopg
+
+        with psycopg.connect(dbname="postgres") as server:
+            rows = server.execute(statement).fetchall()
+    else:
+        with closing(sqlite3.connect(example.folder / "results.sqlite3")) as file:
+            rows = file.execute(statement).fetchall()
     return [(job, json.loads(data)) for job, data in rows]
 
 

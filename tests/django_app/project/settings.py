@@ -2,6 +2,8 @@ import json
 import os
 from pathlib import Path
 
+import django
+
 SECRET_KEY = "of a test"
 INSTALLED_APPS = ["sockserve.django", "workers"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -16,6 +18,9 @@ DATABASES = {
         "TEST": {"NAME": HERE / "test.sqlite3"},
     }
 }
+if django.VERSION >= (6, 0):
+    INSTALLED_APPS.append("sockserve.django.tasks")
+    TASKS = {"default": {"BACKEND": "sockserve.django.tasks.backend.SQLBackend"}}
 if "SOCKSERVE" in os.environ:
     SOCKSERVE = json.loads(os.environ["SOCKSERVE"])
 if "PGHOST" in os.environ:

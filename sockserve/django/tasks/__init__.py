@@ -1,0 +1,8 @@
+"""
+Tasks of Django's: put into a table with what else a request stores, and worked off by a command.
+
+It is an app of its own, C{"sockserve.django.tasks"} among C{INSTALLED_APPS}, whose migration makes
+the table.  It needs Django 6.0, which brings C{django.tasks}.
+"""
+
+__all__: list[str] = []
