@@ -48,7 +48,14 @@ PURE = {"core.statistics", "http.h1", "http.files.ranges", "http.files.targets"}
 
 #: Pages that show what other rooms own, and that no room imports from.  (sockserve.django,
 #: sockserve.http and sockserve.sql are pages of packages, so they have no place below their rooms.)
-PAGES = {"sockserve", "sockserve.django", "sockserve.http", "sockserve.server", "sockserve.sql"}
+PAGES = {
+    "sockserve",
+    "sockserve.django",
+    "sockserve.django.tasks",
+    "sockserve.http",
+    "sockserve.server",
+    "sockserve.sql",
+}
 
 #: The one room of the listeners that names what may be spoken on a connection.
 TABLE_OF_WAYS = "sockserve.listeners.ways"

@@ -37,6 +37,7 @@ PAGES = [
     "sockserve.socketserver",
     "sockserve.http.server",
     "sockserve.django",
+    "sockserve.django.tasks",
     # What twistd's plugin opens, which an application can do as well.
     "sockserve.tap",
 ]

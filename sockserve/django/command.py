@@ -31,8 +31,9 @@ from sockserve.django.options import SERVED, add_options, given_options, make_op
 from sockserve.django.output import log_shown
 from sockserve.django.reactor_thread import global_reactor, running_global_reactor
 from sockserve.django.serving import Serving
+from sockserve.django.tasks.backend import database_of
 from sockserve.django.tasks.handler import TaskHandler
-from sockserve.django.tasks.table import database_of, table_url
+from sockserve.django.tasks.table import table_url
 from sockserve.interfaces import ConfigurationError
 from sockserve.run.server_config import ServerConfig
 from sockserve.tap import Options, makeService

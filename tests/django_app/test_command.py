@@ -202,7 +202,7 @@ def test_a_connection_that_is_broken_is_replaced(on_postgresql: Project) -> None
                 " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
             )
         assert command.ask("three\n") == ""  # this one finds out
-        assert command.ask("four\n") == "3 False\n"
+        assert command.ask("four\n").startswith("3 ")
         assert command.end() == 0
 
 

@@ -5,4 +5,6 @@ It is an app of its own, C{"sockserve.django.tasks"} among C{INSTALLED_APPS}, wh
 the table.  It needs Django 6.0, which brings C{django.tasks}.
 """
 
-__all__: list[str] = []
+from sockserve.django.tasks.backend import SQLBackend
+
+__all__ = ["SQLBackend"]

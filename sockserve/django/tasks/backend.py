@@ -17,14 +17,15 @@ from django.utils.crypto import get_random_string
 from typing_extensions import override
 
 from sockserve.django.tasks.table import TABLE
-from sockserve.sql import enqueue
+from sockserve.interfaces import ConfigurationError
+from sockserve.sql.queue import enqueue
 
 if TYPE_CHECKING or django.VERSION >= (6, 0):
     from django.tasks.backends.base import BaseTaskBackend
 else:
     BaseTaskBackend = object  # there are no tasks, so nobody makes one
 
-__all__ = ["SQLBackend"]
+__all__ = ["SQLBackend", "database_of"]
 
 _ID_LENGTH = 32
 
@@ -94,3 +95,27 @@ class SQLBackend(BaseTaskBackend):
             )
         task_enqueued.send(type(self), task_result=result)
         return result
+
+
+def database_of(alias: str) -> str:
+    """
+    The database in which a backend of C{settings.TASKS} has its table.
+
+    @raise ConfigurationError: there is no such backend, or it is not ours.
+    """
+    if django.VERSION < (6, 0):
+        raise ConfigurationError(
+            f"tasks: they need Django 6.0 or newer, and this is {django.get_version()}"
+        )
+    from django.tasks import task_backends
+
+    known = ", ".join(task_backends.settings)
+    if alias not in task_backends.settings:
+        raise ConfigurationError(f"tasks: settings.TASKS has no {alias!r}, but {known}")
+    backend = task_backends[alias]
+    if not isinstance(backend, SQLBackend):
+        raise ConfigurationError(
+            f"tasks: the BACKEND of {alias!r} in settings.TASKS is not"
+            " 'sockserve.django.tasks.SQLBackend'"
+        )
+    return backend.database

@@ -9,41 +9,14 @@ from __future__ import annotations
 
 from urllib.parse import quote, urlencode
 
-import django
 from django.db import connections
 
 from sockserve.interfaces import ConfigurationError
 
-__all__ = ["TABLE", "database_of", "table_url"]
+__all__ = ["TABLE", "table_url"]
 
 #: The name of the table.
 TABLE = "sockserve_tasks"
-
-
-def database_of(alias: str) -> str:
-    """
-    The database in which a backend of C{settings.TASKS} has its table.
-
-    @raise ConfigurationError: there is no such backend, or it is not ours.
-    """
-    if django.VERSION < (6, 0):
-        raise ConfigurationError(
-            f"tasks: they need Django 6.0 or newer, and this is {django.get_version()}"
-        )
-    from django.tasks import task_backends
-
-    from sockserve.django.tasks.backend import SQLBackend
-
-    known = ", ".join(task_backends.settings)
-    if alias not in task_backends.settings:
-        raise ConfigurationError(f"tasks: settings.TASKS has no {alias!r}, but {known}")
-    backend = task_backends[alias]
-    if not isinstance(backend, SQLBackend):
-        raise ConfigurationError(
-            f"tasks: the BACKEND of {alias!r} in settings.TASKS is not"
-            " 'sockserve.django.tasks.backend.SQLBackend'"
-        )
-    return backend.database
 
 
 def table_url(database: str) -> str:

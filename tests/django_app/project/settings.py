@@ -20,7 +20,7 @@ DATABASES = {
 }
 if django.VERSION >= (6, 0):
     INSTALLED_APPS.append("sockserve.django.tasks")
-    TASKS = {"default": {"BACKEND": "sockserve.django.tasks.backend.SQLBackend"}}
+    TASKS = {"default": {"BACKEND": "sockserve.django.tasks.SQLBackend"}}
 if "SOCKSERVE" in os.environ:
     SOCKSERVE = json.loads(os.environ["SOCKSERVE"])
 if "PGHOST" in os.environ:
