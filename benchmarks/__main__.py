@@ -67,6 +67,9 @@ WORKS = {  # title, the figure compared, what stands beside it
     "rows-latency": ("from INSERT to handle, PostgreSQL", "ms", "p99 {p99_ms:.2f} ms"),
     "rows-dead": ("rate with 1,000,000 dead rows", "kept", "{first:,.0f}/s, then {last:,.0f}/s"),
     "timers": ("re-arm a deadline", "us", ""),
+    "rpc-tcp": ("Sun RPC over TCP, calls", "round_trips_per_s", LATENCY),
+    "rpc-udp": ("Sun RPC over UDP, calls", "round_trips_per_s", LATENCY),
+    "xdr": ("XDR: a structure, there and back", "us", ""),
 }
 STDLIB = "ThreadingHTTPServer"
 STDLIB_AT_ONCE = "ThreadingHTTPServer, no Nagle"
@@ -134,6 +137,14 @@ ROWS = [
     Row("rows-sqlite", "rows-sqlite", COROUTINE, least=50_000.0),
     Row("rows-latency", "latency", COROUTINE, limit=5.0),
     Row("rows-dead", "dead", COROUTINE, least=0.9),
+    Row("rpc-tcp", "rpc-tcp-rpcgen", "rpcgen's, in C"),
+    Row("rpc-tcp", "rpc-tcp-sockserve", COROUTINE, "rpc-tcp-rpcgen"),
+    Row("rpc-tcp", "rpc-tcp-sockserve-threads", THREADS, "rpc-tcp-rpcgen"),
+    Row("rpc-udp", "rpc-udp-rpcgen", "rpcgen's, in C"),
+    Row("rpc-udp", "rpc-udp-sockserve", COROUTINE, "rpc-udp-rpcgen"),
+    Row("rpc-udp", "rpc-udp-sockserve-threads", THREADS, "rpc-udp-rpcgen"),
+    Row("xdr", "xdr-xdrlib", "xdrlib"),
+    Row("xdr", "xdr-sockserve", "sockserve.sunrpc", "xdr-xdrlib", at_most=0.2),
     Row("timers", "timers-twisted", "Twisted DelayedCall.reset"),
     Row("timers", "timers-sockserve", "sockserve DeadlineTimer.arm", "timers-twisted", limit=2.0),
 ]
@@ -148,8 +159,11 @@ OPTIONAL = {  # a word of a name, and the modules it takes
     "uvicorn": ["uvicorn", "uvloop", "httptools"],
     "uvloop": ["uvloop"],
     "waitress": ["waitress"],
+    "xdrlib": ["xdrlib"],
 }
-PEERS = sorted({module for modules in OPTIONAL.values() for module in modules} - {"sockserve"})
+PEERS = sorted(
+    {module for modules in OPTIONAL.values() for module in modules} - {"sockserve", "xdrlib"}
+)
 
 
 def installed(module):
@@ -259,10 +273,24 @@ def main():
         sys.exit("python -m benchmarks: the http rows take wrk, which is not installed")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of every finally
     with tempfile.TemporaryDirectory() as directory, row_loads.database(works) as url:
-        pingpong = harness.build_pingpong(directory) if {"tcp", "udp"} & works else None
+        pingpong = (
+            harness.build_pingpong(directory)
+            if {"tcp", "udp", "rpc-tcp", "rpc-udp"} & works
+            else None
+        )
         measures = {
             "tcp": partial(harness.echo, pingpong, "tcp", options.seconds),
             "udp": partial(harness.echo, pingpong, "udp", options.seconds),
+            "rpc-tcp": partial(
+                harness.echo,
+                *(pingpong, "tcp", options.seconds),
+                exchange=harness.rpc_exchange("tcp"),
+            ),
+            "rpc-udp": partial(
+                harness.echo,
+                *(pingpong, "udp", options.seconds),
+                exchange=harness.rpc_exchange("udp"),
+            ),
             "http": partial(http_loads.requests, options.seconds),
             "dropin": partial(http_loads.requests, options.seconds),
             "dropin-1000": partial(http_loads.requests, options.seconds, connections=1000),
@@ -281,7 +309,8 @@ def main():
             "rows-sqlite": partial(row_loads.rows, url),
             "rows-latency": partial(row_loads.measures, url),
             "rows-dead": partial(row_loads.measures, url),
-            "timers": harness.timers,
+            "timers": partial(harness.microseconds, "timers"),
+            "xdr": partial(harness.microseconds, "xdr"),
         }
         results, failures = measure(rows, options.rounds, measures)
     table = [report(row, results, failures) for row in rows]

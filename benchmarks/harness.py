@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -84,11 +85,15 @@ def serving(name, seconds):
         yield process.pid, int(port)
 
 
-def echo(pingpong, transport, seconds, name):
-    """Round trips a second, and latencies, of a server that is warm."""
+def echo(pingpong, transport, seconds, name, exchange=(MESSAGE_BYTES,)):
+    """
+    Round trips a second, and latencies, of a server that is warm.
+
+    With an exchange: the bytes of an answer, and what is asked in hexadecimal.
+    """
     with serving(name, seconds) as (_, port):
         for duration in (WARM_UP_SECONDS, seconds):
-            load = [pingpong, transport, "127.0.0.1", port, CONNECTIONS, duration, MESSAGE_BYTES]
+            load = [pingpong, transport, "127.0.0.1", port, CONNECTIONS, duration, *exchange]
             result = json.loads(output(LOAD_CORE, duration, *load))
     if not result["round_trips_per_s"] or result["lost"]:
         raise Failed(f"messages without an answer: {result}")
@@ -147,6 +152,17 @@ def memory(exchange, name):
     return {"silent": silent, "used": used}
 
 
-def timers(name):
-    command = [sys.executable, "-m", "benchmarks.timers", name]
+def rpc_exchange(transport):
+    """A call of the program of rpc.x: the bytes of its answer, and the call in hexadecimal."""
+    name = b"\0\0\0\x0fa-file-name.txt\0"
+    call = struct.pack(">10I", 1, 0, 2, 0x20000B00, 1, 1, 0, 0, 0, 0)
+    call += struct.pack(">iiqd", 1, 2, 3000, 0.5) + name
+    answer_bytes = 24 + 8 + 4 + len(name)
+    if transport == "tcp":
+        return answer_bytes + 4, (struct.pack(">I", 1 << 31 | len(call)) + call).hex()
+    return answer_bytes, call.hex()
+
+
+def microseconds(module, name):
+    command = [sys.executable, "-m", f"benchmarks.{module}", name]
     return {"us": float(output(SERVER_CORE, GRACE_SECONDS, *command))}

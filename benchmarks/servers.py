@@ -329,6 +329,76 @@ def http_sockserve_threads():
     serve_sockserve("tcp", Hello)
 
 
+def serve_rpc(kind, is_coroutine=True):
+    from pathlib import Path
+
+    from sockserve import sunrpc
+
+    x = sunrpc.load(Path(__file__).with_name("rpc.x"))
+
+    def answer(call):
+        total = call.first + call.second + call.third
+        return x.answered(total, total > 1000, call.name)
+
+    class Coroutine(sunrpc.RPCRequestHandler):
+        program = x.BENCHMARK
+
+        async def ask(self, call):
+            return answer(call)
+
+    class Blocking(sunrpc.RPCRequestHandler):
+        program = x.BENCHMARK
+
+        def ask(self, call):
+            return answer(call)
+
+    serve_sockserve(kind, Coroutine if is_coroutine else Blocking)
+
+
+def rpc_tcp_sockserve():
+    serve_rpc("tcp")
+
+
+def rpc_tcp_sockserve_threads():
+    serve_rpc("tcp", is_coroutine=False)
+
+
+def rpc_udp_sockserve():
+    serve_rpc("udp")
+
+
+def rpc_udp_sockserve_threads():
+    serve_rpc("udp", is_coroutine=False)
+
+
+def serve_rpcgen(kind):
+    """The server in C: made here, as rpcgen is not everywhere."""
+    import os
+    import shutil
+    import subprocess
+    import tempfile
+    from pathlib import Path
+
+    here = Path(__file__).parent
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(here / "rpc.x", folder)
+        for option, name in (("-h", "rpc.h"), ("-m", "dispatch.c"), ("-c", "types.c")):
+            subprocess.run(["rpcgen", option, "-o", name, "rpc.x"], cwd=folder, check=True)
+        sources = [here / "rpc_server.c", "dispatch.c", "types.c"]
+        command = ["cc", "-O2", "-w", "-I.", "-I/usr/include/tirpc", "-o", "server", *sources]
+        subprocess.run([*command, "-ltirpc"], cwd=folder, check=True)
+        program = os.open(Path(folder, "server"), os.O_RDONLY)
+    os.execve(program, ["server", kind], os.environ)
+
+
+def rpc_tcp_rpcgen():
+    serve_rpcgen("tcp")
+
+
+def rpc_udp_rpcgen():
+    serve_rpcgen("udp")
+
+
 def transfer_sockserve():
     """It takes a body with pauses, and sends as many bytes as the path says."""
     from twisted.internet.task import deferLater

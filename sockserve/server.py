@@ -6,6 +6,7 @@ blocking handlers run, and the records that their observers get.
 """
 
 from sockserve.core.admission import Admission, parse_network
+from sockserve.core.in_progress import RequestStatus
 from sockserve.core.statistics import HTTPRequestRecord, RequestRecord
 from sockserve.dropin.background_reactor import running_reactor
 from sockserve.executors import make_executor
@@ -19,6 +20,7 @@ __all__ = [
     "HTTPRequestRecord",
     "Outcome",
     "RequestRecord",
+    "RequestStatus",
     "StreamFactory",
     "make_executor",
     "parse_network",

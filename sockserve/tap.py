@@ -55,7 +55,10 @@ class Options(usage.Options):
         " 127.0.0.1:8000."
     )
 
-    optFlags = [["check", None, "check the options, say what would run, and exit"]]
+    optFlags = [
+        ["check", None, "check the options, say what would run, and exit"],
+        ["rpcbind", None, "tell this machine's rpcbind of the Sun RPC program that is served"],
+    ]
 
     optParameters = [
         ["handler", "H", None, "the handler class, MODULE:CLASS, sockserve's or the stdlib's"],
@@ -174,8 +177,10 @@ class Options(usage.Options):
         words: dict[str, object] = {
             name: value
             for name, value in self.items()
-            if name not in ("config", "check") and value is not None
+            if name not in ("config", "check", "rpcbind") and value is not None
         }
+        if self["rpcbind"]:
+            words["rpcbind"] = True
         words.update(self._lists)
         if self["config"] is not None:
             if words:

@@ -22,6 +22,8 @@ ORDER = [
     "http.h1",
     "http.files.ranges",
     "http.files.targets",
+    "sunrpc.xdr",
+    "sunrpc.xdrlib",
     # What is served, and by what means.
     "handlers",
     "core",
@@ -29,6 +31,7 @@ ORDER = [
     "sockets",
     "streams",
     "http",
+    "sunrpc",
     "observe",
     "listeners",
     "testing",
@@ -44,10 +47,17 @@ ORDER = [
     "socketserver",
     "http.server",
 ]
-PURE = {"core.statistics", "http.h1", "http.files.ranges", "http.files.targets"}
+PURE = {
+    "core.statistics",
+    "http.h1",
+    "http.files.ranges",
+    "http.files.targets",
+    "sunrpc.xdr",
+    "sunrpc.xdrlib",
+}
 
-#: Pages that show what other rooms own, and that no room imports from.  (sockserve.django,
-#: sockserve.http and sockserve.sql are pages of packages, so they have no place below their rooms.)
+#: Pages that show what other rooms own, and that no room imports from.  (Those of packages, as
+#: sockserve.http, have no place below their rooms.)
 PAGES = {
     "sockserve",
     "sockserve.django",
@@ -55,6 +65,7 @@ PAGES = {
     "sockserve.http",
     "sockserve.server",
     "sockserve.sql",
+    "sockserve.sunrpc",
 }
 
 #: The one room of the listeners that names what may be spoken on a connection.

@@ -19,6 +19,7 @@ from sockserve.http import RemoteProtocolError
 from sockserve.http.files.disk import OutsideRoot
 from sockserve.listeners.descriptions import WordError
 from sockserve.listeners.proxy_header import ProxyHeaderError
+from sockserve.sunrpc import DecodeError, MalformedCall, RecordTooLong, RPCMismatch
 
 ROOT = Path(__file__).parents[1]
 DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -33,6 +34,8 @@ PAGES = [
     "sockserve.service",
     "sockserve.http",
     "sockserve.sql",
+    "sockserve.sunrpc",
+    "sockserve.sunrpc.xdrlib",
     "sockserve.testing",
     "sockserve.socketserver",
     "sockserve.http.server",
@@ -167,6 +170,10 @@ def test_the_faults_of_a_peer_are_told_apart() -> None:
         ProxyHeaderError,
         RemoteProtocolError,
         ClientGone,
+        DecodeError,
+        MalformedCall,
+        RPCMismatch,
+        RecordTooLong,
     }
 
 

@@ -212,6 +212,13 @@ class DeadlineTimer:
         for phase in [phase for phase in self._due if phase not in phases]:
             del self._due[phase]
 
+    def next_due(self) -> tuple[Phase, float] | None:
+        """The armed phase that expires first, and the seconds until then; None for none."""
+        if not self._due:
+            return None
+        phase = min(self._due, key=self._due.__getitem__)
+        return phase, max(0.0, self._due[phase] - self._clock.seconds())
+
     def stop(self) -> None:
         """Disarm everything, for good."""
         self._due.clear()

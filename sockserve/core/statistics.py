@@ -107,7 +107,8 @@ class ListenerStatistics:
     @ivar accepted: connections accepted (datagrams received).
     @ivar active: connections open (datagram requests being served) now.
     @ivar refused: by reason: C{network}, C{peer}, C{verify}, C{descriptors}, C{gone},
-        C{truncated}.
+        C{truncated}, C{malformed}; C{arguments} and C{credentials}, of calls on connections that
+        go on.
     @ivar failures: connections that came to no request, by what has failed: C{handshake},
         C{proxy header}.
     @ivar requests: requests whose handler ran to an end.

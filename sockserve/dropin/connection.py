@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from typing_extensions import override
@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from sockserve.core.addresses import Addresses, canonical_address
 from sockserve.core.handler_kinds import HandlerKind
+from sockserve.core.in_progress import RequestInProgress, RequestStatus, next_id
 from sockserve.core.logs import Topic, standard_logger
 from sockserve.core.statistics import RequestRecord
 from sockserve.dropin.background_reactor import is_reactors_thread
@@ -76,6 +77,9 @@ class RequestOwner(Protocol):
     def fail(self, request: object, client_address: object, error: Exception) -> None:
         """Tell the server that a request cannot be served, and end it. (reactor thread)"""
 
+    def withdrawn(self, request: object) -> None:
+        """Have the server end a request that nobody has begun to serve. (reactor thread)"""
+
     def connection_finished(self, untold: socket.socket | None) -> None:
         """
         Nothing is left of a connection. (reactor thread)
@@ -120,6 +124,13 @@ class AdoptedFactory(StreamFactory):
     ) -> None:
         super().__init__(make, **options)
         self.dispatcher = dispatcher
+        #: Requests that are no connections, and are not over.
+        self.others: set[AdoptedRequest] = set()
+
+    @override
+    def in_progress(self) -> Iterable[RequestInProgress]:
+        yield from self.connections
+        yield from self.others
 
     @override
     def _log_limit(self, line: str) -> None:
@@ -327,7 +338,9 @@ class AdoptedRequest:
         self._factory = factory = dispatcher.factory
         self._record = RequestRecord(canonical_address(client_address), factory.handler_name)
         self._record.received = self._record.sent = None
-        self._phase_began = factory.clock.seconds()
+        self._began = self._phase_began = factory.clock.seconds()
+        self._id: int | None = None
+        factory.others.add(self)
         factory.statistics.active += 1
         factory.request_accepted()
 
@@ -356,6 +369,30 @@ class AdoptedRequest:
         self._account(Outcome.ERROR)
         self._dispatcher.fail(self._request, self._client_address, error)
 
+    def status(self) -> RequestStatus:
+        """The stand of the request. (reactor thread)"""
+        if self._id is None:
+            self._id = next_id()
+        record = self._record
+        return RequestStatus(
+            id=self._id,
+            listener=self._factory.statistics.listener,
+            peer=record.peer,
+            handler=record.handler,
+            stage="handle" if "queue" in record.phases else "queue",
+            seconds=self._factory.clock.seconds() - self._began,
+            received=None,
+            sent=None,
+        )
+
+    def abort_by_operator(self) -> None:
+        """End the request if it waits for a thread; in one, nothing can wake it. (reactor
+        thread)"""
+        concurrency = self._factory.concurrency
+        if concurrency is not None and concurrency.withdraw(self):
+            self._close("aborted")
+            self._dispatcher.withdrawn(self._request)
+
     def _end_phase(self) -> float:
         """
         Begin the next phase.
@@ -366,8 +403,12 @@ class AdoptedRequest:
         return float(self._phase_began - before)
 
     def _account(self, outcome: Outcome) -> None:
+        self._factory.count_request(outcome)
+        self._close(outcome)
+
+    def _close(self, outcome: str) -> None:
         factory = self._factory
         self._record.outcome = outcome
-        factory.count_request(outcome)
+        factory.others.discard(self)
         factory.statistics.active -= 1
         factory.request_finished(self._record)

@@ -260,6 +260,11 @@ class RequestDispatcher:
         finally:
             self.request_finished()
 
+    def withdrawn(self, request: object) -> None:
+        """Have the server end a request that nobody has begun to serve. (reactor thread)"""
+        _call_guarded(self.server.shutdown_request, request)
+        self.request_finished()
+
     def connection_finished(self, untold: socket.socket | None) -> None:
         """
         Nothing is left of a connection. (reactor thread)

@@ -58,6 +58,10 @@ class _Stage(Enum):
     OVER = "over"
 
 
+#: What an operator is told of one; of others C{handle}.
+_STAGES = {_Stage.GATHERED: "body", _Stage.QUEUED: "queue"}
+
+
 @implementer(IJob)
 class BlockingCycle(BufferedRequest):
     """One request that a blocking handler answers, as the reactor sees it."""
@@ -81,6 +85,10 @@ class BlockingCycle(BufferedRequest):
 
     # Gathering the request
 
+    def stage(self) -> str:
+        """What is under way."""
+        return _STAGES.get(self._stage, "handle")
+
     @property
     def wants_body(self) -> bool:
         """Whether to be given the body: all of it, before the handler is."""
@@ -103,7 +111,7 @@ class BlockingCycle(BufferedRequest):
             self._request_complete()
             return
         channel.resume()  # what is left of it may have been held back
-        channel.timer.arm(Phase.BODY, self.body_seconds(self._began))
+        channel.timer.arm(Phase.BODY, self.body_seconds(self.began))
         if is_too_large:
             self.body_failed(body_too_large(limit))
         else:
@@ -122,7 +130,7 @@ class BlockingCycle(BufferedRequest):
     def _refuse(self, error: RemoteProtocolError) -> None:
         self.close()
         self._lease.close()
-        self._channel.refuse(error, self.head, self._began)
+        self._channel.refuse(error, self.head, self.began)
 
     def _request_complete(self) -> None:
         writer = self._channel.writer
@@ -197,7 +205,7 @@ class BlockingCycle(BufferedRequest):
         self._stage = _Stage.OVER
         if was_abandoned:
             channel.factory.statistics.abandoned -= 1
-            channel.account(response, outcome, self._began)
+            channel.account(response, outcome, self.began)
             channel.cycle = None
             self._lease.close()
             return
@@ -213,7 +221,7 @@ class BlockingCycle(BufferedRequest):
             outcome = Outcome.ERROR
         self._lease.close()
         response.close |= channel.writer.is_broken()
-        channel.request_finished(response, outcome, self._began)
+        channel.request_finished(response, outcome, self.began)
         channel.read_next()
 
     def failed(self, error: OSError) -> None:
@@ -230,7 +238,7 @@ class BlockingCycle(BufferedRequest):
             raise error
         except OSError:
             channel.factory.handle_error(channel.request, channel.client_address)
-        channel.refuse(RemoteProtocolError(503, _NO_ROOM), self.head, self._began)
+        channel.refuse(RemoteProtocolError(503, _NO_ROOM), self.head, self.began)
 
     # What the handler sends
 

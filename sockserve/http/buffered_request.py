@@ -68,6 +68,7 @@ class BufferedRequest:
     One request on its way to a blocking handler, and with it.
 
     @ivar head: its head.
+    @ivar began: when that came.
     @ivar response: what answers it; of a handler of C{http.server}'s, only what can be
         seen of that.
     @ivar request: the socket, once the handler has it.
@@ -86,10 +87,10 @@ class BufferedRequest:
     """
 
     __slots__ = (
-        "__weakref__", "_arrived_at", "_began", "_channel", "_instead", "_is_stock", "_lock",
+        "__weakref__", "_arrived_at", "_channel", "_instead", "_is_stock", "_lock",
         "_output", "_output_size", "_raw", "_reactors_thread", "_spool", "_stock_output",
-        "_streamed", "cut_off", "ends_with_connection", "head", "mode", "request", "response",
-        "rest", "rfile", "sent", "switches", "taken",
+        "_streamed", "began", "cut_off", "ends_with_connection", "head", "mode", "request",
+        "response", "rest", "rfile", "sent", "switches", "taken",
     )  # fmt: skip
     request: RequestSocket
     rfile: Any
@@ -98,11 +99,10 @@ class BufferedRequest:
         self, channel: CycleOwner, head: RequestHead, began: float, *, is_stock: bool = False
     ) -> None:
         """
-        @param began: when the head came.
         @param is_stock: whether the handler is one of C{http.server}'s.
         """
         self._channel = channel
-        self._began = began
+        self.began = began
         self._is_stock = stock = is_stock
         self._reactors_thread = threading.get_ident()
         # The request
@@ -176,7 +176,7 @@ class BufferedRequest:
         if idle is not None:
             idle -= now - self._arrived_at
         received = 0 if self._spool is None else self._spool.size - len(self._raw)
-        return deadlines.body_seconds(now - self._began, received, idle)
+        return deadlines.body_seconds(now - self.began, received, idle)
 
     def lend(self, request: RequestSocket) -> None:
         """Give the handler its socket. (reactor thread)"""

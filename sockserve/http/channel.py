@@ -17,9 +17,10 @@ from typing import Any
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from sockserve.core.in_progress import UnderWay
 from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Task
-from sockserve.http.channel_state import ChannelState
+from sockserve.http.channel_state import ChannelState, under_way
 from sockserve.http.cycle import RequestCycle
 from sockserve.http.cycles import MakeCycle, cycle_maker
 from sockserve.http.h1.framing import Event, RemoteProtocolError, State
@@ -28,7 +29,7 @@ from sockserve.http.lease import ConnectionLease, make_lease
 from sockserve.http.refusals import make_refusal, status_for
 from sockserve.http.requests import RequestConnection
 from sockserve.http.responses import BlockingResponse, CoroutineResponse, Response
-from sockserve.http.settings import HTTPSettings
+from sockserve.http.settings import BODY_READ_BYTES, HEAD_READ_BYTES, HTTPSettings
 from sockserve.interfaces import DeadlineExpired, IStreamServer, Outcome, Phase
 from sockserve.streams.channel import (
     ARRIVAL_SECONDS,
@@ -41,11 +42,6 @@ from sockserve.streams.reader import HIGH_WATER_BYTES, LOW_WATER_BYTES
 from sockserve.streams.transport_channel import TransportChannel
 
 __all__ = ["HTTPChannel"]
-
-#: How much is read at once of a connection whose requests have had no body yet: what heads
-#: take.  Twisted's 64 KiB, allocated for each read, take half a microsecond more.
-HEAD_READ_BYTES = 4096
-BODY_READ_BYTES = 65536
 
 _log = logger(Topic.HTTP)
 
@@ -218,10 +214,12 @@ class HTTPChannel(TransportChannel):
         self._state = _CLOSING
 
     @override
-    def record_traffic(self) -> None:
-        by_handlers = 0 if self.lease is None else self.lease.sent
-        self.protocol.record.sent = self.writer.sent + by_handlers
-        self.protocol.record.received = self._received
+    def traffic(self) -> tuple[int, int]:
+        return self._received, self.writer.sent + (0 if self.lease is None else self.lease.sent)
+
+    @override
+    def under_way(self) -> UnderWay:
+        return under_way(self._state, self.input.state, self.cycle)
 
     @override
     def discard_input(self) -> bool:

@@ -1,15 +1,19 @@
 """
 The states of an HTTP channel.
 
-This room owns their names.  It must not know what leads from one to another
-(L{sockserve.http.channel}).
+This room owns their names, and how an operator is told of them.  It must not know what leads from
+one to another (L{sockserve.http.channel}).
 """
 
 from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["ChannelState"]
+from sockserve.core.in_progress import UnderWay
+from sockserve.http.cycle import RequestCycle
+from sockserve.http.h1.framing import State
+
+__all__ = ["ChannelState", "under_way"]
 
 
 class ChannelState(Enum):
@@ -27,3 +31,17 @@ class ChannelState(Enum):
     FLUSHING = "flushing"
     #: There will be no further request.
     CLOSING = "closing"
+
+
+def under_way(state: ChannelState, input_state: State, cycle: RequestCycle | None) -> UnderWay:
+    """
+    The stand of a channel's request, or of its connection between two.
+
+    @param input_state: how far the request that is read has come.
+    @param cycle: the request that is answered.
+    """
+    if cycle is not None:
+        return UnderWay(cycle.stage(), cycle.response.request.request_line, cycle.began)
+    if state in (ChannelState.OFFERED, ChannelState.READING):
+        return UnderWay("header" if input_state is State.HEAD else "idle")
+    return UnderWay("write")

@@ -41,17 +41,21 @@ class CoroutineCycle:
     @ivar response: what answers it, and C{self.wfile} of the handler.
     """
 
-    __slots__ = ("_began", "_body", "_channel", "_task", "response")
+    __slots__ = ("_body", "_channel", "_task", "began", "response")
 
     def __init__(self, channel: CycleOwner, head: RequestHead, began: float) -> None:
         """
         @param began: when the head came.
         """
         self._channel = channel
-        self._began = began
+        self.began = began
         self._body: StreamReader | None = None
         self._task: Task | None = None
         self.response = channel.make_response(head)
+
+    def stage(self) -> str:
+        """What is under way."""
+        return "handle"
 
     @property
     def wants_body(self) -> bool:
@@ -206,7 +210,7 @@ class CoroutineCycle:
         task, self._task = self._task, None
         task.abandon()
         outcome = Outcome.LOST if departure.was_told() else Outcome.ERROR
-        self._channel.account(self.response, outcome, self._began)
+        self._channel.account(self.response, outcome, self.began)
         return True
 
     # The handler's end
@@ -264,7 +268,7 @@ class CoroutineCycle:
             if not response.close:
                 self._body.discard()
             self._body = None  # it may know this cycle still: a circle, otherwise
-        channel.request_finished(response, outcome, self._began, breaks)
+        channel.request_finished(response, outcome, self.began, breaks)
 
     def _answer_failure(self, error: Exception | None) -> None:
         response = self.response

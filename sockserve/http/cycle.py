@@ -161,7 +161,13 @@ class CycleOwner(Protocol):
 
 
 class RequestCycle(Answerer, Protocol):
-    """One request that is being answered."""
+    """
+    One request that is being answered.
+
+    @ivar began: when its head came.
+    """
+
+    began: float
 
     @property
     def response(self) -> Response:
@@ -170,6 +176,10 @@ class RequestCycle(Answerer, Protocol):
     @property
     def wants_body(self) -> bool:
         """Whether to be given the request's body."""
+
+    def stage(self) -> str:
+        """What is under way, in a word of L{RequestStatus
+        <sockserve.core.in_progress.RequestStatus>}."""
 
     def start(self) -> None:
         """The head has come: begin to answer."""

@@ -152,6 +152,10 @@ class DatagramServer(SingleRequestServer, DatagramProtocol):
             self.transport.startReading()
 
     @override
+    def amounts(self, request: Any) -> tuple[int | None, int | None]:
+        return len(request[0]), None if self.concurrency is not None else request[1].sent
+
+    @override
     def make_blocking(self, request: Any, client_address: Any) -> BlockingRequest:
         """The job of a packet whose handler blocks."""
         return _BlockingDatagram(
@@ -170,8 +174,7 @@ class DatagramServer(SingleRequestServer, DatagramProtocol):
         statistics.active -= 1
         self.count_request(ended)
         seconds = self._seconds() - began
-        received = len(request[0])
-        sent = request[1].sent if self.concurrency is None else None
+        received, sent = len(request[0]), request[1].sent if self.concurrency is None else None
         statistics.received += received
         if sent:
             statistics.sent += sent

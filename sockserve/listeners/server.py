@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 from asyncio import IncompleteReadError, LimitOverrunError
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from errno import ENOTCONN, ESHUTDOWN
 from functools import cached_property
 from typing import Any
@@ -24,6 +24,7 @@ from sockserve.core.clock import clock_of
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.forking import is_child, listening_socket_owners
 from sockserve.core.handler_kinds import handler_kind, unwrap
+from sockserve.core.in_progress import RequestInProgress
 from sockserve.core.incidents import IncidentLog
 from sockserve.core.lifecycle import MakeAndRun, make_and_run, make_and_run_coroutine
 from sockserve.core.limits import set_limits
@@ -235,10 +236,7 @@ class RequestServer:
         self.close_request(request)
 
     def close_request(self, request: Any) -> None:
-        """
-        Close the request; with C{fork} in the child and in the parent too.
-        (handler's thread)
-        """
+        """Close the request; with C{fork} in the parent too. (handler's thread)"""
         request.close()
 
     # For handlers and services
@@ -261,6 +259,10 @@ class RequestServer:
         return DeferredList([pool.stop() for pool in pools if pool is not None])
 
     # For the sources of requests (reactor thread, but where a method says otherwise)
+
+    def in_progress(self) -> Iterable[RequestInProgress]:
+        """The requests that are not over."""
+        raise NotImplementedError
 
     def descriptors(self) -> Iterator[int]:
         """The descriptors that are open for the server here, and that a child closes."""

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from sockserve.core.in_progress import RequestStatus
 from sockserve.core.logs import Topic, logger
 from sockserve.listeners.machine import Listener, ListenerData, ListenerMachine
 from sockserve.listeners.server import RequestServer
@@ -57,6 +58,26 @@ class ListenerService(Service):
     def resume(self) -> None:
         """Undo L{suspend}."""
         self._machine.resume()
+
+    def requests(self) -> list[RequestStatus]:
+        """The requests in progress, the oldest first.  (A datagram's is not among them when its
+        coroutine never waits.)"""
+        stands = [request.status() for request in self.server.in_progress()]
+        return sorted(stands, key=lambda status: status.seconds, reverse=True)
+
+    def abort(self, id: int) -> None:
+        """
+        End a request now, whatever is under way.  A thread that computes cannot be ended; it is
+        waited for no longer C{Deadlines.abandon} seconds later.
+
+        @param id: as L{requests} has it.
+        @raise LookupError: there is no such request, or no longer.
+        """
+        for request in self.server.in_progress():
+            if request.status().id == id:
+                request.abort_by_operator()
+                return
+        raise LookupError(f"request {id} is not in progress")
 
     def _watch_draining(self) -> None:
         """Tell the machine when the draining has ended that it may just have begun."""

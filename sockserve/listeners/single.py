@@ -8,7 +8,7 @@ the reactor, on a thread or in a child, under its deadlines.  It must not know w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextvars import Context, copy_context
 from typing import Any
 
@@ -17,7 +17,9 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
+from sockserve.core.addresses import canonical_address
 from sockserve.core.deadlines import DeadlineTimer
+from sockserve.core.in_progress import RequestInProgress, RequestStatus, next_deadline, next_id
 from sockserve.core.lifecycle import serve, serve_coroutine
 from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Task
@@ -78,6 +80,14 @@ class SingleRequestServer(RequestServer):
 
     # For the source of the requests
 
+    @override
+    def in_progress(self) -> Iterable[RequestInProgress]:
+        return self.pending
+
+    def amounts(self, request: Any) -> tuple[int | None, int | None]:
+        """The bytes that have come with a request, and those that were sent; None: unknown."""
+        return None, None
+
     def make_blocking(self, request: Any, client_address: Any) -> BlockingRequest:
         """The job of a request whose handler blocks."""
         return BlockingRequest(self, request, client_address, self._seconds())
@@ -90,7 +100,7 @@ class SingleRequestServer(RequestServer):
 
         @param began: when its handler began, by the reactor's clock.
         @param ended: how its handler finished.
-        @param outcome: the same for the record, or the deadline that expired.
+        @param outcome: the same for the record, or why it was ended.
         """
         raise NotImplementedError
 
@@ -116,7 +126,11 @@ class PendingRequest:
 
     @ivar request: what the handler sees as C{self.request}.
     @ivar began: when its handler began, by the reactor's clock.
+    @ivar stage: what is under way, in a word of L{RequestStatus
+        <sockserve.core.in_progress.RequestStatus>}.
     """
+
+    stage = "handle"
 
     def __init__(
         self, server: SingleRequestServer, request: Any, client_address: object, began: float
@@ -126,9 +140,36 @@ class PendingRequest:
         self.client_address = client_address
         self.began = began
         self._timer: DeadlineTimer | None = None
-        self._expired_phase: Phase | None = None
+        #: How it has ended, if not by its handler.
+        self._outcome: str | None = None
+        self._id: int | None = None
         self._finished = False
         server.pending.add(self)
+
+    def status(self) -> RequestStatus:
+        """The stand of the request."""
+        if self._id is None:
+            self._id = next_id()
+        server = self._server
+        deadline, expires_in = next_deadline(self._timer)
+        received, sent = server.amounts(self.request)
+        return RequestStatus(
+            id=self._id,
+            listener=server.statistics.listener,
+            peer=canonical_address(self.client_address),
+            handler=server.handler_name,
+            stage=self.stage,
+            seconds=server.clock.seconds() - self.began,
+            received=received,
+            sent=sent,
+            deadline=deadline,
+            expires_in=expires_in,
+        )
+
+    def abort_by_operator(self) -> None:
+        """End the request as if C{handle} had expired, but tell another outcome."""
+        if self._outcome is None:
+            self._end_by("aborted", Phase.HANDLE)
 
     def drain(self) -> None:
         """Give the handler until the C{drain} deadline."""
@@ -160,13 +201,16 @@ class PendingRequest:
 
     def _deadline_passed(self, phase: Phase) -> None:
         """The timer says that a deadline has passed."""
-        if self._expired_phase is not None:
-            if phase is Phase.LIFETIME:  # armed below, for the second time
-                self.abandon()
-            return
-        self._expired_phase = phase
-        self._server.statistics.expiries[phase] += 1
-        self._server.log_expiry(self.client_address, phase)
+        if self._outcome is None:
+            self._server.statistics.expiries[phase] += 1
+            self._server.log_expiry(self.client_address, phase)
+            self._end_by(f"expired: {phase}", phase)
+        elif phase is Phase.LIFETIME:  # armed for the second time
+            self.abandon()
+
+    def _end_by(self, outcome: str, phase: Phase) -> None:
+        """Make the handler finish, for a reason other than its own."""
+        self._outcome = outcome
         # Nothing else arms this one by now.
         self._need_timer().arm(Phase.LIFETIME, self._server.deadlines.abandon)
         self.deadline_passed(phase)
@@ -183,13 +227,12 @@ class PendingRequest:
         if self._timer is not None:
             self._timer.stop()
         self._server.pending.discard(self)
-        phase = self._expired_phase
         self._server.account(
             self.request,
             self.client_address,
             self.began,
             ended,
-            ended if phase is None else f"expired: {phase}",
+            ended if self._outcome is None else self._outcome,
         )
 
 
@@ -230,12 +273,14 @@ class BlockingRequest(PendingRequest):
     def start(self) -> None:
         """Give the request to a worker, or let it wait for one."""
         self._server.statistics.active += 1
+        self.stage = "queue"
         concurrency = self._server.concurrency
         assert concurrency is not None
         concurrency.run(self)
 
     def started(self) -> None:
         """A place was found: the request's deadlines run. (reactor thread)"""
+        self.stage = "handle"
         self.began = self._server.clock.seconds()
         self._arm_deadlines()
 

@@ -9,7 +9,7 @@ handler speaks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -24,6 +24,13 @@ from zope.interface import implementer
 from sockserve.core.addresses import Addresses, SocketAddress, socket_address
 from sockserve.core.admission import Admission
 from sockserve.core.deadlines import DeadlineTimer
+from sockserve.core.in_progress import (
+    RequestInProgress,
+    RequestStatus,
+    UnderWay,
+    next_deadline,
+    next_id,
+)
 from sockserve.core.lifecycle import verify_and_process
 from sockserve.core.statistics import RequestRecord
 from sockserve.core.tls import handshake_fault
@@ -66,6 +73,10 @@ class StreamServer(RequestServer):
         self.channels: dict[object, Channel] = {}
         self.hangups = HangupWatch()
 
+    @override
+    def in_progress(self) -> Iterable[RequestInProgress]:
+        return self.connections
+
     def make_channel(self, protocol: StreamProtocol, addresses: Addresses) -> Channel:
         """
         Make the channel of a connection, which serves it.
@@ -105,6 +116,8 @@ class StreamProtocol(Protocol):
     _channel: Channel | None = None
     _expired_phase: Phase | None = None
     _was_aborted = False
+    #: Its number, once somebody has asked.
+    _id: int | None = None
     #: What is wrong with the PROXY header.
     _header_fault: str | None = None
     _handled_at: float | None = None
@@ -244,7 +257,7 @@ class StreamProtocol(Protocol):
     def _deadline_passed(self, phase: Phase) -> None:
         """The timer says that a deadline has passed."""
         channel = self._channel
-        if self._expired_phase is not None:
+        if self._expired_phase is not None or self._was_aborted:
             if phase is Phase.LIFETIME and channel is not None:
                 channel.abandon()
         elif channel is None or channel.deadline_applies(phase):
@@ -281,6 +294,38 @@ class StreamProtocol(Protocol):
             self.transport.abortConnection()
         else:
             self._channel.abort()
+
+    # For an operator
+
+    def status(self) -> RequestStatus:
+        """The stand of the connection, or of its request."""
+        if self._id is None:
+            self._id = next_id()
+        channel, record = self._channel, self.record
+        stage, request, began = UnderWay("handshake") if channel is None else channel.under_way()
+        received, sent = (0, 0) if channel is None else channel.traffic()
+        deadline, expires_in = next_deadline(self.timer)
+        return RequestStatus(
+            id=self._id,
+            listener=self.factory.statistics.listener,
+            peer=record.peer,
+            handler=record.handler,
+            stage=stage,
+            request=request,
+            seconds=self.timer.seconds() - (self._opened_at if began is None else began),
+            received=received,
+            sent=sent,
+            deadline=deadline,
+            expires_in=expires_in,
+        )
+
+    def abort_by_operator(self) -> None:
+        """End the connection now; of a handler that does not hear of that, no longer wait for
+        it in a while."""
+        if self.record.outcome == "ok":
+            self.record.outcome = "aborted"
+        self.timer.arm(Phase.LIFETIME, self.factory.deadlines.abandon)
+        self.abort()
 
     # The end
 

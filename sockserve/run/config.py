@@ -35,6 +35,7 @@ from sockserve.run.values import (
     choice,
     deadline_setting,
     deadlines,
+    flag,
     limit,
     networks,
     number,
@@ -42,6 +43,7 @@ from sockserve.run.values import (
     texts,
 )
 from sockserve.run.workers import WORKERS, check_workers
+from sockserve.sunrpc.rpcbind import served_program
 
 __all__ = [
     "WORDS",
@@ -175,6 +177,8 @@ def _check(config: ServerConfig) -> None:
     cls = unwrap(config.handler)
     name = getattr(cls, "__qualname__", repr(cls))
     check_workers(config)
+    if config.rpcbind:
+        served_program(cls)
     if not config.listen:
         raise ConfigurationError("listen: give at least one description")
     kinds = {listener_kind(description) for description in config.listen}
@@ -236,5 +240,6 @@ WORDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "proxy-from": ("proxy_from", networks),
     "access-log": ("access_log", text),
     "log-format": ("log_format", choice(*LOG_FORMATS)),
+    "rpcbind": ("rpcbind", flag),
     "stats-log": ("stats_log", text),
 }

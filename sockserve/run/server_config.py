@@ -25,6 +25,7 @@ from sockserve.core.reactors import as_reactor
 from sockserve.executors import make_executor
 from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.listeners.endpoints import is_datagram_description
+from sockserve.listeners.service import ListenerService
 from sockserve.observe.access_log import AccessLog
 from sockserve.run.values import KEEPALIVE
 from sockserve.run.workers import place_of
@@ -34,6 +35,7 @@ from sockserve.service import (
     SocketServerService,
     service_from_description,
 )
+from sockserve.sunrpc.rpcbind import RPCBindService
 
 __all__ = [
     "DEFAULT_LISTEN",
@@ -72,6 +74,7 @@ class ServerConfig:
     @ivar proxy_from: the networks whose PROXY headers are believed; empty for all.
     @ivar access_log: the file's name, or C{-}; None for no log.
     @ivar log_format: a name in L{LOG_FORMATS}.
+    @ivar rpcbind: whether rpcbind is told of the handler's program.
     @ivar stats_log: the name of a file for the same in JSON, or C{-}; None for no such log.
     @ivar add_location: prefixes a message with the place where the words were written.
     """
@@ -91,6 +94,7 @@ class ServerConfig:
     proxy_from: tuple[Network, ...] = ()
     access_log: str | None = None
     log_format: str = "combined"
+    rpcbind: bool = False
     stats_log: str | None = None
     add_location: Callable[[str], str] = attrs.field(default=str, eq=False, repr=False)
 
@@ -141,6 +145,9 @@ class ServerConfig:
             service = service_from_description(reactor, description, self.handler, **options)
             service.server.observers += [log.observer(description) for log in logs]
             service.setServiceParent(parent)
+        if self.rpcbind:
+            listeners = [each for each in parent if isinstance(each, ListenerService)]
+            RPCBindService(reactor, self.handler, listeners).setServiceParent(parent)
         return parent
 
     def _build_object(

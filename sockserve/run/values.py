@@ -24,6 +24,7 @@ __all__ = [
     "choice",
     "deadline_setting",
     "deadlines",
+    "flag",
     "limit",
     "networks",
     "number",
@@ -66,6 +67,13 @@ def number(word: str, value: object) -> int:
     if found < 1:
         raise ConfigurationError(f"{word}: {found} is less than 1")
     return int(found)
+
+
+def flag(word: str, value: object) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{word}: {value!r} is neither true nor false")
+    return value
 
 
 def choice(*choices: str) -> Callable[[str, object], str]:

@@ -218,6 +218,11 @@ class SQLServer(SingleRequestServer):
             self._serve_call = None
         self.source.pump()
 
+    @override
+    def amounts(self, request: Any) -> tuple[int, int]:
+        payload = request.payload
+        return len(payload) if isinstance(payload, (str, bytes)) else 0, 0
+
     # A row's end
 
     @override
@@ -233,8 +238,7 @@ class SQLServer(SingleRequestServer):
             ended = outcome = Outcome.ERROR
         self.count_request(ended)
         seconds = self._seconds() - began
-        payload = request.payload
-        received = len(payload) if isinstance(payload, (str, bytes)) else 0
+        received, _ = self.amounts(request)
         statistics.received += received
         statistics.observe_duration("handle", seconds)
         if ended is Outcome.OK:
@@ -296,10 +300,10 @@ class SQLServer(SingleRequestServer):
         try:
             await make_and_run_coroutine(make, row, client_address, server)
         except BaseException as error:
-            # Not awaited: a coroutine that is given up cannot be.
-            call(transaction.__exit__, type(error), error, error.__traceback__).addErrback(
-                lambda _: None
-            )
+            rolled_back = call(transaction.__exit__, type(error), error, error.__traceback__)
+            rolled_back.addErrback(lambda _: None)
+            if isinstance(error, Exception):  # a coroutine that is given up cannot wait
+                await rolled_back
             raise
         await call(transaction.__exit__, None, None, None)
         row.is_removed = True

@@ -84,10 +84,14 @@ class LentSocketChannel(SocketChannel):
 
     @override
     def record_traffic(self) -> None:
+        received, sent = self.traffic()
+        if received is not None:
+            self.protocol.record.received, self.protocol.record.sent = received, sent
+
+    @override
+    def traffic(self) -> tuple[int | None, int | None]:
         counts = self._ask_kernel(self.request)
-        if counts is not None:
-            self.protocol.record.received = counts.received
-            self.protocol.record.sent = counts.sent
+        return (None, None) if counts is None else (counts.received, counts.sent)
 
     @override
     def request_closing(self) -> None:

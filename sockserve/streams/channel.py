@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from sockserve.core.addresses import Addresses
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.in_progress import UnderWay
 from sockserve.core.statistics import RequestRecord
 from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import IStreamServer, Outcome, Phase
@@ -171,6 +172,17 @@ class Channel:
 
     def request_closing(self) -> None:
         """The server is about to close the request. (any thread)"""
+
+    def under_way(self) -> UnderWay:
+        """The stand of the request."""
+        if self.parts & Pending.HANDLER:
+            return UnderWay("handle")
+        return UnderWay("queue" if self._began is None else "write")
+
+    def traffic(self) -> tuple[int | None, int | None]:
+        """How many bytes have come and gone; None where that cannot be told."""
+        record = self.protocol.record
+        return record.received, record.sent
 
     def owned_descriptors(self) -> Iterator[int]:
         """The descriptors open for the connection in this process; -1 for one that is not."""

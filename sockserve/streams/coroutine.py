@@ -82,8 +82,11 @@ class CoroutineChannel(TransportChannel):
         super().eof_received()
 
     @override
+    def traffic(self) -> tuple[int | None, int | None]:
+        return self._reader.received, self.writer.sent
+
+    @override
     def connection_lost(self, reason: Failure) -> None:
-        self.protocol.record.received = self._reader.received
         super().connection_lost(reason)
         if isinstance(reason.value, ConnectionDone):
             self._reader.feed_eof()

@@ -247,7 +247,11 @@ class TransportChannel(Channel):
 
     def record_traffic(self) -> None:
         """Note how many bytes have come and gone."""
-        self.protocol.record.sent = self.writer.sent
+        self.protocol.record.received, self.protocol.record.sent = self.traffic()
+
+    @override
+    def traffic(self) -> tuple[int | None, int | None]:
+        return self.protocol.record.received, self.writer.sent
 
     def pause(self) -> None:
         """Read no more from the client."""

@@ -182,6 +182,8 @@ def test_a_summary_has_the_limits_given():
             {"concurrency": "thread"},
             "concurrency: 'thread' is not one of serial, threads, fork; did you mean 'threads'?",
         ),
+        ({"rpcbind": "yes"}, "rpcbind: 'yes' is neither true nor false"),
+        ({"rpcbind": True}, "rpcbind: handler FileRequestHandler is no sockserve.sunrpc"),
         ({"log-format": "jsno"}, "log-format: 'jsno' is not one of combined, json; did you mean"),
         ({"threads": "many"}, "threads: 'many' is not a whole number"),
         ({"threads": 2.0}, "threads: 2.0 is not a whole number"),

@@ -575,3 +575,22 @@ async def test_django_connections_are_known(sqlite_table: Table, handler: Any) -
     async with serving(sqlite_table, handler):
         enqueue(Connection(), "x", delay=0.0)
         await until(lambda: handler.seen == ["x"])
+
+
+async def test_rows_in_progress_are_listed_and_can_be_aborted(table: Table) -> None:
+    class Handler(BaseRequestHandler):
+        async def handle(self) -> None:
+            await Deferred()
+
+    number = enqueue(table.connection, "abc", table=table.name)
+    async with serving(table, Handler, {"policy": RetryPolicy(attempts=1)}) as service:
+        await until(lambda: service.requests())
+        (status,) = service.requests()
+        assert (status.peer, status.stage, status.received) == (
+            f"{table.name}/{number}",
+            "handle",
+            3,
+        )
+        service.abort(status.id)
+        await until(lambda: dead_rows(table.connection, table=table.name))
+        assert service.requests() == []

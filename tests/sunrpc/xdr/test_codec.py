@@ -1,0 +1,284 @@
+"""Values of each type of XDR, there and back; and what is no value."""
+
+import struct
+from enum import IntEnum
+from typing import Annotated, Any
+
+import pytest
+
+from sockserve import ConfigurationError
+from sockserve.sunrpc import (
+    Case,
+    DecodeError,
+    Double,
+    EncodeError,
+    Fixed,
+    Float,
+    Hyper,
+    Int,
+    Max,
+    Otherwise,
+    Quad,
+    Struct,
+    Union,
+    UnsignedHyper,
+    UnsignedInt,
+    pack,
+    unpack,
+)
+from sockserve.sunrpc.xdr.codec import Codec
+from sockserve.sunrpc.xdr.declaring import type_of
+from sockserve.sunrpc.xdr.errors import MAX_DEPTH
+
+
+class Color(IntEnum):
+    RED = 2
+    GREEN = -3
+
+
+class Point(Struct):
+    x: Int
+    y: Double
+
+
+class Node(Struct):
+    value: Int
+    next: "Node | None"
+
+
+class Tree(Struct):
+    left: "Tree | None"
+    right: "Tree | None"
+    value: Int
+
+
+class Answer(Union, switch=Color):
+    point: Annotated[Point, Case(Color.RED)]
+    text: Annotated[str, Otherwise]
+
+
+class Strict(Union):
+    one: Annotated[bool, Case(1, 2)]
+
+
+class Nobody(Struct):
+    pass
+
+
+class Large(Struct):
+    numbers: Annotated[list[Int], Fixed(100)]
+    points: list[Point]
+    answers: Annotated[list[Answer], Max(2)]
+
+
+POINT = struct.pack(">id", 1, 2.5)
+
+VALUES: list[tuple[Any, Any, bytes]] = [
+    (Int, -2, b"\xff\xff\xff\xfe"),
+    (int, 7, b"\0\0\0\7"),
+    (UnsignedInt, 2**32 - 1, b"\xff\xff\xff\xff"),
+    (Hyper, -2, b"\xff" * 7 + b"\xfe"),
+    (UnsignedHyper, 2**64 - 1, b"\xff" * 8),
+    (Float, 1.5, struct.pack(">f", 1.5)),
+    (float, 0.1, struct.pack(">d", 0.1)),
+    (Quad, Quad.from_float(1.0), b"\x3f\xff" + bytes(14)),
+    (bool, True, b"\0\0\0\1"),
+    (Color, Color.GREEN, b"\xff\xff\xff\xfd"),
+    (None, None, b""),
+    (Nobody, Nobody(), b""),
+    (bytes, b"abcde", b"\0\0\0\5abcde\0\0\0"),
+    (Annotated[bytes, Max(4)], b"abcd", b"\0\0\0\4abcd"),
+    (Annotated[bytes, Fixed(5)], b"abcde", b"abcde\0\0\0"),
+    (Annotated[bytes, Fixed(0)], b"", b""),
+    (str, "né", b"\0\0\0\3n\xc3\xa9\0"),
+    (str, "\udcff", b"\0\0\0\1\xff\0\0\0"),
+    (list[Int], [1, 2], b"\0\0\0\2\0\0\0\1\0\0\0\2"),
+    (list[str], ["a", ""], b"\0\0\0\2\0\0\0\1a\0\0\0\0\0\0\0"),
+    (Annotated[list[bool], Fixed(2)], [True, False], b"\0\0\0\1\0\0\0\0"),
+    (Annotated[list[Int], Fixed(0)], [], b""),
+    (Int | None, None, bytes(4)),
+    (Int | None, 3, b"\0\0\0\1\0\0\0\3"),
+    (None | str, "", b"\0\0\0\1\0\0\0\0"),
+    (list[Quad], [Quad(1)], b"\0\0\0\1" + bytes(15) + b"\1"),
+    (list[Annotated[bytes, Fixed(2)]], [b"ab"], b"\0\0\0\1ab\0\0"),
+    (list[Annotated[list[Int], Fixed(2)]], [[1, 2]], b"\0\0\0\1\0\0\0\1\0\0\0\2"),
+    (list[Int], list(range(600)), struct.pack(">I600i", 600, *range(600))),
+    (Point, Point(1, 2.5), POINT),
+    (list[Point], [Point(1, 2.5)] * 2, b"\0\0\0\2" + POINT * 2),
+    (Answer, Answer(Color.RED, Point(1, 2.5)), b"\0\0\0\2" + POINT),
+    (Answer, Answer(Color.GREEN, "a"), b"\xff\xff\xff\xfd\0\0\0\1a\0\0\0"),
+    (Strict, Strict(2, False), b"\0\0\0\2\0\0\0\0"),
+    (Node, Node(1, Node(2, None)), b"\0\0\0\1\0\0\0\1\0\0\0\2\0\0\0\0"),
+    (Node | None, None, bytes(4)),
+    (
+        Tree,
+        Tree(None, Tree(None, None, 2), 1),
+        b"\0\0\0\0\0\0\0\1" + bytes(8) + b"\0\0\0\2\0\0\0\1",
+    ),
+    (
+        Large,
+        Large(list(range(100)), [Point(1, 2.5)], [Answer(Color.GREEN, "")]),
+        struct.pack(">100i", *range(100))
+        + b"\0\0\0\1"
+        + POINT
+        + b"\0\0\0\1\xff\xff\xff\xfd\0\0\0\0",
+    ),
+]
+each_value = pytest.mark.parametrize(("kind", "value", "data"), VALUES, ids=lambda each: None)
+
+
+@each_value
+def test_a_value_is_packed_as_the_rfc_says(kind: Any, value: Any, data: bytes) -> None:
+    assert pack(kind, value) == data
+
+
+@each_value
+def test_bytes_are_unpacked_as_the_value(kind: Any, value: Any, data: bytes) -> None:
+    assert unpack(kind, data) == value
+    assert unpack(kind, memoryview(data)) == value
+
+
+@each_value
+def test_bytes_that_end_early_or_late_are_no_value(kind: Any, value: Any, data: bytes) -> None:
+    for size in range(len(data)):
+        with pytest.raises(DecodeError):
+            unpack(kind, data[:size])
+    with pytest.raises(DecodeError, match="more than it has"):
+        unpack(kind, data + b"\0\0\0\0")
+
+
+def test_a_value_among_others_has_a_place() -> None:
+    codec = Codec(type_of(bytes))
+    assert codec.unpack_from(b"....\0\0\0\1a\0\0\0....", 4) == (b"a", 12)
+    for data in (b"....\0\0\0\1a", b"....\0\0\0\1", b"....", b""):
+        with pytest.raises(DecodeError):
+            codec.unpack_from(data, 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        (bool, b"\0\0\0\2"),
+        (Color, b"\0\0\0\1"),
+        (Int | None, b"\0\0\0\2\0\0\0\0"),
+        (bytes, b"\xff\xff\xff\xff"),
+        (Annotated[str, Max(2)], b"\0\0\0\3abc\0"),
+        (list[Int], b"\x7f\xff\xff\xff\0\0\0\0"),
+        (list[Node], b"\x10\0\0\0"),
+        (Annotated[list[Int], Max(1)], b"\0\0\0\2" + bytes(8)),
+        (Strict, b"\0\0\0\3\0\0\0\0"),
+        (Answer, b"\0\0\0\0\0\0\0\0"),
+    ],
+)
+def test_what_is_no_value_is_not_unpacked(kind: Any, data: bytes) -> None:
+    with pytest.raises(DecodeError):
+        unpack(kind, data)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (Int, 2**31),
+        (Int, "1"),
+        (UnsignedInt, -1),
+        (Float, 1e300),
+        (bool, 2),
+        (Color, 1),
+        (None, 0),
+        (bytes, "text"),
+        (str, b"bytes"),
+        (Annotated[str, Max(2)], "né"),
+        (Annotated[bytes, Fixed(2)], b"abc"),
+        (Annotated[list[Int], Fixed(2)], [1]),
+        (Annotated[list[Int], Fixed(100)], [1]),
+        (Annotated[list[Int], Max(1)], [1, 2]),
+        (list[Int], [None]),
+        (Point, None),
+        (Strict, Strict(3, True)),
+        (Answer, Answer(7, "")),
+        (Quad, 1.0),
+        (list[Point], [[1]]),
+        (Annotated[list[Point], Fixed(2)], 5),
+    ],
+)
+def test_what_is_no_value_is_not_packed(kind: Any, value: Any) -> None:
+    with pytest.raises(EncodeError):
+        pack(kind, value)
+
+
+def test_a_list_may_have_any_length() -> None:
+    first = None
+    for number in range(50_000):
+        first = Node(number, first)
+    last = unpack(Node, pack(Node, first))
+    assert last.value == 49_999
+    count = 0
+    while last is not None:
+        last, count = last.next, count + 1
+    assert count == 50_000
+
+
+def test_other_values_are_nested_so_deep_and_no_deeper() -> None:
+    tree = None
+    for number in range(MAX_DEPTH + 1):
+        tree = Tree(tree, None, number)
+    assert pack(Tree, unpack(Tree, pack(Tree, tree))) == pack(Tree, tree)
+    with pytest.raises(EncodeError, match="nested"):
+        pack(Tree, Tree(tree, None, 0))
+    with pytest.raises(DecodeError, match="nested"):
+        unpack(Tree, b"\0\0\0\1" * 100_000)
+
+
+class Endless(Struct):
+    again: "Endless"
+
+
+class Unknown(Struct):
+    field: "Nothing"  # type: ignore[name-defined]  # noqa: F821
+
+
+class NoCase(Union):
+    arm: Int
+
+
+class TwoCases(Union):
+    arm: Annotated[Int, Case(1)]
+    other: Annotated[Int, Case(1)]
+
+
+class ByText(Union, switch=str):
+    arm: Annotated[Int, Case(1)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (Endless, "has no end"),
+        (Unknown, "Nothing"),
+        (list[Nobody], "no bytes"),
+        (NoCase, "Case"),
+        (TwoCases, "two arms"),
+        (ByText, "chooses no arm"),
+        (dict, "no type of XDR"),
+        (int | str, "no type of XDR"),
+        (list[None], "no bytes"),
+        (Int | str | None, "no type of XDR"),
+        (Annotated[Int, Max(3)], None),
+        (Annotated[bool, Max(3)], "does not go with bool"),
+        (Annotated[str, Fixed(3)], "does not go with string"),
+        (Annotated[str, Max(-1)], "no length"),
+    ],
+)
+def test_what_is_no_type_is_told_in_one_line(kind: Any, words: str | None) -> None:
+    if words is None:  # the type itself, whatever is noted besides
+        assert unpack(kind, bytes(4)) == 0
+        return
+    with pytest.raises(ConfigurationError, match=words) as raised:
+        unpack(kind, b"")
+    assert "\n" not in str(raised.value)
+
+
+def test_values_of_a_union_are_compared_and_shown() -> None:
+    assert Strict(1, True) != Strict(2, True)
+    assert Strict(1, True) != 1
+    assert repr(Strict(1, True)) == "Strict(1, True)"
