@@ -252,9 +252,10 @@ class _Commands(MultiService):
         except ConfigurationError as error:
             for service in self:
                 service.stopService()
-            # Ports close, and sockets' names go, in the reactor's next turn, which will
-            # not come.
-            self._reactor.runUntilCurrent()
+            if self._is_alone:
+                # Ports close, and sockets' names go, in the reactor's next turn, which will
+                # not come.
+                self._reactor.runUntilCurrent()
             if not self._nodaemon:
                 # twistd hands it to the process that waits in the foreground.
                 raise

@@ -41,6 +41,8 @@ PAGES = [
     "sockserve.testing",
     "sockserve.socketserver",
     "sockserve.http.server",
+    "sockserve.django",
+    "sockserve.django.tasks",
     # What twistd's plugin opens, which an application can do as well.
     "sockserve.tap",
 ]

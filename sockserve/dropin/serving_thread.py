@@ -13,6 +13,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -159,7 +160,7 @@ class ServingThread(BoundedExecutor):
             self._reactor.callFromThread(self._taken, job)
         outcome = Outcome.ERROR
         try:
-            outcome = _serve_here(job.serve)
+            outcome = _serve_here(partial(self.serve, job))
         except SystemExit:  # as of a thread that ends itself
             outcome = Outcome.OK
             raise

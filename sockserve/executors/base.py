@@ -14,6 +14,8 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
+from operator import methodcaller
 
 from sockserve.core.logs import Topic, logger
 from sockserve.interfaces import IJob, Outcome
@@ -30,11 +32,14 @@ class BoundedExecutor:
 
     @ivar limit: how many jobs run at once, at most.
     @ivar running: how many run now.
+    @ivar serve: serves a job where it runs.  A program may put one of its own around it, for what
+        each request needs of its thread or child. (worker thread)
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.running = 0
+        self.serve: Callable[[IJob], Outcome] = methodcaller("serve")
         self._waiting: deque[IJob] = deque()
 
     @property
@@ -110,13 +115,15 @@ def call_excepthook() -> None:
     )
 
 
-def serve_guarded(job: IJob) -> Outcome:
+def serve_guarded(job: IJob, serve: Callable[[IJob], Outcome] = methodcaller("serve")) -> Outcome:
     """
     Serve a job, whatever it raises: its thread must outlive that, and a child leave by its own
     door. (worker thread)
+
+    @param serve: as L{BoundedExecutor.serve}.
     """
     try:
-        return job.serve()
+        return serve(job)
     except SystemExit:  # as threading: a thread may end itself silently
         return Outcome.OK
     except BaseException:

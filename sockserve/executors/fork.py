@@ -98,7 +98,7 @@ class ForkExecutor(BoundedExecutor):
         _flush()
         pid = os.fork()
         if pid == 0:
-            _be_the_child(job, self._owned_descriptors())
+            _be_the_child(job, self.serve, self._owned_descriptors())
         try:
             child = _Child(pid, lambda outcome: self._reaped(job, outcome))
         except OSError:  # no descriptor to watch it by
@@ -160,7 +160,7 @@ class _Child:
         os.close(self._descriptor)
 
 
-def _be_the_child(job: IJob, owned: set[int]) -> None:
+def _be_the_child(job: IJob, serve: Callable[[IJob], Outcome], owned: set[int]) -> None:
     """
     Serve in a fresh child.  Does not return. (worker thread)
 
@@ -178,7 +178,7 @@ def _be_the_child(job: IJob, owned: set[int]) -> None:
                 os.close(descriptor)
             except OSError:
                 pass
-        status = _STATUS[serve_guarded(job)]
+        status = _STATUS[serve_guarded(job, serve)]
     except BaseException:
         _log.failure("a child came to no end of its own")
     finally:

@@ -55,6 +55,10 @@ _T = TypeVar("_T")
 _jobs = itertools.count(1)
 
 
+def _do_nothing() -> None:
+    """What is called where a program has set nothing else."""
+
+
 @implementer(IExecutor)
 class ThreadExecutor(BoundedExecutor):
     """
@@ -121,6 +125,8 @@ class ThreadExecutor(BoundedExecutor):
         self.done: deque[tuple[IJob, Outcome]] = deque()
         #: Whether the reactor has been told of these.
         self.told = False
+        #: Called on each thread when that is about to end; a program may set one of its own.
+        self.at_thread_end: Callable[[], object] = _do_nothing
 
         # The reactor thread's own
         self._workers: set[_Worker] = set()
@@ -326,12 +332,16 @@ class _Worker:
             except IndexError:
                 if self._wait():
                     continue
+                try:
+                    pool.at_thread_end()
+                except Exception:
+                    _log.failure("what was to be called at a thread's end raised")
                 tell(pool._worker_exited, self)
                 return
             # Programs tell connections apart by the name of their thread.
             self.thread.name = f"sockserve-{next(_jobs)}"
             # As in a thread of its own: what one sets for its time the next does not see.
-            outcome = Context().run(serve_guarded, job)
+            outcome = Context().run(serve_guarded, job, pool.serve)
             if os.getpid() != process:  # a child that the handler has forked
                 end_child(outcome)
             pool.done.append((job, outcome))

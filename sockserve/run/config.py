@@ -113,11 +113,15 @@ def check_together(servers: Sequence[ServerConfig]) -> None:
 
 
 def _handler(words: Mapping[str, object]) -> Callable[..., Any]:
-    """The handler that C{handler} or C{path} names; without either, files from here."""
+    """
+    The handler that C{handler} or C{path} names; without either, files from here.  In the place of
+    a name, a program may give the handler's class.
+    """
     if "handler" in words and "path" in words:
         raise ConfigurationError("handler and path: give one of them")
     if "handler" in words:
-        return load_handler(text("handler", words["handler"]))
+        given = words["handler"]
+        return given if callable(given) else load_handler(text("handler", given))
     directory = os.path.abspath(text("path", words.get("path", ".")))
     if not os.path.isdir(directory):
         raise ConfigurationError(f"path {directory!r}: not a directory")

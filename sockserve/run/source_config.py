@@ -163,7 +163,7 @@ def _urls(word: str, value: object) -> tuple[str, ...]:
 
 
 def _handler(word: str, value: object) -> Callable[..., Any]:
-    return load_handler(text(word, value))
+    return value if callable(value) else load_handler(text(word, value))
 
 
 #: By word: the setting of L{SourceConfig} it is for, and the function that checks its value.

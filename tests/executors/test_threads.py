@@ -747,3 +747,38 @@ async def test_a_thread_at_work_when_its_pool_stops_leaves_when_it_is_done(threa
     go_on.set()
     await called
     await _until(lambda: not found[0].is_alive())
+
+
+# What a program sets around jobs
+
+
+async def test_a_program_puts_its_own_around_each_job(threads: Any, reactor: Any) -> None:
+    pool, seen = threads(1), []
+    usual = pool.serve
+
+    def serve(job: Any) -> Outcome:
+        seen.append(threading.current_thread())
+        return usual(job)  # type: ignore[no-any-return]
+
+    pool.serve = serve
+    assert await pool.call(threading.current_thread) is seen[0]
+    assert len(seen) == 1
+
+
+async def test_a_threads_end_is_told_on_it(threads: Any, reactor: Any) -> None:
+    pool, seen = threads(1), []
+    pool.at_thread_end = lambda: seen.append(threading.current_thread())
+    thread = await pool.call(threading.current_thread)
+    assert seen == []
+    await pool.stop()
+    assert seen == [thread]
+
+
+async def test_a_threads_end_that_raises_is_logged(threads: Any, reactor: Any) -> None:
+    pool = threads(1)
+    pool.at_thread_end = lambda: 1 / 0
+    await pool.call(int)
+    with capturedLogs() as events:
+        await pool.stop()
+    assert [event["log_failure"].type for event in events] == [ZeroDivisionError]
+    assert pool.threads == 0

@@ -1,0 +1,3 @@
+"""The folder in which Django looks for the commands of an app."""
+
+__all__: list[str] = []

@@ -1,0 +1,129 @@
+"""
+Serving: the services that a command has started, until they have ended.
+
+This room owns their start and end on the reactor, and what of Django's goes around each request.
+It must not know whence the options come, nor which thread waits for the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.python.failure import Failure
+
+from sockserve.core.logs import Topic, logger
+from sockserve.core.reactors import IReactor
+from sockserve.django.connections import close_idle_connections, with_connections
+from sockserve.dropin.service import SocketServerService
+from sockserve.executors.base import BoundedExecutor
+from sockserve.executors.threads import ThreadExecutor
+from sockserve.listeners.service import ListenerService
+from sockserve.tap import Options, makeService
+
+__all__ = ["Serving"]
+
+_log = logger(Topic.SERVICE)
+
+
+class Serving:
+    """
+    What a command serves, as it gives it to the C{ready} of its caller.
+
+    @ivar addresses: where its listeners listen, in the order of the options: C{(HOST, PORT)}, or
+        the path of a UNIX socket.
+    """
+
+    def __init__(self, reactor: IReactor, options: Options) -> None:
+        """
+        Make the services. (reactor thread, or before it runs)
+
+        @raise ConfigurationError: one cannot be made.
+        """
+        self._reactor = reactor
+        self._service = makeService(options)
+        self._listeners = list(_listeners(self._service))
+        for executor in {each.server.concurrency for each in self._listeners}:
+            if isinstance(executor, BoundedExecutor):
+                executor.serve = with_connections(executor.serve)
+            if isinstance(executor, ThreadExecutor):
+                executor.at_thread_end = close_idle_connections
+        self.addresses: list[Any] = []
+        self._ended: list[Deferred[None]] = []
+        self._is_stopping = self._has_ended = False
+
+    def start(self) -> None:
+        """
+        Begin to serve. (reactor thread, or before it runs)
+
+        @raise ConfigurationError: one of the services cannot be started.
+        """
+        try:
+            self._service.privilegedStartService()
+            self._service.startService()
+        except BaseException:
+            self._stop()
+            reactor: Any = self._reactor
+            if not reactor.running:
+                # Ports close, and sockets' names go, in its next turn, which will not come.
+                reactor.runUntilCurrent()
+            raise
+        found = [each.server.server_address for each in self._listeners]
+        self.addresses = [address for address in found if address is not None]
+        objects = [each for each in self._listeners if isinstance(each, SocketServerService)]
+        if len(objects) == len(self._listeners):
+            shut_down = DeferredList([each.shut_down for each in objects])
+            shut_down.addCallback(lambda _: self._stop())
+
+    def stop(self) -> None:
+        """Listen no more, and let requests end within the C{drain} deadline, as SIGTERM does; the
+        command returns after that. (any thread)"""
+        self._reactor.callFromThread(self._stop)
+
+    def stopped(self) -> Deferred[None]:
+        """
+        Stop, as L{stop}.
+
+        @return: a Deferred that fires when all is gone. (reactor thread)
+        """
+        ended = self.ended()
+        self._stop()
+        return ended
+
+    def ended(self) -> Deferred[None]:
+        """
+        Wait for the end.
+
+        @return: a Deferred that fires then. (reactor thread)
+        """
+        ended: Deferred[None] = Deferred()
+        if self._has_ended:
+            ended.callback(None)
+        else:
+            self._ended.append(ended)
+        return ended
+
+    def _stop(self) -> None:
+        if not self._is_stopping:
+            self._is_stopping = True
+            maybeDeferred(self._service.stopService).addErrback(_log_failure).addCallback(self._end)
+
+    def _end(self, _: object) -> None:
+        self._has_ended = True
+        for ended in self._ended:
+            ended.callback(None)
+
+
+def _listeners(service: object) -> Iterator[ListenerService]:
+    """All listeners in a tree of services."""
+    if isinstance(service, ListenerService):
+        yield service
+    elif isinstance(service, MultiService):
+        for child in service:
+            yield from _listeners(child)
+
+
+def _log_failure(failure: Failure) -> None:
+    _log.failure("the services did not stop", failure)

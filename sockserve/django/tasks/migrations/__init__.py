@@ -1,0 +1,3 @@
+"""The migrations of the table of tasks."""
+
+__all__: list[str] = []

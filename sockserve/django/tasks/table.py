@@ -1,0 +1,44 @@
+"""
+The table of tasks, by Django's settings.
+
+This room owns its name, and the URL by which the rest of the house finds it.  It must not know what
+is in it.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote, urlencode
+
+from django.db import connections
+
+from sockserve.interfaces import ConfigurationError
+
+__all__ = ["TABLE", "table_url"]
+
+#: The name of the table.
+TABLE = "sockserve_tasks"
+
+
+def table_url(database: str) -> str:
+    """
+    The URL of the table in a database of C{settings.DATABASES}.
+
+    @raise ConfigurationError: there is no such database, or it can have none.
+    """
+    if database not in connections.settings:
+        raise ConfigurationError(f"tasks: settings.DATABASES has no {database!r}")
+    connection = connections[database]
+    said = connection.settings_dict
+    name = quote(str(said["NAME"]))
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{name}?table={TABLE}"
+    if connection.vendor == "postgresql":
+        secret = f":{quote(said['PASSWORD'], safe='')}" if said["PASSWORD"] else ""
+        user = f"{quote(said['USER'], safe='')}{secret}@" if said["USER"] else ""
+        where = {word: said[word.upper()] for word in ("host", "port") if said[word.upper()]}
+        words = urlencode({**where, "table": TABLE}, quote_via=quote)
+        return f"postgresql://{user}/{name}?{words}"
+    raise ConfigurationError(
+        f"tasks: the database {database!r} is {connection.display_name}; the table goes into"
+        " PostgreSQL or SQLite"
+    )

@@ -1,0 +1,59 @@
+"""Tests of tasks, which need Django 6.0."""
+
+import json
+import time
+from datetime import timedelta
+
+from django.db import connection, transaction
+from django.test import TransactionTestCase
+from django.utils import timezone
+
+from workers.models import Result
+from workers.tasks import store, store_at_second_attempt, wait
+from workers.tests import serving
+
+
+def rows():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT payload FROM sockserve_tasks")
+        return [json.loads(payload)["args"] for (payload,) in cursor.fetchall()]
+
+
+def wait_until(condition):
+    give_up = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+
+
+class TasksTest(TransactionTestCase):
+    available_apps = None
+
+    def tearDown(self):
+        with connection.cursor() as cursor:
+            cursor.execute("DELETE FROM sockserve_tasks")
+
+    def test_a_task_is_there_with_what_else_is_stored_or_not_at_all(self):
+        with transaction.atomic():
+            store.enqueue("kept")
+        with self.assertRaisesMessage(ValueError, "on purpose"), transaction.atomic():
+            store.enqueue("lost")
+            raise ValueError("on purpose")
+        assert rows() == [["kept"]]
+
+    def test_tasks_are_done_and_removed(self):
+        with serving("sockserve", listen=None, tasks="default"):
+            result = store.enqueue("one", times=2)
+            assert len(result.id) == 32
+            store_at_second_attempt.enqueue("two")
+            wait.enqueue(0)
+            wait_until(lambda: rows() == [])
+        names = sorted(Result.objects.values_list("name", flat=True))
+        assert names == ["one", "one", "two"]
+
+    def test_a_task_is_not_done_before_its_time(self):
+        with serving("sockserve", listen=None, tasks="default"):
+            store.using(run_after=timezone.now() + timedelta(hours=1)).enqueue("later")
+            store.enqueue("now")
+            wait_until(lambda: rows() == [["later"]])
+        assert list(Result.objects.values_list("name", flat=True)) == ["now"]
