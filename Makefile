@@ -15,7 +15,8 @@ unexport PYTHONDONTWRITEBYTECODE
 # Tests mostly wait, so more of them run side by side than there are cores.
 TEST = pytest -n 6 --dist load --maxschedchunk 1
 # Those in memory do not, and are the ones that are not in or below these.
-REAL = differential django_app docs examples integration programs stdlib test_packaging.py
+REAL = differential django_app docs examples integration programs sql/test_service.py stdlib \
+    test_packaging.py
 QUICK = pytest -n 2 --dist load $(REAL:%=--ignore=tests/%)
 # What is tested branch by branch.
 PURE = */core/statistics.py,*/http/h1/*,*/http/files/ranges.py,*/http/files/targets.py,*/sunrpc/xdr/*,*/sunrpc/xdrlib.py
