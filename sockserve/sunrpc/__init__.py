@@ -16,6 +16,7 @@ from sockserve.sunrpc.declaring import procedure
 from sockserve.sunrpc.handler import RPCRequestHandler
 from sockserve.sunrpc.language.loading import load, loads
 from sockserve.sunrpc.language.tokens import LanguageError
+from sockserve.sunrpc.malformed import KeptCall, MalformedCalls
 from sockserve.sunrpc.messages import AuthError, AuthStat, AuthSys, Call, MalformedCall, RPCMismatch
 from sockserve.sunrpc.programs import Procedure, Program, Version
 from sockserve.sunrpc.records import RecordTooLong
@@ -51,8 +52,10 @@ __all__ = [
     "Float",
     "Hyper",
     "Int",
+    "KeptCall",
     "LanguageError",
     "MalformedCall",
+    "MalformedCalls",
     "Max",
     "Otherwise",
     "Procedure",

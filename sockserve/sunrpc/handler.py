@@ -19,11 +19,13 @@ from sockserve.core.forking import is_child
 from sockserve.handlers import BaseRequestHandler
 from sockserve.interfaces import ClientGone, DeadlineExpired
 from sockserve.sunrpc.declaring import Table, Target, find_table
+from sockserve.sunrpc.malformed import MalformedCalls
 from sockserve.sunrpc.messages import (
     AcceptStat,
     AuthError,
     AuthStat,
     Call,
+    MalformedCall,
     RPCMismatch,
     accepted,
     auth_error,
@@ -32,7 +34,7 @@ from sockserve.sunrpc.messages import (
     rpc_mismatch,
 )
 from sockserve.sunrpc.programs import Program
-from sockserve.sunrpc.records import MARK_BYTES, Record, fragments
+from sockserve.sunrpc.records import MARK_BYTES, Record, RecordTooLong, fragments
 from sockserve.sunrpc.reply_cache import Known, ReplyCache, cache_of
 from sockserve.sunrpc.xdr.errors import DecodeError, EncodeError
 
@@ -57,11 +59,15 @@ class RPCRequestHandler(BaseRequestHandler):
 
     @cvar program: the program; a class without one is a base for others.
     @cvar max_record_bytes: the longest call on a stream.
+    @cvar malformed: the last calls of clients that were none, or whose arguments or credentials
+        were none, or that were too long; of all servers of the class, and of classes derived from
+        it that have no C{program} of their own.  What a forked child finds is not among them.
     @ivar call: the call being served, while a procedure runs.
     """
 
     program: ClassVar[int | Program]
     max_record_bytes: ClassVar[int] = 2**20
+    malformed: ClassVar[MalformedCalls]
     call: Call
 
     #: What a procedure has raised that was called by a datagram.
@@ -74,6 +80,8 @@ class RPCRequestHandler(BaseRequestHandler):
         if not hasattr(cls, "program"):
             return
         cls.table = find_table(cls, cls.program)
+        if "program" in vars(cls):
+            cls.malformed = MalformedCalls()
         base = RPCRequestHandler
         if cls.handle in (base.handle, base._serve_calls, base._serve_calls_blocking):
             coroutine = cls.table.is_coroutine
@@ -112,7 +120,7 @@ class RPCRequestHandler(BaseRequestHandler):
                     if error.partial or record.has_begun():
                         raise
                     return
-                record.add(await rfile.readexactly(record.next_fragment(mark)))
+                record.add(await rfile.readexactly(self._next_fragment(record, mark)))
             reply = await self._answer(record.data(), None)
             if reply is not None:
                 for piece in fragments(reply):
@@ -134,11 +142,19 @@ class RPCRequestHandler(BaseRequestHandler):
                     mark = _read_exactly(rfile, MARK_BYTES)
                     if not mark and not record.has_begun():
                         return
-                    record.add(_read_exactly(rfile, record.next_fragment(mark)))
+                    record.add(_read_exactly(rfile, self._next_fragment(record, mark)))
                 reply = _result_of(self._answer(record.data(), None))
                 if reply is not None:
                     for piece in fragments(reply):
                         self.request.sendall(piece)
+
+    def _next_fragment(self, record: Record, mark: bytes) -> int:
+        """How many bytes of a record are to be read next. (handler's thread)"""
+        try:
+            return record.next_fragment(mark)
+        except RecordTooLong as error:
+            self.malformed.keep(self.client_address, str(error), record.data() + mark)
+            raise
 
     def _cache(self) -> ReplyCache:
         """The replies that the listener's clients have had."""
@@ -199,9 +215,14 @@ class RPCRequestHandler(BaseRequestHandler):
         """The call that C{data} is, and what serves it; or the reply that it has at once."""
         try:
             call = parse_call(data)
+        except MalformedCall as error:
+            self.malformed.keep(self.client_address, str(error), data)
+            raise
         except RPCMismatch:
             return rpc_mismatch(data)
         except AuthError as error:
+            if error.stat is not AuthStat.REJECTEDCRED:  # a flavor that others may know
+                self.malformed.keep(self.client_address, str(error), data)
             return self._refuse(data, error.stat)
         program, targets, _ = self.table
         xid, number, version, procedure = call[:4]
@@ -250,6 +271,7 @@ class RPCRequestHandler(BaseRequestHandler):
     def _garbage(self, call: Call, what: str) -> bytes:
         """The reply to a call whose arguments are none."""
         detail = f"program {call.program}, procedure {call.procedure}: {what}"
+        self.malformed.keep(self.client_address, detail, call.data)
         self._count("arguments", "sent a call with other arguments than its procedure has", detail)
         return accepted(call.xid, AcceptStat.GARBAGE_ARGS)
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from sockserve.sunrpc.messages import AcceptStat, accepted, make_call
+from sockserve.sunrpc.records import fragments
 from tests.integration.servers import PATIENCE_SECONDS
 from tests.tools import need_tool
 
@@ -122,8 +124,9 @@ def test_the_registration_goes_while_a_server_drains(rpcinfo: str, server: Serve
     assert registered(rpcinfo, DRAINED) == {"tcp 1", "tcp 3"}
     assert server.process is not None
     with socket.create_connection(("127.0.0.1", port)) as client:
-        client.sendall(b"\x80\0\0\x28\0\0")
-        time.sleep(0.1)
+        (null,) = fragments(make_call(1, DRAINED, 1, 0))
+        client.sendall(null + null[:6])  # in one packet: what is answered tells that all has come
+        assert client.recv(100)[4:] == accepted(1, AcceptStat.SUCCESS)
         server.process.send_signal(signal.SIGTERM)
         give_up = time.monotonic() + PATIENCE_SECONDS
         while registered(rpcinfo, DRAINED):

@@ -241,6 +241,64 @@ def test_any_bytes_are_answered_or_dropped(data: bytes, as_call: bool) -> None:
     assert error is None or isinstance(error, PeerError | EOFError)
 
 
+# What cannot be read is kept
+
+
+@each_handler
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"garbage", "a message of 7 bytes is no call"),
+        (changed(call(0), 1, 1), "a message that is no call"),
+        (call(1), "program 536871065, procedure 1: "),
+        (call(1, words(1, 2, 3)), "4 bytes more than they have"),
+        (call(0, words(1)), "procedure 0: 4 bytes"),
+        (changed(call(1), 6, 1), "AUTH_BADCRED"),
+        (call(1)[:32], "AUTH_BADVERF"),
+    ],
+)
+def test_a_malformed_call_is_kept(handler: Any, data: bytes, reason: str) -> None:
+    handler.malformed.clear()
+    run_datagram(handler, data, client_address=("192.0.2.1", 9))
+    run_stream(handler, record(data))
+    of_datagram, of_stream = handler.malformed.as_list()
+    assert of_datagram.peer == ("192.0.2.1", 9)
+    for kept in (of_datagram, of_stream):
+        assert (kept.data, kept.size) == (data, len(data))
+        assert reason in kept.reason
+
+
+@each_handler
+def test_a_call_that_is_only_refused_is_not_kept(handler: Any) -> None:
+    handler.malformed.clear()
+    for data in (call(0), call(3), call(5), call(9), changed(call(1), 6, 6)):
+        run_datagram(handler, data)
+    run_datagram(handler, changed(call(1), 2, 3))
+    assert handler.malformed.as_list() == []
+
+
+@each_handler
+def test_a_record_that_is_too_long_is_kept_as_far_as_it_came(handler: Any) -> None:
+    handler.malformed.clear()
+    run_stream(handler, words(3) + b"abc" + b"GET ")
+    (kept,) = handler.malformed.as_list()
+    assert (kept.data, "max_record_bytes" in kept.reason) == (b"abcGET ", True)
+
+
+def test_the_last_malformed_calls_are_kept_and_no_more_than_4_kib_of_each() -> None:
+    Coroutines.malformed.clear()
+    for number in range(20):
+        run_datagram(Coroutines, bytes([number]) * 3)
+    assert [kept.data[0] for kept in Coroutines.malformed.as_list()] == list(range(4, 20))
+    run_stream(Coroutines, record(call(1, bytes(100_000))))
+    kept = Coroutines.malformed.as_list()[-1]
+    assert (len(Coroutines.malformed), len(kept.data), kept.size) == (16, 4096, 100_040)
+
+
+def test_programs_keep_their_own() -> None:
+    assert Coroutines.malformed is not Blocking.malformed
+
+
 # Once for each call
 
 
