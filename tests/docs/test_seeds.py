@@ -1,0 +1,37 @@
+"""The page of old promises: each has one row, and a command that shows it."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/reference/seeds.md").read_text()
+COMMANDS = dict(re.findall(r"^\| ([SOG]\d+): .* \| `([^`]*)` \|$", PAGE, re.MULTILINE))
+ROWS = [f"{kind}{n}" for kind, last in (("S", 12), ("O", 3), ("G", 10)) for n in range(1, last + 1)]
+
+
+def test_each_promise_has_a_row() -> None:
+    assert re.findall(r"^\| ([SOG]\d+)", PAGE, re.MULTILINE) == ROWS
+    assert list(COMMANDS) == ROWS
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if COMMANDS[row].startswith("pytest ")])
+def test_the_tests_that_a_row_names_are_there(row: str) -> None:
+    """They run with all others."""
+    command = [sys.executable, "-m", *shlex.split(COMMANDS[row]), "--collect-only", "-q"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr  # 5: it would run none
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if COMMANDS[row].startswith("PORT=")])
+def test_the_example_that_a_row_names_is_a_pages_and_has_a_test(row: str) -> None:
+    command = COMMANDS[row]
+    [name] = re.findall(r"examples/(\w+)/run\.sh", command)
+    assert (ROOT / "examples" / name / "run.sh").exists()
+    assert (ROOT / f"tests/examples/test_{name}.py").exists()
+    pages = [page.read_text() for page in (ROOT / "docs/howto").glob("*.md")]
+    assert any(f"$ {command}\n" in page for page in pages)
