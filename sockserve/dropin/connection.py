@@ -120,9 +120,18 @@ class AdoptedFactory(StreamFactory):
     max_datagrams: int | None = 1000
 
     def __init__(
-        self, make: Callable[..., Any], *, dispatcher: RequestOwner, **options: Any
+        self,
+        make: Callable[..., Any],
+        *,
+        dispatcher: RequestOwner,
+        is_service: bool = False,
+        **options: Any,
     ) -> None:
+        """
+        @param is_service: whether a service serves the object, whose program has Twisted's log.
+        """
         super().__init__(make, **options)
+        self._is_service = is_service
         self.dispatcher = dispatcher
         #: Requests that are no connections, and are not over.
         self.others: set[AdoptedRequest] = set()
@@ -134,7 +143,10 @@ class AdoptedFactory(StreamFactory):
 
     @override
     def _log_limit(self, line: str) -> None:
-        _connections_log.warning("%s: %s", type(self.dispatcher.server).__qualname__, line)
+        if self._is_service:
+            super()._log_limit(line)
+        else:
+            _connections_log.warning("%s: %s", type(self.dispatcher.server).__qualname__, line)
 
     def let_handlers_read(self) -> None:
         """Have C{http.server}'s handlers read their connections by themselves, as others do."""

@@ -117,6 +117,7 @@ class SocketServerService(ListenerService):
             as_reactor(reactor),
             threads=threads,
             option="threads",
+            is_service=True,
             deadlines=deadlines or own_deadlines(server) or Deadlines(),
             limits={**own_limits(server, AdoptedFactory), **(limits or {})},
             **options,

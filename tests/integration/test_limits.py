@@ -9,7 +9,7 @@ import sys
 import threading
 
 import pytest
-from twisted.logger import capturedLogs, formatEvent
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from sockserve import ConfigurationError, Deadlines, socketserver
 from sockserve.http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
@@ -278,6 +278,20 @@ async def test_a_body_that_is_slower_than_its_rate_is_told_by_name():
 
 class Small(ThreadingHTTPServer):
     max_body_bytes = 10
+
+
+async def test_the_service_of_a_server_object_tells_twisteds_log(caplog):
+    from twisted.internet import reactor
+
+    service = SocketServerService(Small(("127.0.0.1", 0), Site), reactor)
+    with capturedLogs() as events:
+        async with running(service):
+            await in_thread(status, service.server.server_address, post(b"x" * 11))
+    (event,) = [each for each in events if "max_body_bytes" in formatEvent(each)]
+    assert event["log_namespace"] == "sockserve.connections"
+    assert event["log_level"] is LogLevel.warn
+    assert formatEvent(event).startswith("Site: refused the client ('127.0.0.1', ")
+    assert not caplog.records
 
 
 @blocking
