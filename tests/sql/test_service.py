@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -151,6 +151,23 @@ async def test_a_failure_is_tried_again_and_then_set_aside_with_its_traceback(
     assert "ZeroDivisionError: attempt 3" in dead.failure
     assert "Traceback" in dead.failure
     assert service.server.statistics.errors == 3
+
+
+async def test_a_failure_that_is_no_text_is_set_aside_and_the_others_are_served(
+    table: Table,
+) -> None:
+    class Handler(BaseRequestHandler):
+        async def handle(self) -> None:
+            if self.request.payload == "bad":
+                raise FileNotFoundError("a name of a file: \udcff, \0")
+
+    for payload in ("bad", "good"):
+        enqueue(table.connection, payload, table=table.name)
+    async with serving(table, Handler, {"policy": RetryPolicy(attempts=1)}):
+        await until(lambda: dead_rows(table.connection, table=table.name))
+        await until(lambda: table.count() == 1)
+    (dead,) = dead_rows(table.connection, table=table.name)
+    assert r"a name of a file: \udcff, " in dead.failure
 
 
 async def test_a_thread_that_ends_itself_has_not_served_its_row(table: Table) -> None:
@@ -321,6 +338,37 @@ async def test_a_handlers_work_and_the_rows_removal_are_one_transaction(
         await until(lambda: table.count() == 1)
     effects = table.execute(f"SELECT payload FROM {done} ORDER BY payload")
     assert effects == [("fine",), ("good",)]
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "blocking"])
+async def test_a_statement_whose_failure_is_passed_over_undoes_the_transaction(
+    postgresql_table: Table, kind: str
+) -> None:
+    table = postgresql_table
+
+    if kind == "coroutine":
+
+        class Handler(SQLRequestHandler):
+            transaction = True
+
+            async def handle(self) -> None:
+                with suppress(Exception):
+                    await self.connection.execute("SELECT nothing")
+    else:
+
+        class Handler(SQLRequestHandler):  # type: ignore[no-redef]
+            transaction = True
+
+            def handle(self) -> None:
+                with suppress(Exception):
+                    self.connection.execute("SELECT nothing")
+
+    enqueue(table.connection, "x", table=table.name)
+    async with serving(table, Handler, {"policy": RetryPolicy(attempts=1)}) as service:
+        await until(lambda: dead_rows(table.connection, table=table.name))
+    (dead,) = dead_rows(table.connection, table=table.name)
+    assert "a statement of its transaction failed" in dead.failure
+    assert service.server.statistics.errors == 1
 
 
 def test_a_transaction_does_not_go_to_a_child(sqlite_table: Table) -> None:
