@@ -56,7 +56,12 @@ def enqueue(
         if due_at.tzinfo is None:
             raise ConfigurationError(f"due_at: {due_at} has no time zone")
     if delay is not None:
-        due_at = datetime.fromtimestamp(datetime.now(UTC).timestamp() + delay, UTC)
+        try:
+            due_at = datetime.fromtimestamp(datetime.now(UTC).timestamp() + delay, UTC)
+        except (OverflowError, ValueError):
+            raise ConfigurationError(
+                f"delay: {delay!r} seconds from now are beyond the year 9999, or no time"
+            ) from None
     if due_at is not None:
         columns["due_at"] = (place, due_at.timestamp() if _is_sqlite(connection) else due_at)
     if idempotency_key is not None:
