@@ -269,6 +269,28 @@ async def test_a_stop_waits_for_handlers_and_gives_back_the_other_rows(table: Ta
     assert left == [(payload, 0, None) for payload in "bcdefgh"]
 
 
+@pytest.mark.parametrize("concurrency", ["threads", "fork"])
+async def test_a_stop_gives_back_rows_that_wait_for_a_worker(
+    table: Table, concurrency: str
+) -> None:
+    class Handler(BaseRequestHandler):
+        def handle(self) -> None:
+            time.sleep(0.5)
+
+    for payload in "abcde":
+        enqueue(table.connection, payload, table=table.name)
+    executor = make_executor(reactor, concurrency, threads=1, max_children=1)
+    settings = {"policy": RetryPolicy(attempts=1)}
+    async with serving(table, Handler, settings, concurrency=executor) as service:
+        await until(lambda: len(service.requests()) == 5)
+        stages = [request.stage for request in service.requests()]
+        assert sorted(stages) == ["handle", *["queue"] * 4]
+        await service.stopService()
+        assert service.server.statistics.active == 0
+    left = table.execute("SELECT payload, attempts, leased_until, dead_at FROM jobs ORDER BY id")
+    assert left == [(payload, 0, None, None) for payload in "bcde"]
+
+
 async def test_what_does_not_end_in_time_is_tried_again(table: Table) -> None:
     class Handler(BaseRequestHandler):
         async def handle(self) -> None:
