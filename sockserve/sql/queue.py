@@ -8,7 +8,8 @@ transaction.  It must not know sources. (any thread)
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -87,12 +88,13 @@ def dead_rows(connection: Any, *, table: str = "jobs", limit: int = DEAD_ROWS) -
     is_sqlite = _is_sqlite(connection)
     when = "dead_at" if is_sqlite else "extract(epoch FROM dead_at)::float8"
     place = _place(connection)
-    rows = _execute(
-        connection,
-        f"SELECT id, payload, attempts, priority, idempotency_key, {when}, failure"
-        f" FROM {quoted(table)} WHERE dead_at IS NOT NULL ORDER BY dead_at DESC LIMIT {place}",
-        (limit,),
-    )
+    with _any_text(connection):
+        rows = _execute(
+            connection,
+            f"SELECT id, payload, attempts, priority, idempotency_key, {when}, failure"
+            f" FROM {quoted(table)} WHERE dead_at IS NOT NULL ORDER BY dead_at DESC LIMIT {place}",
+            (limit,),
+        )
     return [DeadRow(*row) for row in rows]
 
 
@@ -129,6 +131,21 @@ def requeue(connection: Any, ids: Collection[int] | None = None, *, table: str =
         () if ids is None else (list(given),),
     )
     return int(count)
+
+
+@contextmanager
+def _any_text(connection: Any) -> Iterator[None]:
+    """Have a connection of SQLite's give text that is not UTF-8, too: as C{\\xff}."""
+    raw = _raw(connection)
+    if not isinstance(raw, sqlite3.Connection):
+        yield
+        return
+    before = raw.text_factory
+    raw.text_factory = lambda stored: stored.decode(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        raw.text_factory = before
 
 
 def _raw(connection: Any) -> Any:

@@ -415,6 +415,8 @@ async def test_text_that_is_none_is_set_aside_and_the_others_are_served(
     assert service.server.statistics.refused["malformed"] == 1
     failures = sqlite_table.execute("SELECT failure FROM jobs WHERE dead_at IS NOT NULL")
     assert failures == [("its text is not UTF-8",)]
+    (dead,) = dead_rows(sqlite_table.connection)
+    assert dead.payload == r"\xff"
 
 
 async def test_rows_of_another_process_in_sqlite_are_noticed(
