@@ -137,6 +137,10 @@ def store_and_settings(url: str, **settings: Any) -> tuple[Store, SourceSettings
     table = check_table(words.pop("table", "jobs"))
     chosen = _settings(_shown(url), words, settings)
     if dialect == "sqlite":
+        if "." in table:
+            raise ConfigurationError(
+                f"table {table!r}: a table of SQLite's has no schema before it"
+            )
         return SQLiteStore(_path(url), table), chosen
     rest = "&".join(f"{quote(name)}={quote(value)}" for name, value in others)
     return _postgresql(f"{base}?{rest}" if rest else base, table), chosen

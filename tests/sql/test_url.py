@@ -46,6 +46,7 @@ def test_what_is_libpqs_is_left_to_it() -> None:
         ("sqlite:///x.db?tabel=jobs", r"'tabel' is not one of table, batch"),
         ("sqlite:///x.db?table=a-b", r"table 'a-b': write NAME"),
         ("sqlite:///x.db?table=a%22b", r"table 'a\"b': write NAME"),
+        ("sqlite:///x.db?table=app.jobs", r"table 'app.jobs': a table of SQLite's has no schema"),
         ("sqlite:///x.db?batch=many", r"batch='many' is not a whole number"),
         ("sqlite:///x.db?batch=0", r"batch: 0 is not a number above 0"),
         ("sqlite:///x.db?lease=-1", r"lease: -1.0 is not a number above 0"),
