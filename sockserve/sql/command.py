@@ -155,7 +155,7 @@ def _connection(store: Store, creates: bool = False) -> Iterator[Any]:
 
 
 def _is_databases(error: Exception) -> bool:
-    """Whether an error is of a database's driver."""
-    return any(
+    """Whether an error is of a database's driver, or one of a number that it cannot take."""
+    return isinstance(error, OverflowError) or any(
         cls.__module__.partition(".")[0] in ("sqlite3", "psycopg") for cls in type(error).__mro__
     )

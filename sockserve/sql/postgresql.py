@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import Connection
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
 from sockserve.core.messages import one_line
@@ -213,6 +214,12 @@ class PostgreSQLStore:
                 if not removed.rowcount:
                     raise LeaseLost(f"row {row.id} is another's: its lease has expired")
                 yield connection
+                if connection.info.transaction_status is TransactionStatus.INERROR:
+                    # The server would roll back, and call that a commit.
+                    raise StoreError(
+                        f"row {row.id}: a statement of its transaction failed, which undoes all of"
+                        " it; what may fail belongs into connection.transaction()"
+                    )
         finally:
             with self._lock:
                 is_kept = self._connection is not None and not connection.closed

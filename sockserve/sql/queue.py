@@ -8,7 +8,8 @@ transaction.  It must not know sources. (any thread)
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -56,7 +57,12 @@ def enqueue(
         if due_at.tzinfo is None:
             raise ConfigurationError(f"due_at: {due_at} has no time zone")
     if delay is not None:
-        due_at = datetime.fromtimestamp(datetime.now(UTC).timestamp() + delay, UTC)
+        try:
+            due_at = datetime.fromtimestamp(datetime.now(UTC).timestamp() + delay, UTC)
+        except (OverflowError, ValueError):
+            raise ConfigurationError(
+                f"delay: {delay!r} seconds from now are beyond the year 9999, or no time"
+            ) from None
     if due_at is not None:
         columns["due_at"] = (place, due_at.timestamp() if _is_sqlite(connection) else due_at)
     if idempotency_key is not None:
@@ -82,12 +88,13 @@ def dead_rows(connection: Any, *, table: str = "jobs", limit: int = DEAD_ROWS) -
     is_sqlite = _is_sqlite(connection)
     when = "dead_at" if is_sqlite else "extract(epoch FROM dead_at)::float8"
     place = _place(connection)
-    rows = _execute(
-        connection,
-        f"SELECT id, payload, attempts, priority, idempotency_key, {when}, failure"
-        f" FROM {quoted(table)} WHERE dead_at IS NOT NULL ORDER BY dead_at DESC LIMIT {place}",
-        (limit,),
-    )
+    with _any_text(connection):
+        rows = _execute(
+            connection,
+            f"SELECT id, payload, attempts, priority, idempotency_key, {when}, failure"
+            f" FROM {quoted(table)} WHERE dead_at IS NOT NULL ORDER BY dead_at DESC LIMIT {place}",
+            (limit,),
+        )
     return [DeadRow(*row) for row in rows]
 
 
@@ -124,6 +131,21 @@ def requeue(connection: Any, ids: Collection[int] | None = None, *, table: str =
         () if ids is None else (list(given),),
     )
     return int(count)
+
+
+@contextmanager
+def _any_text(connection: Any) -> Iterator[None]:
+    """Have a connection of SQLite's give text that is not UTF-8, too: as C{\\xff}."""
+    raw = _raw(connection)
+    if not isinstance(raw, sqlite3.Connection):
+        yield
+        return
+    before = raw.text_factory
+    raw.text_factory = lambda stored: stored.decode(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        raw.text_factory = before
 
 
 def _raw(connection: Any) -> Any:

@@ -213,6 +213,12 @@ class SQLServer(SingleRequestServer):
     def _give_back(self) -> None:
         while self._waiting:
             self.source.release(self._waiting.pop())
+        if self.concurrency is not None:
+            for each in tuple(self.pending):
+                if isinstance(each, BlockingRequest) and self.concurrency.withdraw(each):
+                    self.pending.discard(each)
+                    self.statistics.active -= 1
+                    self.source.release(each.request)
         if self._serve_call is not None:
             self._serve_call.cancel()
             self._serve_call = None

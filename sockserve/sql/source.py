@@ -212,6 +212,8 @@ class SQLSource:
         """
         if self._settle(row):
             delay = None if is_final else self._policy.delay(row.attempts)
+            # A name of a file, say, may have what is no text to a database.
+            failure = failure.encode(errors="backslashreplace").decode()
             self._failed.append(FailedRow(row.id, row.attempts, delay, failure))
             self._may_have_rows = True  # to hear when it is due
 

@@ -25,9 +25,25 @@ __all__ = ["SCHEMES", "SourceSettings", "check_url", "dialect_of", "store_and_se
 SCHEMES = {"sqlite": "sqlite", "postgresql": "postgresql", "postgres": "postgresql"}
 
 
+#: The longest lease and poll, in seconds: a year.  No database reckons with infinite ones.
+MOST_SECONDS = 366 * 86400.0
+
+
 def _above_zero(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise ConfigurationError(f"{attribute.name}: {value!r} is not a number above 0")
+
+
+def _seconds(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    _above_zero(instance, attribute, value)
+    if value > MOST_SECONDS:  # type: ignore[operator]
+        raise ConfigurationError(f"{attribute.name}: {value!r} is more than {MOST_SECONDS:.0f}")
+
+
+def _whole(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    _above_zero(instance, attribute, value)
+    if not isinstance(value, int):
+        raise ConfigurationError(f"{attribute.name}: {value!r} is not a whole number")
 
 
 @attrs.frozen(kw_only=True)
@@ -46,9 +62,9 @@ class SourceSettings:
     @ivar policy: when a row that has failed is tried again.
     """
 
-    batch: int = attrs.field(default=100, validator=_above_zero)
-    lease: float = attrs.field(default=30.0, validator=_above_zero)
-    poll: float = attrs.field(default=0.05, validator=_above_zero)
+    batch: int = attrs.field(default=100, validator=_whole)
+    lease: float = attrs.field(default=30.0, validator=_seconds)
+    poll: float = attrs.field(default=0.05, validator=_seconds)
     policy: RetryPolicy = attrs.Factory(RetryPolicy)
 
 
@@ -121,6 +137,10 @@ def store_and_settings(url: str, **settings: Any) -> tuple[Store, SourceSettings
     table = check_table(words.pop("table", "jobs"))
     chosen = _settings(_shown(url), words, settings)
     if dialect == "sqlite":
+        if "." in table:
+            raise ConfigurationError(
+                f"table {table!r}: a table of SQLite's has no schema before it"
+            )
         return SQLiteStore(_path(url), table), chosen
     rest = "&".join(f"{quote(name)}={quote(value)}" for name, value in others)
     return _postgresql(f"{base}?{rest}" if rest else base, table), chosen

@@ -79,3 +79,23 @@ def test_a_mistake_is_one_line(url: str, words: str, capsys: pytest.CaptureFixtu
     assert "secret" not in error
     assert error.startswith("sockserve.sql: ")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["enqueue", "x", "--delay", "inf"], "delay: inf seconds from now"),
+        (["enqueue", "x", "--delay", "nan"], "delay: nan seconds from now"),
+        (["enqueue", "x", "--delay", "1e20"], "delay: 1e+20 seconds from now"),
+        (["enqueue", "x", "--priority", str(2**70)], "int too large"),
+        (["requeue", str(2**70)], "int too large"),
+    ],
+)
+def test_a_number_that_cannot_be_is_one_line(
+    sqlite_table: Table, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, *others = arguments
+    assert main([name, sqlite_table.url, *others]) == 1
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -153,6 +153,23 @@ async def test_a_failure_is_tried_again_and_then_set_aside_with_its_traceback(
     assert service.server.statistics.errors == 3
 
 
+async def test_a_failure_that_is_no_text_is_set_aside_and_the_others_are_served(
+    table: Table,
+) -> None:
+    class Handler(BaseRequestHandler):
+        async def handle(self) -> None:
+            if self.request.payload == "bad":
+                raise FileNotFoundError("a name of a file: \udcff, \0")
+
+    for payload in ("bad", "good"):
+        enqueue(table.connection, payload, table=table.name)
+    async with serving(table, Handler, {"policy": RetryPolicy(attempts=1)}):
+        await until(lambda: dead_rows(table.connection, table=table.name))
+        await until(lambda: table.count() == 1)
+    (dead,) = dead_rows(table.connection, table=table.name)
+    assert r"a name of a file: \udcff, " in dead.failure
+
+
 async def test_a_thread_that_ends_itself_has_not_served_its_row(table: Table) -> None:
     class Handler(BaseRequestHandler):
         def handle(self) -> None:
@@ -252,6 +269,28 @@ async def test_a_stop_waits_for_handlers_and_gives_back_the_other_rows(table: Ta
     assert left == [(payload, 0, None) for payload in "bcdefgh"]
 
 
+@pytest.mark.parametrize("concurrency", ["threads", "fork"])
+async def test_a_stop_gives_back_rows_that_wait_for_a_worker(
+    table: Table, concurrency: str
+) -> None:
+    class Handler(BaseRequestHandler):
+        def handle(self) -> None:
+            time.sleep(0.5)
+
+    for payload in "abcde":
+        enqueue(table.connection, payload, table=table.name)
+    executor = make_executor(reactor, concurrency, threads=1, max_children=1)
+    settings = {"policy": RetryPolicy(attempts=1)}
+    async with serving(table, Handler, settings, concurrency=executor) as service:
+        await until(lambda: len(service.requests()) == 5)
+        stages = [request.stage for request in service.requests()]
+        assert sorted(stages) == ["handle", *["queue"] * 4]
+        await service.stopService()
+        assert service.server.statistics.active == 0
+    left = table.execute("SELECT payload, attempts, leased_until, dead_at FROM jobs ORDER BY id")
+    assert left == [(payload, 0, None, None) for payload in "bcde"]
+
+
 async def test_what_does_not_end_in_time_is_tried_again(table: Table) -> None:
     class Handler(BaseRequestHandler):
         async def handle(self) -> None:
@@ -323,6 +362,37 @@ async def test_a_handlers_work_and_the_rows_removal_are_one_transaction(
     assert effects == [("fine",), ("good",)]
 
 
+@pytest.mark.parametrize("kind", ["coroutine", "blocking"])
+async def test_a_statement_whose_failure_is_passed_over_undoes_the_transaction(
+    postgresql_table: Table, kind: str
+) -> None:
+    table = postgresql_table
+
+    if kind == "coroutine":
+
+        class Handler(SQLRequestHandler):
+            transaction = True
+
+            async def handle(self) -> None:
+                with suppress(Exception):
+                    await self.connection.execute("SELECT nothing")
+    else:
+
+        class Handler(SQLRequestHandler):  # type: ignore[no-redef]
+            transaction = True
+
+            def handle(self) -> None:
+                with suppress(Exception):
+                    self.connection.execute("SELECT nothing")
+
+    enqueue(table.connection, "x", table=table.name)
+    async with serving(table, Handler, {"policy": RetryPolicy(attempts=1)}) as service:
+        await until(lambda: dead_rows(table.connection, table=table.name))
+    (dead,) = dead_rows(table.connection, table=table.name)
+    assert "a statement of its transaction failed" in dead.failure
+    assert service.server.statistics.errors == 1
+
+
 def test_a_transaction_does_not_go_to_a_child(sqlite_table: Table) -> None:
     class Handler(SQLRequestHandler):
         transaction = True
@@ -345,6 +415,8 @@ async def test_text_that_is_none_is_set_aside_and_the_others_are_served(
     assert service.server.statistics.refused["malformed"] == 1
     failures = sqlite_table.execute("SELECT failure FROM jobs WHERE dead_at IS NOT NULL")
     assert failures == [("its text is not UTF-8",)]
+    (dead,) = dead_rows(sqlite_table.connection)
+    assert dead.payload == r"\xff"
 
 
 async def test_rows_of_another_process_in_sqlite_are_noticed(

@@ -46,14 +46,22 @@ def test_what_is_libpqs_is_left_to_it() -> None:
         ("sqlite:///x.db?tabel=jobs", r"'tabel' is not one of table, batch"),
         ("sqlite:///x.db?table=a-b", r"table 'a-b': write NAME"),
         ("sqlite:///x.db?table=a%22b", r"table 'a\"b': write NAME"),
+        ("sqlite:///x.db?table=app.jobs", r"table 'app.jobs': a table of SQLite's has no schema"),
         ("sqlite:///x.db?batch=many", r"batch='many' is not a whole number"),
         ("sqlite:///x.db?batch=0", r"batch: 0 is not a number above 0"),
         ("sqlite:///x.db?lease=-1", r"lease: -1.0 is not a number above 0"),
         ("sqlite:///x.db?attempts=0", r"attempts: 0 is not a number above 0"),
         ("sqlite:///x.db?lease=nan", r"lease: nan is not a number above 0"),
+        ("sqlite:///x.db?lease=inf", r"lease: inf is more than 31622400"),
+        ("sqlite:///x.db?poll=1e15", r"poll: 1000000000000000.0 is more than 31622400"),
     ],
 )
 def test_a_mistake_is_named(url: str, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words) as caught:
         store_and_settings(url)
     assert "\n" not in str(caught.value)
+
+
+def test_a_batch_is_a_whole_number() -> None:
+    with pytest.raises(ConfigurationError, match=r"batch: 2.5 is not a whole number"):
+        store_and_settings("sqlite:///x.db", batch=2.5)
