@@ -16,6 +16,7 @@ from sockserve.interfaces import (
     HandshakeFailed,
     PeerError,
     Phase,
+    RequestAborted,
     SockserveError,
 )
 
@@ -29,6 +30,7 @@ __all__ = [
     "HandshakeFailed",
     "PeerError",
     "Phase",
+    "RequestAborted",
     "SockserveError",
     "StreamRequestHandler",
 ]

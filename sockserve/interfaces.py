@@ -32,6 +32,7 @@ __all__ = [
     "PeerError",
     "Phase",
     "Refusal",
+    "RequestAborted",
     "SockserveError",
 ]
 
@@ -105,6 +106,16 @@ class DeadlineExpired(SockserveError, TimeoutError):
     def __init__(self, phase: Phase) -> None:
         super().__init__(f"the {phase} deadline expired")
         self.phase = phase
+
+
+class RequestAborted(SockserveError):
+    """
+    The error that is raised in a coroutine that waits when somebody aborts its request, which is a
+    datagram or a row.  (That of a connection hears of its client's end.)
+    """
+
+    def __init__(self) -> None:
+        super().__init__("the request was aborted")
 
 
 class HandshakeFailed(PeerError, ConnectionResetError):

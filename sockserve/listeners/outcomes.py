@@ -12,12 +12,27 @@ from asyncio import IncompleteReadError, LimitOverrunError
 from collections.abc import Callable
 from errno import ENOTCONN, ESHUTDOWN
 
-from sockserve.interfaces import DeadlineExpired, PeerError
+from sockserve.interfaces import (
+    DeadlineExpired,
+    HandshakeFailed,
+    NotAuthenticated,
+    PeerError,
+    RequestAborted,
+)
 
-__all__ = ["is_clients_fault", "what_client_did"]
+__all__ = ["TOLD_ELSEWHERE", "is_clients_fault", "what_client_did"]
+
+#: The errors that are told of where they come from, and no more by who hears of them.
+TOLD_ELSEWHERE = (DeadlineExpired, HandshakeFailed, NotAuthenticated, RequestAborted)
 
 #: The errors that a handler sees when its peer is slow or breaks the protocol.
-_PEER_ERRORS = (DeadlineExpired, IncompleteReadError, LimitOverrunError, PeerError)
+_PEER_ERRORS = (
+    DeadlineExpired,
+    IncompleteReadError,
+    LimitOverrunError,
+    PeerError,
+    RequestAborted,
+)
 
 
 def _is_of_a_connection(error: BaseException) -> bool:

@@ -36,15 +36,12 @@ from sockserve.executors.fork import ForkExecutor
 from sockserve.executors.threads import ThreadExecutor
 from sockserve.interfaces import (
     ConfigurationError,
-    DeadlineExpired,
-    HandshakeFailed,
     IExecutor,
     IRequestServer,
-    NotAuthenticated,
     Outcome,
     Phase,
 )
-from sockserve.listeners.outcomes import is_clients_fault, what_client_did
+from sockserve.listeners.outcomes import TOLD_ELSEWHERE, is_clients_fault, what_client_did
 from sockserve.sockets.hangups import peer_is_gone
 
 if TYPE_CHECKING:
@@ -188,7 +185,7 @@ class RequestServer:
         failure = Failure()
         error = failure.value
         assert error is not None
-        if isinstance(error, (DeadlineExpired, HandshakeFailed, NotAuthenticated)):
+        if isinstance(error, TOLD_ELSEWHERE):
             return  # that is told where it passed, or failed
         if self.outcome_of(request, error) is Outcome.LOST:
             # A child does not know how often that happens, and may not get the lock of the log.

@@ -23,7 +23,7 @@ from sockserve.core.in_progress import RequestInProgress, RequestStatus, next_de
 from sockserve.core.lifecycle import serve, serve_coroutine
 from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Task
-from sockserve.interfaces import DeadlineExpired, IJob, Outcome, Phase
+from sockserve.interfaces import DeadlineExpired, IJob, Outcome, Phase, RequestAborted
 from sockserve.listeners.server import RequestServer
 
 __all__ = ["BlockingRequest", "CoroutineRequest", "PendingRequest", "SingleRequestServer"]
@@ -167,9 +167,9 @@ class PendingRequest:
         )
 
     def abort_by_operator(self) -> None:
-        """End the request as if C{handle} had expired, but tell another outcome."""
+        """End the request now; of a handler that does not hear of that, no longer wait for it."""
         if self._outcome is None:
-            self._end_by("aborted", Phase.HANDLE)
+            self._end_by("aborted", RequestAborted())
 
     def drain(self) -> None:
         """Give the handler until the C{drain} deadline."""
@@ -181,8 +181,8 @@ class PendingRequest:
             self._server.statistics.abandoned += 1
             self._finish(Outcome.ERROR)
 
-    def deadline_passed(self, phase: Phase) -> None:
-        """A deadline has passed: make the handler finish."""
+    def interrupt(self, error: Exception) -> None:
+        """Make the handler finish: raise C{error} in it, if it can be."""
         raise NotImplementedError
 
     def _arm_deadlines(self) -> None:
@@ -204,16 +204,16 @@ class PendingRequest:
         if self._outcome is None:
             self._server.statistics.expiries[phase] += 1
             self._server.log_expiry(self.client_address, phase)
-            self._end_by(f"expired: {phase}", phase)
+            self._end_by(f"expired: {phase}", DeadlineExpired(phase))
         elif phase is Phase.LIFETIME:  # armed for the second time
             self.abandon()
 
-    def _end_by(self, outcome: str, phase: Phase) -> None:
+    def _end_by(self, outcome: str, error: Exception) -> None:
         """Make the handler finish, for a reason other than its own."""
         self._outcome = outcome
         # Nothing else arms this one by now.
         self._need_timer().arm(Phase.LIFETIME, self._server.deadlines.abandon)
-        self.deadline_passed(phase)
+        self.interrupt(error)
 
     def _handler_finished(self, outcome: Outcome) -> None:
         """The handler has finished, perhaps long after it was abandoned."""
@@ -248,8 +248,8 @@ class CoroutineRequest(PendingRequest):
         self._task.attach(awaited)
 
     @override
-    def deadline_passed(self, phase: Phase) -> None:
-        self._task.cancel(DeadlineExpired(phase))
+    def interrupt(self, error: Exception) -> None:
+        self._task.cancel(error)
 
     @override
     def abandon(self) -> None:
@@ -308,7 +308,7 @@ class BlockingRequest(PendingRequest):
         self._handler_finished(Outcome.ERROR)
 
     @override
-    def deadline_passed(self, phase: Phase) -> None:
+    def interrupt(self, error: Exception) -> None:
         concurrency = self._server.concurrency
         assert concurrency is not None
         if concurrency.withdraw(self):

@@ -666,3 +666,5 @@ async def test_rows_in_progress_are_listed_and_can_be_aborted(table: Table) -> N
         service.abort(status.id)
         await until(lambda: dead_rows(table.connection, table=table.name))
         assert service.requests() == []
+    [row] = dead_rows(table.connection, table=table.name)
+    assert row.failure.rstrip().endswith("RequestAborted: the request was aborted")
