@@ -88,6 +88,8 @@ def test_what_is_no_result_is_refused(receiver: Example) -> None:
     assert send(receiver, form('{"job": 7}', field="other")) == 404
     assert send(receiver, urllib.request.Request("http://localhost/", b"data=7")) == 404
     assert send(receiver, form("no JSON")) == 400
+    assert send(receiver, form('{"job": 1, "value": NaN}')) == 400
+    assert send(receiver, form("[" * 5000)) == 400
     assert stored(receiver) == []
 
 

@@ -20,9 +20,9 @@ class ServerHandler(HTTPRequestHandler):
             self.send_error(404)
             return
         try:
-            data = json.loads(form["data"])
+            data = json.loads(form["data"], parse_constant=refuse)
             job = str(data["job"])
-        except (ValueError, TypeError, LookupError):
+        except (ValueError, TypeError, LookupError, RecursionError):
             self.send_error(400, "data is no JSON object with a job")
             return
         # Who is told nothing tries again, so the same may come twice, also at once.
@@ -44,6 +44,11 @@ class ServerHandler(HTTPRequestHandler):
         except MultiPartParserError:
             return {}
         return fields
+
+
+def refuse(constant):
+    """NaN and the like, which Python reads, and no database takes for JSON."""
+    raise ValueError(constant)
 
 
 class Command(SockserveCommand):
