@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 TEST = pytest -n 6 --dist load --maxschedchunk 1
 # Those in memory do not, and are the ones that are not in or below these.
 REAL = differential django_app docs examples integration programs sql/test_service.py stdlib \
-    test_packaging.py
+    run/test_random_configurations.py test_packaging.py
 QUICK = pytest -n 2 --dist load $(REAL:%=--ignore=tests/%)
 # What is tested branch by branch.
 PURE = */core/statistics.py,*/http/h1/*,*/http/files/ranges.py,*/http/files/targets.py,*/sunrpc/xdr/*,*/sunrpc/xdrlib.py

@@ -125,7 +125,9 @@ class Submission(StartTLSMixIn, SASLMixIn, StreamRequestHandler):
         if size > MOST_BYTES:
             self.reply(b"552 5.3.4 too long")
             return
-        (HERE / f"message-{next(numbers)}").write_bytes(b"".join(lines))
+        while (kept := HERE / f"message-{next(numbers)}").exists():  # of an earlier run
+            pass
+        kept.write_bytes(b"".join(lines))
         self.sender = None
         self.reply(b"250 2.0.0 kept")
 

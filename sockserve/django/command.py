@@ -33,7 +33,7 @@ from sockserve.django.reactor_thread import global_reactor, running_global_react
 from sockserve.django.serving import Serving
 from sockserve.django.tasks.backend import database_of
 from sockserve.django.tasks.handler import TaskHandler
-from sockserve.django.tasks.table import table_url
+from sockserve.django.tasks.table import check_table, table_url
 from sockserve.interfaces import ConfigurationError
 from sockserve.run.server_config import ServerConfig
 from sockserve.tap import Options, makeService
@@ -153,6 +153,8 @@ class SockserveCommand(BaseCommand):
             given = given_options(found)
             if found.get("tasks") is not None:
                 given = _with_tasks(given, found["tasks"])
+                if not found["check"]:
+                    _check_table(found["tasks"])
             options = make_options(given, self._class_options(), getattr(settings, "SOCKSERVE", {}))
             if found["check"]:
                 self._tell_check(options)
@@ -196,6 +198,21 @@ def _with_tasks(given: dict[str, object], backend: str) -> dict[str, object]:
             raise ConfigurationError(f"{word}: does not go with --tasks")
     url = table_url(database_of(backend))
     return {**given, "source": [url], "handler": TaskHandler}
+
+
+def _check_table(backend: str) -> None:
+    """
+    Check that a backend of tasks has its table.
+
+    @raise ConfigurationError: it has not.
+    @raise CommandError: its database does not answer.
+    """
+    try:
+        check_table(database_of(backend))
+    except DatabaseError as error:
+        raise CommandError(f"database: {one_line(error)}") from error
+    finally:
+        close_idle_connections()
 
 
 def _ignore(serving: Serving) -> None:

@@ -319,6 +319,14 @@ def test_a_mistake_about_tasks_is_one_line(migrated: Project, options: str, faul
     assert done.stderr == f"CommandError: {fault}\n"
 
 
+@needs_tasks
+def test_a_missing_table_of_tasks_is_made_by_djangos_command(project: Project) -> None:
+    done = project.manage("sockserve", "--tasks")
+    assert done.returncode == 1
+    fault = "the database 'default' has no table sockserve_tasks; what makes it: manage.py migrate"
+    assert done.stderr.splitlines()[-1] == f"CommandError: tasks: {fault}"
+
+
 def test_tasks_need_a_django_that_has_them(migrated: Project) -> None:
     if django.VERSION < (6, 0):
         done = migrated.manage("sockserve", "--tasks")

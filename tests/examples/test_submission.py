@@ -46,6 +46,17 @@ def test_a_user_sends_mail_by_smtplib(submission: Example) -> None:
     assert "wonderland" not in submission.said
 
 
+def test_mail_of_an_earlier_run_is_kept(submission: Example) -> None:
+    earlier = submission.folder / "message-1"
+    earlier.write_text("precious")
+    with mail_program(submission) as smtp:
+        smtp.starttls(context=trusting(submission))
+        smtp.login("alice", "wonderland")
+        smtp.sendmail("alice@example.org", ["bob@example.org"], MESSAGE)
+    assert earlier.read_text() == "precious"
+    assert "greetings" in (submission.folder / "message-2").read_text()
+
+
 def test_a_wrong_password_by_smtplib(submission: Example) -> None:
     with mail_program(submission) as smtp:
         smtp.starttls(context=trusting(submission))

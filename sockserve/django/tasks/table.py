@@ -9,14 +9,35 @@ from __future__ import annotations
 
 from urllib.parse import quote, urlencode
 
+from django.apps import apps
 from django.db import connections
 
 from sockserve.interfaces import ConfigurationError
 
-__all__ = ["TABLE", "table_url"]
+__all__ = ["TABLE", "check_table", "table_url"]
 
 #: The name of the table.
 TABLE = "sockserve_tasks"
+
+#: The app whose migration makes it.
+APP = "sockserve.django.tasks"
+
+
+def check_table(database: str) -> None:
+    """
+    Check that a database has the table, which is Django's to make.
+
+    @raise ConfigurationError: it has not.
+    @raise django.db.utils.Error: the database does not answer.
+    """
+    if not apps.is_installed(APP):
+        raise ConfigurationError(f"tasks: settings.INSTALLED_APPS has no {APP!r}")
+    if TABLE not in connections[database].introspection.table_names():
+        usual = "" if database == "default" else f" --database {database}"
+        raise ConfigurationError(
+            f"tasks: the database {database!r} has no table {TABLE}; what makes it:"
+            f" manage.py migrate{usual}"
+        )
 
 
 def table_url(database: str) -> str:
