@@ -10,10 +10,10 @@ or servers.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
-from errno import EAGAIN, EWOULDBLOCK
-from typing import Any
+from errno import EAGAIN, EOPNOTSUPP, EWOULDBLOCK
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet import abstract
 from twisted.internet.interfaces import ISSLTransport
@@ -29,6 +29,9 @@ from sockserve.core.tls_facts import TLSFacts, tls_facts
 from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import Phase
 from sockserve.sockets.hangups import connection_below
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 __all__ = ["Pump", "PumpState", "PumpedSocket", "impersonate"]
 
@@ -79,6 +82,36 @@ class PumpedSocket(socket.socket):
         if self._outer is not None and level in _OUTER_LEVELS:
             return self._outer.getsockopt(level, optname, *buflen)
         return super().getsockopt(level, optname, *buflen)
+
+    @override
+    def send(self, data: ReadableBuffer, flags: int = 0) -> int:
+        self._check_flags(flags)
+        return super().send(data, flags)
+
+    @override
+    def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
+        self._check_flags(flags)
+        super().sendall(data, flags)
+
+    @override
+    def sendmsg(
+        self,
+        buffers: Iterable[ReadableBuffer],
+        ancdata: Iterable[Any] = (),
+        flags: int = 0,
+        *address: Any,
+    ) -> int:
+        self._check_flags(flags)
+        return super().sendmsg(buffers, ancdata, flags, *address)
+
+    def _check_flags(self, flags: int) -> None:
+        """
+        Refuse what the connection has not, and a socketpair of Linux's has: urgent data.
+
+        @raise OSError: it is asked for.
+        """
+        if flags & socket.MSG_OOB and self._addresses is not None:
+            raise OSError(EOPNOTSUPP, "there is no urgent data over TLS or behind a PROXY header")
 
     def forked(self) -> None:
         """A child has this copy: the connection itself is the parent's. (handler's thread)"""
