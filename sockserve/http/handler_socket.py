@@ -20,7 +20,7 @@ from typing_extensions import override
 from sockserve.http.h1.head import RequestHead
 from sockserve.http.responses import BlockingResponse, ResponseFile
 from sockserve.http.spool import StockInput
-from sockserve.sockets.pumping import PumpedSocket
+from sockserve.sockets.pumped_socket import PumpedSocket
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
