@@ -18,11 +18,13 @@ class Terminal(StreamRequestHandler):
     def setup(self) -> None:
         super().setup()
         self.is_busy = False
+        self.marked = b""
 
     async def handle(self) -> None:
         self.wfile.write(b"count, or quit\r\n")
         while line := await self.rfile.readline():
-            match without_commands(line).split():
+            typed, self.marked = without_commands(self.marked + line), b""
+            match typed.split():
                 case [b"count"]:
                     await self.run_command()
                 case [b"quit"]:
@@ -46,6 +48,8 @@ class Terminal(StreamRequestHandler):
 
     def urgent_received(self, data: bytes) -> None:
         self.rfile.skip_to_mark()  # what was typed ahead, and the IAC IP, IAC of the Synch itself
+        # A Telnet program may mark the IAC in place of the DM, which is still to come then.
+        self.marked = data if data == bytes([IAC]) else b""
         if self.is_busy:
             self.is_busy = False
             raise Interrupted

@@ -20,7 +20,7 @@ from typing_extensions import override
 from sockserve.http.h1.head import RequestHead
 from sockserve.http.responses import BlockingResponse, ResponseFile
 from sockserve.http.spool import StockInput
-from sockserve.sockets.pumping import PumpedSocket
+from sockserve.sockets.pumped_socket import PumpedSocket
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -163,14 +163,23 @@ class RequestSocket(PumpedSocket):
 
     @override
     def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
-        if self.buffered is None or not self.buffered.buffer(data):
+        if not self._hold_back(data, flags):
             super().sendall(data, flags)
 
     @override
     def send(self, data: ReadableBuffer, flags: int = 0) -> int:
-        if self.buffered is None or not self.buffered.buffer(data):
+        if not self._hold_back(data, flags):
             return super().send(data, flags)
         return memoryview(data).nbytes
+
+    def _hold_back(self, data: ReadableBuffer, flags: int) -> bool:
+        """Hold C{data} back; false if it is to be sent here, as what is urgent is."""
+        if self.buffered is None:
+            return False
+        if flags & socket.MSG_OOB:
+            self.buffered.acquire_connection()
+            return False
+        return self.buffered.buffer(data)
 
     @override
     def settimeout(self, value: float | None) -> None:

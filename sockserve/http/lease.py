@@ -22,7 +22,8 @@ from sockserve.interfaces import IStreamServer, Phase
 from sockserve.sockets.hangups import socket_below
 from sockserve.sockets.lending import SocketIdentity, TransferCounts, tcp_traffic
 from sockserve.sockets.output_watch import OutputWatch
-from sockserve.sockets.pumping import Pump, impersonate
+from sockserve.sockets.pumped_socket import impersonate
+from sockserve.sockets.pumping import Pump
 from sockserve.streams.channel import Pending
 from sockserve.streams.writer import StreamWriter
 

@@ -1,10 +1,10 @@
 """
-Pumping: a real socket for a blocking handler whose connection is more than a socket: TLS,
-PROXY, or any other wrapped transport.
+Pumping: the traffic of a blocking handler whose connection is more than a socket: TLS, PROXY, or
+any other wrapped transport.
 
-This room owns the socketpair whose one end the handler gets, and the traffic between the
-other end and the transport, each side slowing the other down.  It must not know handlers
-or servers.
+This room owns the reactor's end of a socketpair, whose other end the handler has, and the traffic
+between it and the transport, each side slowing the other down.  It must not know handlers or
+servers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import socket
 from collections.abc import Callable
 from enum import Enum
 from errno import EAGAIN, EWOULDBLOCK
-from typing import Any
 
 from twisted.internet import abstract
 from twisted.internet.interfaces import ISSLTransport
@@ -21,96 +20,14 @@ from twisted.internet.main import CONNECTION_DONE
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from sockserve.core.addresses import Addresses
 from sockserve.core.clock import clock_of
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.core.reactors import IReactor
-from sockserve.core.tls_facts import TLSFacts, tls_facts
 from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import Phase
-from sockserve.sockets.hangups import connection_below
+from sockserve.sockets.pumped_socket import PumpedSocket
 
-__all__ = ["Pump", "PumpState", "PumpedSocket", "impersonate"]
-
-_OUTER_LEVELS = (socket.IPPROTO_TCP, socket.IPPROTO_IP, socket.IPPROTO_IPV6)
-
-
-class PumpedSocket(socket.socket):
-    """
-    The handler's end of a pump.  A real socket in all respects, but it answers for
-    the connection it stands for: both addresses are that connection's, and TCP's own
-    options are set and read there. (handler's thread)
-    """
-
-    __slots__ = ("_addresses", "_outer", "_tls")
-
-    def __init__(
-        self,
-        family: int = -1,
-        type: int = -1,
-        proto: int = -1,
-        fileno: int | None = None,
-    ) -> None:
-        super().__init__(family, type, proto, fileno)
-        # Of the connection it stands for, by L{impersonate}; none while it is but a socket.
-        #: (peer, own), as a socket gives them.
-        self._addresses: Addresses | None = None
-        #: The client's socket, below all wrapping.
-        self._outer: socket.socket | None = None
-        self._tls: TLSFacts | None = None
-
-    @override
-    def getpeername(self) -> Any:
-        return super().getpeername() if self._addresses is None else self._addresses[0]
-
-    @override
-    def getsockname(self) -> Any:
-        return super().getsockname() if self._addresses is None else self._addresses[1]
-
-    @override
-    def setsockopt(self, level: int, optname: int, *value: Any) -> None:
-        if level not in _OUTER_LEVELS or self._addresses is None:  # it stands for itself
-            super().setsockopt(level, optname, *value)
-        elif self._outer is not None and self._outer.fileno() >= 0:  # the client is here
-            self._outer.setsockopt(level, optname, *value)
-
-    @override
-    def getsockopt(self, level: int, optname: int, *buflen: int) -> Any:
-        if self._outer is not None and level in _OUTER_LEVELS:
-            return self._outer.getsockopt(level, optname, *buflen)
-        return super().getsockopt(level, optname, *buflen)
-
-    def forked(self) -> None:
-        """A child has this copy: the connection itself is the parent's. (handler's thread)"""
-        self._outer = None
-
-    @property
-    def tls(self) -> TLSFacts | None:
-        """The facts of the connection's TLS; None without."""
-        return self._tls
-
-    def getpeercert(self, binary_form: bool = True) -> bytes | None:
-        """
-        The client's certificate in DER, or None: it sent none, or this is not TLS.
-
-        @raise ValueError: C{binary_form} is false; decode the DER yourself, for
-            example with C{cryptography.x509}.
-        """
-        if not binary_form:
-            raise ValueError("only the binary form (DER) of the certificate is at hand")
-        return None if self._tls is None else self._tls.certificate
-
-
-def impersonate(request: PumpedSocket, transport: IStreamTransport, addresses: Addresses) -> None:
-    """
-    Let a socket answer for a transport.
-
-    @param addresses: (peer, own) of the connection, as a socket gives them. (reactor thread)
-    """
-    request._addresses = addresses
-    below = connection_below(transport)
-    request._outer = None if below is None else below.socket
-    request._tls = tls_facts(transport)
+__all__ = ["Pump", "PumpState"]
 
 
 class PumpState(Enum):

@@ -31,7 +31,8 @@ from sockserve.sockets.lending import (
     tcp_traffic,
 )
 from sockserve.sockets.output_watch import OutputWatch
-from sockserve.sockets.pumping import Pump, PumpedSocket, impersonate
+from sockserve.sockets.pumped_socket import PumpedSocket, impersonate
+from sockserve.sockets.pumping import Pump
 from sockserve.streams.channel import ChannelOwner, MakeChannel, Pending
 from sockserve.streams.parting import Parting, lose_connection
 from sockserve.streams.socket_channel import SocketChannel

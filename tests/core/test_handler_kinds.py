@@ -65,6 +65,28 @@ class Maker:
         return StdlibStream(*arguments)
 
 
+class Urgent(Coroutine):
+    def urgent_received(self, data: bytes) -> None:
+        pass
+
+
+class UrgentBlocking(Blocking):
+    def urgent_received(self, data: bytes) -> None:
+        pass
+
+
+class UrgentCoroutine(Coroutine):
+    async def urgent_received(self, data: bytes) -> None:
+        pass
+
+
+class UrgentStdlib(StdlibStream):
+    """Has a method of that name, which is its own business."""
+
+    def urgent_received(self, data: bytes) -> None:
+        pass
+
+
 class OnlySetup(DatagramRequestHandler):
     async def setup(self) -> None:
         pass
@@ -100,6 +122,11 @@ def test_a_handler_is_a_coroutine_handler_or_not(
         (functools.partial(StdlibCoroutine), "handler StdlibCoroutine: handle is async def"),
         (OnlyFinish, "handler OnlyFinish: finish is async def but handle is not"),
         (OnlySetup, "handler OnlySetup: setup is async def but handle is not"),
+        (
+            UrgentBlocking,
+            "handler UrgentBlocking: urgent_received is never .* make handle",
+        ),
+        (UrgentCoroutine, "handler UrgentCoroutine: urgent_received is async def.*make it plain"),
         ("mypkg.echo:Echo", "'mypkg.echo:Echo' is not a class or callable"),
         (None, "None is not a class or callable"),
     ],
@@ -150,6 +177,11 @@ class SetsUp(Stock):
         super().setup()
 
 
+class UrgentHTTP(Coroutines):
+    def urgent_received(self, data: bytes) -> None:
+        pass
+
+
 def overriding(name: str, base: type) -> type:
     return type("Overriding", (base,), {name: lambda self: None})
 
@@ -168,6 +200,9 @@ class StockCoroutine(http.server.BaseHTTPRequestHandler):
     [
         (Blocking, HandlerKind.BLOCKING),
         (Coroutine, HandlerKind.COROUTINE),
+        (Urgent, HandlerKind.URGENT),
+        (functools.partial(Urgent), HandlerKind.URGENT),
+        (UrgentStdlib, HandlerKind.BLOCKING),
         (Coroutines, HandlerKind.HTTP_COROUTINE),
         (functools.partial(Coroutines), HandlerKind.HTTP_COROUTINE),
         (Mixed, HandlerKind.HTTP_MIXED),
@@ -207,6 +242,7 @@ def test_a_stdlib_handler_with_a_loop_of_its_own_is_not_read_for(base: type, nam
     ("kind", "is_coroutine", "is_http"),
     [
         (HandlerKind.COROUTINE, True, False),
+        (HandlerKind.URGENT, True, False),
         (HandlerKind.BLOCKING, False, False),
         (HandlerKind.HTTP_COROUTINE, True, True),
         (HandlerKind.HTTP_MIXED, False, True),
@@ -215,6 +251,17 @@ def test_a_stdlib_handler_with_a_loop_of_its_own_is_not_read_for(base: type, nam
 )
 def test_what_a_kind_says(kind: HandlerKind, is_coroutine: bool, is_http: bool) -> None:
     assert (kind.is_coroutine, kind.is_http) == (is_coroutine, is_http)
+
+
+@pytest.mark.parametrize("factory", [UrgentHTTP, functools.partial(UrgentHTTP)])
+def test_a_handler_of_http_that_asks_for_urgent_data_is_refused(factory: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"UrgentHTTP: urgent_received .* HTTP has no"):
+        handler_kind(factory)
+
+
+@pytest.mark.parametrize("kind", HandlerKind)
+def test_only_what_takes_urgent_data_needs_tcp(kind: HandlerKind) -> None:
+    assert kind.needs_tcp is (kind is HandlerKind.URGENT)
 
 
 def test_a_stdlib_handler_with_a_coroutine_method_is_refused() -> None:

@@ -15,7 +15,8 @@ from zope.interface import directlyProvides
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.core.tls_facts import TLSFacts
 from sockserve.interfaces import Phase
-from sockserve.sockets.pumping import Pump, PumpedSocket, PumpState, impersonate
+from sockserve.sockets.pumped_socket import PumpedSocket, impersonate
+from sockserve.sockets.pumping import Pump, PumpState
 from tests.transports import KernelTransport, SteppedReactor
 
 PEER = ("192.0.2.1", 50000)

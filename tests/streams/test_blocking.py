@@ -14,7 +14,8 @@ from twisted.python.failure import Failure
 
 from sockserve.interfaces import Outcome, Phase
 from sockserve.sockets.lending import TransferCounts
-from sockserve.sockets.pumping import PumpedSocket, PumpState
+from sockserve.sockets.pumped_socket import PumpedSocket
+from sockserve.sockets.pumping import PumpState
 from sockserve.streams.blocking import (
     LentSocketChannel,
     PumpedSocketChannel,
