@@ -12,6 +12,12 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/reference/seeds.md").read_text()
 COMMANDS = dict(re.findall(r"^\| ([SOG]\d+): .* \| `([^`]*)` \|$", PAGE, re.MULTILINE))
 ROWS = [f"{kind}{n}" for kind, last in (("S", 12), ("O", 3), ("G", 10)) for n in range(1, last + 1)]
+#: By row, the file of tests, and the words of which a test's name has one; none for all tests.
+TESTS = {
+    row: (words[2], words[4].split(" or ") if "-k" in words else [""])
+    for row, words in ((row, shlex.split(command)) for row, command in COMMANDS.items())
+    if words[0] == "pytest"
+}
 
 
 def test_each_promise_has_a_row() -> None:
@@ -19,12 +25,20 @@ def test_each_promise_has_a_row() -> None:
     assert list(COMMANDS) == ROWS
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if COMMANDS[row].startswith("pytest ")])
-def test_the_tests_that_a_row_names_are_there(row: str) -> None:
-    """They run with all others."""
-    command = [sys.executable, "-m", *shlex.split(COMMANDS[row]), "--collect-only", "-q"]
+@pytest.fixture(scope="module")
+def collected() -> list[str]:
+    """The tests in the files that rows name, which run with all others."""
+    files = sorted({file for file, _ in TESTS.values()})
+    command = [sys.executable, "-m", "pytest", "-n0", "--collect-only", "-q", *files]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr  # 5: it would run none
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [line for line in done.stdout.splitlines() if "::" in line]
+
+
+def test_the_tests_that_rows_name_are_there(collected: list[str]) -> None:
+    for row, (file, words) in TESTS.items():
+        for word in words:
+            assert any(each.startswith(f"{file}::") and word in each for each in collected), row
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if COMMANDS[row].startswith("PORT=")])
