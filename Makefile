@@ -15,9 +15,12 @@ unexport PYTHONDONTWRITEBYTECODE
 # Tests mostly wait, so more of them run side by side than there are cores.
 TEST = pytest -n 6 --dist load --maxschedchunk 1
 # Those in memory do not, and are the ones that are not in or below these.
-REAL = differential django_app docs examples integration programs sql/test_service.py stdlib \
+REAL = differential django_app docs examples integration programs sql stdlib \
     run/test_random_configurations.py test_packaging.py
-QUICK = pytest -n 2 --dist load $(REAL:%=--ignore=tests/%)
+MEMORY = pytest -n 2 --dist load $(REAL:%=--ignore=tests/%)
+# Some of these try many inputs.
+RANDOM = http/h1/test_properties.py streams/test_properties.py sunrpc/xdr/test_properties.py
+QUICK = $(MEMORY) $(RANDOM:%=--ignore=tests/%)
 # What is tested branch by branch.
 PURE = */core/statistics.py,*/http/h1/*,*/http/files/ranges.py,*/http/files/targets.py,*/sunrpc/xdr/*,*/sunrpc/xdrlib.py
 
@@ -37,7 +40,7 @@ oldest: .venv-dev-oldest/.made
 
 coverage: $(VENV)/.made
 	$(DEV) coverage erase
-	$(DEV) coverage run -m $(QUICK) $(ARGS)
+	$(DEV) coverage run -m $(MEMORY) $(ARGS)
 	$(DEV) coverage combine --quiet
 	$(DEV) coverage report --skip-covered
 	$(DEV) coverage report --show-missing --fail-under=100 --include='$(PURE)'
