@@ -34,6 +34,7 @@ from sockserve.listeners.endpoints import (
     datagram_port,
     is_datagram_description,
     stream_endpoint,
+    written_out,
 )
 from sockserve.listeners.machine import DatagramListener, Listener, StreamListener
 from sockserve.listeners.service import ListenerService
@@ -176,12 +177,13 @@ class RequestService(_PortService):
         **options: Any,
     ) -> RequestService:
         """
-        @param description: a server endpoint description of Twisted's, C{unix:@NAME} or
-            C{fd:NUMBER}.
+        @param description: a server endpoint description of Twisted's, C{unix:@NAME},
+            C{fd:NUMBER}, or C{HOST:PORT}.
         @param factory: the server object's class.
         @param options: as L{StreamFactory.__init__}.
         @raise ConfigurationError: one of these cannot be.
         """
+        description = written_out(description)
         server = factory(RequestHandlerClass, reactor=reactor, **options)
 
         def trusted(address: IAddress) -> bool:

@@ -1,44 +1,28 @@
 """
-Options: those of C{twistd sockserve}, as options of a command of Django's.
+Options: those of the table of options, as options of a command of Django's.
 
 This room owns how they are put before C{argparse}, and what goes first: the command line, the
-command's class, or C{settings.SOCKSERVE}.  It must not know what any one of them means: the table
-is L{sockserve.tap}'s.
+command's class, the environment, or C{settings.SOCKSERVE}.  It must not know what any one of them
+means: the table is L{sockserve.run.options.words}.
 """
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentParser
 from collections.abc import Collection, Mapping
 
 from sockserve.core.messages import nearest
 from sockserve.interfaces import ConfigurationError
-from sockserve.run.source_config import SOURCE_WORDS
+from sockserve.run.environment import environment_words
+from sockserve.run.options.parser import add_option
+from sockserve.run.options.words import OPTIONS, SOURCE_OPTIONS, override
 from sockserve.tap import Options
 
 __all__ = ["SERVED", "add_options", "given_options", "make_options"]
 
 #: Of these a command takes one: they say what is served.
 SERVED = ("handler", "path", "server", "config")
-
-#: What is served brings these with it, so that nothing else may say them.
-_BRINGS = {"server": ("listen",), "config": ()}
-
-#: Twisted's own, which Django has by itself.
-_NOT_OURS = ("help", "version")
-
-
-def _words() -> dict[str, bool]:
-    """The options by name, each with whether it takes a value."""
-    names = Options().longOpt
-    return {
-        name.rstrip("="): name.endswith("=") for name in names if name.rstrip("=") not in _NOT_OURS
-    }
-
-
-def _attribute(word: str) -> str:
-    """The name of an option's value among those that C{argparse} has found."""
-    return word.replace("-", "_")
 
 
 def add_options(parser: ArgumentParser, left_out: Collection[str] = ()) -> None:
@@ -47,19 +31,9 @@ def add_options(parser: ArgumentParser, left_out: Collection[str] = ()) -> None:
 
     @param left_out: names of some that it does not have.
     """
-    table = Options()
-    short = {word: letter for letter, word in table.synonyms.items() if len(letter) == 1}
-    for word, takes_value in _words().items():
-        if word in left_out:
-            continue
-        names = [f"--{word}", *([f"-{short[word]}"] if word in short else [])]
-        told = " ".join(table.docs[word].split()).replace("%", "%%")
-        if not takes_value:
-            parser.add_argument(*names, action="store_true", help=told)
-        elif hasattr(table, f"opt_{_attribute(word)}"):  # what may be repeated has a method
-            parser.add_argument(*names, action="append", metavar="VALUE", help=told)
-        else:
-            parser.add_argument(*names, metavar="VALUE", help=told)
+    for option in OPTIONS.values():
+        if option.word not in left_out:
+            add_option(parser, option)
 
 
 def given_options(found: Mapping[str, object]) -> dict[str, object]:
@@ -69,9 +43,11 @@ def given_options(found: Mapping[str, object]) -> dict[str, object]:
     @param found: what C{argparse} has found, or a caller has said, by attribute.
     """
     values = {
-        word: found.get(_attribute(word)) for word, has_value in _words().items() if has_value
+        option.word: found.get(option.attribute)
+        for option in OPTIONS.values()
+        if option.word != "check"
     }
-    return {word: value for word, value in values.items() if value is not None}
+    return {word: value for word, value in values.items() if value not in (None, False)}
 
 
 def make_options(
@@ -82,28 +58,31 @@ def make_options(
 
     @param given: those on the command line, by name.
     @param of_class: those that the command's class has, which go next.
-    @param settings: C{settings.SOCKSERVE}, which has the rest.
+    @param settings: C{settings.SOCKSERVE}, which has what neither they nor the environment have.
     @raise ConfigurationError: one is wrong, or two do not go together.
     """
-    usual = _from_settings(settings)
-    said = {**of_class, **given}
+    variables = environment_words(os.environ)
+    usual = override(_from_settings(settings), variables)
+    said = override(of_class, given)
     if "source" in given:  # rows have no clients
-        usual = {word: value for word, value in usual.items() if word in SOURCE_WORDS}
+        usual = {word: value for word, value in usual.items() if word in SOURCE_OPTIONS}
         said = {word: value for word, value in said.items() if word != "listen" or word in given}
-    for word in SERVED:
-        if word in said:
-            kept = [] if word == "config" else [w for w in usual if w not in SERVED]
-            usual = {w: usual[w] for w in kept if w not in _BRINGS.get(word, ())}
-            break
+    if "config" in said:  # the file has it all
+        usual = {}
+    elif any(word in said for word in SERVED):
+        usual.pop("config", None)
     options = Options()
-    options.update({**usual, **said})
+    options.update(override(usual, said))
     try:
         options.postOptions()
     except ConfigurationError as error:
-        about = str(error).partition(":")[0].split(" ")
-        if about[0] in usual and about[0] not in said:
-            raise ConfigurationError(f"settings.SOCKSERVE: {error}") from error
-        raise
+        about = str(error).partition(":")[0].split(" ")[0]
+        if about in said or about not in usual:
+            raise
+        if about in variables:
+            name = OPTIONS[about].variable
+            raise ConfigurationError(name + str(error).removeprefix(about)) from error
+        raise ConfigurationError(f"settings.SOCKSERVE: {error}") from error
     return options
 
 
@@ -113,7 +92,7 @@ def _from_settings(settings: object) -> dict[str, object]:
         raise ConfigurationError(
             f"settings.SOCKSERVE: write a dict of options, not {type(settings).__name__}"
         )
-    known = [word for word, takes_value in _words().items() if takes_value]
+    known = [word for word in OPTIONS if word != "check"]
     usual: dict[str, object] = {}
     for key, value in settings.items():
         word = str(key).replace("_", "-")

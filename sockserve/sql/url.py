@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import attrs
 
+from sockserve.core.durations import seconds_of
 from sockserve.core.messages import nearest
 from sockserve.interfaces import ConfigurationError
 from sockserve.sql.rows import RetryPolicy
@@ -71,11 +72,11 @@ class SourceSettings:
 #: The words that may follow the table in a URL, with their types; those of L{RetryPolicy} last.
 _WORDS: Mapping[str, Callable[[str], float]] = {
     "batch": int,
-    "lease": float,
-    "poll": float,
+    "lease": seconds_of,
+    "poll": seconds_of,
     "attempts": int,
-    "first": float,
-    "longest": float,
+    "first": seconds_of,
+    "longest": seconds_of,
 }
 _POLICY = ("attempts", "first", "longest")
 

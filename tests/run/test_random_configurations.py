@@ -43,6 +43,14 @@ NETWORKS = [
     "",
     "fe80::1%eth0", "1", "\0", "\udcff", "192.0.2.0/33", "::1/129", "0.0.0.0/0.0.0.255",
 ]  # fmt: skip
+HOSTS = [
+    "127.0.0.1", "::1", "[::1]", "localhost", "0.0.0.0", "::", "lo", "1.2.3.4:5", "300.1.1.1", "",
+    "a\0b", "\udcff", "fe80::1", "x" * 5000, ":", "a b",
+]  # fmt: skip
+SHORT = [
+    "8080", ":8080", "127.0.0.1:0", "[::1]:0", "http://127.0.0.1:0/", "https://x/", "ftp://", "://",
+    "http://x/y", "*:0", "[]:1", "::1:0", "haproxy:0", "http://[::1", "http://\0:1", "[\udcff]:1",
+]  # fmt: skip
 KINDS = [
     "tcp", "tcp6", "unix", "ssl", "tls", "udp", "udp6", "unixgram", "fd", "haproxy", "systemd",
     "stdio",
@@ -59,8 +67,8 @@ PARTS = [
     "unix:x", "tcp:0", "ssl:0", "haproxy:tcp:0", "٣", "s.sock", "\\:", "#",
 ]  # fmt: skip
 WORDS = [
-    "listen", "handler", "path", "server", "concurrency", "threads", "max-children",
-    "max-connections",
+    "listen", "port", "host", "unix", "handler", "path", "server", "concurrency",
+    "threads", "max-children", "max-connections",
     "max-connections-per-peer", "timeout", "allow", "deny", "proxy-from", "access-log",
     "log-format", "stats-log",
 ]  # fmt: skip
@@ -89,12 +97,19 @@ class Maker:
             word = self.pick(WORDS)
         if word == "listen":
             good = ["tcp:0", "udp:0", "unix:s.sock", "haproxy:tcp6:1:interface=\\:\\:1"]
-            return self.pick(good) if self.random.random() < 0.3 else self.description()
+            form = self.random.random()
+            return (
+                self.pick(good)
+                if form < 0.3
+                else self.pick(SHORT)
+                if form < 0.4
+                else self.description()
+            )
         if word == "timeout":
             return f"{self.pick(PHASES)}{self.pick(['=', '=', '=', '', ':'])}{self.pick(NUMBERS)}"
         choices = {
             "handler": HANDLERS, "server": SERVERS, "path": PATHS, "access-log": PATHS,
-            "stats-log": PATHS,
+            "stats-log": PATHS, "unix": PATHS, "host": HOSTS,
             "allow": NETWORKS,
             "deny": NETWORKS, "proxy-from": NETWORKS, "concurrency": CHOICES, "log-format": CHOICES,
         }  # fmt: skip
