@@ -8,7 +8,6 @@ It must not know endpoints, ports or certificates.
 from __future__ import annotations
 
 import ipaddress
-import re
 import socket
 from collections.abc import Mapping
 
@@ -16,6 +15,7 @@ from twisted.internet import endpoints
 
 from sockserve.core.addresses import scope_of
 from sockserve.core.messages import nearest
+from sockserve.core.places import quoted
 from sockserve.interfaces import SockserveError
 
 __all__ = [
@@ -23,15 +23,12 @@ __all__ = [
     "MAX_PORT",
     "STREAM_FORMS",
     "WordError",
-    "canonical",
     "check_interface",
     "check_words",
     "form_of",
     "kind_of",
     "mode_bits",
     "parse",
-    "quoted",
-    "stream_description",
     "whole_number",
     "words_of",
 ]
@@ -70,20 +67,6 @@ _MAX_MODE = 0o7777
 _MAX_BACKLOG = 2**31 - 1
 
 
-#: What is no description, but says where: C{8080}, C{:8080}, C{HOST:8080}, C{[::1]:8080}.  A host
-#: is an address or a name with a dot, as any other might be a kind.
-_HOST_AND_PORT = re.compile(
-    r"(?:(?P<host>|\[[^\[\]/]*\]|[^:\[\]/\\=]*\.[^:\[\]/\\=]*|localhost|\*):)?(?P<port>[0-9]+)",
-    re.ASCII,
-)
-#: Likewise, a URL; the port may be left out.
-_URL = re.compile(
-    r"(?P<scheme>[a-z]+)://(?P<host>\[[^\[\]/]*\]|[^:\[\]/\\]*)(?::(?P<port>[0-9]+))?(?P<rest>.*)",
-    re.ASCII | re.IGNORECASE | re.DOTALL,
-)
-_URL_PORTS = {"http": "80", "tcp": None}
-
-
 class WordError(SockserveError, ValueError):
     """A description that is not written as its kind is: the message wants the form behind it."""
 
@@ -100,59 +83,6 @@ def parse(description: str) -> tuple[list[str], dict[str, str]]:
     except RuntimeError:
         raise WordError("a backslash at its end has nothing to quote") from None
     return parsed
-
-
-def canonical(description: str) -> str:
-    """
-    A description as it is written in full, of what says where in a shorter way: C{8080} or
-    C{:8080} is C{tcp:8080}, and C{127.0.0.1:8080}, C{[::1]:8080} and C{http://127.0.0.1:8080/} have
-    their address as C{interface}.  Any other stays as it is.
-
-    @raise ValueError: it is a URL that is no place to listen at.
-    """
-    kind, colon, rest = description.partition(":")
-    if kind.lower() == "haproxy" and colon:
-        return f"{kind}:{canonical(rest)}"
-    url = _URL.fullmatch(description)
-    if url is not None:
-        return _of_url(url)
-    found = _HOST_AND_PORT.fullmatch(description)
-    if found is None:
-        return description
-    return stream_description((found["host"] or "").replace("*", ""), found["port"])
-
-
-def stream_description(host: str, port: str | int) -> str:
-    """
-    The description of a TCP port.
-
-    @param host: an address, one of IPv6 perhaps in brackets, or a name; empty for all of IPv4.
-    """
-    host = host.removeprefix("[").removesuffix("]")
-    kind = "tcp6" if ":" in host else "tcp"
-    return f"{kind}:{port}:interface={quoted(host)}" if host else f"{kind}:{port}"
-
-
-def quoted(text: str) -> str:
-    """A text as it is written within a description."""
-    return str(endpoints.quoteStringArgument(text))
-
-
-def _of_url(url: re.Match[str]) -> str:
-    scheme, port = url["scheme"].lower(), url["port"]
-    if scheme == "https":
-        raise ValueError(
-            f"https needs a certificate: write tls:{port or 443}:FOLDER, or"
-            f" ssl:{port or 443}:privateKey=FILE:certKey=FILE"
-        )
-    if scheme not in _URL_PORTS:
-        raise ValueError(f"a URL of {scheme} is no place to listen at; write tcp:PORT")
-    if url["rest"] not in ("", "/"):
-        raise ValueError(f"{url['rest']!r} is no part of where to listen; leave it out")
-    port = port or _URL_PORTS[scheme]
-    if port is None:
-        raise ValueError("the port is missing")
-    return stream_description(url["host"], port)
 
 
 def kind_of(description: str) -> str:

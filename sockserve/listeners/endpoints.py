@@ -28,6 +28,7 @@ from twisted.plugin import getPlugins
 
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.messages import nearest, one_line
+from sockserve.core.places import OTHER_KINDS, canonical
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.activation import handed_descriptor
 from sockserve.listeners.certificates import options_from_files
@@ -37,7 +38,6 @@ from sockserve.listeners.descriptions import (
     FORMS,
     MAX_PORT,
     WordError,
-    canonical,
     check_interface,
     check_words,
     form_of,
@@ -65,8 +65,6 @@ __all__ = [
 _OWN_KINDS = ("fd", "haproxy", "systemd", "unix")
 #: The kinds that are built into Twisted; its others are plugins.
 _TWISTED_KINDS = ("tcp", "tcp6", "ssl", "tls")
-#: What the wrong kinds are that users know from elsewhere, and which is the right one.
-_OTHER_KINDS = {"http": "tcp", "https": "tls", "unix-connect": "unix", "uds": "unix"}
 #: Those of Twisted's that have no port to listen on.
 _NO_LISTENERS = {"stdio"}
 #: The domains of the sockets that systemd hands over.
@@ -82,8 +80,7 @@ def is_datagram_description(description: str) -> bool:
 
 def written_out(description: str) -> str:
     """
-    A description in full, of one that may say where in a shorter way, as C{8080} or
-    C{http://127.0.0.1:8080/} does.
+    A description in full, of one that may say where in a shorter way, as C{8080} does.
 
     @raise ConfigurationError: it is a URL that is no place to listen at.
     """
@@ -245,8 +242,8 @@ def _check_kind(description: str) -> None:
         return
     rest = description.partition(":")[2]
     host, _, port = description.rpartition(":")
-    if kind in _OTHER_KINDS:
-        hint = f"; did you mean {_OTHER_KINDS[kind] + ':' + rest!r}?"
+    if kind in OTHER_KINDS:
+        hint = f"; did you mean {OTHER_KINDS[kind] + ':' + rest!r}?"
     elif isIPv6Address(host) and port.isdecimal():
         hint = f"; did you mean '[{host}]:{port}'?"
     else:

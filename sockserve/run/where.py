@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sockserve.core.places import quoted
 from sockserve.interfaces import ConfigurationError
-from sockserve.listeners.descriptions import check_interface, quoted
+from sockserve.listeners.descriptions import check_interface
 
 __all__ = ["DEFAULT_HOST", "DEFAULT_PORT", "PLACES", "description_of_place"]
 
