@@ -108,6 +108,22 @@ def test_a_signal_lets_requests_end(migrated: Project, number: signal.Signals) -
         assert client.makefile().read().endswith("after half a second\n")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(migrated: Project, number: signal.Signals) -> None:
+    stuck = ("sockserve", "--listen", LOOPBACK, "--handler", "workers.handlers:Stuck")
+    with running(migrated, *stuck) as command, command.connect() as client:
+        client.sendall(GET.encode())
+        command.wait_for("stuck: began")
+        command.process.send_signal(signal.SIGHUP)
+        command.wait_for("Received SIGHUP: nothing is reloaded")
+        command.process.send_signal(signal.SIGUSR1)
+        command.process.send_signal(number)
+        again = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+        command.wait_for(f"waiting for 1 request, oldest GET / 0 s; {again} again to end it")
+        assert command.end(number) == 128 + number
+        assert command.stderr == f"Received {number.name} again, ending at once.\n"
+
+
 @pytest.mark.parametrize("modules", ["stdlib", "sockserve"])
 def test_the_module_that_it_is_made_after(migrated: Project, modules: str) -> None:
     """
