@@ -27,6 +27,13 @@ _BRINGS = {"server": ("listen",), "config": ()}
 #: Twisted's own, which Django has by itself.
 _NOT_OURS = ("help", "version")
 
+#: What is asked of one run, and so has no place in the settings: options of ours, then Django's.
+_OF_ONE_RUN = (
+    *("check", "reload", "tasks"),
+    *("force-color", "no-color", "pythonpath", "settings", "skip-checks", "traceback"),
+    *("verbosity", "version"),
+)
+
 
 def _words() -> dict[str, bool]:
     """The options by name, each with whether it takes a value."""
@@ -34,6 +41,11 @@ def _words() -> dict[str, bool]:
     return {
         name.rstrip("="): name.endswith("=") for name in names if name.rstrip("=") not in _NOT_OURS
     }
+
+
+def _settable() -> list[str]:
+    """The names of those that say what is served, and how."""
+    return [word for word in _words() if word not in _OF_ONE_RUN]
 
 
 def _attribute(word: str) -> str:
@@ -55,7 +67,7 @@ def add_options(parser: ArgumentParser, left_out: Collection[str] = ()) -> None:
         names = [f"--{word}", *([f"-{short[word]}"] if word in short else [])]
         told = " ".join(table.docs[word].split()).replace("%", "%%")
         if not takes_value:
-            parser.add_argument(*names, action="store_true", help=told)
+            parser.add_argument(*names, action="store_const", const=True, help=told)
         elif hasattr(table, f"opt_{_attribute(word)}"):  # what may be repeated has a method
             parser.add_argument(*names, action="append", metavar="VALUE", help=told)
         else:
@@ -68,9 +80,7 @@ def given_options(found: Mapping[str, object]) -> dict[str, object]:
 
     @param found: what C{argparse} has found, or a caller has said, by attribute.
     """
-    values = {
-        word: found.get(_attribute(word)) for word, has_value in _words().items() if has_value
-    }
+    values = {word: found.get(_attribute(word)) for word in _settable()}
     return {word: value for word, value in values.items() if value is not None}
 
 
@@ -113,13 +123,21 @@ def _from_settings(settings: object) -> dict[str, object]:
         raise ConfigurationError(
             f"settings.SOCKSERVE: write a dict of options, not {type(settings).__name__}"
         )
-    known = [word for word, takes_value in _words().items() if takes_value]
+    known = _settable()
     usual: dict[str, object] = {}
     for key, value in settings.items():
         word = str(key).replace("_", "-")
+        if word in _OF_ONE_RUN:
+            raise ConfigurationError(
+                f"settings.SOCKSERVE: {key!r} is for the command line only, as --{word}"
+            )
         if word not in known:
             raise ConfigurationError(
                 f"settings.SOCKSERVE: unknown word {key!r}{nearest(word, known)}"
+            )
+        if not _words()[word] and not isinstance(value, bool):
+            raise ConfigurationError(
+                f"settings.SOCKSERVE: {word}: write True or False, not {value!r}"
             )
         if value is not None:
             usual[word] = value
