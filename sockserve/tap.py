@@ -27,6 +27,7 @@ from sockserve.run.commands import CommandService
 from sockserve.run.environment import environment_words
 from sockserve.run.options.words import OPTIONS, Option
 from sockserve.run.server_config import ServerConfig
+from sockserve.run.signals import Signals, leave_process, stop_reactor
 from sockserve.run.source_config import SourceConfig
 from sockserve.run.unknown import hint_at_option
 
@@ -158,13 +159,17 @@ for _option in OPTIONS.values():
 
 
 class _TwistdService(CommandService):
-    """The service of C{twistd sockserve}, which ends with one line when it cannot listen."""
+    """
+    The service of C{twistd sockserve}.
+
+    It ends the program with one line when a listener cannot listen, and by signals.
+    """
 
     def __init__(self, reactor: Any, options: Options) -> None:
         twistd: dict[str, Any] = options.parent or {}
         super().__init__(reactor, options.servers, is_alone=bool(twistd))
         self._nodaemon = bool(twistd.get("nodaemon"))
-        #: The name of the file to remove when listening fails, as nothing else does.
+        #: The name of the file to remove where C{twistd} does not come to that.
         self._pidfile: str | None = twistd.get("pidfile")
 
     @override
@@ -175,12 +180,31 @@ class _TwistdService(CommandService):
             if not self._nodaemon:
                 # twistd hands it to the process that waits in the foreground.
                 raise
-            if self._pidfile:
-                try:
-                    os.unlink(self._pidfile)
-                except OSError:
-                    pass
+            self._remove_pidfile()
             _die(str(error))
+
+    @override
+    def startService(self) -> None:
+        if self._is_alone:
+            Signals(self._reactor, self, self._stop_asked, self._leave).install()
+        super().startService()
+
+    def _stop_asked(self, number: int) -> None:
+        """A signal has asked for the end: C{twistd} ends by it, too, when all is stopped."""
+        self._reactor._exitSignal = number
+        stop_reactor(self._reactor)
+
+    def _leave(self, status: int) -> None:
+        """End the process in the middle, in place of C{twistd}. (any thread)"""
+        self._remove_pidfile()
+        leave_process(status)
+
+    def _remove_pidfile(self) -> None:
+        if self._pidfile:
+            try:
+                os.unlink(self._pidfile)
+            except OSError:
+                pass
 
 
 def _die(message: str) -> NoReturn:

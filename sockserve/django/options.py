@@ -12,17 +12,24 @@ import os
 from argparse import ArgumentParser
 from collections.abc import Collection, Mapping
 
-from sockserve.core.messages import nearest
 from sockserve.interfaces import ConfigurationError
 from sockserve.run.environment import environment_words
 from sockserve.run.options.parser import add_option
 from sockserve.run.options.words import OPTIONS, SOURCE_OPTIONS, override
+from sockserve.run.unknown import hint_at_word
 from sockserve.tap import Options
 
 __all__ = ["SERVED", "add_options", "given_options", "make_options"]
 
 #: Of these a command takes one: they say what is served.
 SERVED = ("handler", "path", "server", "config")
+
+#: What is asked of one run, and so has no place in the settings: options of ours, then Django's.
+_OF_ONE_RUN = (
+    *("check", "reload", "tasks"),
+    *("force-color", "no-color", "pythonpath", "settings", "skip-checks", "traceback"),
+    *("verbosity", "version"),
+)
 
 
 def add_options(parser: ArgumentParser, left_out: Collection[str] = ()) -> None:
@@ -42,12 +49,13 @@ def given_options(found: Mapping[str, object]) -> dict[str, object]:
 
     @param found: what C{argparse} has found, or a caller has said, by attribute.
     """
-    values = {
-        option.word: found.get(option.attribute)
-        for option in OPTIONS.values()
-        if option.word != "check"
-    }
-    return {word: value for word, value in values.items() if value not in (None, False)}
+    values = {word: found.get(OPTIONS[word].attribute) for word in _settable()}
+    return {word: value for word, value in values.items() if value is not None}
+
+
+def _settable() -> list[str]:
+    """The names of those that say what is served, and how."""
+    return [word for word in OPTIONS if word not in _OF_ONE_RUN]
 
 
 def make_options(
@@ -92,13 +100,21 @@ def _from_settings(settings: object) -> dict[str, object]:
         raise ConfigurationError(
             f"settings.SOCKSERVE: write a dict of options, not {type(settings).__name__}"
         )
-    known = [word for word in OPTIONS if word != "check"]
+    known = _settable()
     usual: dict[str, object] = {}
     for key, value in settings.items():
         word = str(key).replace("_", "-")
+        if word in _OF_ONE_RUN:
+            raise ConfigurationError(
+                f"settings.SOCKSERVE: {key!r} is for the command line only, as --{word}"
+            )
         if word not in known:
             raise ConfigurationError(
-                f"settings.SOCKSERVE: unknown word {key!r}{nearest(word, known)}"
+                f"settings.SOCKSERVE: unknown word {key!r}{hint_at_word(word, known)}"
+            )
+        if OPTIONS[word].is_flag and not isinstance(value, bool):
+            raise ConfigurationError(
+                f"settings.SOCKSERVE: {word}: write True or False, not {value!r}"
             )
         if value is not None:
             usual[word] = value

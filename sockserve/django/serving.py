@@ -7,10 +7,8 @@ It must not know whence the options come, nor which thread waits for the end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.python.failure import Failure
 
@@ -20,7 +18,7 @@ from sockserve.django.connections import close_idle_connections, with_connection
 from sockserve.dropin.service import SocketServerService
 from sockserve.executors.base import BoundedExecutor
 from sockserve.executors.threads import ThreadExecutor
-from sockserve.listeners.service import ListenerService
+from sockserve.listeners.service import listeners_of
 from sockserve.tap import Options, makeService
 
 __all__ = ["Serving"]
@@ -32,6 +30,7 @@ class Serving:
     """
     What a command serves, as it gives it to the C{ready} of its caller.
 
+    @ivar service: the services, in a tree.
     @ivar addresses: where its listeners listen, in the order of the options: C{(HOST, PORT)}, or
         the path of a UNIX socket.
     """
@@ -43,8 +42,8 @@ class Serving:
         @raise ConfigurationError: one cannot be made.
         """
         self._reactor = reactor
-        self._service = makeService(options)
-        self._listeners = list(_listeners(self._service))
+        self.service = makeService(options)
+        self._listeners = list(listeners_of(self.service))
         for executor in {each.server.concurrency for each in self._listeners}:
             if isinstance(executor, BoundedExecutor):
                 executor.serve = with_connections(executor.serve)
@@ -61,8 +60,8 @@ class Serving:
         @raise ConfigurationError: one of the services cannot be started.
         """
         try:
-            self._service.privilegedStartService()
-            self._service.startService()
+            self.service.privilegedStartService()
+            self.service.startService()
         except BaseException:
             self._stop()
             reactor: Any = self._reactor
@@ -108,21 +107,12 @@ class Serving:
     def _stop(self) -> None:
         if not self._is_stopping:
             self._is_stopping = True
-            maybeDeferred(self._service.stopService).addErrback(_log_failure).addCallback(self._end)
+            maybeDeferred(self.service.stopService).addErrback(_log_failure).addCallback(self._end)
 
     def _end(self, _: object) -> None:
         self._has_ended = True
         for ended in self._ended:
             ended.callback(None)
-
-
-def _listeners(service: object) -> Iterator[ListenerService]:
-    """All listeners in a tree of services."""
-    if isinstance(service, ListenerService):
-        yield service
-    elif isinstance(service, MultiService):
-        for child in service:
-            yield from _listeners(child)
 
 
 def _log_failure(failure: Failure) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -20,18 +20,16 @@ from typing_extensions import override
 from sockserve.core.handler_kinds import speaks_http
 from sockserve.core.logs import Topic, logger
 from sockserve.interfaces import ConfigurationError
+from sockserve.listeners.service import ListenerService, listeners_of
 from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.run.config import check_together
 from sockserve.run.server_config import ServerConfig
 from sockserve.run.source_config import SourceConfig
-from sockserve.service import DatagramRequestService, RequestService, SocketServerService
-from sockserve.sql.service import SQLRequestService
+from sockserve.service import SocketServerService
 
-__all__ = ["AnyListener", "CommandService", "listeners_of", "where_served"]
+__all__ = ["CommandService", "where_served"]
 
 _log = logger(Topic.SERVICE)
-
-AnyListener = RequestService | DatagramRequestService | SocketServerService | SQLRequestService
 
 
 class CommandService(MultiService):
@@ -47,7 +45,7 @@ class CommandService(MultiService):
         servers: Sequence[ServerConfig | SourceConfig],
         *,
         is_alone: bool,
-        tell: Callable[[AnyListener], object] | None = None,
+        tell: Callable[[ListenerService], object] | None = None,
     ) -> None:
         """
         @param is_alone: whether the program is this command's, and ends with it; else this is part
@@ -97,7 +95,7 @@ class CommandService(MultiService):
             shut_down.addCallback(lambda _: self.running and self._reactor.stop())
 
 
-def _log_listener(service: AnyListener) -> None:
+def _log_listener(service: ListenerService) -> None:
     _log.info(
         "{handler}: serving {where}",
         handler=service.server.handler_name,
@@ -105,16 +103,7 @@ def _log_listener(service: AnyListener) -> None:
     )
 
 
-def listeners_of(service: object) -> Iterator[AnyListener]:
-    """All listeners in a tree of services."""
-    if isinstance(service, AnyListener):
-        yield service
-    elif isinstance(service, MultiService):
-        for child in service:
-            yield from listeners_of(child)
-
-
-def where_served(service: AnyListener) -> str:
+def where_served(service: ListenerService) -> str:
     """Where clients find a listener: a URL if a browser can open one, or its description."""
     server = service.server
     address = server.server_address

@@ -30,13 +30,14 @@ class TaskHandler(BaseRequestHandler):
         """Call the task's function."""
         from django.tasks.base import TaskContext, TaskError, TaskResultStatus
         from django.tasks.signals import task_finished, task_started
+        from django.utils.json import normalize_json
 
         result = self._result()
         task, backend = result.task, type(result.task.get_backend())
         task_started.send(backend, task_result=result)
         context = [TaskContext(task_result=result)] if task.takes_context else []
         try:
-            task.call(*context, *result.args, **result.kwargs)
+            value = normalize_json(task.call(*context, *result.args, **result.kwargs))
         except Exception as error:
             kind = type(error)
             name = f"{kind.__module__}.{kind.__qualname__}"
@@ -45,6 +46,7 @@ class TaskHandler(BaseRequestHandler):
             self._finish(result, TaskResultStatus.FAILED)
             task_finished.send(backend, task_result=result)
             raise
+        object.__setattr__(result, "_return_value", value)
         self._finish(result, TaskResultStatus.SUCCESSFUL)
         task_finished.send(backend, task_result=result)
 
@@ -58,9 +60,10 @@ class TaskHandler(BaseRequestHandler):
 
         row = self.request
         said = json.loads(row.payload)
-        task = import_string(said["task"])
-        if not isinstance(task, Task):
+        found = import_string(said["task"])
+        if not isinstance(found, Task):
             raise ConfigurationError(f"{said['task']!r} is no task")
+        task = found.using(backend=said["backend"], queue_name=said["queue"])
         now = timezone.now()
         return TaskResult(
             task=task,

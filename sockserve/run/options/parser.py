@@ -41,7 +41,7 @@ def add_option(parser: _ActionsContainer, option: Option) -> None:
     names = [f"--{option.word}", *([f"-{notes.short}"] if notes.short else [])]
     told = option.told.replace("%", "%%")
     if option.is_flag:
-        parser.add_argument(*names, action="store_true", help=told)
+        parser.add_argument(*names, action="store_const", const=True, help=told)
     else:
         action = "append" if notes.is_list else "store"
         parser.add_argument(*names, action=action, metavar=notes.metavar, help=told)

@@ -1,15 +1,18 @@
 """Tests of tasks, which need Django 6.0."""
 
 import json
+import queue
 import time
 from datetime import timedelta
 
 from django.db import connection, transaction
+from django.tasks import task_backends
+from django.tasks.signals import task_finished
 from django.test import TransactionTestCase
 from django.utils import timezone
 
 from workers.models import Result
-from workers.tasks import store, store_at_second_attempt, wait
+from workers.tasks import add, store, store_at_second_attempt, wait
 from workers.tests import serving
 
 
@@ -57,3 +60,24 @@ class TasksTest(TransactionTestCase):
             store.enqueue("now")
             wait_until(lambda: rows() == [["later"]])
         assert list(Result.objects.values_list("name", flat=True)) == ["now"]
+
+    def test_what_a_task_returns_is_told_and_not_kept(self):
+        backend = task_backends["default"]
+        assert not backend.supports_get_result
+        finished = queue.SimpleQueue()
+
+        def hear(sender, task_result, **_):
+            finished.put((sender, task_result.status, task_result.return_value))
+
+        task_finished.connect(hear)
+        try:
+            with serving("sockserve", listen=None, tasks="default"):
+                result = add.enqueue(2, 3)
+                assert finished.get(timeout=30) == (type(backend), "SUCCESSFUL", 5)
+        finally:
+            task_finished.disconnect(hear)
+        says = "This backend does not support retrieving or refreshing results."
+        for ask in (result.refresh, lambda: add.get_result(result.id)):
+            with self.assertRaisesMessage(NotImplementedError, says):
+                ask()
+        assert (result.status, result.is_finished) == ("READY", False)
