@@ -13,6 +13,7 @@ import http.server
 import importlib
 import socketserver
 import sys
+from collections.abc import Iterable
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
 from types import CodeType, ModuleType
@@ -38,26 +39,39 @@ _NAMES: dict[str, dict[str, Any]] = {
 }
 
 
-def make_room() -> None:
+def make_room(names: Iterable[str]) -> None:
     """
     Have the standard library's modules, and whatever is made on them, imported anew by the next
     that asks for one.
+
+    @param names: the modules that may be among these.
     """
     servers = (socketserver.BaseServer, socketserver.ThreadingMixIn, socketserver.ForkingMixIn)
-    for name, module in list(sys.modules.items()):
+    for name in names:
+        module = sys.modules[name]
         if name.partition(".")[0] in ("sockserve", "__main__"):
             continue
-        is_made_on_them = any(
-            isinstance(value, type)
+        if any(
+            # Not what an object says of itself: there are some that become what they stand for
+            # when they are asked.
+            issubclass(type(value), type)
             and issubclass(value, servers)
             and not value.__module__.startswith("sockserve.")
-            for value in list(getattr(module, "__dict__", {}).values())
-        )
-        if is_made_on_them:
+            for value in list(_names_in(module).values())
+        ):
             del sys.modules[name]
             package, _, last = name.rpartition(".")
-            if getattr(sys.modules.get(package), last, None) is module:
+            if package and _names_in(sys.modules[package]).get(last) is module:
                 delattr(sys.modules[package], last)
+
+
+def _names_in(module: ModuleType) -> dict[str, Any]:
+    """A module's names, of one that is loaded when it is asked for them none."""
+    try:
+        names: dict[str, Any] = object.__getattribute__(module, "__dict__")
+    except AttributeError:
+        return {}
+    return names
 
 
 def replacement_spec(name: str) -> ModuleSpec:

@@ -161,7 +161,8 @@ class Finder:
                 warnings.simplefilter("ignore")  # the program's are asked for
                 from sockserve.programs import modules
                 from sockserve.programs.explanation import explain
-            modules.make_room()
+            was_there = any(name in before for name in REPLACED)
+            modules.make_room(set(sys.modules) - (set() if was_there else before))
             self._is_loaded = True
             if os.environ.get("_SOCKSERVE_EXPLAIN"):
                 tell(f"{' and '.join(REPLACED)} are replaced by sockserve's")
