@@ -35,17 +35,16 @@ from sockserve.dropin.settings import (
     DEFAULT_MAX_THREADS,
     DropInLimits,
     check_server,
+    keep_own_variables,
     own_limits,
 )
 from sockserve.dropin.tls_accept import accept_tls
 from sockserve.dropin.tls_handshake import shake_hands
+from sockserve.dropin.witness import witness
 from sockserve.http.guarded import make_and_run_guarded
-from sockserve.interfaces import (
-    DeadlineExpired,
-    HandshakeFailed,
-)
+from sockserve.interfaces import DeadlineExpired, HandshakeFailed
 from sockserve.listeners.gate import ACCEPT_RETRY_SECONDS, OUT_OF_RESOURCES
-from sockserve.sockets.keepalive import keep_alive
+from sockserve.sockets.keepalive import keep_alive, send_at_once
 
 __all__ = [
     "BaseRequestHandler",
@@ -81,15 +80,6 @@ if not TYPE_CHECKING:  # a type checker is to tell a wrong name from a right one
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
 
 
-def _send_at_once(request: socket.socket) -> None:
-    """Set TCP_NODELAY: a body that follows its head waits 40 ms for an acknowledgement, else."""
-    if request.family in (socket.AF_INET, socket.AF_INET6) and request.type == socket.SOCK_STREAM:
-        try:
-            request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        except OSError:  # the client has gone
-            pass
-
-
 def _pause_without_room(error: OSError) -> None:
     """Wait a moment if there was no room for a connection: there would be none at once, either."""
     if error.errno in OUT_OF_RESOURCES:
@@ -122,12 +112,13 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
     def __init__(self, server_address: Any, RequestHandlerClass: Any) -> None:
         check_server(self, RequestHandlerClass, isinstance(self, ThreadingMixIn))
         _stdlib.BaseServer.__init__(self, server_address, RequestHandlerClass)
-        BaseServer._let_shutdown_pass(self)
+        BaseServer._now_made(self)
 
-    def _let_shutdown_pass(self) -> None:
+    def _now_made(self) -> None:
         """Have C{shutdown} return when it is called before C{serve_forever}."""
         self.__is_shut_down: threading.Event
         self.__is_shut_down.set()
+        witness().server_made(cast(ServerObject, self))
 
     @override
     def serve_forever(self, poll_interval: float = 0.5) -> None:
@@ -143,6 +134,7 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
             if not self.__shutdown_request:  # else the socket may be closed already
                 keep_alive(getattr(self, "socket", None), self.deadlines)
                 served = cast(ServerObject, self)
+                witness().serving_began(served, is_loop=True)
                 loop = self.__loop = AcceptLoop(
                     served,
                     self.deadlines,
@@ -184,6 +176,7 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
 
     def _handle_request_noblock(self) -> None:
         server, accepted = cast(ServerObject, self), None
+        witness().serving_began(server, is_loop=False)  # C{handle_request} has called
         if type(getattr(self, "socket", None)) is not socket.socket:  # of TLS, perhaps
             try:
                 accepted = accept_tls(server, StandardMethods(server), self.__handshake_failed)
@@ -222,7 +215,7 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
         after that is answered. (accept thread)
         """
         if isinstance(request, socket.socket):
-            _send_at_once(request)
+            send_at_once(request)
         dispatcher = None
         loop = self.__loop if self.__thread == threading.get_ident() else None
         if loop is not None and may_be_parked(cast(ServerObject, self), request):
@@ -294,7 +287,7 @@ class TCPServer(BaseServer, _stdlib.TCPServer):
         _stdlib.TCPServer.__init__(
             self, server_address, RequestHandlerClass, bind_and_activate=False
         )
-        BaseServer._let_shutdown_pass(self)
+        BaseServer._now_made(self)
         if bind_and_activate:  # an override may have it serve already
             try:
                 self.server_bind()
@@ -448,3 +441,7 @@ class ForkingUnixDatagramServer(
     getattr(_stdlib, "ForkingUnixDatagramServer", _stdlib.UnixDatagramServer),  # type: ignore[misc]
 ):
     """The class C{socketserver.ForkingUnixDatagramServer}, which came with Python 3.12."""
+
+
+for _name in __all__:
+    keep_own_variables(globals()[_name], getattr(_stdlib, _name, None))

@@ -47,6 +47,8 @@ ORDER = [
     "server",
     "socketserver",
     "http.server",
+    "programs",
+    "__main__",
 ]
 PURE = {
     "core.statistics",

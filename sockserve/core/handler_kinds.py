@@ -23,6 +23,7 @@ __all__ = [
     "application_protocols",
     "check_carrier",
     "handler_kind",
+    "loop_override",
     "provides",
     "speaks_http",
     "unwrap",
@@ -165,19 +166,26 @@ def check_carrier(kind: HandlerKind, name: str, carrier: str | None) -> None:
 
 
 def _reads_as_stock(cls: object) -> bool:
-    """
-    Whether a handler class reads requests as C{http.server}'s do.  (With C{rbufsize} 0 it
-    reads no more than it asks for: another program, a CGI script say, is to have the
-    connection.)
-    """
+    """Whether a handler class reads requests as C{http.server}'s do."""
     return (
         isinstance(cls, type)
         and issubclass(cls, BaseHTTPRequestHandler)
-        and cls.rbufsize != 0
-        and all(
-            any(getattr(cls, name) is getattr(stock, name) for stock in _STOCK) for name in _LOOP
-        )
+        and loop_override(cls) is None
     )
+
+
+def loop_override(cls: type[BaseHTTPRequestHandler]) -> str | None:
+    """
+    The attribute by which a handler class of C{http.server}'s reads requests in a way of its own;
+    None if it does not.  (With C{rbufsize} 0 it reads no more than it asks for: another
+    program, a CGI script say, is to have the connection.)
+    """
+    if cls.rbufsize == 0:
+        return "rbufsize"
+    for name in _LOOP:
+        if not any(getattr(cls, name) is getattr(stock, name) for stock in _STOCK):
+            return name
+    return None
 
 
 def speaks_http(factory: object) -> bool:
