@@ -1,33 +1,86 @@
 """
-The command C{python -m sockserve}.
+The command C{sockserve}, which is C{python -m sockserve} as well.
 
-This room owns which command is meant.  It must not know what it does.
+This room owns which command is meant: to serve, to run a program, or only to be told something.
+It must not know what is done then, and imports neither Twisted's reactor nor what serves before it
+is.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib.metadata import metadata
 
-from sockserve.programs import command
+from sockserve.core.messages import printable
+from sockserve.interfaces import ConfigurationError
+from sockserve.run.options.parser import make_parser, parse
 
 __all__ = ["main"]
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """
-    Run the command that the arguments name.
+    Do what a command line says.
 
-    @return: the status to exit with.
+    @param arguments: without the command's name; None for the process' own.
+    @return: the exit status.
     """
-    words = list(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if program := _program(words):
+        from sockserve.programs import command as programs
+
+        return programs.main(program)
+    try:
+        return _serve(words)
+    except ConfigurationError as error:
+        sys.stderr.write(f"sockserve: {printable(str(error))}\n")
+        return 1
+    except KeyboardInterrupt:  # before anything was served
+        return 130
+
+
+def _program(words: list[str]) -> list[str]:
+    """The command line of a program that is to be run, if these words are one."""
     if words[:1] == ["run"]:
-        return command.main(words[1:])
+        return words[1:] or ["--help"]
     if words and (words[0].endswith(".py") or words[0] in ("-m", "--explain")):
-        return command.main(words)
-    sys.stderr.write(command.USAGE)
-    return 2
+        return words
+    return []
+
+
+def _serve(words: list[str]) -> int:
+    """
+    Serve, or print what is asked for instead.
+
+    @raise ConfigurationError: that cannot be.
+    """
+    parser = make_parser()
+    found = parse(parser, words)
+    if found.help:
+        told = make_parser(_docs()).format_help()
+    elif found.version:
+        told = f"sockserve {metadata('sockserve')['Version']}\n"
+    elif found.print_completion:
+        import shtab
+
+        told = shtab.complete(parser, shell=found.print_completion) + "\n"
+    else:
+        from sockserve.command import serve
+
+        return serve(found)
+    sys.stdout.write(told)
+    return 0
+
+
+def _docs() -> str:
+    """Where the documentation is, as the package says; nothing where it does not."""
+    for each in metadata("sockserve").get_all("Project-URL") or ():
+        label, _, address = each.partition(", ")
+        if label.lower() == "documentation":
+            return str(address)
+    return ""
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -8,7 +8,6 @@ nor how requests are served.
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ from sockserve.core.environment import restore_environment
 from sockserve.core.messages import printable
 from sockserve.interfaces import ConfigurationError
 from sockserve.run.asked import servers_asked_for
-from sockserve.run.commands import CommandService
+from sockserve.run.commands import CommandService, print_summary
 from sockserve.run.environment import environment_words
 from sockserve.run.options.words import OPTIONS, Option
 from sockserve.run.server_config import ServerConfig
@@ -115,13 +114,7 @@ class Options(usage.Options):
 
     def _check(self) -> NoReturn:
         makeService(self)
-        for server in self.servers:
-            if isinstance(sys.stdout, io.TextIOWrapper):  # whatever it can encode
-                sys.stdout.reconfigure(errors="backslashreplace")
-            for line in server.summary():
-                print(printable(line))  # noqa: T201 (--check is asked to)
-            if isinstance(server, ServerConfig) and server.server is not None:
-                server.server.server_close()
+        print_summary(self.servers)
         sys.exit(0)
 
     def _explain(self, message: str) -> str:

@@ -18,17 +18,19 @@ __all__ = ["nearest", "one_line", "printable"]
 _ALIKE = 0.74
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
+def nearest(word: str, words: Iterable[str], prefix: str = "") -> str:
     """
     A hint at the valid word nearest to C{word}, or an empty string.  The dashes of options do not
     make them alike, nor capitals other words.
+
+    @param prefix: what all of them begin with, which does not make them alike, either.
     """
-    plain = _plain(word)
+    plain = _plain(word, prefix)
     best, found = _ALIKE, ""
     for each in words:
-        matcher = difflib.SequenceMatcher(None, _plain(each), plain, autojunk=False)
+        matcher = difflib.SequenceMatcher(None, _plain(each, prefix), plain, autojunk=False)
         # The same letters in another order make no long match in a short word.
-        likeness = 0.9 if sorted(_plain(each)) == sorted(plain) else 0.0
+        likeness = 0.9 if sorted(_plain(each, prefix)) == sorted(plain) else 0.0
         if matcher.real_quick_ratio() >= best:
             likeness = max(likeness, matcher.ratio())
         if likeness > best:
@@ -36,8 +38,8 @@ def nearest(word: str, words: Iterable[str]) -> str:
     return f"; did you mean {found!r}?" if found else ""
 
 
-def _plain(word: str) -> str:
-    return word.lstrip("-").casefold()
+def _plain(word: str, prefix: str) -> str:
+    return word.removeprefix(prefix).lstrip("-").casefold()
 
 
 def printable(text: str) -> str:

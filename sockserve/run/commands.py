@@ -7,6 +7,7 @@ what they serve, nor how the command was called.
 
 from __future__ import annotations
 
+import io
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from typing_extensions import override
 
 from sockserve.core.handler_kinds import speaks_http
 from sockserve.core.logs import Topic, logger
+from sockserve.core.messages import printable
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.service import ListenerService, listeners_of
 from sockserve.listeners.stream_factory import StreamFactory
@@ -27,7 +29,7 @@ from sockserve.run.server_config import ServerConfig
 from sockserve.run.source_config import SourceConfig
 from sockserve.service import SocketServerService
 
-__all__ = ["CommandService", "where_served"]
+__all__ = ["CommandService", "print_summary", "where_served"]
 
 _log = logger(Topic.SERVICE)
 
@@ -101,6 +103,17 @@ def _log_listener(service: ListenerService) -> None:
         handler=service.server.handler_name,
         where=where_served(service),
     )
+
+
+def print_summary(servers: Sequence[ServerConfig | SourceConfig]) -> None:
+    """Print what would run, and have done with the server objects that were made for that."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # whatever it can encode
+        sys.stdout.reconfigure(errors="backslashreplace")
+    for server in servers:
+        for line in server.summary():
+            print(printable(line))  # noqa: T201 (--check is asked to)
+        if isinstance(server, ServerConfig) and server.server is not None:
+            server.server.server_close()
 
 
 def where_served(service: ListenerService) -> str:

@@ -114,8 +114,13 @@ def _handler(words: Mapping[str, object]) -> Callable[..., Any]:
         return given if callable(given) else load_handler(text("handler", given))
     directory = os.path.abspath(text("path", words.get("path", ".")))
     if not os.path.isdir(directory):
-        raise ConfigurationError(f"path {directory!r}: not a directory")
+        hint = f"; a port is --port {words['path']}" if _is_number(words.get("path")) else ""
+        raise ConfigurationError(f"path {directory!r}: not a directory{hint}")
     return functools.partial(FileRequestHandler, directory=directory)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, str) and value.isdecimal()
 
 
 def _check_server_object(config: ServerConfig, deadlines: Mapping[str, float | None]) -> None:

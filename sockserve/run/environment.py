@@ -46,15 +46,10 @@ def environment_words(environ: Mapping[str, str]) -> dict[str, object]:
         if variable in options:
             if not _is_kubernetes(variable, value):
                 words[options[variable].word] = _read(options[variable], value)
-        elif hint := nearest(variable.removeprefix(_PREFIX), _plain(options)):
+        elif hint := nearest(variable, options, _PREFIX):
             # Others may be another program's, or those that Kubernetes makes of a service's name.
             raise ConfigurationError(f"unknown variable {variable}{hint}")
     return words
-
-
-def _plain(options: Mapping[str, Option]) -> list[str]:
-    """The variables without what all have in common, which would make any two alike."""
-    return [variable.removeprefix(_PREFIX) for variable in options]
 
 
 def _is_kubernetes(variable: str, value: str) -> bool:

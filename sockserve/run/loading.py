@@ -20,7 +20,7 @@ from sockserve.core.messages import nearest, one_line
 from sockserve.dropin.service import why_not_served
 from sockserve.interfaces import ConfigurationError
 
-__all__ = ["load_handler", "load_server"]
+__all__ = ["load_handler", "load_server", "meant_name"]
 
 
 def load_handler(name: str) -> Callable[..., Any]:
@@ -65,6 +65,17 @@ def load_server(name: str) -> socketserver.BaseServer:
     return found
 
 
+def meant_name(name: str) -> str:
+    """A hint at the name that the path of a module's file stands for; perhaps nothing."""
+    path, colon, attribute = name.partition(":")
+    module = path.removesuffix(".py").removeprefix("./").replace("/", ".")
+    if not colon:
+        module, _, attribute = module.rpartition(".")
+    if all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")]):
+        return f"; did you mean '{module}:{attribute}'?"
+    return ""
+
+
 def _load(word: str, name: str, kind: str) -> Any:
     """
     Import the object that C{MODULE:NAME} or C{MODULE.NAME} names.
@@ -78,6 +89,7 @@ def _load(word: str, name: str, kind: str) -> Any:
     if module_name.endswith(".py") or "/" in module_name:
         raise ConfigurationError(
             f"{word} {name!r}: write MODULE:{kind}; a module's name is what import takes"
+            f"{meant_name(name)}"
         )
     if not module_name or not attribute or not all(module_name.split(".")):
         raise ConfigurationError(f"{word} {name!r}: write MODULE:{kind}")

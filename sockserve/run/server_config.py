@@ -50,6 +50,9 @@ __all__ = [
 #: The description listened on when none is given.
 DEFAULT_LISTEN = "tcp:8000:interface=127.0.0.1"
 
+#: What is written in the place of a log's file where there is to be no log.
+NO_LOG = "none"
+
 #: The settings of L{Deadlines} that are no phases, and have words of their own.
 RATES = ("body_rate", "body_grace", "write_rate")
 
@@ -221,7 +224,7 @@ def make_logs(
             ("access-log", access_log, log_format),
             ("stats-log", stats_log, "json"),
         )
-        if path is not None
+        if path not in (None, NO_LOG)
     ]
 
 

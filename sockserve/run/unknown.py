@@ -14,11 +14,12 @@ from sockserve.core.messages import nearest
 __all__ = ["hint_at_option", "hint_at_word"]
 
 _TLS = "{listen} tls:8443:FOLDER, or {listen} ssl:8443:privateKey=FILE:certKey=FILE"
-_ALONE = "it is one process; {threads} says how many requests are served at once"
-_FOREGROUND = "the command sockserve stays in the foreground, and twistd has it"
+_ALONE = "; it is one process; {threads} says how many requests are served at once"
+_FOREGROUND = "; the command sockserve stays in the foreground, and twistd has it"
 
 #: Words of gunicorn, uvicorn, hypercorn, granian, waitress, nginx, C{http.server} and others, and
-#: what says the same here; C{{word}} stands for a word of ours.
+#: what says the same here; C{{word}} stands for a word of ours.  What begins with a semicolon is a
+#: sentence.
 _OTHERS: Mapping[str, str] = {
     **dict.fromkeys(("bind", "b", "binds", "address", "addr", "interface", "ip"),
                     "{host}, {port} or {listen}"),
@@ -69,8 +70,8 @@ _OTHERS: Mapping[str, str] = {
     **dict.fromkeys(("configuration", "conf", "cfg", "settings"), "{config}"),
     **dict.fromkeys(("check-config", "dry-run", "test"), "{check}"),
     **dict.fromkeys(("daemon", "daemonize", "D", "pid", "pidfile", "n", "nodaemon"), _FOREGROUND),
-    **dict.fromkeys(("wsgi", "asgi", "factory"), "there is no such interface; {handler} takes a"
-                    " class of socketserver's kind"),
+    **dict.fromkeys(("wsgi", "asgi", "factory"), "; there is no such interface, but {handler}"
+                    " takes a class of socketserver's kind"),
 }  # fmt: skip
 
 
@@ -101,4 +102,4 @@ def _hint(plain: str, shown: str, known: Collection[str], dashes: str) -> str:
         told = other.format_map(ours)
     except KeyError:  # a word that is not one of these
         return ""
-    return f"; {told}" if " is " in told else f"; here it is {told}"
+    return told if told.startswith(";") else f"; here it is {told}"

@@ -236,7 +236,12 @@ def _deadlines(word: str, value: object) -> dict[str, float | None]:
 def _pair(word: str, written: str) -> dict[str, float | None]:
     phase, equals, seconds = written.partition("=")
     if not equals:
-        raise ConfigurationError(f"{word} {written!r}: write PHASE=SECONDS, such as idle=60")
+        try:
+            seconds_of(written)
+            example = f"handle={written}"
+        except ValueError:
+            example = "idle=60"
+        raise ConfigurationError(f"{word} {written!r}: write PHASE=SECONDS, such as {example}")
     return _one_deadline(word, phase, seconds)
 
 

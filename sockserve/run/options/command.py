@@ -53,13 +53,3 @@ class OwnWords(Struct, rename="kebab", kw_only=True):
             page="Of `sockserve`; `twistd` has its own",
         ),
     ] = UNSET
-    verbose: Annotated[
-        bool | UnsetType,
-        word(
-            "log more: with the time, and what Twisted says; twice: what is for debugging",
-            Group.COMMAND,
-            Form.FLAG,
-            short="v",
-            page="Of `sockserve`",
-        ),
-    ] = UNSET
