@@ -61,6 +61,10 @@ def _serve(words: list[str]) -> int:
         told = make_parser(_docs()).format_help()
     elif found.version:
         told = f"sockserve {metadata('sockserve')['Version']}\n"
+    elif found.print_schema:
+        from sockserve.run.options.schema import file_schema
+
+        told = file_schema()
     elif found.print_completion:
         import shtab
 

@@ -28,7 +28,7 @@ from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.listeners.endpoints import is_datagram_description
 from sockserve.listeners.service import ListenerService
 from sockserve.observe.access_log import AccessLog
-from sockserve.run.values import KEEPALIVE
+from sockserve.run.options.forms import KEEPALIVE
 from sockserve.run.workers import place_of
 from sockserve.service import (
     DatagramRequestService,

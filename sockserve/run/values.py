@@ -22,13 +22,10 @@ from sockserve.core.messages import nearest
 from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.listeners.descriptions import MAX_PORT
 from sockserve.listeners.endpoints import written_out
-from sockserve.run.options.forms import Form
+from sockserve.run.options.forms import KEEPALIVE, Form
 from sockserve.run.options.words import Option
 
-__all__ = ["CHECKS", "KEEPALIVE", "Check", "ItemError", "check_value", "each_text", "text"]
-
-#: What C{timeout} takes besides phases: names in L{Deadlines}, with dashes.
-KEEPALIVE = ("keepalive", "user-timeout")
+__all__ = ["CHECKS", "Check", "ItemError", "check_value", "each_text", "text"]
 
 #: A number, as it is or times 1024 to the first, second or third: as nginx reads sizes.
 _SIZE = re.compile(r"([0-9]{1,18})([kmg]?)", re.ASCII | re.IGNORECASE)

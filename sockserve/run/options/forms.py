@@ -14,7 +14,10 @@ from typing import Annotated
 import attrs
 from msgspec import Meta
 
+from sockserve.interfaces import Phase
+
 __all__ = [
+    "KEEPALIVE",
     "Bytes",
     "Count",
     "Counted",
@@ -30,6 +33,10 @@ __all__ = [
     "Texts",
     "word",
 ]
+
+
+#: What C{timeout} takes besides phases: names in L{Deadlines<sockserve.Deadlines>}, with dashes.
+KEEPALIVE = ("keepalive", "user-timeout")
 
 
 class Group(Enum):
@@ -115,4 +122,10 @@ Seconds = (
     | Annotated[str, Meta(pattern=rf"^({_TIME}|({_TIME}(ms|s|m|h|d))+|none)$")]
 )
 Rate = Annotated[float, Meta(gt=0)] | Annotated[str, Meta(pattern="^([0-9.]+[kKmMgG]?|none)$")]
-Deadlines = Texts | dict[str, Seconds]
+Deadlines = (
+    Texts
+    | Annotated[
+        dict[str, Seconds],
+        Meta(extra_json_schema={"propertyNames": {"enum": [*map(str, Phase), *KEEPALIVE]}}),
+    ]
+)

@@ -110,6 +110,11 @@ def make_parser(docs: str = "") -> ArgumentParser:
         metavar="SHELL",
         help=f"print the completion of these options for a shell: {', '.join(SHELLS)}",
     )
+    command.add_argument(
+        "--print-schema",
+        action="store_true",
+        help="print the JSON schema of configuration files, for editors",
+    )
     command.add_argument("--version", action="store_true", help="print the version")
     command.add_argument("--help", "-h", action="store_true", help="print this")
     return parser
