@@ -66,9 +66,9 @@ def _serve(words: list[str]) -> int:
 
         told = file_schema()
     elif found.print_completion:
-        import shtab
+        from sockserve.run.options.completion import completion
 
-        told = shtab.complete(parser, shell=found.print_completion) + "\n"
+        told = completion(found.print_completion)
     else:
         from sockserve.command import serve
 
