@@ -130,8 +130,9 @@ def _kind_of_served(served: str) -> str:
     if os.path.isfile(served):
         raise ConfigurationError(f"{served!r} is a file; name its folder, or a class MODULE:CLASS")
     if ":" not in served and ("/" in served or "." not in served.strip(".")):
+        hint = f"; a port is --port {served}" if served.isdecimal() else meant_name(served)
         raise ConfigurationError(
-            f"{served!r}: there is no such folder; a class is MODULE:CLASS{meant_name(served)}"
+            f"{served!r}: there is no such folder; a class is MODULE:CLASS{hint}"
         )
     return "handler"
 

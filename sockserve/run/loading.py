@@ -76,6 +76,16 @@ def meant_name(name: str) -> str:
     return ""
 
 
+def _shadowed(module: object, here: str) -> str:
+    """A hint at a module of this folder in whose place another of its name was found; perhaps
+    nothing."""
+    file = getattr(module, "__file__", None) or "a part of Python"
+    own = f"{getattr(module, '__name__', '').partition('.')[0]}.py"
+    if file.startswith(here + os.sep) or not os.path.exists(os.path.join(here, own)):
+        return ""
+    return f", which is {file}, and not the {own} of this folder; give that another name"
+
+
 def _load(word: str, name: str, kind: str) -> Any:
     """
     Import the object that C{MODULE:NAME} or C{MODULE.NAME} names.
@@ -92,7 +102,7 @@ def _load(word: str, name: str, kind: str) -> Any:
             f"{meant_name(name)}"
         )
     if not module_name or not attribute or not all(module_name.split(".")):
-        raise ConfigurationError(f"{word} {name!r}: write MODULE:{kind}")
+        raise ConfigurationError(f"{word} {name!r}: write MODULE:{kind}{meant_name(name)}")
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)
@@ -113,6 +123,7 @@ def _load(word: str, name: str, kind: str) -> Any:
             found = getattr(found, part)
         except AttributeError:
             hint = nearest(part, [word for word in dir(found) if not word.startswith("_")])
+            hint = _shadowed(module, here) or hint
             raise ConfigurationError(f"{word} {name!r}: no {part!r} in {where}{hint}") from None
         where = f"{where}.{part}"
     return found

@@ -34,7 +34,7 @@ _OTHERS: Mapping[str, str] = {
     **dict.fromkeys(("workers", "w", "worker", "processes", "process", "nproc", "instances"),
                     _ALONE),
     **dict.fromkeys(("worker-class", "k", "worker-type"), "{concurrency}"),
-    **dict.fromkeys(("thread", "num-threads", "max-threads", "worker-threads", "blocking-threads"),
+    **dict.fromkeys(("num-threads", "max-threads", "worker-threads", "blocking-threads"),
                     "{threads}"),
     **dict.fromkeys(("ssl-keyfile", "ssl-certfile", "keyfile", "certfile", "key", "cert", "ssl",
                      "tls", "https", "tls-cert", "tls-key", "ssl-certificate", "ssl-key",
@@ -92,11 +92,9 @@ def hint_at_word(word: str, known: Collection[str]) -> str:
 
 
 def _hint(plain: str, shown: str, known: Collection[str], dashes: str) -> str:
-    if hint := nearest(shown, known):
-        return hint
     other = _OTHERS.get(plain) or _OTHERS.get(plain.replace("_", "-"))
     if other is None:
-        return ""
+        return nearest(shown, known)
     ours = {each.removeprefix(dashes): f"{dashes}{each.removeprefix(dashes)}" for each in known}
     try:
         told = other.format_map(ours)
