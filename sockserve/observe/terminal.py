@@ -79,7 +79,7 @@ class Terminal:
         seconds = sum(record.phases.get(phase, 0.0) for phase in _PHASES)
         if isinstance(record, HTTPRequestRecord):
             words = record.request_line.split()[:2]
-            first = " ".join(words) if len(words) == 2 else record.request_line
+            first = " ".join(words) if len(words) == 2 else record.request_line or "-"
             status = str(record.status or "-")
             colour = _COLOURS.get(status[0], _OTHER_COLOUR)
             size = _size(record.sent)
