@@ -245,6 +245,84 @@ def test_one_that_nobody_writes_into_is_not_waited_for_without_end(tmp_path):
     assert str(caught.value) == f"config {path!r}: nobody writes into this pipe"
 
 
+# What else counts
+
+
+TWO = f"""
+[[server]]
+listen = "tcp:1"
+{BLOCKING}
+threads = 4
+[[server]]
+port = 2
+path = "."
+[[source]]
+url = "sqlite:///jobs.db?table=jobs"
+{BLOCKING}
+"""
+
+
+def test_options_override_the_words_of_each_table_that_has_them(tmp_path):
+    path = tmp_path / "s.toml"
+    path.write_text(TWO)
+    one, two, rows = read_toml(
+        str(path), options={"host": "::1", "max-connections": "9", "timeout": ["drain=1m"]}
+    )
+    assert one.listen == (r"tcp6:8000:interface=\:\:1",), "a host takes the place of listen"
+    assert two.listen == (r"tcp6:2:interface=\:\:1",), "and goes with a port"
+    assert (one.threads, one.max_connections, two.max_connections) == (4, 9, 9)
+    assert {each.deadlines.drain for each in (one, two, rows)} == {60}
+
+
+def test_an_option_counts_more_than_a_variable_and_that_more_than_the_file(tmp_path):
+    path = tmp_path / "s.toml"
+    path.write_text(f"[[server]]\n{BLOCKING}\nthreads = 1\nmax-connections = 1\nport = 1\n")
+    (server,) = read_toml(
+        str(path),
+        options={"threads": "3"},
+        variables={"threads": "2", "max-connections": "2", "unix": "s"},
+    )
+    assert (server.threads, server.max_connections, server.listen) == (3, 2, ("unix:s",))
+
+
+@pytest.mark.parametrize(
+    ("options", "variables", "message"),
+    [
+        ({"threads": "0"}, {}, "threads: 0 is less than 1"),
+        ({}, {"threads": "0"}, "SOCKSERVE_THREADS: 0 is less than 1"),
+        ({"threads": "0"}, {"threads": "0"}, "threads: 0 is less than 1"),
+        ({"max-datagrams": "4"}, {}, "max-datagrams: it is for datagrams, and no listener"),
+        ({}, {"timeout": ["idle=x"]}, "SOCKSERVE_TIMEOUT idle: 'x' is not a number"),
+        ({"source": ["x"]}, {}, "source: there is no table in s.toml that it goes with"),
+        ({"port": "1"}, {"listen": ["tcp:1"]}, "s.toml:2:10: max-children: goes with"),
+    ],
+)
+def test_a_mistake_that_is_not_the_files_is_told_where_it_is(
+    tmp_path, monkeypatch, options, variables, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.toml").write_text(f"[[server]]\n{BLOCKING}\nmax-children = 1\n")
+    if not message.startswith("s.toml"):
+        (tmp_path / "s.toml").write_text(f"[[server]]\n{BLOCKING}\n")
+    with pytest.raises(ConfigurationError) as caught:
+        read_toml("s.toml", options=options, variables=variables)
+    assert str(caught.value).startswith(message.replace("2:10", "3:16"))
+
+
+def test_a_server_object_is_not_asked_to_have_what_others_get(tmp_path):
+    """An option is an error only where no table has a use for it."""
+    path = tmp_path / "s.toml"
+    path.write_text(f"[[server]]\nserver = '{__name__}:make_server'\n[[server]]\n{BLOCKING}\n")
+    one, two = read_toml(str(path), options={"port": "0", "threads": "3"})
+    one.server.server_close()
+    assert (one.threads, two.threads) == (3, 3)
+    assert two.listen == ("tcp:0:interface=127.0.0.1",)
+
+
+def make_server():
+    return socketserver.ThreadingTCPServer(("127.0.0.1", 0), socketserver.StreamRequestHandler)
+
+
 def test_what_turns_out_when_the_services_are_made_is_named_with_its_line(tmp_path):
     path = tmp_path / "s.toml"
     path.write_text(f"[[server]]\nlisten='tcp:1'\n[[server]]\n{BLOCKING}\nlisten = 'tpc:1'\n")
