@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.application.service import MultiService
+from twisted.application.service import MultiService, Service
 from twisted.internet.defer import DeferredList
 from twisted.logger import LoggingFile, LogLevel
 from typing_extensions import override
@@ -60,8 +60,10 @@ class CommandService(MultiService):
         self._is_alone = is_alone
         self._tell = tell or _log_listener
         check_together([each for each in servers if isinstance(each, ServerConfig)])
-        for server in servers:
-            server.build(reactor).setServiceParent(self)
+        #: Each server with its service.
+        self._built = [(server, server.build(reactor)) for server in servers]
+        for _, service in self._built:
+            service.setServiceParent(self)
 
     @override
     def privilegedStartService(self) -> None:
@@ -70,10 +72,15 @@ class CommandService(MultiService):
 
         @raise ConfigurationError: a listener cannot; then none does.
         """
+        Service.privilegedStartService(self)
         try:
-            super().privilegedStartService()
+            for server, service in self._built:
+                try:
+                    service.privilegedStartService()
+                except ConfigurationError as error:
+                    raise ConfigurationError(server.add_location(str(error))) from error
         except ConfigurationError:
-            for service in self:
+            for _, service in self._built:
                 service.stopService()
             if self._is_alone:
                 # Ports close, and sockets' names go, in the reactor's next turn, which will

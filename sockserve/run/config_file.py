@@ -99,7 +99,8 @@ def read_toml(
     for name, kind in TABLES.items():
         found = tables.get(name, [])
         if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-            raise ConfigurationError(f"{shown}: write at least one [[{name}]] table")
+            where = Table(shown, find, ()).value(name)
+            raise ConfigurationError(f"{where}: write [[{name}]], in two brackets, for each {name}")
         for number, table in enumerate(found):
             by = {word: options[word] for word in options if kind.takes(word, table)}
             also = {word: variables[word] for word in variables if kind.takes(word, table)}

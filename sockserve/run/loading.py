@@ -18,9 +18,13 @@ from typing import Any
 from sockserve.core.handler_kinds import handler_kind
 from sockserve.core.messages import nearest, one_line
 from sockserve.dropin.service import why_not_served
+from sockserve.handlers import BaseRequestHandler
 from sockserve.interfaces import ConfigurationError
 
 __all__ = ["load_handler", "load_server", "meant_name"]
+
+#: The classes of all handlers but those that are any callable.
+_HANDLERS = (BaseRequestHandler, socketserver.BaseRequestHandler)
 
 
 def load_handler(name: str) -> Callable[..., Any]:
@@ -47,6 +51,8 @@ def load_server(name: str) -> socketserver.BaseServer:
     @raise ConfigurationError: there is no such name, or the object cannot be served.
     """
     found: Any = _load("server", name, "OBJECT")
+    if isinstance(found, type) and issubclass(found, _HANDLERS):
+        raise ConfigurationError(f"server {name!r}: it is a handler's class; name it as handler")
     if not isinstance(found, socketserver.BaseServer) and callable(found):
         try:
             found = found()

@@ -94,6 +94,8 @@ def each_text(word: str, value: object, check: Callable[[str], T]) -> tuple[T, .
 
 def _descriptions(word: str, value: object) -> tuple[str, ...]:
     """One description or a list of them; short ones are written out."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise ConfigurationError(f"{word}: {value!r} is not a text; write 'tcp:{value}'")
     return each_text(word, value, written_out)
 
 
@@ -226,6 +228,9 @@ def _deadlines(word: str, value: object) -> dict[str, float | None]:
             except ConfigurationError as error:
                 raise ItemError(str(error), phase) from None
         return settings
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        example = f"{{ idle = {value} }}"
+        raise ConfigurationError(f"{word}: {value!r} is not a text; write PHASE, as {example}")
     pairs = each_text(word, value, lambda each: _pair(word, each))
     return {name: seconds for pair in pairs for name, seconds in pair.items()}
 

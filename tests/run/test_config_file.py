@@ -191,8 +191,9 @@ def test_a_mistake_in_a_file_is_named_with_its_place(tmp_path, monkeypatch, text
     ("content", "message"),
     [
         (b"", "s.toml: write at least one [[server]] table"),
-        (b"[server]\nthreads = 1\n", "s.toml: write at least one [[server]] table"),
-        (b"server = [1]\n", "s.toml: write at least one [[server]] table"),
+        (b"[server]\nthreads = 1\n", "s.toml:1:1: write [[server]], in two brackets, for each"),
+        (b"server = [1]\n", "s.toml:1:10: write [[server]], in two brackets, for each"),
+        (b"\n[source]\n", "s.toml:2:1: write [[source]], in two brackets, for each"),
         (b"server = []\n", "s.toml: write at least one [[server]] table"),
         (b"[[server]]\nthreads 4\n", "s.toml:2:9: Expected '=' after a key in a key/value pair"),
         (
