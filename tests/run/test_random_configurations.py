@@ -134,6 +134,16 @@ class Maker:
             arguments.append("--check")
         return arguments
 
+    def environment(self):
+        """Variables, which have no NUL."""
+        variables = {}
+        for _ in range(self.random.randrange(4)):
+            word = self.pick([*WORDS, "config", "rpcbind", "maxconnections", "home"])
+            name = f"SOCKSERVE_{word.replace('-', '_').upper()}"
+            values = [self.value(word) for _ in range(self.random.randrange(1, 3))]
+            variables[name] = self.pick([" ", ",", "'"]).join(values).replace("\0", "")
+        return variables
+
     def toml(self):
         """A file, nearly always of good TOML."""
         lines = []
@@ -200,7 +210,7 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def said_of(arguments):
+def said_of(arguments, parent=None):
     """
     What a command line leads to: the status it exits with, and the lines on standard error; None
     and none where its services could be made.
@@ -213,6 +223,7 @@ def said_of(arguments):
         sys.__stderr__ = error
         try:
             options = Options()
+            options.parent = parent
             options.parseOptions(list(arguments))
             for server in options.servers:
                 server.build(MemoryReactorClock())
@@ -254,10 +265,26 @@ def test_a_random_file_is_taken_or_has_one_line(place):
         maker = Maker(f"{SEED} file {number}")
         content = maker.toml()
         path.write_bytes(content)
-        said = said_of(["--config", path.name, *maker.pick([[], ["--check"]])])
-        check(said, content)
+        options = maker.pick([[], ["--check"], maker.arguments()])
+        said = said_of(["--config", path.name, *options])
+        check(said, (content, options))
         seen[said[0]] += 1
     assert all(count > TRIES / 100 for count in seen.values()), seen
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_random_environment_is_taken_or_has_one_line(place, monkeypatch):
+    """With a command line beside it."""
+    seen = {None: 0, 0: 0, 1: 0}
+    monkeypatch.setattr("sockserve.tap.restore_environment", lambda: None)
+    for number in range(TRIES // 3):
+        maker = Maker(f"{SEED} environment {number}")
+        arguments, environ = maker.arguments()[:4], maker.environment()
+        monkeypatch.setattr("sockserve.tap.os.environ", environ)
+        said = said_of(arguments, parent={"nodaemon": True})
+        check(said, (arguments, environ))
+        seen[said[0]] += 1
+    assert all(count > TRIES / 300 for count in seen.values()), seen
 
 
 @pytest.mark.parametrize("name", ["a\0b", "\udcff", "nowhere", "folder", "socket", "a\nb", ""])
