@@ -27,7 +27,7 @@ from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.run.config import check_together
 from sockserve.run.server_config import ServerConfig
 from sockserve.run.source_config import SourceConfig
-from sockserve.service import SocketServerService
+from sockserve.service import ListenError, SocketServerService
 
 __all__ = ["CommandService", "print_summary", "where_served"]
 
@@ -78,7 +78,10 @@ class CommandService(MultiService):
                 try:
                     service.privilegedStartService()
                 except ConfigurationError as error:
-                    raise ConfigurationError(server.add_location(str(error))) from error
+                    located = server.add_location(str(error))
+                    if located == str(error):
+                        raise
+                    raise ListenError(located) from error
         except ConfigurationError:
             for _, service in self._built:
                 service.stopService()
