@@ -260,6 +260,18 @@ def test_a_port_that_is_taken_is_one_line(folder: Path) -> None:
     assert not (folder / "left").exists()
 
 
+def test_a_port_of_a_file_that_is_taken_is_told_with_its_place(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+        (folder / "s.toml").write_text(
+            f"[[server]]\nunix = 'left'\n[[server]]\nlisten = [\n  '{where}']\n"
+        )
+        with started(folder, "-c", "s.toml") as command:
+            assert command.end() == 1
+    assert command.said == f"sockserve: s.toml:5:3: listen '{where}': Address already in use\n"
+    assert not (folder / "left").exists()
+
+
 @pytest.mark.parametrize("reactor", ["select", "poll", "asyncio"])
 def test_it_runs_on_the_reactor_that_is_asked_for(folder: Path, reactor: str) -> None:
     with started(folder, "hello:Hello", "--port", "0", "--reactor", reactor) as command:
