@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Tests mostly wait, so more of them run side by side than there are cores.
 TEST = pytest -n 6 --dist load --maxschedchunk 1
 # Those in memory do not, and are the ones that are not in or below these.
-REAL = differential django_app docs examples integration programs sql stdlib \
+REAL = differential django_app docs examples integration programs sql stdlib typing \
     run/test_random_configurations.py test_packaging.py
 MEMORY = pytest -n 2 --dist load $(REAL:%=--ignore=tests/%)
 # Some of these try many inputs.
