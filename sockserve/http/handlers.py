@@ -33,6 +33,7 @@ from sockserve.http.h1.head import RequestHead
 from sockserve.http.methods import blocking_methods, blocks_unknown, method_blocks
 from sockserve.http.requests import RequestConnection
 from sockserve.http.responses import CoroutineResponse, Response
+from sockserve.http.status_lines import STATUS_LINES, current_date, status_line
 from sockserve.interfaces import IHTTPRequestHandler
 from sockserve.streams.reader import StreamReader
 
@@ -45,11 +46,6 @@ _log = logger(Topic.HTTP)
 
 _VERSIONS = {(1, 1): "HTTP/1.1", (1, 0): "HTTP/1.0", (0, 9): "HTTP/0.9"}
 
-_STATUS_LINES = {
-    int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n" for status in HTTPStatus
-}
-
-
 _NOT_SHOWN = "what made it does not show that it answers HTTP; give the class or a partial of it"
 
 
@@ -59,21 +55,6 @@ class _Body(Protocol):
     def write(self, data: ReadableBuffer, /) -> int: ...
 
     def flush(self) -> None: ...
-
-
-class _Date:
-    """The value of the C{Date} field, made once a second."""
-
-    #: Since 1970, when L{text} was made.
-    second = 0
-    text = ""
-
-
-def _status_line(code: int, message: str) -> str:
-    if not 100 <= code <= 999:
-        raise ValueError(f"status {code!r}: it is not within 100 and 999")
-    check_text("reason phrase", message)
-    return f"HTTP/1.1 {int(code)} {message}\r\n"
 
 
 RequestT = TypeVar("RequestT", default=RequestConnection)
@@ -178,6 +159,12 @@ class HTTPRequestHandler(
             return None
         return method()
 
+    @override
+    def finish(self) -> Any:
+        """Tell the server, for the log, of a head that was begun and not ended."""
+        if self._status:
+            self._response.has_open_head = True
+
     @cached_property
     def rfile(self) -> ReaderT:
         """The request's body: an awaitable stream or a file."""
@@ -230,11 +217,11 @@ class HTTPRequestHandler(
         @raise ValueError: as L{send_response}.
         """
         if message is None:
-            line = _STATUS_LINES.get(code)
+            line = STATUS_LINES.get(code)
             if line is None or self.responses is not HTTPRequestHandler.responses:
-                line = _status_line(code, self.responses.get(code, ("",))[0])
+                line = status_line(code, self.responses.get(code, ("",))[0])
         else:
-            line = _status_line(code, message)
+            line = status_line(code, message)
         self._status = code
         self._length = self._coding = None
         self._head = line
@@ -294,7 +281,7 @@ class HTTPRequestHandler(
         short, long = self.responses.get(int(code), ("???", "???"))
         message = short if message is None else message
         explain = long if explain is None else explain
-        self.log_error("code %d, message %s", code, message)
+        self.log_error("%s %s: %d %s", self.command, self.path, code, message)
         if not self._response.begun:
             self._response.reset()
         self.send_response(code, message)
@@ -326,12 +313,7 @@ class HTTPRequestHandler(
 
         @param timestamp: seconds since 1970; by default now.
         """
-        if timestamp is not None:
-            return formatdate(timestamp, usegmt=True)
-        now = int(time.time())
-        if now != _Date.second:
-            _Date.second, _Date.text = now, formatdate(now, usegmt=True)
-        return _Date.text
+        return current_date() if timestamp is None else formatdate(timestamp, usegmt=True)
 
     def log_date_time_string(self) -> str:
         """The current time as logs write it."""
