@@ -7,6 +7,7 @@ are written, nor how requests are served.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
@@ -16,15 +17,15 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from twisted.application import reactors
-from twisted.logger import globalLogBeginner
+from twisted.logger import ILogObserver, globalLogBeginner
 
 from sockserve.core.clock import keep_steady
 from sockserve.core.environment import restore_environment
 from sockserve.core.handler_kinds import unwrap
-from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import nearest, one_line
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.service import ListenerService, listeners_of
+from sockserve.observe.standard_logging import join_logs
 from sockserve.observe.terminal import Terminal
 from sockserve.run.asked import servers_asked_for
 from sockserve.run.commands import CommandService, print_summary, where_served
@@ -34,8 +35,6 @@ from sockserve.run.options.words import OPTIONS
 from sockserve.run.signals import Signals, leave_process, stop_reactor
 
 __all__ = ["serve"]
-
-_log = logger(Topic.SERVICE)
 
 #: Twisted's reactors by name.  (Those of plugins are looked for only if none of these is meant, as
 #: that writes a list of them into a file.)
@@ -64,10 +63,8 @@ def serve(found: Namespace) -> int:
 
     terminal = Terminal(sys.stderr, os.environ)
     if not found.check:
-        globalLogBeginner.beginLoggingTo(
-            [terminal.log_observer(found.verbose)], redirectStandardIO=False
-        )
-    tell = _tell_person if terminal.is_terminal else _tell
+        _begin_log(terminal, found.verbose)
+    tell = functools.partial(_tell, terminal)
     service = CommandService(reactor, servers, is_alone=True, tell=tell)
     if found.check:
         print_summary(servers)
@@ -168,15 +165,16 @@ def _install_reactor(name: str) -> None:
         raise ConfigurationError(f"reactor {name!r}: {one_line(error)}") from error
 
 
-def _tell_person(listener: ListenerService) -> None:
-    _log.info(
-        "{handler}: {where}  (Ctrl-C to stop)",
-        handler=listener.server.handler_name,
-        where=where_served(listener),
-    )
+def _begin_log(terminal: Terminal, verbosity: int) -> None:
+    """Show the log on the terminal, or have it in Python's C{logging} if the program has set up
+    that."""
+    others: list[ILogObserver] = []
+    join_logs(others.append)
+    observers = others or [terminal.log_observer(verbosity)]
+    globalLogBeginner.beginLoggingTo(observers, redirectStandardIO=False)
 
 
-def _tell(listener: ListenerService) -> None:
-    _log.info(
-        "{handler}: {where}", handler=listener.server.handler_name, where=where_served(listener)
-    )
+def _tell(terminal: Terminal, listener: ListenerService) -> None:
+    """Say that a listener listens, and where."""
+    how = "  (Ctrl-C to stop)" if terminal.is_terminal else ""
+    terminal.tell(f"{listener.server.handler_name}: {where_served(listener)}{how}")

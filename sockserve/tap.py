@@ -21,6 +21,7 @@ from sockserve.core.clock import keep_steady
 from sockserve.core.environment import restore_environment
 from sockserve.core.messages import printable
 from sockserve.interfaces import ConfigurationError
+from sockserve.observe.standard_logging import join_logs
 from sockserve.run.asked import servers_asked_for
 from sockserve.run.commands import CommandService, print_summary
 from sockserve.run.environment import environment_words
@@ -181,6 +182,8 @@ class _TwistdService(CommandService):
     @override
     def startService(self) -> None:
         if self._is_alone:
+            # Under twistd the log is its own, whatever the program has set up.
+            join_logs(lambda _: None)
             Signals(self._reactor, self, self._stop_asked, self._leave).install()
         super().startService()
 

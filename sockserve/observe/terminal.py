@@ -18,7 +18,6 @@ from twisted.logger import (
 )
 from zope.interface import provider
 
-from sockserve.core.logs import Topic
 from sockserve.core.messages import printable
 from sockserve.core.statistics import HTTPRequestRecord, RequestRecord
 from sockserve.observe.access_log import peer_in_words
@@ -57,8 +56,8 @@ class Terminal:
         """
         The observer that shows the log.
 
-        @param verbosity: 0: what sockserve says, warnings and errors; 1: what others say, too, and
-            all with its time; 2: and what is for debugging.
+        @param verbosity: 0: what sockserve and the program say, and all warnings and errors; 1:
+            what Twisted says, too, and all with its time; 2: and what is for debugging.
         """
         least = LogLevel.debug if verbosity > 1 else LogLevel.info
 
@@ -69,10 +68,14 @@ class Terminal:
                 return
             if verbosity:
                 self._write(formatEventAsClassicLogText(event) or "")
-            elif level >= LogLevel.warn or _is_ours(event):
+            elif level >= LogLevel.warn or not _is_twisteds(event):
                 self._write(self._told(event, level))
 
         return cast(ILogObserver, observe)
+
+    def tell(self, text: str) -> None:
+        """Show a line that is no part of the log."""
+        self._write(f"{printable(text)}\n")
 
     def request_ended(self, record: RequestRecord) -> None:
         """Tell of a request, as an observer of a server's."""
@@ -116,9 +119,10 @@ class Terminal:
             pass
 
 
-def _is_ours(event: LogEvent) -> bool:
-    name = event.get("log_namespace")
-    return isinstance(name, str) and name.partition(".")[0] == str(Topic.SERVICE)
+def _is_twisteds(event: LogEvent) -> bool:
+    """Whether a line is Twisted's own: by its namespace, or by having none."""
+    name = event.get("log_namespace") or "log_legacy"
+    return str(name).partition(".")[0] in ("twisted", "log_legacy")
 
 
 def _size(count: int | None) -> str:

@@ -283,4 +283,38 @@ def test_it_runs_on_the_reactor_that_is_asked_for(folder: Path, reactor: str) ->
 def test_v_shows_what_twisted_says_with_the_time(folder: Path) -> None:
     with started(folder, "hello:Hello", "--port", "0", "-v") as command:
         command.wait_for(r"\d\d:\d\d:\d\d\S* \[-\] StreamFactory starting on \d+\n")
-        command.wait_for(r"\[sockserve#info\] Hello: http://")
+        command.wait_for(r"^Hello: http://\S+\n|\nHello: http://\S+\n")
+
+
+LOGGING = """
+import logging
+
+from sockserve.http import HTTPRequestHandler
+
+if SET_UP:
+    logging.basicConfig(format="mine: %(name)s: %(message)s", level=logging.INFO)
+
+
+class Logs(HTTPRequestHandler):
+    async def do_GET(self):
+        logging.getLogger("shop").warning("sold out: %s", self.path)
+        raise ValueError("on purpose")
+"""
+
+
+def test_what_a_program_logs_is_shown(folder: Path) -> None:
+    (folder / "logs.py").write_text(LOGGING.replace("SET_UP", "False"))
+    with started(folder, "logs:Logs", "--port", "0") as command:
+        fetch(command.wait_for(r"http://\S+")[0])
+        command.wait_for(r"\nwarning: sold out: /\n")
+        command.wait_for(r"\nerror: Logs: .*GET /")
+
+
+def test_a_program_that_has_set_up_logging_has_the_log_there(folder: Path) -> None:
+    (folder / "logs.py").write_text(LOGGING.replace("SET_UP", "True"))
+    with started(folder, "logs:Logs", "--port", "0") as command:
+        fetch(command.wait_for(r"\nLogs: (http://\S+)\n")[1])
+        command.wait_for(r"\nmine: shop: sold out: /\n")
+        command.wait_for(r"\nmine: sockserve\.handlers: Logs: .*GET /")
+        command.wait_for(r"\nValueError: on purpose")
+    assert command.said.count("sold out") == 1
