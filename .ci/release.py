@@ -18,6 +18,7 @@ from typing import NoReturn
 ROOT = Path(__file__).resolve().parents[1]
 
 PLUGIN = "twisted/plugins/sockserve_plugin.py"
+SCHEMA = "sockserve/sockserve.schema.json"
 
 #: What the source distribution has at its top; the folders as they are here.
 FOLDERS = [
@@ -67,7 +68,7 @@ def check_wheel(names: Iterable[str]) -> None:
     """The wheel holds the package and the plugin, and beside them only what describes it."""
     described = {name for name in names if name.partition("/")[0].endswith(".dist-info")}
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "sockserve").rglob("*.py")}
-    compare(set(names) - described, sources | {"sockserve/py.typed", PLUGIN})
+    compare(set(names) - described, sources | {"sockserve/py.typed", SCHEMA, PLUGIN})
     if not any(name.endswith("/licenses/LICENSE") for name in described):
         fail("missing: the licence")
 
@@ -100,6 +101,10 @@ def check_installed(built: Path) -> None:
             fail("twistd does not list sockserve")
         for option in ("--help", "--version", "--check"):
             run(twistd, "--nodaemon", "--pidfile=", "sockserve", option, cwd=home)
+            run(home / "bin/sockserve", option, cwd=home)
+        completion = run(home / "bin/sockserve", "--print-completion", "bash", cwd=home)
+        if "--max-connections" not in completion:
+            fail("sockserve completes no options")
 
 
 def compare(found: set[str], expected: set[str]) -> None:

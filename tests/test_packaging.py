@@ -27,7 +27,8 @@ def wheel() -> set[str]:
     """The names in a wheel that is whole."""
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "sockserve").rglob("*.py")}
     about = {f"sockserve-1.dist-info/{name}" for name in ("METADATA", "licenses/LICENSE")}
-    return sources | about | {"sockserve/py.typed", "twisted/plugins/sockserve_plugin.py"}
+    data = {"sockserve/py.typed", "sockserve/sockserve.schema.json"}
+    return sources | about | data | {"twisted/plugins/sockserve_plugin.py"}
 
 
 @pytest.fixture
@@ -67,6 +68,7 @@ def test_whole_distributions_pass(release: ModuleType, wheel: set[str], source: 
     "name",
     [
         "sockserve/py.typed",
+        "sockserve/sockserve.schema.json",
         "sockserve/http/__init__.py",
         "sockserve-1.dist-info/licenses/LICENSE",
         "twisted/plugins/sockserve_plugin.py",
