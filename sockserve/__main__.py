@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     @return: the exit status.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
-    if program := _program(words):
+    program = _program(words)
+    if program is not None:
         from sockserve.programs import command as programs
 
         return programs.main(program)
@@ -40,13 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _program(words: list[str]) -> list[str]:
-    """The command line of a program that is to be run, if these words are one."""
+def _program(words: list[str]) -> list[str] | None:
+    """The command line of a program that is to be run; None where these words are none."""
     if words[:1] == ["run"]:
-        return words[1:] or ["--help"]
+        return words[1:]
     if words and (words[0].endswith(".py") or words[0] in ("-m", "--explain")):
         return words
-    return []
+    return None
 
 
 def _serve(words: list[str]) -> int:

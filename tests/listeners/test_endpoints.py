@@ -88,6 +88,18 @@ def test_an_abstract_name_is_written_with_at_or_nul(form, mark):
     port.connectionLost(None)
 
 
+@pytest.mark.parametrize("description", ["tcp:0", "8080", "tcp6:0", "unix:s", "haproxy:tcp6:0"])
+def test_twisteds_plugins_are_asked_about_other_kinds_only(monkeypatch, description):
+    """As that writes a list of them into a file, wherever Twisted is installed."""
+
+    def refuse(interface):
+        raise AssertionError(interface)
+
+    monkeypatch.setattr("sockserve.listeners.endpoints.getPlugins", refuse)
+    monkeypatch.setattr("twisted.internet.endpoints.getPlugins", refuse)
+    assert endpoint(description) is not None
+
+
 @pytest.mark.parametrize("kind", ["haproxy", "HAPROXY"])
 def test_haproxy_wraps_the_endpoint_after_it(kind):
     """In any case: Twisted's own would believe any header."""
