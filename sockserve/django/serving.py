@@ -7,6 +7,7 @@ It must not know whence the options come, nor which thread waits for the end.
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
@@ -24,6 +25,17 @@ from sockserve.tap import Options, makeService
 __all__ = ["Serving"]
 
 _log = logger(Topic.SERVICE)
+
+
+class _Stage(Enum):
+    """The stage of a serving."""
+
+    #: It has not been asked to stop.
+    SERVING = "serving"
+    #: Its services are being stopped.
+    STOPPING = "stopping"
+    #: They have stopped.
+    ENDED = "ended"
 
 
 class Serving:
@@ -51,7 +63,7 @@ class Serving:
                 executor.at_thread_end = close_idle_connections
         self.addresses: list[Any] = []
         self._ended: list[Deferred[None]] = []
-        self._is_stopping = self._has_ended = False
+        self._stage = _Stage.SERVING
 
     def start(self) -> None:
         """
@@ -98,19 +110,19 @@ class Serving:
         @return: a Deferred that fires then. (reactor thread)
         """
         ended: Deferred[None] = Deferred()
-        if self._has_ended:
+        if self._stage is _Stage.ENDED:
             ended.callback(None)
         else:
             self._ended.append(ended)
         return ended
 
     def _stop(self) -> None:
-        if not self._is_stopping:
-            self._is_stopping = True
+        if self._stage is _Stage.SERVING:
+            self._stage = _Stage.STOPPING
             maybeDeferred(self.service.stopService).addErrback(_log_failure).addCallback(self._end)
 
     def _end(self, _: object) -> None:
-        self._has_ended = True
+        self._stage = _Stage.ENDED
         for ended in self._ended:
             ended.callback(None)
 

@@ -143,7 +143,7 @@ class PendingRequest:
         #: How it has ended, if not by its handler.
         self._outcome: str | None = None
         self._id: int | None = None
-        self._finished = False
+        self._is_finished = False
         server.pending.add(self)
 
     def status(self) -> RequestStatus:
@@ -177,7 +177,7 @@ class PendingRequest:
 
     def abandon(self) -> None:
         """Count the request as failed, and its handler as one that will not end."""
-        if not self._finished:
+        if not self._is_finished:
             self._server.statistics.abandoned += 1
             self._finish(Outcome.ERROR)
 
@@ -217,13 +217,13 @@ class PendingRequest:
 
     def _handler_finished(self, outcome: Outcome) -> None:
         """The handler has finished, perhaps long after it was abandoned."""
-        if self._finished:
+        if self._is_finished:
             self._server.statistics.abandoned -= 1
         else:
             self._finish(outcome)
 
     def _finish(self, ended: Outcome) -> None:
-        self._finished = True
+        self._is_finished = True
         if self._timer is not None:
             self._timer.stop()
         self._server.pending.discard(self)
@@ -254,7 +254,7 @@ class CoroutineRequest(PendingRequest):
     @override
     def abandon(self) -> None:
         # Unlike a thread, a coroutine can be ended.
-        if not self._finished:
+        if not self._is_finished:
             self._finish(Outcome.ERROR)
             self._task.abandon()
 
