@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -283,6 +284,7 @@ class _Commands(MultiService):
 
     def _stop_asked(self, number: int) -> None:
         """A signal has asked for the end: C{twistd} ends by it, too, when all is stopped."""
+        _log.info("Received {name}, shutting down.", name=signal.Signals(number).name)
         self._reactor._exitSignal = number
         stop_reactor(self._reactor)
 

@@ -163,7 +163,6 @@ class Signals:
 
     def _drain(self, number: int) -> None:
         """Have the service stopped. (reactor thread)"""
-        _log.info("Received {name}, shutting down.", name=_name(number))
         self._stop(number)
         clock_of(self._reactor).callLater(TELL_AFTER_SECONDS, self._tell, number)
 

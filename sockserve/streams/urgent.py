@@ -31,6 +31,7 @@ from sockserve.core.buffers import bytes_of
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.core.lifecycle import run_handler_coroutine
 from sockserve.core.logs import Topic, logger
+from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import Outcome, Phase
 from sockserve.streams.channel import ChannelOwner
 from sockserve.streams.connection import StreamConnection
@@ -150,8 +151,10 @@ class UrgentWriter(StreamWriter):
 
     __slots__ = ("_urgent_count",)
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(
+        self, transport: IStreamTransport, direct: bool, deadlines: Deadlines, timer: DeadlineTimer
+    ) -> None:
+        super().__init__(transport, direct, deadlines, timer)
         #: How many of the pieces that wait are urgent.
         self._urgent_count = 0
 
