@@ -216,7 +216,7 @@ def _check_table(backend: str) -> None:
 
 
 def _ignore(serving: Serving) -> None:
-    """What is called where nobody waits for the beginning."""
+    """The C{ready} of a caller that does not wait for the beginning."""
 
 
 def _serve_here(options: Options, ready: Callable[[Serving], object]) -> None:

@@ -21,9 +21,6 @@ __all__ = ["SERVED", "add_options", "given_options", "make_options"]
 #: Of these a command takes one: they say what is served.
 SERVED = ("handler", "path", "server", "config")
 
-#: What is served brings these with it, so that nothing else may say them.
-_BRINGS = {"server": ("listen",), "config": ()}
-
 #: Twisted's own, which Django has by itself.
 _NOT_OURS = ("help", "version")
 
@@ -100,11 +97,8 @@ def make_options(
     if "source" in given:  # rows have no clients
         usual = {word: value for word, value in usual.items() if word in SOURCE_WORDS}
         said = {word: value for word, value in said.items() if word != "listen" or word in given}
-    for word in SERVED:
-        if word in said:
-            kept = [] if word == "config" else [w for w in usual if w not in SERVED]
-            usual = {w: usual[w] for w in kept if w not in _BRINGS.get(word, ())}
-            break
+    replaced = _replaced_by(said)
+    usual = {word: value for word, value in usual.items() if word not in replaced}
     options = Options()
     options.update({**usual, **said})
     try:
@@ -117,13 +111,21 @@ def make_options(
     return options
 
 
+def _replaced_by(said: Collection[str]) -> list[str]:
+    """The options of which the settings' do not count beside those that are said."""
+    if "config" in said:  # all goes into the file
+        return _settable()
+    replaced = list(SERVED) if any(word in said for word in SERVED) else []
+    return [*replaced, "listen"] if "server" in said else replaced  # which listens already
+
+
 def _from_settings(settings: object) -> dict[str, object]:
     """The options that C{settings.SOCKSERVE} has, by name; C{_} in one stands for C{-}."""
     if not isinstance(settings, Mapping):
         raise ConfigurationError(
             f"settings.SOCKSERVE: write a dict of options, not {type(settings).__name__}"
         )
-    known = _settable()
+    known, takes_value = _settable(), _words()
     usual: dict[str, object] = {}
     for key, value in settings.items():
         word = str(key).replace("_", "-")
@@ -135,7 +137,7 @@ def _from_settings(settings: object) -> dict[str, object]:
             raise ConfigurationError(
                 f"settings.SOCKSERVE: unknown word {key!r}{nearest(word, known)}"
             )
-        if not _words()[word] and not isinstance(value, bool):
+        if not takes_value[word] and not isinstance(value, bool):
             raise ConfigurationError(
                 f"settings.SOCKSERVE: {word}: write True or False, not {value!r}"
             )

@@ -40,7 +40,7 @@ class _Stage(Enum):
 
 class Serving:
     """
-    What a command serves, as it gives it to the C{ready} of its caller.
+    The services of a command, as the C{ready} of its caller is given them.
 
     @ivar service: the services, in a tree.
     @ivar addresses: where its listeners listen, in the order of the options: C{(HOST, PORT)}, or
