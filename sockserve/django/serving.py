@@ -117,15 +117,18 @@ class Serving:
         return ended
 
     def _stop(self) -> None:
+        """Have the services stopped, once. (reactor thread)"""
         if self._stage is _Stage.SERVING:
             self._stage = _Stage.STOPPING
             maybeDeferred(self.service.stopService).addErrback(_log_failure).addCallback(self._end)
 
     def _end(self, _: object) -> None:
+        """All services have stopped. (reactor thread)"""
         self._stage = _Stage.ENDED
         for ended in self._ended:
             ended.callback(None)
 
 
 def _log_failure(failure: Failure) -> None:
+    """Log why the services did not stop as they should."""
     _log.failure("the services did not stop", failure)

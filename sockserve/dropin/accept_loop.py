@@ -275,7 +275,7 @@ class AcceptLoop:
         return min(poll_interval, self._seconds_to_retry() or poll_interval)
 
     def _seconds_to_retry(self) -> float:
-        """How long it has yet to pause for a lack of descriptors; 0 when it has not."""
+        """The seconds that it has yet to pause for a lack of descriptors; 0 for none."""
         if self._shortage_at is None:
             return 0
         since = time.monotonic() - self._shortage_at

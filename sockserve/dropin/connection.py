@@ -94,7 +94,7 @@ class RequestOwner(Protocol):
 
 
 class Intake(Enum):
-    """What becomes of a connection that is adopted."""
+    """The fate of a connection that is adopted."""
 
     #: It is served for as long as its client likes.
     SERVED = "served"
@@ -426,10 +426,12 @@ class AdoptedRequest:
         return float(self._phase_began - before)
 
     def _account(self, outcome: Outcome) -> None:
+        """Count the request, whose handler has finished or was never made."""
         self._factory.count_request(outcome)
         self._close(outcome)
 
     def _close(self, outcome: str) -> None:
+        """Nothing is left of the request: note how it ended."""
         factory = self._factory
         self._record.outcome = outcome
         factory.others.discard(self)

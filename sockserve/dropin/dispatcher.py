@@ -292,7 +292,7 @@ class RequestDispatcher:
             self.on_request_finished()
 
     def __len__(self) -> int:
-        """How many threads there are, as C{ThreadingMixIn._threads} tells. (any thread)"""
+        """The number of threads, as C{ThreadingMixIn._threads} tells it. (any thread)"""
         return self._pool.threads
 
     def __bool__(self) -> bool:

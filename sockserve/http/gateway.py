@@ -226,6 +226,7 @@ class GatewayRequestHandler(BaseRequestHandler):
         return None
 
     async def _await(self, answered: Awaitable[object]) -> None:
+        """Wait for a class' coroutine method."""
         try:
             await answered
         except _TIMED_OUT as error:
@@ -238,6 +239,7 @@ class GatewayRequestHandler(BaseRequestHandler):
         self.send_timeout()
 
     def _refuse_method(self, cls: type) -> None:
+        """Answer 405: the class has no such method."""
         allowed = ", ".join(command for command in _COMMANDS if _method_name(cls, command))
         self.send_response("", "405 Method Not Allowed", {"Allow": allowed})
 

@@ -95,6 +95,7 @@ class _Answer:
         return self._write(data)
 
     def _is_looked_at(self) -> bool:
+        """Whether L{write} is in the place of C{wfile}'s."""
         return self._attributes is not None and self._attributes.get("write") == self.write
 
     def _refuse(self, fault: str, sent: _Sent) -> None:
@@ -115,6 +116,7 @@ class _Answer:
                 self._send_error_page()
 
     def _send_error_page(self) -> None:
+        """Answer 500, and nothing after that."""
         head, body = error_page(500)
         page = f"{head}Connection: close\r\n\r\n".encode()
         self._write(page if self._handler.command == "HEAD" else page + body)
@@ -305,6 +307,7 @@ def _may_be_stock(make: Callable[..., Any]) -> bool:
 
 
 def _handle(handler: BaseHTTPRequestHandler) -> None:
+    """Serve as the handler's class does, under guard."""
     handle_guarded(handler, functools.partial(type(handler).handle, handler))
 
 
@@ -343,5 +346,6 @@ def _telling_class(cls: type[socket.socket]) -> type[socket.socket]:
 
 
 def _handle_once(handler: BaseHTTPRequestHandler) -> None:
+    """Do as L{_handle}, in place of the handler's own method until it is called."""
     del vars(handler)["handle"]  # a cycle, otherwise
     _handle(handler)

@@ -135,14 +135,18 @@ class PendingRequest:
     def __init__(
         self, server: SingleRequestServer, request: Any, client_address: object, began: float
     ) -> None:
+        # For good
         self._server = server
         self.request = request
         self.client_address = client_address
         self.began = began
+        # From when it is asked for
         self._timer: DeadlineTimer | None = None
-        #: How it has ended, if not by its handler.
-        self._outcome: str | None = None
         self._id: int | None = None
+        # From its end on
+        #: The reason for which it was ended, if its handler has not finished of itself.
+        self._outcome: str | None = None
+        #: Whether it is accounted for; of an abandoned one the handler may go on.
         self._is_finished = False
         server.pending.add(self)
 
@@ -223,6 +227,7 @@ class PendingRequest:
             self._finish(outcome)
 
     def _finish(self, ended: Outcome) -> None:
+        """The request is finished or abandoned: account for it."""
         self._is_finished = True
         if self._timer is not None:
             self._timer.stop()
@@ -259,6 +264,7 @@ class CoroutineRequest(PendingRequest):
             self._task.abandon()
 
     def _ended(self, result: Outcome | None, error: BaseException | None) -> None:
+        """The coroutine has come to its end."""
         if error is not None:
             _handlers_log.failure(
                 "serving a request raised past its server's handle_error", Failure(error)

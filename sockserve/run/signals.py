@@ -121,10 +121,12 @@ class Signals:
         self._before.clear()
 
     def _heed_ends(self) -> None:
+        """Heed the signals that ask for an end."""
         for number in _ENDS:
             self._heed(number, self._end_asked)
 
     def _heed(self, number: signal.Signals, heard: Callable[..., object]) -> None:
+        """Have C{heard} called for a signal, if no handler of the program's own is."""
         before = signal.getsignal(number)
         if _is_nobodys(before):
             self._before[number] = before
@@ -133,6 +135,7 @@ class Signals:
     # Signals come between any two bytecodes of the main thread.
 
     def _end_asked(self, number: int, frame: FrameType | None) -> None:
+        """SIGINT or SIGTERM has come."""
         if self._stage is _Stage.SERVING:
             self._stage = _Stage.DRAINING
             self._reactor.callFromThread(self._drain, number)
@@ -155,6 +158,7 @@ class Signals:
             leave(status)
 
     def _hung_up(self, number: int, frame: FrameType | None) -> None:
+        """SIGHUP has come."""
         self._reactor.callFromThread(
             _log.info, "Received SIGHUP: nothing is reloaded, start anew instead"
         )
@@ -201,6 +205,7 @@ def _ignore(number: int, frame: FrameType | None) -> None:
 
 
 def _name(number: int) -> str:
+    """The name of a signal."""
     return signal.Signals(number).name
 
 

@@ -138,7 +138,7 @@ class UrgentReader(StreamReader):
 
     @property
     def buffered_bytes(self) -> int:
-        """How many bytes have come that were not read."""
+        """The number of bytes that have come and were not read."""
         return len(self._buffer)
 
 
@@ -258,13 +258,13 @@ class UrgentConnection(StreamConnection):
 
 
 class _Reading(Enum):
-    """What is read from a connection, and by whom."""
+    """The extent to which a connection is read."""
 
-    #: What the transport reads by itself, which knows of no marks.
+    #: As the transport does by itself, which knows of no marks.
     UNMARKED = "unmarked"
-    #: What the reader asks for, and never across a mark.
+    #: As far as the reader asks, and never across a mark.
     ASKED_FOR = "asked for"
-    #: More than that, up to an urgent byte that has come.
+    #: Farther than that, up to an urgent byte that has come.
     AHEAD = "ahead"
 
 
