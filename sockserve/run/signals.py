@@ -190,6 +190,9 @@ class Signals:
 
     def _all_ended(self) -> None:
         """The reactor has stopped, and all services before. (reactor thread)"""
+        for number in self._before:
+            if number not in _ENDS:  # the interpreter on its way out resets what is not ignored
+                signal.signal(number, signal.SIG_IGN)
         if self._leave is not None and self.exit_status is not None:
             self._leave(self.exit_status)
 

@@ -239,6 +239,17 @@ def test_a_hangup_is_logged_and_the_signal_for_logs_is_nothing(
     assert texts(log) == ["Received SIGHUP: nothing is reloaded, start anew instead"]
 
 
+def test_other_signals_do_not_end_it_on_its_way_out_either(
+    reactor: Reactor, service: MultiService
+) -> None:
+    """The interpreter makes handlers the usual ones before it has ended."""
+    Signals(reactor, service, int, int).install()  # type: ignore[arg-type]
+    for stopped in reactor.stopped:
+        stopped()
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        assert signal.getsignal(number) is signal.SIG_IGN
+
+
 def test_handlers_of_the_program_and_what_is_ignored_stay(
     reactor: Reactor, service: MultiService
 ) -> None:
