@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import signal
 import sys
 from argparse import Namespace
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from twisted.logger import ILogObserver, globalLogBeginner
 from sockserve.core.clock import keep_steady
 from sockserve.core.environment import restore_environment
 from sockserve.core.handler_kinds import unwrap
+from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import nearest, one_line
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.service import ListenerService, listeners_of
@@ -35,6 +37,8 @@ from sockserve.run.options.words import OPTIONS
 from sockserve.run.signals import Signals, leave_process, stop_reactor
 
 __all__ = ["serve"]
+
+_log = logger(Topic.SERVICE)
 
 #: Twisted's reactors by name.  (Those of plugins are looked for only if none of these is meant, as
 #: that writes a list of them into a file.)
@@ -85,8 +89,13 @@ def _run(reactor: Any, service: CommandService) -> int:
     @return: the exit status.
     @raise ConfigurationError: a listener cannot listen.
     """
+
+    def stop(number: int) -> None:
+        _log.info("Received {name}, shutting down.", name=signal.Signals(number).name)
+        stop_reactor(reactor)
+
     keep_steady(reactor)
-    signals = Signals(reactor, service, lambda _: stop_reactor(reactor), leave_process)
+    signals = Signals(reactor, service, stop, leave_process)
     signals.install()
     service.privilegedStartService()
     service.startService()

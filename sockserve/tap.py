@@ -9,6 +9,7 @@ nor how requests are served.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -19,6 +20,7 @@ from typing_extensions import override
 
 from sockserve.core.clock import keep_steady
 from sockserve.core.environment import restore_environment
+from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import printable
 from sockserve.interfaces import ConfigurationError
 from sockserve.observe.standard_logging import join_logs
@@ -32,6 +34,8 @@ from sockserve.run.source_config import SourceConfig
 from sockserve.run.unknown import hint_at_option
 
 __all__ = ["Options", "makeService"]
+
+_log = logger(Topic.SERVICE)
 
 #: Options of C{twistd} itself that are looked for behind C{sockserve}.
 _TWISTDS = (
@@ -189,6 +193,7 @@ class _TwistdService(CommandService):
 
     def _stop_asked(self, number: int) -> None:
         """A signal has asked for the end: C{twistd} ends by it, too, when all is stopped."""
+        _log.info("Received {name}, shutting down.", name=signal.Signals(number).name)
         self._reactor._exitSignal = number
         stop_reactor(self._reactor)
 

@@ -146,6 +146,11 @@ class SockserveCommand(BaseCommand):
             os.kill(os.getpid(), signal.SIGINT)  # nothing is served any more
 
     def _serve(self, found: dict[str, Any]) -> None:
+        """
+        Check all that can be checked, and serve until the end.
+
+        @raise CommandError: something is wrong, in one line.
+        """
         from django.conf import settings  # whoever looks at it needs a project
 
         self._check_project(found["skip_checks"])
@@ -216,7 +221,7 @@ def _check_table(backend: str) -> None:
 
 
 def _ignore(serving: Serving) -> None:
-    """What is called where nobody waits for the beginning."""
+    """The C{ready} of a caller that does not wait for the beginning."""
 
 
 def _serve_here(options: Options, ready: Callable[[Serving], object]) -> None:
@@ -246,15 +251,16 @@ def _serve_elsewhere(options: Options, ready: Callable[[Serving], object]) -> No
     ended = threading.Event()
 
     def start() -> Serving:
+        """Start the services. (reactor thread)"""
         serving = Serving(reactor, options)
         serving.start()
         trigger = reactor.addSystemEventTrigger("before", "shutdown", serving.stopped)
 
-        def has_ended(_: object) -> None:
+        def all_ended(_: object) -> None:
             _remove_trigger(reactor, trigger)
             ended.set()
 
-        serving.ended().addCallback(has_ended)
+        serving.ended().addCallback(all_ended)
         return serving
 
     serving: Serving = blockingCallFromThread(reactor, start)
@@ -275,6 +281,7 @@ def _serve_elsewhere(options: Options, ready: Callable[[Serving], object]) -> No
 
 
 def _remove_trigger(reactor: IReactor, trigger: Any) -> None:
+    """Undo C{addSystemEventTrigger}, unless it is too late for that. (reactor thread)"""
     try:
         reactor.removeSystemEventTrigger(trigger)
     except (KeyError, ValueError):  # the reactor is stopping, by that trigger

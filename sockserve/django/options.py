@@ -94,13 +94,21 @@ def make_options(
     return options
 
 
+def _replaced_by(said: Collection[str]) -> list[str]:
+    """The options of which the settings' do not count beside those that are said."""
+    if "config" in said:  # all goes into the file
+        return _settable()
+    replaced = list(SERVED) if any(word in said for word in SERVED) else []
+    return [*replaced, "listen"] if "server" in said else replaced  # which listens already
+
+
 def _from_settings(settings: object) -> dict[str, object]:
     """The options that C{settings.SOCKSERVE} has, by name; C{_} in one stands for C{-}."""
     if not isinstance(settings, Mapping):
         raise ConfigurationError(
             f"settings.SOCKSERVE: write a dict of options, not {type(settings).__name__}"
         )
-    known = _settable()
+    known, takes_value = _settable(), _words()
     usual: dict[str, object] = {}
     for key, value in settings.items():
         word = str(key).replace("_", "-")

@@ -7,6 +7,7 @@ It must not know whence the options come, nor which thread waits for the end.
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
@@ -26,9 +27,20 @@ __all__ = ["Serving"]
 _log = logger(Topic.SERVICE)
 
 
+class _Stage(Enum):
+    """The stage of a serving."""
+
+    #: It has not been asked to stop.
+    SERVING = "serving"
+    #: Its services are being stopped.
+    STOPPING = "stopping"
+    #: They have stopped.
+    ENDED = "ended"
+
+
 class Serving:
     """
-    What a command serves, as it gives it to the C{ready} of its caller.
+    The services of a command, as the C{ready} of its caller is given them.
 
     @ivar service: the services, in a tree.
     @ivar addresses: where its listeners listen, in the order of the options: C{(HOST, PORT)}, or
@@ -51,7 +63,7 @@ class Serving:
                 executor.at_thread_end = close_idle_connections
         self.addresses: list[Any] = []
         self._ended: list[Deferred[None]] = []
-        self._is_stopping = self._has_ended = False
+        self._stage = _Stage.SERVING
 
     def start(self) -> None:
         """
@@ -98,22 +110,25 @@ class Serving:
         @return: a Deferred that fires then. (reactor thread)
         """
         ended: Deferred[None] = Deferred()
-        if self._has_ended:
+        if self._stage is _Stage.ENDED:
             ended.callback(None)
         else:
             self._ended.append(ended)
         return ended
 
     def _stop(self) -> None:
-        if not self._is_stopping:
-            self._is_stopping = True
+        """Have the services stopped, once. (reactor thread)"""
+        if self._stage is _Stage.SERVING:
+            self._stage = _Stage.STOPPING
             maybeDeferred(self.service.stopService).addErrback(_log_failure).addCallback(self._end)
 
     def _end(self, _: object) -> None:
-        self._has_ended = True
+        """All services have stopped. (reactor thread)"""
+        self._stage = _Stage.ENDED
         for ended in self._ended:
             ended.callback(None)
 
 
 def _log_failure(failure: Failure) -> None:
+    """Log why the services did not stop as they should."""
     _log.failure("the services did not stop", failure)

@@ -121,10 +121,12 @@ class Signals:
         self._before.clear()
 
     def _heed_ends(self) -> None:
+        """Heed the signals that ask for an end."""
         for number in _ENDS:
             self._heed(number, self._end_asked)
 
     def _heed(self, number: signal.Signals, heard: Callable[..., object]) -> None:
+        """Have C{heard} called for a signal, if no handler of the program's own is."""
         before = signal.getsignal(number)
         if _is_nobodys(before):
             self._before[number] = before
@@ -133,6 +135,7 @@ class Signals:
     # Signals come between any two bytecodes of the main thread.
 
     def _end_asked(self, number: int, frame: FrameType | None) -> None:
+        """SIGINT or SIGTERM has come."""
         if self._stage is _Stage.SERVING:
             self._stage = _Stage.DRAINING
             self._reactor.callFromThread(self._drain, number)
@@ -155,6 +158,7 @@ class Signals:
             leave(status)
 
     def _hung_up(self, number: int, frame: FrameType | None) -> None:
+        """SIGHUP has come."""
         self._reactor.callFromThread(
             _log.info, "Received SIGHUP: nothing is reloaded, start anew instead"
         )
@@ -163,7 +167,6 @@ class Signals:
 
     def _drain(self, number: int) -> None:
         """Have the service stopped. (reactor thread)"""
-        _log.info("Received {name}, shutting down.", name=_name(number))
         self._stop(number)
         clock_of(self._reactor).callLater(TELL_AFTER_SECONDS, self._tell, number)
 
@@ -187,6 +190,9 @@ class Signals:
 
     def _all_ended(self) -> None:
         """The reactor has stopped, and all services before. (reactor thread)"""
+        for number in self._before:
+            if number not in _ENDS:  # the interpreter on its way out resets what is not ignored
+                signal.signal(number, signal.SIG_IGN)
         if self._leave is not None and self.exit_status is not None:
             self._leave(self.exit_status)
 
@@ -202,6 +208,7 @@ def _ignore(number: int, frame: FrameType | None) -> None:
 
 
 def _name(number: int) -> str:
+    """The name of a signal."""
     return signal.Signals(number).name
 
 

@@ -52,6 +52,7 @@ class TaskHandler(BaseRequestHandler[Row]):
         task_finished.send(backend, task_result=result)
 
     def _finish(self, result: Any, status: object) -> None:
+        """Note on a result how the task has ended, and when."""
         object.__setattr__(result, "finished_at", timezone.now())  # it is frozen for others
         object.__setattr__(result, "status", status)
 
