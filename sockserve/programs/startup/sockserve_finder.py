@@ -175,8 +175,9 @@ class Finder:
 
     def _take_out(self, own: list[str]) -> dict[str, ModuleType]:
         """
-        Take from C{sys.modules} what has come from the program's folders under a name that means
-        something else to sockserve.
+        Take from C{sys.modules} what sockserve cannot use: what has come from the program's folders
+        under a name that means something else to sockserve, and a module that waits for this to go
+        on (C{wsgiref.simple_server}, which asks for C{http.server}).
         """
         roots = tuple(os.path.join(entry, "") for entry in own)
         taken = {
@@ -188,8 +189,9 @@ class Finder:
         }
         return {
             name: sys.modules.pop(name)
-            for name in list(sys.modules)
+            for name, module in list(sys.modules.items())
             if name.partition(".")[0] in taken
+            or getattr(getattr(module, "__spec__", None), "_initializing", False)
         }
 
     def _let_own_be_found(self, own: list[str], names: set[str]) -> None:
