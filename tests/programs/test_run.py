@@ -231,12 +231,29 @@ def test_the_modules_are_as_the_standard_librarys():
 
 
 @pytest.mark.parametrize(
-    "first", ["sockserve", "sockserve.http.server", "http", "xmlrpc.server", "twisted.web.http"]
+    "first",
+    ["sockserve", "sockserve.http.server", "http", "wsgiref.simple_server", "twisted.web.http"],
 )
 def test_the_modules_are_found_whatever_is_imported_first(first):
     code = f"import {first}, socketserver, http.server; print({WHOSE}, http.server.HTTPServer)"
     said = run("-m", "sockserve", "run", "-c", code)
     assert said == "sockserve.socketserver <class 'sockserve.http.server.HTTPServer'>\n"
+
+
+def test_threads_that_import_at_once_all_get_the_modules(tmp_path):
+    (tmp_path / "program.py").write_text(
+        "import importlib, threading\n"
+        "names = ['socketserver', 'http.server', 'wsgiref.simple_server', 'json', 'xmlrpc.server']\n"
+        "threads = [threading.Thread(target=importlib.import_module, args=[name])\n"
+        "           for name in names * 3]\n"
+        "for thread in threads: thread.start()\n"
+        "for thread in threads: thread.join()\n"
+        "import socketserver, wsgiref.simple_server\n"
+        "print(socketserver.TCPServer, wsgiref.simple_server.HTTPServer)\n"
+    )
+    assert run("-m", "sockserve", str(tmp_path / "program.py")) == (
+        "<class 'sockserve.socketserver.TCPServer'> <class 'sockserve.http.server.HTTPServer'>\n"
+    )
 
 
 def test_nothing_is_imported_for_a_program_that_asks_for_neither():
@@ -247,6 +264,11 @@ def test_nothing_is_imported_for_a_program_that_asks_for_neither():
 
 def test_the_command_line_of_http_server_is_this_pythons():
     words = ["-m", "http.server", "--help"]
+    assert run("-m", "sockserve", *words) == run(*words)
+
+
+def test_sockserves_own_commands_are_as_ever():
+    words = ["-m", "sockserve.http.server", "--help"]
     assert run("-m", "sockserve", *words) == run(*words)
 
 
