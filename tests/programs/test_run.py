@@ -243,7 +243,7 @@ def test_the_modules_are_found_whatever_is_imported_first(first):
 def test_threads_that_import_at_once_all_get_the_modules(tmp_path):
     (tmp_path / "program.py").write_text(
         "import importlib, threading\n"
-        "names = ['socketserver', 'http.server', 'wsgiref.simple_server', 'json', 'xmlrpc.server']\n"
+        "names = 'socketserver http.server wsgiref.simple_server json xmlrpc.server'.split()\n"
         "threads = [threading.Thread(target=importlib.import_module, args=[name])\n"
         "           for name in names * 3]\n"
         "for thread in threads: thread.start()\n"
