@@ -231,8 +231,7 @@ def test_the_modules_are_as_the_standard_librarys():
 
 
 @pytest.mark.parametrize(
-    "first",
-    ["sockserve", "sockserve.http.server", "http", "wsgiref.simple_server", "twisted.web.http"],
+    "first", ["sockserve.http.server", "wsgiref.simple_server", "twisted.web.http"]
 )
 def test_the_modules_are_found_whatever_is_imported_first(first):
     code = f"import {first}, socketserver, http.server; print({WHOSE}, http.server.HTTPServer)"
@@ -268,8 +267,8 @@ def test_the_command_line_of_http_server_is_this_pythons():
 
 
 def test_sockserves_own_commands_are_as_ever():
-    words = ["-m", "sockserve.http.server", "--help"]
-    assert run("-m", "sockserve", *words) == run(*words)
+    said = run("-m", "sockserve", "-m", "sockserve.http.server", "--help")
+    assert said.startswith("usage: python -m sockserve.http.server [-h]")
 
 
 # The command

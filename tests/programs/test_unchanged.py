@@ -46,25 +46,23 @@ def descendants(pid):
     return [str(pid), *(each for child in children_of(pid) for each in descendants(child))]
 
 
-def ports_of(pid):
-    """The ports that a process and its children listen on: (TCP's, UDP's)."""
+def ports_of(pid, is_udp):
+    """The ports that a process and its children listen on, or have for datagrams."""
     inodes = set()
     for each in descendants(pid):
         with contextlib.suppress(OSError):
             for fd in os.scandir(f"/proc/{each}/fd"):
                 with contextlib.suppress(OSError):
                     inodes.add(os.readlink(fd.path))
-    found = []
-    for table, state in (("tcp", "0A"), ("udp", "07")):
-        lines = [line.split() for line in Path("/proc/net", table).read_text().splitlines()[1:]]
-        found.append(
-            {
-                int(words[1].rpartition(":")[2], 16)
-                for words in lines
-                if words[3] == state and f"socket:[{words[9]}]" in inodes
-            }
-        )
-    return found
+    if not any(inode.startswith("socket:") for inode in inodes):
+        return set()
+    table, state = ("udp", "07") if is_udp else ("tcp", "0A")
+    lines = [line.split() for line in Path("/proc/net", table).read_text().splitlines()[1:]]
+    return {
+        int(words[1].rpartition(":")[2], 16)
+        for words in lines
+        if words[3] == state and f"socket:[{words[9]}]" in inodes
+    }
 
 
 # What clients ask
@@ -206,6 +204,11 @@ def ask_for_page(port):
     return [ask(port, "GET", "/"), ask(port, "GET", "/none")[:3], ask(port, "POST", "/", b"x")[:3]]
 
 
+def ask_for_docs(port):
+    *answer, page = ask(port, "GET", "/")
+    return [answer, page.partition(b"Build Date")[0], ask(port, "GET", "/css/theme.css")]
+
+
 class Case(NamedTuple):
     """
     A program.
@@ -229,6 +232,7 @@ CASES = {
     "flask": Case("-m flask --app flask_hello run --port 0", ask_for_page),
     "http.server": Case("-m http.server --bind 127.0.0.1 0", ask_for_page),
     "jsonrpclib": Case("json_rpc.py", ask_json),
+    "mkdocs": Case("-m mkdocs serve --dev-addr 127.0.0.1:PORT --no-livereload", ask_for_docs),
     "paste": Case("pasted.py", ask_paste),
     "pypiserver": Case(
         "-m pypiserver run -i 127.0.0.1 -p 0 --disable-fallback --server wsgiref packages",
@@ -260,6 +264,9 @@ def site(tmp_path_factory):
     for name in ("bottled.py", "flask_hello.py"):
         shutil.copy(HERE / name, folder)
     (folder / "a.txt").write_text("0123456789\n")
+    (folder / "mkdocs.yml").write_text("site_name: a\ntheme: readthedocs\nplugins: []\n")
+    (folder / "docs").mkdir()
+    (folder / "docs" / "index.md").write_text("# Hello\n")
     (folder / "packages").mkdir()
     (folder / "packages" / "thing-1.0.tar.gz").write_text("x")
     (folder / "zones.toml").write_text(
@@ -305,12 +312,15 @@ class Running:
             os.killpg(self.process.pid, signal.SIGKILL)
 
     def ask(self):
+        ports = set()
+
         def is_there():
             assert self.process.poll() is None, self.said()
-            return ports_of(self.process.pid)[self.case.udp]
+            ports.update(ports_of(self.process.pid, self.case.udp))
+            return ports
 
         eventually(is_there)
-        return self.case.ask(min(is_there()))
+        return self.case.ask(min(ports))
 
     def interrupt(self):
         """Ctrl-C; gives the status that it ends with."""
