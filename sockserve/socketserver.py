@@ -112,9 +112,9 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
     def __init__(self, server_address: Any, RequestHandlerClass: Any) -> None:
         check_server(self, RequestHandlerClass, isinstance(self, ThreadingMixIn))
         _stdlib.BaseServer.__init__(self, server_address, RequestHandlerClass)
-        BaseServer._now_made(self)
+        BaseServer.__now_made(self)
 
-    def _now_made(self) -> None:
+    def __now_made(self) -> None:
         """Have C{shutdown} return when it is called before C{serve_forever}."""
         self.__is_shut_down: threading.Event
         self.__is_shut_down.set()
@@ -138,7 +138,7 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
                 loop = self.__loop = AcceptLoop(
                     served,
                     self.deadlines,
-                    is_full=self._is_full,
+                    is_full=getattr(self, "_ThreadingMixIn__is_full", None),
                     handshake_failed=self.__handshake_failed,
                 )
                 self.__let_loop_serve(loop)
@@ -151,11 +151,7 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
             self.__is_shut_down.set()
             self.__thread = None
 
-    def _is_full(self, coming: int) -> bool:
-        """Whether no more requests may be taken for now. (accept thread)"""
-        return False
-
-    def _make_room(self) -> None:
+    def __make_room(self) -> None:
         """A request is over: have the loop ask whether there is room. (reactor thread)"""
         loop = self.__loop
         if loop is not None:
@@ -287,7 +283,7 @@ class TCPServer(BaseServer, _stdlib.TCPServer):
         _stdlib.TCPServer.__init__(
             self, server_address, RequestHandlerClass, bind_and_activate=False
         )
-        BaseServer._now_made(self)
+        BaseServer._BaseServer__now_made(self)  # type: ignore[attr-defined]
         if bind_and_activate:  # an override may have it serve already
             try:
                 self.server_bind()
@@ -345,19 +341,19 @@ class ThreadingMixIn(_stdlib.ThreadingMixIn):
     max_threads: int = DEFAULT_MAX_THREADS
     parks_connections: bool = True
 
-    _dispatcher: RequestDispatcher | None = None
+    __dispatcher: RequestDispatcher | None = None
 
     @override
     def process_request(self, request: Any, client_address: Any) -> None:
         """Have a thread of the pool call C{process_request_thread}. (accept thread)"""
-        dispatcher = self._dispatcher
+        dispatcher = self.__dispatcher
         if dispatcher is None or not dispatcher.is_alive():
             dispatcher = self.__make_dispatcher()
         dispatcher.take(request, client_address)
 
-    def _is_full(self, coming: int) -> bool:
+    def __is_full(self, coming: int) -> bool:
         """Whether as many datagrams are under way as may be. (accept thread)"""
-        dispatcher, most = self._dispatcher, self.__most_datagrams()
+        dispatcher, most = self.__dispatcher, self.__most_datagrams()
         return most is not None and dispatcher is not None and dispatcher.active >= most
 
     def __most_datagrams(self) -> int | None:
@@ -372,7 +368,7 @@ class ThreadingMixIn(_stdlib.ThreadingMixIn):
         Make the dispatcher of the first request, or of the first in a child.  (Two threads may
         bring the first: one dispatcher is kept.) (accept thread)
         """
-        vars(self).pop("_dispatcher", None)  # a parent's
+        vars(self).pop("_ThreadingMixIn__dispatcher", None)  # a parent's
         made = RequestDispatcher(
             cast(ServerObject, self),
             running_reactor(),
@@ -383,8 +379,8 @@ class ThreadingMixIn(_stdlib.ThreadingMixIn):
             limits=own_limits(self, DropInLimits),
         )
         if isinstance(self, BaseServer) and self.__most_datagrams() is not None:
-            made.on_request_finished = self._make_room
-        dispatcher: RequestDispatcher = vars(self).setdefault("_dispatcher", made)
+            made.on_request_finished = self._BaseServer__make_room  # type: ignore[attr-defined]
+        dispatcher: RequestDispatcher = vars(self).setdefault("_ThreadingMixIn__dispatcher", made)
         if dispatcher is made and not self.daemon_threads:
             wait_at_exit(dispatcher)
             if self.block_on_close:
@@ -395,8 +391,8 @@ class ThreadingMixIn(_stdlib.ThreadingMixIn):
     def server_close(self) -> None:
         """Also wait for requests that are being served, as C{block_on_close} says. (any thread)"""
         super().server_close()
-        if self._dispatcher is not None:
-            self._dispatcher.close(waits=self._threads is self._dispatcher)
+        if self.__dispatcher is not None:
+            self.__dispatcher.close(waits=self._threads is self.__dispatcher)
 
 
 class ThreadingTCPServer(ThreadingMixIn, TCPServer, _stdlib.ThreadingTCPServer):

@@ -12,7 +12,6 @@ import inspect
 from enum import Enum
 from http.server import BaseHTTPRequestHandler
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler
 
 from zope.interface.interface import InterfaceClass
 
@@ -31,7 +30,10 @@ __all__ = [
 
 #: What of one of C{http.server}'s handlers decides how requests are read.
 _LOOP = ("handle", "handle_one_request", "parse_request", "handle_expect_100")
-_STOCK = (BaseHTTPRequestHandler, WSGIRequestHandler)
+
+#: The module whose C{WSGIRequestHandler} reads requests likewise.  It is not imported here: a
+#: program may have it on other modules than those that this room has.
+_LIKEWISE = "wsgiref.simple_server"
 
 #: The method by which a class asks for TCP's urgent data.
 _URGENT = "urgent_received"
@@ -183,7 +185,10 @@ def loop_override(cls: type[BaseHTTPRequestHandler]) -> str | None:
     if cls.rbufsize == 0:
         return "rbufsize"
     for name in _LOOP:
-        if not any(getattr(cls, name) is getattr(stock, name) for stock in _STOCK):
+        method = getattr(cls, name)
+        # Not by its name or module, which a wrapper takes over from what it wraps.
+        module = getattr(method, "__globals__", {}).get("__name__")
+        if method is not getattr(BaseHTTPRequestHandler, name) and module != _LIKEWISE:
             return name
     return None
 

@@ -108,7 +108,7 @@ def _from_settings(settings: object) -> dict[str, object]:
         raise ConfigurationError(
             f"settings.SOCKSERVE: write a dict of options, not {type(settings).__name__}"
         )
-    known, takes_value = _settable(), _words()
+    known = _settable()
     usual: dict[str, object] = {}
     for key, value in settings.items():
         word = str(key).replace("_", "-")

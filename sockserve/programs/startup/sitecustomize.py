@@ -14,7 +14,8 @@ __all__ = []
 
 if __name__ == "sitecustomize":
     _folder = os.path.dirname(os.path.abspath(__file__))
-    _python = "%s %s" % (sys.implementation.cache_tag, sys.prefix)  # noqa: UP031
+    _tag = getattr(getattr(sys, "implementation", None), "cache_tag", None)
+    _python = "%s %s" % (_tag, sys.prefix)  # noqa: UP031
     if os.environ.get("_SOCKSERVE_PYTHON") == _python:
         from sockserve_finder import install  # type: ignore[import-not-found]
 

@@ -9,6 +9,7 @@ the program's own of such a name is left alone.  It must not know what the modul
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import os
 import sys
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from types import ModuleType
+    from types import FrameType, ModuleType
 
 __all__ = ["REPLACED", "Finder", "install", "split_command", "tell"]
 
@@ -106,23 +107,28 @@ class Finder:
         root = os.path.dirname(os.path.dirname(os.path.dirname(folder)))
         # Last: whatever else is there is not for the program.
         self._path = path if root in path else [*path, root]
-        # Until the modules are there
+        #: What was said already.
+        self._told: set[str] = set()
+        #: Another thread that asks meanwhile is to have the modules, too.
+        self._lock = _thread.RLock()
+        # Its lock is held where this changes
         self._is_loading = False
         self._is_loaded = False
-        self._told: set[str] = set()
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The specification of a module that is replaced; None for any other."""
-        if self._is_loading:
+        """The specification of a module that is replaced; None for any other. (any thread)"""
+        if name not in REPLACED and (name != "sockserve" or self._is_loaded):
             return None
-        if name == "sockserve" and not self._is_loaded:
+        with self._lock:
+            return None if self._is_loading else self._find(name, path)
+
+    def _find(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
+        if name == "sockserve":
             # While it is imported it asks for what is replaced, and so would never be.
             self.load()
             return ModuleSpec(name, _Imported(sys.modules[name]))  # type: ignore[arg-type]
-        if name not in REPLACED:
-            return None
         own = self._own_module(name, path)
         if own is not None:
             if name not in self._told:
@@ -175,9 +181,16 @@ class Finder:
 
     def _take_out(self, own: list[str]) -> dict[str, ModuleType]:
         """
-        Take from C{sys.modules} what has come from the program's folders under a name that means
-        something else to sockserve.
+        Take from C{sys.modules} what sockserve cannot use: what has come from the program's folders
+        under a name that means something else to sockserve, and a module that waits for this to go
+        on (C{wsgiref.simple_server}, which asks for C{http.server}).
         """
+        frame: FrameType | None = sys._getframe()
+        waiting = set()  # of this thread's: another's goes on by itself
+        while frame is not None:
+            if frame.f_code.co_name == "<module>":
+                waiting.add(frame.f_globals.get("__name__"))
+            frame = frame.f_back
         roots = tuple(os.path.join(entry, "") for entry in own)
         taken = {
             name
@@ -189,7 +202,7 @@ class Finder:
         return {
             name: sys.modules.pop(name)
             for name in list(sys.modules)
-            if name.partition(".")[0] in taken
+            if name.partition(".")[0] in taken or (name in waiting and name != "__main__")
         }
 
     def _let_own_be_found(self, own: list[str], names: set[str]) -> None:
