@@ -25,6 +25,7 @@ from sockserve.core.environment import restore_environment
 from sockserve.core.handler_kinds import unwrap
 from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import nearest, one_line
+from sockserve.core.places import canonical
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.service import ListenerService, listeners_of
 from sockserve.observe.standard_logging import join_logs
@@ -134,13 +135,28 @@ def _kind_of_served(served: str) -> str:
     if os.path.isdir(served):
         return "path"
     if os.path.isfile(served):
-        raise ConfigurationError(f"{served!r} is a file; name its folder, or a class MODULE:CLASS")
+        hint = f"write --config {served}" if served.endswith(".toml") else "name its folder"
+        raise ConfigurationError(f"{served!r} is a file; {hint}, or a class MODULE:CLASS")
+    if _is_place(served):
+        way = "--port" if served.isdecimal() else "--listen"
+        raise ConfigurationError(
+            f"{served!r} is no folder, nor a class MODULE:CLASS; to listen there write"
+            f" {way} {served}"
+        )
     if ":" not in served and ("/" in served or "." not in served.strip(".")):
-        hint = f"; a port is --port {served}" if served.isdecimal() else meant_name(served)
+        hint = meant_name(served)
         raise ConfigurationError(
             f"{served!r}: there is no such folder; a class is MODULE:CLASS{hint}"
         )
     return "handler"
+
+
+def _is_place(served: str) -> bool:
+    """Whether a text says where to listen, and not what is served."""
+    try:
+        return canonical(served) != served
+    except ValueError:  # a URL that is none
+        return True
 
 
 def _prints_requests(handler: object) -> bool:

@@ -79,7 +79,7 @@ class Options(usage.Options):
             first = arguments[0]
             # A handler has no word before it with the command sockserve alone.
             hint = f"write --handler {first}" if ":" in first else "see --help"
-            if first.isdecimal():
+            if first.isdecimal():  # a habit of those who know http.server
                 hint = f"a port is --port {first}"
             raise usage.UsageError(f"{first!r} belongs to no option; {hint}")
 
