@@ -8,6 +8,7 @@ is.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import metadata
@@ -74,7 +75,11 @@ def _serve(words: list[str]) -> int:
         from sockserve.command import serve
 
         return serve(found)
-    sys.stdout.write(told)
+    try:
+        sys.stdout.write(told)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads it has read enough; nor is there more to flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -154,8 +154,9 @@ def _repeatable(option: Option) -> Callable[[Options, str], None]:
 
 for _option in OPTIONS.values():
     if _option.notes.is_list:
+        _method = _repeatable(_option)
         for _name in filter(None, (_option.attribute, _option.notes.short)):
-            setattr(Options, f"opt_{_name}", _repeatable(_option))
+            setattr(Options, f"opt_{_name}", _method)
 
 
 class _TwistdService(CommandService):

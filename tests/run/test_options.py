@@ -93,6 +93,23 @@ def test_both_commands_have_the_same_options() -> None:
     assert own - twistds == {"--reactor", "--verbose", "--print-completion", "--print-schema"}
 
 
+def test_twistds_help_has_the_short_options() -> None:
+    told = Options().getUsage()
+    assert [
+        option.word
+        for option in OPTIONS.values()
+        if option.notes.short and f"  -{option.notes.short}, --{option.word}" not in told
+    ] == []
+
+
+def test_the_help_may_be_read_in_part() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m sockserve --help | head -n 1; echo ${{PIPESTATUS[0]}}",
+        shell=True, executable="/bin/bash", capture_output=True, check=True, text=True,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("usage: sockserve [HANDLER] [options]\n0\n", "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
