@@ -241,18 +241,20 @@ class RPCRequestHandler(BaseRequestHandler):
 
     async def _run(self, call: Call, target: Target) -> bytes:
         """The reply to a call that may be served. (handler's thread)"""
-        codec = target.procedure.arguments_codec
+        procedure = target.procedure
         try:
-            arguments, end = codec.unpack_from(call.data, call.start)
+            arguments, end = procedure.unpack_arguments(call.data, call.start)
         except DecodeError as error:
             return self._garbage(call, str(error))
+        except Exception as error:  # a structure's own code
+            return self._failed(call, error)
         if end != len(call.data):
             return self._garbage(call, f"{len(call.data) - end} bytes more than they have")
         try:
             result = getattr(self, target.method)(*arguments)
             if self.table.is_coroutine:
                 result = await result
-            return accepted(call.xid, _SUCCESS, target.procedure.result_codec.pack(result))
+            return accepted(call.xid, _SUCCESS, procedure.pack_result(result))
         except (ClientGone, DeadlineExpired):
             raise
         except AuthError as error:

@@ -7,10 +7,10 @@ must not know how types are written down but by L{type_of}.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 from sockserve.sunrpc.xdr.declaring import type_of
+from sockserve.sunrpc.xdr.kept import Kept
 from sockserve.sunrpc.xdr.packing import make_pack
 from sockserve.sunrpc.xdr.types import XDRType
 from sockserve.sunrpc.xdr.unpacking import make_unpack
@@ -36,9 +36,8 @@ class Codec:
         self.unpack_from, self.unpack = make_unpack(type)
 
 
-@lru_cache(maxsize=1024)
-def _codec(annotation: object) -> Codec:
-    return Codec(type_of(annotation))
+#: By annotation.  1024: more than a program writes down; those that it makes as it runs go.
+_codecs = Kept[object, Codec](lambda annotation: Codec(type_of(annotation)), 1024)
 
 
 def pack(type: Any, value: object) -> bytes:
@@ -49,7 +48,7 @@ def pack(type: Any, value: object) -> bytes:
     @raise EncodeError: the value is not of the type.
     @raise ConfigurationError: C{type} means none of XDR's.
     """
-    return _codec(type).pack(value)
+    return _codecs[type].pack(value)
 
 
 def unpack(type: Any, data: bytes | bytearray | memoryview) -> Any:
@@ -60,4 +59,4 @@ def unpack(type: Any, data: bytes | bytearray | memoryview) -> Any:
     @raise DecodeError: it is none of that type, or there is more.
     @raise ConfigurationError: C{type} means none of XDR's.
     """
-    return _codec(type).unpack(data if data.__class__ is bytes else bytes(data))
+    return _codecs[type].unpack(data if data.__class__ is bytes else bytes(data))

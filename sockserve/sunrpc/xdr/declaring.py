@@ -108,8 +108,10 @@ class Struct:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        has_own_init = "__init__" in vars(cls)
         dataclasses.dataclass(cls)
-        cls.xdr_type = types.StructType(cls, lambda: _fields_of(cls))
+        init = None if has_own_init else cls.__init__
+        cls.xdr_type = types.StructType(cls, lambda: _fields_of(cls), init)
 
 
 class Union:

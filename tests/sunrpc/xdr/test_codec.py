@@ -282,3 +282,55 @@ def test_values_of_a_union_are_compared_and_shown() -> None:
     assert Strict(1, True) != Strict(2, True)
     assert Strict(1, True) != 1
     assert repr(Strict(1, True)) == "Strict(1, True)"
+
+
+class Checked(Struct):
+    low: Int
+    high: Int
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError("low is above high")
+
+
+class Doubling(Struct):
+    number: Int
+
+    def __init__(self, number: int) -> None:
+        self.number = 2 * number
+
+
+def test_what_a_structure_does_when_it_is_made_is_done_when_it_is_unpacked() -> None:
+    with pytest.raises(ValueError, match="low is above high"):
+        unpack(Checked, struct.pack(">ii", 2, 1))
+    assert unpack(Doubling, struct.pack(">i", 2)).number == 4
+    assert unpack(list[Doubling], struct.pack(">Ii", 1, 2))[0].number == 4
+
+
+@pytest.mark.parametrize("make", [bytearray, memoryview])
+@pytest.mark.parametrize("kind", [bytes, Annotated[bytes, Fixed(5)]])
+def test_bytes_may_be_in_any_buffer(kind: Any, make: Any) -> None:
+    assert pack(kind, make(b"abcde")) == pack(kind, b"abcde")
+
+
+@pytest.mark.parametrize("value", [5, [1, 2], "text", None])
+def test_what_is_no_bytes_is_not_taken_for_some(value: object) -> None:
+    with pytest.raises(EncodeError):
+        pack(bytes, value)
+
+
+class Texts(Struct):
+    first: str
+    second: bytes
+    third: str
+    numbers: list[Int]
+    points: list[Point]
+
+
+def test_values_of_more_sizes_than_are_kept_are_packed_and_unpacked() -> None:
+    """Each of the 40 × 40 has a layout of its own, of which 512 are kept."""
+    for first in range(40):
+        for second in range(40):
+            points = [Point(second, 0.5)] * (first & 3)
+            value = Texts("a" * first, b"b" * second, "cc" * first, [first] * second, points)
+            assert unpack(Texts, pack(Texts, value)) == value
