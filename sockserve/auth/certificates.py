@@ -95,7 +95,8 @@ class TLSClientAuthMixIn(CertificateLogin):
     @classmethod
     def prepare_server(cls, server: Any) -> None:
         """
-        Have TLS listeners ask for certificates.
+        Have TLS listeners ask for certificates, and others refused, unless the handler can do
+        without one, or turn to TLS.
 
         @raise ConfigurationError: there is no authority, or it cannot be read.
         """
@@ -108,6 +109,8 @@ class TLSClientAuthMixIn(CertificateLogin):
         server.client_authority = load_client_authority(
             cls.client_authority, cls.requires_certificate
         )
+        can_start_tls = getattr(cls, "tls_certificate", None) is not None
+        server.requires_tls = cls.requires_certificate and not can_start_tls
 
     def setup(self) -> Any:
         """

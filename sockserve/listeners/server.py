@@ -82,6 +82,7 @@ class RequestServer:
     @ivar address_family: its family, C{socket.AF_INET} and so on; set with it.
     @ivar handler_name: the name of the handler's class, for logs and messages.
     @ivar portal: where handlers find out who a client is; None for nowhere.
+    @ivar requires_tls: whether the handler can serve none whose connection begins without TLS.
     @ivar statistics: the listener's counters.
     @ivar incidents: what clients do that is worth a line of the log now and then.
     @ivar observers: called with the L{RequestRecord} of each request that has ended, on
@@ -95,6 +96,7 @@ class RequestServer:
     socket_type: int = socket.SOCK_STREAM
     timeout: float | None = None
     request_queue_size: int | None = None
+    requires_tls = False
 
     def __init__(
         self,

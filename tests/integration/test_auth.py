@@ -20,7 +20,7 @@ from sockserve.auth import NotAuthenticated, SASLMixIn, TLSClientAuthMixIn, make
 from sockserve.http import HTTPRequestHandler
 from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.server import make_executor
-from sockserve.service import RequestService
+from sockserve.service import RequestService, service_from_description
 from tests.auth.mail import BlockingMail, Mail, with_attributes
 from tests.integration.servers import (
     PROXY_HEADER,
@@ -348,6 +348,16 @@ async def test_a_client_may_be_asked_without_having_to(who, tmp_path):
         assert await in_thread(talk, server.server_address, alice) == ALICE
 
 
+class Other:
+    """An endpoint of a program's own, of which nobody knows what its connections begin with."""
+
+    def __init__(self, endpoint):
+        self._endpoint = endpoint
+
+    def listen(self, factory):
+        return self._endpoint.listen(factory)
+
+
 @both
 @pytest.mark.parametrize("over_tls", [True, False])
 async def test_who_did_not_ask_lets_nobody_in(who, over_tls, tmp_path, told):
@@ -360,7 +370,7 @@ async def test_who_did_not_ask_lets_nobody_in(who, over_tls, tmp_path, told):
     if over_tls:
         endpoint = endpoints.SSL4ServerEndpoint(reactor, 0, context, interface="127.0.0.1")
     else:
-        endpoint = endpoints.TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+        endpoint = Other(endpoints.TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"))
 
     def talk(address):
         with connect_tls(address, alice) if over_tls else connect(address) as client:
@@ -374,6 +384,21 @@ async def test_who_did_not_ask_lets_nobody_in(who, over_tls, tmp_path, told):
         assert server.statistics.errors == 0
     assert len(told) == 1
     assert "authentication failed: no client certificate" in told[0]
+
+
+@both
+@pytest.mark.parametrize("kind", ["tcp", "unix", "haproxy:tcp", "udp", "unixgram"])
+def test_listeners_that_never_see_a_certificate_are_refused(who, kind, tmp_path):
+    from twisted.internet import reactor
+
+    alice = certificate_file(tmp_path, "alice")
+    words = "/none" if kind.startswith("unix") else "0:interface=127.0.0.1"
+    listen = f"{kind}:{words}"
+    with pytest.raises(ConfigurationError, match="certificate only, which none can show") as raised:
+        service_from_description(reactor, listen, with_attributes(who, client_authority=alice))
+    assert "\n" not in str(raised.value)
+    may_have_none = with_attributes(who, client_authority=alice, requires_certificate=False)
+    service_from_description(reactor, listen, may_have_none)
 
 
 @pytest.mark.parametrize(
