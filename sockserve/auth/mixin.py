@@ -168,6 +168,10 @@ class AuthMixIn(HandlerClass):
         if failure.is_counted:
             return
         failure.is_counted = True
-        count = getattr(self.server, "count_failure", None)
-        if count is not None:
-            count(self.client_address, "authentication", str(failure).partition(": ")[2])
+        self._tell_server("count_failure", "authentication", str(failure).partition(": ")[2])
+
+    def _tell_server(self, method: str, *arguments: object) -> None:
+        """Call a method of the server object's with the client's address, if it has that."""
+        tell = getattr(self.server, method, None)
+        if tell is not None:
+            tell(self.client_address, *arguments)

@@ -313,34 +313,25 @@ class StartTLSMixIn(AuthMixIn):
             copy.close()
             raise
         assert isinstance(secured, SecuredSocket)
-        fault = ""
+        failure: DeadlineExpired | HandshakeFailed
         try:
             secured.settimeout(None if deadlines is None else deadlines.handshake)
             secured.do_handshake()
             secured.settimeout(request.gettimeout())
         except TimeoutError:
-            secured.close()
+            failure = DeadlineExpired(Phase.HANDSHAKE)
         except (OSError, ValueError) as error:
-            secured.close()
-            fault = handshake_fault(error)
+            failure = HandshakeFailed(handshake_fault(error))
         else:
             secured.tls = TLSFacts(secured.getpeercert(True), certificate.der)
             return secured
-        if fault:
-            self._count_of_server("count_failure", "handshake", fault)
-            raise HandshakeFailed(fault)
-        self._count_of_server("count_expiry", Phase.HANDSHAKE)
-        raise DeadlineExpired(Phase.HANDSHAKE)
-
-    def _count_of_server(self, name: str, *arguments: object) -> None:
-        """Have the server object count something, if it does so."""
-        count = getattr(self.server, name, None)
-        if count is not None:
-            count(self.client_address, *arguments)
+        secured.close()
+        self._tell_server("upgrade_failed", request, failure)
+        raise failure
 
     def _pipelined(self) -> PlaintextPipelined:
         fault = "plaintext behind STARTTLS"
-        self._count_of_server("count_failure", "handshake", fault)
+        self._tell_server("count_failure", "handshake", fault)
         return PlaintextPipelined(fault)
 
     def _began(self) -> None:

@@ -280,15 +280,11 @@ class RequestServer:
         """
         fault = f"{what} failed: {reason}"
         self.incidents.add(fault, f"the client {shown_address(client_address)}: {fault}")
-        self._call_on_reactor(lambda: self.statistics.failures.update([what]))
+        self.call_on_reactor(lambda: self.statistics.failures.update([what]))
 
-    def count_expiry(self, client_address: object, phase: Phase) -> None:
-        """Count and log a deadline that a handler has kept by itself. (handler's thread)"""
-        self.log_expiry(client_address, phase)
-        self._call_on_reactor(lambda: self.statistics.expiries.update([phase]))
-
-    def _call_on_reactor(self, call: Callable[[], object]) -> None:
-        """Call something from a handler that may be on a thread; not in its child."""
+    def call_on_reactor(self, call: Callable[[], object]) -> None:
+        """Call something from a handler, which may be on a thread; not in its child.
+        (handler's thread)"""
         if is_child():
             return
         if this_thread.role is ThreadRole.WORKER:

@@ -73,6 +73,13 @@ def portal():
     return make_portal(["memory:alice:wonderland"])
 
 
+def recorded(server):
+    """What observers are told."""
+    records = []
+    server.observers.append(records.append)
+    return records
+
+
 def ask(client, command):
     client.sendall(command)
     return read_line(client)
@@ -158,10 +165,14 @@ async def test_commands_between_starttls_and_the_hello_fail_the_handshake(handle
                 pass
 
     async with serving(mail(handler, tmp_path), portal=portal()) as server:
+        records = recorded(server)
         await in_thread(talk, server.server_address)
         await until(lambda: not server.statistics.active)
         assert server.statistics.failures == {"handshake": 1}
         assert server.statistics.errors == 0
+        assert [(each.outcome, each.reason) for each in records] == [
+            ("failed: handshake", "not TLS")
+        ]
 
 
 @KINDS
@@ -184,8 +195,10 @@ async def test_a_handshake_has_its_deadline(handler, tmp_path, told):
 
     served = mail(handler, tmp_path)
     async with serving(served, deadlines=Deadlines(handshake=1), portal=portal()) as server:
+        records = recorded(server)
         assert await in_thread(talk, server.server_address) < 5
         await until(lambda: not server.statistics.active)
+        assert [each.outcome for each in records] == ["expired: handshake"]
         assert counts(server)["expiries"] == {"handshake": 1}
         assert server.statistics.errors == 0
     assert len(told) == 1
