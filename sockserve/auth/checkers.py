@@ -1,5 +1,5 @@
 """
-Checkers and portals: what credentials are checked against, and how options name that.
+Checkers of credentials, and portals with them, as options describe them.
 
 This room owns the checkers that Twisted has not, a realm for those who have none, and the portal
 that a user's descriptions come to.  It must not know handlers, or how credentials come.
@@ -45,7 +45,7 @@ __all__ = [
 
 _AvatarID: TypeAlias = Deferred[bytes | tuple[()]]
 
-#: What clients can show here.
+#: The kinds of credentials that clients can show here.
 _CREDENTIALS: tuple[type[Interface], ...] = (
     IUsernamePassword,
     IUsernameHashedPassword,
@@ -54,8 +54,8 @@ _CREDENTIALS: tuple[type[Interface], ...] = (
 )
 
 
-#: Where the system has its users' passwords; Twisted reads it by the module C{spwd}.
-SHADOW_PATH = "/etc/shadow"
+#: The file with the passwords of the system's users; Twisted reads it by the module C{spwd}.
+_SHADOW_PATH = "/etc/shadow"
 
 
 class IUser(Interface):
@@ -288,12 +288,12 @@ def _check_unix(argument: str, word: str) -> None:
             f"{word} unix: this Python has no module crypt, which it takes to check passwords"
         )
     try:
-        with open(SHADOW_PATH, "rb"):
+        with open(_SHADOW_PATH, "rb"):
             pass
     except FileNotFoundError:  # the system has them elsewhere
         pass
     except OSError as error:
         raise ConfigurationError(
-            f"{word} unix: {SHADOW_PATH}: {error.strerror}; whoever checks the system's passwords"
+            f"{word} unix: {_SHADOW_PATH}: {error.strerror}; whoever checks the system's passwords"
             " has to be allowed to read it, as root is"
         ) from None

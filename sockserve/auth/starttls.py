@@ -98,7 +98,7 @@ class ServerCertificate:
             with open(name, "rb") as file:
                 self._key_pem = file.read()
             self.der = load_pem_x509_certificate(self._pem).public_bytes(Encoding.DER)
-            self.context.session_stats()
+            self.context.session_stats()  # it is made, which tells whether they belong together
         except OSError as error:  # an SSLError is one too
             fault = error.strerror
             if isinstance(error, ssl.SSLError):
@@ -139,7 +139,7 @@ class ServerCertificate:
 
 
 class _Input(io.RawIOBase):
-    """What a blocking handler reads from: its connection, whichever socket that is by now."""
+    """The input of a blocking handler: from its connection, whichever socket that is by now."""
 
     def __init__(self, handler: StartTLSMixIn) -> None:
         self._handler = handler

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import inspect
 from asyncio import IncompleteReadError
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable
 from typing import IO, Any, ClassVar
 
 from twisted.internet.interfaces import IReactorFromThreads
 from typing_extensions import override
 
 from sockserve.core.forking import is_child
+from sockserve.core.unsuspended import run_unsuspended
 from sockserve.handlers import BaseRequestHandler
 from sockserve.interfaces import ClientGone, DeadlineExpired
 from sockserve.sunrpc.declaring import Table, Target, find_table
@@ -70,7 +71,7 @@ class RPCRequestHandler(BaseRequestHandler):
     malformed: ClassVar[MalformedCalls]
     call: Call
 
-    #: What a procedure has raised that was called by a datagram.
+    #: The exception of a procedure that was called by a datagram.
     _error: Exception | None = None
     #: Set with C{program}.
     table: ClassVar[Table]
@@ -120,7 +121,7 @@ class RPCRequestHandler(BaseRequestHandler):
                     if error.partial or record.has_begun():
                         raise
                     return
-                record.add(await rfile.readexactly(self._next_fragment(record, mark)))
+                record.add(await rfile.readexactly(self._begin_fragment(record, mark)))
             reply = await self._answer(record.data(), None)
             if reply is not None:
                 for piece in fragments(reply):
@@ -131,7 +132,7 @@ class RPCRequestHandler(BaseRequestHandler):
         """Serve the calls. (worker thread)"""
         if type(self.request) is tuple:
             data, sender = self.request
-            self._send_datagram(sender, _result_of(self._answer(data, self._cache())))
+            self._send_datagram(sender, self._answer_blocking(data, self._cache()))
             return
         if self.request.gettimeout() is None:
             self.request.settimeout(self.server.deadlines.idle)
@@ -142,16 +143,16 @@ class RPCRequestHandler(BaseRequestHandler):
                     mark = _read_exactly(rfile, MARK_BYTES)
                     if not mark and not record.has_begun():
                         return
-                    record.add(_read_exactly(rfile, self._next_fragment(record, mark)))
-                reply = _result_of(self._answer(record.data(), None))
+                    record.add(_read_exactly(rfile, self._begin_fragment(record, mark)))
+                reply = self._answer_blocking(record.data(), None)
                 if reply is not None:
                     for piece in fragments(reply):
                         self.request.sendall(piece)
 
-    def _next_fragment(self, record: Record, mark: bytes) -> int:
-        """How many bytes of a record are to be read next. (handler's thread)"""
+    def _begin_fragment(self, record: Record, mark: bytes) -> int:
+        """Begin a fragment, and say how many bytes it has. (handler's thread)"""
         try:
-            return record.next_fragment(mark)
+            return record.begin_fragment(mark)
         except RecordTooLong as error:
             self.malformed.keep(self.client_address, str(error), record.data() + mark)
             raise
@@ -210,6 +211,11 @@ class RPCRequestHandler(BaseRequestHandler):
             else:
                 cache.end(key, reply)
         return reply
+
+    def _answer_blocking(self, data: bytes, cache: ReplyCache | None) -> bytes | None:
+        """As L{_answer}, where procedures block. (worker thread)"""
+        fault = "verify_request waits, but the procedures are not async def"
+        return run_unsuspended(self._answer(data, cache), fault)
 
     def _find(self, data: bytes) -> bytes | tuple[Call, Target]:
         """The call that C{data} is, and what serves it; or the reply that it has at once."""
@@ -310,18 +316,3 @@ def _read_exactly(file: IO[bytes], size: int) -> bytes:
     if len(data) < size and (data or size != MARK_BYTES):
         raise IncompleteReadError(data, size)
     return data
-
-
-def _result_of(coroutine: Coroutine[object, None, bytes | None]) -> bytes | None:
-    """
-    What a coroutine gives that never waits.
-
-    @raise TypeError: it waits. (worker thread)
-    """
-    try:
-        coroutine.send(None)
-    except StopIteration as end:
-        found: bytes | None = end.value
-        return found
-    coroutine.close()
-    raise TypeError("verify_request waits, but the procedures are not async def")

@@ -64,7 +64,7 @@ _RANGE = struct.Struct(">II")
 
 
 class AcceptStat(IntEnum):
-    """What became of a call that was let in (RFC 5531, section 9)."""
+    """The outcome of a call that was let in (RFC 5531, section 9)."""
 
     SUCCESS = 0
     PROG_UNAVAIL = 1
@@ -75,7 +75,7 @@ class AcceptStat(IntEnum):
 
 
 class AuthStat(IntEnum):
-    """Why a call was not let in for its credentials (RFC 5531, section 9)."""
+    """The fault of credentials for which a call was not let in (RFC 5531, section 9)."""
 
     BADCRED = 1
     REJECTEDCRED = 2

@@ -2,12 +2,12 @@
 
 import os
 import pwd
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import ICredentials
 from twisted.cred.error import UnauthorizedLogin
 
@@ -17,7 +17,6 @@ from sockserve.auth import (
     CertificateChecker,
     IUser,
     UserRealm,
-    checkers,
     make_portal,
 )
 from sockserve.auth.credentials import (
@@ -27,6 +26,8 @@ from sockserve.auth.credentials import (
 )
 from sockserve.auth.door import at_once
 from sockserve.auth.identity import CertificateNames
+
+SHADOW = "/etc/shadow"
 
 
 def user_of(portal: Any, credentials: ICredentials) -> str:
@@ -108,8 +109,9 @@ def test_a_pipe_of_users_is_not_waited_for(tmp_path: Path) -> None:
 def test_the_systems_users_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their checker, Twisted's, gives their names as text; all others give bytes."""
     crypt = pytest.importorskip("crypt", reason="Python has it up to 3.12")
+    if not os.access(SHADOW, os.R_OK):
+        pytest.skip(f"needs a user who may read {SHADOW}")
     hashed = crypt.crypt("wonderland", crypt.mksalt(crypt.METHOD_SHA256, rounds=1000))
-    monkeypatch.setattr(checkers, "SHADOW_PATH", os.devnull)
     monkeypatch.setattr(pwd, "getpwnam", lambda name: SimpleNamespace(pw_passwd=hashed))
     portal = make_portal(["unix"])
     assert user_of(portal, PasswordCredentials(b"alice", b"wonderland")) == "alice"
@@ -117,16 +119,23 @@ def test_the_systems_users_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
         user_of(portal, PasswordCredentials(b"alice", b"glass"))
 
 
-def test_passwords_of_the_system_that_cannot_be_read_are_told(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A folder in the place of the file: root may read all files."""
+@pytest.fixture
+def unprivileged() -> Iterator[None]:
+    """A process that is not root's."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    yield
+    os.seteuid(0)
+
+
+def test_passwords_of_the_system_that_cannot_be_read_are_told(unprivileged: None) -> None:
     pytest.importorskip("crypt", reason="Python has it up to 3.12")
-    monkeypatch.setattr(checkers, "SHADOW_PATH", str(tmp_path))
-    with pytest.raises(ConfigurationError, match=r"auth unix: .*: Is a directory; whoever checks"):
+    if not os.path.exists(SHADOW):
+        pytest.skip(f"needs {SHADOW}")
+    with pytest.raises(ConfigurationError, match=f"auth unix: {SHADOW}: Permission denied; who"):
         make_portal(["unix"])
-    monkeypatch.setattr(checkers, "SHADOW_PATH", str(tmp_path / "none"))
-    make_portal(["unix"])
 
 
 def names(common_name: str = "", *others: str) -> CertificateCredentials:
@@ -189,7 +198,4 @@ def test_a_user_has_a_name() -> None:
 
 
 def test_credentials_do_not_show_secrets() -> None:
-    assert "wonderland" not in repr(PasswordCredentials(b"alice", b"wonderland"))
-    assert isinstance(
-        make_portal(["memory:a:b"]).checkers.popitem()[1], InMemoryUsernamePasswordDatabaseDontUse
-    )
+    assert repr(PasswordCredentials(b"alice", b"wonderland")) == "<PasswordCredentials b'alice'>"

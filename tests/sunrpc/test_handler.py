@@ -1,14 +1,17 @@
 """Calls in memory: each answer that RFC 5531 knows, over streams and datagrams."""
 
 import struct
+import types
 from typing import Annotated, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from sockserve import ConfigurationError, PeerError
+from sockserve.listeners.datagrams import DatagramServer
 from sockserve.sunrpc import (
     AuthError,
     AuthStat,
@@ -336,10 +339,6 @@ class Datagrams:
     """A datagram server in memory, which lasts."""
 
     def __init__(self) -> None:
-        from twisted.internet.task import Clock
-
-        from sockserve.listeners.datagrams import DatagramServer
-
         self.server: Any = DatagramServer(Counting, reactor=Clock())
         self.server.waited = Deferred()
         self.sent: list[bytes] = []
@@ -467,8 +466,6 @@ def _silent(self: object): ...  # type: ignore[no-untyped-def]
 
 def mark(function: Any, number: int = 1, **options: Any) -> Any:
     """A copy of a function, marked as a procedure."""
-    import types
-
     copy = types.FunctionType(function.__code__, function.__globals__, function.__name__)
     copy.__annotations__ = dict(function.__annotations__)
     return procedure(number, **options)(copy)

@@ -1,5 +1,5 @@
 """
-Codecs: what packs and unpacks the values of one type, whatever they are or come from.
+Codecs: the functions that pack and unpack the values of one type.
 
 This room owns how failures are told: as a L{DecodeError} or L{EncodeError}, and no other way.  It
 must not know how types are written down but by L{type_of}.
@@ -20,7 +20,7 @@ __all__ = ["Codec", "pack", "unpack"]
 
 class Codec:
     """
-    What packs and unpacks the values of one type.
+    A codec of one type: the functions that pack and unpack its values.
 
     @ivar pack: gives the bytes of a value; raises L{EncodeError
         <sockserve.sunrpc.xdr.errors.EncodeError>} if it is not of the type.
@@ -40,7 +40,7 @@ class Codec:
 _codecs = Kept[object, Codec](lambda annotation: Codec(type_of(annotation)), 1024)
 
 
-def pack(type: Any, value: object) -> bytes:
+def pack(type: object, value: object) -> bytes:
     """
     The bytes of a value.
 
@@ -51,7 +51,7 @@ def pack(type: Any, value: object) -> bytes:
     return _codecs[type].pack(value)
 
 
-def unpack(type: Any, data: bytes | bytearray | memoryview) -> Any:
+def unpack(type: object, data: bytes | bytearray | memoryview) -> Any:
     """
     The value that C{data} is.
 

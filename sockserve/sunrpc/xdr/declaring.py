@@ -72,14 +72,14 @@ _PLAIN: dict[object, XDRType] = {
 
 
 class Max:
-    """How long a C{list}, C{str} or C{bytes} may be: C{Annotated[str, Max(255)]}."""
+    """The most that is in a C{list}, C{str} or C{bytes}: C{Annotated[str, Max(255)]}."""
 
     def __init__(self, size: int) -> None:
         self.size = size
 
 
 class Fixed:
-    """How long a C{list} or C{bytes} always is: C{Annotated[bytes, Fixed(16)]}."""
+    """The only length of a C{list} or C{bytes}: C{Annotated[bytes, Fixed(16)]}."""
 
     def __init__(self, size: int) -> None:
         self.size = size

@@ -105,7 +105,7 @@ class Writer(ABC):
     """
     A text of functions, one for each type that needs its own: the part that both ways share.
 
-    @ivar names: what the text refers to.
+    @ivar names: the values of the names that the text does not set.
     """
 
     def __init__(self, names: dict[str, Any], error: type[XDRError]) -> None:
