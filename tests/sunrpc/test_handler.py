@@ -17,6 +17,7 @@ from sockserve.sunrpc import (
     AuthStat,
     AuthSys,
     Call,
+    DecodeError,
     Int,
     Max,
     RPCRequestHandler,
@@ -504,6 +505,28 @@ def test_a_procedure_may_refuse_its_caller() -> None:
             raise AuthError(AuthStat.FAILED)
 
     assert run_stream(Refusing, record(call(1))).sent == record(DENIED + words(7))
+
+
+@pytest.mark.parametrize(
+    ("error", "stat"), [(ValueError("not so many"), 5), (DecodeError("not so many"), 4)]
+)
+def test_a_structure_may_refuse_its_values(error: Exception, stat: int) -> None:
+    class Count(Struct):
+        number: Int
+
+        def __post_init__(self) -> None:
+            if self.number > 9:
+                raise error
+
+    class Counter(RPCRequestHandler):
+        program = PROGRAM
+
+        @procedure(1, version=2)
+        async def count(self, count: Count) -> Int:
+            return count.number
+
+    exchange = run_stream(Counter, record(call(1, words(10)), call(1, words(9))))
+    assert exchange.sent == record(accepted(stat), accepted(0, words(9)))
 
 
 def test_a_base_for_other_handlers_needs_no_program() -> None:

@@ -300,6 +300,22 @@ class Doubling(Struct):
         self.number = 2 * number
 
 
+class CheckedNode(Struct):
+    value: Int
+    next: "CheckedNode | None"
+
+    def __post_init__(self) -> None:
+        if self.value < 0:
+            raise ValueError("a value below 0")
+
+
+def test_what_an_element_of_a_list_does_when_it_is_made_is_done_when_it_is_unpacked() -> None:
+    value = CheckedNode(1, CheckedNode(2, None))
+    assert unpack(CheckedNode, pack(CheckedNode, value)) == value
+    with pytest.raises(ValueError, match="below 0"):
+        unpack(CheckedNode, struct.pack(">iIiI", 1, 1, -1, 0))
+
+
 def test_what_a_structure_does_when_it_is_made_is_done_when_it_is_unpacked() -> None:
     with pytest.raises(ValueError, match="low is above high"):
         unpack(Checked, struct.pack(">ii", 2, 1))
