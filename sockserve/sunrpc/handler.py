@@ -140,8 +140,11 @@ class RPCRequestHandler(BaseRequestHandler):
             while True:
                 record = Record(self.max_record_bytes)
                 while not record.is_whole:
-                    mark = _read_exactly(rfile, MARK_BYTES)
-                    if not mark and not record.has_begun():
+                    try:
+                        mark = _read_exactly(rfile, MARK_BYTES)
+                    except IncompleteReadError as error:
+                        if error.partial or record.has_begun():
+                            raise
                         return
                     record.add(_read_exactly(rfile, self._begin_fragment(record, mark)))
                 reply = self._answer_blocking(record.data(), None)
@@ -311,8 +314,8 @@ class RPCRequestHandler(BaseRequestHandler):
 
 
 def _read_exactly(file: IO[bytes], size: int) -> bytes:
-    """C{size} bytes, or none at the end of a file. (worker thread)"""
+    """The next C{size} bytes of a file, as C{readexactly} of a stream has it. (worker thread)"""
     data = file.read(size)
-    if len(data) < size and (data or size != MARK_BYTES):
+    if len(data) < size:
         raise IncompleteReadError(data, size)
     return data

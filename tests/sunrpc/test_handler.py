@@ -2,6 +2,7 @@
 
 import struct
 import types
+from asyncio import IncompleteReadError
 from typing import Annotated, Any
 
 import pytest
@@ -221,6 +222,16 @@ def test_a_stream_that_ends_within_a_call_is_the_clients_fault(handler: Any, siz
     exchange = run_stream(handler, record(call(1, words(1, 2)))[:size])
     assert exchange.sent == b""
     assert isinstance(exchange.error, EOFError)
+
+
+@each_handler
+@pytest.mark.parametrize("mark", [b"", b"\0\0"])
+def test_a_stream_that_ends_between_fragments_is_the_clients_fault(
+    handler: Any, mark: bytes
+) -> None:
+    exchange = run_stream(handler, words(3) + b"abc" + mark)
+    assert exchange.sent == b""
+    assert isinstance(exchange.error, IncompleteReadError)
 
 
 def test_calls_wait_for_the_one_before_them() -> None:
