@@ -252,8 +252,9 @@ def test_any_bytes_are_answered_or_dropped(data: bytes, as_call: bool) -> None:
     for handler in (Coroutines, Blocking):
         error = run_datagram(handler, sent).error
         assert error is None or isinstance(error, PeerError)
-    error = run_stream(Coroutines, data).error
-    assert error is None or isinstance(error, PeerError | EOFError)
+        for stream in (data, words(len(sent)) + sent, record(sent) + data):
+            error = run_stream(handler, stream).error
+            assert error is None or isinstance(error, PeerError | EOFError)
 
 
 # What cannot be read is kept
