@@ -33,6 +33,7 @@ from sockserve.core.messages import one_line
 from sockserve.core.tls import CIPHERS, handshake_fault
 from sockserve.core.tls_facts import TLSFacts
 from sockserve.interfaces import (
+    ClientGone,
     ConfigurationError,
     DeadlineExpired,
     HandshakeFailed,
@@ -42,7 +43,7 @@ from sockserve.sockets.lending import has_unread
 from sockserve.streams.tls import ClientAuthority, load_client_authority, with_client_authority
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 __all__ = ["PlaintextPipelined", "SecuredSocket", "ServerCertificate", "StartTLSMixIn"]
 
@@ -60,12 +61,34 @@ class PlaintextPipelined(HandshakeFailed):
 
 class SecuredSocket(ssl.SSLSocket):
     """
-    The socket of a blocking handler after STARTTLS.
+    The socket of a blocking handler after STARTTLS.  Where its client breaks TLS, or breaks it off,
+    it raises L{ClientGone}: an C{ssl.SSLError} does not say whose fault it is.
 
     @ivar tls: the facts of its TLS.
     """
 
     tls: TLSFacts | None = None
+
+    @override
+    def read(self, len: int = 1024, buffer: WriteableBuffer | None = None) -> bytes:
+        try:
+            return super().read(len, buffer)
+        except ssl.SSLError as error:
+            raise _as_clients(error) from error
+
+    @override
+    def send(self, data: ReadableBuffer, flags: int = 0) -> int:
+        try:
+            return super().send(data, flags)
+        except ssl.SSLError as error:
+            raise _as_clients(error) from error
+
+
+def _as_clients(error: ssl.SSLError) -> OSError:
+    """The error of a client for one of TLS, unless that only says to wait."""
+    if isinstance(error, (ssl.SSLWantReadError, ssl.SSLWantWriteError)):
+        return error
+    return ClientGone(f"TLS: {handshake_fault(error)}")
 
 
 class ServerCertificate:

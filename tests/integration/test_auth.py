@@ -1,6 +1,7 @@
 """STARTTLS and logins over real connections, by coroutine and blocking handlers."""
 
 import http.server
+import os
 import socket
 import socketserver
 import ssl
@@ -23,6 +24,7 @@ from sockserve.server import make_executor
 from sockserve.service import RequestService, service_from_description
 from tests.auth.mail import BlockingMail, Mail, with_attributes
 from tests.integration.servers import (
+    PATIENCE_SECONDS,
     PROXY_HEADER,
     certificate_file,
     certificate_pem,
@@ -230,6 +232,49 @@ async def test_a_client_that_ends_tls_gets_its_end(handler, tmp_path):
         assert await in_thread(talk, server.server_address) == b""
         await until(lambda: not server.statistics.active)
         assert server.statistics.errors == 0
+
+
+@KINDS
+async def test_a_client_that_breaks_tls_is_no_error(handler, tmp_path):
+    """What is no record of TLS, in the middle of it."""
+
+    def talk(address):
+        with start_tls(connect(address)) as secured:
+            assert ask(secured, b"WHO\r\n") == b"250 False nobody\r\n"
+            with socket.socket(fileno=os.dup(secured.fileno())) as below:
+                below.settimeout(PATIENCE_SECONDS)
+                below.sendall(b"MAIL FROM:<eve@example.org>\r\n")
+                while below.recv(1000):
+                    pass
+
+    async with serving(mail(handler, tmp_path), portal=portal()) as server:
+        records = recorded(server)
+        await in_thread(talk, server.server_address)
+        await until(lambda: not server.statistics.active)
+        assert server.statistics.errors == 0
+        assert [each.outcome for each in records] == ["lost"]
+
+
+@KINDS
+async def test_a_client_that_breaks_tls_off_while_it_is_answered_is_no_error(handler, tmp_path):
+    """The answers, 40 MB, have no place anywhere but with the client, who reads none."""
+
+    def talk(address):
+        with start_tls(connect(address)) as secured:
+            secured.sendall(b"WHO\r\n")
+            read_line(secured)
+            secured.sendall((b"x" * 4000 + b"\r\n") * 10)
+
+    class Answering(handler):
+        def said(self, line):
+            return line * 1000 if line.startswith(b"x") else super().said(line)
+
+    async with serving(mail(Answering, tmp_path), portal=portal()) as server:
+        records = recorded(server)
+        await in_thread(talk, server.server_address)
+        await until(lambda: not server.statistics.active)
+        assert server.statistics.errors == 0
+        assert [each.outcome for each in records] == ["lost"]
 
 
 async def test_starttls_in_a_child(tmp_path):
