@@ -14,7 +14,7 @@ from typing import Any
 from sockserve.interfaces import ConfigurationError
 from sockserve.sunrpc.xdr.packing import make_pack
 from sockserve.sunrpc.xdr.types import TupleType, XDRType
-from sockserve.sunrpc.xdr.unpacking import make_unpack
+from sockserve.sunrpc.xdr.unpacking import make_unpack_from
 
 __all__ = ["Procedure", "Program", "Version", "check_number"]
 
@@ -54,7 +54,7 @@ class Procedure:
         A function of a call's bytes and of the position where its arguments begin: gives them, and
         where they end.  It raises L{DecodeError <sockserve.sunrpc.xdr.errors.DecodeError>}.
         """
-        return make_unpack(TupleType(f"arguments of {self.name}", self.arguments))[0]
+        return make_unpack_from(TupleType(f"arguments of {self.name}", self.arguments))
 
     @cached_property
     def pack_result(self) -> Callable[[Any], bytes]:

@@ -29,7 +29,7 @@ from sockserve.sunrpc.xdr.source import (
 )
 from sockserve.sunrpc.xdr.types import XDRType
 
-__all__ = ["make_unpack"]
+__all__ = ["make_unpack", "make_unpack_from"]
 
 
 def _too_many(count: int, most: int, label: str) -> NoReturn:
@@ -58,13 +58,29 @@ def _has_numbers_only(type: types.StructType) -> bool:
 _NOT_ONE = (struct.error, KeyError)
 
 
-def make_unpack(
-    type: XDRType,
-) -> tuple[Callable[[bytes, int], tuple[Any, int]], Callable[[bytes], Any]]:
+def make_unpack(type: XDRType) -> Callable[[bytes], Any]:
+    """The function that unpacks a value of C{type}, alone; it raises L{DecodeError}."""
+    return _compile(type)[1]
+
+
+def make_unpack_from(type: XDRType) -> Callable[[bytes, int], tuple[Any, int]]:
     """
-    The function that unpacks a value of C{type} among others, from a position on, and gives where
-    it ends; and the one for a value that is all of the bytes.  Both raise L{DecodeError}.
+    The function that unpacks a value of C{type} among other bytes, from a position on, and gives
+    where it ends; it raises L{DecodeError}.
     """
+    function, label = _compile(type)[0], type.label
+
+    def unpack_from(data: bytes, start: int) -> tuple[Any, int]:
+        try:
+            found: tuple[Any, int] = function(data, start, 0)
+        except _NOT_ONE as error:
+            raise _explained(error, label) from None
+        return found
+
+    return unpack_from
+
+
+def _compile(type: XDRType) -> tuple[Callable[..., Any], Callable[..., Any]]:
     names = {
         "BOOLS": {0: False, 1: True},
         "NOT_ONE": _NOT_ONE,
@@ -76,17 +92,7 @@ def make_unpack(
         "too_many": _too_many,
         "too_much": _too_much,
     }
-    function, entry = _UnpackWriter(names, DecodeError).compile(type)
-    label = type.label
-
-    def unpack_from(data: bytes, start: int) -> tuple[Any, int]:
-        try:
-            found: tuple[Any, int] = function(data, start, 0)
-        except _NOT_ONE as error:
-            raise _explained(error, label) from None
-        return found
-
-    return unpack_from, entry
+    return _UnpackWriter(names, DecodeError).compile(type)
 
 
 class _UnpackWriter(Writer):
