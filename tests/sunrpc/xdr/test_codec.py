@@ -52,6 +52,11 @@ class Tree(Struct):
     value: Int
 
 
+class Switch(Struct):
+    number: UnsignedInt
+    is_on: bool
+
+
 class Answer(Union, switch=Color):
     point: Annotated[Point, Case(Color.RED)]
     text: Annotated[str, Otherwise]
@@ -105,6 +110,13 @@ VALUES: list[tuple[Any, Any, bytes]] = [
     (list[Int], list(range(600)), struct.pack(">I600i", 600, *range(600))),
     (Point, Point(1, 2.5), POINT),
     (list[Point], [Point(1, 2.5)] * 2, b"\0\0\0\2" + POINT * 2),
+    (list[Switch], [Switch(7, True), Switch(8, False)], struct.pack(">5I", 2, 7, 1, 8, 0)),
+    (list[Switch], [], bytes(4)),
+    (
+        Annotated[list[Switch], Fixed(40)],
+        [Switch(7, True)] * 40,
+        struct.pack(">2I", 7, 1) * 40,
+    ),
     (Answer, Answer(Color.RED, Point(1, 2.5)), b"\0\0\0\2" + POINT),
     (Answer, Answer(Color.GREEN, "a"), b"\xff\xff\xff\xfd\0\0\0\1a\0\0\0"),
     (Strict, Strict(2, False), b"\0\0\0\2\0\0\0\0"),
@@ -198,6 +210,9 @@ def test_what_is_no_value_is_not_unpacked(kind: Any, data: bytes) -> None:
         (Answer, Answer(7, "")),
         (Quad, 1.0),
         (list[Point], [[1]]),
+        (list[Switch], [Switch(7, 2)]),  # type: ignore[arg-type]
+        (list[Switch], [Switch(-1, True)]),
+        (list[Switch], [None]),
         (Annotated[list[Point], Fixed(2)], 5),
     ],
 )
