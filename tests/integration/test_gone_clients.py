@@ -31,8 +31,6 @@ from tests.tools import need_tool
 
 pytestmark = [
     pytest.mark.usefixtures("no_leaks", "errors"),
-    # Twisted's own way to its certificates.
-    pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning"),
     pytest.mark.skipif(sys.platform != "linux", reason="hang-ups are noticed by epoll"),
 ]
 
