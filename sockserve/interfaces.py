@@ -21,6 +21,7 @@ __all__ = [
     "ConfigurationError",
     "DeadlineExpired",
     "HandshakeFailed",
+    "IClientJob",
     "IExecutor",
     "IHTTPRequestHandler",
     "IJob",
@@ -327,6 +328,21 @@ class IJob(Interface):
     def failed(error: OSError) -> None:
         """L{serve} will not run, though L{started} was called: the system has no thread or
         process for it. (reactor thread)"""
+
+
+class IClientJob(IJob):
+    """
+    A job whose client may leave while it waits for a place.
+
+    An executor asks L{has_left} when the place is free; if so, it calls L{client_left} in place of
+    L{started}, and that is the end of the job.
+    """
+
+    def has_left() -> bool:
+        """Whether the client has gone, and no answer can reach it. (reactor thread)"""
+
+    def client_left() -> None:
+        """The client has gone, and L{serve} will not run: let go of it. (reactor thread)"""
 
 
 class IExecutor(Interface):

@@ -333,6 +333,11 @@ class AdoptedSocketChannel(LentSocketChannel):
         self._dispatcher = protocol.factory.dispatcher
 
     @override
+    def serves_regardless(self) -> bool:
+        # Its program may have been written for clients that only send, and it had one thread.
+        return True
+
+    @override
     def serve(self) -> Outcome:
         """Have the server serve the connection. (worker thread)"""
         address = self.protocol.client_address

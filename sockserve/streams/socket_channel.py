@@ -15,13 +15,14 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from sockserve.core.lifecycle import serve
-from sockserve.interfaces import IExecutor, IJob, Outcome, Phase
+from sockserve.interfaces import IClientJob, IExecutor, Outcome, Phase
+from sockserve.sockets.hangups import Hangup, hangup_of
 from sockserve.streams.channel import Channel, ChannelOwner, Pending
 
 __all__ = ["SocketChannel"]
 
 
-@implementer(IJob)
+@implementer(IClientJob)
 class SocketChannel(Channel):
     """The channel of a blocking handler, on a thread or in a child: the part both share."""
 
@@ -54,7 +55,24 @@ class SocketChannel(Channel):
         raise NotImplementedError
 
     def has_left(self) -> bool:
-        """Whether its client has gone, and nothing that it sent is lost with it."""
+        """
+        Whether the client has gone, and no answer can reach it: it has broken the connection, or
+        has closed it, which TCP does not tell from the end of its side.
+        """
+        client = self.client_socket()
+        if client is None:
+            return False
+        hangup = hangup_of(client)
+        if hangup is Hangup.HUNG_UP and self.serves_regardless():
+            return self.has_said_nothing()
+        return hangup.is_final
+
+    def serves_regardless(self) -> bool:
+        """Whether what came before the client closed the connection is served all the same."""
+        return not self.factory.handler_cancellation
+
+    def has_said_nothing(self) -> bool:
+        """Whether nothing has come for a handler to read."""
         raise NotImplementedError
 
     def _hung_up(self) -> None:
@@ -62,14 +80,18 @@ class SocketChannel(Channel):
         The kernel has told something of a connection that waits for a place, or of another.
         """
         if self._is_queued and self.has_left():
+            self.stop_waiting()
+
+    def stop_waiting(self) -> None:
+        """The client has gone: do not wait for a place any longer."""
+        if self._is_queued and self._concurrency.withdraw(self):
             self.client_left()
 
     def client_left(self) -> None:
-        """The client has gone: do not wait for a place any longer."""
-        if self._is_queued and self._concurrency.withdraw(self):
-            self._leave_queue()
-            self.protocol.record.outcome = Outcome.LOST
-            self.factory.shutdown_request(self.request)
+        """The client has gone, and the handler will not run. (reactor thread)"""
+        self._leave_queue()
+        self.protocol.record.outcome = Outcome.LOST
+        self.factory.shutdown_request(self.request)
 
     def _leave_queue(self) -> None:
         """The connection does not wait for a place, or not any more."""
