@@ -258,6 +258,9 @@ class IStreamServer(IRequestServer):
     )
     allow_half_close: bool = Attribute("Whether a client that has ended its output still waits.")
     hangups = Attribute("The L{sockserve.sockets.hangups.HangupWatch} of its connections.")
+    drain_notice = Attribute(
+        "The L{sockserve.core.drain_notice.DrainNotice} for handlers that have their connection."
+    )
     statistics = Attribute("Its L{sockserve.core.statistics.ListenerStatistics}.")
     observers = Attribute("Who is told of each request that has ended; empty for nobody.")
     concurrency: IExecutor | MaybeNone = Attribute(

@@ -341,7 +341,8 @@ class AdoptedSocketChannel(LentSocketChannel):
     def serve(self) -> Outcome:
         """Have the server serve the connection. (worker thread)"""
         address = self.protocol.client_address
-        return self._dispatcher.serve(self.request, address, self.record_traffic)
+        with self.factory.drain_notice.for_this_thread():
+            return self._dispatcher.serve(self.request, address, self.record_traffic)
 
 
 @implementer(IJob)

@@ -15,6 +15,7 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from sockserve.core.lifecycle import serve
+from sockserve.executors.fork import ForkExecutor
 from sockserve.interfaces import IClientJob, IExecutor, Outcome, Phase
 from sockserve.sockets.hangups import Hangup, hangup_of
 from sockserve.streams.channel import Channel, ChannelOwner, Pending
@@ -108,6 +109,8 @@ class SocketChannel(Channel):
     def started(self) -> None:
         """There is a place for the handler. (reactor thread)"""
         self._leave_queue()
+        if isinstance(self._concurrency, ForkExecutor):
+            self.factory.drain_notice.reach_children()
         self._handler_began()
         self.protocol.record.phases["queue"] = self.timer.seconds() - self._queued_at
 
@@ -118,16 +121,18 @@ class SocketChannel(Channel):
         """Serve the connection, on a thread or in a child. (worker thread)"""
         if os.getpid() != self._process:
             self.serve_in_child()
-        return serve(self.factory, self.request, self.protocol.client_address, self.record_traffic)
+        address = self.protocol.client_address
+        with self.factory.drain_notice.for_this_thread():
+            return serve(self.factory, self.request, address, self.record_traffic)
 
     def record_traffic(self) -> None:
         """Note what only the connection itself can tell of the traffic: the handler has
         finished. (any thread)"""
 
     @property
-    def descriptors(self) -> tuple[int]:
+    def descriptors(self) -> tuple[int, int]:
         """The descriptors of the parent's that a child needs."""
-        return (self.request.fileno(),)
+        return self.request.fileno(), self.factory.drain_notice.descriptor()
 
     def serve_in_child(self) -> None:
         """Adapt to being a child's own copy. (worker thread)"""
