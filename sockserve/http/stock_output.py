@@ -14,7 +14,7 @@ from collections.abc import Callable
 from sockserve.http.h1.framing import response_fault
 from sockserve.http.responses import BlockingResponse
 
-__all__ = ["StockOutput", "final_head", "status_in"]
+__all__ = ["KEEP_ALIVE", "StockOutput", "final_head", "status_in"]
 
 #: Interim responses, if there are any.
 _INTERIM = re.compile(
@@ -27,7 +27,7 @@ _STATUS = re.compile(_INTERIM.pattern + rb"HTTP/1\.[01] (101|[2-9][0-9]{2})")
 _BEGINNING = b"HTTP/1."
 
 #: What a handler says of a connection that is about to end even so.
-_KEEP_ALIVE = re.compile(rb"(?i)\nconnection:[ \t]*keep-alive[ \t]*\r\n")
+KEEP_ALIVE = re.compile(rb"(?i)\nconnection:[ \t]*keep-alive[ \t]*\r\n")
 
 
 def status_in(data: bytes) -> int | None:
@@ -98,4 +98,4 @@ class StockOutput:
         if is_followed is None or response.switches or end < 2 or is_followed():
             return data
         response.close = True
-        return _KEEP_ALIVE.sub(b"\n", data[:end]) + b"Connection: close\r\n" + data[end:]
+        return KEEP_ALIVE.sub(b"\n", data[:end]) + b"Connection: close\r\n" + data[end:]

@@ -24,6 +24,7 @@ from zope.interface import implementer
 from sockserve.core.addresses import Addresses, SocketAddress, socket_address
 from sockserve.core.admission import Admission
 from sockserve.core.deadlines import DeadlineTimer
+from sockserve.core.drain_notice import DrainNotice
 from sockserve.core.in_progress import (
     RequestInProgress,
     RequestStatus,
@@ -61,6 +62,7 @@ class StreamServer(RequestServer):
     @ivar connections: the connections that are open.
     @ivar channels: by request, the channel of each connection that is not finished.
     @ivar hangups: the connections that nobody reads at the moment.
+    @ivar drain_notice: tells handlers that have their connections themselves that it drains.
     """
 
     #: Whether connections have the options of L{keep_alive} from what has accepted them.
@@ -76,6 +78,7 @@ class StreamServer(RequestServer):
         self.connections: set[StreamProtocol] = set()
         self.channels: dict[object, Channel] = {}
         self.hangups = HangupWatch()
+        self.drain_notice = DrainNotice(self.deadlines)
 
     @override
     def in_progress(self) -> Iterable[RequestInProgress]:

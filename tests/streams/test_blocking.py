@@ -204,17 +204,24 @@ def test_nobody_waits_for_a_thread_for_a_client_that_has_reset(
 
 
 @needs_epoll
-def test_what_a_client_has_sent_before_it_hung_up_is_served(serving: Serving) -> None:
-    owned = serving(executor=SteppedExecutor(limit=0))
+@pytest.mark.parametrize("regardless", [False, True], ids=["cancelled", "regardless"])
+def test_what_a_client_has_sent_before_it_hung_up_is_served_if_it_must_not_be_cut(
+    serving: Serving, regardless: bool
+) -> None:
+    class Handler(Answers):
+        handler_cancellation = not regardless
+
+    owned = serving(Handler, executor=SteppedExecutor(limit=0))
     assert owned.client is not None
     owned.client.send(b"hello\n")
     owned.client.close()
     owned.turn()
-    (job,) = executor_of(owned).jobs
-    job.started()
-    executor_of(owned).step()
-    assert owned.factory.raised[0] is not None  # that it cannot answer
-    owned.turn()
+    assert len(executor_of(owned).jobs) == regardless
+    if regardless:
+        owned.channel.started()  # type: ignore[attr-defined]
+        executor_of(owned).step()
+        assert owned.factory.raised[0] is not None  # that it cannot answer
+        owned.turn()
     assert owned.is_finished
 
 
@@ -280,7 +287,8 @@ def test_a_handler_that_does_not_end_is_abandoned(serving: Serving, plain: bool)
 def test_the_parent_closes_its_copy_when_a_child_has_one(serving: Serving, plain: bool) -> None:
     owned = serving(plain=plain)
     assert isinstance(owned.channel, LentSocketChannel | PumpedSocketChannel)
-    (needed,) = owned.channel.descriptors
+    needed, notice = owned.channel.descriptors
+    assert notice == -1  # nothing forks here
     assert needed == owned.channel.request.fileno()
     assert needed in owned.channel.owned_descriptors()
     owned.channel.forked()
