@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing_extensions import override
 from zope.interface import implementer
 
+from sockserve.core.handler_kinds import speaks_http
 from sockserve.core.lifecycle import serve
 from sockserve.executors.fork import ForkExecutor
 from sockserve.interfaces import IClientJob, IExecutor, Outcome, Phase
@@ -69,8 +70,12 @@ class SocketChannel(Channel):
         return hangup.is_final
 
     def serves_regardless(self) -> bool:
-        """Whether what came before the client closed the connection is served all the same."""
-        return not self.factory.handler_cancellation
+        """
+        Whether what came before the client closed the connection is served all the same: it may
+        be all that the client wanted to say.  A request of HTTP wants an answer.
+        """
+        wants_answer = speaks_http(self.factory.RequestHandlerClass)
+        return not (wants_answer and self.factory.handler_cancellation)
 
     def has_said_nothing(self) -> bool:
         """Whether nothing has come for a handler to read."""

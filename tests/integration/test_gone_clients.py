@@ -205,7 +205,7 @@ async def test_a_thread_that_was_waited_for_goes_on_alone():
 # Queues for a thread
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "haproxy:unix"])
 async def test_no_thread_is_waited_for_by_a_client_that_has_reset(kind, tmp_path):
     from twisted.internet import reactor
 
@@ -227,6 +227,9 @@ async def test_no_thread_is_waited_for_by_a_client_that_has_reset(kind, tmp_path
         await until(lambda: served)
         second = await in_thread(come, server, b"second\n")
         await until(lambda: pool.waiting == 1)
+        if kind == "unix":  # it has no resets but of those that leave something unread
+            for channel in list(server.channels.values())[1:]:
+                channel.request.send(b"unread")
         reset(second)
         await until(lambda: pool.waiting == 0)
         go.set()
@@ -305,10 +308,6 @@ class HoldsPage(Holds, HTTPRequestHandler):
         self.wfile.write(b"done")
 
 
-class LineRegardless(HoldsLine):
-    handler_cancellation = False
-
-
 class PageRegardless(HoldsPage):
     handler_cancellation = False
 
@@ -342,7 +341,7 @@ async def holding(handler, kind, folder, places=ThreadExecutor):
 
 
 @pytest.mark.parametrize("places", [ThreadExecutor, ForkExecutor])
-@pytest.mark.parametrize("handler", [HoldsLine, HoldsStock, HoldsPage])
+@pytest.mark.parametrize("handler", [HoldsStock, HoldsPage])
 @pytest.mark.parametrize("kind", ["unix", "haproxy:unix"])
 async def test_over_unix_nothing_is_done_for_one_that_has_asked_and_closed(
     kind, handler, places, tmp_path
@@ -363,7 +362,7 @@ async def test_over_unix_nothing_is_done_for_one_that_has_asked_and_closed(
         assert server.notes.read_text() == "/first\n/ends-its-side\n"
 
 
-@pytest.mark.parametrize("handler", [HoldsLine, HoldsStock, HoldsPage])
+@pytest.mark.parametrize("handler", [HoldsStock, HoldsPage])
 @pytest.mark.parametrize("kind", ["unix", "haproxy:unix"])
 async def test_nor_does_it_keep_its_place_until_there_is_a_thread(kind, handler, tmp_path):
     async with holding(handler, kind, tmp_path) as (server, ask):
@@ -382,8 +381,9 @@ async def test_nor_does_it_keep_its_place_until_there_is_a_thread(kind, handler,
 @pytest.mark.parametrize(
     ("handler", "kind"),
     [
-        (LineRegardless, "unix"),
-        (LineRegardless, "haproxy:unix"),
+        # One that may only want to say something
+        (HoldsLine, "unix"),
+        (HoldsLine, "haproxy:unix"),
         (PageRegardless, "unix"),
         (PageRegardless, "haproxy:unix"),
         # Where a close is not told from the end of its side
