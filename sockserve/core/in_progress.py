@@ -2,8 +2,7 @@
 Requests in progress, as an operator sees them.
 
 This room owns what is told of one, and how one is named to be aborted.  It must not know what a
-request is, or who asks.
-(reactor thread)
+request is, or who asks. (reactor thread)
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ class UnderWay(NamedTuple):
 
 
 class RequestInProgress(Protocol):
-    """What tells its stand, and can be ended."""
+    """A request that tells its stand, and can be ended."""
 
     def status(self) -> RequestStatus:
         """The stand of the request."""

@@ -194,7 +194,7 @@ class AcceptLoop:
                     ready = [key.fileobj for key, _ in selector.select(seconds)]
                     if self._is_over():
                         break
-                    self._guarded(self._turn, ready)
+                    self._call_server(self._turn, ready)
                 self._take_waiting()
         finally:
             self.close()
@@ -223,13 +223,13 @@ class AcceptLoop:
                 if self._state is not _LoopState.LAST or self._is_told() or is_late:
                     break
                 if self._shaken:
-                    self._guarded(verify_and_take, self._server, *self._shaken.popleft())
+                    self._call_server(verify_and_take, self._server, *self._shaken.popleft())
                 elif self._has_room() and is_open(self._server) and selector.select(0):
-                    self._guarded(self._take_request)
+                    self._call_server(self._take_request)
                 else:
                     break
 
-    def _guarded(self, do: Callable[..., object], *arguments: Any) -> None:
+    def _call_server(self, do: Callable[..., object], *arguments: Any) -> None:
         """Call C{do}, and C{failed} if one of the server's methods raises in it. (accept thread)"""
         try:
             do(*arguments)
@@ -289,7 +289,7 @@ class AcceptLoop:
         return min(poll_interval, self._seconds_to_retry() or poll_interval)
 
     def _seconds_to_retry(self) -> float:
-        """How long it has yet to pause for a lack of descriptors; 0 when it has not."""
+        """The seconds that it has yet to pause for a lack of descriptors; 0 for none."""
         if self._shortage_at is None:
             return 0
         since = time.monotonic() - self._shortage_at

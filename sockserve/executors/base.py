@@ -20,7 +20,7 @@ from operator import methodcaller
 from sockserve.core.logs import Topic, logger
 from sockserve.interfaces import IClientJob, IJob, Outcome
 
-__all__ = ["BoundedExecutor", "call_excepthook", "serve_guarded"]
+__all__ = ["BoundedExecutor", "call_excepthook", "serve_logged"]
 
 _log = logger(Topic.WORKERS)
 _handlers_log = logger(Topic.HANDLERS)
@@ -127,9 +127,9 @@ def call_excepthook() -> None:
     )
 
 
-def serve_guarded(job: IJob, serve: Callable[[IJob], Outcome] = methodcaller("serve")) -> Outcome:
+def serve_logged(job: IJob, serve: Callable[[IJob], Outcome] = methodcaller("serve")) -> Outcome:
     """
-    Serve a job, whatever it raises: its thread must outlive that, and a child leave by its own
+    Serve a job, and log what it raises: its thread must outlive that, and a child leave by its own
     door. (worker thread)
 
     @param serve: as L{BoundedExecutor.serve}.

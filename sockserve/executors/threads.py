@@ -26,7 +26,7 @@ from sockserve.core.clock import clock_of
 from sockserve.core.forking import ThreadRole, end_child, mark_thread
 from sockserve.core.logs import Topic, logger
 from sockserve.core.reactors import IReactor
-from sockserve.executors.base import BoundedExecutor, serve_guarded
+from sockserve.executors.base import BoundedExecutor, serve_logged
 from sockserve.executors.call import Call
 from sockserve.executors.load import PoolLoad
 from sockserve.interfaces import IExecutor, IJob, Outcome
@@ -341,7 +341,7 @@ class _Worker:
             # Programs tell connections apart by the name of their thread.
             self.thread.name = f"sockserve-{next(_jobs)}"
             # As in a thread of its own: what one sets for its time the next does not see.
-            outcome = Context().run(serve_guarded, job, pool.serve)
+            outcome = Context().run(serve_logged, job, pool.serve)
             if os.getpid() != process:  # a child that the handler has forked
                 end_child(outcome)
             pool.done.append((job, outcome))

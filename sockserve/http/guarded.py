@@ -17,6 +17,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from enum import Enum
 from http.server import BaseHTTPRequestHandler
 from socketserver import StreamRequestHandler
 from typing import TYPE_CHECKING, Any
@@ -54,43 +55,51 @@ _LIMITS = HeadLimits(MAX_LINE_BYTES, MAX_HEADER_FIELDS * MAX_HEADER_BYTES, MAX_H
 _EMPTY_LINES = (b"\r\n", b"\n")
 
 
+class _Sent(Enum):
+    """The stand of an answer on its way to C{wfile}."""
+
+    #: Nothing of it has been sent, besides interim responses.
+    NOTHING = "nothing"
+    #: Some of it has, or could have unseen.
+    SOME = "some"
+    #: It was one that must not be sent, and the rest is not.
+    REFUSED = "refused"
+
+
 class _Answer:
     """
     The answer to one request, as far as it is seen on its way to C{wfile}: until its head is whole.
-
-    @ivar is_mistaken: whether it was one that must not be sent, and is not.
     """
 
     def __init__(self, handler: BaseHTTPRequestHandler, last: LastAnswer | None) -> None:
         """
         @param last: knows the last answer, as the service may drain.
         """
-        self.is_mistaken = False
         self._handler = handler
         self._last = last
         self._head = b""
         self._write: Callable[[ReadableBuffer], int] = handler.wfile.write
         self._attributes = free_attributes(handler.wfile, "write")
-        #: Whether some of it has been sent, besides interim responses, or could have been unseen.
-        self._has_begun = self._attributes is None
+        self._sent = _Sent.SOME
         if self._attributes is not None:
+            self._sent = _Sent.NOTHING
             self._attributes["write"] = self.write
 
     def write(self, data: ReadableBuffer) -> int:
         """Send C{data} as C{wfile} does, unless it must not be."""
-        if self.is_mistaken:
+        if self._sent is _Sent.REFUSED:
             return len(bytes_of(data))
         if self._is_looked_at():  # else somebody has kept this method
             piece = data if type(data) is bytes else bytes_of(data)
-            had_begun, before = self._has_begun, len(self._head)
+            sent, before = self._sent, len(self._head)
             self._head += piece[: MAX_HEADER_BYTES + 1]
             head = final_head(self._head)
-            self._has_begun = head != b""
+            self._sent = _Sent.NOTHING if head == b"" else _Sent.SOME
             if head is None or head.endswith(b"\r\n\r\n") or len(head) > MAX_HEADER_BYTES:
                 self.release()
                 fault = head and response_fault(head[:-2])
                 if fault:
-                    self._refuse(fault, had_begun)
+                    self._refuse(fault, sent)
                     return len(piece)
                 if head and head.endswith(b"\r\n\r\n") and self._last is not None:
                     self._write(self._last.amend(head, piece, len(head) - len(b"\r\n") - before))
@@ -98,26 +107,28 @@ class _Answer:
         return self._write(data)
 
     def _is_looked_at(self) -> bool:
+        """Whether L{write} is in the place of C{wfile}'s."""
         return self._attributes is not None and self._attributes.get("write") == self.write
 
-    def _refuse(self, fault: str, had_begun: bool) -> None:
-        """Answer with an error instead, or with no more if that comes too late."""
+    def _refuse(self, fault: str, sent: _Sent) -> None:
+        """Answer with an error instead, or with no more if something of it was C{sent}."""
         _log.error("{handler}: {error}", handler=type(self._handler).__qualname__, error=fault)
-        self.is_mistaken = True
+        self._sent = _Sent.REFUSED
         assert self._attributes is not None
         self._attributes["write"] = self.write
-        if not had_begun:
+        if sent is _Sent.NOTHING:
             self._send_error_page()
         _end_input(self._handler)
 
     def answer_for_handler(self) -> None:
         """Answer 500 for a handler that has not answered, and does not any more."""
-        if not self._has_begun:
+        if self._sent is _Sent.NOTHING:
+            self._sent = _Sent.SOME
             with contextlib.suppress(OSError, ValueError):  # the client or wfile is gone
                 self._send_error_page()
 
     def _send_error_page(self) -> None:
-        self._has_begun = True
+        """Answer 500, and nothing after that."""
         head, body = error_page(500)
         page = f"{head}Connection: close\r\n\r\n".encode()
         self._write(page if self._handler.command == "HEAD" else page + body)
@@ -127,6 +138,17 @@ class _Answer:
         if self._is_looked_at():
             assert self._attributes is not None
             self._attributes.pop("write", None)
+
+
+class _Head(Enum):
+    """The stand of the head of a request."""
+
+    #: C{http.server} has not parsed it, as far as is seen; perhaps the program has.
+    UNSEEN = "unseen"
+    #: It leaves no doubt.
+    CLEAR = "clear"
+    #: It left one, and so nothing more is served.
+    REFUSED = "refused"
 
 
 class _Guard:
@@ -145,9 +167,7 @@ class _Guard:
         # Of the request under way
         #: Lines that C{parse_request} has read.
         self._lines: list[bytes] = []
-        #: Whether C{http.server} has parsed it, as far as is seen, and not the program itself.
-        self._is_http = False
-        self._is_refused = False
+        self._head = _Head.UNSEEN
         self._answer: _Answer | None = None
 
     def parse_request(self) -> bool:
@@ -174,23 +194,24 @@ class _Guard:
         ):
             parsed = self._parse_request()
         if parsed and self._check_head():
-            if self._is_http:
+            if self._head is _Head.CLEAR:
                 self._answer = _Answer(handler, self.last)
             return True
-        if self._is_refused:
+        if self._head is _Head.REFUSED:
             _end_input(handler)
         return False
 
     def _check_head(self) -> bool:
         """Whether the head that has been read leaves no doubt; if it does, answer that."""
         handler = self._handler
-        if not self._is_refused:
+        if self._head is not _Head.REFUSED:
             try:
-                self._is_http = _check(vars(handler).get("raw_requestline"), self._lines)
+                self._head = _check(vars(handler).get("raw_requestline"), self._lines)
             except RemoteProtocolError as error:
-                self._is_refused = handler.close_connection = True
+                self._head = _Head.REFUSED
+                handler.close_connection = True
                 handler.send_error(error.status, str(error))
-        return not self._is_refused
+        return self._head is not _Head.REFUSED
 
     def answer_for_handler(self) -> None:
         """Answer for a handler that has left by what nobody handles, unless this is its child."""
@@ -204,19 +225,19 @@ class _Guard:
             answer.release()
 
 
-def _check(request_line: object, lines: list[bytes]) -> bool:
+def _check(request_line: object, lines: list[bytes]) -> _Head:
     """
     Check a head.
 
     @param lines: those that were read for it, and perhaps before and after.
-    @return: whether it is one, which C{http.server} has read.
+    @return: L{_Head.UNSEEN} if it is none, or C{http.server} has not read it.
     @raise RemoteProtocolError: it leaves a doubt.
     """
     if not isinstance(request_line, bytes):
-        return False
+        return _Head.UNSEEN
     words = str(request_line, "iso-8859-1").split()  # as http.server does
     if len(words) > 2 and not words[-1].startswith("HTTP/"):  # RTSP, say
-        return False
+        return _Head.UNSEEN
     head = [request_line]
     for line in lines:
         if line is request_line:  # what came before was something else
@@ -225,11 +246,11 @@ def _check(request_line: object, lines: list[bytes]) -> bool:
         if line in _EMPTY_LINES or not line:
             break
     else:
-        return False  # it was read in another way
+        return _Head.UNSEEN  # it was read in another way
     parsed = parse_head(b"".join(head), lenient=True, limits=_LIMITS)
     if not head[-1] and parsed.version != (0, 9):
         raise RemoteProtocolError(400, "the head is cut short")
-    return True
+    return _Head.CLEAR
 
 
 def _end_input(handler: BaseHTTPRequestHandler) -> None:
@@ -280,6 +301,7 @@ def _may_be_stock(make: Callable[..., Any]) -> bool:
 
 
 def _handle(handler: BaseHTTPRequestHandler) -> None:
+    """Serve as the handler's class does, under guard."""
     handle_guarded(handler, functools.partial(type(handler).handle, handler))
 
 
@@ -324,5 +346,6 @@ def _telling_class(cls: type[socket.socket]) -> type[socket.socket]:
 
 
 def _handle_once(handler: BaseHTTPRequestHandler) -> None:
+    """Do as L{_handle}, in place of the handler's own method until it is called."""
     del vars(handler)["handle"]  # a cycle, otherwise
     _handle(handler)

@@ -108,6 +108,22 @@ def test_a_signal_lets_requests_end(migrated: Project, number: signal.Signals) -
         assert client.makefile().read().endswith("after half a second\n")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(migrated: Project, number: signal.Signals) -> None:
+    stuck = ("sockserve", "--listen", LOOPBACK, "--handler", "workers.handlers:Stuck")
+    with running(migrated, *stuck) as command, command.connect() as client:
+        client.sendall(GET.encode())
+        command.wait_for("stuck: began")
+        command.process.send_signal(signal.SIGHUP)
+        command.wait_for("Received SIGHUP: nothing is reloaded")
+        command.process.send_signal(signal.SIGUSR1)
+        command.process.send_signal(number)
+        again = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+        command.wait_for(f"waiting for 1 request, oldest GET / 0 s; {again} again to end it")
+        assert command.end(number) == 128 + number
+        assert command.stderr == f"Received {number.name} again, ending at once.\n"
+
+
 @pytest.mark.parametrize("modules", ["stdlib", "sockserve"])
 def test_the_module_that_it_is_made_after(migrated: Project, modules: str) -> None:
     """
@@ -253,15 +269,30 @@ def test_a_mistake_is_one_line(migrated: Project, options: str, fault: str | Non
         ({"max-conections": 9}, "unknown word 'max-conections'; did you mean 'max-connections'?"),
         ({"max_connections": "x"}, "max-connections: 'x' is not a whole number"),
         (["tcp:1"], "write a dict of options, not list"),
+        ({"reload": True}, "'reload' is for the command line only, as --reload"),
+        ({"skip_checks": True}, "'skip_checks' is for the command line only, as --skip-checks"),
+        ({"rpcbind": "yes"}, "rpcbind: write True or False, not 'yes'"),
+        ({"threads": 0}, None),
     ],
 )
 def test_a_mistake_in_the_settings_is_told_to_be_there(
-    migrated: Project, settings: object, fault: str
+    migrated: Project, settings: object, fault: str | None
 ) -> None:
     migrated.environ["SOCKSERVE"] = json.dumps(settings)
     done = migrated.manage("sockserve")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"CommandError: settings.SOCKSERVE: {fault}\n"
+    assert re.fullmatch("CommandError: settings.SOCKSERVE: .*\n", done.stderr)
+    assert fault is None or done.stderr == f"CommandError: settings.SOCKSERVE: {fault}\n"
+
+
+def test_the_flag_for_rpcbind_is_heeded(migrated: Project) -> None:
+    """It is a mistake for a handler that has no program, wherever it is said."""
+    fault = "rpcbind: handler Blocking is no sockserve.sunrpc.RPCRequestHandler with a program\n"
+    done = migrated.manage(*BLOCKING, "--rpcbind")
+    assert done.stderr == f"CommandError: {fault}"
+    migrated.environ["SOCKSERVE"] = json.dumps({"rpcbind": True})
+    done = migrated.manage(*BLOCKING)
+    assert done.stderr == f"CommandError: settings.SOCKSERVE: {fault}"
 
 
 def test_a_port_that_is_taken_is_one_line(migrated: Project) -> None:

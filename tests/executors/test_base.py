@@ -9,7 +9,7 @@ import pytest
 from twisted.logger import LogLevel, capturedLogs
 from zope.interface import implementer
 
-from sockserve.executors.base import BoundedExecutor, call_excepthook, serve_guarded
+from sockserve.executors.base import BoundedExecutor, call_excepthook, serve_logged
 from sockserve.interfaces import IClientJob, IJob, Outcome
 
 
@@ -356,7 +356,7 @@ def test_serving_gives_what_came_of_it(outcome: Outcome, told: list[Any]) -> Non
         def serve(self) -> Outcome:
             return outcome
 
-    assert serve_guarded(Served("a", told)) is outcome
+    assert serve_logged(Served("a", told)) is outcome
     assert told == []
 
 
@@ -377,7 +377,7 @@ def test_what_serving_raises_ends_nothing(
         raise error
 
     with capturedLogs() as events:
-        assert serve_guarded(Job("a", told, serve=serve)) is outcome
+        assert serve_logged(Job("a", told, serve=serve)) is outcome
     assert [event["log_failure"].value for event in events] == [error] * logged
     for event in events:
         assert event["log_level"] is LogLevel.critical

@@ -7,6 +7,7 @@ is in it.
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from django.apps import apps
@@ -49,17 +50,26 @@ def table_url(database: str) -> str:
     if database not in connections.settings:
         raise ConfigurationError(f"tasks: settings.DATABASES has no {database!r}")
     connection = connections[database]
-    said = connection.settings_dict
-    name = quote(str(said["NAME"]))
     if connection.vendor == "sqlite":
+        name = quote(str(connection.settings_dict["NAME"]))
         return f"sqlite:///{name}?table={TABLE}"
     if connection.vendor == "postgresql":
-        secret = f":{quote(said['PASSWORD'], safe='')}" if said["PASSWORD"] else ""
-        user = f"{quote(said['USER'], safe='')}{secret}@" if said["USER"] else ""
-        where = {word: said[word.upper()] for word in ("host", "port") if said[word.upper()]}
-        words = urlencode({**where, "table": TABLE}, quote_via=quote)
-        return f"postgresql://{user}/{name}?{words}"
+        return _postgresql_url(connection)
     raise ConfigurationError(
         f"tasks: the database {database!r} is {connection.display_name}; the table goes into"
         " PostgreSQL or SQLite"
     )
+
+
+def _postgresql_url(connection: Any) -> str:
+    """The URL of the table in a database of PostgreSQL's, to which Django's options apply."""
+    from psycopg.pq import Conninfo
+
+    known = {option.keyword.decode() for option in Conninfo.get_defaults()}
+    found = connection.get_connection_params()
+    words = {name: str(found[name]) for name in found if name in known}
+    user, password = words.pop("user", ""), words.pop("password", "")
+    secret = f":{quote(password, safe='')}" if password else ""
+    owner = f"{quote(user, safe='')}{secret}@" if user or password else ""
+    name = quote(words.pop("dbname", ""))
+    return f"postgresql://{owner}/{name}?{urlencode({**words, 'table': TABLE}, quote_via=quote)}"
