@@ -35,7 +35,6 @@ __all__ = ["SQLServer"]
 #: of rows whose handlers do little.
 SLICE_SECONDS = 0.005
 
-
 #: How many transactions there are at once.  10: each has a connection to the database, of which
 #: servers have few (PostgreSQL 100).
 TRANSACTIONS = 10
@@ -87,7 +86,6 @@ class SQLServer(SingleRequestServer):
         self._ahead = 0
         self._is_serving = False
         self._serve_call: IDelayedCall | None = None
-        self._is_draining = False
 
     # Override points that differ from those of other requests
 
@@ -114,7 +112,6 @@ class SQLServer(SingleRequestServer):
 
     def begin(self) -> None:
         """Serve the source's rows, now that it is open."""
-        self._is_draining = False
         self._start_idle_timeout()
         self.begin_watch()
         self.source.start(self)
@@ -135,7 +132,6 @@ class SQLServer(SingleRequestServer):
 
         @return: a Deferred that fires when that is done.
         """
-        self._is_draining = True
         self.suspend()
         return self.drain().addCallback(self._drained_now)
 
@@ -199,12 +195,12 @@ class SQLServer(SingleRequestServer):
             self._refuse(row, client_address, "verify", "verify_request has refused it")
         else:
             method = "process_request" if was_verified else "verify_request"
-            self.source.failed(row, f"{method} raised; the log has its traceback")
+            self.source.ledger.failed(row, f"{method} raised; the log has its traceback")
 
     def _refuse(self, row: Row, client_address: str, reason: str, why: str) -> None:
         """Set a row aside that has had no handler."""
         self.count_refusal(reason)
-        self.source.failed(row, why, is_final=True)
+        self.source.ledger.refused(row, why)
         if self.observers:
             record = RequestRecord(client_address, self.handler_name, outcome=f"refused: {reason}")
             record.reason = why
@@ -212,13 +208,13 @@ class SQLServer(SingleRequestServer):
 
     def _give_back(self) -> None:
         while self._waiting:
-            self.source.release(self._waiting.pop())
+            self.source.ledger.released(self._waiting.pop())
         if self.concurrency is not None:
             for each in tuple(self.pending):
                 if isinstance(each, BlockingRequest) and self.concurrency.withdraw(each):
                     self.pending.discard(each)
                     self.statistics.active -= 1
-                    self.source.release(each.request)
+                    self.source.ledger.released(each.request)
         if self._serve_call is not None:
             self._serve_call.cancel()
             self._serve_call = None
@@ -248,9 +244,9 @@ class SQLServer(SingleRequestServer):
         statistics.received += received
         statistics.observe_duration("handle", seconds)
         if ended is Outcome.OK:
-            self.source.served(request)
+            self.source.ledger.served(request)
         else:
-            self.source.failed(request, request.failure or f"no traceback: {outcome}")
+            self.source.ledger.failed(request, request.failure or f"no traceback: {outcome}")
         if self.observers:
             self.observe(
                 RequestRecord(

@@ -68,7 +68,7 @@ def test_it_lists_and_requeues_what_was_set_aside(
     ("url", "words"),
     [
         ("mysql://x/y", "is not sqlite:///PATH?table=NAME"),
-        ("sqlite:///no/such/file.db", "unable to open database file"),
+        ("sqlite:///no/such/file.db", "no file 'no/such/file.db'"),
         ("postgresql://nobody:secret@/x?host=/no/such/folder", "No such file"),
     ],
 )

@@ -3,9 +3,9 @@
 import pytest
 
 from sockserve import ConfigurationError
-from sockserve.sql.rows import RetryPolicy
+from sockserve.sql.settings import RetryPolicy, SourceSettings
 from sockserve.sql.sqlite import SQLiteStore
-from sockserve.sql.url import SourceSettings, store_and_settings
+from sockserve.sql.url import store_and_settings
 
 
 def test_three_slashes_are_for_a_path_from_here_and_four_from_the_root() -> None:
@@ -60,8 +60,3 @@ def test_a_mistake_is_named(url: str, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words) as caught:
         store_and_settings(url)
     assert "\n" not in str(caught.value)
-
-
-def test_a_batch_is_a_whole_number() -> None:
-    with pytest.raises(ConfigurationError, match=r"batch: 2.5 is not a whole number"):
-        store_and_settings("sqlite:///x.db", batch=2.5)
