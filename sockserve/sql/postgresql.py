@@ -44,10 +44,12 @@ OLDEST_SERVER = 150000
 #: How the store's own transactions are isolated, whatever a role or a database has as its default.
 #: And how plans are made: the rows to be claimed are few and at a known place of an index, whatever
 #: the statistics make of a table that was empty, or full, a moment ago.
-_OWN = (
-    "-c default_transaction_isolation=read\\ committed"
-    " -c enable_seqscan=off -c enable_bitmapscan=off -c enable_sort=off"
-)
+_OWN = {
+    "default_transaction_isolation": "read committed",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_sort": "off",
+}
 
 #: Before all ids.
 _LEAST = -(2**63)
@@ -188,9 +190,7 @@ class PostgreSQLStore:
         with store_errors(self.table), connection.transaction(force_rollback=True):
             connection.execute(self._columns)
             if not _one(connection.execute(self._is_plain))[0]:
-                raise StoreError(
-                    f"{self.table} is no table, or one in parts; it is to be a plain one"
-                )
+                raise StoreError(f"{self.table} is a view, or a table in parts; take a plain table")
             connection.execute(self._change_none)
             connection.execute(self._remove_none)
 

@@ -23,10 +23,9 @@ from sockserve.sql.store import StoreAway, StoreBusy, StoreError
 
 __all__ = ["Notifications", "connect", "libpq_words", "store_errors"]
 
-#: What libpq is told where the URL does not say: a server that has vanished is noticed in a minute.
-_LIBPQ = {
-    "application_name": "sockserve",
-    "client_encoding": "UTF8",
+#: What libpq is told where nothing else does: a server that has vanished is noticed in a minute.
+_DEFAULTS = {
+    "fallback_application_name": "sockserve",
     "connect_timeout": "10",
     "keepalives_idle": "30",
     "keepalives_interval": "10",
@@ -44,18 +43,28 @@ def libpq_words() -> set[str]:
     return {each.keyword.decode() for each in Conninfo.get_defaults()} | {"ssl"}
 
 
-def connect(given: Mapping[str, Any], options: str = "") -> Connection[TupleRow]:
+def connect(given: Mapping[str, Any], settings: Mapping[str, str] = {}) -> Connection[TupleRow]:
     """
     Connect, for statements that are a transaction each where nothing else is said.
 
     @param given: what libpq is told, by its own words.
-    @param options: settings for this connection, besides those given.
+    @param settings: the server's, for this connection, besides those that C{options} has in
+        C{given}, in the environment or in a service.
     @raise StoreError: the server refuses, or is not there.
     """
-    words: dict[str, Any] = {**_LIBPQ, **given}
-    words["options"] = f"{given.get('options') or ''} {options} -c TimeZone=UTC".strip()
+    known = {each.keyword.decode(): each.val for each in Conninfo.get_defaults()}
+    has_service = given.get("service") or known["service"]
+    usual = {} if has_service else {word: _DEFAULTS[word] for word in _DEFAULTS if not known[word]}
+    words: dict[str, Any] = {**usual, **given, "client_encoding": "UTF8"}
+    wanted = {"TimeZone": "UTC", **settings}
     with store_errors():
-        return psycopg.connect(**words, autocommit=True)
+        connection = psycopg.connect(**words, autocommit=True)
+        try:
+            connection.execute("; ".join(f"SET {name} = '{wanted[name]}'" for name in wanted))
+        except psycopg.Error:
+            connection.close()
+            raise
+    return connection
 
 
 @contextmanager
@@ -68,7 +77,8 @@ def store_errors(table: str | None = None) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        state, message = error.sqlstate or "", one_line(error)
+        # Without the statement, which is ours.
+        state, message = error.sqlstate or "", error.diag.message_primary or one_line(error)
         if state in _BUSY or state.startswith("40"):
             raise StoreBusy(message) from error
         if isinstance(error, psycopg.OperationalError) and (
@@ -76,10 +86,8 @@ def store_errors(table: str | None = None) -> Iterator[None]:
         ):
             raise StoreAway(message) from error
         if table is not None and isinstance(error, (UndefinedTable, UndefinedColumn)):
-            message = (
-                f"{message.partition('LINE 1')[0].strip()}; what makes the table:"
-                f" python -m sockserve.sql schema postgresql --table {table}"
-            )
+            hint = f"python -m sockserve.sql schema postgresql --table {table}"
+            message = f"{message}; what makes the table: {hint}"
         raise StoreError(message) from error
 
 

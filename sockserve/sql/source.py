@@ -249,16 +249,15 @@ class SQLSource:
             # the first of its priority, while nobody tells of it.
             shortest = self.settings.poll if self._is_deaf() else SWEEP_SECONDS
             self._sweep_at = now + max(shortest, SWEEP_PAUSE * (now - began))
-        if turn.want:
-            if len(claimed.rows) == turn.want:
-                self._may_have_rows = True
-            elif not self._may_have_rows:
-                self._wait_for_rows(claimed.due_in)
-        if self._state is SourceState.CLAIMING:
-            self._receiver.rows_claimed(claimed.rows)
-        else:
+        if self._state is not SourceState.CLAIMING:
             for row in claimed.rows:
                 self.ledger.released(row)
+        else:
+            if turn.want and len(claimed.rows) == turn.want:
+                self._may_have_rows = True
+            elif turn.want and not self._may_have_rows:
+                self._wait_for_rows(claimed.due_in)
+            self._receiver.rows_claimed(claimed.rows)
         self.pump()
 
     def _turn_failed(self, failure: Failure) -> None:
@@ -299,6 +298,8 @@ class SQLSource:
             self._thread.call(self.store.has_changed).addCallbacks(self._polled, self._turned_away)
 
     def _polled(self, has_changed: bool) -> None:
+        if self._state is not SourceState.CLAIMING:
+            return
         if has_changed:
             self._look()
         elif self._turn is None and not self._is_told() and "poll" not in self._calls:
