@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import formatEvent, globalLogPublisher
 
+import sockserve.sql.backoff
 import sockserve.sql.source
 import sockserve.sql.sqlite
 from sockserve import BaseRequestHandler, ConfigurationError, Deadlines
@@ -614,9 +615,10 @@ async def test_a_row_older_than_the_loss_of_the_connection_that_listens_is_not_f
 
 @pytest.mark.usefixtures("without_sweeps")
 async def test_all_kinds_of_rows_are_found_while_no_connection_listens(
-    postgresql_table: Table, handler: Any
+    postgresql_table: Table, handler: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of an older transaction, the first of its priority, one that is due since long ago."""
+    monkeypatch.setattr(sockserve.sql.backoff.Backoff, "next", lambda _: 3600.0)
     table = postgresql_table
     async with serving(table, handler) as service:
         await until(service.source._is_told)
@@ -624,7 +626,6 @@ async def test_all_kinds_of_rows_are_found_while_no_connection_listens(
         enqueue(connection, "early", table=table.name)
         enqueue(table.connection, "late", table=table.name)
         await until(lambda: handler.seen == ["late"])
-        service.source.store.subscribe = _no_listener
         _end_listeners(table)
         await until(service.source._is_deaf)
         connection.commit()
