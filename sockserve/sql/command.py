@@ -11,6 +11,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import NoReturn
+
+from typing_extensions import override
 
 from sockserve.core.messages import printable
 from sockserve.interfaces import ConfigurationError
@@ -28,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     @return: the status to exit with.
     """
-    words = _parser().parse_args(arguments)
     try:
+        words = _parser().parse_args(arguments)
         for line in words.run(words):
             print(printable(line))  # noqa: T201 (a command)
     except (ConfigurationError, StoreError) as error:
@@ -38,8 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are told on one line, as all others."""
+
+    @override
+    def error(self, message: str) -> NoReturn:
+        raise ConfigurationError(f"{message}; {self.prog} --help lists what there is")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m sockserve.sql", description="Look after a table of rows to be served."
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -63,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         command = add(name, run, text)
         command.add_argument("url", help="sqlite:///PATH?table=NAME or postgresql://...?table=NAME")
         if name == "enqueue":
-            command.add_argument("payload")
+            command.add_argument("payload", type=_text)
             command.add_argument("--priority", type=int, default=0)
             command.add_argument("--delay", type=float, help="seconds until it may be served")
         elif name == "dead":
@@ -71,6 +82,19 @@ def _parser() -> argparse.ArgumentParser:
         elif name == "requeue":
             command.add_argument("id", type=int, nargs="*", help="by default, all")
     return parser
+
+
+def _text(word: str) -> str:
+    """
+    A text that a database can take.
+
+    @raise ArgumentTypeError: it has bytes that were none.
+    """
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{word!r} is not UTF-8") from None
+    return word
 
 
 def _schema(words: argparse.Namespace) -> Iterator[str]:

@@ -165,7 +165,11 @@ class PostgreSQLStore:
     @contextmanager
     def connected(self) -> Iterator[Connection[TupleRow]]:
         """A connection for a program. (any thread)"""
-        with store_errors(), connect(self._words) as connection, connection.transaction():
+        with (
+            store_errors(self.table),
+            connect(self._words) as connection,
+            connection.transaction(),
+        ):
             yield connection
 
     def open(self) -> None:

@@ -110,7 +110,11 @@ class SQLiteStore:
     @contextmanager
     def connected(self) -> Iterator[sqlite3.Connection]:
         """A connection for a program. (any thread)"""
-        with closing(self._connect()) as connection, _store_errors(), _transaction(connection):
+        with (
+            closing(self._connect()) as connection,
+            _store_errors(self.table),
+            _transaction(connection),
+        ):
             yield connection
 
     def open(self) -> None:

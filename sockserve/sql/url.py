@@ -118,12 +118,13 @@ def _settings(shown: str, words: dict[str, str], given: dict[str, Any]) -> Sourc
 
 def _path(base: str) -> str:
     """The file that a URL of SQLite's names; with a fourth slash, from the root."""
-    host, slash, path = base.partition("://")[2].partition("/")
-    if host or not slash or not path:
+    host, slash, quoted = base.partition("://")[2].partition("/")
+    path = unquote(quoted)
+    if host or not slash or not path or "\0" in path:
         raise ConfigurationError(
             f"{base!r}: write sqlite:///PATH, or sqlite:////PATH for one from the root"
         )
-    return unquote(path)
+    return path
 
 
 def _postgresql(shown: str, base: str, words: Mapping[str, str], table: str) -> Store:
