@@ -202,7 +202,7 @@ class SQLSource:
             self.pump()
         return finished
 
-    # For the server
+    # For the server, too
 
     def pump(self) -> None:
         """Ask the database for what is wanted of it, unless it is busy with that or away."""

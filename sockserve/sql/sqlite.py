@@ -147,8 +147,8 @@ class SQLiteStore:
     def turn(self, turn: Turn) -> Claimed:
         """Do all that C{turn} says, or nothing."""
         connection = self._opened()
-        now = self._seconds()
         with _store_errors(), _transaction(connection):
+            now = self._seconds()  # it may have waited for long
             # Nothing can be added before the end of this, and what is after it shows.
             (self._version,) = connection.execute("PRAGMA data_version").fetchone()
             self._settle(connection, turn, now)

@@ -11,6 +11,7 @@ import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 from twisted.logger import formatEvent, globalLogPublisher
 
 import sockserve.sql.backoff
@@ -510,9 +511,9 @@ async def test_a_database_that_goes_away_and_comes_back_loses_nothing(
     table = Table(f"{own_cluster.url}&table=jobs", "jobs", None)
     async with serving(table, Handler, {"lease": 2.0}, limits={"max_rows": 20}):
         await until(lambda: len(Handler.seen) >= 40)
-        await _on_a_thread(own_cluster.stop)
+        await deferToThread(own_cluster.stop)
         await deferLater(reactor, 1.0)
-        await _on_a_thread(own_cluster.start)
+        await deferToThread(own_cluster.start)
         await until(lambda: len(set(Handler.seen)) == 300)
         with psycopg.connect(own_cluster.url, autocommit=True) as connection:
             connection.execute("INSERT INTO jobs (payload) VALUES ('after')")
@@ -543,24 +544,13 @@ async def test_a_stop_while_the_database_is_away_has_an_end(own_cluster: Cluster
     settings = {"lease": 0.5}
     async with serving(table, Handler, settings):
         await until(lambda: Handler.seen)
-        await _on_a_thread(own_cluster.stop)
+        await deferToThread(own_cluster.stop)
         Handler.go.callback(None)
         await deferLater(reactor, 0.5)
-    await _on_a_thread(own_cluster.start)
+    await deferToThread(own_cluster.start)
     Handler.go = succeed(None)
     async with serving(table, Handler, settings):
         await until(lambda: len(Handler.seen) == 2)
-
-
-def _on_a_thread(function: Callable[[], object]) -> Deferred[None]:
-    done: Deferred[None] = Deferred()
-
-    def run() -> None:
-        function()
-        reactor.callFromThread(done.callback, None)
-
-    threading.Thread(target=run).start()
-    return done
 
 
 async def test_a_lost_connection_that_listens_is_made_again(

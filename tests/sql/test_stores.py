@@ -1,11 +1,14 @@
 """What every store does: one contract, run on SQLite and on PostgreSQL."""
 
+import sqlite3
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from sockserve.sql.queue import dead_rows, enqueue, requeue
 from sockserve.sql.rows import FailedRow, Row
+from sockserve.sql.sqlite import SQLiteStore
 from sockserve.sql.store import LeaseLost, Store, StoreError, Turn
 from sockserve.sql.url import store_and_settings
 from tests.sql.conftest import Table
@@ -214,3 +217,22 @@ def test_rows_of_all_priorities_are_claimed_between_others_that_are_not_due(
     assert payloads(claim(store)) == ["3", "-2"]
     enqueue(table.connection, "0", table=table.name, delay=-1.0)
     assert payloads(claim(store)) == ["0"]
+
+
+def test_a_lease_begins_when_the_database_is_free(sqlite_table: Table) -> None:
+    """The time is taken within the transaction: it may have been waited for as long as a lease."""
+    asked: list[bool] = []
+
+    def seconds() -> float:
+        try:
+            sqlite_table.connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            asked.append(True)
+        return time.time()
+
+    sqlite_table.connection.execute("PRAGMA busy_timeout = 0")
+    store = SQLiteStore(sqlite_table.path, seconds=seconds)
+    store.open()
+    store.turn(Turn(LEASE, 1))
+    store.close()
+    assert asked == [True]
