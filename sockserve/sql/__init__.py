@@ -14,7 +14,7 @@ from sockserve.sql.server import SQLServer
 from sockserve.sql.service import SQLRequestService
 from sockserve.sql.settings import RetryPolicy, SourceSettings
 from sockserve.sql.source import SQLSource
-from sockserve.sql.store import LeaseLost, StoreError
+from sockserve.sql.store import LeaseLost, StoreAway, StoreBusy, StoreError
 
 __all__ = [
     "AwaitableConnection",
@@ -27,6 +27,8 @@ __all__ = [
     "SQLServer",
     "SQLSource",
     "SourceSettings",
+    "StoreAway",
+    "StoreBusy",
     "StoreError",
     "dead_rows",
     "enqueue",

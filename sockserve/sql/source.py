@@ -89,9 +89,12 @@ class SQLSource:
     """
     A table that requests come from.  Give it to a L{sockserve.sql.SQLRequestService}.
 
+    @cvar sweep_seconds: the most seconds between two sweeps that take no time.
     @ivar description: the table and its database, without a password.
     @ivar ledger: the rows that are claimed, and what has become of them.
     """
+
+    sweep_seconds = SWEEP_SECONDS
 
     def __init__(self, reactor: IReactorTime, url: str, **settings: object) -> None:
         """
@@ -247,7 +250,7 @@ class SQLSource:
         if turn.is_sweep:
             # Nothing else finds a row whose transaction is older than the last look, or which is
             # the first of its priority, while nobody tells of it.
-            shortest = self.settings.poll if self._is_deaf() else SWEEP_SECONDS
+            shortest = self.settings.poll if self._is_deaf() else self.sweep_seconds
             self._sweep_at = now + max(shortest, SWEEP_PAUSE * (now - began))
         if self._state is not SourceState.CLAIMING:
             for row in claimed.rows:

@@ -43,10 +43,12 @@ class SQLiteStore:
     """
     A table in a file of SQLite's: a L{sockserve.sql.store.Store}.
 
+    @cvar busy_seconds: how long a statement waits for another's transaction to end.
     @ivar path: the file's name.
     """
 
     is_exclusive = True
+    busy_seconds = BUSY_SECONDS
 
     def __init__(self, path: str, table: str = "jobs", *, seconds: Callable[[], float] = time.time):
         """
@@ -218,7 +220,7 @@ class SQLiteStore:
             connection = sqlite3.connect(
                 f"file:{quote(self.path)}?mode={mode}",
                 uri=True,
-                timeout=BUSY_SECONDS,
+                timeout=self.busy_seconds,
                 isolation_level=None,
                 check_same_thread=False,
             )

@@ -14,8 +14,6 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import formatEvent, globalLogPublisher
 
-import sockserve.sql.backoff
-import sockserve.sql.source
 import sockserve.sql.sqlite
 from sockserve import BaseRequestHandler, ConfigurationError, Deadlines
 from sockserve.server import make_executor
@@ -25,12 +23,14 @@ from sockserve.sql import (
     SQLRequestService,
     SQLServer,
     SQLSource,
+    StoreBusy,
     StoreError,
     dead_rows,
     enqueue,
     schema,
 )
-from sockserve.sql.store import StoreBusy
+from sockserve.sql.backoff import Backoff
+from sockserve.sql.sqlite import SQLiteStore
 from tests.postgresql import Cluster, running_cluster
 from tests.sql.conftest import Table
 
@@ -572,7 +572,7 @@ async def test_a_lost_connection_that_listens_is_made_again(
 @pytest.fixture
 def without_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
     """No sweep comes by itself within a test."""
-    monkeypatch.setattr(sockserve.sql.source, "SWEEP_SECONDS", 3600.0)
+    monkeypatch.setattr(SQLSource, "sweep_seconds", 3600.0)
 
 
 @pytest.mark.usefixtures("without_sweeps")
@@ -608,7 +608,7 @@ async def test_all_kinds_of_rows_are_found_while_no_connection_listens(
     postgresql_table: Table, handler: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of an older transaction, the first of its priority, one that is due since long ago."""
-    monkeypatch.setattr(sockserve.sql.backoff.Backoff, "next", lambda _: 3600.0)
+    monkeypatch.setattr(Backoff, "next", lambda _: 3600.0)
     table = postgresql_table
     async with serving(table, handler) as service:
         await until(service.source._is_told)
@@ -639,7 +639,7 @@ async def test_a_database_that_is_locked_is_waited_for(
     sqlite_table: Table, handler: Any, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is away: it has a line of its own, and no connection is made anew."""
-    monkeypatch.setattr(sockserve.sql.sqlite, "BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(SQLiteStore, "busy_seconds", 0.01)
     async with serving(sqlite_table, handler) as service:
         await until(lambda: service.source._turn is None)
         connection = sqlite_table.connect()
@@ -683,7 +683,7 @@ async def test_a_table_that_is_locked_is_waited_for(
 async def test_a_transaction_that_has_to_wait_for_another_is_no_failure(
     sqlite_table: Table, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sockserve.sql.sqlite, "BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(SQLiteStore, "busy_seconds", 0.01)
     tries: list[object] = []
 
     class Noted(StoreBusy):
