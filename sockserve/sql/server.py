@@ -8,7 +8,6 @@ thread, but where a method says otherwise)
 
 from __future__ import annotations
 
-import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +19,7 @@ from typing_extensions import override
 from sockserve.core.handler_kinds import unwrap
 from sockserve.core.lifecycle import make_and_run, make_and_run_coroutine, verify_and_process
 from sockserve.core.statistics import RequestRecord
+from sockserve.core.tracebacks import HandlerFailure
 from sockserve.executors.fork import ForkExecutor
 from sockserve.executors.threads import ThreadExecutor
 from sockserve.interfaces import ConfigurationError, Outcome
@@ -276,7 +276,7 @@ class SQLServer(SingleRequestServer):
             else:
                 make_and_run(make, row, client_address, server)
         except BaseException:
-            row.failure = traceback.format_exc()
+            row.failure = HandlerFailure().getTraceback()
             raise
 
     async def _run_coroutine(
@@ -289,7 +289,7 @@ class SQLServer(SingleRequestServer):
             else:
                 await make_and_run_coroutine(make, row, client_address, server)
         except BaseException:
-            row.failure = traceback.format_exc()
+            row.failure = HandlerFailure().getTraceback()
             raise
 
     async def _run_in_transaction(
