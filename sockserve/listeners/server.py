@@ -21,7 +21,7 @@ from sockserve.core.addresses import shown_address
 from sockserve.core.clock import clock_of
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.forking import ThreadRole, is_child, listening_socket_owners, this_thread
-from sockserve.core.handler_kinds import handler_kind, unwrap
+from sockserve.core.handler_kinds import handler_kind, handler_name, unwrap
 from sockserve.core.in_progress import RequestInProgress
 from sockserve.core.incidents import IncidentLog
 from sockserve.core.lifecycle import MakeAndRun, make_and_run, make_and_run_coroutine
@@ -130,7 +130,7 @@ class RequestServer:
         set_limits(self, limits or {})
         self.RequestHandlerClass = RequestHandlerClass
         cls = unwrap(RequestHandlerClass)
-        self.handler_name: str = getattr(cls, "__qualname__", None) or repr(cls)
+        self.handler_name = handler_name(cls)
         self.kind = handler_kind(RequestHandlerClass, isinstance(concurrency, ForkExecutor))
         self.handler_cancellation = bool(getattr(cls, "handler_cancellation", True))
         self.allow_half_close = bool(getattr(cls, "allow_half_close", True))
