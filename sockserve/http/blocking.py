@@ -209,9 +209,8 @@ class BlockingCycle(BufferedRequest):
             channel.timer.disarm(Phase.HANDLE)
         direct = self.mode is _DIRECT
         output = self.take_output(_CLOSED)
-        was_abandoned = self._stage is _ABANDONED
-        self._stage = _OVER
-        if was_abandoned:
+        stage, self._stage = self._stage, _OVER
+        if stage is _ABANDONED:
             channel.factory.statistics.abandoned -= 1
             channel.account(response, outcome, self.began)
             channel.cycle = None
@@ -223,11 +222,11 @@ class BlockingCycle(BufferedRequest):
             response.close |= not self._lease.take_back() or self.switches
         else:
             self._give_to_writer(output)
-        response.close |= response.switches
         if response.is_mistaken or self._has_lost_output:
             outcome = Outcome.ERROR
         self._lease.close()
-        response.close |= channel.writer.is_broken()
+        if response.switches or channel.writer.is_broken():
+            response.close = True
         channel.request_finished(response, outcome, self.began)
         channel.read_next()
 

@@ -18,8 +18,8 @@ import contextlib
 import io
 import re
 import socket
-import threading
 from collections.abc import Callable
+from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any
 
 from sockserve.core.buffers import bytes_of
@@ -103,7 +103,7 @@ class BufferedRequest:
         self._channel = channel
         self.began = began
         self._is_stock = stock = is_stock
-        self._reactors_thread = threading.get_ident()
+        self._reactors_thread = get_ident()
         # The request
         self.head = head
         self.ends_with_connection = stock and body_may_end_with_connection(head)
@@ -137,7 +137,7 @@ class BufferedRequest:
         self.sent = self.sent_directly = 0
         self._output: list[bytes] = []
         self._streamed: OutputQueue | None = None
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     # What the reactor calls, until the handler has it
 
@@ -432,7 +432,7 @@ class BufferedRequest:
             if self._is_on_reactors_thread():
                 self.hand_over(lambda: None)
             else:
-                granted = threading.Lock()
+                granted = Lock()
                 granted.acquire()
                 reactor = self._channel.factory.reactor
                 reactor.callFromThread(self.hand_over, granted.release)
@@ -441,7 +441,7 @@ class BufferedRequest:
             raise BrokenPipeError("the connection has ended")
 
     def _is_on_reactors_thread(self) -> bool:
-        return threading.get_ident() == self._reactors_thread
+        return get_ident() == self._reactors_thread
 
     def _send(self, data: bytes) -> None:
         """Send a piece of the response. (handler's thread)"""
