@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import html
 import http.client
-import inspect
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,51 +17,55 @@ from email.utils import formatdate
 from functools import cached_property
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from importlib.metadata import version
-from typing import Any, ClassVar
+from io import BufferedIOBase
+from socket import socket
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
 
-from typing_extensions import override
+from typing_extensions import TypeVar, override
 from zope.interface import implementer
 
 from sockserve.core.logs import Topic, logger
-from sockserve.handlers import BaseRequestHandler
+from sockserve.core.version import __version__
+from sockserve.handlers import BaseRequestHandler, ServerT
 from sockserve.http.fields import check_text, known_names, learn_name
 from sockserve.http.h1.framing import LocalProtocolError
 from sockserve.http.h1.head import RequestHead
-from sockserve.http.responses import Response
-from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler
+from sockserve.http.methods import blocking_methods, blocks_unknown, method_blocks
+from sockserve.http.requests import RequestConnection
+from sockserve.http.responses import CoroutineResponse, Response
+from sockserve.http.status_lines import STATUS_LINES, current_date, status_line
+from sockserve.interfaces import IHTTPRequestHandler
+from sockserve.streams.reader import StreamReader
 
-__all__ = ["HTTPRequestHandler"]
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+__all__ = ["BlockingHTTPRequestHandler", "HTTPRequestHandler"]
 
 _log = logger(Topic.HTTP)
 
 _VERSIONS = {(1, 1): "HTTP/1.1", (1, 0): "HTTP/1.0", (0, 9): "HTTP/0.9"}
 
-_STATUS_LINES = {
-    int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n" for status in HTTPStatus
-}
-
-
 _NOT_SHOWN = "what made it does not show that it answers HTTP; give the class or a partial of it"
 
 
-class _Date:
-    """The value of the C{Date} field, made once a second."""
+class _Body(Protocol):
+    """C{self.wfile}, as much of it as a handler has in any case."""
 
-    #: Since 1970, when L{text} was made.
-    second = 0
-    text = ""
+    def write(self, data: ReadableBuffer, /) -> int: ...
+
+    def flush(self) -> None: ...
 
 
-def _status_line(code: int, message: str) -> str:
-    if not 100 <= code <= 999:
-        raise ValueError(f"status {code!r}: it is not within 100 and 999")
-    check_text("reason phrase", message)
-    return f"HTTP/1.1 {int(code)} {message}\r\n"
+RequestT = TypeVar("RequestT", default=RequestConnection)
+ReaderT = TypeVar("ReaderT", default=StreamReader)
+WriterT = TypeVar("WriterT", bound=_Body, default=CoroutineResponse)
 
 
 @implementer(IHTTPRequestHandler)
-class HTTPRequestHandler(BaseRequestHandler):
+class HTTPRequestHandler(
+    BaseRequestHandler[RequestT, ServerT], Generic[ServerT, RequestT, ReaderT, WriterT]
+):
     """
     The base class of handlers for HTTP: one instance answers one request.
 
@@ -74,6 +77,9 @@ class HTTPRequestHandler(BaseRequestHandler):
 
     A response without a C{Content-Length} gets one when the handler finishes before it
     first waits (or, plain, flushes); else it is sent in chunks.
+
+    For type checkers its methods are coroutines, and it is generic in the server object's class.
+    A class with plain ones derives from L{BlockingHTTPRequestHandler}.
 
     @ivar command: the request's method, as C{"GET"}.
     @ivar path: its target as sent; of several slashes at its start only one is left, since
@@ -92,7 +98,7 @@ class HTTPRequestHandler(BaseRequestHandler):
     @cvar responses: by status, the reason phrase and a longer explanation.
     """
 
-    server_version: str = f"sockserve/{version('sockserve')}"
+    server_version: str = f"sockserve/{__version__}"
     sys_version: str = ""
     protocol_version: str = "HTTP/1.1"
     default_request_version: str | None = None
@@ -113,6 +119,9 @@ class HTTPRequestHandler(BaseRequestHandler):
     _length: int | None = None
     _coding: str | None = None
 
+    connection: RequestT
+    wfile: WriterT
+
     #: By HTTP method, whether the class's must run on a thread; noted by L{may_block}.
     _blocking: ClassVar[dict[str, bool]] = {}
 
@@ -121,8 +130,8 @@ class HTTPRequestHandler(BaseRequestHandler):
     @override
     def setup(self) -> Any:
         """Make the attributes from C{self.request}."""
-        request = self.request
-        head = getattr(request, "head", None)
+        request: Any = self.request
+        head: RequestHead | None = getattr(request, "head", None)
         if head is None:
             raise TypeError(f"{type(self).__qualname__}: {_NOT_SHOWN}")
         self.connection = request
@@ -150,24 +159,31 @@ class HTTPRequestHandler(BaseRequestHandler):
             return None
         return method()
 
+    @override
+    def finish(self) -> Any:
+        """Tell the server, for the log, of a head that was begun and not ended."""
+        if self._status:
+            self._response.has_open_head = True
+
     @cached_property
-    def rfile(self) -> Any:
+    def rfile(self) -> ReaderT:
         """The request's body: an awaitable stream or a file."""
-        return self.request.rfile
+        request: Any = self.request
+        rfile: ReaderT = request.rfile
+        return rfile
 
     @cached_property
     def headers(self) -> http.client.HTTPMessage:
         """The request's header fields, by name without regard to case."""
         message = self.MessageClass()
-        for name, value in self.request.head.fields:
+        for name, value in self._response.request.fields:
             message[name.decode("latin-1")] = value.decode("latin-1")
         return message
 
     @cached_property
     def requestline(self) -> str:
         """The request line as sent, without its end."""
-        line: str = self.request.head.request_line
-        return line
+        return self._response.request.request_line
 
     @property
     def close_connection(self) -> bool:
@@ -201,11 +217,11 @@ class HTTPRequestHandler(BaseRequestHandler):
         @raise ValueError: as L{send_response}.
         """
         if message is None:
-            line = _STATUS_LINES.get(code)
+            line = STATUS_LINES.get(code)
             if line is None or self.responses is not HTTPRequestHandler.responses:
-                line = _status_line(code, self.responses.get(code, ("",))[0])
+                line = status_line(code, self.responses.get(code, ("",))[0])
         else:
-            line = _status_line(code, message)
+            line = status_line(code, message)
         self._status = code
         self._length = self._coding = None
         self._head = line
@@ -265,7 +281,7 @@ class HTTPRequestHandler(BaseRequestHandler):
         short, long = self.responses.get(int(code), ("???", "???"))
         message = short if message is None else message
         explain = long if explain is None else explain
-        self.log_error("code %d, message %s", code, message)
+        self.log_error("%s %s: %d %s", self.command, self.path, code, message)
         if not self._response.begun:
             self._response.reset()
         self.send_response(code, message)
@@ -297,12 +313,7 @@ class HTTPRequestHandler(BaseRequestHandler):
 
         @param timestamp: seconds since 1970; by default now.
         """
-        if timestamp is not None:
-            return formatdate(timestamp, usegmt=True)
-        now = int(time.time())
-        if now != _Date.second:
-            _Date.second, _Date.text = now, formatdate(now, usegmt=True)
-        return _Date.text
+        return current_date() if timestamp is None else formatdate(timestamp, usegmt=True)
 
     def log_date_time_string(self) -> str:
         """The current time as logs write it."""
@@ -350,23 +361,7 @@ class HTTPRequestHandler(BaseRequestHandler):
     def blocks(cls, head: RequestHead) -> bool:
         """Whether a request must be answered on a thread: its method tells."""
         known = cls._blocking.get(head.method)
-        return cls._method_blocks(head.method) if known is None else known
-
-    @classmethod
-    def _method_blocks(cls, command: str) -> bool:
-        """Whether the class's method for C{command}, as C{"GET"}, must run on a thread."""
-        if inspect.iscoroutinefunction(cls.handle):
-            return False
-        name = f"do_{command}"
-        method = getattr(cls, name, None)
-        if method is None and hasattr(cls, "__getattr__"):
-            # Asked for on an instance without a request: the kind of method must not depend
-            # on that.
-            try:
-                method = getattr(cls.__new__(cls), name, None)
-            except Exception:
-                return True
-        return method is not None and not inspect.iscoroutinefunction(method)
+        return method_blocks(cls, head.method) if known is None else known
 
     @classmethod
     def may_block(cls) -> bool:
@@ -376,25 +371,8 @@ class HTTPRequestHandler(BaseRequestHandler):
         @raise ConfigurationError: it has one, and a C{setup} or C{finish} that must run on
             the reactor; or a C{do_} method cannot be called or awaited.
         """
-        commands = [name.removeprefix("do_") for name in dir(cls) if name.startswith("do_")]
-        for command in commands:
-            method = getattr(cls, f"do_{command}")
-            if not callable(method) or inspect.isasyncgenfunction(method):
-                raise ConfigurationError(
-                    f"handler {cls.__qualname__}: do_{command} is no method that can be called or"
-                    " awaited; write what it sends to wfile instead of yielding it"
-                )
-        cls._blocking = {command: cls._method_blocks(command) for command in commands}
-        blocking = [command for command, blocks in cls._blocking.items() if blocks]
-        if not blocking:
-            return hasattr(cls, "__getattr__") and not inspect.iscoroutinefunction(cls.handle)
-        for name in ("setup", "finish"):
-            if inspect.iscoroutinefunction(getattr(cls, name)):
-                raise ConfigurationError(
-                    f"handler {cls.__qualname__}: {name} is async def but do_{blocking[0]} is"
-                    " not; a request runs in one place, so make both async def or both plain"
-                )
-        return True
+        cls._blocking = blocking_methods(cls)
+        return any(cls._blocking.values()) or blocks_unknown(cls)
 
     # Inside
 
@@ -438,3 +416,12 @@ class HTTPRequestHandler(BaseRequestHandler):
 _CONTROL_CHARACTERS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {
     ord("\\"): r"\\"
 }
+
+
+class BlockingHTTPRequestHandler(
+    HTTPRequestHandler[ServerT, socket, BufferedIOBase, BufferedIOBase]
+):
+    """
+    A handler for HTTP whose methods are plain.  It does as its base class does, and tells type
+    checkers that C{request} is a socket, C{rfile} and C{wfile} are files.
+    """

@@ -25,12 +25,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from errno import EACCES, EILSEQ, EINVAL, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM
 from http import HTTPStatus
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from twisted.internet.interfaces import IReactorThreads
+from twisted.internet.interfaces import IReactorThreads, IReactorTime
 from twisted.python.failure import Failure
 
 from sockserve.core.logs import Topic, logger
+from sockserve.executors.threads import ThreadExecutor
+from sockserve.handlers import HandlerServer
 from sockserve.http.files.disk import PIECE_BYTES, FileBody, entries, segments_beneath
 from sockserve.http.files.ranges import (
     ByteRange,
@@ -44,7 +46,7 @@ from sockserve.http.files.ranges import (
 from sockserve.http.files.targets import link_to, parse_target, shown
 from sockserve.http.handlers import HTTPRequestHandler
 
-__all__ = ["FileRequestHandler"]
+__all__ = ["DiskServer", "FileRequestHandler"]
 
 _T = TypeVar("_T")
 
@@ -88,11 +90,23 @@ class _Answer(NamedTuple):
 _log = logger(Topic.HTTP)
 
 
+class DiskServer(HandlerServer, Protocol):
+    """
+    A server object as this handler needs it.
+
+    @ivar reactor: the reactor, or a clock that stands for one.
+    @ivar disk: the threads for what waits for the disk.
+    """
+
+    reactor: IReactorTime
+    disk: ThreadExecutor
+
+
 def _not_closed(failure: Failure) -> None:
     _log.failure("a file could not be closed", failure)
 
 
-class FileRequestHandler(HTTPRequestHandler):
+class FileRequestHandler(HTTPRequestHandler[DiskServer]):
     """
     A handler that answers GET and HEAD with the files of a folder.
 
