@@ -16,6 +16,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from email.message import Message
 from http.server import BaseHTTPRequestHandler
 from socketserver import StreamRequestHandler
 from typing import TYPE_CHECKING, Any
@@ -106,7 +107,9 @@ class _Answer:
 
     def _send_error_page(self) -> None:
         self._has_begun = True
-        head, body = error_page(500)
+        fields: Any = getattr(self._handler, "headers", None)
+        accepted = fields.get_all("Accept", []) if isinstance(fields, Message) else []
+        head, body = error_page(500, self._handler, ",".join(map(str, accepted)))
         page = f"{head}Connection: close\r\n\r\n".encode()
         self._write(page if self._handler.command == "HEAD" else page + body)
 
