@@ -15,9 +15,7 @@ open, read and close it.
 from __future__ import annotations
 
 import inspect
-import mimetypes
 import os
-import posixpath
 import secrets
 import stat
 import time
@@ -28,18 +26,20 @@ from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.interfaces import IReactorThreads
 from twisted.python.failure import Failure
+from typing_extensions import override
 
 from sockserve.core.logs import Topic, logger
 from sockserve.http.accept import asks_for_json
 from sockserve.http.error_pages import accept_of
 from sockserve.http.files.disk import PIECE_BYTES, FileBody, entries, segments_beneath
+from sockserve.http.files.extra_fields import check_extra_fields
 from sockserve.http.files.listing import (
     CONTENT_SECURITY_POLICY,
     json_listing,
     listing_page,
     read_order,
 )
-from sockserve.http.files.media_types import MEDIA_TYPES, is_in_charset
+from sockserve.http.files.media_types import is_in_charset, media_type
 from sockserve.http.files.ranges import (
     ByteRange,
     Validators,
@@ -64,16 +64,6 @@ _NOT_FOUND = frozenset({ENOENT, ENOTDIR, ENAMETOOLONG, EINVAL, EILSEQ})
 #: for the reason.  Not 403: that would tell strangers which names exist (RFC 9110, 15.5.4
 #: leaves the choice), and SimpleHTTPRequestHandler answers 404, too.
 _HIDDEN = frozenset({EACCES, EPERM, ELOOP})
-
-#: The content types of compressed files, by the compression; not those of their contents.
-_COMPRESSED = {
-    "br": "application/octet-stream",
-    "bzip2": "application/x-bzip2",
-    "compress": "application/octet-stream",
-    "gzip": "application/gzip",
-    "xz": "application/x-xz",
-}
-
 
 #: The statuses whose responses have the extra fields: those that come with a file, or say that the
 #: client's is still good (RFC 9110, 15.4.5).
@@ -165,6 +155,18 @@ class FileRequestHandler(HTTPRequestHandler):
             self.extra_response_headers = extra_response_headers
         super().__init__(request, client_address, server)
 
+    @classmethod
+    @override
+    def prepare_server(cls, server: Any) -> None:
+        """
+        Check the fields to be added.
+
+        @raise ConfigurationError: one cannot be.
+        """
+        super().prepare_server(server)
+        given = getattr(server.RequestHandlerClass, "keywords", {}).get("extra_response_headers")
+        check_extra_fields(cls.__qualname__, cls.extra_response_headers if given is None else given)
+
     async def do_GET(self) -> None:
         """Send a file, parts of it, or a folder's listing. (reactor thread)"""
         await self._answer()
@@ -199,16 +201,7 @@ class FileRequestHandler(HTTPRequestHandler):
 
         @param path: the file's.
         """
-        extension = posixpath.splitext(path)[1]
-        for known in (extension, extension.lower()):
-            if known in self.extensions_map:
-                return self.extensions_map[known]
-        if extension.lower() in MEDIA_TYPES:
-            return MEDIA_TYPES[extension.lower()]
-        guess, compression = mimetypes.guess_type(path)
-        if compression is not None:
-            return _COMPRESSED.get(compression, self.default_content_type)
-        return guess or self.default_content_type
+        return media_type(path, self.extensions_map) or self.default_content_type
 
     def list_directory(self, path: str) -> Any:
         """

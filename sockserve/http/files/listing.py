@@ -42,7 +42,7 @@ _ORDERS: dict[str, tuple[str, Callable[[Entry], Any], bool]] = {
 }
 
 #: Control characters as text: a line's end in a name is to be seen.
-_CONTROL_PICTURES = {code: chr(0x2400 + code) for code in range(0x20)} | {0x7F: "\u2421"}
+_CONTROL_CHARACTERS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -113,7 +113,7 @@ def json_listing(segments: Sequence[str], entries: Sequence[Entry]) -> bytes:
 
 
 def _text(name: str) -> str:
-    return shown(name).translate(_CONTROL_PICTURES)
+    return shown(name).translate(_CONTROL_CHARACTERS)
 
 
 def _path(segments: Sequence[str]) -> str:
@@ -146,8 +146,8 @@ def _row(entry: Entry) -> str:
     slash, size = ("/", "") if entry.is_folder else ("", _size(entry.size))
     moment = _moment(entry)
     return (
-        f'<li><a href="{_link(entry)}">{text}{slash}</a><span>{size}</span>'
-        f'<time datetime="{moment:%Y-%m-%dT%H:%M:%SZ}">{moment:%Y-%m-%d %H:%M} UTC</time></li>'
+        f'<li><a href="{_link(entry)}">{text}{slash}</a> <span>{size}</span>'
+        f' <time datetime="{moment:%Y-%m-%dT%H:%M:%SZ}">{moment:%Y-%m-%d %H:%M} UTC</time></li>'
     )
 
 

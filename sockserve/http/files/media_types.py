@@ -8,11 +8,13 @@ own (C{mimetypes}) has the rest.  It must not know handlers.
 from __future__ import annotations
 
 import codecs
+import mimetypes
+import posixpath
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
-__all__ = ["MEDIA_TYPES", "is_in_charset"]
+__all__ = ["MEDIA_TYPES", "is_in_charset", "media_type"]
 
 #: How far into a file browsers look for what it says of its own charset (HTML Standard, 13.2.3.2).
 _DECLARATION_BYTES = 1024
@@ -140,6 +142,32 @@ MEDIA_TYPES: Mapping[str, str] = MappingProxyType(
         ".apk": "application/vnd.android.package-archive",
     }
 )
+
+
+#: The types of compressed files, by the compression; not those of their contents.
+_COMPRESSED = {
+    "br": "application/octet-stream",
+    "bzip2": "application/x-bzip2",
+    "compress": "application/octet-stream",
+    "gzip": "application/gzip",
+    "xz": "application/x-xz",
+}
+
+
+def media_type(path: str, before: Mapping[str, str]) -> str | None:
+    """
+    The type of a file, by its name: that of C{before}, or of L{MEDIA_TYPES}, or of the machine;
+    None if none of them has it.
+
+    @param before: by extension.
+    """
+    extension = posixpath.splitext(path)[1]
+    lower = extension.lower()
+    for known, spelling in ((before, extension), (before, lower), (MEDIA_TYPES, lower)):
+        if spelling in known:
+            return known[spelling]
+    guess, compression = mimetypes.guess_type(path)
+    return guess if compression is None else _COMPRESSED.get(compression)
 
 
 def is_in_charset(kind: str, beginning: bytes, is_whole: bool, charset: str) -> bool:
