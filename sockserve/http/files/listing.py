@@ -37,7 +37,7 @@ CONTENT_SECURITY_POLICY = (
 #: By word: the heading, the key to sort by, and whether the greatest are wanted first.
 _ORDERS: dict[str, tuple[str, Callable[[Entry], Any], bool]] = {
     "name": ("Name", lambda entry: (entry.name.lower(), entry.name), False),
-    "size": ("Size", lambda entry: entry.size, True),
+    "size": ("Size", lambda entry: 0 if entry.is_folder else entry.size, True),
     "time": ("Modified", lambda entry: entry.modified, True),
 }
 
