@@ -52,7 +52,7 @@ def blocking_methods(cls: type) -> dict[str, bool]:
 
     @raise ConfigurationError: a C{do_} method cannot be called or awaited.
     """
-    commands = _commands(cls)
+    commands = sorted(_commands(cls))
     for command in commands:
         method = getattr(cls, f"do_{command}")
         if method is None and command in _BY_ITSELF:
@@ -62,8 +62,8 @@ def blocking_methods(cls: type) -> dict[str, bool]:
                 f"handler {cls.__qualname__}: do_{command} is no method that can be called or"
                 " awaited; write what it sends to wfile instead of yielding it"
             )
-    if "GET" in commands:
-        commands.add("HEAD")
+    if "HEAD" not in commands:
+        commands.append("HEAD")
     return {command: method_blocks(cls, command) for command in commands}
 
 
