@@ -129,6 +129,35 @@ async def test_a_method_there_is_not_is_not_implemented(method):
     assert f"Unsupported method ({method!r})".encode() in answer.body
 
 
+class Page(HTTPRequestHandler):
+    async def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"page")
+
+
+class BlockingPage(HTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"page")
+
+
+@pytest.mark.parametrize("handler", [Page, BlockingPage])
+async def test_head_is_the_head_of_get(handler):
+    head, after = answers_in(await said(handler, get(method="HEAD") + get()), "HEAD", "GET")
+    assert (head.status, head.headers["Content-Length"], head.body) == (200, "4", b"")
+    assert after.body == b"page"
+
+
+@pytest.mark.parametrize("handler", [Page, BlockingPage])
+async def test_options_are_the_methods_there_are(handler):
+    sent = get("*", method="OPTIONS") + get(method="PUT")
+    options, put = answers_in(await said(handler, sent), "OPTIONS", "PUT")
+    assert (options.status, put.status) == (204, 501)
+    assert options.headers["Allow"] == put.headers["Allow"] == "GET, HEAD, OPTIONS"
+
+
 async def test_methods_by_getattr():
     class Any(HTTPRequestHandler):
         def __getattr__(self, name):
