@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Tests mostly wait, so more of them run side by side than there are cores.
 TEST = pytest -n 6 --dist load --maxschedchunk 1
 # Those in memory do not, and are the ones that are not in or below these.
-REAL = differential django_app docs examples integration programs sql stdlib \
+REAL = differential django_app docs examples integration programs sql stdlib typing \
     run/test_random_configurations.py test_packaging.py
 MEMORY = pytest -n 2 --dist load $(REAL:%=--ignore=tests/%)
 # Some of these try many inputs.
@@ -24,7 +24,7 @@ QUICK = $(MEMORY) $(RANDOM:%=--ignore=tests/%)
 # What is tested branch by branch.
 PURE = */core/statistics.py,*/http/h1/*,*/http/files/ranges.py,*/http/files/targets.py,*/sunrpc/xdr/*,*/sunrpc/xdrlib.py
 
-.PHONY: serve test quick oldest coverage lint types news api docs check bench moves release clean
+.PHONY: serve test quick oldest coverage lint types news api site docs check bench moves release clean
 
 serve: .venv/.made
 	.venv/bin/twistd --nodaemon --pidfile= sockserve $(ARGS)
@@ -59,10 +59,13 @@ api: $(VENV)/.made
 	rm -rf build/api
 	$(DEV) pydoctor
 
-docs: news api
+site: api
+	NO_MKDOCS_2_WARNING=1 $(DEV) mkdocs build --quiet
+
+docs: news site
 	$(DEV) $(TEST) tests/docs
 
-check: lint types news api test coverage
+check: lint types news site test coverage
 
 bench: $(VENV)/.made
 	$(DEV) benchmarks $(ARGS)

@@ -40,6 +40,7 @@ FILES = [
     "Makefile",
     "README.md",
     "SECURITY.md",
+    "mkdocs.yml",
     "pyproject.toml",
 ]
 

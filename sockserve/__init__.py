@@ -4,11 +4,14 @@ server makes one instance of it for each request.
 """
 
 from sockserve.core.deadlines import Deadlines
+from sockserve.core.version import __version__
 from sockserve.handlers import (
     BaseRequestHandler,
+    BlockingStreamRequestHandler,
     DatagramRequestHandler,
     StreamRequestHandler,
 )
+from sockserve.http.handlers import BlockingHTTPRequestHandler, HTTPRequestHandler
 from sockserve.interfaces import (
     ClientGone,
     ConfigurationError,
@@ -22,15 +25,19 @@ from sockserve.interfaces import (
 
 __all__ = [
     "BaseRequestHandler",
+    "BlockingHTTPRequestHandler",
+    "BlockingStreamRequestHandler",
     "ClientGone",
     "ConfigurationError",
     "DatagramRequestHandler",
     "DeadlineExpired",
     "Deadlines",
+    "HTTPRequestHandler",
     "HandshakeFailed",
     "PeerError",
     "Phase",
     "RequestAborted",
     "SockserveError",
     "StreamRequestHandler",
+    "__version__",
 ]

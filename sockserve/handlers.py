@@ -7,7 +7,8 @@ child runs it.
 
 A class whose C{handle} is C{async def} is served on the reactor; one whose C{handle}
 is plain is served on a thread or in a child, with a real socket, exactly as
-C{socketserver}'s classes of the same names are.
+C{socketserver}'s classes of the same names are.  Two base classes of one behaviour tell type
+checkers which of both it is.
 (handler's thread)
 """
 
@@ -15,23 +16,68 @@ from __future__ import annotations
 
 import socket
 import socketserver
-from io import BytesIO
-from typing import Any, ClassVar
+from collections.abc import Callable
+from io import BufferedIOBase, BytesIO
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
 
+from typing_extensions import TypeVar, override
 from zope.interface import implementer
 
+from sockserve.core.addresses import SocketAddress
 from sockserve.interfaces import IRequestHandler
+from sockserve.streams.connection import StreamConnection
+from sockserve.streams.reader import StreamReader
+from sockserve.streams.writer import StreamWriter
 
-__all__ = ["BaseRequestHandler", "DatagramRequestHandler", "StreamRequestHandler"]
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+__all__ = [
+    "BaseRequestHandler",
+    "BlockingStreamRequestHandler",
+    "DatagramRequestHandler",
+    "DatagramSocket",
+    "HandlerServer",
+    "RequestT",
+    "ServerT",
+    "StreamRequestHandler",
+]
+
+
+class HandlerServer(Protocol):
+    """
+    A server object as every handler knows it, be it sockserve's or C{socketserver}'s.
+
+    @ivar server_address: the address listened on, as C{socket.getsockname()} gives it.
+    @ivar RequestHandlerClass: what makes a handler of a request, an address and the server.
+    """
+
+    server_address: Any
+    RequestHandlerClass: Callable[..., Any]
+
+
+class DatagramSocket(Protocol):
+    """A socket as the handler of a datagram knows it, whatever it is."""
+
+    def sendto(self, data: ReadableBuffer, address: Any, /) -> int:
+        """Send a datagram; return its length."""
+
+
+RequestT = TypeVar("RequestT", default=StreamConnection)
+ServerT = TypeVar("ServerT", default=HandlerServer)
+ReaderT = TypeVar("ReaderT", default=StreamReader)
+WriterT = TypeVar("WriterT", default=StreamWriter)
 
 
 @implementer(IRequestHandler)
-class BaseRequestHandler:
+class BaseRequestHandler(Generic[RequestT, ServerT]):
     """
     The base class of all handlers: one instance serves one request.
 
     Unlike C{socketserver.BaseRequestHandler}'s, the constructor only stores; the
     server calls C{setup}, C{handle} and C{finish}.
+
+    For type checkers it is generic: in what C{request} is, and in the server object's class.
 
     @ivar request: a socket (plain C{handle}), a
         L{sockserve.streams.connection.StreamConnection} (C{async def handle}), or for datagrams a
@@ -50,9 +96,9 @@ class BaseRequestHandler:
     allow_half_close: ClassVar[bool] = True
 
     def __init__(self, request: Any, client_address: Any, server: Any) -> None:
-        self.request = request
-        self.client_address = client_address
-        self.server = server
+        self.request: RequestT = request
+        self.client_address: SocketAddress = client_address
+        self.server: ServerT = server
 
     @classmethod
     def prepare_server(cls, server: Any) -> None:
@@ -79,13 +125,18 @@ class BaseRequestHandler:
         """
 
 
-class StreamRequestHandler(BaseRequestHandler):
+class StreamRequestHandler(
+    BaseRequestHandler[RequestT, ServerT], Generic[ServerT, RequestT, ReaderT, WriterT]
+):
     """
     A handler of one stream connection, with C{self.rfile} and C{self.wfile}.
 
     They are awaitable streams (L{sockserve.streams.reader.StreamReader},
     L{sockserve.streams.writer.StreamWriter}) in a coroutine handler, and files over the
     socket in a blocking one.
+
+    For type checkers it is a coroutine handler, and generic in the server object's class.  A
+    blocking one derives from L{BlockingStreamRequestHandler}.
 
     @ivar rfile: the stream to read from.
     @ivar wfile: the stream to write to.
@@ -103,26 +154,30 @@ class StreamRequestHandler(BaseRequestHandler):
     timeout: float | None = None
     disable_nagle_algorithm: bool = False
 
-    rfile: Any
-    wfile: Any
+    connection: RequestT
+    rfile: ReaderT
+    wfile: WriterT
 
+    @override
     def setup(self) -> Any:
         """Make C{connection}, C{rfile} and C{wfile}."""
-        if isinstance(self.request, socket.socket):
+        request: Any = self.request
+        if isinstance(request, socket.socket):
             socketserver.StreamRequestHandler.setup(self)  # type: ignore[arg-type]
         else:
-            self.connection = self.request
-            self.rfile = self.request.rfile
-            self.wfile = self.request.wfile
+            self.connection = request
+            self.rfile = request.rfile
+            self.wfile = request.wfile
             if self.timeout is not None:
-                self.request.settimeout(self.timeout)
+                request.settimeout(self.timeout)
 
+    @override
     def finish(self) -> Any:
         """Send what is left in C{wfile}'s buffer, and close both files of a blocking handler."""
         if isinstance(self.request, socket.socket):
             socketserver.StreamRequestHandler.finish(self)  # type: ignore[arg-type]
 
-    async def start_tls(self, context: object) -> None:
+    async def start_tls(self: BaseRequestHandler[StreamConnection, Any], context: object) -> None:
         """
         Speak TLS from here on (coroutine handlers only).
 
@@ -132,7 +187,16 @@ class StreamRequestHandler(BaseRequestHandler):
         await self.request.start_tls(context)
 
 
-class DatagramRequestHandler(BaseRequestHandler):
+class BlockingStreamRequestHandler(
+    StreamRequestHandler[ServerT, socket.socket, BufferedIOBase, BufferedIOBase]
+):
+    """
+    A handler of one stream connection whose C{handle} is plain.  It does as its base class does,
+    and tells type checkers that C{request} is a socket, C{rfile} and C{wfile} are files.
+    """
+
+
+class DatagramRequestHandler(BaseRequestHandler[tuple[bytes, DatagramSocket], ServerT]):
     """
     A handler of one datagram, with C{self.rfile} and C{self.wfile}.
 
@@ -146,12 +210,19 @@ class DatagramRequestHandler(BaseRequestHandler):
 
     answer_empty: ClassVar[bool] = True
 
+    packet: bytes
+    socket: DatagramSocket
+    rfile: BytesIO
+    wfile: BytesIO
+
+    @override
     def setup(self) -> Any:
         """Make C{packet}, C{socket}, C{rfile} and C{wfile}."""
         self.packet, self.socket = self.request
         self.rfile = BytesIO(self.packet)
         self.wfile = BytesIO()
 
+    @override
     def finish(self) -> Any:
         """
         Send the answer; none to a client without an address, an unnamed UNIX socket.

@@ -25,11 +25,11 @@ ORDER = [
     "sunrpc.xdr",
     "sunrpc.xdrlib",
     # What is served, and by what means.
-    "handlers",
     "core",
     "executors",
     "sockets",
     "streams",
+    "handlers",
     "auth",
     "http",
     "sunrpc",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import ICredentials
@@ -34,7 +34,9 @@ from sockserve.interfaces import NotAuthenticated
 
 if TYPE_CHECKING:
     # For type checkers: a mix-in goes before a handler class, of sockserve's or the stdlib's.
-    from sockserve.handlers import StreamRequestHandler as HandlerClass
+    from sockserve.handlers import StreamRequestHandler
+
+    HandlerClass: TypeAlias = StreamRequestHandler[Any, Any, Any, Any]
 else:
     HandlerClass = object
 

@@ -38,6 +38,16 @@ def _seconds(instance: object, attribute: attrs.Attribute[Any], value: object) -
         )
 
 
+def _twice_keepalive(deadlines: Deadlines) -> float | None:
+    """The default of C{user_timeout}, which the fields before it decide."""
+    for other in (deadlines.keepalive, deadlines.write):
+        if not isinstance(other, (int, float)):  # None, or about to be refused
+            return None
+    assert deadlines.keepalive is not None
+    assert deadlines.write is not None
+    return None if deadlines.write > 2 * deadlines.keepalive else 2 * deadlines.keepalive
+
+
 @attrs.frozen(kw_only=True)
 class Deadlines:
     """
@@ -109,16 +119,10 @@ class Deadlines:
     quiet: float | None = attrs.field(default=1.0, validator=_seconds)
     abandon: float | None = attrs.field(default=5.0, validator=_seconds)
     keepalive: float | None = attrs.field(default=60.0, validator=_seconds)
-    user_timeout: float | None = attrs.field(validator=_seconds)
-
-    @user_timeout.default
-    def _twice_keepalive(self) -> float | None:
-        for other in (self.keepalive, self.write):
-            if not isinstance(other, (int, float)):  # None, or about to be refused
-                return None
-        assert self.keepalive is not None
-        assert self.write is not None
-        return None if self.write > 2 * self.keepalive else 2 * self.keepalive
+    # (No decorator makes this default: not every type checker knows those.)
+    user_timeout: float | None = attrs.field(
+        default=attrs.Factory(_twice_keepalive, takes_self=True), validator=_seconds
+    )
 
     def capped(self, seconds: float | None, *names: str) -> Deadlines:
         """

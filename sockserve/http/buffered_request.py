@@ -32,7 +32,7 @@ from sockserve.http.h1.framing import LocalProtocolError
 from sockserve.http.h1.head import RequestHead
 from sockserve.http.handler_socket import ConnectionBody, OutputMode, RequestSocket
 from sockserve.http.output import OutputQueue
-from sockserve.http.refusals import answer_error, body_too_large
+from sockserve.http.refusals import absent_response, answer_error, body_too_large
 from sockserve.http.responses import BlockingResponse
 from sockserve.http.spool import Spool, StockSwitchingFile, SwitchingFile, stock_file
 from sockserve.http.stock import body_may_end_with_connection
@@ -351,9 +351,10 @@ class BufferedRequest:
                 return
             if not failed:
                 _log.error(
-                    "{handler}: it has sent no response to {request!r}",
+                    "{handler}: {request}: {fault}",
                     handler=self._channel.factory.handler_name,
                     request=self.head,
+                    fault=absent_response(response),
                 )
             response.reset()
             answer_error(response, 500, self._channel.settings.handler)

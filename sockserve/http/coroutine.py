@@ -20,7 +20,7 @@ from sockserve.core.tasks import Task
 from sockserve.http.cycle import CycleOwner
 from sockserve.http.h1.framing import LocalProtocolError
 from sockserve.http.h1.head import RequestHead
-from sockserve.http.refusals import answer_error, status_for
+from sockserve.http.refusals import absent_response, answer_error, status_for
 from sockserve.http.requests import BodyReader
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
 from sockserve.streams.channel import Pending
@@ -274,9 +274,10 @@ class CoroutineCycle:
         response = self.response
         if error is None:
             _log.error(
-                "{handler}: it has sent no response to {request!r}",
+                "{handler}: {request}: {fault}",
                 handler=self._channel.factory.handler_name,
                 request=response.request,
+                fault=absent_response(response),
             )
         response.reset()
         status = 500 if error is None else status_for(error)

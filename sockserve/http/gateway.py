@@ -28,6 +28,7 @@ from sockserve.core.messages import one_line
 from sockserve.handlers import BaseRequestHandler
 from sockserve.http.h1.head import RequestHead, parse_head
 from sockserve.http.handlers import HTTPRequestHandler
+from sockserve.http.requests import RequestConnection
 from sockserve.interfaces import ConfigurationError, DeadlineExpired, IHTTPRequestHandler
 
 __all__ = ["Environment", "GatewayRequestHandler", "WebHandler"]
@@ -127,7 +128,7 @@ class WebHandler:
 
 
 @implementer(IHTTPRequestHandler)
-class GatewayRequestHandler(BaseRequestHandler):
+class GatewayRequestHandler(BaseRequestHandler[RequestConnection, Any]):
     """
     An HTTP handler that finds the class for the request's URL, makes one of it, and calls its
     C{do_GET}, C{do_POST} or C{do_HEAD} with the environment.

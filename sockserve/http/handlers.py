@@ -9,21 +9,22 @@ or whether the reactor or a thread runs it. (handler's thread)
 from __future__ import annotations
 
 import http.client
-import inspect
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
 from functools import cached_property
 from http import HTTPStatus
-from importlib.metadata import version
-from typing import Any, ClassVar
+from io import BufferedIOBase
+from socket import socket
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
 
-from typing_extensions import override
+from typing_extensions import TypeVar, override
 from zope.interface import implementer
 
 from sockserve.core.logs import Topic, logger
-from sockserve.handlers import BaseRequestHandler
+from sockserve.core.version import __version__
+from sockserve.handlers import BaseRequestHandler, ServerT
 from sockserve.http.error_pages import (
     ERROR_CONTENT_TYPE,
     ERROR_FORMAT,
@@ -36,44 +37,45 @@ from sockserve.http.h1.head import RequestHead
 from sockserve.http.methods import (
     allowed_methods,
     blocking_methods,
+    blocks_unknown,
     find_method,
     method_blocks,
 )
-from sockserve.http.responses import Response
-from sockserve.interfaces import ConfigurationError, IHTTPRequestHandler
+from sockserve.http.requests import RequestConnection
+from sockserve.http.responses import CoroutineResponse, Response
+from sockserve.http.status_lines import RESPONSES, STATUS_LINES, current_date, status_line
+from sockserve.interfaces import IHTTPRequestHandler
+from sockserve.streams.reader import StreamReader
 
-__all__ = ["HTTPRequestHandler"]
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+__all__ = ["BlockingHTTPRequestHandler", "HTTPRequestHandler"]
 
 _log = logger(Topic.HTTP)
 
 _VERSIONS = {(1, 1): "HTTP/1.1", (1, 0): "HTTP/1.0", (0, 9): "HTTP/0.9"}
 
-_STATUS_LINES = {
-    int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n" for status in HTTPStatus
-}
-_RESPONSES = {int(status): (status.phrase, status.description) for status in HTTPStatus}
-
-
 _NOT_SHOWN = "what made it does not show that it answers HTTP; give the class or a partial of it"
 
 
-class _Date:
-    """The value of the C{Date} field, made once a second."""
+class _Body(Protocol):
+    """C{self.wfile}, as much of it as a handler has in any case."""
 
-    #: Since 1970, when L{text} was made.
-    second = 0
-    text = ""
+    def write(self, data: ReadableBuffer, /) -> int: ...
+
+    def flush(self) -> None: ...
 
 
-def _status_line(code: int, message: str) -> str:
-    if not 100 <= code <= 999:
-        raise ValueError(f"status {code!r}: it is not within 100 and 999")
-    check_text("reason phrase", message)
-    return f"HTTP/1.1 {int(code)} {message}\r\n"
+RequestT = TypeVar("RequestT", default=RequestConnection)
+ReaderT = TypeVar("ReaderT", default=StreamReader)
+WriterT = TypeVar("WriterT", bound=_Body, default=CoroutineResponse)
 
 
 @implementer(IHTTPRequestHandler)
-class HTTPRequestHandler(BaseRequestHandler):
+class HTTPRequestHandler(
+    BaseRequestHandler[RequestT, ServerT], Generic[ServerT, RequestT, ReaderT, WriterT]
+):
     """
     The base class of handlers for HTTP: one instance answers one request.
 
@@ -85,6 +87,9 @@ class HTTPRequestHandler(BaseRequestHandler):
 
     A response without a C{Content-Length} gets one when the handler finishes before it
     first waits (or, plain, flushes); else it is sent in chunks.
+
+    For type checkers its methods are coroutines, and it is generic in the server object's class.
+    A class with plain ones derives from L{BlockingHTTPRequestHandler}.
 
     @ivar command: the request's method, as C{"GET"}.
     @ivar path: its target as sent; of several slashes at its start only one is left, since
@@ -103,14 +108,14 @@ class HTTPRequestHandler(BaseRequestHandler):
     @cvar responses: by status, the reason phrase and a longer explanation.
     """
 
-    server_version: str = f"sockserve/{version('sockserve')}"
+    server_version: str = f"sockserve/{__version__}"
     sys_version: str = ""
     protocol_version: str = "HTTP/1.1"
     default_request_version: str | None = None
     error_message_format: str = ERROR_FORMAT
     error_content_type: str = ERROR_CONTENT_TYPE
     MessageClass: ClassVar[type[http.client.HTTPMessage]] = http.client.HTTPMessage
-    responses: ClassVar[dict[int, tuple[str, str]]] = _RESPONSES
+    responses: ClassVar[dict[int, tuple[str, str]]] = RESPONSES
 
     # The head being made
 
@@ -122,6 +127,9 @@ class HTTPRequestHandler(BaseRequestHandler):
     _length: int | None = None
     _coding: str | None = None
 
+    connection: RequestT
+    wfile: WriterT
+
     #: By HTTP method, whether the class's must run on a thread; noted by L{may_block}.
     _blocking: ClassVar[dict[str, bool]] = {}
 
@@ -130,8 +138,8 @@ class HTTPRequestHandler(BaseRequestHandler):
     @override
     def setup(self) -> Any:
         """Make the attributes from C{self.request}."""
-        request = self.request
-        head = getattr(request, "head", None)
+        request: Any = self.request
+        head: RequestHead | None = getattr(request, "head", None)
         if head is None:
             raise TypeError(f"{type(self).__qualname__}: {_NOT_SHOWN}")
         self.connection = request
@@ -171,24 +179,31 @@ class HTTPRequestHandler(BaseRequestHandler):
         else:
             self.send_error(HTTPStatus.NOT_IMPLEMENTED, f"Unsupported method ({self.command!r})")
 
+    @override
+    def finish(self) -> Any:
+        """Tell the server, for the log, of a head that was begun and not ended."""
+        if self._status:
+            self._response.has_open_head = True
+
     @cached_property
-    def rfile(self) -> Any:
+    def rfile(self) -> ReaderT:
         """The request's body: an awaitable stream or a file."""
-        return self.request.rfile
+        request: Any = self.request
+        rfile: ReaderT = request.rfile
+        return rfile
 
     @cached_property
     def headers(self) -> http.client.HTTPMessage:
         """The request's header fields, by name without regard to case."""
         message = self.MessageClass()
-        for name, value in self.request.head.fields:
+        for name, value in self._response.request.fields:
             message[name.decode("latin-1")] = value.decode("latin-1")
         return message
 
     @cached_property
     def requestline(self) -> str:
         """The request line as sent, without its end."""
-        line: str = self.request.head.request_line
-        return line
+        return self._response.request.request_line
 
     @property
     def close_connection(self) -> bool:
@@ -226,11 +241,11 @@ class HTTPRequestHandler(BaseRequestHandler):
         @raise ValueError: as L{send_response}.
         """
         if message is None:
-            line = _STATUS_LINES.get(code)
-            if line is None or self.responses is not _RESPONSES:
-                line = _status_line(code, self.responses.get(code, ("",))[0])
+            line = STATUS_LINES.get(code)
+            if line is None or self.responses is not RESPONSES:
+                line = status_line(code, self.responses.get(code, ("",))[0])
         else:
-            line = _status_line(code, message)
+            line = status_line(code, message)
         self._status = code
         self._length = self._coding = None
         self._head = line
@@ -290,14 +305,14 @@ class HTTPRequestHandler(BaseRequestHandler):
         short, long = self.responses.get(int(code), ("???", "???"))
         message = short if message is None else message
         explain = long if explain is None else explain
-        self.log_error("code %d, message %s", code, message)
+        self.log_error("%s %s: %d %s", self.command, self.path, code, message)
         if not self._response.begun:
             self._response.reset()
         self.send_response(code, message)
         fields: list[tuple[str, str]] = []
         body = b""
         if code >= 200 and code not in (204, 205, 304):
-            accept = accept_of(self.request.head)
+            accept = accept_of(self._response.request)
             fields, body = error_fields(self, int(code), message, explain, accept)
         if code in (HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED):
             fields.append(("Allow", allowed_methods(type(self), but=self.command)))
@@ -321,12 +336,7 @@ class HTTPRequestHandler(BaseRequestHandler):
 
         @param timestamp: seconds since 1970; by default now.
         """
-        if timestamp is not None:
-            return formatdate(timestamp, usegmt=True)
-        now = int(time.time())
-        if now != _Date.second:
-            _Date.second, _Date.text = now, formatdate(now, usegmt=True)
-        return _Date.text
+        return current_date() if timestamp is None else formatdate(timestamp, usegmt=True)
 
     def log_date_time_string(self) -> str:
         """The current time as logs write it."""
@@ -385,16 +395,7 @@ class HTTPRequestHandler(BaseRequestHandler):
             the reactor; or a C{do_} method cannot be called or awaited.
         """
         cls._blocking = blocking_methods(cls)
-        blocking = [command for command, blocks in cls._blocking.items() if blocks]
-        if not blocking:
-            return hasattr(cls, "__getattr__") and not inspect.iscoroutinefunction(cls.handle)
-        for name in ("setup", "finish"):
-            if inspect.iscoroutinefunction(getattr(cls, name)):
-                raise ConfigurationError(
-                    f"handler {cls.__qualname__}: {name} is async def but do_{blocking[0]} is"
-                    " not; a request runs in one place, so make both async def or both plain"
-                )
-        return True
+        return any(cls._blocking.values()) or blocks_unknown(cls)
 
     # Inside
 
@@ -438,3 +439,12 @@ class HTTPRequestHandler(BaseRequestHandler):
 _CONTROL_CHARACTERS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {
     ord("\\"): r"\\"
 }
+
+
+class BlockingHTTPRequestHandler(
+    HTTPRequestHandler[ServerT, socket, BufferedIOBase, BufferedIOBase]
+):
+    """
+    A handler for HTTP whose methods are plain.  It does as its base class does, and tells type
+    checkers that C{request} is a socket, C{rfile} and C{wfile} are files.
+    """

@@ -1,8 +1,8 @@
 """
-Methods: those of HTTP's that a handler class has a C{do_} method for.
+Methods of a handler's class: the C{do_GET} and so on, those of HTTP's that it answers.
 
-This room owns which one answers a request, whether it must run on a thread, and what a client is
-told of them (C{Allow}).  It must not know requests or responses.
+This room owns which one answers a request, which of them must run on a thread, which do not go
+together, and what a client is told of them (C{Allow}).  It must not know requests or responses.
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ from typing import Any
 
 from sockserve.interfaces import ConfigurationError
 
-__all__ = ["allowed_methods", "blocking_methods", "find_method", "method_blocks"]
-
+__all__ = [
+    "allowed_methods",
+    "blocking_methods",
+    "blocks_unknown",
+    "find_method",
+    "method_blocks",
+]
 
 #: Those that are answered without a C{do_} method, unless the class says that it is None.
 _BY_ITSELF = ("HEAD", "OPTIONS")
 
 
-def find_method(handler: Any, command: str) -> Any:
+def find_method(handler: object, command: str) -> Any:
     """
     The method of C{handler}, or of a class, that answers C{command}; None without one.  C{HEAD} is
     answered by C{do_GET}, if there is no C{do_HEAD}; one that is None says that there is to be
@@ -31,7 +36,7 @@ def find_method(handler: Any, command: str) -> Any:
     return method
 
 
-def allowed_methods(cls: type, but: str | None = None) -> str:
+def allowed_methods(cls: type[object], but: str | None = None) -> str:
     """
     The value of C{Allow}: what a class answers.  (What it has by C{__getattr__} nobody can tell.)
 
@@ -46,11 +51,13 @@ def allowed_methods(cls: type, but: str | None = None) -> str:
     )
 
 
-def blocking_methods(cls: type) -> dict[str, bool]:
+def blocking_methods(cls: type[object]) -> dict[str, bool]:
     """
-    By method, as C{"GET"}, whether it must run on a thread.
+    The methods that a handler's class answers, as C{"GET"}, each with whether it must run on a
+    thread.
 
-    @raise ConfigurationError: a C{do_} method cannot be called or awaited.
+    @raise ConfigurationError: one must, and a C{setup} or C{finish} must run on the reactor; or
+        one cannot be called or awaited.
     """
     commands = sorted(_commands(cls))
     for command in commands:
@@ -64,12 +71,27 @@ def blocking_methods(cls: type) -> dict[str, bool]:
             )
     if "HEAD" not in commands:
         commands.append("HEAD")
-    return {command: method_blocks(cls, command) for command in commands}
+    found = {command: method_blocks(cls, command) for command in commands}
+    blocking = next((command for command, blocks in found.items() if blocks), None)
+    for name in ("setup", "finish"):
+        if blocking is not None and inspect.iscoroutinefunction(getattr(cls, name)):
+            raise ConfigurationError(
+                f"handler {cls.__qualname__}: {name} is async def but do_{blocking} is"
+                " not; a request runs in one place, so make both async def or both plain"
+            )
+    return found
 
 
-def method_blocks(cls: Any, command: str) -> bool:
+def blocks_unknown(cls: type[object]) -> bool:
+    """Whether methods that a class makes when they are asked for may have to run on a thread."""
+    return hasattr(cls, "__getattr__") and not inspect.iscoroutinefunction(
+        getattr(cls, "handle", None)
+    )
+
+
+def method_blocks(cls: type[object], command: str) -> bool:
     """Whether the class's method for C{command}, as C{"GET"}, must run on a thread."""
-    if inspect.iscoroutinefunction(cls.handle):
+    if inspect.iscoroutinefunction(getattr(cls, "handle", None)):
         return False
     method = find_method(cls, command)
     if method is None and hasattr(cls, "__getattr__"):
@@ -82,5 +104,5 @@ def method_blocks(cls: Any, command: str) -> bool:
     return method is not None and not inspect.iscoroutinefunction(method)
 
 
-def _commands(cls: type) -> set[str]:
+def _commands(cls: type[object]) -> set[str]:
     return {name.removeprefix("do_") for name in dir(cls) if name.startswith("do_")}

@@ -23,7 +23,14 @@ from sockserve.http.settings import HTTPSettings
 from sockserve.interfaces import DeadlineExpired, Phase
 from sockserve.streams.writer import StreamWriter
 
-__all__ = ["answer_error", "body_too_large", "error_page", "make_refusal", "status_for"]
+__all__ = [
+    "absent_response",
+    "answer_error",
+    "body_too_large",
+    "error_page",
+    "make_refusal",
+    "status_for",
+]
 
 _log = logger(Topic.HTTP)
 
@@ -103,7 +110,8 @@ def make_refusal(
         head = RequestHead("", "", (1, 1), b"-", HeaderSection(accepted))
     response = CoroutineResponse(head, writer, settings.outbox)
     response.close = True
-    response.reason = error.limit
+    # A status does not tell what has broken the protocol, and that need not be in the request line.
+    response.reason = error.limit or str(error)
     answer_error(response, error.status, settings.handler, str(error))
     response.finish()
     return response
@@ -116,3 +124,9 @@ def status_for(error: Exception) -> int:
     if isinstance(error, RemoteProtocolError):
         return error.status
     return 500
+
+
+def absent_response(response: Response) -> str:
+    """The reason, for the log, that a handler has sent no response."""
+    reason = ": end_headers was not called" if response.has_open_head else ""
+    return f"no response was sent{reason}"

@@ -71,6 +71,7 @@ class Response(ResponseFraming):
     @ivar sent: bytes of its body that have left, without their framing.
     @ivar reason: the limit for which the request is refused, by name; None when it is not.
     @ivar phases: the seconds of what its handler has measured, by name; None for nothing.
+    @ivar has_open_head: whether its handler has begun a head and not ended it.
     """
 
     # Defaults of the class' own: what a request does not change costs it nothing.
@@ -78,6 +79,7 @@ class Response(ResponseFraming):
     sent = 0
     reason: str | None = None
     phases: dict[str, float] | None = None
+    has_open_head = False
     is_followed: Callable[[], bool] | None = None
     has_begun_body: Callable[[], bool] | None = None
     #: The head that has not left yet, without its last lines.

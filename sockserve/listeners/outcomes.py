@@ -12,6 +12,8 @@ from asyncio import IncompleteReadError, LimitOverrunError
 from collections.abc import Callable
 from errno import ENOTCONN, ESHUTDOWN
 
+from sockserve.core.addresses import host_and_port
+from sockserve.core.messages import printable
 from sockserve.interfaces import (
     DeadlineExpired,
     HandshakeFailed,
@@ -20,7 +22,7 @@ from sockserve.interfaces import (
     RequestAborted,
 )
 
-__all__ = ["TOLD_ELSEWHERE", "is_clients_fault", "what_client_did"]
+__all__ = ["TOLD_ELSEWHERE", "is_clients_fault", "what_client_did", "what_was_served"]
 
 #: The errors that are told of where they come from, and no more by who hears of them.
 TOLD_ELSEWHERE = (DeadlineExpired, HandshakeFailed, NotAuthenticated, RequestAborted)
@@ -71,3 +73,11 @@ def is_clients_fault(
     was_too_slow = isinstance(error, TimeoutError) and has_timeout
     # 3. a system call failed for want of a connection, and the client has gone.
     return is_peers_fault or was_too_slow or (_is_of_a_connection(error) and is_gone(request))
+
+
+def what_was_served(request: object, client_address: object, server_address: object) -> str:
+    """A request in words: what it asks for and whose it is, or between which addresses it is."""
+    head = getattr(request, "head", None)  # of a protocol whose requests have one
+    if head is not None:
+        return f"{printable(str(head))} for {host_and_port(client_address)}"
+    return f"{host_and_port(client_address)} on {host_and_port(server_address)}"

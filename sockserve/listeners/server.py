@@ -8,13 +8,13 @@ the handler, deadlines, workers and counters of a server.  It must not know tran
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sockserve.core.addresses import shown_address
@@ -31,6 +31,7 @@ from sockserve.core.messages import one_line
 from sockserve.core.reactors import as_reactor
 from sockserve.core.statistics import ListenerStatistics, RequestRecord
 from sockserve.core.tls import BY_SERVER
+from sockserve.core.tracebacks import HandlerFailure
 from sockserve.core.watch import watch_of
 from sockserve.executors.fork import ForkExecutor
 from sockserve.executors.threads import ThreadExecutor
@@ -41,7 +42,12 @@ from sockserve.interfaces import (
     Outcome,
     Phase,
 )
-from sockserve.listeners.outcomes import TOLD_ELSEWHERE, is_clients_fault, what_client_did
+from sockserve.listeners.outcomes import (
+    TOLD_ELSEWHERE,
+    is_clients_fault,
+    what_client_did,
+    what_was_served,
+)
 from sockserve.sockets.hangups import peer_is_gone
 
 if TYPE_CHECKING:
@@ -182,8 +188,7 @@ class RequestServer:
         once in a minute for many of a kind, when L{outcome_of} puts it down to the client.
         (handler's thread)
         """
-        failure = Failure()
-        error = failure.value
+        error = sys.exception()
         assert error is not None
         if isinstance(error, TOLD_ELSEWHERE):
             return  # that is told where it passed, or failed
@@ -193,9 +198,10 @@ class RequestServer:
                 self.log_client(client_address, what_client_did(error), one_line(error))
         else:
             _log.failure(
-                "{handler}: exception while serving {client_address}",
-                failure,
+                "{handler}: exception while serving {what}",
+                HandlerFailure(error),
                 handler=self.handler_name,
+                what=what_was_served(request, client_address, self.server_address),
                 client_address=client_address,
             )
 

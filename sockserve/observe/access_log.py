@@ -37,7 +37,8 @@ def format_combined(event: LogEvent) -> str:
     Format an event's record as a line of text.
 
     An HTTP request has the combined log format to the letter.  (Apache's
-    C{%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-agent}i"}; time in UTC, of the end.)
+    C{%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-agent}i"}; time in UTC, of the end.)  What had
+    no request line that can be shown has the reason for that in its place.
 
     Any other request has a line in its manner: client, two dashes, time, handler, outcome,
     bytes received and sent, and the seconds of each phase.
@@ -46,8 +47,11 @@ def format_combined(event: LogEvent) -> str:
     when = f"[{datetime.fromtimestamp(event['log_time'], UTC):%d/%b/%Y:%H:%M:%S %z}]"
     if isinstance(record, HTTPRequestRecord):
         host = record.peer[0] if isinstance(record.peer, tuple) else _peer(record.peer)
+        line = record.request_line
+        if line == "-" and record.reason is not None:
+            line = f"- ({record.reason})"
         return (
-            f'{host} - - {when} "{_quoted(record.request_line)}" {record.status or "-"}'
+            f'{host} - - {when} "{_quoted(line)}" {record.status or "-"}'
             f' {record.sent or "-"} "{_quoted(record.referer)}" "{_quoted(record.user_agent)}"\n'
         )
     phases = " ".join(f"{name}={seconds:.6f}" for name, seconds in record.phases.items())

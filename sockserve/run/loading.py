@@ -12,6 +12,8 @@ import inspect
 import os
 import socketserver
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +23,13 @@ from sockserve.dropin.service import why_not_served
 from sockserve.interfaces import ConfigurationError
 
 __all__ = ["load_handler", "load_server"]
+
+#: How the names of files begin that are no user's: ours, and what is installed, or no file.
+_NOT_USERS = (
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
+    *(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")),
+    "<frozen ",
+)
 
 
 def load_handler(name: str) -> Callable[..., Any]:
@@ -53,6 +62,7 @@ def load_server(name: str) -> socketserver.BaseServer:
         except (Exception, SystemExit) as error:
             raise ConfigurationError(
                 f"server {name!r}: calling it raised {type(error).__name__}: {one_line(error)}"
+                f"{_place(error)}"
             ) from error
     if not isinstance(found, socketserver.BaseServer):
         if inspect.iscoroutine(found):
@@ -89,10 +99,13 @@ def _load(word: str, name: str, kind: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name + ".").startswith(error.name + "."):
             raise ConfigurationError(f"{word} {name!r}: no module {error.name!r}") from None
-        raise ConfigurationError(f"{word} {name!r}: importing it: {error}") from error
+        raise ConfigurationError(
+            f"{word} {name!r}: importing it: {error}{_place(error)}"
+        ) from error
     except (Exception, SystemExit) as error:  # a script without a main guard ends itself
         raise ConfigurationError(
             f"{word} {name!r}: importing it raised {type(error).__name__}: {one_line(error)}"
+            f"{_place(error)}"
         ) from error
     found: Any = module
     where = module_name
@@ -104,3 +117,18 @@ def _load(word: str, name: str, kind: str) -> Any:
             raise ConfigurationError(f"{word} {name!r}: no {part!r} in {where}{hint}") from None
         where = f"{where}.{part}"
     return found
+
+
+def _place(error: BaseException) -> str:
+    """The line of a user's file at which an import has failed, in brackets."""
+    if isinstance(error, SyntaxError):
+        return ""  # its own words have that
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(_NOT_USERS)
+    ]
+    if not frames:
+        return ""
+    file, here = frames[-1].filename, os.getcwd() + os.sep
+    return f" ({file.removeprefix(here)}:{frames[-1].lineno})"

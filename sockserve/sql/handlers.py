@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sockserve.handlers import BaseRequestHandler
+from sockserve.handlers import BaseRequestHandler, ServerT
+from sockserve.sql.rows import Row
 
 __all__ = ["SQLRequestHandler"]
 
 
-class SQLRequestHandler(BaseRequestHandler):
+class SQLRequestHandler(BaseRequestHandler[Row, ServerT]):
     """
     A handler of one row.  Any other handler class serves rows as well; this one can have its
     success and the row's removal be one transaction.

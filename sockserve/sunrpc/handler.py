@@ -48,7 +48,7 @@ _SUCCESS = AcceptStat.SUCCESS
 _NEW = Known.NEW
 
 
-class RPCRequestHandler(BaseRequestHandler):
+class RPCRequestHandler(BaseRequestHandler[Any, Any]):
     """
     A handler of the calls of one program: all that come on a connection, one after the other, or
     that of a datagram.

@@ -139,7 +139,7 @@ def test_a_handlers_error_is_told_on_standard_error(migrated: Project) -> None:
     with running(migrated, "sockserve", *options) as command:
         assert " 500 " in command.ask(GET)
         assert command.end() == 0
-        assert command.stderr.startswith("Failing: exception while serving ('127.0.0.1', ")
+        assert command.stderr.startswith("Failing: exception while serving GET / for 127.0.0.1:")
         assert command.stderr.count("ValueError: on purpose\n") == 1
 
 

@@ -18,7 +18,8 @@ DATE = re.compile(r"Date: (.*)\r\n")
 class Response:
     """What a handler makes its response of: it keeps the heads, and the body."""
 
-    def __init__(self):
+    def __init__(self, request):
+        self.request = request
         self.close = False
         self.begun = False
         self.started = False
@@ -48,10 +49,10 @@ class Response:
 
 def make(handler=HTTPRequestHandler, line=b"GET /a HTTP/1.1", fields=b"Host: localhost\r\n"):
     """A handler of one request, and the response it makes."""
-    response = Response()
     raw = line + b"\r\n" + (b"" if line.count(b" ") == 1 else fields + b"\r\n")
+    response = Response(parse_head(raw, True))
     request = SimpleNamespace(
-        head=parse_head(raw, True), response=response, wfile=response, rfile=object()
+        head=response.request, response=response, wfile=response, rfile=object()
     )
     made = handler(request, ("192.0.2.7", 5300), None)
     made.setup()

@@ -116,6 +116,15 @@ def test_a_handlers_module_that_cannot_be_imported(modules, source, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("cause", ["json.loads('{')", "os.stat('/nowhere')", "{}['a']"])
+def test_the_line_of_the_users_own_is_named(modules, cause):
+    text = f"import json, os\n\ndef read():\n    return {cause}\n"
+    modules(own=text, broken="import own\n\nown.read()\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load_handler("broken:Handler")
+    assert str(caught.value).endswith(" (own.py:4)")
+
+
 @pytest.mark.parametrize("name", ["echo:Echo", "echo.Echo"])
 def test_a_handlers_module_is_found_in_the_current_folder(modules, name):
     modules(echo="class Echo: pass")

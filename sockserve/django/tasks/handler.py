@@ -18,11 +18,12 @@ from typing_extensions import override
 
 from sockserve.handlers import BaseRequestHandler
 from sockserve.interfaces import ConfigurationError
+from sockserve.sql.rows import Row
 
 __all__ = ["TaskHandler"]
 
 
-class TaskHandler(BaseRequestHandler):
+class TaskHandler(BaseRequestHandler[Row]):
     """A handler of one task.  What it raises has the row tried again, as of any other."""
 
     @override
@@ -57,7 +58,7 @@ class TaskHandler(BaseRequestHandler):
         from django.tasks.base import Task, TaskResult, TaskResultStatus
 
         row = self.request
-        said = json.loads(row.payload)
+        said = json.loads(str(row.payload))
         task = import_string(said["task"])
         if not isinstance(task, Task):
             raise ConfigurationError(f"{said['task']!r} is no task")

@@ -22,13 +22,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from errno import EACCES, EILSEQ, EINVAL, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM
 from http import HTTPStatus
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from twisted.internet.interfaces import IReactorThreads
+from twisted.internet.interfaces import IReactorThreads, IReactorTime
 from twisted.python.failure import Failure
 from typing_extensions import override
 
 from sockserve.core.logs import Topic, logger
+from sockserve.executors.threads import ThreadExecutor
+from sockserve.handlers import HandlerServer
 from sockserve.http.accept import asks_for_json
 from sockserve.http.error_pages import accept_of
 from sockserve.http.files.disk import PIECE_BYTES, FileBody, entries, segments_beneath
@@ -52,7 +54,7 @@ from sockserve.http.files.ranges import (
 from sockserve.http.files.targets import parse_target
 from sockserve.http.handlers import HTTPRequestHandler
 
-__all__ = ["FileRequestHandler"]
+__all__ = ["DiskServer", "FileRequestHandler"]
 
 _T = TypeVar("_T")
 
@@ -91,11 +93,23 @@ class _Answer(NamedTuple):
 _log = logger(Topic.HTTP)
 
 
+class DiskServer(HandlerServer, Protocol):
+    """
+    A server object as this handler needs it.
+
+    @ivar reactor: the reactor, or a clock that stands for one.
+    @ivar disk: the threads for what waits for the disk.
+    """
+
+    reactor: IReactorTime
+    disk: ThreadExecutor
+
+
 def _not_closed(failure: Failure) -> None:
     _log.failure("a file could not be closed", failure)
 
 
-class FileRequestHandler(HTTPRequestHandler):
+class FileRequestHandler(HTTPRequestHandler[DiskServer]):
     """
     A handler that answers GET and HEAD with the files of a folder.
 

@@ -151,6 +151,10 @@ class RequestHead:
     def __repr__(self) -> str:
         return f"<RequestHead {self.method} {self.target!r} {self.version}>"
 
+    def __str__(self) -> str:
+        """Method and target, as a line of a log has them."""
+        return f"{self.method} {self.target}"
+
     @property
     def request_line(self) -> str:
         """The first line, without its end, decoded as Latin-1."""
