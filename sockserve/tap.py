@@ -128,6 +128,10 @@ class Options(usage.Options):
         """
         self._add("source", url)
 
+    def opt_header(self, field: str) -> None:
+        """add this header field, 'Name: value', to files; repeatable"""
+        self._add("header", field)
+
     def opt_timeout(self, deadline: str) -> None:
         """
         PHASE=SECONDS, or none for never; repeatable. Phases: handshake, idle, header,

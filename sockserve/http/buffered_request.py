@@ -226,7 +226,7 @@ class BufferedRequest:
         page = bytearray()
         response = self._channel.make_blocking_response(self.head, page.extend)
         response.close = True
-        answer_error(response, status)
+        answer_error(response, status, self._channel.settings.handler)
         response.finish()
         return response, bytes(page)
 
@@ -361,7 +361,7 @@ class BufferedRequest:
                     fault=absent_response(response),
                 )
             response.reset()
-            answer_error(response, 500)
+            answer_error(response, 500, self._channel.settings.handler)
         response.finish()
 
     # What the handler sends

@@ -17,6 +17,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from email.message import Message
 from enum import Enum
 from http.server import BaseHTTPRequestHandler
 from socketserver import StreamRequestHandler
@@ -129,7 +130,9 @@ class _Answer:
 
     def _send_error_page(self) -> None:
         """Answer 500, and nothing after that."""
-        head, body = error_page(500)
+        fields: Any = getattr(self._handler, "headers", None)
+        accepted = fields.get_all("Accept", []) if isinstance(fields, Message) else []
+        head, body = error_page(500, self._handler, ",".join(map(str, accepted)))
         page = f"{head}Connection: close\r\n\r\n".encode()
         self._write(page if self._handler.command == "HEAD" else page + body)
 

@@ -8,6 +8,7 @@ the box in which answers are put together.  It must not know connections.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from sockserve.core.handler_kinds import HandlerKind, unwrap
 from sockserve.core.statistics import RequestRecord
@@ -37,6 +38,7 @@ class HTTPSettings:
     @ivar kind: the kind of its handler.
     @ivar blocks: whether a request is answered on a thread, of a handler that is asked about each;
         None of others.
+    @ivar handler: the class of that, in whose form errors are.
     @ivar is_lenient: whether requests are read as C{http.server} reads them, as far as that does
         no harm.
     @ivar is_simple: whether its handler has asked for requests of HTTP/0.9.
@@ -51,14 +53,14 @@ class HTTPSettings:
         assert isinstance(server, HTTPLimits)
         self.limits: HTTPLimits = server
         self._server: IStreamServer = server
-        handler = unwrap(server.RequestHandlerClass)
+        self.handler: Any = unwrap(server.RequestHandlerClass)
         self.kind: HandlerKind = server.kind
         self.blocks: Callable[[RequestHead], bool] | None = (
-            handler.blocks if self.kind is HandlerKind.HTTP_MIXED else None
+            self.handler.blocks if self.kind is HandlerKind.HTTP_MIXED else None
         )
-        patience = getattr(handler, "timeout", None)
+        patience = getattr(self.handler, "timeout", None)
         self.is_lenient = self.kind is HandlerKind.HTTP_STOCK
-        self.is_simple = getattr(handler, "default_request_version", None) == "HTTP/0.9"
+        self.is_simple = getattr(self.handler, "default_request_version", None) == "HTTP/0.9"
         self.deadlines = server.deadlines.capped(patience, "idle", "header")
         self._head_limits = HeadLimits(
             server.max_request_line_bytes, server.max_header_bytes, server.max_header_fields

@@ -38,6 +38,7 @@ from sockserve.run.values import (
     deadline_setting,
     deadlines,
     flag,
+    header_fields,
     limit,
     networks,
     number,
@@ -79,7 +80,7 @@ def server_config(words: Mapping[str, object]) -> ServerConfig:
     settings = {
         WORDS[word][0]: WORDS[word][1](word, value)
         for word, value in words.items()
-        if word not in ("handler", "path")
+        if word not in ("handler", "path", "header")
     }
     settings["limits"] = {name: settings.pop(name) for name in list(settings) if name in LIMITS}
     given: dict[str, float | None] = settings.pop("deadlines", {})
@@ -114,9 +115,19 @@ def check_together(servers: Sequence[ServerConfig]) -> None:
 
 def _handler(words: Mapping[str, object]) -> Callable[..., Any]:
     """
-    The handler that C{handler} or C{path} names; without either, files from here.  In the place of
-    a name, a program may give the handler's class.
+    The handler that C{handler} or C{path} names, with C{header}; without either, files from here.
+    In the place of a name, a program may give the handler's class.
     """
+    handler = _named_handler(words)
+    if "header" not in words:
+        return handler
+    fields = header_fields("header", words["header"])
+    if not _derives(unwrap(handler), FileRequestHandler):
+        raise ConfigurationError("header: it is for files; other handlers send their own")
+    return functools.partial(handler, extra_response_headers=fields)
+
+
+def _named_handler(words: Mapping[str, object]) -> Callable[..., Any]:
     if "handler" in words and "path" in words:
         raise ConfigurationError("handler and path: give one of them")
     if "handler" in words:
@@ -230,6 +241,7 @@ WORDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "listen": ("listen", texts),
     "handler": ("handler", text),
     "path": ("path", text),
+    "header": ("header", header_fields),
     "server": ("server", _server_object),
     "concurrency": ("concurrency", choice(*WORKERS)),
     "threads": ("threads", number),

@@ -420,8 +420,9 @@ def serve_and_talk(base, talk, **variables):
 #: Our answer where a handler ends its thread before it has sent one, to HTTP/0.9 without a head;
 #: there is none in the stdlib.
 LAST_WORDS = re.compile(
-    rb"(?:HTTP/1\.1 500 Internal Server Error\r\nDate: now\r\nContent-Type: text/html;charset=utf-8"
-    rb"\r\nContent-Length: 341\r\nConnection: close\r\n\r\n)?<!DOCTYPE HTML>[^\r]*\Z"
+    rb"(?:HTTP/1\.1 500 Internal Server Error\r\nServer: [^\r]*\r\nDate: now\r\n"
+    rb"Content-Type: text/(?:html;charset=utf-8|plain)\r\nVary: Accept\r\nContent-Length: [0-9]+"
+    rb"\r\nConnection: close\r\n\r\n|<!DOCTYPE HTML>)[^\r]*\Z"
 )
 
 

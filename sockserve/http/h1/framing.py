@@ -148,7 +148,10 @@ class RemoteProtocolError(PeerError):
 
     @ivar status: the status to answer with.
     @ivar limit: the name of the limit that it has gone over; None when it is another error.
+    @ivar received: what has come of a head that is no good.
     """
+
+    received = b""
 
     def __init__(self, status: int, message: str, limit: str | None = None) -> None:
         super().__init__(message)
