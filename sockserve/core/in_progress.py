@@ -27,7 +27,7 @@ def next_deadline(timer: DeadlineTimer | None) -> tuple[Phase | None, float | No
 
 
 def next_id() -> int:
-    """The number of a request that somebody asks about for the first time."""
+    """A number for a request that is listed for the first time."""
     return next(_ids)
 
 
@@ -77,7 +77,7 @@ class UnderWay(NamedTuple):
 
 
 class RequestInProgress(Protocol):
-    """A request that tells its stand, and can be ended."""
+    """A request in progress: it tells its stand, and can be ended."""
 
     def status(self) -> RequestStatus:
         """The stand of the request."""

@@ -11,16 +11,19 @@ from __future__ import annotations
 import os
 import selectors
 import socket
+import socketserver
 import ssl
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 from errno import errorcode
 from typing import Any
 
 from sockserve.core.deadlines import Deadlines
+from sockserve.core.drain_notice import drain_notice
 from sockserve.core.forking import end_child, is_child, listening_socket_owners
 from sockserve.core.logs import Topic, standard_logger
 from sockserve.core.reactors import IReactor
@@ -30,6 +33,7 @@ from sockserve.dropin.server_object import ServerObject
 from sockserve.dropin.serving_thread import ServingThread
 from sockserve.dropin.tls_accept import accept_tls
 from sockserve.dropin.tls_handshake import TLSHandshake
+from sockserve.http.guarded import telling
 from sockserve.listeners.gate import (
     ACCEPT_RETRY_SECONDS,
     CALM_SECONDS,
@@ -63,7 +67,8 @@ def verify_and_take(server: ServerObject, request: Any, client_address: object) 
         raise
     if verified:
         try:
-            server.process_request(request, client_address)
+            with _guarded_in_child(server, request):
+                server.process_request(request, client_address)
         except Exception:
             server.handle_error(request, client_address)
             server.shutdown_request(request)
@@ -72,6 +77,15 @@ def verify_and_take(server: ServerObject, request: Any, client_address: object) 
             raise
     else:
         server.shutdown_request(request)
+
+
+def _guarded_in_child(server: ServerObject, request: object) -> AbstractContextManager[None]:
+    """
+    Have a handler guarded, in a child that a service's server makes for it, whoever makes it there.
+    """
+    if drain_notice() is None or not isinstance(server, socketserver.ForkingMixIn):
+        return nullcontext()
+    return telling(server.RequestHandlerClass, request)
 
 
 def is_open(server: ServerObject) -> bool:

@@ -344,10 +344,16 @@ class AdoptedSocketChannel(LentSocketChannel):
         self._dispatcher = protocol.factory.dispatcher
 
     @override
+    def serves_regardless(self) -> bool:
+        # Its program may have been written for clients that only send, and it had one thread.
+        return True
+
+    @override
     def serve(self) -> Outcome:
         """Have the server serve the connection. (worker thread)"""
         address = self.protocol.client_address
-        return self._dispatcher.serve(self.request, address, self.record_traffic)
+        with self.factory.drain_notice.for_this_thread():
+            return self._dispatcher.serve(self.request, address, self.record_traffic)
 
 
 @implementer(IJob)

@@ -42,7 +42,7 @@ from sockserve.dropin.settings import check_settings
 from sockserve.dropin.transport import AdoptedConnection
 from sockserve.executors.base import call_excepthook
 from sockserve.executors.threads import ThreadExecutor
-from sockserve.http.guarded import make_and_run_guarded
+from sockserve.http.guarded import make_and_run_guarded, telling
 from sockserve.interfaces import (
     ConfigurationError,
     IExecutor,
@@ -231,7 +231,8 @@ class RequestDispatcher:
         server, outcome = self.server, Outcome.OK
         try:
             if self._standard.finish_request != server.finish_request:
-                server.finish_request(request, client_address)
+                with telling(server.RequestHandlerClass, request):
+                    server.finish_request(request, client_address)
             else:
                 make = server.RequestHandlerClass
                 make_and_run_guarded(make, request, client_address, server)

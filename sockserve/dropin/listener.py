@@ -135,6 +135,9 @@ class ServerObjectListener:
         keep_alive(getattr(self._object, "socket", None), self._deadlines)
         self._all_over = Deferred()
         self._factory.intake = Intake.SERVED
+        self._factory.drain_notice.take_back()
+        if isinstance(self._object, socketserver.ForkingMixIn):
+            self._factory.drain_notice.reach_children()
         self._run = run = object()
         return AcceptLoopThread(
             self._object,
@@ -144,6 +147,7 @@ class ServerObjectListener:
             self._is_full,
             self._poll_interval,
             self._factory.handshake_failed,
+            self._factory.drain_notice,
         )
 
     def opened(self, port: AcceptLoopThread) -> None:

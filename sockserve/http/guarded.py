@@ -2,9 +2,10 @@
 Guarded handlers: C{http.server}'s, where they read their connections by themselves.
 
 This room owns what the server sees to even so: that a head which leaves a doubt is refused, that an
-answer with two ends is not sent, and that the client of a handler which leaves by C{sys.exit} and
-the like is answered.  All of that happens where such a handler calls its own C{parse_request}, and
-writes to its C{wfile}; one that does neither is on its own.  It must not know connections.
+answer with two ends is not sent, that the last one says so (L{sockserve.http.last_answer}), and
+that the client of a handler which leaves by C{sys.exit} and the like is answered.  All of that
+happens where such a handler calls its own C{parse_request}, and writes to its C{wfile}; one that
+does neither is on its own.  It must not know connections.
 (handler's thread)
 """
 
@@ -16,12 +17,14 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from email.message import Message
 from enum import Enum
 from http.server import BaseHTTPRequestHandler
 from socketserver import StreamRequestHandler
 from typing import TYPE_CHECKING, Any
 
 from sockserve.core.buffers import bytes_of
+from sockserve.core.drain_notice import drain_notice
 from sockserve.core.handler_kinds import provides, unwrap
 from sockserve.core.lifecycle import make_and_run
 from sockserve.core.logs import Topic, logger
@@ -33,7 +36,9 @@ from sockserve.http.h1.head import (
     HeadLimits,
     parse_head,
 )
+from sockserve.http.last_answer import LastAnswer
 from sockserve.http.refusals import error_page
+from sockserve.http.replacing import free_attributes, replaced
 from sockserve.http.stock import can_have_method, make_with_method
 from sockserve.http.stock_output import final_head
 from sockserve.interfaces import IRequestHandler
@@ -41,7 +46,7 @@ from sockserve.interfaces import IRequestHandler
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["handle_guarded", "make_and_run_guarded"]
+__all__ = ["handle_guarded", "make_and_run_guarded", "telling"]
 
 _log = logger(Topic.HTTP)
 
@@ -67,11 +72,15 @@ class _Answer:
     The answer to one request, as far as it is seen on its way to C{wfile}: until its head is whole.
     """
 
-    def __init__(self, handler: BaseHTTPRequestHandler) -> None:
+    def __init__(self, handler: BaseHTTPRequestHandler, last: LastAnswer | None) -> None:
+        """
+        @param last: knows the last answer, as the service may drain.
+        """
         self._handler = handler
+        self._last = last
         self._head = b""
         self._write: Callable[[ReadableBuffer], int] = handler.wfile.write
-        self._attributes = _free_attributes(handler.wfile, "write")
+        self._attributes = free_attributes(handler.wfile, "write")
         self._sent = _Sent.SOME
         if self._attributes is not None:
             self._sent = _Sent.NOTHING
@@ -83,14 +92,18 @@ class _Answer:
             return len(bytes_of(data))
         if self._is_looked_at():  # else somebody has kept this method
             piece = data if type(data) is bytes else bytes_of(data)
-            before, self._head = self._sent, self._head + piece[: MAX_HEADER_BYTES + 1]
+            sent, before = self._sent, len(self._head)
+            self._head += piece[: MAX_HEADER_BYTES + 1]
             head = final_head(self._head)
             self._sent = _Sent.NOTHING if head == b"" else _Sent.SOME
             if head is None or head.endswith(b"\r\n\r\n") or len(head) > MAX_HEADER_BYTES:
                 self.release()
                 fault = head and response_fault(head[:-2])
                 if fault:
-                    self._refuse(fault, before)
+                    self._refuse(fault, sent)
+                    return len(piece)
+                if head and head.endswith(b"\r\n\r\n") and self._last is not None:
+                    self._write(self._last.amend(head, piece, len(head) - len(b"\r\n") - before))
                     return len(piece)
         return self._write(data)
 
@@ -117,7 +130,9 @@ class _Answer:
 
     def _send_error_page(self) -> None:
         """Answer 500, and nothing after that."""
-        head, body = error_page(500)
+        fields: Any = getattr(self._handler, "headers", None)
+        accepted = fields.get_all("Accept", []) if isinstance(fields, Message) else []
+        head, body = error_page(500, self._handler, ",".join(map(str, accepted)))
         page = f"{head}Connection: close\r\n\r\n".encode()
         self._write(page if self._handler.command == "HEAD" else page + body)
 
@@ -140,12 +155,18 @@ class _Head(Enum):
 
 
 class _Guard:
-    """The guard of one handler, while that has a connection."""
+    """
+    The guard of one handler, while that has a connection.
+
+    @ivar last: knows its last answer; None where no service drains.
+    """
 
     def __init__(self, handler: BaseHTTPRequestHandler) -> None:
         self._process = os.getpid()
         self._handler = handler
         self._parse_request = handler.parse_request
+        notice = drain_notice()
+        self.last = None if notice is None else LastAnswer(handler, notice)
         # Of the request under way
         #: Lines that C{parse_request} has read.
         self._lines: list[bytes] = []
@@ -171,13 +192,13 @@ class _Guard:
             return self._check_head() and expected()
 
         with (
-            _replaced(handler.rfile, "readline", read_line),
-            _replaced(handler, "handle_expect_100", handle_expect_100),
+            replaced(handler.rfile, "readline", read_line),
+            replaced(handler, "handle_expect_100", handle_expect_100),
         ):
             parsed = self._parse_request()
         if parsed and self._check_head():
             if self._head is _Head.CLEAR:
-                self._answer = _Answer(handler)
+                self._answer = _Answer(handler, self.last)
             return True
         if self._head is _Head.REFUSED:
             _end_input(handler)
@@ -205,31 +226,6 @@ class _Guard:
         answer, self._answer = self._answer, None
         if answer is not None:
             answer.release()
-
-
-def _free_attributes(owner: object, name: str) -> dict[str, Any] | None:
-    """
-    The attributes of C{owner} itself, for one that is to be called C{name}; None if it cannot have
-    that, or has one already.
-    """
-    try:
-        attributes: dict[str, Any] = object.__getattribute__(owner, "__dict__")
-    except AttributeError:  # also where what it wraps has them
-        return None
-    return None if name in attributes else attributes
-
-
-@contextlib.contextmanager
-def _replaced(owner: object, name: str, value: object) -> Iterator[None]:
-    """Have a method of C{owner} replaced, if that is possible."""
-    attributes = _free_attributes(owner, name)
-    if attributes is not None:
-        attributes[name] = value
-    try:
-        yield
-    finally:
-        if attributes is not None:
-            attributes.pop(name, None)
 
 
 def _check(request_line: object, lines: list[bytes]) -> _Head:
@@ -263,7 +259,7 @@ def _check(request_line: object, lines: list[bytes]) -> _Head:
 def _end_input(handler: BaseHTTPRequestHandler) -> None:
     """Let the handler's request be the last on its connection, whatever its loop is."""
     handler.close_connection = True
-    attributes = _free_attributes(handler.rfile, "readline")
+    attributes = free_attributes(handler.rfile, "readline")
     if attributes is not None:
         attributes["readline"] = lambda size=-1: b""
 
@@ -271,7 +267,8 @@ def _end_input(handler: BaseHTTPRequestHandler) -> None:
 def handle_guarded(handler: BaseHTTPRequestHandler, handle: Callable[[], object]) -> None:
     """Have a handler serve its connection by C{handle}, under guard."""
     guard = _Guard(handler)
-    with _replaced(handler, "parse_request", guard.parse_request):
+    looked_for = contextlib.nullcontext() if guard.last is None else guard.last.looked_for()
+    with replaced(handler, "parse_request", guard.parse_request), looked_for:
         try:
             handle()
         except Exception:
@@ -295,7 +292,7 @@ def make_and_run_guarded(
     elif can_have_method(make):
         make_with_method(make, (request, client_address, server), "handle", _handle)
     else:
-        with _telling(request):
+        with telling(make, request):
             make_and_run(make, request, client_address, server)
 
 
@@ -312,19 +309,25 @@ def _handle(handler: BaseHTTPRequestHandler) -> None:
 
 
 @contextlib.contextmanager
-def _telling(request: socket.socket) -> Iterator[None]:
+def telling(make: Callable[..., Any], request: object) -> Iterator[None]:
     """
     Have a socket tell which handler it is given to, in whatever way the program makes that: a
     handler makes a file of its socket in its C{setup}.  Until then the socket is of a class that
     looks who asks for one.
+
+    @param make: what the program says makes its handlers.
     """
+    if not (isinstance(request, socket.socket) and _may_be_stock(make)):
+        yield
+        return
     cls: type[socket.socket] = type(request)
-    telling = _telling_class(cls)  # type: ignore[arg-type]  # a class can be hashed
-    request.__class__ = telling
+    teller = _telling_class(cls)  # type: ignore[arg-type]  # a class can be hashed
+    with contextlib.suppress(TypeError):  # one of the program's own that cannot have another
+        request.__class__ = teller
     try:
         yield
     finally:
-        if type(request) is telling:
+        if type(request) is teller:
             request.__class__ = cls
 
 

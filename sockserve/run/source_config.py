@@ -15,20 +15,20 @@ from twisted.application.service import MultiService
 from twisted.internet.interfaces import IReactorTime
 
 from sockserve.core.deadlines import Deadlines
-from sockserve.core.handler_kinds import handler_kind, unwrap
+from sockserve.core.handler_kinds import handler_name
 from sockserve.core.limits import LIMITS
-from sockserve.executors import make_executor
 from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.run.loading import load_handler
 from sockserve.run.options.forms import Form
 from sockserve.run.options.words import SERVER_OPTIONS, SOURCE_OPTIONS
 from sockserve.run.server_config import LoggedServices, make_logs
+from sockserve.run.summary import deadlines_line, limits_line
 from sockserve.run.unknown import hint_at_word
 from sockserve.run.values import Check, check_value, each_text, text
-from sockserve.run.workers import check_workers, place_of
+from sockserve.run.workers import check_workers, make_workers, place_of
 from sockserve.sql.service import SQLRequestService
 from sockserve.sql.source import SQLSource
-from sockserve.sql.url import check_url, store_and_settings
+from sockserve.sql.url import store_and_settings
 
 __all__ = ["SourceConfig", "source_config"]
 
@@ -80,14 +80,7 @@ class SourceConfig:
     def _build(self, reactor: IReactorTime) -> MultiService:
         logs = make_logs(reactor, self.access_log, self.log_format, self.stats_log)
         parent = LoggedServices(logs)
-        concurrency = None
-        if not handler_kind(self.handler).is_coroutine:
-            concurrency = make_executor(
-                reactor,
-                self.concurrency or "threads",
-                threads=self.threads,
-                max_children=self.max_children,
-            )
+        concurrency = make_workers(reactor, self)
         for url in self.sources:
             service = SQLRequestService(
                 SQLSource(reactor, url),
@@ -102,22 +95,13 @@ class SourceConfig:
 
     def summary(self) -> list[str]:
         """Describe in a few lines, for C{--check}, what would run."""
-        name = getattr(unwrap(self.handler), "__qualname__", repr(self.handler))
-        place = place_of(self.handler, self.concurrency)
-        lines = [f"source {_described(url)}: {name} on {place}" for url in self.sources]
-        deadlines = []
-        for phase in _PHASES:
-            seconds = getattr(self.deadlines, phase)
-            deadlines.append(f"{phase}=none" if seconds is None else f"{phase}={seconds:g}")
-        lines.append(f"deadlines {' '.join(deadlines)}")
+        where = f"{handler_name(self.handler)} on {place_of(self)}"
+        stores = [store_and_settings(url)[0] for url in self.sources]
+        lines = [f"source {store.description}: {where}" for store in stores]
+        lines.append(deadlines_line(self.deadlines, _PHASES))
         if self.limits:
-            limits = [f"{name}={value or 'none'}" for name, value in self.limits.items()]
-            lines.append(f"limits {' '.join(limits)}")
+            lines.append(limits_line(self.limits))
         return lines
-
-
-def _described(url: str) -> str:
-    return store_and_settings(url)[0].description
 
 
 def source_config(words: Mapping[str, object]) -> SourceConfig:
@@ -158,7 +142,8 @@ def _urls(word: str, value: object) -> tuple[str, ...]:
 
     def check(url: str) -> str:
         try:
-            return check_url(url)
+            store_and_settings(url)
+            return url
         except ConfigurationError as error:
             raise ConfigurationError(f"{word}: {error}") from None
 

@@ -47,7 +47,7 @@ _OTHERS: Mapping[str, str] = {
                      "drain-timeout"), "{timeout} drain=SECONDS"),
     **dict.fromkeys(("request-timeout", "handler-timeout", "read-timeout"),
                     "{timeout} handle=SECONDS"),
-    **dict.fromkeys(("idle", "handle", "header", "body", "write", "lifetime", "drain",
+    **dict.fromkeys(("idle", "handle", "body", "write", "lifetime", "drain",
                      "handshake"), "{timeout} PHASE=SECONDS"),
     **dict.fromkeys(("backlog", "listen-backlog"), "{request-queue-size}"),
     **dict.fromkeys(("limit-concurrency", "worker-connections", "connection-limit",

@@ -19,6 +19,7 @@ from sockserve.core.deadlines import Deadlines
 from sockserve.core.durations import EXAMPLES, seconds_of
 from sockserve.core.limits import LIMITS
 from sockserve.core.messages import nearest
+from sockserve.http.files.extra_fields import parse_extra_field
 from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.listeners.descriptions import MAX_PORT
 from sockserve.listeners.endpoints import written_out
@@ -155,6 +156,18 @@ def _networks(word: str, value: object) -> tuple[Network, ...]:
     return each_text(word, value, check)
 
 
+def _header_fields(word: str, value: object) -> tuple[tuple[str, str], ...]:
+    """One field, C{"Name: value"}, or a list of them, as names and values."""
+
+    def check(line: str) -> tuple[str, str]:
+        try:
+            return parse_extra_field(line)
+        except ValueError as error:
+            raise ConfigurationError(f"{word} {line!r}: {error}") from None
+
+    return each_text(word, value, check)
+
+
 def _limit(word: str, value: object) -> int | None:
     """
     The value of the limit that C{word} is for: a whole number; of bytes, also one with C{k},
@@ -272,4 +285,5 @@ CHECKS: Mapping[Form, Check] = {
     Form.SECONDS: _seconds,
     Form.DEADLINES: _deadlines,
     Form.NETWORKS: _networks,
+    Form.FIELDS: _header_fields,
 }

@@ -222,6 +222,41 @@ def test_a_connection_that_is_broken_is_replaced(on_postgresql: Project) -> None
         assert command.end() == 0
 
 
+def test_the_table_of_tasks_is_found_by_all_that_the_settings_say(on_postgresql: Project) -> None:
+    """A service, options of the server's, a role to assume: as Django itself connects."""
+    psycopg = pytest.importorskip("psycopg")
+    host, user = (on_postgresql.environ.pop(name) for name in ("PGHOST", "PGUSER"))
+    with psycopg.connect(host=host, user=user, dbname="postgres") as connection:
+        connection.execute('CREATE ROLE "of tasks"')
+    services = on_postgresql.folder / "services"
+    services.write_text(f"[app]\nhost={host}\nuser={user}\ndbname=postgres\n")
+    on_postgresql.environ["PGSERVICEFILE"] = str(services)
+    options = {
+        "service": "app",
+        "options": "-c statement_timeout=77s -c search_path=other",
+        "assume_role": "of tasks",
+        "isolation_level": 3,
+        "pool": False,
+        "sslmode": "disable",
+    }
+    (on_postgresql.folder / "with_options.py").write_text(
+        "from settings import *\n"
+        "DATABASES = {'default': {'ENGINE': 'django.db.backends.postgresql',"
+        f" 'NAME': '', 'OPTIONS': {options!r}}}}}\n"
+    )
+    code = (
+        "from sockserve.django.tasks.table import table_url\n"
+        "from sockserve.sql.url import store_and_settings\n"
+        "store, _ = store_and_settings(table_url('default'))\n"
+        "names = 'role', 'statement_timeout', 'search_path', 'client_encoding'\n"
+        "with store.connected() as connection:\n"
+        "    for name in names:\n"
+        "        print(*connection.execute('SHOW ' + name).fetchone())\n"
+    )
+    done = on_postgresql.manage("shell", "--settings", "with_options", "-c", code)
+    assert done.stdout.splitlines()[-4:] == ["of tasks", "77s", "other", "UTF8"], done.stderr
+
+
 def test_a_database_that_is_not_there_is_one_line(project: Project) -> None:
     pytest.importorskip("psycopg")
     project.environ |= {"PGHOST": str(project.folder), "PGUSER": "tests"}

@@ -205,6 +205,7 @@ auth = ["memory:alice:wonderland"]
 
 [[server]]
 path = "."
+header = ["Cache-Control: no-store"]
 port = 0
 host = "127.0.0.1"
 

@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.drain_notice import DrainNotice
 from sockserve.core.statistics import RequestRecord
 from sockserve.executors.base import serve_logged
 from sockserve.interfaces import IExecutor, IJob, Outcome, Phase
@@ -80,6 +81,7 @@ class Server(RequestServer):
     def __init__(self, handler: Any, **options: Any) -> None:
         super().__init__(handler, **options)
         self.hangups = HangupWatch()
+        self.drain_notice = DrainNotice(self.deadlines)
         self.raised: list[BaseException | None] = []
 
     def handle_error(self, request: Any, client_address: Any) -> None:

@@ -7,11 +7,12 @@ is in it.
 
 from __future__ import annotations
 
-from typing import Any
+import re
 from urllib.parse import quote, urlencode
 
 from django.apps import apps
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from sockserve.interfaces import ConfigurationError
 
@@ -51,8 +52,7 @@ def table_url(database: str) -> str:
         raise ConfigurationError(f"tasks: settings.DATABASES has no {database!r}")
     connection = connections[database]
     if connection.vendor == "sqlite":
-        name = quote(str(connection.settings_dict["NAME"]))
-        return f"sqlite:///{name}?table={TABLE}"
+        return f"sqlite:///{quote(str(connection.settings_dict['NAME']))}?table={TABLE}"
     if connection.vendor == "postgresql":
         return _postgresql_url(connection)
     raise ConfigurationError(
@@ -61,15 +61,19 @@ def table_url(database: str) -> str:
     )
 
 
-def _postgresql_url(connection: Any) -> str:
-    """The URL of the table in a database of PostgreSQL's, to which Django's options apply."""
-    from psycopg.pq import Conninfo
+def _postgresql_url(connection: BaseDatabaseWrapper) -> str:
+    """The URL of the table on a server, with all that Django would tell libpq."""
+    from sockserve.sql.postgresql_connections import libpq_words
 
-    known = {option.keyword.decode() for option in Conninfo.get_defaults()}
-    found = connection.get_connection_params()
-    words = {name: str(found[name]) for name in found if name in known}
+    known = libpq_words()
+    given = connection.get_connection_params()
+    words = {word: str(given[word]) for word in given if word in known and given[word] is not None}
+    if role := connection.settings_dict["OPTIONS"].get("assume_role"):
+        escaped = re.sub(r"([\\\s])", r"\\\1", role)
+        words["options"] = f"{words.get('options', '')} -c role={escaped}".strip()
     user, password = words.pop("user", ""), words.pop("password", "")
     secret = f":{quote(password, safe='')}" if password else ""
-    owner = f"{quote(user, safe='')}{secret}@" if user or password else ""
-    name = quote(words.pop("dbname", ""))
-    return f"postgresql://{owner}/{name}?{urlencode({**words, 'table': TABLE}, quote_via=quote)}"
+    authority = f"{quote(user, safe='')}{secret}@" if user or secret else ""
+    name = quote(words.pop("dbname", ""), safe="")
+    query = urlencode({**words, "table": TABLE}, quote_via=quote)
+    return f"postgresql://{authority}/{name}?{query}"

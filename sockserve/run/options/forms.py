@@ -66,6 +66,7 @@ class Form(Enum):
     SECONDS = "seconds"
     DEADLINES = "deadlines"
     NETWORKS = "networks"
+    FIELDS = "header fields"
     HANDLER = "handler"
     SERVER_OBJECT = "server object"
     CHECKERS = "checkers"

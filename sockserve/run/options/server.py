@@ -49,6 +49,17 @@ class ServerWords(SharedWords, rename="kebab", forbid_unknown_fields=True, kw_on
             page="See [Serve files](../howto/serve-files.md)",
         ),
     ] = UNSET
+    header: Annotated[
+        Texts | UnsetType,
+        word(
+            "add this header field to files and listings",
+            Group.SERVED,
+            Form.FIELDS,
+            "'NAME: VALUE'",
+            is_list=True,
+            page="See [Header fields](../howto/serve-files.md#header-fields)",
+        ),
+    ] = UNSET
     server: Annotated[
         Text | UnsetType,
         word(
