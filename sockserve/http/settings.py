@@ -7,6 +7,7 @@ the box in which answers are put together.  It must not know connections.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from sockserve.core.handler_kinds import HandlerKind, unwrap
@@ -35,6 +36,8 @@ class HTTPSettings:
     The decisions that hold for all HTTP connections of a server.
 
     @ivar kind: the kind of its handler.
+    @ivar blocks: whether a request is answered on a thread, of a handler that is asked about each;
+        None of others.
     @ivar handler: the class of that, in whose form errors are.
     @ivar is_lenient: whether requests are read as C{http.server} reads them, as far as that does
         no harm.
@@ -52,6 +55,9 @@ class HTTPSettings:
         self._server: IStreamServer = server
         self.handler: Any = unwrap(server.RequestHandlerClass)
         self.kind: HandlerKind = server.kind
+        self.blocks: Callable[[RequestHead], bool] | None = (
+            self.handler.blocks if self.kind is HandlerKind.HTTP_MIXED else None
+        )
         patience = getattr(self.handler, "timeout", None)
         self.is_lenient = self.kind is HandlerKind.HTTP_STOCK
         self.is_simple = getattr(self.handler, "default_request_version", None) == "HTTP/0.9"
@@ -83,9 +89,3 @@ class HTTPSettings:
                 server.statistics.observe_duration(phase, spent)
         if server.observers:
             server.observe(response.record(record, server.handler_name, seconds, outcome))
-
-    def kind_of(self, head: RequestHead) -> HandlerKind:
-        """The kind one request is served as, of a handler asked about each. (reactor thread)"""
-        return (
-            HandlerKind.HTTP_BLOCKING if self.handler.blocks(head) else HandlerKind.HTTP_COROUTINE
-        )

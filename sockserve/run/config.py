@@ -20,7 +20,7 @@ from twisted.cred.portal import Portal
 
 from sockserve.auth.checkers import make_portal
 from sockserve.core.deadlines import Deadlines
-from sockserve.core.handler_kinds import unwrap
+from sockserve.core.handler_kinds import handler_name, unwrap
 from sockserve.core.limits import LIMITS, LimitKind
 from sockserve.core.messages import nearest
 from sockserve.dropin.overriding import accepts_takeover
@@ -188,7 +188,7 @@ def _check(config: ServerConfig) -> None:
     @raise ConfigurationError: two of them do not go together.
     """
     cls = unwrap(config.handler)
-    name = getattr(cls, "__qualname__", repr(cls))
+    handler = handler_name(cls)
     check_workers(config)
     if config.rpcbind:
         served_program(cls)
@@ -208,14 +208,14 @@ def _check(config: ServerConfig) -> None:
             cls, StreamRequestHandler, socketserver.StreamRequestHandler, HTTPRequestHandler
         ):
             raise ConfigurationError(
-                f"listen {description!r}: handler {name} serves streams; listen on tcp:,"
+                f"listen {description!r}: handler {handler} serves streams; listen on tcp:,"
                 " tls: or unix:"
             )
         if not datagrams and _derives(
             cls, DatagramRequestHandler, socketserver.DatagramRequestHandler
         ):
             raise ConfigurationError(
-                f"listen {description!r}: handler {name} serves datagrams; listen on udp:,"
+                f"listen {description!r}: handler {handler} serves datagrams; listen on udp:,"
                 " udp6: or unixgram:"
             )
 

@@ -330,6 +330,7 @@ PACKETS = ("udp:0", "udp6:0", "unixgram:s")
             for listen in PACKETS
         ),
         ({"listen": "udp:8000"}, "handler FileRequestHandler serves streams"),
+        ({"listen": "udp:8000", "max-datagrams": 9}, "handler FileRequestHandler serves streams"),
         (
             {"handler": here("Packet"), "listen": ["udp:5300", "tcp:5300"]},
             "listen 'tcp:5300': handler Packet serves datagrams",
