@@ -24,7 +24,7 @@ from typing_extensions import override
 import sockserve.http.server
 import sockserve.socketserver
 
-__all__ = ["make_room", "replacement_spec"]
+__all__ = ["make_room", "replacement_spec", "take_names"]
 
 _STANDARD: dict[str, ModuleType] = {"socketserver": socketserver, "http.server": http.server}
 
@@ -46,7 +46,9 @@ def make_room(names: Iterable[str]) -> None:
 
     @param names: the modules that may be among these.
     """
-    servers = (socketserver.BaseServer, socketserver.ThreadingMixIn, socketserver.ForkingMixIn)
+    kinds = ("BaseServer", "ThreadingMixIn", "ForkingMixIn")
+    servers = tuple(getattr(socketserver, kind) for kind in kinds)
+    ours = tuple(getattr(sockserve.socketserver, kind) for kind in kinds)
     for name in names:
         module = sys.modules[name]
         if name.partition(".")[0] in ("sockserve", "__main__"):
@@ -56,7 +58,7 @@ def make_room(names: Iterable[str]) -> None:
             # when they are asked.
             issubclass(type(value), type)
             and issubclass(value, servers)
-            and not value.__module__.startswith("sockserve.")
+            and not issubclass(value, ours)
             for value in list(_names_in(module).values())
         ):
             del sys.modules[name]
@@ -72,6 +74,20 @@ def _names_in(module: ModuleType) -> dict[str, Any]:
     except AttributeError:
         return {}
     return names
+
+
+def take_names() -> None:
+    """
+    Have what takes the place of the standard library's classes called as they are: what a program
+    prints, or pickles, is as it would be, and so is the source that is found for it.
+    """
+    for module, names in _NAMES.items():
+        for name, value in names.items():
+            if value.__module__.startswith("sockserve."):
+                value.__module__ = module
+                standard = getattr(_STANDARD[module], name, object)
+                if "__firstlineno__" in vars(standard):  # Python 3.13
+                    value.__firstlineno__ = standard.__firstlineno__
 
 
 def replacement_spec(name: str) -> ModuleSpec:

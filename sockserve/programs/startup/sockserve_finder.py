@@ -167,6 +167,7 @@ class Finder:
                 warnings.simplefilter("ignore")  # the program's are asked for
                 from sockserve.programs import modules
                 from sockserve.programs.explanation import explain
+            modules.take_names()
             was_there = any(name in before for name in REPLACED)
             modules.make_room(set(sys.modules) - (set() if was_there else before))
             self._is_loaded = True
