@@ -28,14 +28,16 @@ __all__ = ["make_room", "replacement_spec", "take_names"]
 
 _STANDARD: dict[str, ModuleType] = {"socketserver": socketserver, "http.server": http.server}
 
-#: What the drop-in modules have instead.
+_DROP_IN = {"socketserver": sockserve.socketserver, "http.server": sockserve.http.server}
+
+#: What the drop-in modules have instead; not what only later Pythons have.
 _NAMES: dict[str, dict[str, Any]] = {
-    "socketserver": {
-        name: vars(sockserve.socketserver)[name] for name in sockserve.socketserver.__all__
-    },
-    "http.server": {
-        name: vars(sockserve.http.server)[name] for name in [*sockserve.http.server.__all__, "test"]
-    },
+    name: {
+        each: getattr(_DROP_IN[name], each)
+        for each in (*module.__all__, "test")
+        if hasattr(module, each)
+    }
+    for name, module in _STANDARD.items()
 }
 
 
@@ -85,9 +87,9 @@ def take_names() -> None:
         for name, value in names.items():
             if value.__module__.startswith("sockserve."):
                 value.__module__ = module
-                standard = getattr(_STANDARD[module], name, object)
-                if "__firstlineno__" in vars(standard):  # Python 3.13
-                    value.__firstlineno__ = standard.__firstlineno__
+                line = vars(getattr(_STANDARD[module], name)).get("__firstlineno__")
+                if line is not None:  # Python 3.13
+                    value.__firstlineno__ = line
 
 
 def replacement_spec(name: str) -> ModuleSpec:
@@ -153,7 +155,7 @@ class _Loader(SourceFileLoader):
         ):
             last -= 1
         at = max(last - 1, 0)
-        names = [ast.alias(name) for name in sockserve.http.server.__all__]
+        names = [ast.alias(name) for name in _STANDARD[fullname].__all__]
         imported = ast.ImportFrom(fullname, names, 0)
         tree.body.insert(at, ast.copy_location(imported, tree.body[at]))
         return compile(ast.fix_missing_locations(tree), path, "exec", dont_inherit=True)
