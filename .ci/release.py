@@ -66,7 +66,11 @@ def main(dist: Path) -> None:
 def check_wheel(names: Iterable[str]) -> None:
     """The wheel holds the package and the plugin, and beside them only what describes it."""
     described = {name for name in names if name.partition("/")[0].endswith(".dist-info")}
-    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "sockserve").rglob("*.py")}
+    sources = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "sockserve").rglob("*")
+        if path.suffix in (".py", ".html")
+    }
     compare(set(names) - described, sources | {"sockserve/py.typed", PLUGIN})
     if not any(name.endswith("/licenses/LICENSE") for name in described):
         fail("missing: the licence")
@@ -76,7 +80,7 @@ def check_source(names: Iterable[str]) -> None:
     """The source distribution holds all to test and document it, and nothing a build leaves."""
     inside = {name.partition("/")[2] for name in names}
     compare({name.partition("/")[0] for name in inside}, {*FOLDERS, *FILES, "PKG-INFO"})
-    kinds = (".md", ".py", ".typed")
+    kinds = (".html", ".md", ".png", ".py", ".typed")
     here = {path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()}
     sources = {path.relative_to(ROOT).as_posix() for path in here if path.suffix in kinds}
     compare({name for name in inside if "/" in name and name.endswith(kinds)}, sources)

@@ -65,7 +65,7 @@ WORKS = {  # title, the figure compared, what stands beside it
     "rows": ("rows of PostgreSQL, empty jobs", "jobs_per_s", ""),
     "rows-sqlite": ("rows of SQLite, empty jobs", "jobs_per_s", ""),
     "rows-latency": ("from INSERT to handle, PostgreSQL", "ms", "p99 {p99_ms:.2f} ms"),
-    "rows-dead": ("rate with 1,000,000 dead rows", "kept", "{first:,.0f}/s, then {last:,.0f}/s"),
+    "rows-dead": ("rate with 1,000,000 dead rows", "kept", "{dead:,.0f}/s; without {fresh:,.0f}/s"),
     "timers": ("re-arm a deadline", "us", ""),
     "rpc-tcp": ("Sun RPC over TCP, calls", "round_trips_per_s", LATENCY),
     "rpc-udp": ("Sun RPC over UDP, calls", "round_trips_per_s", LATENCY),
@@ -258,13 +258,19 @@ def main():
     parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(names) + " (default: all)")
     parser.add_argument("--seconds", type=float, default=2.0, help="of a load (default: 2)")
     parser.add_argument("--mebibytes", type=int, default=1024, help="of a transfer (default: 1024)")
+    parser.add_argument(
+        "--open-seconds",
+        type=float,
+        default=60.0,
+        help="of the transaction that keeps dead rows (default: 60)",
+    )
     parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
     options = parser.parse_args()
     if unknown := set(options.rows).difference(names):
         parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(names)}")
-    if min(options.rounds, options.seconds, options.mebibytes) <= 0:
-        parser.error("--rounds, --seconds and --mebibytes must be above 0")
+    if min(options.rounds, options.seconds, options.mebibytes, options.open_seconds) <= 0:
+        parser.error("--rounds, --seconds, --mebibytes and --open-seconds must be above 0")
     wanted = [row for row in ROWS if not options.rows or words(row) & {*options.rows}]
     peers = {(row.work, row.against) for row in wanted}
     rows = [row for row in ROWS if row in wanted or (row.work, row.name) in peers]
@@ -308,7 +314,7 @@ def main():
             "rows": partial(row_loads.rows, url),
             "rows-sqlite": partial(row_loads.rows, url),
             "rows-latency": partial(row_loads.measures, url),
-            "rows-dead": partial(row_loads.measures, url),
+            "rows-dead": partial(row_loads.measures, url, seconds=options.open_seconds),
             "timers": partial(harness.microseconds, "timers"),
             "xdr": partial(harness.microseconds, "xdr"),
         }

@@ -1,10 +1,11 @@
 """
 What rows on PostgreSQL are like, besides how many there are a second: ``python -m
-benchmarks.row_measures NAME URL``.
+benchmarks.row_measures NAME URL [SECONDS]``.
 
 ``latency``: milliseconds from before an INSERT to ``handle``, on an idle source of another process:
-median and the 99th percentile.  ``dead``: jobs a second while a transaction is open elsewhere, with
-none, and with a million served rows that cannot be vacuumed.
+median and the 99th percentile.  ``dead``: jobs a second while a transaction is open elsewhere, for
+so many seconds: of a table with a million served rows that cannot be vacuumed, and, in turns with
+it, of one that has none.
 """
 
 import json
@@ -16,17 +17,20 @@ import time
 INSERTS = 400
 BETWEEN_SECONDS = 0.01
 MILLION = 1_000_000
-MEASURED = 100_000
+MEASURED = 25_000
+#: From the beginning of one turn of both tables to that of the next.
+TURN_SECONDS = 10.0
 
 
-def _table(url):
+def _table(url, *others):
     import psycopg
 
     from sockserve.sql import schema
 
     connection = psycopg.connect(url, autocommit=True)
-    connection.execute("DROP TABLE IF EXISTS jobs")
-    connection.execute(schema("postgresql"))
+    for name in ("jobs", *others):
+        connection.execute(f"DROP TABLE IF EXISTS {name}")
+        connection.execute(schema("postgresql", name))
     return connection
 
 
@@ -59,14 +63,14 @@ def serve(url):
     reactor.run()
 
 
-def dead(url):
+def dead(url, seconds):
     import psycopg
     from twisted.internet import reactor
 
     from sockserve import BaseRequestHandler
     from sockserve.sql import SQLRequestService, SQLSource
 
-    connection = _table(url)
+    connection = _table(url, "fresh")
     served = 0
 
     class Handler(BaseRequestHandler):
@@ -74,33 +78,50 @@ def dead(url):
             nonlocal served
             served += 1
 
-    def work_off(count):
-        """Jobs a second: rows that come in while the source runs."""
+    services = {
+        name: SQLRequestService(SQLSource(reactor, f"{url}&table={name}"), Handler)
+        for name in ("jobs", "fresh")
+    }
+
+    def turn_reactor(until):
+        while not until():
+            reactor.iterate(0.001)
+
+    def work_off(name, count):
+        """Jobs a second, from when the source is told to claim: its first look is a sweep."""
         nonlocal served
         served = 0
         connection.execute(
-            f"INSERT INTO jobs (payload) SELECT 'x' FROM generate_series(1, {count})"
+            f"INSERT INTO {name} (payload) SELECT 'x' FROM generate_series(1, {count})"
         )
-        while not served:
-            reactor.iterate(0.001)
         began = time.perf_counter()
-        while served < count:
-            reactor.iterate(0.001)
-        return count / (time.perf_counter() - began)
+        services[name].resume()
+        turn_reactor(lambda: served == count)
+        took = time.perf_counter() - began
+        services[name].suspend()
+        return count / took
 
-    service = SQLRequestService(SQLSource(reactor, f"{url}&table=jobs"), Handler)
     reactor.startRunning()
-    service.startService()
-    work_off(MEASURED)
+    for service in services.values():
+        service.startService()
+        service.suspend()
+    rates = {name: [] for name in services}
     with psycopg.connect(url) as elsewhere:
         elsewhere.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         elsewhere.execute("SELECT count(*) FROM jobs")
-        first = sorted(work_off(MEASURED) for _ in range(3))[1]
-        for _ in range(MILLION // MEASURED):
-            work_off(MEASURED)
-        last = sorted(work_off(MEASURED) for _ in range(3))[1]
-    return {"first": first, "last": last, "kept": last / first}
+        work_off("jobs", MILLION)
+        until = time.monotonic() + float(seconds)
+        while time.monotonic() < until:
+            next_turn = time.monotonic() + TURN_SECONDS
+            connection.execute("TRUNCATE fresh")
+            for name in services:
+                rates[name].append(work_off(name, MEASURED))
+                print(f"{name}: {rates[name][-1]:,.0f}/s", file=sys.stderr)
+            turn_reactor(lambda next_turn=next_turn: time.monotonic() >= next_turn)
+    # Of all turns together: those with a look through all of the table are fewer than half.
+    dead, fresh = (len(each) / sum(1 / rate for rate in each) for each in rates.values())
+    return {"fresh": fresh, "dead": dead, "kept": dead / fresh}
 
 
 if __name__ == "__main__":
-    print(json.dumps(globals()[sys.argv[1]](sys.argv[2])))
+    print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))

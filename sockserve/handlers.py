@@ -85,8 +85,9 @@ class BaseRequestHandler(Generic[RequestT, ServerT]):
     @ivar client_address: the client's address as a socket gives it.
     @ivar server: the server object.
     @cvar handler_cancellation: whether a coroutine is cancelled where it waits (L{ClientGone
-        <sockserve.interfaces.ClientGone>}) when its client has gone.  False for work that must
-        not be cut.  (aiohttp's word.)
+        <sockserve.interfaces.ClientGone>}) when its client has gone, and whether a blocking
+        handler of HTTP does not begin when its client has closed a UNIX connection meanwhile.
+        False for work that must not be cut.  (aiohttp's word.)
     @cvar allow_half_close: whether a client that has ended its output still waits for an answer,
         so that it has gone only when a write fails.  False where no client does that: then it
         has gone at once.  (Node's C{allowHalfOpen}.)

@@ -21,6 +21,7 @@ __all__ = [
     "ConfigurationError",
     "DeadlineExpired",
     "HandshakeFailed",
+    "IClientJob",
     "IExecutor",
     "IHTTPRequestHandler",
     "IJob",
@@ -257,6 +258,9 @@ class IStreamServer(IRequestServer):
     )
     allow_half_close: bool = Attribute("Whether a client that has ended its output still waits.")
     hangups = Attribute("The L{sockserve.sockets.hangups.HangupWatch} of its connections.")
+    drain_notice = Attribute(
+        "The L{sockserve.core.drain_notice.DrainNotice} for handlers that have their connection."
+    )
     statistics = Attribute("Its L{sockserve.core.statistics.ListenerStatistics}.")
     observers = Attribute("Who is told of each request that has ended; empty for nobody.")
     concurrency: IExecutor | MaybeNone = Attribute(
@@ -327,6 +331,21 @@ class IJob(Interface):
     def failed(error: OSError) -> None:
         """L{serve} will not run, though L{started} was called: the system has no thread or
         process for it. (reactor thread)"""
+
+
+class IClientJob(IJob):
+    """
+    A job whose client may leave while it waits for a place.
+
+    An executor asks L{has_left} when the place is free; if so, it calls L{client_left} in place of
+    L{started}, and that is the end of the job.
+    """
+
+    def has_left() -> bool:
+        """Whether the client has gone, and no answer can reach it. (reactor thread)"""
+
+    def client_left() -> None:
+        """The client has gone, and L{serve} will not run: let go of it. (reactor thread)"""
 
 
 class IExecutor(Interface):

@@ -33,9 +33,11 @@ from sockserve.listeners.endpoints import (
     carrier_of,
     datagram_port,
     is_datagram_description,
+    is_plain,
     stream_endpoint,
 )
 from sockserve.listeners.machine import DatagramListener, Listener, StreamListener
+from sockserve.listeners.server import RequestServer
 from sockserve.listeners.service import ListenerService
 from sockserve.listeners.stream_factory import StreamFactory
 
@@ -160,6 +162,8 @@ class RequestService(_PortService):
         @raise ConfigurationError: the handler cannot be served on what the endpoint gives it.
         """
         check_carrier(server.kind, server.handler_name, carrier_of(endpoint))
+        if is_plain(endpoint):
+            _check_tls(server, f"on {description or repr(endpoint)!r}")
         super().__init__(StreamListener(server), description or repr(endpoint))
         self.endpoint = endpoint
         self.server = server
@@ -233,11 +237,25 @@ class DatagramRequestService(_PortService):
         """
         server = factory(RequestHandlerClass, reactor=reactor, **options)
         check_carrier(server.kind, server.handler_name, "in datagrams")
+        _check_tls(server, "in datagrams")
         return cls(datagram_port(reactor, description, server), server, description)
 
     def _listen(self) -> UDPPort | UNIXDatagramPort:
         self._port.startListening()
         return self._port
+
+
+def _check_tls(server: RequestServer, where: str) -> None:
+    """
+    Check that a handler can do without TLS where there is none.
+
+    @raise ConfigurationError: it cannot.
+    """
+    if server.requires_tls:
+        raise ConfigurationError(
+            f"handler {server.handler_name}: it serves clients with a certificate only, which none"
+            f" can show {where}; listen on tls: or ssl:, or mix StartTLSMixIn in"
+        )
 
 
 def _why_not(failure: Failure) -> str:

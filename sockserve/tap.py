@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from twisted.application.service import IService, MultiService
@@ -26,19 +27,18 @@ from sockserve.core.handler_kinds import speaks_http
 from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import nearest, printable
 from sockserve.interfaces import ConfigurationError
+from sockserve.listeners.service import ListenerService, listeners_of
 from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.run.config import check_together, server_config
 from sockserve.run.config_file import read_toml
 from sockserve.run.server_config import ServerConfig
+from sockserve.run.signals import Signals, leave_process, stop_reactor
 from sockserve.run.source_config import SourceConfig, source_config
-from sockserve.service import DatagramRequestService, RequestService, SocketServerService
-from sockserve.sql.service import SQLRequestService
+from sockserve.service import SocketServerService
 
 __all__ = ["Options", "makeService"]
 
 _log = logger(Topic.SERVICE)
-
-_Listener = RequestService | DatagramRequestService | SocketServerService | SQLRequestService
 
 
 class Options(usage.Options):
@@ -127,6 +127,10 @@ class Options(usage.Options):
         postgresql://HOST/DATABASE?table=NAME; repeatable
         """
         self._add("source", url)
+
+    def opt_header(self, field: str) -> None:
+        """add this header field, 'Name: value', to files; repeatable"""
+        self._add("header", field)
 
     def opt_timeout(self, deadline: str) -> None:
         """
@@ -229,8 +233,8 @@ class _Commands(MultiService):
     """
     The service of C{twistd sockserve}, above those of its servers.
 
-    It ends the program with one line when a listener cannot listen, and when all its
-    listeners are server objects that have shut down.
+    It ends the program with one line when a listener cannot listen, when all its listeners are
+    server objects that have shut down, and by signals.
     """
 
     def __init__(self, reactor: Any, twistd: Mapping[str, Any]) -> None:
@@ -242,7 +246,7 @@ class _Commands(MultiService):
         self._reactor = reactor
         self._is_alone = bool(twistd)
         self._nodaemon = bool(twistd.get("nodaemon"))
-        #: The name of the file to remove when listening fails, as nothing else does.
+        #: The name of the file to remove where C{twistd} does not come to that.
         self._pidfile: str | None = twistd.get("pidfile")
 
     @override
@@ -259,20 +263,18 @@ class _Commands(MultiService):
             if not self._nodaemon:
                 # twistd hands it to the process that waits in the foreground.
                 raise
-            if self._pidfile:
-                try:
-                    os.unlink(self._pidfile)
-                except OSError:
-                    pass
+            self._remove_pidfile()
             _die(str(error))
 
     @override
     def startService(self) -> None:
+        if self._is_alone:
+            Signals(self._reactor, self, self._stop_asked, self._leave).install()
         super().startService()
         # Handlers print what is no error, such as http.server's log, to standard error.
         if isinstance(sys.stderr, LoggingFile):
             sys.stderr.level = LogLevel.info
-        listeners = list(_listeners(self))
+        listeners = list(listeners_of(self))
         for service in listeners:
             _log.info(
                 "{handler}: serving {where}",
@@ -284,17 +286,26 @@ class _Commands(MultiService):
             shut_down = DeferredList([each.shut_down for each in objects])
             shut_down.addCallback(lambda _: self.running and self._reactor.stop())
 
+    def _stop_asked(self, number: int) -> None:
+        """A signal has asked for the end: C{twistd} ends by it, too, when all is stopped."""
+        _log.info("Received {name}, shutting down.", name=signal.Signals(number).name)
+        self._reactor._exitSignal = number
+        stop_reactor(self._reactor)
 
-def _listeners(service: object) -> Iterator[_Listener]:
-    """All listeners in a tree of services."""
-    if isinstance(service, _Listener):
-        yield service
-    elif isinstance(service, MultiService):
-        for child in service:
-            yield from _listeners(child)
+    def _leave(self, status: int) -> None:
+        """End the process in the middle, in place of C{twistd}. (any thread)"""
+        self._remove_pidfile()
+        leave_process(status)
+
+    def _remove_pidfile(self) -> None:
+        if self._pidfile:
+            try:
+                os.unlink(self._pidfile)
+            except OSError:
+                pass
 
 
-def _where(service: _Listener) -> str:
+def _where(service: ListenerService) -> str:
     """Where clients find a listener: a URL if a browser can open one, or its description."""
     server = service.server
     address = server.server_address

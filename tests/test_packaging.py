@@ -25,7 +25,8 @@ def release() -> ModuleType:
 @pytest.fixture
 def wheel() -> set[str]:
     """The names in a wheel that is whole."""
-    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "sockserve").rglob("*.py")}
+    paths = [path for kind in ("py", "html") for path in (ROOT / "sockserve").rglob(f"*.{kind}")]
+    sources = {path.relative_to(ROOT).as_posix() for path in paths}
     about = {f"sockserve-1.dist-info/{name}" for name in ("METADATA", "licenses/LICENSE")}
     return sources | about | {"sockserve/py.typed", "twisted/plugins/sockserve_plugin.py"}
 
@@ -68,6 +69,7 @@ def test_whole_distributions_pass(release: ModuleType, wheel: set[str], source: 
     [
         "sockserve/py.typed",
         "sockserve/http/__init__.py",
+        "sockserve/http/templates/listing.html",
         "sockserve-1.dist-info/licenses/LICENSE",
         "twisted/plugins/sockserve_plugin.py",
     ],

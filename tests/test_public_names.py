@@ -213,8 +213,10 @@ def _is_there(name: str) -> bool:
 
 def _is_logger(name: str, doc: Path, text: str) -> bool:
     """Whether a dotted name is a namespace of the log, and meant as that."""
-    on_its_page = doc.name == "logs-and-counters.md"
-    return name in list(Topic) and (on_its_page or f"logger `{name}`" in " ".join(text.split()))
+    if doc.name == "logs-and-counters.md":
+        return name in list(Topic)
+    words = " ".join(text.split())
+    return name in list(Topic) and (f"logger `{name}`" in words or f'Logger("{name}")' in words)
 
 
 @each_doc

@@ -6,6 +6,7 @@ What a user sees of each mistake is in L{tests.integration.test_twistd}.
 
 import errno
 import os
+import signal
 import socket
 import socketserver
 from collections.abc import Iterator
@@ -312,11 +313,15 @@ class Reactor:
 
 
 @pytest.fixture
-def reactor(monkeypatch: pytest.MonkeyPatch) -> Reactor:
-    """What C{twistd} has installed."""
+def reactor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reactor]:
+    """What C{twistd} has installed, in a process that is not to heed signals after the test."""
     reactor = Reactor()
     monkeypatch.setattr("twisted.internet.reactor", reactor)
-    return reactor
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield reactor
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -15,6 +15,9 @@ class Backend(HTTPRequestHandler):
         Backend.calls += 1
         await deferLater(reactor, SECONDS)
         stop = self.path.rpartition("/")[2]
+        if stop == "0":
+            self.send_error(503, "There is no data of this stop just now")
+            return
         self.send_response(200)
         self.send_header("Content-Type", "application/xml")
         self.end_headers()

@@ -7,6 +7,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.error import ConnectError
 from twisted.web.client import Agent, ResponseFailed, readBody
+from twisted.web.error import Error as BackendError
 
 from sockserve.http import Environment, GatewayRequestHandler, WebHandler
 
@@ -50,7 +51,10 @@ agent = Agent.usingEndpointFactory(reactor, BackendEndpoints())
 
 async def fetch(stop: str) -> bytes:
     response = await agent.request(b"GET", b"http://backend/" + stop.encode())
-    return await readBody(response)
+    answer = await readBody(response)
+    if response.code != 200:  # not to be kept
+        raise BackendError(response.code)
+    return answer
 
 
 cache = Cache(fetch, seconds=2)
@@ -71,8 +75,9 @@ class Stop:
                 answer = cache.ask(stop)
             with self.web.phase("GOVI_IN"):
                 xml = await self.web.call_backend(answer)
-        except (ConnectError, ResponseFailed) as error:
-            self.web.send_response(f"backend: {error}\n", "502 Bad Gateway")
+        except (BackendError, ConnectError, ResponseFailed) as error:
+            plain = {"Content-Type": "text/plain"}
+            self.web.send_response(f"backend: {error}\n", "502 Bad Gateway", plain)
             return
         with self.web.phase("WEB_OUT"):
             self.web.send_response(xml, headers={"Content-Type": "application/xml"})

@@ -1,6 +1,6 @@
 """
-Mix-ins for handlers that find out who their clients are, or turn to TLS, on portals and checkers of
-C{twisted.cred}.
+Mix-ins by which handlers have the identity of their clients, or turn to TLS, on portals and
+checkers of C{twisted.cred}.
 """
 
 from sockserve.auth.addresses import AddressAuthMixIn

@@ -1,5 +1,5 @@
 """
-Identity by address: the mix-in of handlers that know clients by where they are.
+Identity by address: the mix-in of handlers that know clients by their addresses.
 
 This room owns when that is asked.  It must not know networks: a checker does.
 (handler's thread)

@@ -11,6 +11,7 @@ from os import PathLike
 from typing import Any, ClassVar
 
 import attrs
+from twisted.cred.portal import Portal
 
 from sockserve.auth.checkers import CertificateChecker
 from sockserve.auth.credentials import CertificateCredentials, ICertificateCredentials
@@ -26,9 +27,9 @@ __all__ = ["CertificateLogin", "TLSClientAuthMixIn"]
 class CertificateLogin(AuthMixIn):
     """The login of a client by the certificate that it has shown: the part that mix-ins share."""
 
-    def _certificate(self, wanted: str = "") -> CertificateCredentials:
+    def _certificate(self, wanted: str = "") -> tuple[Portal, CertificateCredentials]:
         """
-        The client's certificate, as it is shown to a portal.
+        The client's certificate, and the portal that it is shown to.
 
         @raise NotAuthenticated: there is none, or it cannot be read.
         """
@@ -42,7 +43,9 @@ class CertificateLogin(AuthMixIn):
             fault = str(error)
         if names is None:
             raise NotAuthenticated(Refusal.CREDENTIALS, fault or "")
-        return CertificateCredentials(certificate, names, wanted)
+        portal = self._portal_for(ICertificateCredentials, CertificateChecker())
+        assert portal is not None
+        return portal, CertificateCredentials(certificate, names, wanted)
 
     def _named(self, names: CertificateNames) -> Identity:
         """Complete the identity of a client that has been logged in by its certificate."""
@@ -56,9 +59,7 @@ class CertificateLogin(AuthMixIn):
 
         @raise NotAuthenticated: it has no certificate, or the portal does not let it in.
         """
-        credentials = self._certificate()
-        portal = self._portal_for(ICertificateCredentials, CertificateChecker())
-        assert portal is not None
+        portal, credentials = self._certificate()
         self._log_in_now(portal, credentials, "certificate", credentials.names.common_name)
         return self._named(credentials.names)
 
@@ -68,9 +69,7 @@ class CertificateLogin(AuthMixIn):
 
         @raise NotAuthenticated: likewise.
         """
-        credentials = self._certificate(wanted)
-        portal = self._portal_for(ICertificateCredentials, CertificateChecker())
-        assert portal is not None
+        portal, credentials = self._certificate(wanted)
         name = credentials.names.common_name
         await self._log_in(portal, credentials, "EXTERNAL", waits, name)
         return self._named(credentials.names)
@@ -95,7 +94,8 @@ class TLSClientAuthMixIn(CertificateLogin):
     @classmethod
     def prepare_server(cls, server: Any) -> None:
         """
-        Have TLS listeners ask for certificates.
+        Have TLS listeners ask for certificates, and others refused, unless the handler can do
+        without one, or turn to TLS.
 
         @raise ConfigurationError: there is no authority, or it cannot be read.
         """
@@ -108,6 +108,8 @@ class TLSClientAuthMixIn(CertificateLogin):
         server.client_authority = load_client_authority(
             cls.client_authority, cls.requires_certificate
         )
+        can_start_tls = getattr(cls, "tls_certificate", None) is not None
+        server.requires_tls = cls.requires_certificate and not can_start_tls
 
     def setup(self) -> Any:
         """

@@ -1,5 +1,5 @@
 """
-Checkers and portals: what credentials are checked against, and how options name that.
+Checkers of credentials, and portals with them, as options describe them.
 
 This room owns the checkers that Twisted has not, a realm for those who have none, and the portal
 that a user's descriptions come to.  It must not know handlers, or how credentials come.
@@ -8,6 +8,7 @@ that a user's descriptions come to.  It must not know handlers, or how credentia
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, TypeAlias
@@ -18,6 +19,7 @@ from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 from twisted.cred.error import LoginFailed, UnauthorizedLogin
 from twisted.cred.portal import IRealm, Portal
 from twisted.cred.strcred import (
+    ICheckerFactory,
     InvalidAuthArgumentString,
     findCheckerFactories,
 )
@@ -43,13 +45,17 @@ __all__ = [
 
 _AvatarID: TypeAlias = Deferred[bytes | tuple[()]]
 
-#: What clients can show here.
+#: The kinds of credentials that clients can show here.
 _CREDENTIALS: tuple[type[Interface], ...] = (
     IUsernamePassword,
     IUsernameHashedPassword,
     ICertificateCredentials,
     IAddressCredentials,
 )
+
+
+#: The file with the passwords of the system's users; Twisted reads it by the module C{spwd}.
+_SHADOW_PATH = "/etc/shadow"
 
 
 class IUser(Interface):
@@ -79,16 +85,20 @@ class UserRealm:
     """A realm for those who need none: its avatars are L{User}s."""
 
     def requestAvatar(
-        self, avatarId: bytes | tuple[()], mind: object, *interfaces: type[Interface]
+        self, avatarId: bytes | str | tuple[()], mind: object, *interfaces: type[Interface]
     ) -> tuple[type[Interface], object, Callable[[], None]]:
         """
         The user of a name.
 
         @raise NotImplementedError: L{IUser} is not among C{interfaces}, or there is no name.
         """
-        if IUser not in interfaces or not isinstance(avatarId, bytes):
+        if IUser not in interfaces or not avatarId:
             raise NotImplementedError("only IUser, and only of those with a name")
-        return IUser, User(avatarId.decode("utf-8", "backslashreplace")), _log_out
+        if isinstance(avatarId, bytes):
+            name = avatarId.decode("utf-8", "backslashreplace")
+        else:
+            name = str(avatarId)  # of Twisted's checker of the system's users
+        return IUser, User(name), _log_out
 
 
 @implementer(ICredentialsChecker)
@@ -193,17 +203,19 @@ def make_portal(
 def _make_checker(description: str, word: str) -> ICredentialsChecker:
     kind, _, argument = description.partition(":")
     factories = {str(each.authType): each for each in findCheckerFactories()}
-    if kind not in factories:
-        kinds = ", ".join(sorted(factories))
-        hint = nearest(kind, factories)
-        raise ConfigurationError(f"{word}: {kind!r} is not one of {kinds}{hint}")
-    factory = factories[kind]
+    usable = sorted(name for name, each in factories.items() if _can_be_shown(each))
+    factory = factories.get(kind)
+    if factory is None:
+        kinds = ", ".join(usable)
+        raise ConfigurationError(f"{word}: {kind!r} is not one of {kinds}{nearest(kind, usable)}")
+    if kind not in usable:
+        raise ConfigurationError(
+            f"{word} {kind}: no client can show here what it checks; {', '.join(usable)} will do"
+        )
     if kind == "file":
         _check_file(argument, word)
-    if kind == "unix" and find_spec("crypt") is None:
-        raise ConfigurationError(
-            f"{word} unix: this Python has no module crypt, which it takes to check passwords"
-        )
+    elif kind == "unix":
+        _check_unix(argument, word)
     try:
         checker = factory.generateChecker(argument)
     except InvalidAuthArgumentString:
@@ -217,10 +229,17 @@ def _make_checker(description: str, word: str) -> ICredentialsChecker:
     if isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):
         # Those of a description are text, which no client's name, in bytes, is equal to.
         checker.users = {_bytes(name): _bytes(secret) for name, secret in checker.users.items()}
-    if not set(checker.credentialInterfaces) & set(_CREDENTIALS):
-        raise ConfigurationError(f"{word} {kind}: no client can show here what it checks")
+        if not any(name and secret for name, secret in checker.users.items()):
+            raise ConfigurationError(
+                f"{word} {kind}: nobody can log in by it; write {kind}:NAME:PASSWORD"
+            )
     found: ICredentialsChecker = checker
     return found
+
+
+def _can_be_shown(factory: ICheckerFactory) -> bool:
+    """Whether a client can show something here that the factory's checkers take."""
+    return not set(_CREDENTIALS).isdisjoint(factory.credentialInterfaces)
 
 
 def _bytes(text: str | bytes) -> bytes:
@@ -229,14 +248,52 @@ def _bytes(text: str | bytes) -> bytes:
 
 def _check_file(path: str, word: str) -> None:
     """
-    Check that a file of passwords can be read, as Twisted does only when the first client comes.
+    Check that a file of passwords can be read, as Twisted does only when the first client comes,
+    and that it has a user.
 
-    @raise ConfigurationError: it cannot.
+    @raise ConfigurationError: it cannot, or has none.
     """
     if not path.strip():
         raise ConfigurationError(f"{word} file: write file:PATH")
+    where = f"{word} file {path!r}"
     try:
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # it is read for each client anew
+            raise ConfigurationError(f"{where}: it is no regular file")
         with open(path, "rb") as file:
-            file.read(1)
+            has_user = any(_names_user(line) for line in file)
     except OSError as error:
-        raise ConfigurationError(f"{word} file {path!r}: {error.strerror}") from None
+        raise ConfigurationError(f"{where}: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigurationError(f"{where}: {error}") from None
+    if not has_user:
+        raise ConfigurationError(f"{where}: nobody can log in by it; no line is NAME:PASSWORD")
+
+
+def _names_user(line: bytes) -> bool:
+    name, _, rest = line.rstrip().partition(b":")
+    return bool(name and rest.partition(b":")[0])
+
+
+def _check_unix(argument: str, word: str) -> None:
+    """
+    Check that the system's passwords can be checked.
+
+    @raise ConfigurationError: they cannot.
+    """
+    if argument:
+        raise ConfigurationError(f"{word} unix: nothing belongs behind it")
+    if find_spec("crypt") is None:
+        raise ConfigurationError(
+            f"{word} unix: this Python has no module crypt, which it takes to check passwords"
+        )
+    try:
+        with open(_SHADOW_PATH, "rb"):
+            pass
+    except FileNotFoundError:  # the system has them elsewhere
+        pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"{word} unix: {_SHADOW_PATH}: {error.strerror}; whoever checks the system's passwords"
+            " has to be allowed to read it, as root is"
+        ) from None

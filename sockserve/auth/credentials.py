@@ -1,5 +1,5 @@
 """
-Credentials: what clients show to say who they are, as C{twisted.cred} checks it.
+Credentials: the proofs that clients show of their identity, as C{twisted.cred} checks them.
 
 This room owns the kinds of them.  It must not know how they came, or what is stored of users.
 None has a secret in its C{repr}.

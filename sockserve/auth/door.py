@@ -5,7 +5,8 @@ This room owns how a portal is asked from a coroutine and from a thread, what be
 and how that is slowed and counted.  It must not know mechanisms, nor what is spoken.
 
 What takes several steps is written once, as a coroutine; on a thread it is run to its end in one
-go, as what it waits for there blocks (L{run_blocking}).
+go, as what it waits for there blocks (L{run_unsuspended
+<sockserve.core.unsuspended.run_unsuspended>}).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import select
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from secrets import token_bytes
 from typing import Any, NamedTuple, Protocol, TypeVar
 from weakref import WeakKeyDictionary
@@ -37,12 +38,12 @@ from sockserve.interfaces import ClientGone, IExecutor, NotAuthenticated, Refusa
 __all__ = [
     "BlockingWaits",
     "Client",
+    "ClockOwner",
     "CoroutineWaits",
     "Door",
     "Waits",
     "at_once",
     "door_of",
-    "run_blocking",
 ]
 
 _log = logger(Topic.HANDLERS)
@@ -75,11 +76,17 @@ class Waits(Protocol):
         """Call a method of a stream of the handler's. (handler's thread)"""
 
 
+class ClockOwner(Protocol):
+    """A server object of sockserve's, as far as a coroutine waits by it."""
+
+    clock: IReactorTime
+
+
 class CoroutineWaits:
     """The ways of a coroutine. (reactor thread)"""
 
-    def __init__(self, server: Any) -> None:
-        self._clock: IReactorTime = server.clock
+    def __init__(self, server: ClockOwner) -> None:
+        self._clock = server.clock
 
     def seconds(self) -> float:
         """The time."""
@@ -104,8 +111,9 @@ class CoroutineWaits:
 class BlockingWaits:
     """The ways of a blocking handler: none of these ever suspends. (handler's thread)"""
 
-    def __init__(self, server: Any, sock: socket.socket | None) -> None:
+    def __init__(self, server: object, sock: socket.socket | None) -> None:
         """
+        @param server: the server object, of sockserve's or the standard library's.
         @param sock: the handler's connection, if it has one.
         """
         self._reactor: Any = getattr(server, "reactor", None)
@@ -169,17 +177,6 @@ def at_once(deferred: Deferred[_T]) -> _T:
         results[0].raiseException()
     result: _T = results[0]
     return result
-
-
-def run_blocking(coroutine: Coroutine[Any, Any, _T]) -> _T:
-    """Run a coroutine to its end that never suspends. (handler's thread)"""
-    try:
-        coroutine.send(None)
-    except StopIteration as end:
-        result: _T = end.value
-        return result
-    coroutine.close()
-    raise RuntimeError("it waits for something, on a thread")
 
 
 class Client(NamedTuple):

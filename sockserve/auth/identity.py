@@ -1,5 +1,5 @@
 """
-Identities: who a client has shown to be.
+Identities: the names that clients have shown to be theirs.
 
 This room owns what is known of that, and how it is read from a certificate.  It must not know
 how it was shown, or to whom.
@@ -59,7 +59,9 @@ def certificate_names(certificate: bytes) -> CertificateNames:
     try:
         read = x509.load_der_x509_certificate(certificate)
         subject = read.subject.rfc4514_string()
-        common = [str(each.value) for each in read.subject.get_attributes_for_oid(_COMMON_NAME)]
+        common = [
+            str(each.value) for each in read.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        ]
         names = tuple(str(each.value) for each in _alternatives(read) if _is_text(each))
     except Exception as error:  # each extension's parser raises what it likes
         raise ValueError(f"the certificate cannot be read: {type(error).__name__}") from None
@@ -67,9 +69,6 @@ def certificate_names(certificate: bytes) -> CertificateNames:
     if not all(each.isprintable() for each in (common_name, *names)):
         raise ValueError("a name in the certificate is not printable")
     return CertificateNames(subject, common_name, names)
-
-
-_COMMON_NAME = NameOID.COMMON_NAME
 
 
 def _alternatives(certificate: x509.Certificate) -> list[x509.GeneralName]:

@@ -1,5 +1,5 @@
 """
-The base of the mix-ins: what a handler knows of its client, and of whom it asks.
+The base of the mix-ins: the identity of a handler's client, and the portal that is asked for it.
 
 This room owns C{self.identity}, its beginning and its end.  It must not know by what means a client
 shows who it is. (handler's thread)
@@ -25,11 +25,11 @@ from sockserve.auth.door import (
     Door,
     Waits,
     door_of,
-    run_blocking,
 )
 from sockserve.auth.identity import Identity
 from sockserve.auth.throttle import peer_key
 from sockserve.core.tls_facts import TLSFacts
+from sockserve.core.unsuspended import run_unsuspended
 from sockserve.interfaces import NotAuthenticated
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ __all__ = ["AuthMixIn", "HandlerClass"]
 
 class AuthMixIn(HandlerClass):
     """
-    A handler that finds out who its client is.
+    A handler with the identity of its client.
 
     @ivar identity: who the client has shown to be; None as long as it has not.
     @cvar avatar_interfaces: what to ask the portal's realm for; what it gives is
@@ -149,8 +149,8 @@ class AuthMixIn(HandlerClass):
         @raise NotAuthenticated: that is counted where it is handled.
         """
         waits = BlockingWaits(self.server, None)
-        door = self._door()
-        login = run_blocking(door.log_in(portal, credentials, self.avatar_interfaces, waits))
+        logging_in = self._door().log_in(portal, credentials, self.avatar_interfaces, waits)
+        login = run_unsuspended(logging_in, "a login waits where it may not")
         return self._logged_in(login, method, name)
 
     def _logged_in(self, login: Any, method: str, name: str) -> Identity:
@@ -170,6 +170,10 @@ class AuthMixIn(HandlerClass):
         if failure.is_counted:
             return
         failure.is_counted = True
-        count = getattr(self.server, "count_failure", None)
-        if count is not None:
-            count(self.client_address, "authentication", str(failure).partition(": ")[2])
+        self._tell_server("count_failure", "authentication", str(failure).partition(": ")[2])
+
+    def _tell_server(self, method: str, *arguments: object) -> None:
+        """Call a method of the server object's with the client's address, if it has that."""
+        tell = getattr(self.server, method, None)
+        if tell is not None:
+            tell(self.client_address, *arguments)

@@ -16,10 +16,11 @@ from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 
 from sockserve.auth.certificates import CertificateLogin
 from sockserve.auth.credentials import PasswordCredentials
-from sockserve.auth.door import Waits, run_blocking
+from sockserve.auth.door import Waits
 from sockserve.auth.identity import Identity
 from sockserve.auth.scram import ScramCredentials, ScramExchange, channel_binding, has_scram
 from sockserve.core.messages import nearest
+from sockserve.core.unsuspended import run_unsuspended
 from sockserve.interfaces import ClientGone, ConfigurationError, NotAuthenticated, Refusal
 
 __all__ = ["MECHANISMS", "SASLMixIn"]
@@ -108,7 +109,9 @@ class SASLMixIn(CertificateLogin):
         if isinstance(initial, str):
             initial = initial.encode("utf-8", "replace")
         exchange = self._authenticate(mechanism.upper(), initial, self._waits())
-        return run_blocking(exchange) if self._is_blocking else exchange
+        if not self._is_blocking:
+            return exchange
+        return run_unsuspended(exchange, "an exchange waits on a thread")
 
     async def _authenticate(self, mechanism: str, initial: bytes | None, waits: Waits) -> Identity:
         try:

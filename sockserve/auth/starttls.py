@@ -33,6 +33,7 @@ from sockserve.core.messages import one_line
 from sockserve.core.tls import CIPHERS, handshake_fault
 from sockserve.core.tls_facts import TLSFacts
 from sockserve.interfaces import (
+    ClientGone,
     ConfigurationError,
     DeadlineExpired,
     HandshakeFailed,
@@ -42,7 +43,7 @@ from sockserve.sockets.lending import has_unread
 from sockserve.streams.tls import ClientAuthority, load_client_authority, with_client_authority
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 __all__ = ["PlaintextPipelined", "SecuredSocket", "ServerCertificate", "StartTLSMixIn"]
 
@@ -60,12 +61,34 @@ class PlaintextPipelined(HandshakeFailed):
 
 class SecuredSocket(ssl.SSLSocket):
     """
-    The socket of a blocking handler after STARTTLS.
+    The socket of a blocking handler after STARTTLS.  Where its client breaks TLS, or breaks it off,
+    it raises L{ClientGone}: an C{ssl.SSLError} does not say whose fault it is.
 
     @ivar tls: the facts of its TLS.
     """
 
     tls: TLSFacts | None = None
+
+    @override
+    def read(self, len: int = 1024, buffer: WriteableBuffer | None = None) -> bytes:
+        try:
+            return super().read(len, buffer)
+        except ssl.SSLError as error:
+            raise _as_clients(error) from error
+
+    @override
+    def send(self, data: ReadableBuffer, flags: int = 0) -> int:
+        try:
+            return super().send(data, flags)
+        except ssl.SSLError as error:
+            raise _as_clients(error) from error
+
+
+def _as_clients(error: ssl.SSLError) -> OSError:
+    """The error of a client for one of TLS, unless that only says to wait."""
+    if isinstance(error, (ssl.SSLWantReadError, ssl.SSLWantWriteError)):
+        return error
+    return ClientGone(f"TLS: {handshake_fault(error)}")
 
 
 class ServerCertificate:
@@ -98,7 +121,7 @@ class ServerCertificate:
             with open(name, "rb") as file:
                 self._key_pem = file.read()
             self.der = load_pem_x509_certificate(self._pem).public_bytes(Encoding.DER)
-            self.context.session_stats()
+            self.context.session_stats()  # it is made, which tells whether they belong together
         except OSError as error:  # an SSLError is one too
             fault = error.strerror
             if isinstance(error, ssl.SSLError):
@@ -139,7 +162,7 @@ class ServerCertificate:
 
 
 class _Input(io.RawIOBase):
-    """What a blocking handler reads from: its connection, whichever socket that is by now."""
+    """The input of a blocking handler: from its connection, whichever socket that is by now."""
 
     def __init__(self, handler: StartTLSMixIn) -> None:
         self._handler = handler
@@ -313,34 +336,25 @@ class StartTLSMixIn(AuthMixIn):
             copy.close()
             raise
         assert isinstance(secured, SecuredSocket)
-        fault = ""
+        failure: DeadlineExpired | HandshakeFailed
         try:
             secured.settimeout(None if deadlines is None else deadlines.handshake)
             secured.do_handshake()
             secured.settimeout(request.gettimeout())
         except TimeoutError:
-            secured.close()
+            failure = DeadlineExpired(Phase.HANDSHAKE)
         except (OSError, ValueError) as error:
-            secured.close()
-            fault = handshake_fault(error)
+            failure = HandshakeFailed(handshake_fault(error))
         else:
             secured.tls = TLSFacts(secured.getpeercert(True), certificate.der)
             return secured
-        if fault:
-            self._count_of_server("count_failure", "handshake", fault)
-            raise HandshakeFailed(fault)
-        self._count_of_server("count_expiry", Phase.HANDSHAKE)
-        raise DeadlineExpired(Phase.HANDSHAKE)
-
-    def _count_of_server(self, name: str, *arguments: object) -> None:
-        """Have the server object count something, if it does so."""
-        count = getattr(self.server, name, None)
-        if count is not None:
-            count(self.client_address, *arguments)
+        secured.close()
+        self._tell_server("upgrade_failed", request, failure)
+        raise failure
 
     def _pipelined(self) -> PlaintextPipelined:
         fault = "plaintext behind STARTTLS"
-        self._count_of_server("count_failure", "handshake", fault)
+        self._tell_server("count_failure", "handshake", fault)
         return PlaintextPipelined(fault)
 
     def _began(self) -> None:

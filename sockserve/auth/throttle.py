@@ -1,5 +1,5 @@
 """
-The throttle of logins: how long a client has to wait whose logins fail.
+The throttle of logins: the delays of clients whose logins fail.
 
 This room owns the delays, by client.  It must not know what a login is, or how one waits.
 """

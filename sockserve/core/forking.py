@@ -1,7 +1,7 @@
 """
 Children that handlers fork: what of a server must not go on in them.
 
-This room owns what such a child is without, the reactor's signal handlers and the listening
+This room owns what such a child is without, the server's signal handlers and the listening
 sockets, and its end: it has no server, so it ends with its handler's part in it.  It must not know
 what is served, or on what threads.
 """
@@ -110,11 +110,12 @@ def end_child(outcome: Outcome = Outcome.OK) -> NoReturn:
     os._exit(0 if outcome is Outcome.OK else 1)
 
 
-#: What a reactor handles, and what is usual.
+#: What a reactor and a server handle, and what is usual.
 _SIGNALS: dict[signal.Signals, Any] = {
     signal.SIGINT: signal.default_int_handler,
     signal.SIGTERM: signal.SIG_DFL,
     signal.SIGCHLD: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
 }
 
 
@@ -142,10 +143,10 @@ def _after_in_child() -> None:
 
 
 def _reset_signals() -> None:
-    """Undo the signal handlers of the reactor, which does not run here; a program's own stay."""
+    """Undo the handlers of the reactor, which does not run here, and ours; a program's own stay."""
     for number, usual in _SIGNALS.items():
         module = getattr(signal.getsignal(number), "__module__", None) or ""
-        if module.startswith("twisted."):
+        if module.startswith(("twisted.", "sockserve.")):
             signal.signal(number, usual)
             signal.set_wakeup_fd(-1)
 

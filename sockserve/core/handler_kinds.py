@@ -22,6 +22,7 @@ __all__ = [
     "application_protocols",
     "check_carrier",
     "handler_kind",
+    "handler_name",
     "loop_override",
     "provides",
     "speaks_http",
@@ -81,6 +82,12 @@ def unwrap(factory: object) -> Any:
     return factory
 
 
+def handler_name(factory: object) -> str:
+    """The name of the class behind C{factory}, for logs and messages."""
+    cls = unwrap(factory)
+    return getattr(cls, "__qualname__", None) or repr(cls)
+
+
 def provides(factory: object, interface: InterfaceClass) -> bool:
     """Whether what C{factory} makes has an interface, as far as a class can tell."""
     cls = unwrap(factory)
@@ -100,7 +107,7 @@ def handler_kind(factory: object, forks: bool = False) -> HandlerKind:
     cls = unwrap(factory)
     if not callable(cls):
         raise ConfigurationError(f"handler {cls!r} is not a class or callable")
-    name = getattr(cls, "__qualname__", repr(cls))
+    name = handler_name(cls)
     takes_urgent = provides(cls, IRequestHandler) and hasattr(cls, _URGENT)
     if provides(cls, IHTTPRequestHandler):
         if takes_urgent:

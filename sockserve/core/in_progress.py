@@ -2,8 +2,7 @@
 Requests in progress, as an operator sees them.
 
 This room owns what is told of one, and how one is named to be aborted.  It must not know what a
-request is, or who asks.
-(reactor thread)
+request is, or who asks. (reactor thread)
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ def next_deadline(timer: DeadlineTimer | None) -> tuple[Phase | None, float | No
 
 
 def next_id() -> int:
-    """The number of a request that somebody asks about for the first time."""
+    """A number for a request that is listed for the first time."""
     return next(_ids)
 
 
@@ -78,7 +77,7 @@ class UnderWay(NamedTuple):
 
 
 class RequestInProgress(Protocol):
-    """What tells its stand, and can be ended."""
+    """A request in progress: it tells its stand, and can be ended."""
 
     def status(self) -> RequestStatus:
         """The stand of the request."""

@@ -188,11 +188,17 @@ def run_handler(handler: IRequestHandler) -> None:
 
     @raise TypeError: one of them is C{async def}. (handler's thread)
     """
-    _refuse_coroutine(handler.setup())
+    result = handler.setup()
+    if result is not None:
+        _refuse_coroutine(result)
     try:
-        _refuse_coroutine(handler.handle())
+        result = handler.handle()
+        if result is not None:
+            _refuse_coroutine(result)
     finally:
-        _refuse_coroutine(handler.finish())
+        result = handler.finish()
+        if result is not None:
+            _refuse_coroutine(result)
 
 
 async def run_handler_coroutine(handler: IRequestHandler, request: object = None) -> None:

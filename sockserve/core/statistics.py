@@ -170,7 +170,7 @@ class ListenerStatistics:
 
     def observe_duration(self, phase: str, seconds: float) -> None:
         """Count how long a phase of a request lasted."""
-        self.histogram(phase).add(seconds)
+        (self.durations.get(phase) or self.histogram(phase)).add(seconds)
 
     def histogram(self, phase: str) -> Histogram:
         """The durations of a phase, counted from now on if they were not."""

@@ -12,8 +12,7 @@ import signal
 import sys
 import threading
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NoReturn
 
 from django.core.management.base import BaseCommand, CommandError, SystemCheckError
@@ -36,6 +35,7 @@ from sockserve.django.tasks.handler import TaskHandler
 from sockserve.django.tasks.table import check_table, table_url
 from sockserve.interfaces import ConfigurationError
 from sockserve.run.server_config import ServerConfig
+from sockserve.run.signals import Signals, leave_process, stop_reactor
 from sockserve.tap import Options, makeService
 
 __all__ = ["SockserveCommand"]
@@ -146,6 +146,11 @@ class SockserveCommand(BaseCommand):
             os.kill(os.getpid(), signal.SIGINT)  # nothing is served any more
 
     def _serve(self, found: dict[str, Any]) -> None:
+        """
+        Check all that can be checked, and serve until the end.
+
+        @raise CommandError: something is wrong, in one line.
+        """
         from django.conf import settings  # whoever looks at it needs a project
 
         self._check_project(found["skip_checks"])
@@ -216,29 +221,24 @@ def _check_table(backend: str) -> None:
 
 
 def _ignore(serving: Serving) -> None:
-    """What is called where nobody waits for the beginning."""
+    """The C{ready} of a caller that does not wait for the beginning."""
 
 
 def _serve_here(options: Options, ready: Callable[[Serving], object]) -> None:
     """
-    Serve with the reactor on this thread, the main one, whose signals it heeds.
+    Serve with the reactor on this thread, the main one of a program that is all ours.
 
     @raise ConfigurationError: that cannot be.
     """
     reactor = global_reactor()
     keep_steady(reactor)
     serving = Serving(reactor, options)
+    Signals(reactor, serving.service, lambda _: stop_reactor(reactor), leave_process).install()
     serving.start()
     reactor.addSystemEventTrigger("before", "shutdown", serving.stopped)
-    serving.ended().addCallback(lambda _: _stop_reactor(reactor))
+    serving.ended().addCallback(lambda _: stop_reactor(reactor))
     reactor.callWhenRunning(ready, serving)
     reactor.run()
-
-
-def _stop_reactor(reactor: Any) -> None:
-    """Stop a reactor, unless it is about to."""
-    if reactor.running and not reactor._stopped:
-        reactor.stop()
 
 
 def _serve_elsewhere(options: Options, ready: Callable[[Serving], object]) -> None:
@@ -251,45 +251,38 @@ def _serve_elsewhere(options: Options, ready: Callable[[Serving], object]) -> No
     ended = threading.Event()
 
     def start() -> Serving:
+        """Start the services. (reactor thread)"""
         serving = Serving(reactor, options)
         serving.start()
         trigger = reactor.addSystemEventTrigger("before", "shutdown", serving.stopped)
 
-        def has_ended(_: object) -> None:
+        def all_ended(_: object) -> None:
             _remove_trigger(reactor, trigger)
             ended.set()
 
-        serving.ended().addCallback(has_ended)
+        serving.ended().addCallback(all_ended)
         return serving
 
     serving: Serving = blockingCallFromThread(reactor, start)
-    with _signals_heeded(serving):
-        try:
-            ready(serving)
-        except BaseException:
-            serving.stop()
-            raise
-        finally:
-            ended.wait()
+    signals = Signals(reactor, serving.service, lambda _: serving.stop())
+    if threading.current_thread() is threading.main_thread():  # no other may say so
+        signals.install()
+    try:
+        ready(serving)
+        ended.wait()
+    except BaseException:  # of a handler of signals that the program has, perhaps
+        serving.stop()
+        ended.wait()
+        raise
+    finally:
+        signals.restore()
+    if signals.exit_status is not None:
+        sys.exit(signals.exit_status)
 
 
 def _remove_trigger(reactor: IReactor, trigger: Any) -> None:
+    """Undo C{addSystemEventTrigger}, unless it is too late for that. (reactor thread)"""
     try:
         reactor.removeSystemEventTrigger(trigger)
     except (KeyError, ValueError):  # the reactor is stopping, by that trigger
         pass
-
-
-@contextmanager
-def _signals_heeded(serving: Serving) -> Iterator[None]:
-    """Have SIGINT and SIGTERM stop the serving, if this is the thread that may say so."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: serving.stop()) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

@@ -21,11 +21,15 @@ __all__ = ["SERVED", "add_options", "given_options", "make_options"]
 #: Of these a command takes one: they say what is served.
 SERVED = ("handler", "path", "server", "config")
 
-#: What is served brings these with it, so that nothing else may say them.
-_BRINGS = {"server": ("listen",), "config": ()}
-
 #: Twisted's own, which Django has by itself.
 _NOT_OURS = ("help", "version")
+
+#: What is asked of one run, and so has no place in the settings: options of ours, then Django's.
+_OF_ONE_RUN = (
+    *("check", "reload", "tasks"),
+    *("force-color", "no-color", "pythonpath", "settings", "skip-checks", "traceback"),
+    *("verbosity", "version"),
+)
 
 
 def _words() -> dict[str, bool]:
@@ -34,6 +38,11 @@ def _words() -> dict[str, bool]:
     return {
         name.rstrip("="): name.endswith("=") for name in names if name.rstrip("=") not in _NOT_OURS
     }
+
+
+def _settable() -> list[str]:
+    """The names of those that say what is served, and how."""
+    return [word for word in _words() if word not in _OF_ONE_RUN]
 
 
 def _attribute(word: str) -> str:
@@ -55,7 +64,7 @@ def add_options(parser: ArgumentParser, left_out: Collection[str] = ()) -> None:
         names = [f"--{word}", *([f"-{short[word]}"] if word in short else [])]
         told = " ".join(table.docs[word].split()).replace("%", "%%")
         if not takes_value:
-            parser.add_argument(*names, action="store_true", help=told)
+            parser.add_argument(*names, action="store_const", const=True, help=told)
         elif hasattr(table, f"opt_{_attribute(word)}"):  # what may be repeated has a method
             parser.add_argument(*names, action="append", metavar="VALUE", help=told)
         else:
@@ -68,9 +77,7 @@ def given_options(found: Mapping[str, object]) -> dict[str, object]:
 
     @param found: what C{argparse} has found, or a caller has said, by attribute.
     """
-    values = {
-        word: found.get(_attribute(word)) for word, has_value in _words().items() if has_value
-    }
+    values = {word: found.get(_attribute(word)) for word in _settable()}
     return {word: value for word, value in values.items() if value is not None}
 
 
@@ -90,11 +97,8 @@ def make_options(
     if "source" in given:  # rows have no clients
         usual = {word: value for word, value in usual.items() if word in SOURCE_WORDS}
         said = {word: value for word, value in said.items() if word != "listen" or word in given}
-    for word in SERVED:
-        if word in said:
-            kept = [] if word == "config" else [w for w in usual if w not in SERVED]
-            usual = {w: usual[w] for w in kept if w not in _BRINGS.get(word, ())}
-            break
+    replaced = _replaced_by(said)
+    usual = {word: value for word, value in usual.items() if word not in replaced}
     options = Options()
     options.update({**usual, **said})
     try:
@@ -107,19 +111,35 @@ def make_options(
     return options
 
 
+def _replaced_by(said: Collection[str]) -> list[str]:
+    """The options of which the settings' do not count beside those that are said."""
+    if "config" in said:  # all goes into the file
+        return _settable()
+    replaced = list(SERVED) if any(word in said for word in SERVED) else []
+    return [*replaced, "listen"] if "server" in said else replaced  # which listens already
+
+
 def _from_settings(settings: object) -> dict[str, object]:
     """The options that C{settings.SOCKSERVE} has, by name; C{_} in one stands for C{-}."""
     if not isinstance(settings, Mapping):
         raise ConfigurationError(
             f"settings.SOCKSERVE: write a dict of options, not {type(settings).__name__}"
         )
-    known = [word for word, takes_value in _words().items() if takes_value]
+    known, takes_value = _settable(), _words()
     usual: dict[str, object] = {}
     for key, value in settings.items():
         word = str(key).replace("_", "-")
+        if word in _OF_ONE_RUN:
+            raise ConfigurationError(
+                f"settings.SOCKSERVE: {key!r} is for the command line only, as --{word}"
+            )
         if word not in known:
             raise ConfigurationError(
                 f"settings.SOCKSERVE: unknown word {key!r}{nearest(word, known)}"
+            )
+        if not takes_value[word] and not isinstance(value, bool):
+            raise ConfigurationError(
+                f"settings.SOCKSERVE: {word}: write True or False, not {value!r}"
             )
         if value is not None:
             usual[word] = value

@@ -56,6 +56,7 @@ def log_shown(stdout: Stream, stderr: Stream, verbosity: int) -> Iterator[None]:
 
 
 def _observer(stdout: Stream, stderr: Stream, verbosity: int) -> ILogObserver:
+    """The observer that L{log_shown} adds."""
     least = {0: LogLevel.warn, 3: LogLevel.debug}.get(verbosity, LogLevel.info)
 
     @provider(ILogObserver)
@@ -73,5 +74,6 @@ def _observer(stdout: Stream, stderr: Stream, verbosity: int) -> ILogObserver:
 
 
 def _is_ours(event: LogEvent) -> bool:
+    """Whether it is of one of our topics."""
     name = event.get("log_namespace")
     return isinstance(name, str) and name.partition(".")[0] == str(Topic.SERVICE)

@@ -13,14 +13,14 @@ from typing import Any
 
 from twisted.python import threadable
 
-from sockserve.core.clock import keep_steady
 from sockserve.core.reactors import IReactor, as_reactor
+from sockserve.dropin.background_reactor import run_on_thread
 from sockserve.interfaces import ConfigurationError
 
 __all__ = ["global_reactor", "running_global_reactor"]
 
+#: Held while it is started.
 _lock = threading.Lock()
-_thread: threading.Thread | None = None
 
 
 def global_reactor() -> IReactor:
@@ -46,7 +46,6 @@ def running_global_reactor() -> IReactor:
     @raise ConfigurationError: the calling thread is the one that it runs on, which must not wait;
         or it has run, and does not again.
     """
-    global _thread
     from twisted.internet import reactor
 
     found: Any = reactor
@@ -59,23 +58,13 @@ def running_global_reactor() -> IReactor:
             return as_reactor(found)
         if found._startedBefore:
             raise ConfigurationError("the reactor of this process has ended, and starts no more")
-        _thread = _start(found)
+        _start(found)
     return as_reactor(found)
 
 
-def _start(reactor: Any) -> threading.Thread:
-    """Run a reactor on a thread, and wait until it does."""
-    keep_steady(reactor)
-    running = threading.Event()
-    reactor.callWhenRunning(running.set)
-    thread = threading.Thread(
-        target=reactor.run,
-        kwargs={"installSignalHandlers": False},
-        name="sockserve reactor",
-        daemon=True,
-    )
-    thread.start()
-    running.wait()
+def _start(reactor: Any) -> None:
+    """Run a reactor on a thread until the interpreter exits, and wait until it does."""
+    thread = run_on_thread(reactor)
 
     def end() -> None:
         reactor.callFromThread(reactor.stop)
@@ -83,4 +72,3 @@ def _start(reactor: Any) -> threading.Thread:
 
     # Before the interpreter waits for threads, as those of deferToThread end with the reactor.
     threading._register_atexit(end)  # type: ignore[attr-defined]
-    return thread

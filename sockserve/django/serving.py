@@ -7,10 +7,9 @@ It must not know whence the options come, nor which thread waits for the end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from enum import Enum
 from typing import Any
 
-from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.python.failure import Failure
 
@@ -20,7 +19,7 @@ from sockserve.django.connections import close_idle_connections, with_connection
 from sockserve.dropin.service import SocketServerService
 from sockserve.executors.base import BoundedExecutor
 from sockserve.executors.threads import ThreadExecutor
-from sockserve.listeners.service import ListenerService
+from sockserve.listeners.service import listeners_of
 from sockserve.tap import Options, makeService
 
 __all__ = ["Serving"]
@@ -28,10 +27,22 @@ __all__ = ["Serving"]
 _log = logger(Topic.SERVICE)
 
 
+class _Stage(Enum):
+    """The stage of a serving."""
+
+    #: It has not been asked to stop.
+    SERVING = "serving"
+    #: Its services are being stopped.
+    STOPPING = "stopping"
+    #: They have stopped.
+    ENDED = "ended"
+
+
 class Serving:
     """
-    What a command serves, as it gives it to the C{ready} of its caller.
+    The services of a command, as the C{ready} of its caller is given them.
 
+    @ivar service: the services, in a tree.
     @ivar addresses: where its listeners listen, in the order of the options: C{(HOST, PORT)}, or
         the path of a UNIX socket.
     """
@@ -43,8 +54,8 @@ class Serving:
         @raise ConfigurationError: one cannot be made.
         """
         self._reactor = reactor
-        self._service = makeService(options)
-        self._listeners = list(_listeners(self._service))
+        self.service = makeService(options)
+        self._listeners = list(listeners_of(self.service))
         for executor in {each.server.concurrency for each in self._listeners}:
             if isinstance(executor, BoundedExecutor):
                 executor.serve = with_connections(executor.serve)
@@ -52,7 +63,7 @@ class Serving:
                 executor.at_thread_end = close_idle_connections
         self.addresses: list[Any] = []
         self._ended: list[Deferred[None]] = []
-        self._is_stopping = self._has_ended = False
+        self._stage = _Stage.SERVING
 
     def start(self) -> None:
         """
@@ -61,8 +72,8 @@ class Serving:
         @raise ConfigurationError: one of the services cannot be started.
         """
         try:
-            self._service.privilegedStartService()
-            self._service.startService()
+            self.service.privilegedStartService()
+            self.service.startService()
         except BaseException:
             self._stop()
             reactor: Any = self._reactor
@@ -99,31 +110,25 @@ class Serving:
         @return: a Deferred that fires then. (reactor thread)
         """
         ended: Deferred[None] = Deferred()
-        if self._has_ended:
+        if self._stage is _Stage.ENDED:
             ended.callback(None)
         else:
             self._ended.append(ended)
         return ended
 
     def _stop(self) -> None:
-        if not self._is_stopping:
-            self._is_stopping = True
-            maybeDeferred(self._service.stopService).addErrback(_log_failure).addCallback(self._end)
+        """Have the services stopped, once. (reactor thread)"""
+        if self._stage is _Stage.SERVING:
+            self._stage = _Stage.STOPPING
+            maybeDeferred(self.service.stopService).addErrback(_log_failure).addCallback(self._end)
 
     def _end(self, _: object) -> None:
-        self._has_ended = True
+        """All services have stopped. (reactor thread)"""
+        self._stage = _Stage.ENDED
         for ended in self._ended:
             ended.callback(None)
 
 
-def _listeners(service: object) -> Iterator[ListenerService]:
-    """All listeners in a tree of services."""
-    if isinstance(service, ListenerService):
-        yield service
-    elif isinstance(service, MultiService):
-        for child in service:
-            yield from _listeners(child)
-
-
 def _log_failure(failure: Failure) -> None:
+    """Log why the services did not stop as they should."""
     _log.failure("the services did not stop", failure)

@@ -11,16 +11,19 @@ from __future__ import annotations
 import os
 import selectors
 import socket
+import socketserver
 import ssl
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 from errno import errorcode
 from typing import Any
 
 from sockserve.core.deadlines import Deadlines
+from sockserve.core.drain_notice import drain_notice
 from sockserve.core.forking import end_child, is_child, listening_socket_owners
 from sockserve.core.logs import Topic, standard_logger
 from sockserve.core.reactors import IReactor
@@ -30,6 +33,7 @@ from sockserve.dropin.server_object import ServerObject
 from sockserve.dropin.serving_thread import ServingThread
 from sockserve.dropin.tls_accept import accept_tls
 from sockserve.dropin.tls_handshake import TLSHandshake
+from sockserve.http.guarded import telling
 from sockserve.listeners.gate import (
     ACCEPT_RETRY_SECONDS,
     CALM_SECONDS,
@@ -63,7 +67,8 @@ def verify_and_take(server: ServerObject, request: Any, client_address: object) 
         raise
     if verified:
         try:
-            server.process_request(request, client_address)
+            with _guarded_in_child(server, request):
+                server.process_request(request, client_address)
         except Exception:
             server.handle_error(request, client_address)
             server.shutdown_request(request)
@@ -72,6 +77,15 @@ def verify_and_take(server: ServerObject, request: Any, client_address: object) 
             raise
     else:
         server.shutdown_request(request)
+
+
+def _guarded_in_child(server: ServerObject, request: object) -> AbstractContextManager[None]:
+    """
+    Have a handler guarded, in a child that a service's server makes for it, whoever makes it there.
+    """
+    if drain_notice() is None or not isinstance(server, socketserver.ForkingMixIn):
+        return nullcontext()
+    return telling(server.RequestHandlerClass, request)
 
 
 def is_open(server: ServerObject) -> bool:
@@ -180,7 +194,7 @@ class AcceptLoop:
                     ready = [key.fileobj for key, _ in selector.select(seconds)]
                     if self._is_over():
                         break
-                    self._guarded(self._turn, ready)
+                    self._call_server(self._turn, ready)
                 self._take_waiting()
         finally:
             self.close()
@@ -209,13 +223,13 @@ class AcceptLoop:
                 if self._state is not _LoopState.LAST or self._is_told() or is_late:
                     break
                 if self._shaken:
-                    self._guarded(verify_and_take, self._server, *self._shaken.popleft())
+                    self._call_server(verify_and_take, self._server, *self._shaken.popleft())
                 elif self._has_room() and is_open(self._server) and selector.select(0):
-                    self._guarded(self._take_request)
+                    self._call_server(self._take_request)
                 else:
                     break
 
-    def _guarded(self, do: Callable[..., object], *arguments: Any) -> None:
+    def _call_server(self, do: Callable[..., object], *arguments: Any) -> None:
         """Call C{do}, and C{failed} if one of the server's methods raises in it. (accept thread)"""
         try:
             do(*arguments)
@@ -275,7 +289,7 @@ class AcceptLoop:
         return min(poll_interval, self._seconds_to_retry() or poll_interval)
 
     def _seconds_to_retry(self) -> float:
-        """How long it has yet to pause for a lack of descriptors; 0 when it has not."""
+        """The seconds that it has yet to pause for a lack of descriptors; 0 for none."""
         if self._shortage_at is None:
             return 0
         since = time.monotonic() - self._shortage_at

@@ -22,7 +22,7 @@ from twisted.python import threadable
 from sockserve.core.clock import keep_steady
 from sockserve.core.reactors import IReactor, as_reactor
 
-__all__ = ["is_reactors_thread", "private_reactor", "running_reactor"]
+__all__ = ["is_reactors_thread", "private_reactor", "run_on_thread", "running_reactor"]
 
 # The private reactor, once it is needed, and its thread; the lock is held while it is made
 _lock = threading.Lock()
@@ -63,6 +63,27 @@ def is_reactors_thread(reactor: IReactor) -> bool:
     return bool(threadable.isInIOThread())
 
 
+def run_on_thread(reactor: Any) -> threading.Thread:
+    """
+    Run a reactor that is all ours on a thread of its own, a daemon, and wait until it runs; it
+    leaves signals alone. (any thread)
+
+    @return: the thread.
+    """
+    keep_steady(reactor)
+    running = threading.Event()
+    reactor.callWhenRunning(running.set)
+    thread = threading.Thread(
+        target=reactor.run,
+        kwargs={"installSignalHandlers": False},
+        name="sockserve reactor",
+        daemon=True,
+    )
+    thread.start()
+    running.wait()
+    return thread
+
+
 def _start() -> IReactor:
     """Make a reactor, and wait until it runs on its thread."""
     global _private_thread
@@ -74,19 +95,9 @@ def _start() -> IReactor:
         reactor = as_reactor(pollreactor.PollReactor())
     else:
         reactor = as_reactor(epollreactor.EPollReactor())
-    keep_steady(reactor)
     # The application's own is the one that Twisted is to take for its thread of input and output.
     reactor._registerAsIOThread = False  # type: ignore[attr-defined]
-    running = threading.Event()
-    reactor.callWhenRunning(running.set)
-    _private_thread = threading.Thread(
-        target=reactor.run,
-        kwargs={"installSignalHandlers": False},
-        name="sockserve reactor",
-        daemon=True,
-    )
-    _private_thread.start()
-    running.wait()
+    _private_thread = run_on_thread(reactor)
     return reactor
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from typing_extensions import override
@@ -46,6 +47,7 @@ __all__ = [
     "AdoptedProtocol",
     "AdoptedRequest",
     "AdoptedSocketChannel",
+    "Intake",
     "RequestOwner",
     "ServingThreadFactory",
 ]
@@ -91,6 +93,15 @@ class RequestOwner(Protocol):
         """Nothing is left of a request that is no connection. (reactor thread)"""
 
 
+class Intake(Enum):
+    """The fate of a connection that is adopted."""
+
+    #: It is served for as long as its client likes.
+    SERVED = "served"
+    #: It is one of the last, and drains from its start.
+    DRAINED = "drained"
+
+
 def _make_stock_handler(
     make: Callable[..., Any], request: object, client_address: object, server: object
 ) -> None:
@@ -109,11 +120,10 @@ class AdoptedFactory(StreamFactory):
     The factory of adopted connections: calls the server object's methods in place of its own.
 
     @ivar dispatcher: has the server object.
-    @ivar is_stopping: whether what is adopted now is of the last, and drains from its start.
+    @ivar intake: what becomes of a connection that is adopted now.
     """
 
     inherits_keepalive = True
-    is_stopping = False
     ways = {**WAYS, HandlerKind.HTTP_STOCK: Way(HTTPChannel.maker, _make_stock_handler)}
 
     #: How many of them are taken at once, of a server of datagrams; None for as many as come.
@@ -133,6 +143,7 @@ class AdoptedFactory(StreamFactory):
         super().__init__(make, **options)
         self._is_service = is_service
         self.dispatcher = dispatcher
+        self.intake = Intake.SERVED
         #: Requests that are no connections, and are not over.
         self.others: set[AdoptedRequest] = set()
 
@@ -280,7 +291,7 @@ class AdoptedProtocol(StreamProtocol):
 
     @override
     def start_channel(self, channel: Channel) -> None:
-        if self.factory.is_stopping:  # it is one of the last
+        if self.factory.intake is Intake.DRAINED:
             self.drain()
         # The server has verified and processed it, before it came here.
         try:
@@ -333,10 +344,16 @@ class AdoptedSocketChannel(LentSocketChannel):
         self._dispatcher = protocol.factory.dispatcher
 
     @override
+    def serves_regardless(self) -> bool:
+        # Its program may have been written for clients that only send, and it had one thread.
+        return True
+
+    @override
     def serve(self) -> Outcome:
         """Have the server serve the connection. (worker thread)"""
         address = self.protocol.client_address
-        return self._dispatcher.serve(self.request, address, self.record_traffic)
+        with self.factory.drain_notice.for_this_thread():
+            return self._dispatcher.serve(self.request, address, self.record_traffic)
 
 
 @implementer(IJob)
@@ -415,10 +432,12 @@ class AdoptedRequest:
         return float(self._phase_began - before)
 
     def _account(self, outcome: Outcome) -> None:
+        """Count the request, whose handler has finished or was never made."""
         self._factory.count_request(outcome)
         self._close(outcome)
 
     def _close(self, outcome: str) -> None:
+        """Nothing is left of the request: note how it ended."""
         factory = self._factory
         self._record.outcome = outcome
         factory.others.discard(self)

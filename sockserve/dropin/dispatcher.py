@@ -42,7 +42,7 @@ from sockserve.dropin.settings import check_settings
 from sockserve.dropin.transport import AdoptedConnection
 from sockserve.executors.base import call_excepthook
 from sockserve.executors.threads import ThreadExecutor
-from sockserve.http.guarded import make_and_run_guarded
+from sockserve.http.guarded import make_and_run_guarded, telling
 from sockserve.interfaces import (
     ConfigurationError,
     IExecutor,
@@ -231,7 +231,8 @@ class RequestDispatcher:
         server, outcome = self.server, Outcome.OK
         try:
             if self._standard.finish_request != server.finish_request:
-                server.finish_request(request, client_address)
+                with telling(server.RequestHandlerClass, request):
+                    server.finish_request(request, client_address)
             else:
                 make = server.RequestHandlerClass
                 make_and_run_guarded(make, request, client_address, server)
@@ -262,7 +263,7 @@ class RequestDispatcher:
 
     def withdrawn(self, request: object) -> None:
         """Have the server end a request that nobody has begun to serve. (reactor thread)"""
-        _call_guarded(self.server.shutdown_request, request)
+        _call_reported(self.server.shutdown_request, request)
         self.request_finished()
 
     def connection_finished(self, untold: socket.socket | None) -> None:
@@ -279,7 +280,7 @@ class RequestDispatcher:
             self.request_finished()
         else:
             # By now it is closed, so this closes nothing; the override may keep a list.
-            told = self.factory.disk.call(_call_guarded, server.shutdown_request, untold)
+            told = self.factory.disk.call(_call_reported, server.shutdown_request, untold)
             told.addBoth(lambda _: self.request_finished())
 
     def request_finished(self) -> None:
@@ -292,7 +293,7 @@ class RequestDispatcher:
             self.on_request_finished()
 
     def __len__(self) -> int:
-        """How many threads there are, as C{ThreadingMixIn._threads} tells. (any thread)"""
+        """The number of threads, as C{ThreadingMixIn._threads} tells it. (any thread)"""
         return self._pool.threads
 
     def __bool__(self) -> bool:
@@ -313,18 +314,21 @@ class RequestDispatcher:
         if self.reactor.running and is_reactors_thread(self.reactor):
             self.factory.end_unanswered()
             return
-        with self._all_over:
-            while self.active and self.reactor.running:
-                # Each time: a request may have begun to arrive since, and go no further.
-                self.reactor.callFromThread(self.factory.end_unanswered)
-                self._all_over.wait(REACTOR_CHECK_SECONDS)
+        # Each time: a request may have begun to arrive since, and go no further.
+        self.wait(lambda: self.reactor.callFromThread(self.factory.end_unanswered))
         if not self.reactor.running:  # nobody hears of their ends
             self._pool.join()
 
-    def wait(self) -> None:
-        """Wait until all requests are over, or the reactor does not run. (any thread)"""
+    def wait(self, meanwhile: Callable[[], object] | None = None) -> None:
+        """
+        Wait until all requests are over, or the reactor does not run. (any thread)
+
+        @param meanwhile: called at first, and each L{REACTOR_CHECK_SECONDS}.
+        """
         with self._all_over:
             while self.active and self.reactor.running:
+                if meanwhile is not None:
+                    meanwhile()
                 self._all_over.wait(REACTOR_CHECK_SECONDS)
 
     def pause(self) -> None:
@@ -369,7 +373,7 @@ class RequestDispatcher:
         return released
 
 
-def _call_guarded(method: Callable[[Any], object], request: object) -> None:
+def _call_reported(method: Callable[[Any], object], request: object) -> None:
     """Call a server's method where nobody but C{threading.excepthook} hears of what it raises."""
     try:
         method(request)

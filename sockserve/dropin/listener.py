@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 
 from sockserve.core.logs import Topic, logger
 from sockserve.dropin.accept_loop import is_open
+from sockserve.dropin.connection import Intake
 from sockserve.dropin.dispatcher import RequestDispatcher
 from sockserve.dropin.loop_thread import AcceptLoopThread
 from sockserve.dropin.overriding import accepts_takeover, is_overridden, take_over
@@ -133,7 +134,10 @@ class ServerObjectListener:
             self._install_joinable()
         keep_alive(getattr(self._object, "socket", None), self._deadlines)
         self._all_over = Deferred()
-        self._factory.is_stopping = False
+        self._factory.intake = Intake.SERVED
+        self._factory.drain_notice.take_back()
+        if isinstance(self._object, socketserver.ForkingMixIn):
+            self._factory.drain_notice.reach_children()
         self._run = run = object()
         return AcceptLoopThread(
             self._object,
@@ -143,6 +147,7 @@ class ServerObjectListener:
             self._is_full,
             self._poll_interval,
             self._factory.handshake_failed,
+            self._factory.drain_notice,
         )
 
     def opened(self, port: AcceptLoopThread) -> None:
@@ -178,7 +183,7 @@ class ServerObjectListener:
         if self._state is not _State.STOPPED:
             assert self._loop is not None
             self.resume()  # clients that wait meanwhile are not to be lost
-            self._factory.is_stopping = True
+            self._factory.intake = Intake.DRAINED
             self._loop.stop(self._deadlines.drain)
             self._factory.drain()
             self._arm_shutdown_deadline()

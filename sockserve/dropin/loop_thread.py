@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from enum import Enum
 from typing import Any
 
 from typing_extensions import override
 
 from sockserve.core.deadlines import Deadlines
+from sockserve.core.drain_notice import DrainNotice
 from sockserve.core.forking import ThreadRole, mark_thread
 from sockserve.core.logs import Topic, logger
 from sockserve.core.reactors import IReactor
@@ -69,6 +71,7 @@ class AcceptLoopThread:
     @param is_full: as L{AcceptLoop}'s.
     @param poll_interval: as L{AcceptLoop.run}'s.
     @param handshake_failed: as L{AcceptLoop}'s.
+    @param notice: tells handlers on that thread, and in its children, that the server drains.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class AcceptLoopThread:
         is_full: Callable[[int], bool] | None = None,
         poll_interval: float = POLL_SECONDS,
         handshake_failed: Callable[[Any, Exception], object] | None = None,
+        notice: DrainNotice | None = None,
     ) -> None:
         """
         @raise OSError: there are no descriptors, or no thread, to be had.
@@ -88,6 +92,7 @@ class AcceptLoopThread:
         self._server = server
         self._ended = ended
         self._poll_interval = poll_interval
+        self._notice = notice
         # Reentrant, as a signal's handler may call shutdown
         self._lock = threading.RLock()
         self._ender = _Ender.NOBODY
@@ -134,7 +139,8 @@ class AcceptLoopThread:
         """(accept thread)"""
         mark_thread(ThreadRole.ACCEPTING)
         try:
-            self._loop.run(self._poll_interval)
+            with nullcontext() if self._notice is None else self._notice.for_this_thread():
+                self._loop.run(self._poll_interval)
         except BaseException:
             _log.failure("the loop of a served server object has failed")
         by_itself = self._ender is not _Ender.OWNER

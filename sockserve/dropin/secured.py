@@ -42,7 +42,7 @@ _READ_BYTES = 16384
 
 class _Received(socket.SocketIO):
     """
-    What a client sends: first what has come already.  (handler's thread)
+    The input of a client: first what has come already. (handler's thread)
 
     @param received: that.
     """
@@ -247,7 +247,7 @@ class SecuredConnection:
             del request.makefile
 
     def _makefile(self, mode: str = "r", buffering: int | None = None, **words: Any) -> Any:
-        """What C{socket.makefile} makes; of what is read, all that has come. (worker thread)"""
+        """Do as C{socket.makefile}; what is read begins with all that has come. (worker thread)"""
         request: Any = self._request
         if mode != "rb" or buffering == 0:
             return type(request).makefile(request, mode, buffering, **words)

@@ -29,7 +29,7 @@ __all__ = ["TLSHandshake", "shake_hands"]
 
 
 class _Step(Enum):
-    """What a handshake waits for next."""
+    """The event that a handshake waits for next."""
 
     READ = "read"
     WRITE = "write"

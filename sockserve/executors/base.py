@@ -18,9 +18,9 @@ from collections.abc import Callable
 from operator import methodcaller
 
 from sockserve.core.logs import Topic, logger
-from sockserve.interfaces import IJob, Outcome
+from sockserve.interfaces import IClientJob, IJob, Outcome
 
-__all__ = ["BoundedExecutor", "call_excepthook", "serve_guarded"]
+__all__ = ["BoundedExecutor", "call_excepthook", "serve_logged"]
 
 _log = logger(Topic.WORKERS)
 _handlers_log = logger(Topic.HANDLERS)
@@ -92,7 +92,19 @@ class BoundedExecutor:
 
     def _begin_waiting(self) -> None:
         while self._waiting and self.running < self.limit:
-            self._begin(self._waiting.popleft())
+            job = self._waiting.popleft()
+            # Its client may have gone in this very turn of the reactor.
+            if IClientJob.providedBy(job) and job.has_left():
+                self._drop(job)
+            else:
+                self._begin(job)
+
+    def _drop(self, job: IClientJob) -> None:
+        """Let go of a job that nobody wants any more."""
+        try:
+            job.client_left()
+        except Exception:  # others wait
+            _log.failure("a job raised when it was told that its client has left")
 
     def _job_queued(self) -> None:
         """A job has to wait for a place. (reactor thread)"""
@@ -115,9 +127,9 @@ def call_excepthook() -> None:
     )
 
 
-def serve_guarded(job: IJob, serve: Callable[[IJob], Outcome] = methodcaller("serve")) -> Outcome:
+def serve_logged(job: IJob, serve: Callable[[IJob], Outcome] = methodcaller("serve")) -> Outcome:
     """
-    Serve a job, whatever it raises: its thread must outlive that, and a child leave by its own
+    Serve a job, and log what it raises: its thread must outlive that, and a child leave by its own
     door. (worker thread)
 
     @param serve: as L{BoundedExecutor.serve}.

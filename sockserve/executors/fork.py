@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from sockserve.core.forking import note_child
 from sockserve.core.logs import Topic, logger
-from sockserve.executors.base import BoundedExecutor, serve_guarded
+from sockserve.executors.base import BoundedExecutor, serve_logged
 from sockserve.interfaces import ConfigurationError, IExecutor, IJob, Outcome
 
 __all__ = ["DEFAULT_MAX_CHILDREN", "DescriptorOwner", "ForkExecutor"]
@@ -178,7 +178,7 @@ def _be_the_child(job: IJob, serve: Callable[[IJob], Outcome], owned: set[int]) 
                 os.close(descriptor)
             except OSError:
                 pass
-        status = _STATUS[serve_guarded(job, serve)]
+        status = _STATUS[serve_logged(job, serve)]
     except BaseException:
         _log.failure("a child came to no end of its own")
     finally:

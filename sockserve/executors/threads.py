@@ -9,7 +9,6 @@ It must not know what a job serves, or how the load is judged (L{sockserve.execu
 from __future__ import annotations
 
 import itertools
-import os
 import queue
 import threading
 import time
@@ -23,10 +22,10 @@ from twisted.internet.interfaces import IDelayedCall
 from zope.interface import implementer
 
 from sockserve.core.clock import clock_of
-from sockserve.core.forking import ThreadRole, end_child, mark_thread
+from sockserve.core.forking import ThreadRole, end_child, is_child, mark_thread
 from sockserve.core.logs import Topic, logger
 from sockserve.core.reactors import IReactor
-from sockserve.executors.base import BoundedExecutor, serve_guarded
+from sockserve.executors.base import BoundedExecutor, serve_logged
 from sockserve.executors.call import Call
 from sockserve.executors.load import PoolLoad
 from sockserve.interfaces import IExecutor, IJob, Outcome
@@ -324,7 +323,6 @@ class _Worker:
         """Take jobs until there is nothing to do for too long. (worker thread)"""
         pool = self._pool
         tell = self._reactor.callFromThread
-        process = os.getpid()
         mark_thread(ThreadRole.WORKER)
         while True:
             try:
@@ -341,8 +339,8 @@ class _Worker:
             # Programs tell connections apart by the name of their thread.
             self.thread.name = f"sockserve-{next(_jobs)}"
             # As in a thread of its own: what one sets for its time the next does not see.
-            outcome = Context().run(serve_guarded, job, pool.serve)
-            if os.getpid() != process:  # a child that the handler has forked
+            outcome = Context().run(serve_logged, job, pool.serve)
+            if is_child():  # the handler has forked it
                 end_child(outcome)
             pool.done.append((job, outcome))
             del job

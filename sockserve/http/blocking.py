@@ -11,7 +11,6 @@ the connection changes hands (L{sockserve.http.lease}), or what comes after the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
 from errno import ECONNRESET
 from typing import Any
 
@@ -28,7 +27,8 @@ from sockserve.http.h1.framing import RemoteProtocolError
 from sockserve.http.h1.head import RequestHead
 from sockserve.http.handler_socket import OutputMode
 from sockserve.http.refusals import body_too_large, status_for
-from sockserve.interfaces import DeadlineExpired, IJob, Outcome, Phase
+from sockserve.http.request_stage import RequestStage, stage_word
+from sockserve.interfaces import DeadlineExpired, IClientJob, Outcome, Phase
 from sockserve.streams.channel import Pending
 
 __all__ = ["BlockingCycle"]
@@ -44,25 +44,15 @@ _log = logger(Topic.HTTP)
 _NO_ROOM = "the server has no room for the request"
 
 
-class _Stage(Enum):
-    """The stand of a request with its handler; each can only be followed by a later one."""
-
-    #: Its body is on its way, or the answers before its own are.
-    GATHERED = "gathered"
-    #: It waits for a place.
-    QUEUED = "queued"
-    RUNNING = "running"
-    #: Its handler is still running, and nobody waits for it.
-    ABANDONED = "abandoned"
-    #: It has finished, or never will.
-    OVER = "over"
+# Likewise.
+_GATHERED = RequestStage.GATHERED
+_QUEUED = RequestStage.QUEUED
+_RUNNING = RequestStage.RUNNING
+_ABANDONED = RequestStage.ABANDONED
+_OVER = RequestStage.OVER
 
 
-#: What an operator is told of one; of others C{handle}.
-_STAGES = {_Stage.GATHERED: "body", _Stage.QUEUED: "queue"}
-
-
-@implementer(IJob)
+@implementer(IClientJob)
 class BlockingCycle(BufferedRequest):
     """One request that a blocking handler answers, as the reactor sees it."""
 
@@ -76,10 +66,11 @@ class BlockingCycle(BufferedRequest):
     def __init__(
         self, channel: CycleOwner, head: RequestHead, began: float, *, is_stock: bool = False
     ) -> None:
-        super().__init__(channel, head, began, is_stock=is_stock)
+        # super() takes twice that before CPython 3.12
+        BufferedRequest.__init__(self, channel, head, began, is_stock=is_stock)
         self._lease = channel.lease_connection()
         self._queued_at = 0.0
-        self._stage = _Stage.GATHERED
+        self._stage = _GATHERED
         #: Whether some of its response is lost, by this side's fault.
         self._has_lost_output = False
 
@@ -87,29 +78,32 @@ class BlockingCycle(BufferedRequest):
 
     def stage(self) -> str:
         """What is under way."""
-        return _STAGES.get(self._stage, "handle")
+        return stage_word(self._stage)
 
     @property
     def wants_body(self) -> bool:
         """Whether to be given the body: all of it, before the handler is."""
-        return self._stage is _Stage.GATHERED
+        return self._stage is _GATHERED
 
     def start(self) -> None:
         """The head has come: gather the body, if there is one."""
-        channel, head = self._channel, self.head
+        channel = self._channel
         if channel.is_draining:
             self.drain()
-        settings = channel.settings
-        if settings.forks:
+        if channel.settings.forks:
             self.response.close = True
-        length, limit = head.length, settings.limits.max_body_bytes
-        is_too_large = limit is not None and (length or 0) > limit
+        if self.head.length == 0:
+            self._request_complete()
+        else:
+            self._gather_body()
+
+    def _gather_body(self) -> None:
+        channel, head = self._channel, self.head
+        limit = channel.settings.limits.max_body_bytes
+        is_too_large = limit is not None and (head.length or 0) > limit
         if head.expects_continue and not is_too_large:
             head.expects_continue = False
             channel.ask_for_body()
-        if length == 0:
-            self._request_complete()
-            return
         channel.resume()  # what is left of it may have been held back
         channel.timer.arm(Phase.BODY, self.body_seconds(self.began))
         if is_too_large:
@@ -124,7 +118,7 @@ class BlockingCycle(BufferedRequest):
 
     def body_failed(self, error: Exception) -> None:
         """The rest of the body will not come: answer that, if nobody else does."""
-        if isinstance(error, RemoteProtocolError) and self._stage is _Stage.GATHERED:
+        if isinstance(error, RemoteProtocolError) and self._stage is _GATHERED:
             self._refuse(error)
 
     def _refuse(self, error: RemoteProtocolError) -> None:
@@ -154,7 +148,7 @@ class BlockingCycle(BufferedRequest):
             self._refuse(RemoteProtocolError(503, _NO_ROOM))
             return
         self.lend(request)
-        self._stage = _Stage.QUEUED
+        self._stage = _QUEUED
         if self.switches and not self.ends_with_connection:
             channel.pause()  # what follows is the handler's, however it reads it
         if channel.settings.forks:
@@ -173,11 +167,22 @@ class BlockingCycle(BufferedRequest):
         """There is a place for it."""
         channel = self._channel
         channel.parts |= Pending.HANDLER
-        self._stage = _Stage.RUNNING
+        self._stage = _RUNNING
         waited = channel.timer.seconds() - self._queued_at
         channel.factory.statistics.observe_duration("queue", waited)
         if channel.deadlines.handle is not None:
             channel.timer.arm(Phase.HANDLE, channel.deadlines.handle)
+
+    def has_left(self) -> bool:
+        """Whether the client has gone while the request waited for a place."""
+        return self._channel.has_left()
+
+    def client_left(self) -> None:
+        """The client has gone, and no handler will have the request."""
+        self._stage = RequestStage.DROPPED
+        if self.mode is _DIRECT:
+            self._lease.take_back()
+        self._channel.client_left()
 
     def runs_long(self) -> None:
         """The handler takes its time: let the client have what there is."""
@@ -192,18 +197,18 @@ class BlockingCycle(BufferedRequest):
         channel = self._channel
         if self._instead is not None:
             self._instead.phases = self.response.phases
+            self._instead.is_mistaken = self.response.is_mistaken
             self.response = self._instead
-        elif self._is_stock and not getattr(self.rfile, "wants_next", False):
+        elif self._is_stock and not self.rfile.wants_next:
             self.response.close = True
         self.close()
         response = self.response
         if channel.deadlines.handle is not None:
             channel.timer.disarm(Phase.HANDLE)
         direct = self.mode is _DIRECT
-        output = self._taken(lambda: self.take_output(_CLOSED))
-        was_abandoned = self._stage is _Stage.ABANDONED
-        self._stage = _Stage.OVER
-        if was_abandoned:
+        output = self.take_output(_CLOSED)
+        stage, self._stage = self._stage, _OVER
+        if stage is _ABANDONED:
             channel.factory.statistics.abandoned -= 1
             channel.account(response, outcome, self.began)
             channel.cycle = None
@@ -211,16 +216,15 @@ class BlockingCycle(BufferedRequest):
             return
         channel.parts &= ~Pending.HANDLER  # before the next request has one
         if direct:
-            self._lease.sent += self.sent - self.taken
+            self._lease.sent += self.sent_directly
             response.close |= not self._lease.take_back() or self.switches
         else:
             self._give_to_writer(output)
-        response.close |= response.switches
-        is_mistaken = self._stock_output is not None and self._stock_output.is_mistaken
-        if is_mistaken or self._has_lost_output:
+        if response.is_mistaken or self._has_lost_output:
             outcome = Outcome.ERROR
         self._lease.close()
-        response.close |= channel.writer.is_broken()
+        if response.switches or channel.writer.is_broken():
+            response.close = True
         channel.request_finished(response, outcome, self.began)
         channel.read_next()
 
@@ -228,7 +232,7 @@ class BlockingCycle(BufferedRequest):
         """There is no thread or process to be had."""
         channel = self._channel
         self.close()
-        self._stage = _Stage.OVER
+        self._stage = _OVER
         channel.parts &= ~Pending.HANDLER
         channel.timer.disarm(Phase.HANDLE)
         if self.mode is _DIRECT:
@@ -248,7 +252,7 @@ class BlockingCycle(BufferedRequest):
 
     async def _send_streamed(self) -> None:
         """Send what the handler sends, as long as there is something, as the client takes it."""
-        while self._give_to_writer(self._taken(self.stream_output)):
+        while self._give_to_writer(self.stream_output()):
             await self._channel.writer.drain()
 
     def _give_to_writer(self, pieces: list[bytes | memoryview]) -> bool:
@@ -261,7 +265,7 @@ class BlockingCycle(BufferedRequest):
     async def _flush(self) -> None:
         """Send what the handler has sent, and wait until the client has taken it."""
         writer = self._channel.writer
-        self._give_to_writer(self._taken(self.stream_output))
+        self._give_to_writer(self.stream_output())
         writer.flush()
         await writer.emptied()
 
@@ -271,14 +275,10 @@ class BlockingCycle(BufferedRequest):
             _log.failure("sending a response raised", Failure(error))
             self._output_failed()
 
-    def _taken(self, take: Callable[[], list[bytes | memoryview]]) -> list[bytes | memoryview]:
-        """The pieces of output that C{take} gives; none, and the end, if some cannot be had."""
-        try:
-            return take()
-        except OSError as error:  # no descriptor, or no memory
-            _log.error("a response cannot be sent: {error}", error=error)
-            self._output_failed()
-            return []
+    @override
+    def output_lost(self, error: OSError) -> None:
+        _log.error("a response cannot be sent: {error}", error=error)
+        self._output_failed()
 
     def _output_failed(self) -> None:
         """Some of the response is lost: cut it off."""
@@ -335,8 +335,9 @@ class BlockingCycle(BufferedRequest):
         """No drive: the handler runs on a thread or in a child."""
 
     def reads_on(self) -> bool:
-        """The request is here, and served though its client has closed the connection."""
-        return True
+        """Whether the request is served though its client has closed the connection: not one
+        that waits for a place."""
+        return self._stage not in (RequestStage.QUEUED, RequestStage.DROPPED)
 
     def input_taken(self) -> int:
         """No bytes, as far as is known: the handler reads what was gathered before."""
@@ -363,10 +364,10 @@ class BlockingCycle(BufferedRequest):
         """A deadline has passed: bring the request to an end."""
         channel, executor = self._channel, self._channel.factory.concurrency
         hard = phase is Phase.WRITE or phase is Phase.DRAIN
-        if self._stage is _Stage.RUNNING:
+        if self._stage is _RUNNING:
             if not executor.kill(self):
                 self._interrupt(None if hard else 504, reset=hard)
-        elif self._stage is _Stage.GATHERED or executor.withdraw(self):
+        elif self._stage is _GATHERED or executor.withdraw(self):
             if self.mode is _DIRECT:
                 self._lease.take_back()
             error = DeadlineExpired(phase)
@@ -405,9 +406,9 @@ class BlockingCycle(BufferedRequest):
         if self.cut_off is None and not reason.check(ConnectionDone):
             self.cut_off = ConnectionResetError(ECONNRESET, "the client has cut it off")
         stage = self._stage
-        if stage is _Stage.QUEUED and not self._channel.factory.concurrency.withdraw(self):
+        if stage is _QUEUED and not self._channel.factory.concurrency.withdraw(self):
             return False
-        if stage is _Stage.RUNNING or stage is _Stage.ABANDONED:
+        if stage is _RUNNING or stage is _ABANDONED:
             if not self._lease.outlives_connection():
                 self._drop_output()
             return False
@@ -416,7 +417,7 @@ class BlockingCycle(BufferedRequest):
 
     def _withdrawn(self) -> None:
         """The request is over, and was not answered."""
-        self._stage = _Stage.OVER
+        self._stage = _OVER
         self.close()
         self._lease.close()
         self._channel.cycle = None
@@ -427,7 +428,7 @@ class BlockingCycle(BufferedRequest):
 
     def abort(self) -> None:
         """End the connection now, also under a handler."""
-        if self._stage is _Stage.RUNNING:
+        if self._stage is _RUNNING:
             self._interrupt(None)
         else:
             self._channel.abort_transport()
@@ -435,9 +436,9 @@ class BlockingCycle(BufferedRequest):
     def abandon(self) -> bool:
         """The handler has not come to its end in time, and goes on without anybody waiting."""
         channel = self._channel
-        if self._stage is not _Stage.RUNNING:
+        if self._stage is not _RUNNING:
             return False
-        self._stage = _Stage.ABANDONED
+        self._stage = _ABANDONED
         channel.factory.statistics.abandoned += 1
         if channel.parts & Pending.CONNECTION:
             if self.mode is _DIRECT:

@@ -16,11 +16,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 import socket
-import threading
 from collections.abc import Callable
+from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any
 
 from sockserve.core.buffers import bytes_of
@@ -36,7 +35,7 @@ from sockserve.http.refusals import absent_response, answer_error, body_too_larg
 from sockserve.http.responses import BlockingResponse
 from sockserve.http.spool import Spool, StockSwitchingFile, SwitchingFile, stock_file
 from sockserve.http.stock import body_may_end_with_connection
-from sockserve.http.stock_output import StockOutput, status_in
+from sockserve.http.stock_output import StockResponse, status_in
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
 from sockserve.sockets.hangups import hangup_of
 from sockserve.streams.reader import HIGH_WATER_BYTES
@@ -82,15 +81,15 @@ class BufferedRequest:
         connection, and what follows on it.
     @ivar mode: who has the connection.  Written under a lock.
     @ivar sent: how many bytes the handler has sent.
-    @ivar taken: how many of these the reactor has taken to send.
+    @ivar sent_directly: how many of these by itself, while it had the connection.
     @ivar cut_off: why the connection has ended, if not by the client's own end.
     """
 
     __slots__ = (
-        "__weakref__", "_arrived_at", "_channel", "_instead", "_is_stock", "_lock",
-        "_output", "_output_size", "_raw", "_reactors_thread", "_spool", "_stock_output",
-        "_streamed", "began", "cut_off", "ends_with_connection", "head", "mode", "request",
-        "response", "rest", "rfile", "sent", "switches", "taken",
+        "__weakref__", "_arrived_at", "_channel", "_instead", "_is_stock", "_lock", "_output",
+        "_raw", "_reactors_thread", "_spool", "_stock_response", "_streamed", "began", "cut_off",
+        "ends_with_connection", "head", "mode", "request", "response", "rest", "rfile", "sent",
+        "sent_directly", "switches",
     )  # fmt: skip
     request: RequestSocket
     rfile: Any
@@ -104,7 +103,7 @@ class BufferedRequest:
         self._channel = channel
         self.began = began
         self._is_stock = stock = is_stock
-        self._reactors_thread = threading.get_ident()
+        self._reactors_thread = get_ident()
         # The request
         self.head = head
         self.ends_with_connection = stock and body_may_end_with_connection(head)
@@ -129,15 +128,16 @@ class BufferedRequest:
                 file = SwitchingFile(raw, self._follow)
                 self.rfile = StockSwitchingFile(file) if stock else io.BufferedReader(file)
         # What the handler sends
-        self.response = channel.make_blocking_response(head, _never_sent if stock else self._send)
+        self._stock_response = StockResponse(head, _never_sent) if stock else None
+        self.response: BlockingResponse = self._stock_response or channel.make_blocking_response(
+            head, self._send
+        )
         self._instead: BlockingResponse | None = None
-        self._stock_output = StockOutput(self.response) if stock else None
         self.mode = _BUFFERED
-        self.sent = self.taken = 0
+        self.sent = self.sent_directly = 0
         self._output: list[bytes] = []
         self._streamed: OutputQueue | None = None
-        self._output_size = 0
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     # What the reactor calls, until the handler has it
 
@@ -184,11 +184,7 @@ class BufferedRequest:
         request.buffered = self
 
     def take_output(self, mode: OutputMode) -> list[bytes | memoryview]:
-        """
-        Take what is left for the reactor to send; C{mode} applies from now on.
-
-        @raise OSError: it cannot be had any more.
-        """
+        """Take what is left to send; C{mode} applies from now on. (reactor thread)"""
         with self._lock:
             self.mode = mode
             queue, self._streamed = self._streamed, None
@@ -196,8 +192,8 @@ class BufferedRequest:
                 data = b"".join(self._output)
                 self._output.clear()
         if queue is not None:
-            return self._count_taken(queue.close())
-        return self._count_taken([self._observe(data)]) if data else []
+            return self._take_from(queue.close)
+        return [self._observe(data)] if data else []
 
     def stream_output(self) -> list[bytes | memoryview]:
         """Likewise, what it has to send now, of a handler that has not finished."""
@@ -205,11 +201,15 @@ class BufferedRequest:
             if self.mode is _BUFFERED:
                 self._start_streaming()
             queue = self._streamed
-        return [] if queue is None else self._count_taken(queue.take())
+        return [] if queue is None else self._take_from(queue.take)
 
-    def _count_taken(self, pieces: list[bytes | memoryview]) -> list[bytes | memoryview]:
-        self.taken += sum(map(len, pieces))
-        return pieces
+    def _take_from(self, take: Callable[[], list[bytes | memoryview]]) -> list[bytes | memoryview]:
+        """The pieces of output that C{take} gives; none if some cannot be had."""
+        try:
+            return take()
+        except OSError as error:  # no descriptor, or no memory
+            self.output_lost(error)
+            return []
 
     def answer_instead(self, status: int) -> bytes:
         """
@@ -226,7 +226,7 @@ class BufferedRequest:
         page = bytearray()
         response = self._channel.make_blocking_response(self.head, page.extend)
         response.close = True
-        answer_error(response, status)
+        answer_error(response, status, self._channel.settings.handler)
         response.finish()
         return response, bytes(page)
 
@@ -244,6 +244,10 @@ class BufferedRequest:
 
     def output_waits(self) -> None:
         """There is something for L{stream_output}. (reactor thread)"""
+        raise NotImplementedError
+
+    def output_lost(self, error: OSError) -> None:
+        """Some of what the handler has sent cannot be had any more. (reactor thread)"""
         raise NotImplementedError
 
     def hand_over(self, granted: Callable[[], object]) -> None:
@@ -301,13 +305,13 @@ class BufferedRequest:
 
     def serve(self) -> Outcome:
         """Have the handler answer the request. (worker thread)"""
-        factory, request, process = self._channel.factory, self.request, os.getpid()
+        factory, request = self._channel.factory, self.request
         served.request = self
         try:
             error = serve_next(factory, request, self._channel.client_address)
         except BaseException:  # sys.exit(), or an error in handle_error
             self.response.close = True
-            if os.getpid() == process:  # else its child has left, and it is to answer yet
+            if served.request is self:  # else its child has left, and it is to answer yet
                 self._answer_for_handler()
             raise
         finally:
@@ -357,7 +361,7 @@ class BufferedRequest:
                     fault=absent_response(response),
                 )
             response.reset()
-            answer_error(response, 500)
+            answer_error(response, 500, self._channel.settings.handler)
         response.finish()
 
     # What the handler sends
@@ -371,26 +375,25 @@ class BufferedRequest:
         @raise TypeError: C{data} is no bytes-like object.
         """
         kept = data if type(data) is bytes else bytes_of(data)
-        if self._is_stock:
+        if self._is_stock and not self.sent:
             self.rfile.answered()
         with self._lock:
             self.sent += len(kept)
             if self.mode is _BUFFERED:
-                self._output_size += len(kept)
-                if self._output_size <= HIGH_WATER_BYTES or self._is_on_reactors_thread():
+                if self.sent <= HIGH_WATER_BYTES or self._is_on_reactors_thread():
                     self._output.append(kept)
                     return True
                 self._start_streaming()
             queue = self._streamed
-        if queue is None:
-            self.acquire_connection()
-        leaving = self._observe(kept)
         if queue is not None:
-            queue.write(leaving, self.request.gettimeout())
-        elif leaving is kept:
+            queue.write(self._observe(kept), self.request.gettimeout())
+            return True
+        self.acquire_connection()
+        leaving = self._observe(kept)
+        self.sent_directly += len(leaving)
+        if leaving is kept:
             return False
-        else:
-            socket.socket.sendall(self.request, leaving)
+        socket.socket.sendall(self.request, leaving)
         return True
 
     def _start_streaming(self) -> None:
@@ -406,11 +409,12 @@ class BufferedRequest:
 
     def _observe(self, data: bytes) -> bytes:
         """The bytes that leave for those that the handler sends. (any thread)"""
-        seen = self._stock_output
-        if seen is None:
+        response = self._stock_response
+        if response is None:
             return data
-        leaving = seen.observe(data, self._refuse_output)
-        self.sent += len(leaving) - len(data)
+        leaving = response.observe(data, self._refuse_output)
+        if leaving is not data:
+            self.sent += len(leaving) - len(data)
         return leaving
 
     def _refuse_output(self, fault: str) -> tuple[BlockingResponse, bytes]:
@@ -429,7 +433,7 @@ class BufferedRequest:
             if self._is_on_reactors_thread():
                 self.hand_over(lambda: None)
             else:
-                granted = threading.Lock()
+                granted = Lock()
                 granted.acquire()
                 reactor = self._channel.factory.reactor
                 reactor.callFromThread(self.hand_over, granted.release)
@@ -438,7 +442,7 @@ class BufferedRequest:
             raise BrokenPipeError("the connection has ended")
 
     def _is_on_reactors_thread(self) -> bool:
-        return threading.get_ident() == self._reactors_thread
+        return get_ident() == self._reactors_thread
 
     def _send(self, data: bytes) -> None:
         """Send a piece of the response. (handler's thread)"""

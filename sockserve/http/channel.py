@@ -412,7 +412,7 @@ class HTTPChannel(TransportChannel):
         self.cycle = None
         self.timer.disarm(Phase.HEADER)
         began = self._seconds() if head is None else began
-        response = make_refusal(error, head, self.writer, self.settings.outbox)
+        response = make_refusal(error, head, self.writer, self.settings)
         self.factory.log_over_limit(self.client_address, error.limit)
         self.account(response, Outcome.LOST, began)
         self.shut_down()

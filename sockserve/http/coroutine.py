@@ -283,7 +283,7 @@ class CoroutineCycle:
         status = 500 if error is None else status_for(error)
         if status != 500 or isinstance(error, DeadlineExpired):
             response.close = True
-        answer_error(response, status)
+        answer_error(response, status, self._channel.settings.handler)
 
     def _leaves_too_much(self) -> bool:
         """Whether the rest of the body is not worth to be read."""

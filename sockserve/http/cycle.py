@@ -156,6 +156,12 @@ class CycleOwner(Protocol):
     def shut_down(self) -> None:
         """There will be no further request: end when all that was written has left."""
 
+    def has_left(self) -> bool:
+        """Whether the client has gone, and the handler may be cancelled for that."""
+
+    def client_left(self) -> None:
+        """The client has gone before its request was given to a handler: end now."""
+
     def abort_transport(self) -> None:
         """End now, and forget what has not left."""
 

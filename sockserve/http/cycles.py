@@ -33,7 +33,12 @@ _CYCLES: dict[HandlerKind, MakeCycle] = {
 def cycle_maker(settings: HTTPSettings) -> MakeCycle:
     """The maker of the cycles of a server's requests."""
 
-    def choose(owner: CycleOwner, head: RequestHead, began: float) -> RequestCycle:
-        return _CYCLES[settings.kind_of(head)](owner, head, began)
+    blocks = settings.blocks
+    if blocks is None:
+        return _CYCLES[settings.kind]
+    blocking, coroutine = _CYCLES[HandlerKind.HTTP_BLOCKING], _CYCLES[HandlerKind.HTTP_COROUTINE]
 
-    return _CYCLES.get(settings.kind, choose)
+    def choose(owner: CycleOwner, head: RequestHead, began: float) -> RequestCycle:
+        return blocking(owner, head, began) if blocks(head) else coroutine(owner, head, began)
+
+    return choose

@@ -40,4 +40,8 @@ def _before_fork() -> None:
             served.request.acquire_connection()
 
 
-os.register_at_fork(before=_before_fork)
+def _after_in_child() -> None:
+    served.request = None  # it is the parent's to answer
+
+
+os.register_at_fork(before=_before_fork, after_in_child=_after_in_child)

@@ -49,6 +49,9 @@ _COMMANDS = ("GET", "HEAD", "POST")
 #: A status as L{GatewayRequestHandler.send_response} takes it: number and reason phrase.
 _STATUS = re.compile(r"([1-9][0-9]{2})(?: (.*))?", re.DOTALL)
 
+#: What a call that has taken too long raises: a socket's or C{urllib}'s, and Twisted's.
+_TIMED_OUT = (TimeoutError, BackendTimedOut)
+
 
 def _environment(head: RequestHead) -> Environment:
     """The environment of the request that begins with C{head}."""
@@ -219,14 +222,15 @@ class GatewayRequestHandler(BaseRequestHandler[RequestConnection, Any]):
             return self._await(method(env))
         try:
             method(env)
-        except (TimeoutError, BackendTimedOut) as error:
+        except _TIMED_OUT as error:
             self._timed_out(error)
         return None
 
     async def _await(self, answered: Awaitable[object]) -> None:
+        """Wait for a class' coroutine method."""
         try:
             await answered
-        except (TimeoutError, BackendTimedOut) as error:
+        except _TIMED_OUT as error:
             self._timed_out(error)
 
     def _timed_out(self, error: Exception) -> None:
@@ -236,6 +240,7 @@ class GatewayRequestHandler(BaseRequestHandler[RequestConnection, Any]):
         self.send_timeout()
 
     def _refuse_method(self, cls: type) -> None:
+        """Answer 405: the class has no such method."""
         allowed = ", ".join(command for command in _COMMANDS if _method_name(cls, command))
         self.send_response("", "405 Method Not Allowed", {"Allow": allowed})
 
@@ -256,10 +261,7 @@ class GatewayRequestHandler(BaseRequestHandler[RequestConnection, Any]):
         @raise ValueError: as L{HTTPRequestHandler.send_header
             <sockserve.http.HTTPRequestHandler.send_header>}; or C{status} is none.
         """
-        match = _STATUS.fullmatch(status)
-        if match is None:
-            raise ValueError(f"status {status!r}: write a number and words, as in '200 Ok'")
-        code, phrase = int(match[1]), match[2]
+        code, phrase = _parse_status(status)
         body = response.encode() if isinstance(response, str) else response
         answer, fields = self.http, dict(headers or {})
         names = {name.lower() for name in fields}
@@ -281,8 +283,7 @@ class GatewayRequestHandler(BaseRequestHandler[RequestConnection, Any]):
 
     def send_timeout(self) -> None:
         """Answer C{timeout_status}: what is behind the gateway has not answered in time."""
-        code, _, phrase = self.timeout_status.partition(" ")
-        self.http.send_error(int(code), phrase or None)
+        self.http.send_error(*_parse_status(self.timeout_status))
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """As L{HTTPRequestHandler.phase<sockserve.http.HTTPRequestHandler.phase>}."""
@@ -295,8 +296,12 @@ class GatewayRequestHandler(BaseRequestHandler[RequestConnection, Any]):
         """
         Whether one of the classes has a method that must run on a thread; it loads them.
 
-        @raise ConfigurationError: one cannot be loaded, or is none.
+        @raise ConfigurationError: one cannot be loaded, or is none; or C{timeout_status} is none.
         """
+        try:
+            _parse_status(cls.timeout_status)
+        except ValueError as error:
+            raise ConfigurationError(f"handler {cls.__qualname__}: timeout_{error}") from None
         cls._classes = {_parts(url): cls._load(url, named) for url, named in cls.urls.items()}
         return any(_blocks(made, name) for made in cls._classes.values() for name in _methods(made))
 
@@ -336,11 +341,25 @@ class GatewayRequestHandler(BaseRequestHandler[RequestConnection, Any]):
         return next((found for found in fits if found is not None), None)
 
 
+def _parse_status(status: str) -> tuple[int, str | None]:
+    """
+    The number and the reason phrase of a status; None for the usual phrase.
+
+    @raise ValueError: it is none.
+    """
+    match = _STATUS.fullmatch(status)
+    if match is None:
+        raise ValueError(f"status {status!r}: write a number and words, as in '200 Ok'")
+    return int(match[1]), match[2]
+
+
 def _parts(path: str) -> tuple[str, ...]:
+    """The parts of a path, between its slashes."""
     return tuple(filter(None, path.split("/")))
 
 
 def _methods(cls: type) -> list[str]:
+    """The names of the methods of a class that answer requests."""
     return [
         f"do_{command}" for command in _COMMANDS if callable(getattr(cls, f"do_{command}", None))
     ]
@@ -355,4 +374,5 @@ def _method_name(cls: type, command: str) -> str | None:
 
 
 def _blocks(cls: type, name: str) -> bool:
+    """Whether a method of a class must run on a thread."""
     return not inspect.iscoroutinefunction(getattr(cls, name))

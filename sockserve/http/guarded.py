@@ -2,9 +2,10 @@
 Guarded handlers: C{http.server}'s, where they read their connections by themselves.
 
 This room owns what the server sees to even so: that a head which leaves a doubt is refused, that an
-answer with two ends is not sent, and that the client of a handler which leaves by C{sys.exit} and
-the like is answered.  All of that happens where such a handler calls its own C{parse_request}, and
-writes to its C{wfile}; one that does neither is on its own.  It must not know connections.
+answer with two ends is not sent, that the last one says so (L{sockserve.http.last_answer}), and
+that the client of a handler which leaves by C{sys.exit} and the like is answered.  All of that
+happens where such a handler calls its own C{parse_request}, and writes to its C{wfile}; one that
+does neither is on its own.  It must not know connections.
 (handler's thread)
 """
 
@@ -16,11 +17,14 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from email.message import Message
+from enum import Enum
 from http.server import BaseHTTPRequestHandler
 from socketserver import StreamRequestHandler
 from typing import TYPE_CHECKING, Any
 
 from sockserve.core.buffers import bytes_of
+from sockserve.core.drain_notice import drain_notice
 from sockserve.core.handler_kinds import provides, unwrap
 from sockserve.core.lifecycle import make_and_run
 from sockserve.core.logs import Topic, logger
@@ -32,7 +36,9 @@ from sockserve.http.h1.head import (
     HeadLimits,
     parse_head,
 )
+from sockserve.http.last_answer import LastAnswer
 from sockserve.http.refusals import error_page
+from sockserve.http.replacing import free_attributes, replaced
 from sockserve.http.stock import can_have_method, make_with_method
 from sockserve.http.stock_output import final_head
 from sockserve.interfaces import IRequestHandler
@@ -40,7 +46,7 @@ from sockserve.interfaces import IRequestHandler
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["handle_guarded", "make_and_run_guarded"]
+__all__ = ["handle_guarded", "make_and_run_guarded", "telling"]
 
 _log = logger(Topic.HTTP)
 
@@ -50,63 +56,83 @@ _LIMITS = HeadLimits(MAX_LINE_BYTES, MAX_HEADER_FIELDS * MAX_HEADER_BYTES, MAX_H
 _EMPTY_LINES = (b"\r\n", b"\n")
 
 
+class _Sent(Enum):
+    """The stand of an answer on its way to C{wfile}."""
+
+    #: Nothing of it has been sent, besides interim responses.
+    NOTHING = "nothing"
+    #: Some of it has, or could have unseen.
+    SOME = "some"
+    #: It was one that must not be sent, and the rest is not.
+    REFUSED = "refused"
+
+
 class _Answer:
     """
     The answer to one request, as far as it is seen on its way to C{wfile}: until its head is whole.
-
-    @ivar is_mistaken: whether it was one that must not be sent, and is not.
     """
 
-    def __init__(self, handler: BaseHTTPRequestHandler) -> None:
-        self.is_mistaken = False
+    def __init__(self, handler: BaseHTTPRequestHandler, last: LastAnswer | None) -> None:
+        """
+        @param last: knows the last answer, as the service may drain.
+        """
         self._handler = handler
+        self._last = last
         self._head = b""
         self._write: Callable[[ReadableBuffer], int] = handler.wfile.write
-        self._attributes = _free_attributes(handler.wfile, "write")
-        #: Whether some of it has been sent, besides interim responses, or could have been unseen.
-        self._has_begun = self._attributes is None
+        self._attributes = free_attributes(handler.wfile, "write")
+        self._sent = _Sent.SOME
         if self._attributes is not None:
+            self._sent = _Sent.NOTHING
             self._attributes["write"] = self.write
 
     def write(self, data: ReadableBuffer) -> int:
         """Send C{data} as C{wfile} does, unless it must not be."""
-        if self.is_mistaken:
+        if self._sent is _Sent.REFUSED:
             return len(bytes_of(data))
         if self._is_looked_at():  # else somebody has kept this method
             piece = data if type(data) is bytes else bytes_of(data)
-            had_begun, self._head = self._has_begun, self._head + piece[: MAX_HEADER_BYTES + 1]
+            sent, before = self._sent, len(self._head)
+            self._head += piece[: MAX_HEADER_BYTES + 1]
             head = final_head(self._head)
-            self._has_begun = head != b""
+            self._sent = _Sent.NOTHING if head == b"" else _Sent.SOME
             if head is None or head.endswith(b"\r\n\r\n") or len(head) > MAX_HEADER_BYTES:
                 self.release()
                 fault = head and response_fault(head[:-2])
                 if fault:
-                    self._refuse(fault, had_begun)
+                    self._refuse(fault, sent)
+                    return len(piece)
+                if head and head.endswith(b"\r\n\r\n") and self._last is not None:
+                    self._write(self._last.amend(head, piece, len(head) - len(b"\r\n") - before))
                     return len(piece)
         return self._write(data)
 
     def _is_looked_at(self) -> bool:
+        """Whether L{write} is in the place of C{wfile}'s."""
         return self._attributes is not None and self._attributes.get("write") == self.write
 
-    def _refuse(self, fault: str, had_begun: bool) -> None:
-        """Answer with an error instead, or with no more if that comes too late."""
+    def _refuse(self, fault: str, sent: _Sent) -> None:
+        """Answer with an error instead, or with no more if something of it was C{sent}."""
         _log.error("{handler}: {error}", handler=type(self._handler).__qualname__, error=fault)
-        self.is_mistaken = True
+        self._sent = _Sent.REFUSED
         assert self._attributes is not None
         self._attributes["write"] = self.write
-        if not had_begun:
+        if sent is _Sent.NOTHING:
             self._send_error_page()
         _end_input(self._handler)
 
     def answer_for_handler(self) -> None:
         """Answer 500 for a handler that has not answered, and does not any more."""
-        if not self._has_begun:
+        if self._sent is _Sent.NOTHING:
+            self._sent = _Sent.SOME
             with contextlib.suppress(OSError, ValueError):  # the client or wfile is gone
                 self._send_error_page()
 
     def _send_error_page(self) -> None:
-        self._has_begun = True
-        head, body = error_page(500)
+        """Answer 500, and nothing after that."""
+        fields: Any = getattr(self._handler, "headers", None)
+        accepted = fields.get_all("Accept", []) if isinstance(fields, Message) else []
+        head, body = error_page(500, self._handler, ",".join(map(str, accepted)))
         page = f"{head}Connection: close\r\n\r\n".encode()
         self._write(page if self._handler.command == "HEAD" else page + body)
 
@@ -117,19 +143,34 @@ class _Answer:
             self._attributes.pop("write", None)
 
 
+class _Head(Enum):
+    """The stand of the head of a request."""
+
+    #: C{http.server} has not parsed it, as far as is seen; perhaps the program has.
+    UNSEEN = "unseen"
+    #: It leaves no doubt.
+    CLEAR = "clear"
+    #: It left one, and so nothing more is served.
+    REFUSED = "refused"
+
+
 class _Guard:
-    """The guard of one handler, while that has a connection."""
+    """
+    The guard of one handler, while that has a connection.
+
+    @ivar last: knows its last answer; None where no service drains.
+    """
 
     def __init__(self, handler: BaseHTTPRequestHandler) -> None:
         self._process = os.getpid()
         self._handler = handler
         self._parse_request = handler.parse_request
+        notice = drain_notice()
+        self.last = None if notice is None else LastAnswer(handler, notice)
         # Of the request under way
         #: Lines that C{parse_request} has read.
         self._lines: list[bytes] = []
-        #: Whether C{http.server} has parsed it, as far as is seen, and not the program itself.
-        self._is_http = False
-        self._is_refused = False
+        self._head = _Head.UNSEEN
         self._answer: _Answer | None = None
 
     def parse_request(self) -> bool:
@@ -151,28 +192,29 @@ class _Guard:
             return self._check_head() and expected()
 
         with (
-            _replaced(handler.rfile, "readline", read_line),
-            _replaced(handler, "handle_expect_100", handle_expect_100),
+            replaced(handler.rfile, "readline", read_line),
+            replaced(handler, "handle_expect_100", handle_expect_100),
         ):
             parsed = self._parse_request()
         if parsed and self._check_head():
-            if self._is_http:
-                self._answer = _Answer(handler)
+            if self._head is _Head.CLEAR:
+                self._answer = _Answer(handler, self.last)
             return True
-        if self._is_refused:
+        if self._head is _Head.REFUSED:
             _end_input(handler)
         return False
 
     def _check_head(self) -> bool:
         """Whether the head that has been read leaves no doubt; if it does, answer that."""
         handler = self._handler
-        if not self._is_refused:
+        if self._head is not _Head.REFUSED:
             try:
-                self._is_http = _check(vars(handler).get("raw_requestline"), self._lines)
+                self._head = _check(vars(handler).get("raw_requestline"), self._lines)
             except RemoteProtocolError as error:
-                self._is_refused = handler.close_connection = True
+                self._head = _Head.REFUSED
+                handler.close_connection = True
                 handler.send_error(error.status, str(error))
-        return not self._is_refused
+        return self._head is not _Head.REFUSED
 
     def answer_for_handler(self) -> None:
         """Answer for a handler that has left by what nobody handles, unless this is its child."""
@@ -186,44 +228,19 @@ class _Guard:
             answer.release()
 
 
-def _free_attributes(owner: object, name: str) -> dict[str, Any] | None:
-    """
-    The attributes of C{owner} itself, for one that is to be called C{name}; None if it cannot have
-    that, or has one already.
-    """
-    try:
-        attributes: dict[str, Any] = object.__getattribute__(owner, "__dict__")
-    except AttributeError:  # also where what it wraps has them
-        return None
-    return None if name in attributes else attributes
-
-
-@contextlib.contextmanager
-def _replaced(owner: object, name: str, value: object) -> Iterator[None]:
-    """Have a method of C{owner} replaced, if that is possible."""
-    attributes = _free_attributes(owner, name)
-    if attributes is not None:
-        attributes[name] = value
-    try:
-        yield
-    finally:
-        if attributes is not None:
-            attributes.pop(name, None)
-
-
-def _check(request_line: object, lines: list[bytes]) -> bool:
+def _check(request_line: object, lines: list[bytes]) -> _Head:
     """
     Check a head.
 
     @param lines: those that were read for it, and perhaps before and after.
-    @return: whether it is one, which C{http.server} has read.
+    @return: L{_Head.UNSEEN} if it is none, or C{http.server} has not read it.
     @raise RemoteProtocolError: it leaves a doubt.
     """
     if not isinstance(request_line, bytes):
-        return False
+        return _Head.UNSEEN
     words = str(request_line, "iso-8859-1").split()  # as http.server does
     if len(words) > 2 and not words[-1].startswith("HTTP/"):  # RTSP, say
-        return False
+        return _Head.UNSEEN
     head = [request_line]
     for line in lines:
         if line is request_line:  # what came before was something else
@@ -232,17 +249,17 @@ def _check(request_line: object, lines: list[bytes]) -> bool:
         if line in _EMPTY_LINES or not line:
             break
     else:
-        return False  # it was read in another way
+        return _Head.UNSEEN  # it was read in another way
     parsed = parse_head(b"".join(head), lenient=True, limits=_LIMITS)
     if not head[-1] and parsed.version != (0, 9):
         raise RemoteProtocolError(400, "the head is cut short")
-    return True
+    return _Head.CLEAR
 
 
 def _end_input(handler: BaseHTTPRequestHandler) -> None:
     """Let the handler's request be the last on its connection, whatever its loop is."""
     handler.close_connection = True
-    attributes = _free_attributes(handler.rfile, "readline")
+    attributes = free_attributes(handler.rfile, "readline")
     if attributes is not None:
         attributes["readline"] = lambda size=-1: b""
 
@@ -250,7 +267,8 @@ def _end_input(handler: BaseHTTPRequestHandler) -> None:
 def handle_guarded(handler: BaseHTTPRequestHandler, handle: Callable[[], object]) -> None:
     """Have a handler serve its connection by C{handle}, under guard."""
     guard = _Guard(handler)
-    with _replaced(handler, "parse_request", guard.parse_request):
+    looked_for = contextlib.nullcontext() if guard.last is None else guard.last.looked_for()
+    with replaced(handler, "parse_request", guard.parse_request), looked_for:
         try:
             handle()
         except Exception:
@@ -274,7 +292,7 @@ def make_and_run_guarded(
     elif can_have_method(make):
         make_with_method(make, (request, client_address, server), "handle", _handle)
     else:
-        with _telling(request):
+        with telling(make, request):
             make_and_run(make, request, client_address, server)
 
 
@@ -286,23 +304,30 @@ def _may_be_stock(make: Callable[..., Any]) -> bool:
 
 
 def _handle(handler: BaseHTTPRequestHandler) -> None:
+    """Serve as the handler's class does, under guard."""
     handle_guarded(handler, functools.partial(type(handler).handle, handler))
 
 
 @contextlib.contextmanager
-def _telling(request: socket.socket) -> Iterator[None]:
+def telling(make: Callable[..., Any], request: object) -> Iterator[None]:
     """
     Have a socket tell which handler it is given to, in whatever way the program makes that: a
     handler makes a file of its socket in its C{setup}.  Until then the socket is of a class that
     looks who asks for one.
+
+    @param make: what the program says makes its handlers.
     """
+    if not (isinstance(request, socket.socket) and _may_be_stock(make)):
+        yield
+        return
     cls: type[socket.socket] = type(request)
-    telling = _telling_class(cls)  # type: ignore[arg-type]  # a class can be hashed
-    request.__class__ = telling
+    teller = _telling_class(cls)  # type: ignore[arg-type]  # a class can be hashed
+    with contextlib.suppress(TypeError):  # one of the program's own that cannot have another
+        request.__class__ = teller
     try:
         yield
     finally:
-        if type(request) is telling:
+        if type(request) is teller:
             request.__class__ = cls
 
 
@@ -324,5 +349,6 @@ def _telling_class(cls: type[socket.socket]) -> type[socket.socket]:
 
 
 def _handle_once(handler: BaseHTTPRequestHandler) -> None:
+    """Do as L{_handle}, in place of the handler's own method until it is called."""
     del vars(handler)["handle"]  # a cycle, otherwise
     _handle(handler)

@@ -20,7 +20,7 @@ from typing_extensions import override
 from sockserve.http.h1.head import RequestHead
 from sockserve.http.responses import BlockingResponse, ResponseFile
 from sockserve.http.spool import StockInput
-from sockserve.sockets.pumped_socket import PumpedSocket
+from sockserve.sockets.pumped_socket import URGENT, PumpedSocket
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -176,7 +176,7 @@ class RequestSocket(PumpedSocket):
         """Hold C{data} back; false if it is to be sent here, as what is urgent is."""
         if self.buffered is None:
             return False
-        if flags & socket.MSG_OOB:
+        if flags & URGENT:
             self.buffered.acquire_connection()
             return False
         return self.buffered.buffer(data)

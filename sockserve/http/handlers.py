@@ -8,7 +8,6 @@ or whether the reactor or a thread runs it. (handler's thread)
 
 from __future__ import annotations
 
-import html
 import http.client
 import time
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ from contextlib import contextmanager
 from email.utils import formatdate
 from functools import cached_property
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
 from io import BufferedIOBase
 from socket import socket
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
@@ -27,13 +25,25 @@ from zope.interface import implementer
 from sockserve.core.logs import Topic, logger
 from sockserve.core.version import __version__
 from sockserve.handlers import BaseRequestHandler, ServerT
+from sockserve.http.error_pages import (
+    ERROR_CONTENT_TYPE,
+    ERROR_FORMAT,
+    accept_of,
+    error_fields,
+)
 from sockserve.http.fields import check_text, known_names, learn_name
 from sockserve.http.h1.framing import LocalProtocolError
 from sockserve.http.h1.head import RequestHead
-from sockserve.http.methods import blocking_methods, blocks_unknown, method_blocks
+from sockserve.http.methods import (
+    allowed_methods,
+    blocking_methods,
+    blocks_unknown,
+    find_method,
+    method_blocks,
+)
 from sockserve.http.requests import RequestConnection
 from sockserve.http.responses import CoroutineResponse, Response
-from sockserve.http.status_lines import STATUS_LINES, current_date, status_line
+from sockserve.http.status_lines import RESPONSES, STATUS_LINES, current_date, status_line
 from sockserve.interfaces import IHTTPRequestHandler
 from sockserve.streams.reader import StreamReader
 
@@ -90,7 +100,7 @@ class HTTPRequestHandler(
     @cvar protocol_version: C{HTTP/1.0} to end the connection with each response.
     @cvar default_request_version: C{HTTP/0.9} to answer requests of that version, too, which are
         C{GET}, a target and no more; None to refuse them.
-    @cvar server_version: the C{Server} field's value.
+    @cvar server_version: the C{Server} field's value; empty for no such field.
     @cvar sys_version: a second word of it; empty for none.
     @cvar error_message_format: the page of L{send_error}, with C{%(code)d},
         C{%(message)s} and C{%(explain)s}.
@@ -102,12 +112,10 @@ class HTTPRequestHandler(
     sys_version: str = ""
     protocol_version: str = "HTTP/1.1"
     default_request_version: str | None = None
-    error_message_format: str = BaseHTTPRequestHandler.error_message_format
-    error_content_type: str = BaseHTTPRequestHandler.error_content_type
+    error_message_format: str = ERROR_FORMAT
+    error_content_type: str = ERROR_CONTENT_TYPE
     MessageClass: ClassVar[type[http.client.HTTPMessage]] = http.client.HTTPMessage
-    responses: ClassVar[dict[int, tuple[str, str]]] = {
-        int(status): (status.phrase, status.description) for status in HTTPStatus
-    }
+    responses: ClassVar[dict[int, tuple[str, str]]] = RESPONSES
 
     # The head being made
 
@@ -138,9 +146,10 @@ class HTTPRequestHandler(
         self.wfile = request.wfile
         self._response: Response = request.response
         self.command: str = head.method
-        self.path: str = head.target
-        if self.path.startswith("//"):
-            self.path = "/" + self.path.lstrip("/")
+        path: str = head.target
+        if path.startswith("//"):
+            path = "/" + path.lstrip("/")
+        self.path = path
         self.request_version: str = _VERSIONS[head.version]
         if self.protocol_version != "HTTP/1.1":
             self._response.version = min(head.version, (1, 0))
@@ -149,15 +158,26 @@ class HTTPRequestHandler(
     @override
     def handle(self) -> Any:
         """
-        Call the method C{do_GET} and so on for the request; without one answer 501.
+        Call the method C{do_GET} and so on for the request.  Without a C{do_HEAD} that is
+        C{do_GET}; without a C{do_OPTIONS} the answer is which there are, and with one of these
+        two that is None it is 405; else 501.
 
         @return: what the method returns: an awaitable, if it is C{async def}.
         """
         method = getattr(self, f"do_{self.command}", None)
         if method is None:
-            self.send_error(HTTPStatus.NOT_IMPLEMENTED, f"Unsupported method ({self.command!r})")
-            return None
+            method = find_method(self, self.command) or self._answer_without_method
         return method()
+
+    def _answer_without_method(self) -> None:
+        if hasattr(self, f"do_{self.command}"):
+            self.send_error(HTTPStatus.METHOD_NOT_ALLOWED)
+        elif self.command == "OPTIONS":
+            self.send_response(HTTPStatus.NO_CONTENT)
+            self.send_header("Allow", allowed_methods(type(self)))
+            self.end_headers()
+        else:
+            self.send_error(HTTPStatus.NOT_IMPLEMENTED, f"Unsupported method ({self.command!r})")
 
     @override
     def finish(self) -> Any:
@@ -208,7 +228,11 @@ class HTTPRequestHandler(
         """
         self.log_request(code)
         self.send_response_only(code, message)
-        self._head += f"Server: {self.version_string()}\r\nDate: {self.date_time_string()}\r\n"
+        server = self.version_string()
+        if server:
+            self._head += f"Server: {server}\r\nDate: {self.date_time_string()}\r\n"
+        else:
+            self._head += f"Date: {self.date_time_string()}\r\n"
 
     def send_response_only(self, code: int, message: str | None = None) -> None:
         """
@@ -218,7 +242,7 @@ class HTTPRequestHandler(
         """
         if message is None:
             line = STATUS_LINES.get(code)
-            if line is None or self.responses is not HTTPRequestHandler.responses:
+            if line is None or self.responses is not RESPONSES:
                 line = status_line(code, self.responses.get(code, ("",))[0])
         else:
             line = status_line(code, message)
@@ -285,16 +309,15 @@ class HTTPRequestHandler(
         if not self._response.begun:
             self._response.reset()
         self.send_response(code, message)
+        fields: list[tuple[str, str]] = []
         body = b""
         if code >= 200 and code not in (204, 205, 304):
-            page = self.error_message_format % {
-                "code": int(code),
-                "message": html.escape(message, quote=False),
-                "explain": html.escape(explain, quote=False),
-            }
-            body = page.encode("utf-8", "replace")
-            self.send_header("Content-Type", self.error_content_type)
-            self.send_header("Content-Length", len(body))
+            accept = accept_of(self._response.request)
+            fields, body = error_fields(self, int(code), message, explain, accept)
+        if code in (HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED):
+            fields.append(("Allow", allowed_methods(type(self), but=self.command)))
+        for name, value in fields:
+            self.send_header(name, value)
         self.end_headers()
         if body and self.command != "HEAD":
             self.wfile.write(body)
@@ -302,8 +325,8 @@ class HTTPRequestHandler(
     # What a head says
 
     def version_string(self) -> str:
-        """The value of the C{Server} field."""
-        if self.sys_version:
+        """The value of the C{Server} field; there is none if that is empty."""
+        if self.sys_version and self.server_version:
             return f"{self.server_version} {self.sys_version}"
         return self.server_version
 

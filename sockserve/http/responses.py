@@ -371,7 +371,10 @@ class BlockingResponse(Response):
     The response of a blocking handler, on its thread.
 
     @param send: sends all it is given, blocking.
+    @ivar is_mistaken: whether it was one that must not be sent, and is not.
     """
+
+    is_mistaken = False
 
     def __init__(self, request: RequestHead, send: Callable[[bytes], object]) -> None:
         Response.__init__(self, request)

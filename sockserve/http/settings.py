@@ -7,6 +7,9 @@ the box in which answers are put together.  It must not know connections.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from sockserve.core.handler_kinds import HandlerKind, unwrap
 from sockserve.core.statistics import RequestRecord
 from sockserve.executors.fork import ForkExecutor
@@ -33,6 +36,9 @@ class HTTPSettings:
     The decisions that hold for all HTTP connections of a server.
 
     @ivar kind: the kind of its handler.
+    @ivar blocks: whether a request is answered on a thread, of a handler that is asked about each;
+        None of others.
+    @ivar handler: the class of that, in whose form errors are.
     @ivar is_lenient: whether requests are read as C{http.server} reads them, as far as that does
         no harm.
     @ivar is_simple: whether its handler has asked for requests of HTTP/0.9.
@@ -47,11 +53,14 @@ class HTTPSettings:
         assert isinstance(server, HTTPLimits)
         self.limits: HTTPLimits = server
         self._server: IStreamServer = server
-        self._handler = unwrap(server.RequestHandlerClass)
+        self.handler: Any = unwrap(server.RequestHandlerClass)
         self.kind: HandlerKind = server.kind
-        patience = getattr(self._handler, "timeout", None)
+        self.blocks: Callable[[RequestHead], bool] | None = (
+            self.handler.blocks if self.kind is HandlerKind.HTTP_MIXED else None
+        )
+        patience = getattr(self.handler, "timeout", None)
         self.is_lenient = self.kind is HandlerKind.HTTP_STOCK
-        self.is_simple = getattr(self._handler, "default_request_version", None) == "HTTP/0.9"
+        self.is_simple = getattr(self.handler, "default_request_version", None) == "HTTP/0.9"
         self.deadlines = server.deadlines.capped(patience, "idle", "header")
         self._head_limits = HeadLimits(
             server.max_request_line_bytes, server.max_header_bytes, server.max_header_fields
@@ -80,9 +89,3 @@ class HTTPSettings:
                 server.statistics.observe_duration(phase, spent)
         if server.observers:
             server.observe(response.record(record, server.handler_name, seconds, outcome))
-
-    def kind_of(self, head: RequestHead) -> HandlerKind:
-        """The kind one request is served as, of a handler asked about each. (reactor thread)"""
-        return (
-            HandlerKind.HTTP_BLOCKING if self._handler.blocks(head) else HandlerKind.HTTP_COROUTINE
-        )

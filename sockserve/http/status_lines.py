@@ -12,10 +12,14 @@ from http import HTTPStatus
 
 from sockserve.http.fields import check_text
 
-__all__ = ["STATUS_LINES", "current_date", "status_line"]
+__all__ = ["RESPONSES", "STATUS_LINES", "current_date", "status_line"]
 
 #: The status lines with the reason phrases of the RFCs, by status.
 STATUS_LINES = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n" for status in HTTPStatus}
+
+
+#: By status, the reason phrase and a longer explanation.
+RESPONSES = {int(status): (status.phrase, status.description) for status in HTTPStatus}
 
 
 class _Date:

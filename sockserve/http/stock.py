@@ -83,7 +83,8 @@ def _parse_request(handler: Any, head: RequestHead | None) -> bool:
     del handler.parse_request  # it is for one request, and makes a cycle
     rfile, line = handler.rfile, handler.raw_requestline
     raw = getattr(rfile, "head", b"")
-    words = str(line, "iso-8859-1").split()
+    text, size = str(line, "iso-8859-1"), len(line)
+    words = text.split()
     # The head is usual, and this is its first reading, if:
     if (
         # 1. the handler reads what has been buffered, whose first line this is;
@@ -93,19 +94,19 @@ def _parse_request(handler: Any, head: RequestHead | None) -> bool:
         and words[2] in _VERSIONS
         and not words[1].startswith("//")
         # 3. the header section is short enough to be remembered;
-        and len(raw) - len(line) <= REPEATED_SECTION_BYTES
+        and len(raw) - size <= REPEATED_SECTION_BYTES
         # 4. the class keeps its fields as http.server does;
         and handler.MessageClass is HTTPMessage
         # 5. just this line has been read;
-        and rfile.tell() == len(line)
+        and rfile.tell() == size
         # 6. it is known whether the connection goes on.
         and head is not None
     ):
-        fields = _parse_section(raw[len(line) :])
+        fields = _parse_section(raw[size:])
         if fields is not None:
             rfile.seek(len(raw))
             rfile.head_is_read()
-            handler.requestline = str(line, "iso-8859-1").rstrip("\r\n")
+            handler.requestline = text.rstrip("\r\n")
             handler.command, handler.path, handler.request_version = words
             handler.headers = headers = HTTPMessage()
             for name, value in fields:
@@ -139,12 +140,8 @@ def make_stock_handler(
         handler.
     """
     head = getattr(request, "head", None)
-    make_with_method(
-        make,
-        (request, client_address, server),
-        "parse_request",
-        lambda handler: _parse_request(handler, head),
-    )
+    arguments = (request, client_address, server)
+    make_with_method(make, arguments, "parse_request", _parse_request, head)
 
 
 def can_have_method(make: Callable[..., Any]) -> bool:
@@ -152,7 +149,10 @@ def can_have_method(make: Callable[..., Any]) -> bool:
     Whether L{make_with_method} can replace a method: it is a class, or a C{functools.partial} of
     one, that does not make its objects in a way of its own.
     """
-    cls: Any = make.func if type(make) is functools.partial else make
+    return _makes_as_usual(make.func if type(make) is functools.partial else make)
+
+
+def _makes_as_usual(cls: Any) -> bool:
     return type(cls).__call__ is type.__call__ and cls.__new__ is object.__new__
 
 
@@ -160,7 +160,8 @@ def make_with_method(
     make: Callable[..., Any],
     arguments: tuple[Any, ...],
     name: str,
-    method: Callable[[Any], object],
+    method: Callable[..., object],
+    *more: object,
 ) -> None:
     """
     Make a handler, which serves while it is made, with one of its methods replaced, if
@@ -168,17 +169,17 @@ def make_with_method(
 
     @param make: the class, a C{functools.partial} of it, or another callable that makes a
         handler.
-    @param method: called with the handler instead.
+    @param method: called with the handler, and with C{more}, instead.
     """
-    if not can_have_method(make):
-        make(*arguments)
-        return
     words: dict[str, Any] = {}
     cls: Any = make
     if type(make) is functools.partial:
         cls, arguments, words = make.func, make.args + arguments, make.keywords
+    if not _makes_as_usual(cls):
+        cls(*arguments, **words)
+        return
     handler: Any = object.__new__(cls)
-    handler.__dict__[name] = functools.partial(method, handler)
+    handler.__dict__[name] = functools.partial(method, handler, *more)
     try:
         handler.__init__(*arguments, **words)
     finally:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from sockserve.http.h1.framing import response_fault
 from sockserve.http.responses import BlockingResponse
 
-__all__ = ["StockOutput", "final_head", "status_in"]
+__all__ = ["KEEP_ALIVE", "StockResponse", "final_head", "status_in"]
 
 #: Interim responses, if there are any.
 _INTERIM = re.compile(
@@ -27,7 +27,7 @@ _STATUS = re.compile(_INTERIM.pattern + rb"HTTP/1\.[01] (101|[2-9][0-9]{2})")
 _BEGINNING = b"HTTP/1."
 
 #: What a handler says of a connection that is about to end even so.
-_KEEP_ALIVE = re.compile(rb"(?i)\nconnection:[ \t]*keep-alive[ \t]*\r\n")
+KEEP_ALIVE = re.compile(rb"(?i)\nconnection:[ \t]*keep-alive[ \t]*\r\n")
 
 
 def status_in(data: bytes) -> int | None:
@@ -54,48 +54,36 @@ def final_head(data: bytes) -> bytes | None:
     return interim[0] + head + end
 
 
-class StockOutput:
-    """
-    The output of one handler.
-
-    @ivar is_mistaken: whether it was one that must not be sent, and is not.
-    """
-
-    def __init__(self, response: BlockingResponse) -> None:
-        """
-        @param response: told what is seen.
-        """
-        self._response = response
-        self.is_mistaken = False
+class StockResponse(BlockingResponse):
+    """The response that one handler makes by itself, as far as it is seen in what that sends."""
 
     def observe(
         self, data: bytes, refuse: Callable[[str], tuple[BlockingResponse, bytes]]
     ) -> bytes:
         """
-        Learn of the response that C{data} is a part of what the log tells.
+        Learn of the response, of which C{data} is a part, what the log tells.
 
         @param refuse: given why the response must not be sent, makes another.
         @return: what is to leave for it: while the service stops, its head ends the connection.
             (any thread)
         """
-        response = self._response
         if self.is_mistaken or not data:
             return b""
-        found = None if response.sent else _STATUS.match(data)
+        found = None if self.sent else _STATUS.match(data)
         if found is None:
-            response.sent += len(data)
+            self.sent += len(data)
             return data
-        response.status = int(found[1])
+        self.status = int(found[1])
         end = data.find(b"\r\n\r\n", found.end()) + 2
         fault = response_fault(data[:end])
         if fault is not None:
             instead, page = refuse(fault)
-            self.is_mistaken = response.close = True
-            response.status, response.sent = instead.status, instead.sent
+            self.is_mistaken = self.close = True
+            self.status, self.sent = instead.status, instead.sent
             return page
-        response.sent += len(data) - (end + 2)  # its head
-        is_followed = response.is_followed
-        if is_followed is None or response.switches or end < 2 or is_followed():
+        self.sent += len(data) - (end + 2)  # its head
+        is_followed = self.is_followed
+        if is_followed is None or self.switches or end < 2 or is_followed():
             return data
-        response.close = True
-        return _KEEP_ALIVE.sub(b"\n", data[:end]) + b"Connection: close\r\n" + data[end:]
+        self.close = True
+        return KEEP_ALIVE.sub(b"\n", data[:end]) + b"Connection: close\r\n" + data[end:]

@@ -56,6 +56,7 @@ __all__ = [
     "datagram_port",
     "inherited_descriptor",
     "is_datagram_description",
+    "is_plain",
     "stream_endpoint",
 ]
 
@@ -67,6 +68,15 @@ _TWISTED_KINDS = ("tcp", "ssl")
 _NO_LISTENERS = {"stdio"}
 #: The domains of the sockets that systemd hands over.
 _DOMAINS = ("INET", "INET6", "UNIX")
+#: The kinds of endpoint whose connections have nothing between them and the handler.
+_PLAIN_ENDPOINTS = (
+    UNIXEndpoint,
+    InheritedUNIXEndpoint,
+    endpoints.AdoptedStreamServerEndpoint,
+    endpoints.TCP4ServerEndpoint,
+    endpoints.TCP6ServerEndpoint,
+    endpoints.UNIXServerEndpoint,
+)
 #: Twisted's own, where a description does not say; the server's counts then.
 _BACKLOG = "50"
 
@@ -175,6 +185,12 @@ def carrier_of(endpoint: object) -> str | None:
     if isinstance(endpoint, (UNIXEndpoint, InheritedUNIXEndpoint, endpoints.UNIXServerEndpoint)):
         return "over UNIX sockets"
     return None
+
+
+def is_plain(endpoint: object) -> bool:
+    """Whether an endpoint's connections are known to begin without TLS."""
+    below = endpoint.endpoint if isinstance(endpoint, ProxyEndpoint) else endpoint
+    return isinstance(below, _PLAIN_ENDPOINTS)
 
 
 def inherited_descriptor(description: str) -> int | None:

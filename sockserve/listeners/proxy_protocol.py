@@ -156,6 +156,8 @@ class ProxyEndpoint:
 
     A client that is not trusted is dropped: its bytes begin with a header, which cannot be
     read as anything else.
+
+    @ivar endpoint: the endpoint that listens.
     """
 
     def __init__(
@@ -165,7 +167,7 @@ class ProxyEndpoint:
         @param endpoint: the endpoint to listen on.
         @param trusted: whether a header from that address is believed.
         """
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._trusted = trusted
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
@@ -175,4 +177,4 @@ class ProxyEndpoint:
         @return: a Deferred that fires with the C{IListeningPort}, or fails as the
             endpoint's does.
         """
-        return self._endpoint.listen(_ProxyFactory(factory, self._trusted))
+        return self.endpoint.listen(_ProxyFactory(factory, self._trusted))

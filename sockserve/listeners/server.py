@@ -21,7 +21,7 @@ from sockserve.core.addresses import shown_address
 from sockserve.core.clock import clock_of
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.forking import ThreadRole, is_child, listening_socket_owners, this_thread
-from sockserve.core.handler_kinds import handler_kind, unwrap
+from sockserve.core.handler_kinds import handler_kind, handler_name, unwrap
 from sockserve.core.in_progress import RequestInProgress
 from sockserve.core.incidents import IncidentLog
 from sockserve.core.lifecycle import MakeAndRun, make_and_run, make_and_run_coroutine
@@ -88,6 +88,7 @@ class RequestServer:
     @ivar address_family: its family, C{socket.AF_INET} and so on; set with it.
     @ivar handler_name: the name of the handler's class, for logs and messages.
     @ivar portal: where handlers find out who a client is; None for nowhere.
+    @ivar requires_tls: whether the handler can serve none whose connection begins without TLS.
     @ivar statistics: the listener's counters.
     @ivar incidents: what clients do that is worth a line of the log now and then.
     @ivar observers: called with the L{RequestRecord} of each request that has ended, on
@@ -101,6 +102,7 @@ class RequestServer:
     socket_type: int = socket.SOCK_STREAM
     timeout: float | None = None
     request_queue_size: int | None = None
+    requires_tls = False
 
     def __init__(
         self,
@@ -128,7 +130,7 @@ class RequestServer:
         set_limits(self, limits or {})
         self.RequestHandlerClass = RequestHandlerClass
         cls = unwrap(RequestHandlerClass)
-        self.handler_name: str = getattr(cls, "__qualname__", None) or repr(cls)
+        self.handler_name = handler_name(cls)
         self.kind = handler_kind(RequestHandlerClass, isinstance(concurrency, ForkExecutor))
         self.handler_cancellation = bool(getattr(cls, "handler_cancellation", True))
         self.allow_half_close = bool(getattr(cls, "allow_half_close", True))
@@ -284,15 +286,11 @@ class RequestServer:
         """
         fault = f"{what} failed: {reason}"
         self.incidents.add(fault, f"the client {shown_address(client_address)}: {fault}")
-        self._call_on_reactor(lambda: self.statistics.failures.update([what]))
+        self.call_on_reactor(lambda: self.statistics.failures.update([what]))
 
-    def count_expiry(self, client_address: object, phase: Phase) -> None:
-        """Count and log a deadline that a handler has kept by itself. (handler's thread)"""
-        self.log_expiry(client_address, phase)
-        self._call_on_reactor(lambda: self.statistics.expiries.update([phase]))
-
-    def _call_on_reactor(self, call: Callable[[], object]) -> None:
-        """Call something from a handler that may be on a thread; not in its child."""
+    def call_on_reactor(self, call: Callable[[], object]) -> None:
+        """Call something from a handler, which may be on a thread; not in its child.
+        (handler's thread)"""
         if is_child():
             return
         if this_thread.role is ThreadRole.WORKER:

@@ -8,7 +8,9 @@ suspend and to resume.  It must not know how a listener is opened, nor descripti
 
 from __future__ import annotations
 
-from twisted.application.service import Service
+from collections.abc import Iterator
+
+from twisted.application.service import IServiceCollection, Service
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from typing_extensions import override
@@ -18,7 +20,7 @@ from sockserve.core.logs import Topic, logger
 from sockserve.listeners.machine import Listener, ListenerData, ListenerMachine
 from sockserve.listeners.server import RequestServer
 
-__all__ = ["ListenerService"]
+__all__ = ["ListenerService", "listeners_of"]
 
 _log = logger(Topic.SERVICE)
 
@@ -79,6 +81,11 @@ class ListenerService(Service):
                 return
         raise LookupError(f"request {id} is not in progress")
 
+    def abort_all(self) -> None:
+        """End all requests now, each as L{abort} does."""
+        for request in list(self.server.in_progress()):
+            request.abort_by_operator()
+
     def _watch_draining(self) -> None:
         """Tell the machine when the draining has ended that it may just have begun."""
         draining, self._data.draining = self._data.draining, None
@@ -88,6 +95,15 @@ class ListenerService(Service):
     def _drained(self) -> None:
         for stopping in self._machine.drained():
             stopping.callback(None)
+
+
+def listeners_of(service: object) -> Iterator[ListenerService]:
+    """All listeners in a tree of services."""
+    if isinstance(service, ListenerService):
+        yield service
+    elif IServiceCollection.providedBy(service):
+        for child in service:
+            yield from listeners_of(child)
 
 
 def _log_failure(failure: Failure) -> None:

@@ -135,15 +135,19 @@ class PendingRequest:
     def __init__(
         self, server: SingleRequestServer, request: Any, client_address: object, began: float
     ) -> None:
+        # For good
         self._server = server
         self.request = request
         self.client_address = client_address
         self.began = began
+        # From when it is asked for
         self._timer: DeadlineTimer | None = None
-        #: How it has ended, if not by its handler.
-        self._outcome: str | None = None
         self._id: int | None = None
-        self._finished = False
+        # From its end on
+        #: The reason for which it was ended, if its handler has not finished of itself.
+        self._outcome: str | None = None
+        #: Whether it is accounted for; of an abandoned one the handler may go on.
+        self._is_finished = False
         server.pending.add(self)
 
     def status(self) -> RequestStatus:
@@ -177,7 +181,7 @@ class PendingRequest:
 
     def abandon(self) -> None:
         """Count the request as failed, and its handler as one that will not end."""
-        if not self._finished:
+        if not self._is_finished:
             self._server.statistics.abandoned += 1
             self._finish(Outcome.ERROR)
 
@@ -217,13 +221,14 @@ class PendingRequest:
 
     def _handler_finished(self, outcome: Outcome) -> None:
         """The handler has finished, perhaps long after it was abandoned."""
-        if self._finished:
+        if self._is_finished:
             self._server.statistics.abandoned -= 1
         else:
             self._finish(outcome)
 
     def _finish(self, ended: Outcome) -> None:
-        self._finished = True
+        """The request is finished or abandoned: account for it."""
+        self._is_finished = True
         if self._timer is not None:
             self._timer.stop()
         self._server.pending.discard(self)
@@ -254,11 +259,12 @@ class CoroutineRequest(PendingRequest):
     @override
     def abandon(self) -> None:
         # Unlike a thread, a coroutine can be ended.
-        if not self._finished:
+        if not self._is_finished:
             self._finish(Outcome.ERROR)
             self._task.abandon()
 
     def _ended(self, result: Outcome | None, error: BaseException | None) -> None:
+        """The coroutine has come to its end."""
         if error is not None:
             _handlers_log.failure(
                 "serving a request raised past its server's handle_error", Failure(error)

@@ -86,6 +86,7 @@ class StreamFactory(ProtocolLimits, StreamServer, ServerFactory):
 
     @override
     def startFactory(self) -> None:
+        self.drain_notice.take_back()
         self._start_idle_timeout()
 
     @override
@@ -128,6 +129,7 @@ class StreamFactory(ProtocolLimits, StreamServer, ServerFactory):
     @override
     def release(self) -> Deferred[Any]:
         self._shortages.close()
+        self.drain_notice.close()
         return super().release()
 
     @override
@@ -163,6 +165,7 @@ class StreamFactory(ProtocolLimits, StreamServer, ServerFactory):
     @override
     def descriptors(self) -> Iterator[int]:
         yield from self.hangups.descriptors()
+        yield from self.drain_notice.descriptors()
         yield from self.listening_descriptors()
         for protocol in self.connections:
             yield from protocol.descriptors()
@@ -179,6 +182,7 @@ class StreamFactory(ProtocolLimits, StreamServer, ServerFactory):
 
         @return: a Deferred that fires when no connection is left.
         """
+        self.drain_notice.give()
         for protocol in list(self.connections):
             protocol.drain()
         return self.drained()

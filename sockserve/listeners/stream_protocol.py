@@ -24,6 +24,7 @@ from zope.interface import implementer
 from sockserve.core.addresses import Addresses, SocketAddress, socket_address
 from sockserve.core.admission import Admission
 from sockserve.core.deadlines import DeadlineTimer
+from sockserve.core.drain_notice import DrainNotice
 from sockserve.core.in_progress import (
     RequestInProgress,
     RequestStatus,
@@ -36,7 +37,7 @@ from sockserve.core.statistics import RequestRecord
 from sockserve.core.tls import handshake_fault
 from sockserve.core.transports import IStreamTransport
 from sockserve.executors.fork import ForkExecutor
-from sockserve.interfaces import IStreamServer, Outcome, Phase
+from sockserve.interfaces import DeadlineExpired, HandshakeFailed, IStreamServer, Outcome, Phase
 from sockserve.listeners.proxy_protocol import IProxyHeaderListener, ProxyProtocol
 from sockserve.listeners.server import RequestServer
 from sockserve.sockets.hangups import HangupWatch, connection_below
@@ -61,6 +62,7 @@ class StreamServer(RequestServer):
     @ivar connections: the connections that are open.
     @ivar channels: by request, the channel of each connection that is not finished.
     @ivar hangups: the connections that nobody reads at the moment.
+    @ivar drain_notice: tells handlers that have their connections themselves that it drains.
     """
 
     #: Whether connections have the options of L{keep_alive} from what has accepted them.
@@ -76,6 +78,7 @@ class StreamServer(RequestServer):
         self.connections: set[StreamProtocol] = set()
         self.channels: dict[object, Channel] = {}
         self.hangups = HangupWatch()
+        self.drain_notice = DrainNotice(self.deadlines)
 
     @override
     def in_progress(self) -> Iterable[RequestInProgress]:
@@ -89,6 +92,27 @@ class StreamServer(RequestServer):
         @raise OSError: there is no descriptor to be had.
         """
         raise NotImplementedError
+
+    def upgrade_failed(
+        self, client_address: object, request: object, error: DeadlineExpired | HandshakeFailed
+    ) -> None:
+        """
+        Account for a connection that its handler could not turn to TLS by itself: note that on its
+        record, count it, and log it; in a child it is only logged. (handler's thread)
+        """
+        reason: str | None
+        if isinstance(error, DeadlineExpired):
+            phase = error.phase
+            self.log_expiry(client_address, phase)
+            self.call_on_reactor(lambda: self.statistics.expiries.update([phase]))
+            outcome, reason = f"expired: {phase}", None
+        else:
+            self.count_failure(client_address, "handshake", error.reason)
+            outcome, reason = "failed: handshake", error.reason
+        channel = self.channels.get(request)
+        if channel is not None and channel.protocol.record.outcome == "ok":
+            record = channel.protocol.record
+            record.outcome, record.reason = outcome, reason
 
     @override
     def _limit(self, name: str) -> object:

@@ -20,7 +20,7 @@ from twisted.cred.portal import Portal
 
 from sockserve.auth.checkers import make_portal
 from sockserve.core.deadlines import Deadlines
-from sockserve.core.handler_kinds import unwrap
+from sockserve.core.handler_kinds import handler_name, unwrap
 from sockserve.core.limits import LIMITS, LimitKind
 from sockserve.core.messages import nearest
 from sockserve.dropin.overriding import accepts_takeover
@@ -38,6 +38,7 @@ from sockserve.run.values import (
     deadline_setting,
     deadlines,
     flag,
+    header_fields,
     limit,
     networks,
     number,
@@ -79,7 +80,7 @@ def server_config(words: Mapping[str, object]) -> ServerConfig:
     settings = {
         WORDS[word][0]: WORDS[word][1](word, value)
         for word, value in words.items()
-        if word not in ("handler", "path")
+        if word not in ("handler", "path", "header")
     }
     settings["limits"] = {name: settings.pop(name) for name in list(settings) if name in LIMITS}
     given: dict[str, float | None] = settings.pop("deadlines", {})
@@ -114,9 +115,19 @@ def check_together(servers: Sequence[ServerConfig]) -> None:
 
 def _handler(words: Mapping[str, object]) -> Callable[..., Any]:
     """
-    The handler that C{handler} or C{path} names; without either, files from here.  In the place of
-    a name, a program may give the handler's class.
+    The handler that C{handler} or C{path} names, with C{header}; without either, files from here.
+    In the place of a name, a program may give the handler's class.
     """
+    handler = _named_handler(words)
+    if "header" not in words:
+        return handler
+    fields = header_fields("header", words["header"])
+    if not _derives(unwrap(handler), FileRequestHandler):
+        raise ConfigurationError("header: it is for files; other handlers send their own")
+    return functools.partial(handler, extra_response_headers=fields)
+
+
+def _named_handler(words: Mapping[str, object]) -> Callable[..., Any]:
     if "handler" in words and "path" in words:
         raise ConfigurationError("handler and path: give one of them")
     if "handler" in words:
@@ -177,7 +188,7 @@ def _check(config: ServerConfig) -> None:
     @raise ConfigurationError: two of them do not go together.
     """
     cls = unwrap(config.handler)
-    name = getattr(cls, "__qualname__", repr(cls))
+    handler = handler_name(cls)
     check_workers(config)
     if config.rpcbind:
         served_program(cls)
@@ -197,14 +208,14 @@ def _check(config: ServerConfig) -> None:
             cls, StreamRequestHandler, socketserver.StreamRequestHandler, HTTPRequestHandler
         ):
             raise ConfigurationError(
-                f"listen {description!r}: handler {name} serves streams; listen on tcp:,"
+                f"listen {description!r}: handler {handler} serves streams; listen on tcp:,"
                 " tls: or unix:"
             )
         if not datagrams and _derives(
             cls, DatagramRequestHandler, socketserver.DatagramRequestHandler
         ):
             raise ConfigurationError(
-                f"listen {description!r}: handler {name} serves datagrams; listen on udp:,"
+                f"listen {description!r}: handler {handler} serves datagrams; listen on udp:,"
                 " udp6: or unixgram:"
             )
 
@@ -230,6 +241,7 @@ WORDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "listen": ("listen", texts),
     "handler": ("handler", text),
     "path": ("path", text),
+    "header": ("header", header_fields),
     "server": ("server", _server_object),
     "concurrency": ("concurrency", choice(*WORKERS)),
     "threads": ("threads", number),

@@ -20,16 +20,16 @@ from typing_extensions import override
 
 from sockserve.core.admission import Admission, Network
 from sockserve.core.deadlines import Deadlines
-from sockserve.core.handler_kinds import handler_kind, unwrap
+from sockserve.core.handler_kinds import handler_name
 from sockserve.core.limits import LIMITS, LimitKind
 from sockserve.core.reactors import as_reactor
-from sockserve.executors import make_executor
 from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.listeners.endpoints import is_datagram_description
 from sockserve.listeners.service import ListenerService
 from sockserve.observe.access_log import AccessLog
+from sockserve.run.summary import deadlines_line, limits_line
 from sockserve.run.values import KEEPALIVE
-from sockserve.run.workers import place_of
+from sockserve.run.workers import make_workers, place_of
 from sockserve.service import (
     DatagramRequestService,
     RequestService,
@@ -122,14 +122,7 @@ class ServerConfig:
             service.server.observers += [log.observer(service.description) for log in logs]
             service.setServiceParent(parent)
             return parent
-        concurrency = None
-        if not handler_kind(self.handler).is_coroutine:
-            concurrency = make_executor(
-                reactor,
-                self.concurrency or "threads",
-                threads=self.threads,
-                max_children=self.max_children,
-            )
+        concurrency = make_workers(reactor, self)
         admission = self._admission()
         for description in self.listen:
             options: dict[str, Any] = {
@@ -176,29 +169,19 @@ class ServerConfig:
 
     def summary(self) -> list[str]:
         """Describe in a few lines, for C{--check}, what would run."""
-        name = getattr(unwrap(self.handler), "__qualname__", repr(self.handler))
+        name = handler_name(self.handler)
         if self.server is not None:
             kind, where = type(self.server).__qualname__, self.server.server_address
-            first = [f"server {kind}: {name} on {where}"]
+            lines = [f"server {kind}: {name} on {where}"]
         else:
-            place = place_of(self.handler, self.concurrency)
+            place = place_of(self)
             shown = [description.replace("\0", "@") for description in self.listen]
-            first = [f"listen {description}: {name} on {place}" for description in shown]
-        deadlines = []
-        for phase in (*Phase, *KEEPALIVE):
-            seconds = getattr(self.deadlines, phase.replace("-", "_"))
-            deadlines.append(f"{phase}=none" if seconds is None else f"{phase}={seconds:g}")
-        for name in RATES:
-            setting = getattr(self.deadlines, name)
-            if setting != getattr(Deadlines(), name):
-                deadlines.append(f"{name}=none" if setting is None else f"{name}={setting:g}")
-        lines = [*first, f"deadlines {' '.join(deadlines)}"]
+            lines = [f"listen {description}: {name} on {place}" for description in shown]
+        usual = Deadlines()
+        rates = [rate for rate in RATES if getattr(self.deadlines, rate) != getattr(usual, rate)]
+        lines.append(deadlines_line(self.deadlines, [*Phase, *KEEPALIVE, *rates]))
         if self.limits:
-            limits = [
-                f"{name}=none" if value is None else f"{name}={value}"
-                for name, value in self.limits.items()
-            ]
-            lines.append(f"limits {' '.join(limits)}")
+            lines.append(limits_line(self.limits))
         return lines
 
 

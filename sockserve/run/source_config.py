@@ -15,19 +15,19 @@ from twisted.application.service import MultiService
 from twisted.internet.interfaces import IReactorTime
 
 from sockserve.core.deadlines import Deadlines
-from sockserve.core.handler_kinds import handler_kind, unwrap
+from sockserve.core.handler_kinds import handler_name
 from sockserve.core.limits import LIMITS, LimitKind
 from sockserve.core.messages import nearest
-from sockserve.executors import make_executor
 from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.run.config import WORDS
 from sockserve.run.loading import load_handler
 from sockserve.run.server_config import LoggedServices, make_logs
+from sockserve.run.summary import deadlines_line, limits_line
 from sockserve.run.values import text, texts
-from sockserve.run.workers import check_workers, place_of
+from sockserve.run.workers import check_workers, make_workers, place_of
 from sockserve.sql.service import SQLRequestService
 from sockserve.sql.source import SQLSource
-from sockserve.sql.url import check_url, store_and_settings
+from sockserve.sql.url import store_and_settings
 
 __all__ = ["SOURCE_WORDS", "SourceConfig", "source_config"]
 
@@ -79,14 +79,7 @@ class SourceConfig:
     def _build(self, reactor: IReactorTime) -> MultiService:
         logs = make_logs(reactor, self.access_log, self.log_format, self.stats_log)
         parent = LoggedServices(logs)
-        concurrency = None
-        if not handler_kind(self.handler).is_coroutine:
-            concurrency = make_executor(
-                reactor,
-                self.concurrency or "threads",
-                threads=self.threads,
-                max_children=self.max_children,
-            )
+        concurrency = make_workers(reactor, self)
         for url in self.sources:
             service = SQLRequestService(
                 SQLSource(reactor, url),
@@ -101,22 +94,13 @@ class SourceConfig:
 
     def summary(self) -> list[str]:
         """Describe in a few lines, for C{--check}, what would run."""
-        name = getattr(unwrap(self.handler), "__qualname__", repr(self.handler))
-        place = place_of(self.handler, self.concurrency)
-        lines = [f"source {_described(url)}: {name} on {place}" for url in self.sources]
-        deadlines = []
-        for phase in _PHASES:
-            seconds = getattr(self.deadlines, phase)
-            deadlines.append(f"{phase}=none" if seconds is None else f"{phase}={seconds:g}")
-        lines.append(f"deadlines {' '.join(deadlines)}")
+        where = f"{handler_name(self.handler)} on {place_of(self)}"
+        stores = [store_and_settings(url)[0] for url in self.sources]
+        lines = [f"source {store.description}: {where}" for store in stores]
+        lines.append(deadlines_line(self.deadlines, _PHASES))
         if self.limits:
-            limits = [f"{name}={value or 'none'}" for name, value in self.limits.items()]
-            lines.append(f"limits {' '.join(limits)}")
+            lines.append(limits_line(self.limits))
         return lines
-
-
-def _described(url: str) -> str:
-    return store_and_settings(url)[0].description
 
 
 def source_config(words: Mapping[str, object]) -> SourceConfig:
@@ -156,7 +140,7 @@ def _urls(word: str, value: object) -> tuple[str, ...]:
     found = texts(word, value)
     for url in found:
         try:
-            check_url(url)
+            store_and_settings(url)
         except ConfigurationError as error:
             raise ConfigurationError(f"{word}: {error}") from None
     return found

@@ -17,6 +17,7 @@ from sockserve.core.admission import Network, parse_network
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.limits import LIMITS
 from sockserve.core.messages import nearest
+from sockserve.http.files.extra_fields import parse_extra_field
 from sockserve.interfaces import ConfigurationError, Phase
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "deadline_setting",
     "deadlines",
     "flag",
+    "header_fields",
     "limit",
     "networks",
     "number",
@@ -94,6 +96,17 @@ def networks(word: str, value: object) -> tuple[Network, ...]:
         return tuple(parse_network(each) for each in texts(word, value))
     except ConfigurationError as error:
         raise ConfigurationError(f"{word}: {error}") from None
+
+
+def header_fields(word: str, value: object) -> tuple[tuple[str, str], ...]:
+    """One field, C{"Name: value"}, or a list of them, as names and values."""
+    fields = []
+    for line in texts(word, value):
+        try:
+            fields.append(parse_extra_field(line))
+        except ValueError as error:
+            raise ConfigurationError(f"{word} {line!r}: {error}") from None
+    return tuple(fields)
 
 
 def limit(word: str, value: object) -> int | None:

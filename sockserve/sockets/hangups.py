@@ -80,8 +80,8 @@ def _poll(sock: socket.socket, wanted: int) -> int:
 
 def has_left(sock: socket.socket) -> bool:
     """
-    Whether a client that waits to be served has gone: it has broken the connection, or has closed
-    it and there is nothing of it to be read.  Never blocks, takes no bytes. (any thread)
+    Whether a client has gone and has left nothing to be read: it has broken the connection, or has
+    closed it and there is nothing of it here.  Never blocks, takes no bytes. (any thread)
     """
     hangup = hangup_of(sock)
     return hangup is Hangup.BROKEN or (hangup is Hangup.HUNG_UP and not has_unread(sock))

@@ -22,7 +22,11 @@ from sockserve.sockets.hangups import connection_below
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["PumpedSocket", "impersonate"]
+__all__ = ["URGENT", "PumpedSocket", "impersonate"]
+
+#: The flag of urgent data.  (A plain number: an operation on members of C{enum.IntFlag} takes a
+#: microsecond.)
+URGENT = int(socket.MSG_OOB)
 
 _OUTER_LEVELS = (socket.IPPROTO_TCP, socket.IPPROTO_IP, socket.IPPROTO_IPV6)
 
@@ -99,7 +103,7 @@ class PumpedSocket(socket.socket):
 
         @raise OSError: it is asked for.
         """
-        if flags & socket.MSG_OOB and self._addresses is not None:
+        if flags & URGENT and self._addresses is not None:
             raise OSError(EOPNOTSUPP, "there is no urgent data over TLS or behind a PROXY header")
 
     def forked(self) -> None:

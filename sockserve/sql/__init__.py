@@ -8,13 +8,13 @@ handler class that can have the row's transaction, and what those need who fill 
 from sockserve.sql.awaitable import AwaitableConnection
 from sockserve.sql.handlers import SQLRequestHandler
 from sockserve.sql.queue import dead_rows, enqueue, requeue
-from sockserve.sql.rows import DeadRow, RetryPolicy, Row
+from sockserve.sql.rows import DeadRow, Row
 from sockserve.sql.schema import schema
 from sockserve.sql.server import SQLServer
 from sockserve.sql.service import SQLRequestService
+from sockserve.sql.settings import RetryPolicy, SourceSettings
 from sockserve.sql.source import SQLSource
-from sockserve.sql.store import LeaseLost, StoreError
-from sockserve.sql.url import SourceSettings
+from sockserve.sql.store import LeaseLost, StoreAway, StoreBusy, StoreError
 
 __all__ = [
     "AwaitableConnection",
@@ -27,6 +27,8 @@ __all__ = [
     "SQLServer",
     "SQLSource",
     "SourceSettings",
+    "StoreAway",
+    "StoreBusy",
     "StoreError",
     "dead_rows",
     "enqueue",

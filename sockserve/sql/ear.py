@@ -8,6 +8,7 @@ know what is told, nor what is asked of the database meanwhile. (reactor thread)
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum, auto
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, IReadDescriptor
 from twisted.python.failure import Failure
@@ -17,9 +18,20 @@ from sockserve.core.clock import clock_of
 from sockserve.core.reactors import IReactor
 from sockserve.executors.threads import ThreadExecutor
 from sockserve.sql.backoff import Backoff
-from sockserve.sql.store import Store, StoreError, Subscription
+from sockserve.sql.store import Store, StoreAway, StoreError, Subscription
 
-__all__ = ["Ear"]
+__all__ = ["Ear", "EarState"]
+
+
+class EarState(Enum):
+    """Whether a database's notifications are heard."""
+
+    #: They are not yet; of a database that tells nobody, they never are.
+    OPENING = auto()
+    LISTENING = auto()
+    #: The connection was lost, or could not be made, and the next is tried for.
+    DEAF = auto()
+    CLOSED = auto()
 
 
 @implementer(IReadDescriptor)
@@ -27,8 +39,7 @@ class Ear:
     """
     A connection on which a database tells of new rows, and the next one when it is lost.
 
-    @ivar is_listening: whether there is one now.  There never is of a database that tells nobody.
-    @ivar is_deaf: whether one was lost, or could not be made, and the next is tried for.
+    @ivar state: whether they are heard.
     """
 
     def __init__(
@@ -37,31 +48,26 @@ class Ear:
         thread: ThreadExecutor,
         store: Store,
         told: Callable[[list[str]], None],
-        listening: Callable[[], None],
+        began: Callable[[], None],
         lost: Callable[[Failure], None],
     ) -> None:
         """
         @param thread: where the connection is made.
         @param told: called with the texts of notifications.
-        @param listening: called when there is a connection, which tells nothing of the time before.
-        @param lost: called when there is none any more.
+        @param began: called when there is a connection, which tells nothing of the time before.
+        @param lost: called when there is none any more, or none to be had.
         """
         self._reactor = reactor
         self._clock: IReactorTime = clock_of(reactor)
         self._thread = thread
         self._store = store
         self._told = told
-        self._listening = listening
+        self._began = began
         self._lost = lost
         self._backoff = Backoff()
         self._subscription: Subscription | None = None
         self._retry: IDelayedCall | None = None
-        self._is_closed = False
-        self.is_deaf = False
-
-    @property
-    def is_listening(self) -> bool:  # noqa: D102 (an ivar)
-        return self._subscription is not None
+        self.state = EarState.OPENING
 
     def open(self) -> None:
         """Listen."""
@@ -70,7 +76,7 @@ class Ear:
 
     def close(self) -> None:
         """Listen no more."""
-        self._is_closed = True
+        self.state = EarState.CLOSED
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
@@ -79,19 +85,19 @@ class Ear:
     def _subscribed(self, subscription: Subscription | None) -> None:
         if subscription is None:
             return
-        if self._is_closed:
+        if self.state is EarState.CLOSED:
             subscription.close()
             return
         self._backoff.reset()
-        self.is_deaf = False
+        self.state = EarState.LISTENING
         self._subscription = subscription
         self._reactor.addReader(self)
-        self._listening()
+        self._began()
 
     def _failed(self, failure: Failure) -> None:
-        if self._is_closed:
+        if self.state is EarState.CLOSED:
             return
-        self.is_deaf = True
+        self.state = EarState.DEAF
         self._retry = self._clock.callLater(self._backoff.next(), self.open)
         self._lost(failure)
 
@@ -127,4 +133,4 @@ class Ear:
     def connectionLost(self, reason: Failure) -> None:
         """The reactor ends, or has lost the descriptor."""
         self._drop()
-        self._failed(Failure(StoreError("the connection that listens was lost")))
+        self._failed(Failure(StoreAway("the connection that listens was lost")))

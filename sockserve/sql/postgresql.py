@@ -1,8 +1,8 @@
 """
 PostgreSQL: a table of rows on a server, by psycopg.
 
-This room owns the statements for PostgreSQL, and its connections.  It must not know the reactor,
-nor when what is asked.
+This room owns the statements for PostgreSQL, and which connection each is for.  It must not know
+the reactor, nor when what is asked.
 
 What has been claimed or removed stays in the table and in its index as long as any transaction of
 the server's, be it in another database's dump, might still see it.  A claim that began at the
@@ -13,44 +13,43 @@ to go), and found by a sweep, which looks through all.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import Connection
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
-from sockserve.core.messages import one_line
+from sockserve.sql.postgresql_connections import Notifications, connect, store_errors
 from sockserve.sql.rows import Row
-from sockserve.sql.schema import HINT, READY, channel_of, quoted
-from sockserve.sql.store import COLUMNS, Claimed, LeaseLost, StoreError, Turn
+from sockserve.sql.schema import HINT, READY, channel_of, quoted, schema
+from sockserve.sql.store import (
+    COLUMNS,
+    Claimed,
+    LeaseLost,
+    StoreError,
+    Turn,
+)
 
 __all__ = ["PostgreSQLStore"]
 
 #: The oldest server whose triggers and indexes are as the schema wants them.
 OLDEST_SERVER = 150000
 
-#: What libpq is told where the URL does not say: a server that has vanished is noticed in a minute.
-_LIBPQ = {
-    "application_name": "sockserve",
-    "connect_timeout": "10",
-    "keepalives_idle": "30",
-    "keepalives_interval": "10",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "60000",
+#: How the store's own transactions are isolated, whatever a role or a database has as its default.
+#: And how plans are made: the rows to be claimed are few and at a known place of an index, whatever
+#: the statistics make of a table that was empty, or full, a moment ago.
+_OWN = {
+    "default_transaction_isolation": "read committed",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_sort": "off",
 }
-
-#: How plans are made: the rows to be claimed are few and at a known place of an index, whatever the
-#: statistics make of a table that was empty, or full, a moment ago.
-_PLANS = "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_sort=off"
-
-_FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 
 #: Before all ids.
 _LEAST = -(2**63)
@@ -66,6 +65,13 @@ class PostgreSQLStore:
     is_exclusive = False
 
     def __init__(self, url: str, table: str = "jobs") -> None:
+        """
+        @raise ValueError: libpq cannot read the URL.  (It may have a password, so it is not told.)
+        """
+        try:
+            self._words = conninfo_to_dict(url)
+        except psycopg.Error:
+            raise ValueError("libpq cannot read this URL") from None
         self.url = url
         self.table = table
         self.description = f"{_without_password(url)}?table={table}"
@@ -75,8 +81,6 @@ class PostgreSQLStore:
         self._lock = threading.Lock()
         #: By priority, the place (C{due_at} and C{id}) up to which all that was ready is claimed.
         self._places: dict[int, tuple[datetime, int]] = {}
-        #: The place up to which all leases have been looked at.
-        self._leases_until = _FIRST
         name, channel = quoted(table), channel_of(table)
         self._channel = channel
         returning = "id, payload, attempts, priority, due_at, idempotency_key"
@@ -86,6 +90,16 @@ class PostgreSQLStore:
             " AND kept.leased_until IS NOT NULL FOR UPDATE OF kept SKIP LOCKED"
         )
         self._columns = f"SELECT {', '.join(COLUMNS)} FROM {name} LIMIT 0"
+        # Of any other, the place (ctid) of a row says nothing, or not which one it is.
+        self._is_plain = (
+            "SELECT relkind = 'r' AND NOT relhassubclass FROM pg_class"
+            f" WHERE oid = '{name}'::regclass"
+        )
+        self._change_none = (
+            f"UPDATE {name} SET due_at = due_at, attempts = attempts, leased_until = leased_until,"
+            " dead_at = dead_at, failure = failure WHERE false"
+        )
+        self._remove_none = f"DELETE FROM {name} WHERE false"
         # None of these waits for a row that a handler's transaction has: that decides over it.
         self._remove = (
             f"DELETE FROM {name} WHERE ctid = ANY(ARRAY("
@@ -112,18 +126,19 @@ class PostgreSQLStore:
             f"WITH expired AS (UPDATE {name} SET leased_until = NULL,"
             " dead_at = CASE WHEN attempts >= %(most)s THEN now() END,"
             " failure = CASE WHEN attempts >= %(most)s THEN %(why)s ELSE failure END"
-            f" WHERE ctid = ANY(ARRAY(SELECT ctid FROM {name} WHERE leased_until >= %(since)s"
-            " AND leased_until <= now() FOR UPDATE SKIP LOCKED))"
+            f" WHERE ctid = ANY(ARRAY(SELECT ctid FROM {name}"
+            " WHERE leased_until <= now() FOR UPDATE SKIP LOCKED))"
             " RETURNING priority, due_at, dead_at), told AS (SELECT priority, due_at FROM expired"
             f" WHERE dead_at IS NULL) {tell}"
         )
-        self._priorities = (
-            f"WITH RECURSIVE found (priority) AS ("
-            f" (SELECT priority FROM {name} WHERE {READY} ORDER BY priority LIMIT 1)"
-            f" UNION ALL SELECT (SELECT priority FROM {name} kept"
-            f" WHERE {READY} AND kept.priority > found.priority ORDER BY kept.priority LIMIT 1)"
-            f" FROM found WHERE found.priority IS NOT NULL)"
-            f" SELECT priority FROM found WHERE priority IS NOT NULL"
+        found = f"SELECT priority, due_at, id FROM {name} kept WHERE {READY}"
+        order = "ORDER BY priority, due_at, id LIMIT 1"
+        # The first of each priority; a place is before all that may be served now, or be added.
+        self._first_places = (
+            f"WITH RECURSIVE found AS (({found} {order}) UNION ALL SELECT next.* FROM found,"
+            f" LATERAL ({found} AND kept.priority > found.priority {order}) AS next)"
+            " SELECT priority, least(due_at, now()),"
+            f" CASE WHEN due_at <= now() THEN id - 1 ELSE {_LEAST} END FROM found"
         )
         self._claim = (
             f"UPDATE {name} SET leased_until = now() + %(lease)s * interval '1 second',"
@@ -142,25 +157,46 @@ class PostgreSQLStore:
             " AND due_at > now() ORDER BY due_at LIMIT 1) AS next)"
         )
 
+    def create(self) -> None:
+        """Make the table. (any thread)"""
+        with self.connected() as connection:
+            connection.execute(schema("postgresql", self.table))
+
+    @contextmanager
+    def connected(self) -> Iterator[Connection[TupleRow]]:
+        """A connection for a program. (any thread)"""
+        with (
+            store_errors(self.table),
+            connect(self._words) as connection,
+            connection.transaction(),
+        ):
+            yield connection
+
     def open(self) -> None:
         """Connect, and look for the table."""
-        connection = self._connect(_PLANS)
+        connection = connect(self._words, _OWN)
         try:
-            if connection.info.server_version < OLDEST_SERVER:
-                raise StoreError(
-                    f"the server is PostgreSQL {connection.info.server_version // 10000}; it is to"
-                    f" be {OLDEST_SERVER // 10000} or newer"
-                )
-            connection.execute(self._columns)
-        except psycopg.Error as error:
-            connection.close()
-            raise StoreError(_missing(self.table, error)) from error
+            self._check(connection)
         except StoreError:
             connection.close()
             raise
         self._connection = connection
         self._places.clear()
-        self._leases_until = _FIRST
+
+    def _check(self, connection: Connection[TupleRow]) -> None:
+        """Check that the server is new enough, has the table, and lets it be changed."""
+        version = connection.info.server_version
+        if version < OLDEST_SERVER:
+            raise StoreError(
+                f"the server is PostgreSQL {version // 10000}; it is to be"
+                f" {OLDEST_SERVER // 10000} or newer"
+            )
+        with store_errors(self.table), connection.transaction(force_rollback=True):
+            connection.execute(self._columns)
+            if not _one(connection.execute(self._is_plain))[0]:
+                raise StoreError(f"{self.table} is a view, or a table in parts; take a plain table")
+            connection.execute(self._change_none)
+            connection.execute(self._remove_none)
 
     def close(self) -> None:
         """Close all connections."""
@@ -178,25 +214,23 @@ class PostgreSQLStore:
         if connection is None:
             raise StoreError("it is closed")
         self._rewind(turn.hints)
-        try:
-            with connection.transaction():
-                return self._in_transaction(connection, turn)
-        except psycopg.Error as error:
-            raise StoreError(one_line(error)) from error
+        with store_errors(), connection.transaction():
+            return self._in_transaction(connection, turn)
 
     def has_changed(self) -> bool:
         """Return true: a look at the table is all that can tell."""
         return True
 
-    def subscribe(self) -> _Notifications:
+    def subscribe(self) -> Notifications:
         """Listen for the notifications of the table's trigger."""
-        connection = self._connect()
+        connection = connect(self._words)
         try:
-            connection.execute(f"LISTEN {quoted(self._channel)}")
-        except psycopg.Error as error:
+            with store_errors():
+                connection.execute(f"LISTEN {quoted(self._channel)}")
+        except StoreError:
             connection.close()
-            raise StoreError(one_line(error)) from error
-        return _Notifications(connection)
+            raise
+        return Notifications(connection)
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Do nothing: the server tells of this process' rows as of any other's."""
@@ -207,7 +241,7 @@ class PostgreSQLStore:
         with self._lock:
             connection = self._idle.pop() if self._idle else None
         if connection is None or connection.closed:
-            connection = self._connect()
+            connection = connect(self._words)
         try:
             with connection.transaction():
                 removed = connection.execute(self._remove_one, (row.id, row.attempts))
@@ -227,20 +261,6 @@ class PostgreSQLStore:
                     self._idle.append(connection)
             if not is_kept:
                 connection.close()
-
-    def _connect(self, options: str = "") -> Connection[TupleRow]:
-        """
-        Connect.
-
-        @param options: settings for this connection, besides those of the URL.
-        """
-        try:
-            given = psycopg.conninfo.conninfo_to_dict(self.url)
-            words: dict[str, Any] = {**_LIBPQ, **given}
-            words["options"] = f"{given.get('options') or ''} {options} -c TimeZone=UTC".strip()
-            return psycopg.connect(**words, autocommit=True)
-        except psycopg.Error as error:
-            raise StoreError(one_line(error)) from error
 
     def _rewind(self, hints: list[str]) -> None:
         """Go back to where rows have come in behind the places, as hints (L{HINT}) say."""
@@ -265,7 +285,7 @@ class PostgreSQLStore:
         if turn.served:
             execute(self._remove, (turn.served,))
         if turn.failed:
-            execute(self._fail, _failed(turn))
+            execute(self._fail, _failed(turn, _server_encoding(connection)))
         if turn.released:
             execute(self._release, _these(turn.released))
         if turn.held:
@@ -275,7 +295,6 @@ class PostgreSQLStore:
                 self._expire,
                 {
                     "most": turn.max_attempts,
-                    "since": self._leases_until,
                     "why": f"its lease expired at attempt {turn.max_attempts} or later: its"
                     " process has died",
                 },
@@ -283,8 +302,8 @@ class PostgreSQLStore:
         if not turn.want:
             return Claimed([])
         if turn.is_sweep or not self._places:
-            found = execute(self._priorities).fetchall()
-            self._places = {priority: (_FIRST, _LEAST) for (priority,) in found}
+            found = execute(self._first_places).fetchall()
+            self._places = {priority: (due_at, number) for priority, due_at, number in found}
         return self._claim_rows(connection, turn)
 
     def _claim_rows(self, connection: Connection[TupleRow], turn: Turn) -> Claimed:
@@ -314,49 +333,23 @@ class PostgreSQLStore:
         return Claimed(rows, None if due_at is None else (due_at - now).total_seconds())
 
 
-class _Notifications:
-    """The connection that listens: a L{sockserve.sql.store.Subscription}."""
-
-    def __init__(self, connection: Connection[TupleRow]) -> None:
-        self._connection = connection
-        # One of its own: libpq closes the connection's when it is lost, under whoever watches it.
-        self._descriptor = os.dup(connection.fileno())
-
-    def fileno(self) -> int:
-        return self._descriptor
-
-    def take(self) -> list[str]:
-        libpq = self._connection.pgconn
-        hints = []
-        try:
-            libpq.consume_input()
-            while (notification := libpq.notifies()) is not None:
-                hints.append(notification.extra.decode())
-        except (psycopg.Error, UnicodeDecodeError) as error:
-            raise StoreError(one_line(error)) from error
-        return hints
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-        self._connection.close()
-
-
 def _one(cursor: psycopg.Cursor[TupleRow]) -> TupleRow:
     row = cursor.fetchone()
     assert row is not None
     return row
 
 
-def _failed(turn: Turn) -> tuple[list[Any], ...]:
+def _server_encoding(connection: Connection[TupleRow]) -> str:
+    return connection.info.parameter_status("server_encoding") or "UTF8"
+
+
+def _failed(turn: Turn, encoding: str) -> tuple[list[Any], ...]:
     rows = turn.failed
     ids = [row.id for row in rows]
-    return (
-        ids,
-        [row.delay for row in rows],
-        [row.failure.replace("\0", "\\0") for row in rows],  # its texts have no NUL
-        ids,
-        [row.attempts for row in rows],
-    )
+    failures = [row.failure.replace("\0", "\\0") for row in rows]  # its texts have no NUL
+    if encoding != "UTF8":  # it may not have what Python has
+        failures = [each.encode("ascii", "backslashreplace").decode() for each in failures]
+    return (ids, [row.delay for row in rows], failures, ids, [row.attempts for row in rows])
 
 
 def _these(rows: list[Row]) -> tuple[list[int], list[int]]:
@@ -365,13 +358,6 @@ def _these(rows: list[Row]) -> tuple[list[int], list[int]]:
 
 
 def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
-
-
-def _missing(table: str, error: psycopg.Error) -> str:
-    """What a table lacks, in one line with what helps."""
-    message = one_line(error).partition("LINE 1")[0].strip()
-    hint = f"python -m sockserve.sql schema postgresql --table {table}"
-    return f"{message}; what makes the table: {hint}"
+    base = url.partition("?")[0]
+    scheme, _, rest = base.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"

@@ -1,22 +1,17 @@
 """
 Rows: requests that are entries of a table, as a handler gets them, and what has become of them.
 
-This room owns a row's words, and when a row that has failed is tried again.  It must not know
-databases, servers or the reactor.
+This room owns a row's words.  It must not know databases, servers or the reactor.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
 from enum import Enum, auto
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import attrs
 
-from sockserve.interfaces import ConfigurationError
-
-__all__ = ["DeadRow", "FailedRow", "RetryPolicy", "Row", "RowState"]
+__all__ = ["DeadRow", "FailedRow", "Row", "RowState"]
 
 
 class RowState(Enum):
@@ -98,42 +93,3 @@ class DeadRow(NamedTuple):
     idempotency_key: str
     dead_at: float
     failure: str
-
-
-#: The most doublings that are reckoned with: 2**40 seconds are 35,000 years.
-_MOST_DOUBLINGS = 40
-
-
-def _positive(instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
-    if not value > 0:
-        raise ConfigurationError(f"{attribute.name}: {value!r} is not a number above 0")
-
-
-@attrs.frozen(kw_only=True)
-class RetryPolicy:
-    """
-    When a row whose handler has failed is tried again.
-
-    @ivar attempts: how often it is tried in all, before it is set aside.  10: with the rest as it
-        is, a row outlives a fault of a quarter of an hour.
-    @ivar first: the seconds before the second attempt, which double with each further one.
-    @ivar longest: the most seconds between two.
-    @ivar random: gives a number between 0 and 1.  A wait is cut by up to its half, so that rows
-        that have failed together do not come back together.
-    """
-
-    attempts: int = attrs.field(default=10, validator=_positive)
-    first: float = attrs.field(default=2.0, validator=_positive)
-    longest: float = attrs.field(default=3600.0, validator=_positive)
-    random: Callable[[], float] = random.random
-
-    def delay(self, attempts: int) -> float | None:
-        """
-        The seconds until a row may be tried again that has been for C{attempts} times; None when
-        these were enough.
-        """
-        if attempts >= self.attempts:
-            return None
-        doublings = min(attempts - 1, _MOST_DOUBLINGS)
-        wait = min(self.longest, self.first * float(2**doublings))
-        return wait * (1.0 - self.random() / 2.0)

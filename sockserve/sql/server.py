@@ -8,7 +8,6 @@ thread, but where a method says otherwise)
 
 from __future__ import annotations
 
-import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +19,7 @@ from typing_extensions import override
 from sockserve.core.handler_kinds import unwrap
 from sockserve.core.lifecycle import make_and_run, make_and_run_coroutine, verify_and_process
 from sockserve.core.statistics import RequestRecord
+from sockserve.core.tracebacks import HandlerFailure
 from sockserve.executors.fork import ForkExecutor
 from sockserve.executors.threads import ThreadExecutor
 from sockserve.interfaces import ConfigurationError, Outcome
@@ -34,7 +34,6 @@ __all__ = ["SQLServer"]
 #: How long rows are served before the reactor turns.  5 ms: nobody notices, and it holds hundreds
 #: of rows whose handlers do little.
 SLICE_SECONDS = 0.005
-
 
 #: How many transactions there are at once.  10: each has a connection to the database, of which
 #: servers have few (PostgreSQL 100).
@@ -87,7 +86,6 @@ class SQLServer(SingleRequestServer):
         self._ahead = 0
         self._is_serving = False
         self._serve_call: IDelayedCall | None = None
-        self._is_draining = False
 
     # Override points that differ from those of other requests
 
@@ -114,7 +112,6 @@ class SQLServer(SingleRequestServer):
 
     def begin(self) -> None:
         """Serve the source's rows, now that it is open."""
-        self._is_draining = False
         self._start_idle_timeout()
         self.begin_watch()
         self.source.start(self)
@@ -135,7 +132,6 @@ class SQLServer(SingleRequestServer):
 
         @return: a Deferred that fires when that is done.
         """
-        self._is_draining = True
         self.suspend()
         return self.drain().addCallback(self._drained_now)
 
@@ -199,12 +195,12 @@ class SQLServer(SingleRequestServer):
             self._refuse(row, client_address, "verify", "verify_request has refused it")
         else:
             method = "process_request" if was_verified else "verify_request"
-            self.source.failed(row, f"{method} raised; the log has its traceback")
+            self.source.ledger.failed(row, f"{method} raised; the log has its traceback")
 
     def _refuse(self, row: Row, client_address: str, reason: str, why: str) -> None:
         """Set a row aside that has had no handler."""
         self.count_refusal(reason)
-        self.source.failed(row, why, is_final=True)
+        self.source.ledger.refused(row, why)
         if self.observers:
             record = RequestRecord(client_address, self.handler_name, outcome=f"refused: {reason}")
             record.reason = why
@@ -212,13 +208,13 @@ class SQLServer(SingleRequestServer):
 
     def _give_back(self) -> None:
         while self._waiting:
-            self.source.release(self._waiting.pop())
+            self.source.ledger.released(self._waiting.pop())
         if self.concurrency is not None:
             for each in tuple(self.pending):
                 if isinstance(each, BlockingRequest) and self.concurrency.withdraw(each):
                     self.pending.discard(each)
                     self.statistics.active -= 1
-                    self.source.release(each.request)
+                    self.source.ledger.released(each.request)
         if self._serve_call is not None:
             self._serve_call.cancel()
             self._serve_call = None
@@ -248,9 +244,9 @@ class SQLServer(SingleRequestServer):
         statistics.received += received
         statistics.observe_duration("handle", seconds)
         if ended is Outcome.OK:
-            self.source.served(request)
+            self.source.ledger.served(request)
         else:
-            self.source.failed(request, request.failure or f"no traceback: {outcome}")
+            self.source.ledger.failed(request, request.failure or f"no traceback: {outcome}")
         if self.observers:
             self.observe(
                 RequestRecord(
@@ -280,7 +276,7 @@ class SQLServer(SingleRequestServer):
             else:
                 make_and_run(make, row, client_address, server)
         except BaseException:
-            row.failure = traceback.format_exc()
+            row.failure = HandlerFailure().getTraceback()
             raise
 
     async def _run_coroutine(
@@ -293,7 +289,7 @@ class SQLServer(SingleRequestServer):
             else:
                 await make_and_run_coroutine(make, row, client_address, server)
         except BaseException:
-            row.failure = traceback.format_exc()
+            row.failure = HandlerFailure().getTraceback()
             raise
 
     async def _run_in_transaction(

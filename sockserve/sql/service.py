@@ -106,12 +106,3 @@ class SQLRequestService(ListenerService):
         self.source.open()
         super().startService()
         self._machine.opened(self.source)
-
-    @override
-    def stopService(self) -> Deferred[None]:
-        """
-        Claim no more rows, let handlers finish within the C{drain} deadline, then abandon them.
-
-        @return: a Deferred that fires when all is gone.
-        """
-        return super().stopService()

@@ -21,20 +21,24 @@ from sockserve.core.reactors import as_reactor
 from sockserve.executors.threads import ThreadExecutor
 from sockserve.interfaces import ConfigurationError
 from sockserve.sql.backoff import Backoff
-from sockserve.sql.ear import Ear
+from sockserve.sql.ear import Ear, EarState
+from sockserve.sql.ledger import Ledger
 from sockserve.sql.named_calls import NamedCalls
-from sockserve.sql.rows import FailedRow, RetryPolicy, Row, RowState
-from sockserve.sql.store import Claimed, Store, StoreError, Turn
-from sockserve.sql.url import SourceSettings, store_and_settings
+from sockserve.sql.rows import Row
+from sockserve.sql.settings import SourceSettings
+from sockserve.sql.store import Claimed, Store, StoreAway, StoreBusy, StoreError, Turn
+from sockserve.sql.url import store_and_settings
 
 __all__ = ["Reach", "RowReceiver", "SQLSource", "SourceState"]
 
 _log = logger(Topic.SERVICE)
 
-#: The share of the time that sweeps may take of the database, where they take long: a fiftieth.
-SWEEP_PAUSE = 50.0
+#: How much longer than a sweep the time between two is, where they take long, as over a million
+#: rows that an open transaction keeps: they have a hundredth of the time.
+SWEEP_PAUSE = 100.0
 
-#: The most seconds between two sweeps that take no time.
+#: The most seconds between two sweeps that take no time, while the database tells of new rows, or
+#: there is nothing that a sweep alone finds.
 SWEEP_SECONDS = 5.0
 
 #: The least time between two lines of the log about a database that comes and goes.
@@ -85,9 +89,12 @@ class SQLSource:
     """
     A table that requests come from.  Give it to a L{sockserve.sql.SQLRequestService}.
 
+    @cvar sweep_seconds: the most seconds between two sweeps that take no time.
     @ivar description: the table and its database, without a password.
-    @ivar held: the rows that are claimed, and of which the database has not been told more, by id.
+    @ivar ledger: the rows that are claimed, and what has become of them.
     """
+
+    sweep_seconds = SWEEP_SECONDS
 
     def __init__(self, reactor: IReactorTime, url: str, **settings: object) -> None:
         """
@@ -102,16 +109,12 @@ class SQLSource:
         self.description = self.store.description
         self.reactor = as_reactor(reactor)
         self.clock: IReactorTime = clock_of(reactor)
-        self.held: dict[int, Row] = {}
+        self.ledger = Ledger(self.settings.policy)
         self._receiver: RowReceiver | None = None
         self._thread = ThreadExecutor(self.reactor, 1)
-        self._policy: RetryPolicy = self.settings.policy
         self._state = SourceState.CLOSED
 
         # For the next turn
-        self._served: list[int] = []
-        self._failed: list[FailedRow] = []
-        self._released: list[Row] = []
         self._hints: list[str] = []
         #: Whether there may be rows that can be claimed now.
         self._may_have_rows = True
@@ -124,8 +127,8 @@ class SQLSource:
 
         # For the database
         self._reach = Reach.THERE
-        #: Whether its going, or a loss of the connection that listens, has had its line in the log.
-        self._is_told_away = False
+        #: Whether it has had a line in the log since it last did what it was asked for.
+        self._has_line = False
         self._quiet_until = 0.0
         self._reopening = Backoff()
         self._ear: Ear | None = None
@@ -160,7 +163,12 @@ class SQLSource:
         self._sweep_at = 0.0
         self.store.watch(self._rows_added)
         self._ear = Ear(
-            self.reactor, self._thread, self.store, self._told, self._listening, self._deaf
+            self.reactor,
+            self._thread,
+            self.store,
+            self._told,
+            began=self._hearing_began,
+            lost=self._hearing_lost,
         )
         self._ear.open()
         self._calls.later("tend", self.settings.lease / 3.0, self._tend)
@@ -197,38 +205,7 @@ class SQLSource:
             self.pump()
         return finished
 
-    # For the server
-
-    def served(self, row: Row) -> None:
-        """A row has been served: remove it, if its own transaction has not."""
-        if self._settle(row) and not row.is_removed:
-            self._served.append(row.id)
-
-    def failed(self, row: Row, failure: str, is_final: bool = False) -> None:
-        """
-        A row has failed: have it tried again, or set it aside.
-
-        @param is_final: whether it is set aside at once.
-        """
-        if self._settle(row):
-            delay = None if is_final else self._policy.delay(row.attempts)
-            # A name of a file, say, may have what is no text to a database.
-            failure = failure.encode(errors="backslashreplace").decode()
-            self._failed.append(FailedRow(row.id, row.attempts, delay, failure))
-            self._may_have_rows = True  # to hear when it is due
-
-    def release(self, row: Row) -> None:
-        """A row will not be served here: give it back."""
-        if self._settle(row):
-            self._released.append(row)
-
-    def _settle(self, row: Row) -> bool:
-        """Note that a row's request has ended; whether it had not before."""
-        if row.state is RowState.SETTLED:
-            return False
-        row.state = RowState.SETTLED
-        self.held.pop(row.id, None)
-        return True
+    # For the server, too
 
     def pump(self) -> None:
         """Ask the database for what is wanted of it, unless it is busy with that or away."""
@@ -247,24 +224,18 @@ class SQLSource:
 
     def _next_turn(self) -> Turn | None:
         settings, now = self.settings, self.clock.seconds()
-        want = 0
+        if self.ledger.has_failed:
+            self._may_have_rows = True  # to hear when they are due
+        turn = Turn(settings.lease, max_attempts=settings.policy.attempts)
         if self._state is SourceState.CLAIMING and self._may_have_rows:
             assert self._receiver is not None
-            want = min(settings.batch, self._receiver.wanted())
-        since = now - settings.lease / 3.0
-        held = [row for row in self.held.values() if row.leased_at <= since]
-        if not (want or self._served or self._failed or self._released or held):
-            return None
-        turn = Turn(settings.lease, want, max_attempts=self._policy.attempts)
-        turn.served, self._served = self._served, []
-        turn.failed, self._failed = self._failed, []
-        turn.released, self._released = self._released, []
-        turn.held = held
-        if want:
+            turn.want = min(settings.batch, self._receiver.wanted())
+        tells = self.ledger.take_into(turn, leased_before=now - settings.lease / 3.0)
+        if turn.want:
             turn.hints, self._hints = self._hints, []
             turn.is_sweep = now >= self._sweep_at
             self._may_have_rows = False
-        return turn
+        return turn if turn.want or tells else None
 
     def _turned(self, claimed: Claimed) -> None:
         """The database has done what it was asked for."""
@@ -272,37 +243,38 @@ class SQLSource:
         assert turn is not None
         assert self._receiver is not None
         self._reopening.reset()
-        if self._ear is None or not self._ear.is_deaf:
-            self._is_told_away = False
+        if not self._is_deaf():
+            self._has_line = False
         began, now = self._turn_began, self.clock.seconds()
-        for row in (*claimed.rows, *turn.held):
-            row.leased_at = began
-        self.held.update((row.id, row) for row in claimed.rows)
+        self.ledger.turned(turn, claimed.rows, began)
         if turn.is_sweep:
-            self._sweep_at = now + max(SWEEP_SECONDS, SWEEP_PAUSE * (now - began))
-        if turn.want:
-            if len(claimed.rows) == turn.want:
-                self._may_have_rows = True
-            elif not self._may_have_rows:
-                self._wait_for_rows(claimed.due_in)
-        if self._state is SourceState.CLAIMING:
-            self._receiver.rows_claimed(claimed.rows)
-        else:
+            # Nothing else finds a row whose transaction is older than the last look, or which is
+            # the first of its priority, while nobody tells of it.
+            shortest = self.settings.poll if self._is_deaf() else self.sweep_seconds
+            self._sweep_at = now + max(shortest, SWEEP_PAUSE * (now - began))
+        if self._state is not SourceState.CLAIMING:
             for row in claimed.rows:
-                self.release(row)
+                self.ledger.released(row)
+        else:
+            if turn.want and len(claimed.rows) == turn.want:
+                self._may_have_rows = True
+            elif turn.want and not self._may_have_rows:
+                self._wait_for_rows(claimed.due_in)
+            self._receiver.rows_claimed(claimed.rows)
         self.pump()
 
     def _turn_failed(self, failure: Failure) -> None:
         """The database has not done it, or has gone before it could say so."""
         turn, self._turn = self._turn, None
         assert turn is not None
-        # What was done is done again: nothing of it changes a row twice.
-        self._served[:0] = turn.served
-        self._failed[:0] = turn.failed
-        self._released[:0] = turn.released
+        self.ledger.turn_failed(turn)
         self._may_have_rows = True
         self._sweep_at = 0.0
-        self._gone(failure)
+        if failure.check(StoreBusy) and self._state is not SourceState.CLOSING:
+            self._note(failure)
+            self._calls.later("retry", self._reopening.next(), self.pump)
+        else:
+            self._gone(failure)
 
     # While there is no row
 
@@ -329,6 +301,8 @@ class SQLSource:
             self._thread.call(self.store.has_changed).addCallbacks(self._polled, self._turned_away)
 
     def _polled(self, has_changed: bool) -> None:
+        if self._state is not SourceState.CLAIMING:
+            return
         if has_changed:
             self._look()
         elif self._turn is None and not self._is_told() and "poll" not in self._calls:
@@ -360,16 +334,21 @@ class SQLSource:
 
     def _is_told(self) -> bool:
         """Whether the database tells of new rows now."""
-        return self._ear is not None and self._ear.is_listening
+        return self._ear is not None and self._ear.state is EarState.LISTENING
 
-    def _listening(self) -> None:
-        """It does from now on: look for what was added before."""
+    def _is_deaf(self) -> bool:
+        """Whether it did, or was to, and does not."""
+        return self._ear is not None and self._ear.state is EarState.DEAF
+
+    def _hearing_began(self) -> None:
+        """It tells from now on: look for what was added before."""
         self._sweep_at = 0.0
         self._look()
 
-    def _deaf(self, failure: Failure) -> None:
+    def _hearing_lost(self, failure: Failure) -> None:
         """It does not, so that new rows are looked for now and then."""
         self._note(failure)
+        self._sweep_at = 0.0
         self._look()
 
     # A database that has gone
@@ -383,16 +362,17 @@ class SQLSource:
         self._calls.later("retry", self._reopening.next(), self._reopen)
 
     def _note(self, failure: Failure) -> None:
-        """Log that the database, or the connection that listens, has gone: once for each time."""
+        """Log that the database does not do what it is asked: once for each time."""
         reason = failure.value
         if not isinstance(reason, StoreError):
             _log.failure("{source}: its database raised", failure, source=self.description)
-        elif not self._is_told_away and self.clock.seconds() >= self._quiet_until:
-            self._is_told_away = True
+        elif not self._has_line and self.clock.seconds() >= self._quiet_until:
+            self._has_line = True
             self._quiet_until = self.clock.seconds() + SECONDS_BETWEEN_LINES
             _log.warn(
-                "{source}: the database is away: {reason}; trying again",
+                "{source}: {away}{reason}; trying again",
                 source=self.description,
+                away="the database is away: " if isinstance(reason, StoreAway) else "",
                 reason=reason,
             )
 
@@ -423,16 +403,14 @@ class SQLSource:
         if self._state is SourceState.CLOSED:
             return
         self._state = SourceState.CLOSED
-        left = len(self._served)
-        if left:
+        untold = self.ledger.close()
+        if untold:
             _log.warn(
                 "{source}: {count} rows were served and could not be removed; they will be served"
                 " again",
                 source=self.description,
-                count=left,
+                count=untold,
             )
-        self._served, self._failed, self._released = [], [], []
-        self.held.clear()
         closed = self._thread.call(self.store.close)
         closed.addErrback(lambda _: None)
         closed.addCallback(lambda _: self._thread.stop())

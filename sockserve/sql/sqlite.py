@@ -12,54 +12,43 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from urllib.parse import quote
 
 from sockserve.core.messages import one_line
 from sockserve.sql.rows import FailedRow, Row
-from sockserve.sql.schema import READY, quoted
-from sockserve.sql.store import COLUMNS, Claimed, LeaseLost, StoreError, Turn
+from sockserve.sql.schema import READY, quoted, schema
+from sockserve.sql.store import (
+    COLUMNS,
+    Claimed,
+    LeaseLost,
+    StoreAway,
+    StoreBusy,
+    StoreError,
+    Turn,
+)
 from sockserve.sql.wakeups import forget_waiter, wait_for_rows
 
-__all__ = ["SQLiteStore", "connect"]
+__all__ = ["SQLiteStore"]
 
 #: How long a statement waits for another's transaction to end.  As long as a lease: what a handler
 #: does in its transaction keeps all others waiting.
 BUSY_SECONDS = 30.0
 
-
-def connect(path: str) -> sqlite3.Connection:
-    """
-    Open a database that exists, with a write-ahead log, so that who reads waits for nobody.
-
-    @raise StoreError: there is none, or it is not to be had.
-    """
-    try:
-        if not os.path.exists(path):  # SQLite would make one, which has no table
-            raise StoreError(f"no file {path!r}")
-        connection = sqlite3.connect(
-            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-    except sqlite3.Error as error:
-        raise StoreError(one_line(error)) from error
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        # A commit is not waited for until it is on the disk: a loss of power may bring rows back
-        # that have been served, but none is lost that was there before.
-        connection.execute("PRAGMA synchronous = NORMAL")
-    except sqlite3.Error as error:
-        connection.close()
-        raise StoreError(one_line(error)) from error
-    return connection
+#: What SQLite says, in the lower byte of its codes, while others keep it from what it is asked.
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 class SQLiteStore:
     """
     A table in a file of SQLite's: a L{sockserve.sql.store.Store}.
 
+    @cvar busy_seconds: how long a statement waits for another's transaction to end.
     @ivar path: the file's name.
     """
 
     is_exclusive = True
+    busy_seconds = BUSY_SECONDS
 
     def __init__(self, path: str, table: str = "jobs", *, seconds: Callable[[], float] = time.time):
         """
@@ -115,15 +104,33 @@ class SQLiteStore:
             f" ORDER BY due_at LIMIT 1"
         )
 
+    def create(self) -> None:
+        """Make the table, and the file that has it. (any thread)"""
+        with closing(self._connect("rwc")) as connection, _store_errors():
+            connection.executescript(schema("sqlite", self.table))
+
+    @contextmanager
+    def connected(self) -> Iterator[sqlite3.Connection]:
+        """A connection for a program. (any thread)"""
+        with (
+            closing(self._connect()) as connection,
+            _store_errors(self.table),
+            _transaction(connection),
+        ):
+            yield connection
+
     def open(self) -> None:
         """Open the file, and look for the table."""
-        connection = connect(self.path)
+        connection = self._connect()
         try:
-            connection.execute(self._columns)
-            connection.execute(self._priorities)
-        except sqlite3.Error as error:
+            with _store_errors(self.table):
+                connection.execute(self._columns)
+                connection.execute(self._priorities)
+            if not os.access(self.path, os.W_OK):
+                raise StoreError("its file cannot be written")
+        except StoreError:
             connection.close()
-            raise StoreError(_missing(self.table, error)) from error
+            raise
         self._connection = connection
         self._version = None
 
@@ -141,17 +148,18 @@ class SQLiteStore:
 
     def turn(self, turn: Turn) -> Claimed:
         """Do all that C{turn} says, or nothing."""
-        try:
-            return self._in_transaction(turn)
-        except (sqlite3.Error, OverflowError) as error:
-            raise StoreError(one_line(error)) from error
+        connection = self._opened()
+        with _store_errors(), _transaction(connection):
+            now = self._seconds()  # it may have waited for long
+            # Nothing can be added before the end of this, and what is after it shows.
+            (self._version,) = connection.execute("PRAGMA data_version").fetchone()
+            self._settle(connection, turn, now)
+            return self._claim_rows(connection, turn, now)
 
     def has_changed(self) -> bool:
         """Whether another connection has committed anything since this was last asked."""
-        try:
+        with _store_errors():
             (version,) = self._opened().execute("PRAGMA data_version").fetchone()
-        except sqlite3.Error as error:
-            raise StoreError(one_line(error)) from error
         before, self._version = self._version, version
         return bool(version != before)
 
@@ -169,43 +177,63 @@ class SQLiteStore:
         try:
             connection = self._idle.pop()
         except IndexError:
-            connection = connect(self.path)
+            connection = self._connect()
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            if not connection.execute(self._remove_one, (row.id, row.attempts)).rowcount:
-                raise LeaseLost(f"row {row.id} is another's: its lease has expired")
-            yield connection
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+            self._begin(connection)
+            with _transaction(connection):
+                if not connection.execute(self._remove_one, (row.id, row.attempts)).rowcount:
+                    raise LeaseLost(f"row {row.id} is another's: its lease has expired")
+                yield connection
         finally:
             if self._connection is None:
                 connection.close()
             else:
                 self._idle.append(connection)
 
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        """
+        Begin a transaction when no other is under way, however long that lasts: it is no fault of
+        the row's. (handler's thread)
+        """
+        while not connection.in_transaction:
+            try:
+                with _store_errors():
+                    connection.execute("BEGIN IMMEDIATE")
+            except StoreBusy:
+                self._opened()  # else nobody waits for this any more
+
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
             raise StoreError("it is closed")
         return self._connection
 
-    def _in_transaction(self, turn: Turn) -> Claimed:
-        connection = self._opened()
-        now = self._seconds()
-        connection.execute("BEGIN IMMEDIATE")
+    def _connect(self, mode: str = "rw") -> sqlite3.Connection:
+        """
+        Open the database, with a write-ahead log, so that who reads waits for nobody.
+
+        @param mode: C{rwc} to make it, if there is none.
+        @raise StoreError: there is none, or it is not to be had.
+        """
+        if mode == "rw" and not os.path.exists(self.path):  # SQLite would not say so
+            raise StoreAway(f"no file {self.path!r}")
+        with _store_errors():
+            connection = sqlite3.connect(
+                f"file:{quote(self.path)}?mode={mode}",
+                uri=True,
+                timeout=self.busy_seconds,
+                isolation_level=None,
+                check_same_thread=False,
+            )
         try:
-            # Nothing can be added before the end of this, and what is after it shows.
-            (self._version,) = connection.execute("PRAGMA data_version").fetchone()
-            self._settle(connection, turn, now)
-            claimed = self._claim_rows(connection, turn, now)
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+            with _store_errors():
+                connection.execute("PRAGMA journal_mode = WAL")
+                # A commit is not waited for until it is on the disk: a loss of power may bring rows
+                # back that have been served, but none is lost that was there before.
+                connection.execute("PRAGMA synchronous = NORMAL")
+        except StoreError:
+            connection.close()
             raise
-        return claimed
+        return connection
 
     def _settle(self, connection: sqlite3.Connection, turn: Turn, now: float) -> None:
         """Do all but claim."""
@@ -287,7 +315,40 @@ def _those(rows: list[Row]) -> str:
     return json.dumps([(row.id, row.attempts) for row in rows])
 
 
-def _missing(table: str, error: sqlite3.Error) -> str:
-    """What a table lacks, in one line with what helps."""
-    hint = f"python -m sockserve.sql schema sqlite --table {table}"
-    return f"{one_line(error)}; what makes the table: {hint}"
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """A transaction, which excludes all others: one that has begun, or that begins here."""
+    if not connection.in_transaction:
+        connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def _store_errors(table: str | None = None) -> Iterator[None]:
+    """
+    Have errors of SQLite's be L{StoreError}s.
+
+    @param table: the one that is looked for, so that what makes it is told if it is not there.
+    """
+    try:
+        yield
+    except OverflowError as error:  # a number that it cannot take
+        raise StoreError(one_line(error)) from error
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if code in _BUSY:
+            raise StoreBusy("another transaction keeps the database locked") from error
+        if code == sqlite3.SQLITE_CANTOPEN:
+            raise StoreAway(one_line(error)) from error
+        message = one_line(error)
+        if table is not None and message.startswith("no such "):
+            message += (
+                f"; what makes the table: python -m sockserve.sql schema sqlite --table {table}"
+            )
+        raise StoreError(message) from error

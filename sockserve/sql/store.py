@@ -6,16 +6,28 @@ This room owns the names of all that is asked of a database.  It must not know o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
 
 from sockserve.interfaces import SockserveError
 from sockserve.sql.rows import FailedRow, Row
 
-__all__ = ["COLUMNS", "Claimed", "LeaseLost", "Store", "StoreError", "Subscription", "Turn"]
+__all__ = [
+    "COLUMNS",
+    "Claimed",
+    "LeaseLost",
+    "SQLConnection",
+    "SQLCursor",
+    "Store",
+    "StoreAway",
+    "StoreBusy",
+    "StoreError",
+    "Subscription",
+    "Turn",
+]
 
 #: The columns that a table has to have.
 COLUMNS = (
@@ -25,7 +37,15 @@ COLUMNS = (
 
 
 class StoreError(SockserveError):
-    """The database is not there, or does not do what it is asked; the message says why."""
+    """The database does not do what it is asked; the message says why."""
+
+
+class StoreAway(StoreError):
+    """The database is not there, or has gone."""
+
+
+class StoreBusy(StoreError):
+    """The database is there, and others keep it from doing what it is asked: try again."""
 
 
 class LeaseLost(SockserveError):
@@ -73,6 +93,24 @@ class Claimed:
     due_in: float | None = None
 
 
+class SQLCursor(Protocol):
+    """What a statement has come to, as every driver has it."""
+
+    @property
+    def description(self) -> object:
+        """The columns; None of a statement that gives no rows."""
+
+    def fetchall(self) -> list[Any]:
+        """The rows."""
+
+
+class SQLConnection(Protocol):
+    """A driver's connection: a C{sqlite3.Connection}, or a C{psycopg.Connection}."""
+
+    def execute(self, statement: str, parameters: Sequence[object] = ..., /) -> SQLCursor:
+        """Execute a statement, whose parameters have the driver's own places."""
+
+
 class Subscription(Protocol):
     """A connection on which the database tells of new rows, for the reactor to wait on."""
 
@@ -92,8 +130,8 @@ class Subscription(Protocol):
 
 class Store(Protocol):
     """
-    A table in a database.  All methods may block; all but L{transaction} are called by one thread
-    at a time.
+    A table in a database.  All methods may block.  Those that do not say where they run are called
+    by one thread at a time.
 
     @ivar table: its name.
     @ivar description: it and its database, in words that tell no password.
@@ -104,9 +142,24 @@ class Store(Protocol):
     description: str
     is_exclusive: bool
 
+    def create(self) -> None:
+        """
+        Make the table, unless it is there. (any thread)
+
+        @raise StoreError: the database refuses.
+        """
+
+    def connected(self) -> AbstractContextManager[SQLConnection]:
+        """
+        A connection for a program, as a context manager: its work is committed at the end of the
+        block, and rolled back when that raises. (any thread)
+
+        @raise StoreError: the database refuses what it is asked for.
+        """
+
     def open(self) -> None:
         """
-        Connect, and look whether the table is there.
+        Connect, and look whether the table is there, and may be changed.
 
         @raise StoreError: the database refuses, or has no such table or columns.
         """
@@ -118,6 +171,7 @@ class Store(Protocol):
         """
         Do all that C{turn} says, or nothing.
 
+        @raise StoreBusy: nothing was done.
         @raise StoreError: nothing was done, or nobody knows.
         """
 
@@ -139,7 +193,7 @@ class Store(Protocol):
     def watch(self, changed: Callable[[], None]) -> None:
         """Call C{changed}, on any thread, when this process has added rows."""
 
-    def transaction(self, row: Row) -> AbstractContextManager[object]:
+    def transaction(self, row: Row) -> AbstractContextManager[SQLConnection]:
         """
         A transaction that removes the row, as a context manager that gives its connection: it is
         committed at the end of the block, and rolled back when that raises. (handler's thread)

@@ -1,7 +1,7 @@
 """
-Wake-ups: who in this process waits for rows of which SQLite database.
+Wake-ups: the calls by which sources of SQLite's databases hear of rows that their own process adds.
 
-This room owns the list of those who wait.  It must not know what they do when they are woken.
+This room owns the list of these calls.  It must not know what they lead to. (any thread)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _waiters: dict[str, list[Callable[[], None]]] = {}
 
 
 def wait_for_rows(path: str, woken: Callable[[], None]) -> None:
-    """Have C{woken} called, on any thread, when this process adds rows to a database."""
+    """Have C{woken} called, on whichever thread that is, when this process adds rows."""
     with _lock:
         _waiters.setdefault(os.path.realpath(path), []).append(woken)
 
@@ -34,7 +34,7 @@ def forget_waiter(path: str, woken: Callable[[], None]) -> None:
 
 
 def wake_waiters(path: str) -> None:
-    """Rows have been added to a database, and will be there once that is committed. (any thread)"""
+    """Call those who wait: rows were added, and will be there once that is committed."""
     if not _waiters:
         return
     with _lock:

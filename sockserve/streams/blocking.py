@@ -22,10 +22,11 @@ from typing_extensions import override
 
 from sockserve.core.addresses import Addresses
 from sockserve.interfaces import IStreamServer, Outcome, Phase
-from sockserve.sockets.hangups import Hangup, hangup_of, has_left, socket_below
+from sockserve.sockets.hangups import socket_below
 from sockserve.sockets.lending import (
     SocketIdentity,
     TransferCounts,
+    has_unread,
     is_lendable,
     lend,
     tcp_traffic,
@@ -75,8 +76,8 @@ class LentSocketChannel(SocketChannel):
         return self.request
 
     @override
-    def has_left(self) -> bool:
-        return has_left(self.request)
+    def has_said_nothing(self) -> bool:
+        return not has_unread(self.request)
 
     @override
     def abandon(self) -> None:
@@ -218,10 +219,8 @@ class PumpedSocketChannel(SocketChannel):
         return socket_below(self.transport)
 
     @override
-    def has_left(self) -> bool:
-        # What it sent before it hung up is on its way to the handler.
-        client = self.client_socket()
-        return client is not None and hangup_of(client) is Hangup.BROKEN
+    def has_said_nothing(self) -> bool:
+        return False  # as far as is known: it may be on its way to the handler
 
     @override
     def client_left(self) -> None:
@@ -285,7 +284,7 @@ class PumpedSocketChannel(SocketChannel):
         self.timer.disarm(Phase.IDLE)
         self.parts &= ~Pending.CONNECTION
         if not reason.check(ConnectionDone):
-            self.client_left()
+            self.stop_waiting()
         super().connection_lost(reason)
 
     @override

@@ -7,6 +7,8 @@ not know what was said on the connection. (reactor thread)
 
 from __future__ import annotations
 
+from enum import Enum
+
 from twisted.internet import tcp
 from twisted.internet.interfaces import ISSLTransport
 
@@ -16,6 +18,15 @@ from sockserve.interfaces import Phase
 from sockserve.sockets.hangups import connection_below
 
 __all__ = ["Parting", "lose_connection"]
+
+
+class _Stage(Enum):
+    """The stage of a parting."""
+
+    #: This side has said that it ends, and the client is to answer.
+    AWAITED = "awaited"
+    #: The connection is closed without an answer, once all has left.
+    CLOSING = "closing"
 
 
 class Parting:
@@ -30,7 +41,7 @@ class Parting:
         self._deadlines = deadlines
         self._timer = timer
         self._began_at = timer.seconds()
-        self._is_closing = False
+        self._stage = _Stage.AWAITED
         timer.arm(Phase.WRITE, deadlines.linger)
 
     def write_applies(self) -> bool:
@@ -41,14 +52,14 @@ class Parting:
         @return: whether the client takes nothing, for as long as C{write} allows.
         """
         write = self._deadlines.write
-        if self._is_closing:
+        if self._stage is _Stage.CLOSING:
             return True
         if self._below.dataBuffer or self._below._tempDataBuffer:
             if write is not None and self._timer.seconds() - self._began_at >= write:
                 return True
             self._timer.arm(Phase.WRITE, self._deadlines.linger)
             return False
-        self._is_closing = True
+        self._stage = _Stage.CLOSING
         self._timer.arm(Phase.WRITE, write)
         self._below.loseConnection()
         return False

@@ -14,14 +14,17 @@ from collections.abc import Iterator
 from typing_extensions import override
 from zope.interface import implementer
 
+from sockserve.core.handler_kinds import speaks_http
 from sockserve.core.lifecycle import serve
-from sockserve.interfaces import IExecutor, IJob, Outcome, Phase
+from sockserve.executors.fork import ForkExecutor
+from sockserve.interfaces import IClientJob, IExecutor, Outcome, Phase
+from sockserve.sockets.hangups import Hangup, hangup_of
 from sockserve.streams.channel import Channel, ChannelOwner, Pending
 
 __all__ = ["SocketChannel"]
 
 
-@implementer(IJob)
+@implementer(IClientJob)
 class SocketChannel(Channel):
     """The channel of a blocking handler, on a thread or in a child: the part both share."""
 
@@ -54,7 +57,28 @@ class SocketChannel(Channel):
         raise NotImplementedError
 
     def has_left(self) -> bool:
-        """Whether its client has gone, and nothing that it sent is lost with it."""
+        """
+        Whether the client has gone, and no answer can reach it: it has broken the connection, or
+        has closed it, which TCP does not tell from the end of its side.
+        """
+        client = self.client_socket()
+        if client is None:
+            return False
+        hangup = hangup_of(client)
+        if hangup is Hangup.HUNG_UP and self.serves_regardless():
+            return self.has_said_nothing()
+        return hangup.is_final
+
+    def serves_regardless(self) -> bool:
+        """
+        Whether what came before the client closed the connection is served all the same: it may
+        be all that the client wanted to say.  A request of HTTP wants an answer.
+        """
+        wants_answer = speaks_http(self.factory.RequestHandlerClass)
+        return not (wants_answer and self.factory.handler_cancellation)
+
+    def has_said_nothing(self) -> bool:
+        """Whether nothing has come for a handler to read."""
         raise NotImplementedError
 
     def _hung_up(self) -> None:
@@ -62,14 +86,18 @@ class SocketChannel(Channel):
         The kernel has told something of a connection that waits for a place, or of another.
         """
         if self._is_queued and self.has_left():
+            self.stop_waiting()
+
+    def stop_waiting(self) -> None:
+        """The client has gone: do not wait for a place any longer."""
+        if self._is_queued and self._concurrency.withdraw(self):
             self.client_left()
 
     def client_left(self) -> None:
-        """The client has gone: do not wait for a place any longer."""
-        if self._is_queued and self._concurrency.withdraw(self):
-            self._leave_queue()
-            self.protocol.record.outcome = Outcome.LOST
-            self.factory.shutdown_request(self.request)
+        """The client has gone, and the handler will not run. (reactor thread)"""
+        self._leave_queue()
+        self.protocol.record.outcome = Outcome.LOST
+        self.factory.shutdown_request(self.request)
 
     def _leave_queue(self) -> None:
         """The connection does not wait for a place, or not any more."""
@@ -86,6 +114,8 @@ class SocketChannel(Channel):
     def started(self) -> None:
         """There is a place for the handler. (reactor thread)"""
         self._leave_queue()
+        if isinstance(self._concurrency, ForkExecutor):
+            self.factory.drain_notice.reach_children()
         self._handler_began()
         self.protocol.record.phases["queue"] = self.timer.seconds() - self._queued_at
 
@@ -96,16 +126,18 @@ class SocketChannel(Channel):
         """Serve the connection, on a thread or in a child. (worker thread)"""
         if os.getpid() != self._process:
             self.serve_in_child()
-        return serve(self.factory, self.request, self.protocol.client_address, self.record_traffic)
+        address = self.protocol.client_address
+        with self.factory.drain_notice.for_this_thread():
+            return serve(self.factory, self.request, address, self.record_traffic)
 
     def record_traffic(self) -> None:
         """Note what only the connection itself can tell of the traffic: the handler has
         finished. (any thread)"""
 
     @property
-    def descriptors(self) -> tuple[int]:
+    def descriptors(self) -> tuple[int, int]:
         """The descriptors of the parent's that a child needs."""
-        return (self.request.fileno(),)
+        return self.request.fileno(), self.factory.drain_notice.descriptor()
 
     def serve_in_child(self) -> None:
         """Adapt to being a child's own copy. (worker thread)"""

@@ -165,6 +165,15 @@ class TransportChannel(Channel):
         taken = self._input_taken()
         self.departure.happened(error, task, reads_on=reads_on, taken=taken)
 
+    def has_left(self) -> bool:
+        """Whether the kernel says that the client has gone, of a handler that may be cancelled."""
+        sock = socket_below(self._below)
+        return sock is not None and hangup_of(sock).is_final and self.departure.cancels()
+
+    def client_left(self) -> None:
+        """The client has gone before its request was given to a handler."""
+        self._end_for_client("it has closed the connection")
+
     def is_writable(self) -> bool:
         """Whether this side has not ended, or is not ending, its output."""
         return self._end is _End.OPEN and not self.writer.is_closed()

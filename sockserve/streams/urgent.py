@@ -19,6 +19,7 @@ import ssl
 import struct
 import sys
 from collections.abc import Awaitable, Callable
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.main import CONNECTION_LOST
@@ -30,6 +31,7 @@ from sockserve.core.buffers import bytes_of
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.core.lifecycle import run_handler_coroutine
 from sockserve.core.logs import Topic, logger
+from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import Outcome, Phase
 from sockserve.streams.channel import ChannelOwner
 from sockserve.streams.connection import StreamConnection
@@ -136,7 +138,7 @@ class UrgentReader(StreamReader):
 
     @property
     def buffered_bytes(self) -> int:
-        """How many bytes have come that were not read."""
+        """The number of bytes that have come and were not read."""
         return len(self._buffer)
 
 
@@ -149,8 +151,10 @@ class UrgentWriter(StreamWriter):
 
     __slots__ = ("_urgent_count",)
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(
+        self, transport: IStreamTransport, direct: bool, deadlines: Deadlines, timer: DeadlineTimer
+    ) -> None:
+        super().__init__(transport, direct, deadlines, timer)
         #: How many of the pieces that wait are urgent.
         self._urgent_count = 0
 
@@ -253,6 +257,17 @@ class UrgentConnection(StreamConnection):
     urgent_received: Callable[[bytes], object] | None
 
 
+class _Reading(Enum):
+    """The extent to which a connection is read."""
+
+    #: As the transport does by itself, which knows of no marks.
+    UNMARKED = "unmarked"
+    #: As far as the reader asks, and never across a mark.
+    ASKED_FOR = "asked for"
+    #: Farther than that, up to an urgent byte that has come.
+    AHEAD = "ahead"
+
+
 class UrgentChannel(CoroutineChannel):
     """
     The channel of a coroutine that takes urgent data.
@@ -272,13 +287,10 @@ class UrgentChannel(CoroutineChannel):
         self.request.urgent_received = None
         #: Whether the handler runs, or has finished.
         self._has_begun = False
-        #: Whether the transport is read here, and marks are heeded.
-        self._reads_marks = False
-        #: Whether more is read than the reader asks for, up to an urgent byte.
-        self._reads_ahead = False
+        self._reading = _Reading.UNMARKED
         below = self._below
         if below is not None and self.is_lendable and _has_urgent_data(below.socket):
-            self._reads_marks = True
+            self._reading = _Reading.ASKED_FOR
             below.socket.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
             # What the reactor calls when there is something to read: the transport's own knows of
             # no marks.
@@ -331,15 +343,14 @@ class UrgentChannel(CoroutineChannel):
             self.urgent_arrived(data)
             return None
         why = type(below).doRead(below)
-        if self._reads_ahead and self._reader.buffered_bytes > READ_AHEAD_BYTES:
+        if self._reader.buffered_bytes > READ_AHEAD_BYTES:
             self._stop_reading_ahead()
         return why
 
     def urgent_arrived(self, data: bytes) -> None:
         """An urgent byte has come, after all that the reader has been fed."""
         self._reader.set_mark()
-        if self._reads_ahead:
-            self._stop_reading_ahead()
+        self._stop_reading_ahead()
         task, received = self._task, self.request.urgent_received
         if task is None or received is None:
             return
@@ -352,36 +363,42 @@ class UrgentChannel(CoroutineChannel):
                 task.cancel(error)
 
     def _stop_reading_marks(self) -> None:
-        if self._reads_marks:
-            self._reads_marks = False
+        """Have the transport read by itself again."""
+        if self._reading is not _Reading.UNMARKED:
+            self._reading = _Reading.UNMARKED
             del self._below.doRead  # type: ignore[union-attr]
 
     # While the reader is full
 
     @override
     def resumeProducing(self) -> None:
-        self._reads_ahead = False
+        if self._reading is _Reading.AHEAD:
+            self._reading = _Reading.ASKED_FOR
         super().resumeProducing()
 
     @override
     def waits_for_urgent(self) -> bool:
-        return self._reads_marks and self._reader.buffered_bytes <= READ_AHEAD_BYTES
+        reads_marks = self._reading is not _Reading.UNMARKED
+        return reads_marks and self._reader.buffered_bytes <= READ_AHEAD_BYTES
 
     @override
     def _hung_up(self) -> None:
         below = self._below
         if below is not None and self._must_read_ahead(below.socket):
-            self._reads_ahead = True
+            self._reading = _Reading.AHEAD
             self.transport.resumeProducing()
         super()._hung_up()
 
     def _must_read_ahead(self, sock: socket.socket) -> bool:
+        """Whether an urgent byte has come behind more than the reader asks for."""
         return self.waits_for_urgent() and self._reader.is_full() and _has_urgent_byte(sock)
 
     def _stop_reading_ahead(self) -> None:
-        self._reads_ahead = False
-        if self._reader.is_full():
-            self.pauseProducing()
+        """Read no more than is asked for from now on."""
+        if self._reading is _Reading.AHEAD:
+            self._reading = _Reading.ASKED_FOR
+            if self._reader.is_full():
+                self.pauseProducing()
 
 
 def make_and_run_urgent(

@@ -20,7 +20,7 @@ __all__ = ["Table", "Target", "find_table", "procedure"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-#: Where L{procedure} notes what it is told.
+#: The attribute of a method in which L{procedure} notes its arguments.
 _MARK = "_sunrpc_procedure"
 
 
@@ -32,7 +32,7 @@ class _Mark(NamedTuple):
 
 class Target(NamedTuple):
     """
-    What serves a procedure.
+    A procedure, with the method that serves it.
 
     @ivar method: the method's name.
     @ivar is_idempotent: whether it may be called twice for one call.
@@ -45,7 +45,7 @@ class Target(NamedTuple):
 
 class Table(NamedTuple):
     """
-    A program with what serves it.
+    A program, with the methods that serve it.
 
     @ivar targets: by version and procedure.
     @ivar is_coroutine: whether its methods are C{async def}.
@@ -163,7 +163,7 @@ def _marked_methods(cls: type, number: int) -> tuple[Program, dict[tuple[int, in
     return Program(number, cls.__name__, found), targets
 
 
-def _procedure_of(cls: type, name: str, method: Any, mark: _Mark) -> Procedure:
+def _procedure_of(cls: type, name: str, method: Callable[..., Any], mark: _Mark) -> Procedure:
     where = f"procedure {cls.__name__}.{name}"
     hints = hints_of(method, where)
     arguments = []

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import inspect
 from asyncio import IncompleteReadError
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable
 from typing import IO, Any, ClassVar
 
 from twisted.internet.interfaces import IReactorFromThreads
 from typing_extensions import override
 
 from sockserve.core.forking import is_child
+from sockserve.core.unsuspended import run_unsuspended
 from sockserve.handlers import BaseRequestHandler
 from sockserve.interfaces import ClientGone, DeadlineExpired
 from sockserve.sunrpc.declaring import Table, Target, find_table
@@ -70,7 +71,7 @@ class RPCRequestHandler(BaseRequestHandler[Any, Any]):
     malformed: ClassVar[MalformedCalls]
     call: Call
 
-    #: What a procedure has raised that was called by a datagram.
+    #: The exception of a procedure that was called by a datagram.
     _error: Exception | None = None
     #: Set with C{program}.
     table: ClassVar[Table]
@@ -120,7 +121,7 @@ class RPCRequestHandler(BaseRequestHandler[Any, Any]):
                     if error.partial or record.has_begun():
                         raise
                     return
-                record.add(await rfile.readexactly(self._next_fragment(record, mark)))
+                record.add(await rfile.readexactly(self._begin_fragment(record, mark)))
             reply = await self._answer(record.data(), None)
             if reply is not None:
                 for piece in fragments(reply):
@@ -131,7 +132,7 @@ class RPCRequestHandler(BaseRequestHandler[Any, Any]):
         """Serve the calls. (worker thread)"""
         if type(self.request) is tuple:
             data, sender = self.request
-            self._send_datagram(sender, _result_of(self._answer(data, self._cache())))
+            self._send_datagram(sender, self._answer_blocking(data, self._cache()))
             return
         if self.request.gettimeout() is None:
             self.request.settimeout(self.server.deadlines.idle)
@@ -139,19 +140,22 @@ class RPCRequestHandler(BaseRequestHandler[Any, Any]):
             while True:
                 record = Record(self.max_record_bytes)
                 while not record.is_whole:
-                    mark = _read_exactly(rfile, MARK_BYTES)
-                    if not mark and not record.has_begun():
+                    try:
+                        mark = _read_exactly(rfile, MARK_BYTES)
+                    except IncompleteReadError as error:
+                        if error.partial or record.has_begun():
+                            raise
                         return
-                    record.add(_read_exactly(rfile, self._next_fragment(record, mark)))
-                reply = _result_of(self._answer(record.data(), None))
+                    record.add(_read_exactly(rfile, self._begin_fragment(record, mark)))
+                reply = self._answer_blocking(record.data(), None)
                 if reply is not None:
                     for piece in fragments(reply):
                         self.request.sendall(piece)
 
-    def _next_fragment(self, record: Record, mark: bytes) -> int:
-        """How many bytes of a record are to be read next. (handler's thread)"""
+    def _begin_fragment(self, record: Record, mark: bytes) -> int:
+        """Begin a fragment, and say how many bytes it has. (handler's thread)"""
         try:
-            return record.next_fragment(mark)
+            return record.begin_fragment(mark)
         except RecordTooLong as error:
             self.malformed.keep(self.client_address, str(error), record.data() + mark)
             raise
@@ -211,6 +215,11 @@ class RPCRequestHandler(BaseRequestHandler[Any, Any]):
                 cache.end(key, reply)
         return reply
 
+    def _answer_blocking(self, data: bytes, cache: ReplyCache | None) -> bytes | None:
+        """As L{_answer}, where procedures block. (worker thread)"""
+        fault = "verify_request waits, but the procedures are not async def"
+        return run_unsuspended(self._answer(data, cache), fault)
+
     def _find(self, data: bytes) -> bytes | tuple[Call, Target]:
         """The call that C{data} is, and what serves it; or the reply that it has at once."""
         try:
@@ -241,18 +250,20 @@ class RPCRequestHandler(BaseRequestHandler[Any, Any]):
 
     async def _run(self, call: Call, target: Target) -> bytes:
         """The reply to a call that may be served. (handler's thread)"""
-        codec = target.procedure.arguments_codec
+        procedure = target.procedure
         try:
-            arguments, end = codec.unpack_from(call.data, call.start)
+            arguments, end = procedure.unpack_arguments(call.data, call.start)
         except DecodeError as error:
             return self._garbage(call, str(error))
+        except Exception as error:  # a structure's own code
+            return self._failed(call, error)
         if end != len(call.data):
             return self._garbage(call, f"{len(call.data) - end} bytes more than they have")
         try:
             result = getattr(self, target.method)(*arguments)
             if self.table.is_coroutine:
                 result = await result
-            return accepted(call.xid, _SUCCESS, target.procedure.result_codec.pack(result))
+            return accepted(call.xid, _SUCCESS, procedure.pack_result(result))
         except (ClientGone, DeadlineExpired):
             raise
         except AuthError as error:
@@ -303,23 +314,8 @@ class RPCRequestHandler(BaseRequestHandler[Any, Any]):
 
 
 def _read_exactly(file: IO[bytes], size: int) -> bytes:
-    """C{size} bytes, or none at the end of a file. (worker thread)"""
+    """The next C{size} bytes of a file, as C{readexactly} of a stream has it. (worker thread)"""
     data = file.read(size)
-    if len(data) < size and (data or size != MARK_BYTES):
+    if len(data) < size:
         raise IncompleteReadError(data, size)
     return data
-
-
-def _result_of(coroutine: Coroutine[object, None, bytes | None]) -> bytes | None:
-    """
-    What a coroutine gives that never waits.
-
-    @raise TypeError: it waits. (worker thread)
-    """
-    try:
-        coroutine.send(None)
-    except StopIteration as end:
-        found: bytes | None = end.value
-        return found
-    coroutine.close()
-    raise TypeError("verify_request waits, but the procedures are not async def")

@@ -1,5 +1,5 @@
 """
-Malformed calls, kept where they can be looked at.
+Malformed calls, kept for people to look at.
 
 This room owns how many are kept, and how much of each.  It must not know how calls come.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 __all__ = ["KEPT_BYTES", "KEPT_CALLS", "KeptCall", "MalformedCalls"]
 
@@ -31,7 +31,7 @@ class KeptCall(NamedTuple):
     """
 
     time: float
-    peer: Any
+    peer: object
     reason: str
     size: int
     data: bytes
@@ -47,7 +47,7 @@ class MalformedCalls:
         return len(self._kept)
 
     def keep(self, peer: object, reason: str, data: bytes) -> None:
-        """A malformed call has come. (any thread)"""
+        """Keep a malformed call. (any thread)"""
         self._kept.append(KeptCall(time.time(), peer, reason, len(data), data[:KEPT_BYTES]))
 
     def as_list(self) -> list[KeptCall]:

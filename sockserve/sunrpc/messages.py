@@ -12,8 +12,8 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from sockserve.interfaces import PeerError, SockserveError
-from sockserve.sunrpc.xdr.codec import Codec
 from sockserve.sunrpc.xdr.errors import DecodeError
+from sockserve.sunrpc.xdr.packing import make_pack
 from sockserve.sunrpc.xdr.types import (
     UNSIGNED_INT,
     Array,
@@ -21,6 +21,7 @@ from sockserve.sunrpc.xdr.types import (
     StringType,
     StructType,
 )
+from sockserve.sunrpc.xdr.unpacking import make_unpack
 
 __all__ = [
     "AUTH_NONE",
@@ -64,7 +65,7 @@ _RANGE = struct.Struct(">II")
 
 
 class AcceptStat(IntEnum):
-    """What became of a call that was let in (RFC 5531, section 9)."""
+    """The outcome of a call that was let in (RFC 5531, section 9)."""
 
     SUCCESS = 0
     PROG_UNAVAIL = 1
@@ -75,7 +76,7 @@ class AcceptStat(IntEnum):
 
 
 class AuthStat(IntEnum):
-    """Why a call was not let in for its credentials (RFC 5531, section 9)."""
+    """The fault of credentials for which a call was not let in (RFC 5531, section 9)."""
 
     BADCRED = 1
     REJECTEDCRED = 2
@@ -123,18 +124,17 @@ class AuthSys(NamedTuple):
     gids: list[int]
 
 
-_auth_sys = Codec(
-    StructType(
-        AuthSys,
-        lambda: [
-            Field("stamp", UNSIGNED_INT),
-            Field("machinename", StringType(255)),
-            Field("uid", UNSIGNED_INT),
-            Field("gid", UNSIGNED_INT),
-            Field("gids", Array(UNSIGNED_INT, 16)),
-        ],
-    )
+_AUTH_SYS = StructType(
+    AuthSys,
+    lambda: [
+        Field("stamp", UNSIGNED_INT),
+        Field("machinename", StringType(255)),
+        Field("uid", UNSIGNED_INT),
+        Field("gid", UNSIGNED_INT),
+        Field("gids", Array(UNSIGNED_INT, 16)),
+    ],
 )
+_pack_auth_sys, _unpack_auth_sys = make_pack(_AUTH_SYS), make_unpack(_AUTH_SYS)
 
 
 class Call(NamedTuple):
@@ -192,7 +192,7 @@ def parse_call(data: bytes) -> Call:
         end = _auth_end(data, end, size, AuthStat.BADCRED)
     if flavor == AUTH_SYS:
         try:
-            credentials = _auth_sys.unpack(data[_HEAD.size : _HEAD.size + size])
+            credentials = _unpack_auth_sys(data[_HEAD.size : _HEAD.size + size])
         except DecodeError:
             raise AuthError(AuthStat.BADCRED) from None
     elif flavor != AUTH_NONE:
@@ -218,7 +218,7 @@ def make_call(
     """The bytes of a call."""
     flavor, body = AUTH_NONE, b""
     if credentials is not None:
-        flavor, body = AUTH_SYS, _auth_sys.pack(credentials)
+        flavor, body = AUTH_SYS, _pack_auth_sys(credentials)
     head = _HEAD.pack(xid, _CALL, RPC_VERSION, program, version, procedure, flavor, len(body))
     return head + body + _AUTH.pack(AUTH_NONE, 0) + arguments
 

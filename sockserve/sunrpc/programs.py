@@ -7,13 +7,14 @@ must not know how calls come, nor what serves them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from sockserve.interfaces import ConfigurationError
-from sockserve.sunrpc.xdr.codec import Codec
-from sockserve.sunrpc.xdr.types import Field, StructType, XDRType
+from sockserve.sunrpc.xdr.packing import make_pack
+from sockserve.sunrpc.xdr.types import TupleType, XDRType
+from sockserve.sunrpc.xdr.unpacking import make_unpack_from
 
 __all__ = ["Procedure", "Program", "Version", "check_number"]
 
@@ -29,11 +30,6 @@ def check_number(what: str, number: object) -> int:
     if not 0 <= number < 2**32:
         raise ConfigurationError(f"{what}: {number} is out of range; 0 to 4294967295 are in it")
     return number
-
-
-def _arguments(*values: Any) -> tuple[Any, ...]:
-    """The arguments of a call, as they are unpacked."""
-    return values
 
 
 class Procedure:
@@ -53,17 +49,20 @@ class Procedure:
         self.result = result
 
     @cached_property
-    def arguments_codec(self) -> Codec:
-        """What unpacks its arguments, as one tuple."""
-        fields = [Field(f"argument_{n}", each) for n, each in enumerate(self.arguments)]
-        type = StructType(_arguments, lambda: fields)  # type: ignore[arg-type]  # a callable will do
-        type.label = f"arguments of {self.name}"
-        return Codec(type)
+    def unpack_arguments(self) -> Callable[[bytes, int], tuple[tuple[Any, ...], int]]:
+        """
+        A function of a call's bytes and of the position where its arguments begin: gives them, and
+        where they end.  It raises L{DecodeError <sockserve.sunrpc.xdr.errors.DecodeError>}.
+        """
+        return make_unpack_from(TupleType(f"arguments of {self.name}", self.arguments))
 
     @cached_property
-    def result_codec(self) -> Codec:
-        """What packs its result."""
-        return Codec(self.result)
+    def pack_result(self) -> Callable[[Any], bytes]:
+        """
+        A function of what the procedure has given: gives its bytes.  It raises L{EncodeError
+        <sockserve.sunrpc.xdr.errors.EncodeError>}.
+        """
+        return make_pack(self.result)
 
 
 class Version:

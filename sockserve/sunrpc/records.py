@@ -58,10 +58,11 @@ class Record:
         """Whether a fragment has come."""
         return bool(self._pieces)
 
-    def next_fragment(self, mark: bytes) -> int:
+    def begin_fragment(self, mark: bytes) -> int:
         """
-        How many bytes the fragment behind C{mark} has.
+        Begin the fragment behind C{mark}.
 
+        @return: how many bytes it has; they are L{add}'s next.
         @raise RecordTooLong: the record would have too many with them.
         """
         (word,) = _MARK.unpack(mark)
@@ -75,18 +76,18 @@ class Record:
         return size
 
     def add(self, data: bytes) -> None:
-        """A fragment has come."""
+        """Add a fragment."""
         self._pieces.append(data)
         self.is_whole = self._is_last
 
     def data(self) -> bytes:
-        """All of it."""
+        """All bytes of it."""
         return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
 
 
 def fragments(data: bytes, longest: int = LONGEST_FRAGMENT) -> Iterator[bytes]:
     """
-    What to send for the record C{data}: almost always one piece.
+    The pieces that are sent for the record C{data}: almost always one.
 
     @param longest: how many bytes a fragment may have.
     """

@@ -26,7 +26,7 @@ KEPT_SECONDS = 120.0
 
 
 class Known(Enum):
-    """What is known of a call that has no reply yet."""
+    """The state of a call that has no reply yet."""
 
     #: It has not been seen before; it is being served from now on.
     NEW = "new"
@@ -56,9 +56,9 @@ class ReplyCache:
 
     def begin(self, key: Hashable) -> bytes | Known:
         """
-        A call has come.
+        Note that a call has come.
 
-        @return: the reply that it has had; or else what is known of it.  After L{Known.NEW},
+        @return: the reply that it has had; or else its state.  After L{Known.NEW},
             L{end} or L{forget} is to be called.
         """
         with self._lock:
@@ -71,7 +71,7 @@ class ReplyCache:
             return Known.NEW
 
     def end(self, key: Hashable, reply: bytes) -> None:
-        """A call has had its reply."""
+        """Keep the reply that a call has had."""
         now = self._seconds()
         with self._lock:
             self._in_progress.discard(key)
@@ -94,7 +94,7 @@ class ReplyCache:
         return now - next(iter(replies.values()))[0] >= KEPT_SECONDS
 
     def forget(self, key: Hashable) -> None:
-        """A call will have no reply."""
+        """Forget a call that will have no reply."""
         with self._lock:
             self._in_progress.discard(key)
 

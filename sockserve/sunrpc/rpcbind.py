@@ -1,5 +1,5 @@
 """
-Rpcbind: where clients ask for the port of a program (RFC 1833).
+Rpcbind: the service that clients ask for the port of a program (RFC 1833).
 
 This room owns what this machine's rpcbind is told, and when.  It must not know options.
 """
@@ -63,7 +63,7 @@ _NETIDS: dict[tuple[int, int], tuple[str, int]] = {
 
 
 class _RPCB(Struct):
-    """What version 4 is told."""
+    """The argument of version 4's procedures."""
 
     program: UnsignedInt
     version: UnsignedInt
@@ -73,7 +73,7 @@ class _RPCB(Struct):
 
 
 class _PMap(Struct):
-    """What version 2 is told."""
+    """The argument of version 2's procedures."""
 
     program: UnsignedInt
     version: UnsignedInt
@@ -83,7 +83,7 @@ class _PMap(Struct):
 
 class Mapping(NamedTuple):
     """
-    Where a version of a program is found.
+    The place where a version of a program is found.
 
     @ivar netid: C{tcp}, C{udp6} and so on.
     @ivar protocol: IP's number of it; 0 where version 2 of rpcbind has none.
@@ -193,7 +193,7 @@ def _ask(sock: socket.socket, version: int, procedure: int, arguments: bytes) ->
         sock.sendall(piece)
     record = Record(_MOST_BYTES)
     while not record.is_whole:
-        record.add(_receive(sock, record.next_fragment(_receive(sock, MARK_BYTES))))
+        record.add(_receive(sock, record.begin_fragment(_receive(sock, MARK_BYTES))))
     data = record.data()
     # The transaction, REPLY, MSG_ACCEPTED, the verifier, SUCCESS, and the value.
     if len(data) != 28 or data[:4] != xid.to_bytes(4, "big"):

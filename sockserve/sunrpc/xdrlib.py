@@ -46,7 +46,7 @@ class ConversionError(Error):
 
 
 class Packer:
-    """What packs values one after the other."""
+    """A packer of values, one after the other."""
 
     def __init__(self) -> None:
         self.reset()
@@ -141,7 +141,8 @@ class Packer:
 
 class Unpacker:
     """
-    What unpacks values one after the other.  Where the bytes end too early it raises C{EOFError}.
+    An unpacker of values, one after the other.  Where the bytes end too early, it raises
+    C{EOFError}.
     """
 
     def __init__(self, data: bytes) -> None:

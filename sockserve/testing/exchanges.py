@@ -17,7 +17,7 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from sockserve.core.addresses import SocketAddress
-from sockserve.executors.base import serve_guarded
+from sockserve.executors.base import serve_logged
 from sockserve.interfaces import IExecutor, IJob
 from sockserve.listeners.server import RequestServer
 
@@ -60,7 +60,7 @@ class InlineExecutor:
         """Serve the job before returning."""
         self.running += 1
         job.started()
-        outcome = serve_guarded(job)
+        outcome = serve_logged(job)
         self.running -= 1
         job.ended(outcome)
 

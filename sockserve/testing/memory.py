@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from sockserve.core.addresses import SocketAddress, twisted_address
-from sockserve.executors.base import serve_guarded
+from sockserve.executors.base import serve_logged
 from sockserve.testing.exchanges import SERVER_ADDRESS, Exchange, InlineExecutor
 
 __all__ = ["AttendedExecutor", "MemoryReactor", "ServerTransport"]
@@ -221,6 +221,6 @@ class AttendedExecutor(InlineExecutor):
         # shutdown() would ask for the connection itself.)
         socket.socket.shutdown(job.request, socket.SHUT_RD)
         with self._reactor.turning():
-            outcome = serve_guarded(job)
+            outcome = serve_logged(job)
         self.running -= 1
         job.ended(outcome)

@@ -1,15 +1,24 @@
 """What credentials are checked against, and how that is described."""
 
+import os
+import pwd
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import ICredentials
 from twisted.cred.error import UnauthorizedLogin
 
 from sockserve import ConfigurationError
-from sockserve.auth import AddressChecker, CertificateChecker, IUser, UserRealm, make_portal
+from sockserve.auth import (
+    AddressChecker,
+    CertificateChecker,
+    IUser,
+    UserRealm,
+    make_portal,
+)
 from sockserve.auth.credentials import (
     AddressCredentials,
     CertificateCredentials,
@@ -17,6 +26,8 @@ from sockserve.auth.credentials import (
 )
 from sockserve.auth.door import at_once
 from sockserve.auth.identity import CertificateNames
+
+SHADOW = "/etc/shadow"
 
 
 def user_of(portal: Any, credentials: ICredentials) -> str:
@@ -63,8 +74,15 @@ def test_several_are_asked_one_after_the_other(users: Path) -> None:
         ("file:", "auth file: write file:PATH"),
         ("file:/no/such", "auth file '/no/such': No such file or directory"),
         ("file:/", "auth file '/': Is a directory"),
+        ("file:/dev/null", "auth file '/dev/null': it is no regular file"),
+        ("file:users\0", "auth file .*null"),
         ("memory:alice:wonderland:bob", "auth memory: what follows it is wrong; it takes: "),
-        ("anonymous", "auth anonymous: no client can show here what it checks"),
+        ("memory", "auth memory: nobody can log in by it; write memory:NAME:PASSWORD"),
+        ("memory:", "auth memory: nobody can log in by it"),
+        ("memory::wonderland", "auth memory: nobody can log in by it"),
+        ("memory:alice:", "auth memory: nobody can log in by it"),
+        ("unix:wonderland", "auth unix: nothing belongs behind it"),
+        ("anonymous", "auth anonymous: no client can show here .*; file, memory, unix will do"),
         ("", "auth: '' is not one of"),
     ],
 )
@@ -73,6 +91,51 @@ def test_a_wrong_description_is_told_without_secrets(description: str, message: 
         make_portal([description])
     assert "wonderland" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "\n", "alice\n", ":wonderland\n", "alice:\n", "alice::x"])
+def test_a_file_by_which_nobody_can_log_in_is_told(text: str, users: Path) -> None:
+    users.write_text(text)
+    with pytest.raises(ConfigurationError, match="nobody can log in by it; no line is NAME:PASS"):
+        make_portal([f"file:{users}"])
+
+
+def test_a_pipe_of_users_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "users")
+    with pytest.raises(ConfigurationError, match="no regular file"):
+        make_portal([f"file:{tmp_path / 'users'}"])
+
+
+def test_the_systems_users_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their checker, Twisted's, gives their names as text; all others give bytes."""
+    crypt = pytest.importorskip("crypt", reason="Python has it up to 3.12")
+    if not os.access(SHADOW, os.R_OK):
+        pytest.skip(f"needs a user who may read {SHADOW}")
+    hashed = crypt.crypt("wonderland", crypt.mksalt(crypt.METHOD_SHA256, rounds=1000))
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: SimpleNamespace(pw_passwd=hashed))
+    portal = make_portal(["unix"])
+    assert user_of(portal, PasswordCredentials(b"alice", b"wonderland")) == "alice"
+    with pytest.raises(UnauthorizedLogin):
+        user_of(portal, PasswordCredentials(b"alice", b"glass"))
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[None]:
+    """A process that is not root's."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    yield
+    os.seteuid(0)
+
+
+def test_passwords_of_the_system_that_cannot_be_read_are_told(unprivileged: None) -> None:
+    pytest.importorskip("crypt", reason="Python has it up to 3.12")
+    if not os.path.exists(SHADOW):
+        pytest.skip(f"needs {SHADOW}")
+    with pytest.raises(ConfigurationError, match=f"auth unix: {SHADOW}: Permission denied; who"):
+        make_portal(["unix"])
 
 
 def names(common_name: str = "", *others: str) -> CertificateCredentials:
@@ -135,7 +198,4 @@ def test_a_user_has_a_name() -> None:
 
 
 def test_credentials_do_not_show_secrets() -> None:
-    assert "wonderland" not in repr(PasswordCredentials(b"alice", b"wonderland"))
-    assert isinstance(
-        make_portal(["memory:a:b"]).checkers.popitem()[1], InMemoryUsernamePasswordDatabaseDontUse
-    )
+    assert repr(PasswordCredentials(b"alice", b"wonderland")) == "<PasswordCredentials b'alice'>"

@@ -417,10 +417,12 @@ def serve_and_talk(base, talk, **variables):
         return talk["verdict"] and client.heard, record.lines()
 
 
-#: Our answer where a handler ends its thread before it has sent one; there is none in the stdlib.
+#: Our answer where a handler ends its thread before it has sent one, to HTTP/0.9 without a head;
+#: there is none in the stdlib.
 LAST_WORDS = re.compile(
-    rb"HTTP/1\.1 500 Internal Server Error\r\nDate: now\r\nContent-Type: text/html;charset=utf-8"
-    rb"\r\nContent-Length: 341\r\nConnection: close\r\n\r\n<!DOCTYPE HTML>[^\r]*\Z"
+    rb"(?:HTTP/1\.1 500 Internal Server Error\r\nServer: [^\r]*\r\nDate: now\r\n"
+    rb"Content-Type: text/(?:html;charset=utf-8|plain)\r\nVary: Accept\r\nContent-Length: [0-9]+"
+    rb"\r\nConnection: close\r\n\r\n|<!DOCTYPE HTML>)[^\r]*\Z"
 )
 
 
@@ -447,6 +449,6 @@ async def test_handlers(parks_connections):
         expected = serve_and_talk(http.server.ThreadingHTTPServer, talk)
         ours = sockserve.http.server.ThreadingHTTPServer
         result = serve_and_talk(ours, talk, parks_connections=parks_connections)
-        assert without_last_words(talk, result) == expected
+        assert expected in (result, without_last_words(talk, result))
 
     await deferToThread(check)

@@ -108,6 +108,22 @@ def test_a_signal_lets_requests_end(migrated: Project, number: signal.Signals) -
         assert client.makefile().read().endswith("after half a second\n")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(migrated: Project, number: signal.Signals) -> None:
+    stuck = ("sockserve", "--listen", LOOPBACK, "--handler", "workers.handlers:Stuck")
+    with running(migrated, *stuck) as command, command.connect() as client:
+        client.sendall(GET.encode())
+        command.wait_for("stuck: began")
+        command.process.send_signal(signal.SIGHUP)
+        command.wait_for("Received SIGHUP: nothing is reloaded")
+        command.process.send_signal(signal.SIGUSR1)
+        command.process.send_signal(number)
+        again = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+        command.wait_for(f"waiting for 1 request, oldest GET / 0 s; {again} again to end it")
+        assert command.end(number) == 128 + number
+        assert command.stderr == f"Received {number.name} again, ending at once.\n"
+
+
 @pytest.mark.parametrize("modules", ["stdlib", "sockserve"])
 def test_the_module_that_it_is_made_after(migrated: Project, modules: str) -> None:
     """
@@ -206,6 +222,41 @@ def test_a_connection_that_is_broken_is_replaced(on_postgresql: Project) -> None
         assert command.end() == 0
 
 
+def test_the_table_of_tasks_is_found_by_all_that_the_settings_say(on_postgresql: Project) -> None:
+    """A service, options of the server's, a role to assume: as Django itself connects."""
+    psycopg = pytest.importorskip("psycopg")
+    host, user = (on_postgresql.environ.pop(name) for name in ("PGHOST", "PGUSER"))
+    with psycopg.connect(host=host, user=user, dbname="postgres") as connection:
+        connection.execute('CREATE ROLE "of tasks"')
+    services = on_postgresql.folder / "services"
+    services.write_text(f"[app]\nhost={host}\nuser={user}\ndbname=postgres\n")
+    on_postgresql.environ["PGSERVICEFILE"] = str(services)
+    options = {
+        "service": "app",
+        "options": "-c statement_timeout=77s -c search_path=other",
+        "assume_role": "of tasks",
+        "isolation_level": 3,
+        "pool": False,
+        "sslmode": "disable",
+    }
+    (on_postgresql.folder / "with_options.py").write_text(
+        "from settings import *\n"
+        "DATABASES = {'default': {'ENGINE': 'django.db.backends.postgresql',"
+        f" 'NAME': '', 'OPTIONS': {options!r}}}}}\n"
+    )
+    code = (
+        "from sockserve.django.tasks.table import table_url\n"
+        "from sockserve.sql.url import store_and_settings\n"
+        "store, _ = store_and_settings(table_url('default'))\n"
+        "names = 'role', 'statement_timeout', 'search_path', 'client_encoding'\n"
+        "with store.connected() as connection:\n"
+        "    for name in names:\n"
+        "        print(*connection.execute('SHOW ' + name).fetchone())\n"
+    )
+    done = on_postgresql.manage("shell", "--settings", "with_options", "-c", code)
+    assert done.stdout.splitlines()[-4:] == ["of tasks", "77s", "other", "UTF8"], done.stderr
+
+
 def test_a_database_that_is_not_there_is_one_line(project: Project) -> None:
     pytest.importorskip("psycopg")
     project.environ |= {"PGHOST": str(project.folder), "PGUSER": "tests"}
@@ -253,15 +304,30 @@ def test_a_mistake_is_one_line(migrated: Project, options: str, fault: str | Non
         ({"max-conections": 9}, "unknown word 'max-conections'; did you mean 'max-connections'?"),
         ({"max_connections": "x"}, "max-connections: 'x' is not a whole number"),
         (["tcp:1"], "write a dict of options, not list"),
+        ({"reload": True}, "'reload' is for the command line only, as --reload"),
+        ({"skip_checks": True}, "'skip_checks' is for the command line only, as --skip-checks"),
+        ({"rpcbind": "yes"}, "rpcbind: write True or False, not 'yes'"),
+        ({"threads": 0}, None),
     ],
 )
 def test_a_mistake_in_the_settings_is_told_to_be_there(
-    migrated: Project, settings: object, fault: str
+    migrated: Project, settings: object, fault: str | None
 ) -> None:
     migrated.environ["SOCKSERVE"] = json.dumps(settings)
     done = migrated.manage("sockserve")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"CommandError: settings.SOCKSERVE: {fault}\n"
+    assert re.fullmatch("CommandError: settings.SOCKSERVE: .*\n", done.stderr)
+    assert fault is None or done.stderr == f"CommandError: settings.SOCKSERVE: {fault}\n"
+
+
+def test_the_flag_for_rpcbind_is_heeded(migrated: Project) -> None:
+    """It is a mistake for a handler that has no program, wherever it is said."""
+    fault = "rpcbind: handler Blocking is no sockserve.sunrpc.RPCRequestHandler with a program\n"
+    done = migrated.manage(*BLOCKING, "--rpcbind")
+    assert done.stderr == f"CommandError: {fault}"
+    migrated.environ["SOCKSERVE"] = json.dumps({"rpcbind": True})
+    done = migrated.manage(*BLOCKING)
+    assert done.stderr == f"CommandError: settings.SOCKSERVE: {fault}"
 
 
 def test_a_port_that_is_taken_is_one_line(migrated: Project) -> None:

@@ -70,6 +70,12 @@ def test_an_answer_is_kept_for_some_seconds(departures: Example) -> None:
     assert calls.count(calls[0]) > 1
 
 
+def test_an_error_of_the_backend_is_told_and_not_kept(departures: Example) -> None:
+    answers = [get(departures, "/kv55/0") for _ in range(2)]
+    assert answers == [(502, "text/plain", "backend: 503 Service Unavailable\n")] * 2
+    assert get(departures, "/kv55/1")[2] == '<departures stop="1" call="3"/>\n'
+
+
 def test_a_backend_that_is_killed_is_told_and_written_down(departures: Example) -> None:
     with socket.create_connection(("127.0.0.1", departures.port), PATIENCE_SECONDS) as client:
         client.sendall(b"GET /kv55/3 HTTP/1.1\r\nHost: localhost\r\n\r\n")

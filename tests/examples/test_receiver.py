@@ -93,6 +93,32 @@ def test_what_is_no_result_is_refused(receiver: Example) -> None:
     assert stored(receiver) == []
 
 
+def reason(example: Example, data: dict[str, object]) -> str:
+    """Send what is refused; gives the reason."""
+    request = form(json.dumps(data))
+    request.full_url = f"http://127.0.0.1:{example.port}/"
+    with pytest.raises(HTTPError) as refused, urllib.request.urlopen(request, timeout=30):
+        pass
+    with refused.value as answer:
+        assert answer.code == 400
+        return str(answer.reason)
+
+
+def test_what_cannot_be_stored_is_refused_with_the_reason(receiver: Example) -> None:
+    """Whatever the database: PostgreSQL takes less for JSON than SQLite does."""
+    long = "job: Ensure this value has at most 100 characters (it has 101)."
+    assert reason(receiver, {"job": "x" * 101}) == long
+    assert reason(receiver, {"job": ""}) == "job: This field cannot be blank."
+    assert reason(receiver, {"job": "a\0b"}) == "data: there is a NUL in it"
+    assert reason(receiver, {"job": 1, "value": ["\\\0"]}) == "data: there is a NUL in it"
+    assert reason(receiver, {"job": 1, "half": "\ud83d"}).startswith("data: 'utf-8' codec can't")
+    assert send(receiver, form('{"job": 2, "value": 1e999}')) == 400
+    assert stored(receiver) == []
+    data = {"job": "1", "value": "\\u0000", "deep": json.loads("[" * 300 + "]" * 300)}
+    assert send(receiver, form(json.dumps(data))) == 200
+    assert stored(receiver) == [("1", data)], "which only looks like it"
+
+
 def test_many_peers_at_once_lose_nothing_and_wait_for_nobody(receiver: Example) -> None:
     """200 peers, of which 50 stay silent; each of the others sends its result twice, at once."""
     where = ("127.0.0.1", receiver.port)

@@ -9,8 +9,8 @@ import pytest
 from twisted.logger import LogLevel, capturedLogs
 from zope.interface import implementer
 
-from sockserve.executors.base import BoundedExecutor, call_excepthook, serve_guarded
-from sockserve.interfaces import IJob, Outcome
+from sockserve.executors.base import BoundedExecutor, call_excepthook, serve_logged
+from sockserve.interfaces import IClientJob, IJob, Outcome
 
 
 @implementer(IJob)
@@ -49,6 +49,23 @@ class Job:
 
     def failed(self, error: OSError) -> None:
         self._note("failed", error)
+
+
+@implementer(IClientJob)
+class ClientJob(Job):
+    """
+    A job with a client.
+
+    @ivar is_alone: whether that has gone.
+    """
+
+    is_alone = False
+
+    def has_left(self) -> bool:
+        return self.is_alone
+
+    def client_left(self) -> None:
+        self._note("client_left")
 
 
 class Executor(BoundedExecutor):
@@ -238,6 +255,31 @@ def test_a_job_that_comes_when_the_last_one_ends_begins_at_once(
     assert executor.queued == []
 
 
+def test_one_whose_client_has_left_while_it_waited_does_not_begin(told: list[Any]) -> None:
+    """With one place, the second and the third wait, and the client of the second goes."""
+    executor = Executor(1)
+    first, second, third = (ClientJob(name, told) for name in "abc")
+    first.is_alone = True  # it is not asked: it does not wait
+    run(executor, [first, second, third])
+    second.is_alone = True
+    executor.end(first)
+    assert executor.begun == [first, third]
+    assert told[1:] == [("a", "ended", Outcome.OK), ("b", "client_left"), ("c", "started")]
+    assert (executor.running, executor.waiting) == (1, 0)
+
+
+def test_one_that_raises_when_it_hears_of_that_keeps_no_other_waiting(told: list[Any]) -> None:
+    executor = Executor(1)
+    first, third = ClientJob("a", told), ClientJob("c", told)
+    second = ClientJob("b", told, client_left=lambda: 1 / 0)
+    run(executor, [first, second, third])
+    second.is_alone = True
+    with capturedLogs() as logs:
+        executor.end(first)
+    assert executor.begun == [first, third]
+    assert [event["log_failure"].type for event in logs] == [ZeroDivisionError]
+
+
 # A system without threads or processes
 
 
@@ -314,7 +356,7 @@ def test_serving_gives_what_came_of_it(outcome: Outcome, told: list[Any]) -> Non
         def serve(self) -> Outcome:
             return outcome
 
-    assert serve_guarded(Served("a", told)) is outcome
+    assert serve_logged(Served("a", told)) is outcome
     assert told == []
 
 
@@ -335,7 +377,7 @@ def test_what_serving_raises_ends_nothing(
         raise error
 
     with capturedLogs() as events:
-        assert serve_guarded(Job("a", told, serve=serve)) is outcome
+        assert serve_logged(Job("a", told, serve=serve)) is outcome
     assert [event["log_failure"].value for event in events] == [error] * logged
     for event in events:
         assert event["log_level"] is LogLevel.critical

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from twisted.logger import capturedLogs, formatEvent
 
-from sockserve.executors.base import serve_guarded
+from sockserve.executors.base import serve_logged
 from sockserve.http import HTTPRequestHandler
 from tests.http.connections import Connection
 from tests.streams.owner import SteppedExecutor
@@ -85,7 +85,7 @@ class Executor(SteppedExecutor):
         """The handler runs on a thread meanwhile, which the end waits for, and finishes then."""
         (job,) = self.jobs
         outcomes: list[Any] = []
-        thread = threading.Thread(target=lambda: outcomes.append(serve_guarded(job)), daemon=True)
+        thread = threading.Thread(target=lambda: outcomes.append(serve_logged(job)), daemon=True)
         thread.start()
         yield
         thread.join(10)

@@ -199,7 +199,7 @@ class Stream:
     def refuse(self, error: RemoteProtocolError, head: RequestHead | None, began: float) -> None:
         assert head is not None
         response = self.make_response(head)
-        answer_error(response, error.status)
+        answer_error(response, error.status, HTTPRequestHandler)
         response.finish()
         self.request_finished(response, Outcome.LOST, began)
 

@@ -261,6 +261,17 @@ def test_a_class_that_cannot_be_had_is_named_before_anything_is_served(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("status", ["slow", "", "50", "504\tTimeout"])
+def test_a_status_for_timeouts_that_is_none_is_told_before_anything_is_served(
+    connect: Connect, status: str
+) -> None:
+    handler = type("Handler", (Gateway,), {"timeout_status": status})
+    with pytest.raises(ConfigurationError) as caught:
+        connect(handler)
+    fault = f"timeout_status {status!r}: write a number and words, as in '200 Ok'"
+    assert str(caught.value) == f"handler Handler: {fault}"
+
+
 def test_a_module_that_raises_is_named(
     connect: Connect, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,6 +313,7 @@ def test_an_answer_in_time_is_the_clients(slow: Callable[..., Connection]) -> No
         ({}, 13, b"HTTP/1.1 504 Gateway Timeout\r\n"),
         ({"backend_timeout": 3}, 3, b"HTTP/1.1 504 Gateway Timeout\r\n"),
         ({"timeout_status": "406 Gateway timeout"}, 13, b"HTTP/1.1 406 Gateway timeout\r\n"),
+        ({"timeout_status": "503"}, 13, b"HTTP/1.1 503 Service Unavailable\r\n"),
     ],
 )
 def test_a_call_that_takes_too_long_is_cancelled_and_told(

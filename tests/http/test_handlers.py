@@ -1,5 +1,6 @@
 """HTTP handlers without a connection: the head that a handler makes, and questions to its class."""
 
+import json
 import re
 from http import HTTPStatus
 from types import SimpleNamespace
@@ -309,7 +310,99 @@ def test_an_error_takes_the_place_of_what_has_not_left(begun):
     assert response.resets == (0 if begun else 1)
 
 
+def test_an_error_is_json_for_whom_wants_that():
+    fields = b"Host: localhost\r\nAccept: text/html;q=0.5\r\nAccept: application/json\r\n"
+    handler, response = make(fields=fields)
+    handler.send_error(404, "No <such> page", "Look & see")
+    _, head, length, _ = response.heads[0]
+    assert "\r\nContent-Type: application/problem+json\r\n" in head
+    assert "\r\nVary: Accept\r\n" in head
+    assert length == len(response.body)
+    assert json.loads(response.body) == {
+        "type": "about:blank",
+        "title": "No <such> page",
+        "status": 404,
+        "detail": "Look & see",
+    }
+
+
+# Methods
+
+
+def allowed(head):
+    return re.findall(r"\r\nAllow: (.*)\r\n", head)
+
+
+class Reads(HTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def do_PUT(self):
+        self.send_error(405)
+
+
+class ReadsOnly(Reads):
+    do_HEAD = None
+    do_OPTIONS = None
+
+
+def answer(cls, line):
+    handler, response = make(cls, line)
+    assert handler.handle() is None
+    return response.heads[0][:2]
+
+
+def test_head_is_answered_as_get():
+    status, head = answer(Reads, b"HEAD / HTTP/1.1")
+    assert (status, allowed(head)) == (200, [])
+
+
+@pytest.mark.parametrize("method", [b"HEAD", b"OPTIONS"])
+def test_a_class_may_say_that_it_does_not(method):
+    status, head = answer(ReadsOnly, method + b" / HTTP/1.1")
+    assert (status, allowed(head)) == (405, ["GET, PUT"])
+
+
+@pytest.mark.parametrize("target", [b"/", b"*"])
+def test_options_are_the_methods_there_are(target):
+    status, head = answer(Reads, b"OPTIONS %b HTTP/1.1" % target)
+    assert (status, allowed(head)) == (204, ["GET, HEAD, OPTIONS, PUT"])
+
+
+def test_a_method_there_is_not_is_answered_with_those_there_are():
+    assert allowed(answer(Reads, b"BREW / HTTP/1.1")[1]) == ["GET, HEAD, OPTIONS, PUT"]
+    assert allowed(answer(HTTPRequestHandler, b"HEAD / HTTP/1.1")[1]) == ["OPTIONS"]
+
+
+def test_a_method_that_is_refused_is_not_allowed():
+    status, head = answer(Reads, b"PUT / HTTP/1.1")
+    assert (status, allowed(head)) == (405, ["GET, HEAD, OPTIONS"])
+
+
+def test_methods_that_a_class_makes_up_answer_all_by_themselves():
+    class Any(HTTPRequestHandler):
+        def __getattr__(self, name):
+            if not name.startswith("do_"):
+                raise AttributeError(name)
+            return lambda: name
+
+    for method in ("GET", "HEAD", "OPTIONS", "BREW"):
+        assert make(Any, f"{method} / HTTP/1.1".encode())[0].handle() == f"do_{method}"
+
+
 # Dates and names
+
+
+def test_a_class_without_a_version_sends_no_server_field():
+    class Secret(HTTPRequestHandler):
+        server_version = ""
+        sys_version = "Python/3"
+
+    handler, response = make(Secret)
+    handler.send_response(200)
+    handler.end_headers()
+    assert re.fullmatch(r"HTTP/1.1 200 OK\r\nDate: .*\r\n", response.heads[0][1])
 
 
 def test_a_date_is_written_as_http_writes_it():
@@ -343,7 +436,25 @@ def test_a_class_tells_which_of_its_methods_block():
     assert Mixed.may_block()
     assert [Mixed.blocks(head(method)) for method in ("GET", "POST")] == [False, True]
     assert not Mixed.blocks(head("PUT"))  # a 501
+    assert not Mixed.blocks(head("HEAD"))
     assert not HTTPRequestHandler.may_block()
+
+
+def test_head_runs_where_get_does():
+    class Page(HTTPRequestHandler):
+        def do_GET(self):
+            """Runs on a thread."""
+
+    class Both(Page):
+        async def do_HEAD(self):
+            """Runs on the reactor."""
+
+    class NoHead(Page):
+        do_HEAD = None
+
+    for cls, blocks in ((Page, True), (Both, False), (NoHead, False)):
+        assert cls.may_block()
+        assert cls.blocks(head("HEAD")) is blocks
 
 
 def test_a_coroutine_handle_runs_all_methods_on_the_reactor():

@@ -36,7 +36,8 @@ def settings(handler: Any, **options: Any) -> HTTPSettings:
 
 def blocks(asked: HTTPSettings, method: str) -> bool:
     head = f"{method} / HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-    return asked.kind_of(parse_head(head, lenient=False)) is HandlerKind.HTTP_BLOCKING
+    assert asked.blocks is not None
+    return asked.blocks(parse_head(head, lenient=False))
 
 
 each_base = pytest.mark.parametrize("base", [BaseHTTPRequestHandler, HTTPRequestHandler])
@@ -133,13 +134,15 @@ def test_a_handler_may_choose_by_more_than_the_method() -> None:
 
     asked = settings(Router)
     heads = [RequestHead("GET", path, (1, 1), b"", HeaderSection()) for path in ("/", "/slow/1")]
-    kinds = [asked.kind_of(head) for head in heads]
-    assert kinds == [HandlerKind.HTTP_COROUTINE, HandlerKind.HTTP_BLOCKING]
+    assert asked.blocks is not None
+    assert list(map(asked.blocks, heads)) == [False, True]
 
 
 def test_coroutines_alone_are_not_asked_about_each_request() -> None:
     made = handler(HTTPRequestHandler, do_GET=coroutine)
-    assert settings(made).kind is HandlerKind.HTTP_COROUTINE
+    asked = settings(made)
+    assert asked.kind is HandlerKind.HTTP_COROUTINE
+    assert asked.blocks is None
 
 
 @each_wrap

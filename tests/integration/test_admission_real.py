@@ -29,11 +29,7 @@ from tests.integration.servers import (
     until,
 )
 
-pytestmark = [
-    pytest.mark.usefixtures("no_leaks", "errors"),
-    # Twisted's own way to its certificates.
-    pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("no_leaks", "errors")
 
 
 def served(client, seconds=15.0):

@@ -1,6 +1,7 @@
 """STARTTLS and logins over real connections, by coroutine and blocking handlers."""
 
 import http.server
+import os
 import socket
 import socketserver
 import ssl
@@ -20,9 +21,10 @@ from sockserve.auth import NotAuthenticated, SASLMixIn, TLSClientAuthMixIn, make
 from sockserve.http import HTTPRequestHandler
 from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.server import make_executor
-from sockserve.service import RequestService
+from sockserve.service import RequestService, service_from_description
 from tests.auth.mail import BlockingMail, Mail, with_attributes
 from tests.integration.servers import (
+    PATIENCE_SECONDS,
     PROXY_HEADER,
     certificate_file,
     certificate_pem,
@@ -41,11 +43,7 @@ from tests.integration.servers import (
     until,
 )
 
-pytestmark = [
-    pytest.mark.usefixtures("no_leaks", "errors"),
-    # Twisted's own way to its certificates.
-    pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("no_leaks", "errors")
 
 KINDS = pytest.mark.parametrize("handler", [Mail, BlockingMail])
 PLAIN = b"AUTH PLAIN " + b64encode(b"\0alice\0wonderland") + b"\r\n"
@@ -71,6 +69,13 @@ def mail(handler, folder, **attributes):
 
 def portal():
     return make_portal(["memory:alice:wonderland"])
+
+
+def recorded(server):
+    """What observers are told."""
+    records = []
+    server.observers.append(records.append)
+    return records
 
 
 def ask(client, command):
@@ -158,10 +163,14 @@ async def test_commands_between_starttls_and_the_hello_fail_the_handshake(handle
                 pass
 
     async with serving(mail(handler, tmp_path), portal=portal()) as server:
+        records = recorded(server)
         await in_thread(talk, server.server_address)
         await until(lambda: not server.statistics.active)
         assert server.statistics.failures == {"handshake": 1}
         assert server.statistics.errors == 0
+        assert [(each.outcome, each.reason) for each in records] == [
+            ("failed: handshake", "not TLS")
+        ]
 
 
 @KINDS
@@ -184,8 +193,10 @@ async def test_a_handshake_has_its_deadline(handler, tmp_path, told):
 
     served = mail(handler, tmp_path)
     async with serving(served, deadlines=Deadlines(handshake=1), portal=portal()) as server:
+        records = recorded(server)
         assert await in_thread(talk, server.server_address) < 5
         await until(lambda: not server.statistics.active)
+        assert [each.outcome for each in records] == ["expired: handshake"]
         assert counts(server)["expiries"] == {"handshake": 1}
         assert server.statistics.errors == 0
     assert len(told) == 1
@@ -221,6 +232,49 @@ async def test_a_client_that_ends_tls_gets_its_end(handler, tmp_path):
         assert await in_thread(talk, server.server_address) == b""
         await until(lambda: not server.statistics.active)
         assert server.statistics.errors == 0
+
+
+@KINDS
+async def test_a_client_that_breaks_tls_is_no_error(handler, tmp_path):
+    """What is no record of TLS, in the middle of it."""
+
+    def talk(address):
+        with start_tls(connect(address)) as secured:
+            assert ask(secured, b"WHO\r\n") == b"250 False nobody\r\n"
+            with socket.socket(fileno=os.dup(secured.fileno())) as below:
+                below.settimeout(PATIENCE_SECONDS)
+                below.sendall(b"MAIL FROM:<eve@example.org>\r\n")
+                while below.recv(1000):
+                    pass
+
+    async with serving(mail(handler, tmp_path), portal=portal()) as server:
+        records = recorded(server)
+        await in_thread(talk, server.server_address)
+        await until(lambda: not server.statistics.active)
+        assert server.statistics.errors == 0
+        assert [each.outcome for each in records] == ["lost"]
+
+
+@KINDS
+async def test_a_client_that_breaks_tls_off_while_it_is_answered_is_no_error(handler, tmp_path):
+    """The answers, 40 MB, have no place anywhere but with the client, who reads none."""
+
+    def talk(address):
+        with start_tls(connect(address)) as secured:
+            secured.sendall(b"WHO\r\n")
+            read_line(secured)
+            secured.sendall((b"x" * 4000 + b"\r\n") * 10)
+
+    class Answering(handler):
+        def said(self, line):
+            return line * 1000 if line.startswith(b"x") else super().said(line)
+
+    async with serving(mail(Answering, tmp_path), portal=portal()) as server:
+        records = recorded(server)
+        await in_thread(talk, server.server_address)
+        await until(lambda: not server.statistics.active)
+        assert server.statistics.errors == 0
+        assert [each.outcome for each in records] == ["lost"]
 
 
 async def test_starttls_in_a_child(tmp_path):
@@ -348,6 +402,16 @@ async def test_a_client_may_be_asked_without_having_to(who, tmp_path):
         assert await in_thread(talk, server.server_address, alice) == ALICE
 
 
+class Other:
+    """An endpoint of a program's own, of which nobody knows what its connections begin with."""
+
+    def __init__(self, endpoint):
+        self._endpoint = endpoint
+
+    def listen(self, factory):
+        return self._endpoint.listen(factory)
+
+
 @both
 @pytest.mark.parametrize("over_tls", [True, False])
 async def test_who_did_not_ask_lets_nobody_in(who, over_tls, tmp_path, told):
@@ -360,7 +424,7 @@ async def test_who_did_not_ask_lets_nobody_in(who, over_tls, tmp_path, told):
     if over_tls:
         endpoint = endpoints.SSL4ServerEndpoint(reactor, 0, context, interface="127.0.0.1")
     else:
-        endpoint = endpoints.TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+        endpoint = Other(endpoints.TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"))
 
     def talk(address):
         with connect_tls(address, alice) if over_tls else connect(address) as client:
@@ -374,6 +438,21 @@ async def test_who_did_not_ask_lets_nobody_in(who, over_tls, tmp_path, told):
         assert server.statistics.errors == 0
     assert len(told) == 1
     assert "authentication failed: no client certificate" in told[0]
+
+
+@both
+@pytest.mark.parametrize("kind", ["tcp", "unix", "haproxy:tcp", "udp", "unixgram"])
+def test_listeners_that_never_see_a_certificate_are_refused(who, kind, tmp_path):
+    from twisted.internet import reactor
+
+    alice = certificate_file(tmp_path, "alice")
+    words = "/none" if kind.startswith("unix") else "0:interface=127.0.0.1"
+    listen = f"{kind}:{words}"
+    with pytest.raises(ConfigurationError, match="certificate only, which none can show") as raised:
+        service_from_description(reactor, listen, with_attributes(who, client_authority=alice))
+    assert "\n" not in str(raised.value)
+    may_have_none = with_attributes(who, client_authority=alice, requires_certificate=False)
+    service_from_description(reactor, listen, may_have_none)
 
 
 @pytest.mark.parametrize(

@@ -31,11 +31,7 @@ from tests.integration.servers import (
 from tests.integration.socketservers import BOTH, blocking, eventually, looping
 from tests.tools import need_tool
 
-pytestmark = [
-    pytest.mark.usefixtures("no_leaks", "errors"),
-    # Twisted's own way to its certificates.
-    pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("no_leaks", "errors")
 
 
 class Named(StreamRequestHandler):

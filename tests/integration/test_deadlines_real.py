@@ -26,11 +26,7 @@ from tests.integration.servers import (
     until,
 )
 
-pytestmark = [
-    pytest.mark.usefixtures("no_leaks", "errors"),
-    # Twisted's own way to its certificates.
-    pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("no_leaks", "errors")
 
 #: What a test here sets the deadline it is about to.  The others stay at their defaults,
 #: 10 s (handshake) and more; a test that ended by one of those would say so by its counters.

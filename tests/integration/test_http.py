@@ -116,7 +116,8 @@ def test_it_has_what_the_stdlibs_class_has():
     internal |= {"disable_nagle_algorithm"}
     public = {name for name in dir(BaseHTTPRequestHandler) if not name.startswith("_")}
     assert public - loop - internal <= set(dir(HTTPRequestHandler))
-    for name in ("error_message_format", "error_content_type", "responses", "MessageClass"):
+    assert "%(code)d" in HTTPRequestHandler.error_message_format  # a page of its own
+    for name in ("error_content_type", "responses", "MessageClass"):
         ours, theirs = (getattr(cls, name) for cls in (HTTPRequestHandler, BaseHTTPRequestHandler))
         assert ours == theirs
 
@@ -126,6 +127,35 @@ async def test_a_method_there_is_not_is_not_implemented(method):
     (answer,) = answers_in(await said(Echo, get(method=method)), method)
     assert answer.status == 501
     assert f"Unsupported method ({method!r})".encode() in answer.body
+
+
+class Page(HTTPRequestHandler):
+    async def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"page")
+
+
+class BlockingPage(HTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"page")
+
+
+@pytest.mark.parametrize("handler", [Page, BlockingPage])
+async def test_head_is_the_head_of_get(handler):
+    head, after = answers_in(await said(handler, get(method="HEAD") + get()), "HEAD", "GET")
+    assert (head.status, head.headers["Content-Length"], head.body) == (200, "4", b"")
+    assert after.body == b"page"
+
+
+@pytest.mark.parametrize("handler", [Page, BlockingPage])
+async def test_options_are_the_methods_there_are(handler):
+    sent = get("*", method="OPTIONS") + get(method="PUT")
+    options, put = answers_in(await said(handler, sent), "OPTIONS", "PUT")
+    assert (options.status, put.status) == (204, 501)
+    assert options.headers["Allow"] == put.headers["Allow"] == "GET, HEAD, OPTIONS"
 
 
 async def test_methods_by_getattr():

@@ -31,11 +31,7 @@ from tests.integration.test_twistd import Twistd
 from tests.integration.web import Conversation, get, post
 from tests.tools import need_tool
 
-pytestmark = [
-    pytest.mark.usefixtures("no_leaks", "errors"),
-    # Twisted's own way to its certificates.
-    pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("no_leaks", "errors")
 
 #: What loading a machine with two processors twice over may take.
 LONG_SECONDS = 90.0

@@ -31,11 +31,7 @@ from tests.integration.servers import (
 )
 from tests.integration.web import Conversation, get, post
 
-pytestmark = [
-    pytest.mark.usefixtures("no_leaks", "errors"),
-    # Twisted's own way to its certificates.
-    pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("no_leaks", "errors")
 
 #: What a test here sets the deadline it is about to; the others stay at their defaults, the
 #: shortest of which (5 s, for a body) it would not mistake for it.

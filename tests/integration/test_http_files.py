@@ -157,8 +157,8 @@ async def test_a_time_in_the_future_is_not_told(root):
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("page.html", "text/html"),
-        ("style.css", "text/css"),
+        ("page.html", "text/html; charset=utf-8"),
+        ("style.css", "text/css; charset=utf-8"),
         ("picture.PNG", "image/png"),
         ("data.json", "application/json"),
         ("archive.tar.gz", "application/gzip"),
@@ -167,7 +167,7 @@ async def test_a_time_in_the_future_is_not_told(root):
         ("drawing.svgz", "application/gzip"),
         ("name", "application/octet-stream"),
         ("name.no-such-type", "application/octet-stream"),
-        ("question?.html", "text/html"),
+        ("question?.html", "text/html; charset=utf-8"),
     ],
 )
 async def test_content_types(root, name, kind):
@@ -277,7 +277,10 @@ async def test_index_pages(root):
     async with serving(of(root)) as server:
         got = await ask(server, "/both/", "/second/", "/folder/", "/fifo/", "/nowhere/", "/out/")
     both, second, *listed, out = got
-    assert (both.body, both.headers["Content-Type"]) == (b"index.html", "text/html")
+    assert (both.body, both.headers["Content-Type"]) == (
+        b"index.html",
+        "text/html; charset=utf-8",
+    )
     assert second.body == b"index.htm"
     for response in listed:
         assert b"Index of" in response.body
@@ -349,7 +352,7 @@ async def test_a_listing_links_to_everything_that_can_be_had(root):
     async with serving(of(root)) as server:
         listing = await ask_once(server, "/?sort=size")
         head = await ask_once(server, "HEAD", "/", {})
-        links = re.findall(rb'href="([^"]*)"', listing.body)
+        links = re.findall(rb'<li><a href="([^"]*)"', listing.body)
         got = await ask(server, *("/" + link.decode() for link in links))
         sub = await ask_once(server, "/sub/")
     assert listing.headers["Content-Type"] == "text/html; charset=utf-8"

@@ -28,11 +28,7 @@ from tests.integration.servers import (
     serving,
 )
 
-pytestmark = [
-    pytest.mark.usefixtures("untold_exits", "no_leaks", "errors"),
-    # Twisted's own way to its certificates.
-    pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("untold_exits", "no_leaks", "errors")
 
 ADDRESS = ("127.0.0.1", 0)
 

@@ -10,11 +10,7 @@ from tests.integration.http_clients import client, get
 from tests.integration.http_handlers import both_bases, one_of_each_kind, place
 from tests.integration.servers import description, in_thread, serving, until
 
-pytestmark = [
-    pytest.mark.usefixtures("no_leaks", "errors"),
-    # Twisted's own way to its certificates.
-    pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("no_leaks", "errors")
 
 LARGE = b"".join(b"%015d " % number for number in range(2**19))  # 8 MiB
 

@@ -20,11 +20,7 @@ from tests.integration.servers import (
     until,
 )
 
-pytestmark = [
-    pytest.mark.usefixtures("no_leaks", "errors"),
-    # Twisted's own way to its certificates.
-    pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("no_leaks", "errors")
 
 #: More than the kernel takes at once from a server whose client does not read.
 GOODBYE = b"goodbye " * 640_000

@@ -83,6 +83,32 @@ def descriptors():
     return len(os.listdir("/proc/self/fd"))
 
 
+@blocking
+def test_what_clients_have_sent_that_close_at_once_is_served(tmp_path):
+    """Over UNIX sockets the kernel tells that they have gone: they want no answer."""
+    gate, said = Gate(), []
+
+    class Log(OURS.socketserver.StreamRequestHandler):
+        def handle(self):
+            said.append(self.rfile.read())
+            with gate:
+                pass
+
+    class Server(OURS.socketserver.ThreadingUnixStreamServer):
+        max_threads = 1
+        daemon_threads = False
+
+    server = Server(str(tmp_path / "log"), Log)
+    with looping(server):
+        for number in range(5):
+            with connect(server.server_address) as client:
+                client.sendall(b"%d" % number)
+        eventually(lambda: gate.inside == 1)
+        gate.opened.set()
+        eventually(lambda: len(said) == 5)
+    assert said == [b"0", b"1", b"2", b"3", b"4"]
+
+
 @pytest.mark.parametrize("parks_connections", [True, False])
 @blocking
 def test_max_threads_is_the_bound_and_is_told_of_once(parks_connections, caplog):

@@ -36,11 +36,7 @@ from tests.integration.servers import (
 )
 from tests.tools import need_tool
 
-pytestmark = [
-    pytest.mark.usefixtures("no_leaks", "errors"),
-    # Twisted's own way to its certificates.
-    pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("no_leaks", "errors")
 
 KINDS = [
     *("tcp", "tcp6", "unix", "ssl", "tls"),

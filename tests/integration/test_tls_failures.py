@@ -51,8 +51,6 @@ from tests.integration.socketservers import blocking, looping
 
 pytestmark = [
     pytest.mark.usefixtures("no_leaks", "errors"),
-    # Twisted's own way to its certificates.
-    pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning"),
     # What old clients are made of.
     pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning"),
 ]

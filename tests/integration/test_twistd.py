@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 
 HANDLERS = """
-import os, socketserver, sockserve
+import os, socketserver, sockserve, time
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
@@ -60,6 +60,27 @@ class Slow(sockserve.StreamRequestHandler):
         from twisted.internet import reactor
         await deferLater(reactor, 1)
         self.wfile.write(b"done")
+
+class Sleeps(socketserver.StreamRequestHandler):
+    def handle(self):
+        self.wfile.write(b"begun")
+        time.sleep(60)
+
+class Spins(sockserve.StreamRequestHandler):
+    async def handle(self):
+        self.wfile.write(b"begun")
+        self.wfile.flush()
+        while True:
+            pass
+
+class Tidy(sockserve.StreamRequestHandler):
+    async def handle(self):
+        self.wfile.write(b"begun")
+        await self.wfile.drain()
+        try:
+            await Deferred()
+        finally:
+            print("tidied up")
 
 class Packet(socketserver.DatagramRequestHandler):
     def handle(self):
@@ -440,6 +461,49 @@ def test_it_ends_though_a_thread_waits_for_its_client(twistd):
     with connect(("127.0.0.1", server.port())) as client:
         assert echoes(client)
         server.end()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("handler", ["Deaf", "Sleeps", "Spins"])
+def test_the_second_signal_ends_it_at_once(twistd, number, handler):
+    """Be it that a coroutine waits, a thread, or the reactor itself."""
+    server = twistd("-l", TCP, "-H", f"handlers:{handler}")
+    with connect(("127.0.0.1", server.port())) as client:
+        assert read_exactly(client, 5) == b"begun"
+        server.process.send_signal(number)
+        if handler != "Spins":
+            again = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+            server.line_with(f"waiting for 1 request, oldest {handler} 0 s; {again} again to end")
+        else:
+            time.sleep(0.1)  # two of a kind that are not heard of yet are one
+        began = time.monotonic()
+        server.process.send_signal(number)
+        assert server.process.wait(PATIENCE_SECONDS) == 128 + number
+        assert time.monotonic() - began < 5
+    assert server.errors == ""
+    assert "Traceback" not in server.log
+    assert "Unhandled" not in server.log
+
+
+def test_an_aborted_coroutine_cleans_up_before_the_end(twistd):
+    server = twistd("-l", TCP, "-H", "handlers:Tidy")
+    with connect(("127.0.0.1", server.port())) as client:
+        assert read_exactly(client, 5) == b"begun"
+        server.process.send_signal(signal.SIGTERM)
+        server.line_with("waiting for 1 request")
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(PATIENCE_SECONDS) == 128 + signal.SIGTERM
+    assert "tidied up" in server.log
+
+
+def test_other_signals_do_not_end_it(twistd):
+    server = twistd("-l", TCP, "-H", "handlers:Echo")
+    server.process.send_signal(signal.SIGUSR1)
+    server.process.send_signal(signal.SIGHUP)
+    server.line_with("Received SIGHUP: nothing is reloaded")
+    with connect(("127.0.0.1", server.port())) as client:
+        assert echoes(client)
+    server.end()
 
 
 # The access log

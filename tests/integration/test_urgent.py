@@ -25,10 +25,7 @@ from tests.integration.servers import (
     serving,
 )
 
-pytestmark = [
-    pytest.mark.usefixtures("no_leaks", "errors"),
-    pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("no_leaks", "errors")
 
 
 def urge(client: socket.socket, data: bytes = b"!") -> None:

@@ -13,10 +13,7 @@ from sockserve.listeners.endpoints import stream_endpoint
 from sockserve.listeners.tls import TLSEndpoint
 from tests.integration.servers import certificate_pem
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Passing method:DeprecationWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:Passing method:DeprecationWarning")
 
 PEM = serialization.Encoding.PEM
 PKCS8 = serialization.PrivateFormat.PKCS8

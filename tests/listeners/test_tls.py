@@ -19,11 +19,7 @@ from sockserve.listeners.certificates import check_folder
 from sockserve.listeners.tls import LOOK_SECONDS, CertificateFolder, TLSEndpoint
 from tests.integration.servers import certificate_file
 
-# Twisted's own calls of pyOpenSSL.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 
 
 class Listening:

@@ -66,6 +66,16 @@ def test_nothing_asked_for_serves_the_current_folder_on_this_machine(tmp_path, m
     assert config.handler.keywords == {"directory": str(tmp_path)}
 
 
+def test_header_fields_go_to_the_handler_of_files(tmp_path):
+    config = server_config({"path": str(tmp_path), "header": ["X-A: b:c ", "X-Empty:"]})
+    assert config.handler.keywords == {
+        "directory": str(tmp_path),
+        "extra_response_headers": (("X-A", "b:c"), ("X-Empty", "")),
+    }
+    own = server_config({"handler": "sockserve.http:FileRequestHandler", "header": "X: y"})
+    assert own.handler.keywords == {"extra_response_headers": (("X", "y"),)}
+
+
 def test_all_words_as_the_command_line_gives_them():
     config = server_config(
         {
@@ -191,6 +201,12 @@ def test_a_summary_has_the_limits_given():
         ({"listen": []}, "listen: give at least one"),
         ({"path": "nowhere/here"}, "nowhere/here': not a directory"),
         ({"handler": "a:B", "path": "."}, "handler and path: give one of them"),
+        ({"header": "Cache-Control"}, "header 'Cache-Control': write it as 'Name: value'"),
+        ({"header": ["X: y", "a b: c"]}, "header 'a b: c': header field 'a b': a name is letters"),
+        ({"header": "X: a\r\nY: b"}, "it must not have CR, LF, NUL"),
+        ({"header": "content-length: 5"}, "header field content-length: the server makes it by"),
+        ({"header": 5}, "header: 5 is not a text"),
+        ({"header": "X: y", "handler": here("Blocking")}, "header: it is for files;"),
         (
             {"concurrency": "thread"},
             "concurrency: 'thread' is not one of serial, threads, fork; did you mean 'threads'?",
@@ -314,6 +330,7 @@ PACKETS = ("udp:0", "udp6:0", "unixgram:s")
             for listen in PACKETS
         ),
         ({"listen": "udp:8000"}, "handler FileRequestHandler serves streams"),
+        ({"listen": "udp:8000", "max-datagrams": 9}, "handler FileRequestHandler serves streams"),
         (
             {"handler": here("Packet"), "listen": ["udp:5300", "tcp:5300"]},
             "listen 'tcp:5300': handler Packet serves datagrams",
@@ -486,7 +503,7 @@ def test_a_server_object_has_its_own_socket_and_handler(server_module):
     "word",
     [
         *("listen", "handler", "path", "concurrency", "proxy-from"),
-        *("max-packet-size", "request-queue-size"),
+        *("max-packet-size", "request-queue-size", "header"),
     ],
 )
 def test_what_a_server_object_comes_with_is_not_given(server_module, word):

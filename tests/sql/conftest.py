@@ -39,13 +39,18 @@ class Table:
         cursor = self.connection.execute(statement.replace("jobs", self.name), parameters)
         return cursor.fetchall() if cursor.description else []
 
+    @property
+    def path(self) -> str:
+        """The file of one of SQLite's."""
+        return self.url.removeprefix("sqlite:///").partition("?")[0]
+
     def count(self) -> int:
         return int(self.execute("SELECT count(*) FROM jobs")[0][0])
 
     def connect(self) -> Any:
         """A further connection, in whose transactions statements are."""
         if self.is_sqlite:
-            return sqlite3.connect(self.url.removeprefix("sqlite:///").partition("?")[0])
+            return sqlite3.connect(self.path)
         import psycopg
 
         return psycopg.connect(self.url.rpartition("&")[0])

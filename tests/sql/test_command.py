@@ -68,7 +68,7 @@ def test_it_lists_and_requeues_what_was_set_aside(
     ("url", "words"),
     [
         ("mysql://x/y", "is not sqlite:///PATH?table=NAME"),
-        ("sqlite:///no/such/file.db", "unable to open database file"),
+        ("sqlite:///no/such/file.db", "no file 'no/such/file.db'"),
         ("postgresql://nobody:secret@/x?host=/no/such/folder", "No such file"),
     ],
 )
@@ -77,6 +77,39 @@ def test_a_mistake_is_one_line(url: str, words: str, capsys: pytest.CaptureFixtu
     error = capsys.readouterr().err
     assert words in error
     assert "secret" not in error
+    assert error.startswith("sockserve.sql: ")
+    assert error.count("\n") == 1
+
+
+def test_a_table_that_is_not_there_is_told_with_what_makes_it(
+    table: Table, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = table.url.replace(f"table={table.name}", "table=nothing")
+    for arguments in (["dead", url], ["requeue", url], ["enqueue", url, "x"]):
+        assert main(arguments) == 1
+        error = capsys.readouterr().err
+        assert "nothing" in error
+        assert "; what makes the table: python -m sockserve.sql schema" in error
+        assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "arguments are required: COMMAND"),
+        (["list"], "invalid choice: 'list'"),
+        (["schema", "mysql"], "invalid choice: 'mysql' (choose from"),
+        (["requeue", "sqlite:///x.db", "one"], "argument id: invalid int value: 'one'"),
+        (["enqueue", "sqlite:///x.db", "\udcff"], r"argument payload: '\udcff' is not UTF-8"),
+        (["create", "sqlite:///a%00b.db"], "write sqlite:///PATH"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert words in error
     assert error.startswith("sockserve.sql: ")
     assert error.count("\n") == 1
 

@@ -63,8 +63,7 @@ class Handler(socketserver.BaseRequestHandler):
 @pytest.fixture(params=[TableServer, ThreadingTableServer])
 def server(request: pytest.FixtureRequest, sqlite_table: Table) -> TableServer:
     Handler.seen.clear()
-    path = sqlite_table.url.removeprefix("sqlite:///").partition("?")[0]
-    made: TableServer = request.param(path, Handler)
+    made: TableServer = request.param(sqlite_table.path, Handler)
     return made
 
 

@@ -10,6 +10,7 @@ from sockserve.sql import dead_rows, enqueue, requeue, schema
 from sockserve.sql.postgresql import PostgreSQLStore
 from sockserve.sql.rows import FailedRow
 from sockserve.sql.store import StoreError, Turn
+from sockserve.sql.url import store_and_settings
 from tests.postgresql import Cluster
 from tests.sql.conftest import Table
 
@@ -110,3 +111,69 @@ def test_a_table_may_have_a_schema_and_a_name_that_is_a_word_of_sql(cluster: Clu
             pass
         store.close()
         connection.execute("DROP SCHEMA app CASCADE")
+
+
+def test_other_tables_than_plain_ones_are_refused(postgresql_table: Table) -> None:
+    """The place of a row (ctid) is no place of theirs, or not of one part alone."""
+    table = postgresql_table
+    url = table.url.rpartition("=")[0]
+    table.execute("CREATE VIEW jobs_view AS SELECT * FROM jobs")
+    table.execute("CREATE TABLE jobs_parts (LIKE jobs INCLUDING DEFAULTS) PARTITION BY LIST (id)")
+    for other in (f"{table.name}_view", f"{table.name}_parts"):
+        with pytest.raises(StoreError, match=f"^{other} is a view, or a table in parts"):
+            store_and_settings(f"{url}={other}")[0].open()
+    for statement in ("DROP VIEW jobs_view", "DROP TABLE jobs_parts"):
+        table.execute(statement)
+
+
+def test_a_table_that_may_only_be_read_is_told_at_the_start(postgresql_table: Table) -> None:
+    table = postgresql_table
+    table.execute("CREATE ROLE jobs_reader LOGIN")
+    table.execute("GRANT SELECT ON jobs TO jobs_reader")
+    store, _ = store_and_settings(table.url.replace("tests@", f"{table.name}_reader@"))
+    with pytest.raises(StoreError, match=f"^permission denied for table {table.name}$"):
+        store.open()
+    table.execute("DROP OWNED BY jobs_reader")
+    table.execute("DROP ROLE jobs_reader")
+
+
+def test_claims_are_made_whatever_a_roles_transactions_are_like(postgresql_table: Table) -> None:
+    """Two that claim at once would be in each other's way: could not serialize access."""
+    table = postgresql_table
+    table.execute("CREATE ROLE jobs_strict LOGIN SUPERUSER")
+    table.execute("ALTER ROLE jobs_strict SET default_transaction_isolation = 'serializable'")
+    table.execute("INSERT INTO jobs (payload) VALUES ('a'), ('b')")
+    url = table.url.replace("tests@", f"{table.name}_strict@")
+    store, _ = store_and_settings(f"{url}&options=-c%20statement_timeout%3D99s")
+    store.open()
+    settings = "SELECT current_setting(%s)"
+    with store.connected() as connection:  # a program's own is as it says
+        for name, value in (
+            ("default_transaction_isolation", "serializable"),
+            ("statement_timeout", "99s"),
+        ):
+            assert connection.execute(settings, (name,)).fetchall() == [(value,)]
+    with psycopg.connect(table.url.rpartition("&")[0]) as other:
+        other.execute(f"UPDATE {table.name} SET leased_until = now() WHERE payload = 'a'")
+        assert [row.payload for row in store.turn(Turn(30.0, 1, is_sweep=True)).rows] == ["b"]
+    store.close()
+    table.execute("DROP ROLE jobs_strict")
+
+
+def test_a_traceback_is_kept_in_a_database_that_has_not_all_letters(cluster: Cluster) -> None:
+    with psycopg.connect(cluster.url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    store, _ = store_and_settings(cluster.url.replace("/postgres?", "/latin?"))
+    store.create()
+    with store.connected() as program:
+        number = enqueue(program, "caf\xe9")
+    store.open()
+    (row,) = store.turn(Turn(30.0, 10, is_sweep=True)).rows
+    assert row.payload == "caf\xe9"
+    store.turn(Turn(30.0, failed=[FailedRow(number, 1, None, "5 \u20ac for caf\xe9")]))
+    with store.connected() as program:
+        (dead,) = dead_rows(program)
+    assert dead.failure == r"5 \u20ac for caf\xe9"
+    store.close()
+    with psycopg.connect(cluster.url, autocommit=True) as connection:
+        connection.execute("DROP DATABASE latin")

@@ -11,8 +11,10 @@ import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
-from twisted.logger import globalLogPublisher
+from twisted.internet.threads import deferToThread
+from twisted.logger import formatEvent, globalLogPublisher
 
+import sockserve.sql.sqlite
 from sockserve import BaseRequestHandler, ConfigurationError, Deadlines
 from sockserve.server import make_executor
 from sockserve.sql import (
@@ -21,10 +23,14 @@ from sockserve.sql import (
     SQLRequestService,
     SQLServer,
     SQLSource,
+    StoreBusy,
+    StoreError,
     dead_rows,
     enqueue,
     schema,
 )
+from sockserve.sql.backoff import Backoff
+from sockserve.sql.sqlite import SQLiteStore
 from tests.postgresql import Cluster, running_cluster
 from tests.sql.conftest import Table
 
@@ -149,7 +155,9 @@ async def test_a_failure_is_tried_again_and_then_set_aside_with_its_traceback(
     (dead,) = dead_rows(table.connection, table=table.name)
     assert dead.attempts == 3
     assert "ZeroDivisionError: attempt 3" in dead.failure
-    assert "Traceback" in dead.failure
+    first, place, *_ = dead.failure.splitlines()
+    assert first == "Traceback (most recent call last):"
+    assert __file__ in place  # and not what is sockserve's
     assert service.server.statistics.errors == 3
 
 
@@ -467,13 +475,27 @@ def test_a_server_that_is_not_there_is_told_at_the_start(tmp_path: Path) -> None
 
 
 @pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """What is logged."""
+    logged: list[str] = []
+
+    def observe(event: Any) -> None:
+        if event.get("log_namespace") == "sockserve":
+            logged.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    yield logged
+    globalLogPublisher.removeObserver(observe)
+
+
+@pytest.fixture
 def own_cluster() -> Iterator[Cluster]:
     with running_cluster() as cluster:
         yield cluster
 
 
 async def test_a_database_that_goes_away_and_comes_back_loses_nothing(
-    own_cluster: Cluster,
+    own_cluster: Cluster, lines: list[str]
 ) -> None:
     import psycopg
 
@@ -488,27 +510,20 @@ async def test_a_database_that_goes_away_and_comes_back_loses_nothing(
             self.seen.append(self.request.payload)
             await deferLater(reactor, 0.1)
 
-    lines: list[Any] = []
-
-    def observe(event: Any) -> None:
-        if event.get("log_namespace") == "sockserve":
-            lines.append(event)
-
-    globalLogPublisher.addObserver(observe)
     table = Table(f"{own_cluster.url}&table=jobs", "jobs", None)
     async with serving(table, Handler, {"lease": 2.0}, limits={"max_rows": 20}):
         await until(lambda: len(Handler.seen) >= 40)
-        await _on_a_thread(own_cluster.stop)
+        await deferToThread(own_cluster.stop)
         await deferLater(reactor, 1.0)
-        await _on_a_thread(own_cluster.start)
+        await deferToThread(own_cluster.start)
         await until(lambda: len(set(Handler.seen)) == 300)
         with psycopg.connect(own_cluster.url, autocommit=True) as connection:
             connection.execute("INSERT INTO jobs (payload) VALUES ('after')")
         await until(lambda: "after" in Handler.seen)
-    globalLogPublisher.removeObserver(observe)
     with psycopg.connect(own_cluster.url, autocommit=True) as connection:
         assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
     assert len(lines) == 1
+    assert "the database is away: " in lines[0]
 
 
 async def test_a_stop_while_the_database_is_away_has_an_end(own_cluster: Cluster) -> None:
@@ -531,24 +546,13 @@ async def test_a_stop_while_the_database_is_away_has_an_end(own_cluster: Cluster
     settings = {"lease": 0.5}
     async with serving(table, Handler, settings):
         await until(lambda: Handler.seen)
-        await _on_a_thread(own_cluster.stop)
+        await deferToThread(own_cluster.stop)
         Handler.go.callback(None)
         await deferLater(reactor, 0.5)
-    await _on_a_thread(own_cluster.start)
+    await deferToThread(own_cluster.start)
     Handler.go = succeed(None)
     async with serving(table, Handler, settings):
         await until(lambda: len(Handler.seen) == 2)
-
-
-def _on_a_thread(function: Callable[[], object]) -> Deferred[None]:
-    done: Deferred[None] = Deferred()
-
-    def run() -> None:
-        function()
-        reactor.callFromThread(done.callback, None)
-
-    threading.Thread(target=run).start()
-    return done
 
 
 async def test_a_lost_connection_that_listens_is_made_again(
@@ -558,15 +562,172 @@ async def test_a_lost_connection_that_listens_is_made_again(
     table = postgresql_table
     async with serving(table, handler, {"poll": 0.02}) as service:
         await until(service.source._is_told)
-        table.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ~ '^LISTEN'"
-        )
+        _end_listeners(table)
         await until(lambda: not service.source._is_told())
         enqueue(table.connection, "meanwhile", table=table.name)
         await until(lambda: "meanwhile" in handler.seen)
         await until(service.source._is_told)
         enqueue(table.connection, "after", table=table.name)
         await until(lambda: "after" in handler.seen)
+
+
+@pytest.fixture
+def without_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No sweep comes by itself within a test."""
+    monkeypatch.setattr(SQLSource, "sweep_seconds", 3600.0)
+
+
+@pytest.mark.usefixtures("without_sweeps")
+@pytest.mark.parametrize("when", ["meanwhile", "after"])
+async def test_a_row_older_than_the_loss_of_the_connection_that_listens_is_not_forgotten(
+    postgresql_table: Table, handler: Any, when: str
+) -> None:
+    """Its transaction began before, and is committed when it is lost, or when there is another."""
+    table = postgresql_table
+    async with serving(table, handler) as service:
+        await until(service.source._is_told)
+        connection = table.connect()
+        enqueue(connection, "early", table=table.name)
+        enqueue(table.connection, "late", table=table.name)
+        await until(lambda: handler.seen == ["late"])
+        if when == "meanwhile":
+            subscribe, service.source.store.subscribe = service.source.store.subscribe, _no_listener
+        _end_listeners(table)
+        await until(lambda: not service.source._is_told())
+        if when == "meanwhile":
+            connection.commit()
+            service.source.store.subscribe = subscribe
+            await until(service.source._is_told)
+        else:
+            await until(service.source._is_told)
+            connection.commit()
+        await until(lambda: "early" in handler.seen)
+        connection.close()
+
+
+@pytest.mark.usefixtures("without_sweeps")
+async def test_all_kinds_of_rows_are_found_while_no_connection_listens(
+    postgresql_table: Table, handler: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of an older transaction, the first of its priority, one that is due since long ago."""
+    monkeypatch.setattr(Backoff, "next", lambda _: 3600.0)
+    table = postgresql_table
+    async with serving(table, handler) as service:
+        await until(service.source._is_told)
+        connection = table.connect()
+        enqueue(connection, "early", table=table.name)
+        enqueue(table.connection, "late", table=table.name)
+        await until(lambda: handler.seen == ["late"])
+        _end_listeners(table)
+        await until(service.source._is_deaf)
+        connection.commit()
+        connection.close()
+        await until(lambda: "early" in handler.seen)
+        enqueue(table.connection, "urgent", table=table.name, priority=7)
+        await until(lambda: "urgent" in handler.seen)
+        table.execute("INSERT INTO jobs (payload, due_at) VALUES ('old', now() - interval '1 day')")
+        await until(lambda: "old" in handler.seen)
+
+
+def _no_listener() -> None:
+    raise StoreError("no connection is to be had")
+
+
+def _end_listeners(table: Table) -> None:
+    table.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ~ '^LISTEN'")
+
+
+async def test_a_database_that_is_locked_is_waited_for(
+    sqlite_table: Table, handler: Any, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is away: it has a line of its own, and no connection is made anew."""
+    monkeypatch.setattr(SQLiteStore, "busy_seconds", 0.01)
+    async with serving(sqlite_table, handler) as service:
+        await until(lambda: service.source._turn is None)
+        connection = sqlite_table.connect()
+        connection.execute("BEGIN IMMEDIATE")
+        opened: list[None] = []
+        monkeypatch.setattr(service.source.store, "open", lambda: opened.append(None))
+        service.source._look()
+        await until(lambda: lines)
+        service.source._look()
+        await until(lambda: service.source._turn is None)
+        connection.execute("INSERT INTO jobs (payload) VALUES ('x')")
+        connection.commit()
+        connection.close()
+        await until(lambda: handler.seen == ["x"])
+    assert opened == []
+    (line,) = lines
+    assert line.endswith(": another transaction keeps the database locked; trying again")
+    assert "away" not in line
+
+
+async def test_a_table_that_is_locked_is_waited_for(
+    postgresql_table: Table, handler: Any, lines: list[str]
+) -> None:
+    table = postgresql_table
+    connection = table.connect()
+    impatient = Table(f"{table.url}&options=-c%20lock_timeout%3D20ms", table.name, None)
+    async with serving(impatient, handler) as service:
+        await until(service.source._is_told)
+        connection.execute(f"LOCK TABLE {table.name} IN ACCESS EXCLUSIVE MODE")
+        connection.execute(f"INSERT INTO {table.name} (payload) VALUES ('x')")
+        service.source._look()
+        await until(lambda: lines)
+        connection.commit()
+        connection.close()
+        await until(lambda: handler.seen == ["x"])
+    (line,) = lines
+    assert line.endswith(": canceling statement due to lock timeout; trying again")
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "blocking"])
+async def test_a_transaction_that_has_to_wait_for_another_is_no_failure(
+    sqlite_table: Table, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SQLiteStore, "busy_seconds", 0.01)
+    tries: list[object] = []
+
+    class Noted(StoreBusy):
+        def __init__(self, *words: object) -> None:
+            super().__init__(*words)
+            tries.append(words)
+
+    monkeypatch.setattr(sockserve.sql.sqlite, "StoreBusy", Noted)
+    other = sqlite_table.connect()
+
+    class Server(SQLServer):
+        def verify_request(self, request: Any, client_address: Any) -> bool:
+            other.execute("BEGIN IMMEDIATE")
+            return True
+
+    if kind == "coroutine":
+
+        class Handler(SQLRequestHandler):
+            transaction = True
+            seen: ClassVar[list[int]] = []
+
+            async def handle(self) -> None:
+                self.seen.append(self.request.attempts)
+    else:
+
+        class Handler(SQLRequestHandler):  # type: ignore[no-redef]
+            transaction = True
+            seen: ClassVar[list[int]] = []
+
+            def handle(self) -> None:
+                self.seen.append(self.request.attempts)
+
+    enqueue(sqlite_table.connection, "x")
+    async with serving(sqlite_table, Handler, factory=Server) as service:
+        await until(lambda: len(tries) > 2)
+        assert Handler.seen == []
+        other.rollback()
+        await until(lambda: sqlite_table.count() == 0)
+        await until(lambda: service.server.statistics.requests)
+    other.close()
+    assert Handler.seen == [1]
+    assert service.server.statistics.errors == 0
 
 
 async def test_verify_request_that_raises_has_the_row_tried_again(table: Table) -> None:

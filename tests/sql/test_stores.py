@@ -1,12 +1,14 @@
 """What every store does: one contract, run on SQLite and on PostgreSQL."""
 
+import sqlite3
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from sockserve.sql.queue import dead_rows, enqueue, requeue
 from sockserve.sql.rows import FailedRow, Row
-from sockserve.sql.schema import schema
+from sockserve.sql.sqlite import SQLiteStore
 from sockserve.sql.store import LeaseLost, Store, StoreError, Turn
 from sockserve.sql.url import store_and_settings
 from tests.sql.conftest import Table
@@ -167,9 +169,9 @@ def test_a_transaction_removes_the_row_with_what_its_handler_does(
     table.execute("INSERT INTO jobs (payload) VALUES ('a'), ('b')")
     first, second = claim(store)
     with store.transaction(first) as connection:
-        connection.execute(f"INSERT INTO {done} VALUES ('a')")  # type: ignore[attr-defined]
+        connection.execute(f"INSERT INTO {done} VALUES ('a')")
     with pytest.raises(ZeroDivisionError), store.transaction(second) as connection:  # noqa: PT012
-        connection.execute(f"INSERT INTO {done} VALUES ('b')")  # type: ignore[attr-defined]
+        connection.execute(f"INSERT INTO {done} VALUES ('b')")
         raise ZeroDivisionError
     assert table.execute(f"SELECT payload FROM {done}") == [("a",)]
     assert table.execute("SELECT payload FROM jobs") == [("b",)]
@@ -188,8 +190,49 @@ def test_a_column_that_is_not_there_is_told(table: Table) -> None:
         table.store().open()
 
 
-def test_the_schema_can_be_applied_again(table: Table) -> None:
-    if table.is_sqlite:
-        table.connection.executescript(schema("sqlite", table.name))
-    else:
-        table.connection.execute(schema("postgresql", table.name))
+def test_the_table_can_be_made_again(table: Table) -> None:
+    table.execute("INSERT INTO jobs (payload) VALUES ('a')")
+    table.store().create()
+    assert table.count() == 1
+
+
+def test_a_programs_connection_commits_at_its_end_and_tells_of_errors(table: Table) -> None:
+    store = table.store()
+    with store.connected() as connection:
+        enqueue(connection, "there", table=table.name)
+    with pytest.raises(ZeroDivisionError), store.connected() as connection:  # noqa: PT012
+        enqueue(connection, "never", table=table.name)
+        raise ZeroDivisionError
+    with pytest.raises(StoreError, match="nothing"), store.connected() as connection:
+        connection.execute("SELECT nothing")
+    assert table.execute("SELECT payload FROM jobs") == [("there",)]
+
+
+def test_rows_of_all_priorities_are_claimed_between_others_that_are_not_due(
+    table: Table, store: Store
+) -> None:
+    """Each priority's first row, due or not, says where its claims begin."""
+    for priority, delay in ((3, 60.0), (3, -5.0), (0, 60.0), (-2, -9.0), (-2, 60.0)):
+        enqueue(table.connection, str(priority), table=table.name, priority=priority, delay=delay)
+    assert payloads(claim(store)) == ["3", "-2"]
+    enqueue(table.connection, "0", table=table.name, delay=-1.0)
+    assert payloads(claim(store)) == ["0"]
+
+
+def test_a_lease_begins_when_the_database_is_free(sqlite_table: Table) -> None:
+    """The time is taken within the transaction: it may have been waited for as long as a lease."""
+    asked: list[bool] = []
+
+    def seconds() -> float:
+        try:
+            sqlite_table.connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            asked.append(True)
+        return time.time()
+
+    sqlite_table.connection.execute("PRAGMA busy_timeout = 0")
+    store = SQLiteStore(sqlite_table.path, seconds=seconds)
+    store.open()
+    store.turn(Turn(LEASE, 1))
+    store.close()
+    assert asked == [True]

@@ -3,9 +3,9 @@
 import pytest
 
 from sockserve import ConfigurationError
-from sockserve.sql.rows import RetryPolicy
+from sockserve.sql.settings import RetryPolicy, SourceSettings
 from sockserve.sql.sqlite import SQLiteStore
-from sockserve.sql.url import SourceSettings, store_and_settings
+from sockserve.sql.url import store_and_settings
 
 
 def test_three_slashes_are_for_a_path_from_here_and_four_from_the_root() -> None:
@@ -53,6 +53,13 @@ def test_what_is_libpqs_is_left_to_it() -> None:
         ("sqlite:///x.db?attempts=0", r"attempts: 0 is not a number above 0"),
         ("sqlite:///x.db?lease=nan", r"lease: nan is not a number above 0"),
         ("sqlite:///x.db?lease=inf", r"lease: inf is more than 31622400"),
+        ("sqlite:///x.db?batch=99999999999", r"batch: 99999999999 is more than 2147483647"),
+        ("sqlite:///x.db?longest=inf", r"longest: inf is more than 31622400"),
+        ("sqlite:///x.db?table=a&table=b", r"table is given twice"),
+        ("postgresql://h/x?tabel=jobs", r"'tabel' is not one of .*; did you mean 'table'"),
+        ("postgresql://h/x?sslmod=require", r"'sslmod' is not one of .*libpq knows"),
+        ("postgresql://", r"is not sqlite:///PATH"),
+        ("postgresql://[::1/x", r"write postgresql://USER:PASSWORD@HOST:PORT/DATABASE"),
         ("sqlite:///x.db?poll=1e15", r"poll: 1000000000000000.0 is more than 31622400"),
     ],
 )
@@ -62,6 +69,28 @@ def test_a_mistake_is_named(url: str, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_batch_is_a_whole_number() -> None:
-    with pytest.raises(ConfigurationError, match=r"batch: 2.5 is not a whole number"):
-        store_and_settings("sqlite:///x.db", batch=2.5)
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:se@cret@127.0.0.1:1/x",
+        "postgresql://u:/secret@127.0.0.1:1/x",
+        "postgresql://u:?secret@127.0.0.1:1/x",
+        "postgresql://u:secret%zz@127.0.0.1:1/x",
+        "postgresql://u:secret@[::1/x",
+        "postgresql://h/x?password=secret&tabel=y",
+        "postgresql://h/x?password=secret&batch=none",
+        "mysql://u:secret@h/x",
+        "mysql://h/x?password=secret",
+    ],
+)
+def test_no_part_of_a_password_is_told(url: str) -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(ConfigurationError) as caught:
+        store_and_settings(url)
+    assert "cret" not in str(caught.value)
+
+
+def test_a_file_may_have_any_name() -> None:
+    store, _ = store_and_settings("sqlite:///a#b%3f@.db?table=jobs")
+    assert isinstance(store, SQLiteStore)
+    assert store.path == "a#b?@.db"

@@ -10,8 +10,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.drain_notice import DrainNotice
 from sockserve.core.statistics import RequestRecord
-from sockserve.executors.base import serve_guarded
+from sockserve.executors.base import serve_logged
 from sockserve.interfaces import IExecutor, IJob, Outcome, Phase
 from sockserve.listeners.server import RequestServer
 from sockserve.listeners.ways import WAYS
@@ -51,7 +52,7 @@ class SteppedExecutor:
         """The handler runs, and finishes."""
         (job,) = self.jobs
         self.jobs.remove(job)
-        job.ended(serve_guarded(job))
+        job.ended(serve_logged(job))
 
     def withdraw(self, job: IJob) -> bool:
         if self.limit or job not in self.jobs:
@@ -80,6 +81,7 @@ class Server(RequestServer):
     def __init__(self, handler: Any, **options: Any) -> None:
         super().__init__(handler, **options)
         self.hangups = HangupWatch()
+        self.drain_notice = DrainNotice(self.deadlines)
         self.raised: list[BaseException | None] = []
 
     def handle_error(self, request: Any, client_address: Any) -> None:

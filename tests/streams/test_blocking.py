@@ -280,7 +280,8 @@ def test_a_handler_that_does_not_end_is_abandoned(serving: Serving, plain: bool)
 def test_the_parent_closes_its_copy_when_a_child_has_one(serving: Serving, plain: bool) -> None:
     owned = serving(plain=plain)
     assert isinstance(owned.channel, LentSocketChannel | PumpedSocketChannel)
-    (needed,) = owned.channel.descriptors
+    needed, notice = owned.channel.descriptors
+    assert notice == -1  # nothing forks here
     assert needed == owned.channel.request.fileno()
     assert needed in owned.channel.owned_descriptors()
     owned.channel.forked()

@@ -1,19 +1,24 @@
 """Calls in memory: each answer that RFC 5531 knows, over streams and datagrams."""
 
 import struct
+import types
+from asyncio import IncompleteReadError
 from typing import Annotated, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from sockserve import ConfigurationError, PeerError
+from sockserve.listeners.datagrams import DatagramServer
 from sockserve.sunrpc import (
     AuthError,
     AuthStat,
     AuthSys,
     Call,
+    DecodeError,
     Int,
     Max,
     RPCRequestHandler,
@@ -219,6 +224,16 @@ def test_a_stream_that_ends_within_a_call_is_the_clients_fault(handler: Any, siz
     assert isinstance(exchange.error, EOFError)
 
 
+@each_handler
+@pytest.mark.parametrize("mark", [b"", b"\0\0"])
+def test_a_stream_that_ends_between_fragments_is_the_clients_fault(
+    handler: Any, mark: bytes
+) -> None:
+    exchange = run_stream(handler, words(3) + b"abc" + mark)
+    assert exchange.sent == b""
+    assert isinstance(exchange.error, IncompleteReadError)
+
+
 def test_calls_wait_for_the_one_before_them() -> None:
     exchange = StreamExchange(Coroutines)
     exchange.receive(record(call(6), call(0)))
@@ -237,8 +252,9 @@ def test_any_bytes_are_answered_or_dropped(data: bytes, as_call: bool) -> None:
     for handler in (Coroutines, Blocking):
         error = run_datagram(handler, sent).error
         assert error is None or isinstance(error, PeerError)
-    error = run_stream(Coroutines, data).error
-    assert error is None or isinstance(error, PeerError | EOFError)
+        for stream in (data, words(len(sent)) + sent, record(sent) + data):
+            error = run_stream(handler, stream).error
+            assert error is None or isinstance(error, PeerError | EOFError)
 
 
 # What cannot be read is kept
@@ -336,10 +352,6 @@ class Datagrams:
     """A datagram server in memory, which lasts."""
 
     def __init__(self) -> None:
-        from twisted.internet.task import Clock
-
-        from sockserve.listeners.datagrams import DatagramServer
-
         self.server: Any = DatagramServer(Counting, reactor=Clock())
         self.server.waited = Deferred()
         self.sent: list[bytes] = []
@@ -467,8 +479,6 @@ def _silent(self: object): ...  # type: ignore[no-untyped-def]
 
 def mark(function: Any, number: int = 1, **options: Any) -> Any:
     """A copy of a function, marked as a procedure."""
-    import types
-
     copy = types.FunctionType(function.__code__, function.__globals__, function.__name__)
     copy.__annotations__ = dict(function.__annotations__)
     return procedure(number, **options)(copy)
@@ -507,6 +517,28 @@ def test_a_procedure_may_refuse_its_caller() -> None:
             raise AuthError(AuthStat.FAILED)
 
     assert run_stream(Refusing, record(call(1))).sent == record(DENIED + words(7))
+
+
+@pytest.mark.parametrize(
+    ("error", "stat"), [(ValueError("not so many"), 5), (DecodeError("not so many"), 4)]
+)
+def test_a_structure_may_refuse_its_values(error: Exception, stat: int) -> None:
+    class Count(Struct):
+        number: Int
+
+        def __post_init__(self) -> None:
+            if self.number > 9:
+                raise error
+
+    class Counter(RPCRequestHandler):
+        program = PROGRAM
+
+        @procedure(1, version=2)
+        async def count(self, count: Count) -> Int:
+            return count.number
+
+    exchange = run_stream(Counter, record(call(1, words(10)), call(1, words(9))))
+    assert exchange.sent == record(accepted(stat), accepted(0, words(9)))
 
 
 def test_a_base_for_other_handlers_needs_no_program() -> None:

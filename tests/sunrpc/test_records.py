@@ -9,11 +9,11 @@ from sockserve.sunrpc.records import MAX_FRAGMENTS, Record, fragments
 def test_fragments_come_together() -> None:
     record = Record(10)
     assert not record.has_begun()
-    assert record.next_fragment(b"\0\0\0\2") == 2
+    assert record.begin_fragment(b"\0\0\0\2") == 2
     record.add(b"ab")
     assert record.has_begun()
     assert not record.is_whole
-    assert record.next_fragment(b"\x80\0\0\3") == 3
+    assert record.begin_fragment(b"\x80\0\0\3") == 3
     record.add(b"cde")
     assert record.is_whole
     assert record.data() == b"abcde"
@@ -21,21 +21,21 @@ def test_fragments_come_together() -> None:
 
 def test_a_record_has_no_more_than_its_bytes() -> None:
     record = Record(4)
-    record.next_fragment(b"\0\0\0\4")
+    record.begin_fragment(b"\0\0\0\4")
     record.add(b"abcd")
     with pytest.raises(RecordTooLong, match="max_record_bytes"):
-        record.next_fragment(b"\x80\0\0\1")
+        record.begin_fragment(b"\x80\0\0\1")
     with pytest.raises(RecordTooLong):
-        Record(4).next_fragment(b"\x7f\xff\xff\xff")
+        Record(4).begin_fragment(b"\x7f\xff\xff\xff")
 
 
 def test_a_record_has_no_more_than_so_many_fragments() -> None:
     record = Record(4)
     for _ in range(MAX_FRAGMENTS):
-        assert record.next_fragment(bytes(4)) == 0
+        assert record.begin_fragment(bytes(4)) == 0
         record.add(b"")
     with pytest.raises(RecordTooLong, match="fragments"):
-        record.next_fragment(b"\x80\0\0\0")
+        record.begin_fragment(b"\x80\0\0\0")
 
 
 def test_what_is_sent_is_one_fragment() -> None:

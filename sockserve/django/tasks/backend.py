@@ -35,7 +35,8 @@ class SQLBackend(BaseTaskBackend):
     A backend that puts tasks into a table, where C{manage.py sockserve --tasks} finds them.
 
     A task that is enqueued in a transaction is there when that is committed, and never if it is
-    rolled back.  It is done at least once.  What it returns is not kept.
+    rolled back.  It is done at least once.  What it returns is not kept, so C{get_result} and
+    C{refresh} raise as Django's own backends do that keep nothing; C{task_finished} has it.
 
     @ivar database: the one that has the table, C{OPTIONS["DATABASE"]} in C{settings.TASKS};
         C{default} if that says none.
@@ -43,6 +44,7 @@ class SQLBackend(BaseTaskBackend):
 
     supports_defer = True
     supports_async_task = True
+    supports_get_result = False
     supports_priority = True
 
     def __init__(self, alias: str, params: dict[str, Any]) -> None:

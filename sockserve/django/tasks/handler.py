@@ -31,13 +31,14 @@ class TaskHandler(BaseRequestHandler[Row]):
         """Call the task's function."""
         from django.tasks.base import TaskContext, TaskError, TaskResultStatus
         from django.tasks.signals import task_finished, task_started
+        from django.utils.json import normalize_json
 
         result = self._result()
         task, backend = result.task, type(result.task.get_backend())
         task_started.send(backend, task_result=result)
         context = [TaskContext(task_result=result)] if task.takes_context else []
         try:
-            task.call(*context, *result.args, **result.kwargs)
+            value = normalize_json(task.call(*context, *result.args, **result.kwargs))
         except Exception as error:
             kind = type(error)
             name = f"{kind.__module__}.{kind.__qualname__}"
@@ -46,10 +47,12 @@ class TaskHandler(BaseRequestHandler[Row]):
             self._finish(result, TaskResultStatus.FAILED)
             task_finished.send(backend, task_result=result)
             raise
+        object.__setattr__(result, "_return_value", value)
         self._finish(result, TaskResultStatus.SUCCESSFUL)
         task_finished.send(backend, task_result=result)
 
     def _finish(self, result: Any, status: object) -> None:
+        """Note on a result how the task has ended, and when."""
         object.__setattr__(result, "finished_at", timezone.now())  # it is frozen for others
         object.__setattr__(result, "status", status)
 
@@ -59,9 +62,10 @@ class TaskHandler(BaseRequestHandler[Row]):
 
         row = self.request
         said = json.loads(str(row.payload))
-        task = import_string(said["task"])
-        if not isinstance(task, Task):
+        found = import_string(said["task"])
+        if not isinstance(found, Task):
             raise ConfigurationError(f"{said['task']!r} is no task")
+        task = found.using(backend=said["backend"], queue_name=said["queue"])
         now = timezone.now()
         return TaskResult(
             task=task,

@@ -7,10 +7,12 @@ is in it.
 
 from __future__ import annotations
 
+import re
 from urllib.parse import quote, urlencode
 
 from django.apps import apps
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from sockserve.interfaces import ConfigurationError
 
@@ -49,17 +51,29 @@ def table_url(database: str) -> str:
     if database not in connections.settings:
         raise ConfigurationError(f"tasks: settings.DATABASES has no {database!r}")
     connection = connections[database]
-    said = connection.settings_dict
-    name = quote(str(said["NAME"]))
     if connection.vendor == "sqlite":
-        return f"sqlite:///{name}?table={TABLE}"
+        return f"sqlite:///{quote(str(connection.settings_dict['NAME']))}?table={TABLE}"
     if connection.vendor == "postgresql":
-        secret = f":{quote(said['PASSWORD'], safe='')}" if said["PASSWORD"] else ""
-        user = f"{quote(said['USER'], safe='')}{secret}@" if said["USER"] else ""
-        where = {word: said[word.upper()] for word in ("host", "port") if said[word.upper()]}
-        words = urlencode({**where, "table": TABLE}, quote_via=quote)
-        return f"postgresql://{user}/{name}?{words}"
+        return _postgresql_url(connection)
     raise ConfigurationError(
         f"tasks: the database {database!r} is {connection.display_name}; the table goes into"
         " PostgreSQL or SQLite"
     )
+
+
+def _postgresql_url(connection: BaseDatabaseWrapper) -> str:
+    """The URL of the table on a server, with all that Django would tell libpq."""
+    from sockserve.sql.postgresql_connections import libpq_words
+
+    known = libpq_words()
+    given = connection.get_connection_params()
+    words = {word: str(given[word]) for word in given if word in known and given[word] is not None}
+    if role := connection.settings_dict["OPTIONS"].get("assume_role"):
+        escaped = re.sub(r"([\\\s])", r"\\\1", role)
+        words["options"] = f"{words.get('options', '')} -c role={escaped}".strip()
+    user, password = words.pop("user", ""), words.pop("password", "")
+    secret = f":{quote(password, safe='')}" if password else ""
+    authority = f"{quote(user, safe='')}{secret}@" if user or secret else ""
+    name = quote(words.pop("dbname", ""), safe="")
+    query = urlencode({**words, "table": TABLE}, quote_via=quote)
+    return f"postgresql://{authority}/{name}?{query}"

@@ -56,10 +56,14 @@ class Entry(NamedTuple):
 
     @ivar name: its name.
     @ivar is_folder: whether it is a folder, or a link to one.
+    @ivar size: in bytes.
+    @ivar modified: when it was last modified, in seconds since 1970.
     """
 
     name: str
     is_folder: bool
+    size: int = 0
+    modified: float = 0.0
 
 
 def segments_beneath(root: str, path: str) -> list[str]:
@@ -139,8 +143,8 @@ def _walk(root: str, segments: Sequence[str]) -> tuple[int, os.stat_result]:
 
 def entries(root: str, segments: Sequence[str], dotfiles: bool) -> list[Entry]:
     """
-    The files and folders in the folder that C{segments} lead to, sorted without regard to
-    case.  Links that lead out of C{root} or nowhere, FIFOs and the like are left out.
+    The files and folders in the folder that C{segments} lead to, in no order.  Links that lead out
+    of C{root} or nowhere, FIFOs and the like are left out.
 
     @param root: as L{open_beneath}'s, as are C{segments}.
     @param dotfiles: whether to include names that begin with a dot.
@@ -162,14 +166,16 @@ def entries(root: str, segments: Sequence[str], dotfiles: bool) -> list[Entry]:
                     if entry.is_symlink():
                         link = os.path.join(real_root, *segments, entry.name)
                         segments_beneath(real_root, os.path.realpath(link, strict=True))
-                    is_folder = entry.is_dir()
-                    if is_folder or entry.is_file():
-                        found.append(Entry(entry.name, is_folder))
+                    status = entry.stat()
+                    is_folder = stat.S_ISDIR(status.st_mode)
+                    if is_folder or stat.S_ISREG(status.st_mode):
+                        size, modified = status.st_size, status.st_mtime
+                        found.append(Entry(entry.name, is_folder, size, modified))
                 except OSError:
                     pass  # L{open_beneath} would say the same
     finally:
         os.close(reading)
-    return sorted(found, key=lambda entry: (entry.name.lower(), entry.name))
+    return found
 
 
 class FileBody:
@@ -224,6 +230,17 @@ class FileBody:
         """Set what L{read} gives: bytes as they are, and ranges of the file."""
         self._parts = deque(parts)
         self.left = sum(p.size if isinstance(p, ByteRange) else len(p) for p in self._parts)
+
+    def peek(self) -> bytes:
+        """
+        Read the first piece of the file, whatever L{read} gives.
+
+        @raise ValueError: L{close} was called before.
+        @raise OSError: the disk fails.
+        """
+        with self._using():
+            assert self._descriptor is not None
+            return os.pread(self._descriptor, PIECE_BYTES, 0)
 
     def read(self) -> bytes:
         """

@@ -14,11 +14,8 @@ open, read and close it.
 
 from __future__ import annotations
 
-import html
 import inspect
-import mimetypes
 import os
-import posixpath
 import secrets
 import stat
 import time
@@ -29,11 +26,22 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from twisted.internet.interfaces import IReactorThreads, IReactorTime
 from twisted.python.failure import Failure
+from typing_extensions import override
 
 from sockserve.core.logs import Topic, logger
 from sockserve.executors.threads import ThreadExecutor
 from sockserve.handlers import HandlerServer
+from sockserve.http.accept import asks_for_json
+from sockserve.http.error_pages import accept_of
 from sockserve.http.files.disk import PIECE_BYTES, FileBody, entries, segments_beneath
+from sockserve.http.files.extra_fields import check_extra_fields
+from sockserve.http.files.listing import (
+    CONTENT_SECURITY_POLICY,
+    json_listing,
+    listing_page,
+    read_order,
+)
+from sockserve.http.files.media_types import is_in_charset, media_type
 from sockserve.http.files.ranges import (
     ByteRange,
     Validators,
@@ -43,7 +51,7 @@ from sockserve.http.files.ranges import (
     precondition,
     selected_ranges,
 )
-from sockserve.http.files.targets import link_to, parse_target, shown
+from sockserve.http.files.targets import parse_target
 from sockserve.http.handlers import HTTPRequestHandler
 
 __all__ = ["DiskServer", "FileRequestHandler"]
@@ -59,14 +67,9 @@ _NOT_FOUND = frozenset({ENOENT, ENOTDIR, ENAMETOOLONG, EINVAL, EILSEQ})
 #: leaves the choice), and SimpleHTTPRequestHandler answers 404, too.
 _HIDDEN = frozenset({EACCES, EPERM, ELOOP})
 
-#: The content types of compressed files, by the compression; not those of their contents.
-_COMPRESSED = {
-    "br": "application/octet-stream",
-    "bzip2": "application/x-bzip2",
-    "compress": "application/octet-stream",
-    "gzip": "application/gzip",
-    "xz": "application/x-xz",
-}
+#: The statuses whose responses have the extra fields: those that come with a file, or say that the
+#: client's is still good (RFC 9110, 15.4.5).
+_EXTENDED = frozenset({HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT, HTTPStatus.NOT_MODIFIED})
 
 
 class _Answer(NamedTuple):
@@ -121,13 +124,19 @@ class FileRequestHandler(HTTPRequestHandler[DiskServer]):
     @cvar dotfiles: whether to serve files and folders whose names begin with a dot, and
         all that is in such folders; C{/.well-known/} is served in any case.  The names in
         requests count: a link C{site -> .releases/7} is followed.
+    @cvar extra_response_headers: names and values of further header fields of files and listings:
+        of responses with status 200, 206 or 304.
     @cvar index_pages: the files to send for a folder: the first of them that is in it.
-    @cvar extensions_map: content types by the end of the name; before C{mimetypes}.
+    @cvar extensions_map: content types by the end of the name; before
+        L{MEDIA_TYPES<sockserve.http.files.media_types.MEDIA_TYPES>}, and those before C{mimetypes}.
     @cvar default_content_type: the content type of files with any other name.
+    @cvar charset: what is said of texts (C{text/...}) whose first 128 KiB can be decoded so; None
+        to say nothing.
     """
 
     directory: str = "."
     dotfiles: bool = False
+    extra_response_headers: Sequence[tuple[str, str]] = ()
     index_pages: Sequence[str] = ("index.html", "index.htm")
     extensions_map: Mapping[str, str] = {
         ".bz2": "application/x-bzip2",
@@ -136,6 +145,7 @@ class FileRequestHandler(HTTPRequestHandler[DiskServer]):
         ".Z": "application/octet-stream",
     }
     default_content_type: str = "application/octet-stream"
+    charset: str | None = "utf-8"
 
     def __init__(
         self,
@@ -145,15 +155,31 @@ class FileRequestHandler(HTTPRequestHandler[DiskServer]):
         *,
         directory: str | bytes | os.PathLike[Any] | None = None,
         dotfiles: bool | None = None,
+        extra_response_headers: Sequence[tuple[str, str]] | None = None,
     ) -> None:
         """
         @param directory: instead of the class's.
         @param dotfiles: instead of the class's.
+        @param extra_response_headers: instead of the class's.
         """
         self.directory = os.fsdecode(self.directory if directory is None else directory) or "."
         if dotfiles is not None:
             self.dotfiles = dotfiles
+        if extra_response_headers is not None:
+            self.extra_response_headers = extra_response_headers
         super().__init__(request, client_address, server)
+
+    @classmethod
+    @override
+    def prepare_server(cls, server: Any) -> None:
+        """
+        Check the fields to be added.
+
+        @raise ConfigurationError: one cannot be.
+        """
+        super().prepare_server(server)
+        given = getattr(server.RequestHandlerClass, "keywords", {}).get("extra_response_headers")
+        check_extra_fields(cls.__qualname__, cls.extra_response_headers if given is None else given)
 
     async def do_GET(self) -> None:
         """Send a file, parts of it, or a folder's listing. (reactor thread)"""
@@ -184,19 +210,12 @@ class FileRequestHandler(HTTPRequestHandler[DiskServer]):
         """
         The content type of a file, by its name.
 
-        It has no charset, since a name does not tell the charset of a text.  An override
-        may know it, and may wait for the disk. (worker thread)
+        It has no charset, since a name does not tell the charset of a text: L{charset} is added if
+        the text is in that.  An override may give one, and may wait for the disk. (worker thread)
 
         @param path: the file's.
         """
-        extension = posixpath.splitext(path)[1]
-        for known in (extension, extension.lower()):
-            if known in self.extensions_map:
-                return self.extensions_map[known]
-        guess, compression = mimetypes.guess_type(path)
-        if compression is not None:
-            return _COMPRESSED.get(compression, self.default_content_type)
-        return guess or self.default_content_type
+        return media_type(path, self.extensions_map) or self.default_content_type
 
     def list_directory(self, path: str) -> Any:
         """
@@ -260,6 +279,9 @@ class FileRequestHandler(HTTPRequestHandler[DiskServer]):
         self.send_response(status)
         for name, value in headers:
             self.send_header(name, value)
+        if status in _EXTENDED:
+            for name, value in self.extra_response_headers:
+                self.send_header(name, value)
         self.end_headers()
 
     async def _send_listing(self, path: str) -> None:
@@ -275,14 +297,12 @@ class FileRequestHandler(HTTPRequestHandler[DiskServer]):
                 listed.close()
 
     async def _list(self, path: str) -> None:
-        page = await self.on_disk(self._listing, path)
-        if page is None:
+        found = await self.on_disk(self._listing, path)
+        if found is None:
             self.send_error(HTTPStatus.NOT_FOUND)
             return
-        self._send_head(
-            HTTPStatus.OK,
-            [("Content-Type", "text/html; charset=utf-8"), ("Content-Length", str(len(page)))],
-        )
+        headers, page = found
+        self._send_head(HTTPStatus.OK, headers)
         for start in range(0, len(page), PIECE_BYTES):
             self.wfile.write(page[start : start + PIECE_BYTES])
             await self.wfile.drain()
@@ -360,17 +380,21 @@ class FileRequestHandler(HTTPRequestHandler[DiskServer]):
                 HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
                 [("Content-Range", content_range(None, size)), ("Content-Length", "0")],
             )
-        kind = self.guess_type(path)
+        piece = None
+        if ranges is None and self.command != "HEAD":
+            body.set_parts([ByteRange(0, size)] if size else [])
+            piece = body.read()
+        kind = self._content_type(path, body, size, piece)
         headers = [
             ("Last-Modified", self.date_time_string(modified)),
             ("ETag", etag),
             ("Accept-Ranges", "bytes"),
         ]
+        if not ranges:
+            headers += [("Content-Type", kind), ("Content-Length", str(size))]
+            return _Answer(HTTPStatus.OK, headers, piece or b"")
         parts: list[bytes | ByteRange]
-        if ranges is None:
-            parts = [ByteRange(0, size)] if size else []
-            length = size
-        elif len(ranges) == 1:
+        if len(ranges) == 1:
             headers.append(("Content-Range", content_range(ranges[0], size)))
             parts = [*ranges]
             length = ranges[0].size
@@ -379,32 +403,43 @@ class FileRequestHandler(HTTPRequestHandler[DiskServer]):
             parts, length = multipart(ranges, size, kind, boundary)
             kind = f"multipart/byteranges; boundary={boundary}"
         headers += [("Content-Type", kind), ("Content-Length", str(length))]
-        answer = _Answer(HTTPStatus.OK if ranges is None else HTTPStatus.PARTIAL_CONTENT, headers)
-        if self.command == "HEAD" or not parts:
-            return answer
         body.set_parts(parts)
-        return answer._replace(piece=body.read())
+        return _Answer(HTTPStatus.PARTIAL_CONTENT, headers, body.read())
 
-    def _listing(self, path: str) -> bytes | None:
-        segments = parse_target(self.path).segments
+    def _content_type(self, path: str, body: FileBody, size: int, piece: bytes | None) -> str:
+        """
+        The value of C{Content-Type}, with the charset of a text.
+
+        @param piece: the first of the file, if that has been read.
+        """
+        kind = self.guess_type(path)
+        if self.charset is None or ";" in kind or not kind.startswith("text/"):
+            return kind
+        if piece is None:
+            piece = body.peek()
+        if not is_in_charset(kind, piece, len(piece) >= size, self.charset):
+            return kind
+        return f"{kind}; charset={self.charset}"
+
+    def _listing(self, path: str) -> tuple[list[tuple[str, str]], bytes] | None:
+        """The fields and the body of the listing of a folder; None if it cannot be had."""
+        target = parse_target(self.path)
         try:
-            names = entries(*self._place(path), self.dotfiles)
+            found = entries(*self._place(path), self.dotfiles)
         except OSError as error:
             if error.errno in _NOT_FOUND | _HIDDEN or isinstance(error, PermissionError):
                 return None
             raise
-        title = html.escape(f"Index of /{''.join(shown(word) + '/' for word in segments)}")
-        lines = [
-            "<!DOCTYPE html>",
-            '<html lang="en">',
-            f'<head><meta charset="utf-8"><title>{title}</title></head>',
-            f"<body><h1>{title}</h1>",
-            "<ul>",
-            *(['<li><a href="../">../</a></li>'] if segments else []),
-        ]
-        for name, is_folder in names:
-            slash = "/" if is_folder else ""
-            text = html.escape(shown(name))
-            lines.append(f'<li><a href="{link_to(name)}{slash}">{text}{slash}</a></li>')
-        lines += ["</ul>", "</body>", "</html>", ""]
-        return "\n".join(lines).encode()
+        order = read_order(target.query)
+        in_order = order.sort(found)
+        headers = [("Vary", "Accept")]
+        if asks_for_json(accept_of(self.request.head), "text/html"):
+            page = json_listing(target.segments, in_order)
+            headers.append(("Content-Type", "application/json"))
+        else:
+            page = listing_page(target.segments, in_order, order)
+            headers += [
+                ("Content-Type", "text/html; charset=utf-8"),
+                ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
+            ]
+        return [*headers, ("Content-Length", str(len(page)))], page

@@ -124,8 +124,10 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
     State.SENT: {},
 }
 
-_LENGTH_FIELD = re.compile(rb"(?im)\ncontent-length[ \t]*:[ \t]*([^\r\n]*?)[ \t]*\r?$")
-_CODING_FIELD = re.compile(rb"(?i)\ntransfer-encoding[ \t]*:")
+#: The fields that tell the end of a response: the length's value, or the coding's name.
+_FRAMING_FIELD = re.compile(
+    rb"(?m)\n(?i:content-length[ \t]*:[ \t]*([^\r\n]*)\r?$|(transfer-encoding)[ \t]*:)"
+)
 
 # Looked up once (see L{sockserve.core.lifecycle}).
 _AWAITED = State.AWAITED
@@ -146,7 +148,10 @@ class RemoteProtocolError(PeerError):
 
     @ivar status: the status to answer with.
     @ivar limit: the name of the limit that it has gone over; None when it is another error.
+    @ivar received: what has come of a head that is no good.
     """
+
+    received = b""
 
     def __init__(self, status: int, message: str, limit: str | None = None) -> None:
         super().__init__(message)
@@ -171,10 +176,13 @@ def response_fault(head: bytes) -> str | None:
     @param head: status line and header fields.
     @return: None when there is none.
     """
-    lengths = set(_LENGTH_FIELD.findall(head))
-    if lengths and _CODING_FIELD.search(head):
+    fields = _FRAMING_FIELD.findall(head)
+    if len(fields) == 1 and fields[0][0].isdigit():  # as nearly all have it
+        return None
+    lengths = {length.rstrip(b" \t") for length, coding in fields if not coding}
+    if lengths and any(coding for _, coding in fields):
         return "a response has a Content-Length or a Transfer-Encoding, not both"
-    if len(lengths) > 1 or not all(length.isdigit() for length in lengths):
+    if len(lengths) > 1 or not all(map(bytes.isdigit, lengths)):
         return f"the Content-Length is not one number: {b', '.join(sorted(lengths))!r}"
     return None
 

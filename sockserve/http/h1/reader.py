@@ -146,7 +146,8 @@ class RequestParser:
                 if self.state is State.FAILED:
                     raise RemoteProtocolError(400, "the request ends before its end")
             return event
-        except RemoteProtocolError:
+        except RemoteProtocolError as error:
+            error.received = error.received or bytes(self._buffer)
             self.state = State.FAILED
             self._buffer = b""
             raise
@@ -254,7 +255,12 @@ class RequestParser:
 
     def _head(self, end: int) -> RequestHead:
         self._searched = 0
-        head = parse_head(self._take(end), self._lenient, self._simple, self._limits)
+        raw = self._take(end)
+        try:
+            head = parse_head(raw, self._lenient, self._simple, self._limits)
+        except RemoteProtocolError as error:
+            error.received = raw
+            raise
         length = head.length
         if length == 0:
             self.state = TRANSITIONS[self.state][_BODILESS]

@@ -306,7 +306,7 @@ class _Loader:
                 for each in body.fields
             ]
 
-        found = cls.xdr_type = types.StructType(cls, fields)
+        found = cls.xdr_type = types.StructType(cls, fields, cls.__init__)
         return found
 
     def _union(self, body: UnionBody, name: str) -> XDRType:

@@ -1,3 +1,3 @@
-"""XDR (RFC 4506): types, and what packs and unpacks values of them, made once for each type."""
+"""XDR (RFC 4506): types, and the functions that pack and unpack their values."""
 
 __all__: list[str] = []

@@ -1,47 +1,35 @@
 """
-Codecs: what packs and unpacks the values of one type, whatever they are or come from.
+The codec of values: C{pack} and C{unpack}, for any type that an annotation means.
 
-This room owns how failures are told: as a L{DecodeError} or L{EncodeError}, and no other way.  It
-must not know how types are written down but by L{type_of}.
+This room owns the functions that have been made for annotations.  It must not know how types are
+written down but by L{type_of}, nor how they are packed.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
 from typing import Any
 
 from sockserve.sunrpc.xdr.declaring import type_of
+from sockserve.sunrpc.xdr.kept import Kept
 from sockserve.sunrpc.xdr.packing import make_pack
-from sockserve.sunrpc.xdr.types import XDRType
 from sockserve.sunrpc.xdr.unpacking import make_unpack
 
-__all__ = ["Codec", "pack", "unpack"]
+__all__ = ["pack", "unpack"]
+
+#: How many functions are kept.  1024: for more types than a program writes down; those of types
+#: that it makes as it runs go.
+MOST_FUNCTIONS = 1024
+
+_packs = Kept[object, Callable[[object], bytes]](
+    lambda annotation: make_pack(type_of(annotation)), MOST_FUNCTIONS
+)
+_unpacks = Kept[object, Callable[[bytes], Any]](
+    lambda annotation: make_unpack(type_of(annotation)), MOST_FUNCTIONS
+)
 
 
-class Codec:
-    """
-    What packs and unpacks the values of one type.
-
-    @ivar pack: gives the bytes of a value; raises L{EncodeError
-        <sockserve.sunrpc.xdr.errors.EncodeError>} if it is not of the type.
-    @ivar unpack: gives the value that bytes are; raises L{DecodeError
-        <sockserve.sunrpc.xdr.errors.DecodeError>} if they are none, or more.
-    @ivar unpack_from: gives the value that is in bytes from a position on, and where it ends.
-    """
-
-    __slots__ = ("pack", "unpack", "unpack_from")
-
-    def __init__(self, type: XDRType) -> None:
-        self.pack = make_pack(type)
-        self.unpack_from, self.unpack = make_unpack(type)
-
-
-@lru_cache(maxsize=1024)
-def _codec(annotation: object) -> Codec:
-    return Codec(type_of(annotation))
-
-
-def pack(type: Any, value: object) -> bytes:
+def pack(type: object, value: object) -> bytes:
     """
     The bytes of a value.
 
@@ -49,10 +37,10 @@ def pack(type: Any, value: object) -> bytes:
     @raise EncodeError: the value is not of the type.
     @raise ConfigurationError: C{type} means none of XDR's.
     """
-    return _codec(type).pack(value)
+    return _packs[type](value)
 
 
-def unpack(type: Any, data: bytes | bytearray | memoryview) -> Any:
+def unpack(type: object, data: bytes | bytearray | memoryview) -> Any:
     """
     The value that C{data} is.
 
@@ -60,4 +48,4 @@ def unpack(type: Any, data: bytes | bytearray | memoryview) -> Any:
     @raise DecodeError: it is none of that type, or there is more.
     @raise ConfigurationError: C{type} means none of XDR's.
     """
-    return _codec(type).unpack(data if data.__class__ is bytes else bytes(data))
+    return _unpacks[type](data if data.__class__ is bytes else bytes(data))

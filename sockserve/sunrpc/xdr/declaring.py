@@ -72,14 +72,14 @@ _PLAIN: dict[object, XDRType] = {
 
 
 class Max:
-    """How long a C{list}, C{str} or C{bytes} may be: C{Annotated[str, Max(255)]}."""
+    """The most that is in a C{list}, C{str} or C{bytes}: C{Annotated[str, Max(255)]}."""
 
     def __init__(self, size: int) -> None:
         self.size = size
 
 
 class Fixed:
-    """How long a C{list} or C{bytes} always is: C{Annotated[bytes, Fixed(16)]}."""
+    """The only length of a C{list} or C{bytes}: C{Annotated[bytes, Fixed(16)]}."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -108,8 +108,10 @@ class Struct:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        has_own_init = "__init__" in vars(cls)
         dataclasses.dataclass(cls)
-        cls.xdr_type = types.StructType(cls, lambda: _fields_of(cls))
+        init = None if has_own_init else cls.__init__
+        cls.xdr_type = types.StructType(cls, lambda: _fields_of(cls), init)
 
 
 class Union:

@@ -1,8 +1,8 @@
 """
 Source texts: Python functions that are written for a type, and compiled once.
 
-This room owns the lines of such a function, the names in it, and its run: the values of fixed size
-that are next, for which one C{struct.Struct} does.  It must not know types' bytes.
+This room owns the lines of such a function, the names in it, and its run: the values that are next,
+for which one C{struct.Struct} does.  It must not know types' bytes.
 """
 
 from __future__ import annotations
@@ -11,29 +11,39 @@ import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from sockserve.interfaces import ConfigurationError
+from sockserve.sunrpc.xdr.errors import MAX_DEPTH, XDRError
+from sockserve.sunrpc.xdr.kept import Kept
 from sockserve.sunrpc.xdr.types import (
-    Array,
+    BoolType,
+    EnumType,
     FixedArray,
+    FixedOpaque,
     NamedType,
     OptionalType,
+    QuadType,
+    Scalar,
     StructType,
+    UnionType,
     XDRType,
     is_endless,
     is_recursive,
 )
 
-__all__ = ["INLINE_VALUES", "MOST_KEPT", "Writer", "following_field", "is_inline", "sized"]
+__all__ = ["Run", "Writer", "fits_inline", "following_field", "is_fixed", "is_inline"]
 
 #: How many values of a structure inside another are handled by the other's function.  64: as many
 #: C{struct} calls are saved, and no function becomes endless.
 INLINE_VALUES = 64
 
+#: How many layouts of a run are kept, if there are sizes in it.  512: all of a string of usual
+#: length, or of two short ones, in some 100 KB.
+MOST_LAYOUTS = 512
 
-#: Up to which count of numbers what packs them is kept.  512: some 100 KB for each array type.
-MOST_KEPT = 512
+#: How many sizes are in a run at most.  2: with more, few layouts would be met again.
+MOST_SIZES = 2
 
 
 def is_inline(type: XDRType) -> bool:
@@ -43,19 +53,17 @@ def is_inline(type: XDRType) -> bool:
     )
 
 
-def sized(make: Callable[[struct.Struct], Any], code: str) -> Callable[[int], Any]:
-    """What packs or unpacks so many numbers: of each usual count it is made once."""
-    made: dict[int, Any] = {}
+def fits_inline(type: XDRType) -> bool:
+    """Whether C{type} is an array whose elements are few, and have a place in the run."""
+    return isinstance(type, FixedArray) and type.weight <= INLINE_VALUES and is_inline(type.element)
 
-    def get(count: int) -> Any:
-        found = made.get(count)
-        if found is None:
-            found = make(struct.Struct(f">{count}{code}"))
-            if count <= MOST_KEPT:
-                made[count] = found
-        return found
 
-    return get
+def is_fixed(type: XDRType) -> bool:
+    """Whether all values of C{type} have the same size, and all of each is in one run."""
+    if isinstance(type, (FixedArray, StructType)):
+        has_place = fits_inline(type) if isinstance(type, FixedArray) else is_inline(type)
+        return has_place and all(is_fixed(each) for each in type.parts())
+    return isinstance(type, (Scalar, BoolType, EnumType, QuadType, FixedOpaque))
 
 
 def following_field(type: XDRType) -> str | None:
@@ -67,15 +75,44 @@ def following_field(type: XDRType) -> str | None:
     return None
 
 
+class Run(NamedTuple):
+    """
+    Values that one C{struct.Struct} packs or unpacks.
+
+    @ivar template: its format, in which C{{0}} stands for the first of C{sizes}, and so on, and
+        the numbers after them for what fills each up to a multiple of four.
+    @ivar sizes: the expressions of sizes that are known when the function runs.
+    @ivar values: the expressions of the values.
+    @ivar after: the lines that need these.
+    """
+
+    template: str
+    sizes: list[str]
+    values: list[str]
+    after: list[str]
+
+    def layout(self, key: int | tuple[int, ...] = ()) -> struct.Struct:
+        """
+        What packs and unpacks the values.
+
+        @param key: the size, or a tuple of several.
+        """
+        sizes = key if isinstance(key, tuple) else (key,)
+        return struct.Struct(self.template.format(*sizes, *(-size & 3 for size in sizes)))
+
+
 class Writer(ABC):
     """
     A text of functions, one for each type that needs its own: the part that both ways share.
 
-    @ivar names: what the text refers to.
+    @ivar names: the values of the names that the text does not set.
     """
 
-    def __init__(self, names: dict[str, Any]) -> None:
-        self.names = names
+    def __init__(self, names: dict[str, Any], error: type[XDRError]) -> None:
+        """
+        @param error: what the functions raise.
+        """
+        self.names = {**names, "Error": error}
         # For the text
         self._functions: dict[int, str] = {}
         self._unwritten: list[tuple[str, XDRType]] = []
@@ -83,8 +120,9 @@ class Writer(ABC):
         self._text: list[str] = []
         # For the function being written
         self._depth = 1
-        # For the run: its letters, what stands for its values, and what comes after them
+        # For the run, as its parts are called there
         self._codes: list[str] = []
+        self._sizes: list[str] = []
         self._values: list[str] = []
         self._after: list[str] = []
 
@@ -114,6 +152,10 @@ class Writer(ABC):
     @abstractmethod
     def write_function(self, name: str, type: XDRType) -> None:
         """Write the function called C{name}."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Write what handles the run, if there is one."""
 
     @abstractmethod
     def write_entry(self, function: str, type: XDRType) -> None:
@@ -152,10 +194,47 @@ class Writer(ABC):
         self.line("pass")  # for a block that has nothing to do
         self._depth -= 1
 
+    def check_depth(self, type: XDRType) -> None:
+        """Write what bounds how deep a value of C{type} is in others."""
+        if is_recursive(type):
+            words = f"values are nested more than {MAX_DEPTH} deep"
+            self.line(f"if depth > {MAX_DEPTH}: raise Error({words!r})")
+
+    def arms(self, type: UnionType, discriminant: str) -> Iterator[XDRType]:
+        """Write a branch for each arm: what is written after its type has come is in that."""
+        _, arms, default = type.arms
+        word = "if"
+        for arm in dict.fromkeys(arms.values()):
+            numbers = [number for number, each in arms.items() if each is arm]
+            among = f"== {numbers[0]}" if len(numbers) == 1 else f"in {self.constant(set(numbers))}"
+            with self.block(f"{word} {discriminant} {among}:"):
+                yield arm.type
+                self.flush()
+            word = "elif"
+        with self.block("else:" if arms else "if True:"):
+            if default is None:
+                self.line(f"raise KeyError({discriminant})")
+            else:
+                yield default.type
+                self.flush()
+
     def fixed(self, code: str, *values: str) -> None:
         """Add values of fixed size to the run."""
         self._codes.append(code)
         self._values.extend(values)
+
+    def sized(self, code: str, size: str, value: str) -> None:
+        """
+        Add values to the run whose number is known when the function runs.
+
+        @param code: as of L{Run}; the size is C{{0}} of it.
+        @param size: an expression.
+        """
+        if len(self._sizes) == MOST_SIZES:
+            self.flush()
+        self._codes.append(code.replace("{0}", f"{{{len(self._sizes)}}}"))
+        self._sizes.append(size)
+        self._values.append(value)
 
     def then(self, text: str) -> None:
         """Write a line that needs what is in the run."""
@@ -164,19 +243,21 @@ class Writer(ABC):
         else:
             self.line(text)
 
-    def take_run(self) -> tuple[struct.Struct, list[str], list[str]] | None:
-        """Take the run, if there is one: what packs it, its values and the lines after it."""
+    def take_run(self) -> Run | None:
+        """Take the run, if there is one."""
         if not self._codes:
             return None
-        layout = ">" + "".join(self._codes)
-        run = struct.Struct(layout), self._values, self._after
-        self._codes, self._values, self._after = [], [], []
+        run = Run(">" + "".join(self._codes), self._sizes, self._values, self._after)
+        self._codes, self._sizes, self._values, self._after = [], [], [], []
         return run
 
-    def fits_inline(self, type: FixedArray | Array) -> bool:
-        """Whether an array's elements are few, and have a place in the run."""
-        return (
-            isinstance(type, FixedArray)
-            and type.weight <= INLINE_VALUES
-            and is_inline(type.element)
-        )
+    def layout(self, run: Run, use: Callable[[struct.Struct], object]) -> str:
+        """
+        The expression of what handles a run.
+
+        @param use: gives that, of its layout.
+        """
+        if not run.sizes:
+            return self.constant(use(run.layout()))
+        kept = Kept[Any, object](lambda key: use(run.layout(key)), MOST_LAYOUTS)
+        return f"{self.constant(kept)}[{', '.join(run.sizes)}]"

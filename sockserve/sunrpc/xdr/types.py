@@ -34,6 +34,7 @@ __all__ = [
     "Scalar",
     "StringType",
     "StructType",
+    "TupleType",
     "UnionType",
     "VoidType",
     "XDRType",
@@ -247,18 +248,33 @@ class NamedType(XDRType):
 class StructType(NamedType):
     """A structure."""
 
-    def __init__(self, cls: type, find_fields: Callable[[], Sequence[Field]]) -> None:
+    def __init__(
+        self,
+        cls: type,
+        find_fields: Callable[[], Sequence[Field]],
+        init: Callable[..., None] | None = None,
+    ) -> None:
         """
         @param find_fields: called once, when the fields are first needed: by then all classes
             are there that their annotations name.
+        @param init: an C{__init__} that sets the fields to its arguments, and does no more.
         """
         super().__init__(cls)
         self._find_fields = find_fields
+        self._init = init
 
     @cached_property
     def fields(self) -> Sequence[Field]:
         """Its fields, in order."""
         return self._find_fields()
+
+    def sets_fields_only(self) -> bool:
+        """Whether to make an instance is no more than to set its fields."""
+        if self._init is None or hasattr(self.cls, "__post_init__"):
+            return False
+        plain = {"__init__": self._init, "__new__": object.__new__}
+        plain["__setattr__"] = object.__setattr__
+        return all(getattr(self.cls, name) is method for name, method in plain.items())
 
     def least(self) -> int:
         """Those of all fields."""
@@ -273,6 +289,18 @@ class StructType(NamedType):
     def weight(self) -> int:  # type: ignore[override]
         """Of all fields."""
         return sum(field.type.weight for field in self.fields)
+
+
+class TupleType(XDRType):
+    """Values one after the other, which are one tuple in Python."""
+
+    def __init__(self, label: str, elements: Sequence[XDRType]) -> None:
+        self.label = label
+        self.elements = elements
+
+    def parts(self) -> Iterator[XDRType]:
+        """All of them."""
+        yield from self.elements
 
 
 class UnionType(NamedType):

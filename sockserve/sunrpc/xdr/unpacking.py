@@ -9,35 +9,27 @@ has not been compared with what is left.  It must not know where the bytes come 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import starmap
 from typing import Any, NoReturn
 
 from typing_extensions import override
 
 from sockserve.interfaces import ConfigurationError
-from sockserve.sunrpc.xdr.errors import MAX_DEPTH, DecodeError
+from sockserve.sunrpc.xdr import types
+from sockserve.sunrpc.xdr.errors import DecodeError
 from sockserve.sunrpc.xdr.quad import Quad
-from sockserve.sunrpc.xdr.source import Writer, following_field, is_inline, sized
-from sockserve.sunrpc.xdr.types import (
-    Array,
-    BoolType,
-    EnumType,
-    FixedArray,
-    FixedOpaque,
-    Opaque,
-    OptionalType,
-    QuadType,
-    Scalar,
-    StringType,
-    StructType,
-    UnionType,
-    VoidType,
-    XDRType,
-    is_recursive,
+from sockserve.sunrpc.xdr.source import (
+    Run,
+    Writer,
+    fits_inline,
+    following_field,
+    is_fixed,
+    is_inline,
 )
+from sockserve.sunrpc.xdr.types import XDRType
 
-__all__ = ["make_unpack"]
+__all__ = ["make_unpack", "make_unpack_from"]
 
 
 def _too_many(count: int, most: int, label: str) -> NoReturn:
@@ -58,59 +50,49 @@ def _explained(error: Exception, label: str) -> DecodeError:
     return DecodeError(f"{label}: {error} stands for no value")
 
 
-def _unpack_from(layout: struct.Struct) -> Callable[[bytes, int], tuple[Any, ...]]:
-    return layout.unpack_from
-
-
-def _more(count: str, most: int) -> str:
-    """The question whether C{count} is more than allowed, if 32 bits can say so much."""
-    return f"{count} > {most} or " if most < 2**32 - 1 else ""
-
-
-def _has_numbers_only(type: StructType) -> bool:
-    return bool(type.fields) and all(isinstance(each.type, Scalar) for each in type.fields)
+def _has_numbers_only(type: types.StructType) -> bool:
+    return bool(type.fields) and all(isinstance(each.type, types.Scalar) for each in type.fields)
 
 
 #: What a function that unpacks raises besides L{DecodeError}.
 _NOT_ONE = (struct.error, KeyError)
 
 
-def _too_deep() -> NoReturn:
-    raise DecodeError(f"values are nested more than {MAX_DEPTH} deep")
+def make_unpack(type: XDRType) -> Callable[[bytes], Any]:
+    """The function that unpacks a value of C{type}, alone; it raises L{DecodeError}."""
+    return _compile(type)[1]
 
 
-def make_unpack(
-    type: XDRType,
-) -> tuple[Callable[[bytes, int], tuple[Any, int]], Callable[[bytes], Any]]:
+def make_unpack_from(type: XDRType) -> Callable[[bytes, int], tuple[Any, int]]:
     """
-    The function that unpacks a value of C{type} among others, from a position on, and gives where
-    it ends; and the one for a value that is all of the bytes.  Both raise L{DecodeError}.
+    The function that unpacks a value of C{type} among other bytes, from a position on, and gives
+    where it ends; it raises L{DecodeError}.
     """
-    function, entry = _UnpackWriter(
-        {
-            "BOOLS": {0: False, 1: True},
-            "MAX_DEPTH": MAX_DEPTH,
-            "Quad": Quad,
-            "too_deep": _too_deep,
-            "explained": _explained,
-            "NOT_ONE": _NOT_ONE,
-            "starmap": starmap,
-            "too_many": _too_many,
-            "too_much": _too_much,
-        }
-    ).compile(type)
-    label = type.label
+    function, label = _compile(type)[0], type.label
 
     def unpack_from(data: bytes, start: int) -> tuple[Any, int]:
         try:
             found: tuple[Any, int] = function(data, start, 0)
         except _NOT_ONE as error:
             raise _explained(error, label) from None
-        if found[1] > len(data):
-            raise DecodeError(f"{label}: the bytes end too early")
         return found
 
-    return unpack_from, entry
+    return unpack_from
+
+
+def _compile(type: XDRType) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    names = {
+        "BOOLS": {0: False, 1: True},
+        "NOT_ONE": _NOT_ONE,
+        "Quad": Quad,
+        "WrongSize": struct.error,
+        "explained": _explained,
+        "new": object.__new__,
+        "starmap": starmap,
+        "too_many": _too_many,
+        "too_much": _too_much,
+    }
+    return _UnpackWriter(names, DecodeError).compile(type)
 
 
 class _UnpackWriter(Writer):
@@ -119,24 +101,26 @@ class _UnpackWriter(Writer):
     @override
     def write_function(self, name: str, type: XDRType) -> None:
         self.head(f"def {name}(data, pos, depth):")
-        if is_recursive(type):
-            self.line("if depth > MAX_DEPTH: too_deep()")
+        self.check_depth(type)
         self.line("end = len(data)")
         following = following_field(type)
         if following is not None:
-            assert isinstance(type, StructType)
+            assert isinstance(type, types.StructType)
             self._write_list(type, following)
             return
         value = self.new_name()
         self._value(type, value, is_own=True)
-        self._flush()
+        self.flush()
         self.line(f"return {value}, pos")
 
     @override
     def write_entry(self, function: str, type: XDRType) -> None:
         self.head("def entry(data):")
+        value = self.new_name()
+        if is_fixed(type) and type.least():
+            self._write_fixed_entry(type, value)
+            return
         with self.block("try:"):
-            value = self.new_name()
             if following_field(type) is not None:
                 self.line(f"{value}, pos = {function}(data, 0, 0)")
                 self.line("end = len(data)")
@@ -144,137 +128,180 @@ class _UnpackWriter(Writer):
                 self.line("pos = depth = 0")
                 self.line("end = len(data)")
                 self._value(type, value, is_own=True)
-                self._flush()
+                self.flush()
             self.line(f"if pos == end: return {value}")
         self.line(f"except NOT_ONE as error: raise explained(error, {type.label!r}) from None")
         self.line(f"too_much(end - pos, {type.label!r})")
 
-    def _write_list(self, type: StructType, following: str) -> None:
+    def _write_fixed_entry(self, type: XDRType, value: str) -> None:
+        with self.block("try:"):
+            self._value(type, value, is_own=True)
+            run = self.take_run()
+            assert run is not None
+            self._write_run(run, f"{self.layout(run, lambda layout: layout.unpack)}(data)")
+            self.line(f"return {value}")
+        self.line(f"except WrongSize: too_much(len(data) - {type.least()}, {type.label!r})")
+        self.line(f"except KeyError as error: raise explained(error, {type.label!r}) from None")
+
+    def _write_list(self, type: types.StructType, following: str) -> None:
         """A list, one element after the other: Python would not follow it far."""
         self.line("first = last = None")
         with self.block("while True:"):
-            values = self._fields(type, type.fields[:-1])
             more = self.new_name()
-            self.fixed("I", more)
-            self._flush()
-            element = self._instance(type, [*values, "None"])
-            self.line(f"this = {element}")
+            self._struct(type, "this", last=more)
+            self.flush()
             self.line("if first is None: first = this")
             self.line(f"else: last.{following} = this")
             self.line("last = this")
             self.line(f"if not BOOLS[{more}]: return first, pos")
 
-    def _flush(self) -> None:
+    @override
+    def flush(self) -> None:
         run = self.take_run()
         if run is None:
             return
-        layout, values, after = run
-        unpack = self.constant(layout.unpack_from)
-        given = f"{', '.join(values)}, = " if values else ""
-        self.line(f"{given}{unpack}(data, pos)")
-        self.line(f"pos += {layout.size}")
-        for text in after:
+        if run.sizes:
+            found = self.layout(run, lambda layout: (layout.unpack_from, layout.size))
+            self.line(f"unpack, size = {found}")
+            self._write_run(run, "unpack(data, pos)")
+            self.line("pos += size")
+        else:
+            unpack = self.layout(run, lambda layout: layout.unpack_from)
+            self._write_run(run, f"{unpack}(data, pos)")
+            self.line(f"pos += {run.layout().size}")
+
+    def _write_run(self, run: Run, call: str) -> None:
+        values = f"{', '.join(run.values)}, = " if run.values else ""
+        self.line(f"{values}{call}")
+        for text in run.after:
             self.line(text)
 
     def _value(self, type: XDRType, to: str, is_own: bool = False) -> None:
         """
         Write what makes C{to} a value of C{type}.
 
+        @param to: a name, or an attribute of one.
         @param is_own: whether it is in the function of this type.
         """
-        if isinstance(type, Scalar):
+        if isinstance(type, types.Scalar):
             self.fixed(type.code, to)
-        elif isinstance(type, BoolType):
-            self.fixed("I", to)
-            self.then(f"{to} = BOOLS[{to}]")
-        elif isinstance(type, EnumType):
+        elif isinstance(type, types.BoolType):
+            number = self.new_name()
+            self.fixed("I", number)
+            self.then(f"{to} = BOOLS[{number}]")
+        elif isinstance(type, types.EnumType):
             members = self.constant({int(each): each for each in type.members})
-            self.fixed("i", to)
-            self.then(f"{to} = {members}[{to}]")
-        elif isinstance(type, QuadType):
-            low = self.new_name()
-            self.fixed("QQ", to, low)
-            self.then(f"{to} = Quad({to} << 64 | {low})")
-        elif isinstance(type, VoidType):
+            number = self.new_name()
+            self.fixed("i", number)
+            self.then(f"{to} = {members}[{number}]")
+        elif isinstance(type, types.QuadType):
+            high, low = self.new_name(), self.new_name()
+            self.fixed("QQ", high, low)
+            self.then(f"{to} = Quad({high} << 64 | {low})")
+        elif isinstance(type, types.VoidType):
             self.then(f"{to} = None")
-        elif isinstance(type, FixedOpaque):
+        elif isinstance(type, types.FixedOpaque):
             self.fixed(f"{type.size}s{-type.size % 4}x", to)
-        elif isinstance(type, Opaque):
+        elif isinstance(type, types.Opaque):
             self._opaque(type, to)
-        elif isinstance(type, (FixedArray, Array)):
+        elif isinstance(type, (types.FixedArray, types.Array)):
             self._array(type, to)
-        elif isinstance(type, OptionalType):
+        elif isinstance(type, types.OptionalType):
             self._optional(type, to)
+        elif isinstance(type, types.TupleType):
+            names = self._each(type.elements)
+            self.then(f"{to} = ({''.join(f'{name}, ' for name in names)})")
         elif not is_own and not is_inline(type):
-            self._flush()
+            self.flush()
             self.line(f"{to}, pos = {self.function(type)}(data, pos, depth + 1)")
-        elif isinstance(type, StructType):
-            self.then(f"{to} = {self._instance(type, self._fields(type, type.fields))}")
+        elif isinstance(type, types.StructType):
+            self._struct(type, to)
         else:
-            assert isinstance(type, UnionType)
+            assert isinstance(type, types.UnionType)
             self._union(type, to)
 
-    def _fields(self, type: StructType, fields: Any) -> list[str]:
+    def _each(self, elements: Iterable[XDRType]) -> list[str]:
+        """Names of values of these types."""
         names = []
-        for field in fields:
+        for each in elements:
             names.append(self.new_name())
-            self._value(field.type, names[-1])
+            self._value(each, names[-1])
         return names
 
-    def _instance(self, type: StructType | UnionType, values: list[str]) -> str:
-        return f"{self.constant(type.cls)}({', '.join(values)})"
+    def _struct(self, type: types.StructType, to: str, last: str | None = None) -> None:
+        """
+        @param last: a name for whether there is a value in the last field, which is None until it
+            has one.
+        """
+        cls = self.constant(type.cls)
+        fields = type.fields if last is None else type.fields[:-1]
+        if type.sets_fields_only():
+            name = to if to.isidentifier() else self.new_name()
+            self.line(f"{name} = new({cls})" if name == to else f"{to} = {name} = new({cls})")
+            for each in fields:
+                self._value(each.type, f"{name}.{each.name}")
+            if last is not None:
+                self.line(f"{name}.{type.fields[-1].name} = None")
+                self.fixed("I", last)
+            return
+        names = self._each(each.type for each in fields)
+        if last is not None:
+            names.append("None")
+            self.fixed("I", last)
+        self.then(f"{to} = {cls}({', '.join(names)})")
 
-    def _opaque(self, type: Opaque, to: str) -> None:
+    def _opaque(self, type: types.Opaque, to: str) -> None:
         count = self.new_name()
         self.fixed("I", count)
-        self._flush()
-        self.line(
-            f"if {_more(count, type.most)}{count} > end - pos:"
-            f" too_many({count}, {type.most}, {type.label!r})"
-        )
-        found = f"data[pos:pos + {count}]"
-        if isinstance(type, StringType):
-            # Without its arguments it takes half the time.
-            self.line(f"try: {to} = {found}.decode()")
-            self.line(f"except ValueError: {to} = {found}.decode('utf-8', 'surrogateescape')")
-        else:
-            self.line(f"{to} = {found}")
-        self.line(f"pos += {count} + (-{count} & 3)")
-        # What fills the last four bytes up may be missing; that is looked at in the end.
+        self.flush()
+        self._check_count(count, 1, type)
+        if not isinstance(type, types.StringType):
+            self.sized("{0}s{1}x", count, to)
+            return
+        text = self.new_name()
+        self.sized("{0}s{1}x", count, text)
+        # Without its arguments it takes half the time.
+        self.then(f"try: {to} = {text}.decode()")
+        self.then(f"except ValueError: {to} = {text}.decode('utf-8', 'surrogateescape')")
 
-    def _array(self, type: FixedArray | Array, to: str) -> None:
+    def _check_count(self, count: str, least: int, type: types.Opaque | types.Array) -> None:
+        """
+        Write what compares a count with what is allowed, and with what is left.
+
+        @param least: how many bytes there are at least for each.
+        """
+        size = count if least == 1 else f"{count} * {least}"
+        is_more = f"{count} > {type.most} or " if type.most < 2**32 - 1 else ""
+        self.line(f"if {is_more}{size} > end - pos: too_many({count}, {type.most}, {type.label!r})")
+
+    def _array(self, type: types.FixedArray | types.Array, to: str) -> None:
         element = type.element
-        if self.fits_inline(type):
-            assert isinstance(type, FixedArray)
-            names = [self.new_name() for _ in range(type.size)]
-            for name in names:
-                self._value(element, name)
+        if fits_inline(type):
+            assert isinstance(type, types.FixedArray)
+            names = self._each([element] * type.size)
             self.then(f"{to} = [{', '.join(names)}]")
             return
-        count = self.new_name()
-        if isinstance(type, Array):
-            most = type.most
-            if not element.least():
+        count, least = self.new_name(), element.least()
+        if isinstance(type, types.Array):
+            if not least:
                 raise ConfigurationError(
                     f"array of {element.label}: its elements take no bytes, so nothing bounds it"
                 )
             self.fixed("I", count)
-            self._flush()
+            self.flush()
+            self._check_count(count, least, type)
         else:
-            most = type.size
-            self._flush()
-            self.line(f"{count} = {most}")
-        self.line(
-            f"if {_more(count, most)}{count} * {element.least()} > end - pos:"
-            f" too_many({count}, {most}, {type.label!r})"
-        )
-        if isinstance(element, Scalar):
-            unpack = self.constant(sized(_unpack_from, element.code))
-            self.line(f"{to} = list({unpack}({count})(data, pos))")
-            self.line(f"pos += {count} * {element.size}")
+            self.flush()
+            self.line(f"{count} = {type.size}")
+            missing = f"end - pos - {type.least()}"
+            self.line(f"if {missing} < 0: too_much({missing}, {type.label!r})")
+        if isinstance(element, types.Scalar):
+            self.sized(f"{{0}}{element.code}", count, f"*{to}")
             return
-        if isinstance(element, StructType) and _has_numbers_only(element):
-            codes = [each.type.code for each in element.fields if isinstance(each.type, Scalar)]
+        if isinstance(element, types.StructType) and _has_numbers_only(element):
+            codes = [
+                each.type.code for each in element.fields if isinstance(each.type, types.Scalar)
+            ]
             layout = struct.Struct(">" + "".join(codes))
             each, cls = self.constant(layout.iter_unpack), self.constant(element.cls)
             stop = f"pos + {count} * {layout.size}"
@@ -285,35 +312,22 @@ class _UnpackWriter(Writer):
         self.line(f"{to} = []")
         with self.block(f"for _ in range({count}):"):
             self._value(element, item)
-            self._flush()
+            self.flush()
             self.line(f"{to}.append({item})")
 
-    def _optional(self, type: OptionalType, to: str) -> None:
+    def _optional(self, type: types.OptionalType, to: str) -> None:
         flag = self.new_name()
         self.fixed("I", flag)
-        self._flush()
+        self.flush()
         with self.block(f"if BOOLS[{flag}]:"):
             self._value(type.element, to)
-            self._flush()
+            self.flush()
         self.line(f"else: {to} = None")
 
-    def _union(self, type: UnionType, to: str) -> None:
-        kind, arms, default = type.arms
+    def _union(self, type: types.UnionType, to: str) -> None:
         discriminant, value = self.new_name(), self.new_name()
-        self._value(kind, discriminant)
-        self._flush()
-        word = "if"
-        for arm in dict.fromkeys(arms.values()):
-            numbers = [number for number, each in arms.items() if each is arm]
-            among = f"== {numbers[0]}" if len(numbers) == 1 else f"in {self.constant(set(numbers))}"
-            with self.block(f"{word} {discriminant} {among}:"):
-                self._value(arm.type, value)
-                self._flush()
-            word = "elif"
-        with self.block("else:" if arms else "if True:"):
-            if default is None:
-                self.line(f"raise KeyError({discriminant})")
-            else:
-                self._value(default.type, value)
-                self._flush()
-        self.line(f"{to} = {self._instance(type, [discriminant, value])}")
+        self._value(type.arms[0], discriminant)
+        self.flush()
+        for arm in self.arms(type, discriminant):
+            self._value(arm, value)
+        self.line(f"{to} = {self.constant(type.cls)}({discriminant}, {value})")

@@ -208,18 +208,18 @@ def test_entries(root):
     (root / "nowhere").symlink_to("nothing")
     (root / "round").symlink_to("round")
     os.mkfifo(root / "fifo")
-    shown = [
-        Entry("alpha", False),
-        Entry("Beta", False),
-        Entry("caf\udce9", False),
-        Entry("deep", True),
-        Entry("file", False),
-        Entry("gamma.txt", False),
-        Entry("link", True),
-    ]
-    assert entries(str(root), [], dotfiles=False) == shown
-    assert entries(str(root), [], dotfiles=True) == [Entry(".hidden", False), *shown]
-    assert entries(str(root), ["link", "er"], dotfiles=False) == [Entry("file", False)]
+    os.utime(root / "alpha", (1e9, 1e9))
+    shown = {"alpha", "Beta", "caf\udce9", "deep", "file", "gamma.txt", "link"}
+
+    def found(words, dotfiles=False):
+        return {entry.name: entry for entry in entries(str(root), words, dotfiles)}
+
+    here = found([])
+    assert set(here) == shown
+    assert set(found([], dotfiles=True)) == {".hidden", *shown}
+    assert set(found(["link", "er"])) == {"file"}
+    assert {name for name, entry in here.items() if entry.is_folder} == {"deep", "link"}
+    assert here["alpha"] == Entry("alpha", False, 5, 1e9)
 
 
 @pytest.mark.parametrize("words", [["file"], ["nothing"], ["out"]])

@@ -3,7 +3,9 @@
 import errno
 import functools
 import io
+import json
 import os
+import re
 import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
@@ -17,7 +19,7 @@ from twisted.internet.interfaces import IReactorThreads
 from twisted.logger import capturedLogs, formatEvent
 from zope.interface import alsoProvides
 
-from sockserve import Phase
+from sockserve import ConfigurationError, Phase
 from sockserve.core.deadlines import Deadlines
 from sockserve.http import FileRequestHandler
 from sockserve.http.files.disk import PIECE_BYTES
@@ -246,6 +248,93 @@ def test_an_override_may_serve_another_folder(root: Path) -> None:
     assert ask(root / "sub" / "nowhere", "/x", Leads).body == b"page"
 
 
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"", "text/plain; charset=utf-8"),
+        ("caf\xe9".encode(), "text/plain; charset=utf-8"),
+        ("caf\xe9".encode("latin-1"), "text/plain"),
+        (b"x" * (PIECE_BYTES - 1) + "\xe9".encode(), "text/plain; charset=utf-8"),  # cut in two
+        (b"x" * PIECE_BYTES + b"\xe9", "text/plain; charset=utf-8"),  # not looked at
+    ],
+)
+@pytest.mark.parametrize(
+    "asked", [{}, {"method": "HEAD"}, {"headers": {"Range": "bytes=1-2"}}], ids=str
+)
+def test_a_text_has_its_charset_however_it_is_asked_for(
+    root: Path, content: bytes, kind: str, asked: dict[str, Any]
+) -> None:
+    (root / "text.txt").write_bytes(content)
+    assert ask(root, "/text.txt", **asked).headers["Content-Type"] == kind
+
+
+def test_a_class_has_a_charset_of_its_own_or_none(root: Path) -> None:
+    class Old(FileRequestHandler):
+        charset = "iso-8859-1"
+
+    class Quiet(FileRequestHandler):
+        charset = None
+
+    class Told(FileRequestHandler):
+        def guess_type(self, path: str) -> str:
+            return "text/plain; charset=koi8-r"
+
+    (root / "text.txt").write_bytes(b"caf\xe9")
+    (root / "data.json").write_bytes(b"{}")
+    kinds = [ask(root, "/text.txt", cls).headers["Content-Type"] for cls in (Old, Quiet, Told)]
+    assert kinds == ["text/plain; charset=iso-8859-1", "text/plain", "text/plain; charset=koi8-r"]
+    assert ask(root, "/data.json").headers["Content-Type"] == "application/json"
+
+
+EXTRA = (("Cache-Control", "max-age=60"), ("X-Own", "1"), ("X-Own", "2"))
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "has_them"),
+    [
+        ("/digits", {}, True),
+        ("/digits", {"Range": "bytes=0-1"}, True),
+        ("/digits", {"If-None-Match": ETAG}, True),
+        ("/", {}, True),
+        ("/nothing", {}, False),
+        ("/sub", {}, False),
+        ("/digits", {"Range": "bytes=99-"}, False),
+        ("/digits", {"If-Match": '"other"'}, False),
+    ],
+)
+def test_extra_fields_go_with_files(
+    root: Path, path: str, asked: dict[str, str], has_them: bool
+) -> None:
+    class Site(FileRequestHandler):
+        extra_response_headers = EXTRA
+
+    for handler in (Site, functools.partial(FileRequestHandler, extra_response_headers=EXTRA)):
+        answer = ask(root, path, handler, headers=asked)
+        fields = [(name, value) for name, value in answer.headers.items() if name in dict(EXTRA)]
+        assert fields == (list(EXTRA) if has_them else [])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [("Content-Length", "5")],
+        [("transfer-encoding", "chunked")],
+        [("X Y", "z")],
+        [("X", "y\r\nZ: z")],
+        [("X", 5)],
+        ["X: y"],
+        5,
+    ],
+)
+def test_a_field_that_cannot_be_added_is_refused_at_the_start(root: Path, fields: Any) -> None:
+    class Site(FileRequestHandler):
+        extra_response_headers = fields
+
+    for handler in (Site, functools.partial(FileRequestHandler, extra_response_headers=fields)):
+        with pytest.raises(ConfigurationError, match="extra_response_headers: "):
+            ask(root, "/digits", handler)
+
+
 # Folders
 
 
@@ -256,7 +345,7 @@ def test_a_folder_is_the_first_of_its_index_pages(root: Path) -> None:
     (root / "home").mkdir()
     (root / "home" / "page.txt").write_text("home")
     answer = ask(root, "/", Site)
-    assert (answer.body, answer.headers["Content-Type"]) == (b"home", "text/plain")
+    assert (answer.body, answer.headers["Content-Type"]) == (b"home", "text/plain; charset=utf-8")
 
 
 def test_a_listing_has_links_and_no_more_than_can_be_had(root: Path) -> None:
@@ -267,15 +356,36 @@ def test_a_listing_has_links_and_no_more_than_can_be_had(root: Path) -> None:
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     page = answer.body.decode()
     assert "<title>Index of /sub/</title>" in page
-    links = [line for line in page.splitlines() if line.startswith("<li>")]
-    assert links == [
-        '<li><a href="../">../</a></li>',
-        '<li><a href="%3C%26%3E">&lt;&amp;&gt;</a></li>',
-        '<li><a href="b%20folder/">b folder/</a></li>',
+    assert re.findall("<li>(<a .*?</a>)", page) == [
+        '<a href="../">../</a>',
+        '<a href="b%20folder/">b folder/</a>',
+        '<a href="%3C%26%3E">&lt;&amp;&gt;</a>',
     ]
     assert "../" not in ask(root, "/").body.decode(), "there is nothing above it"
     shown = ask(root, "/sub/", functools.partial(FileRequestHandler, dotfiles=True))
     assert b'href=".hidden"' in shown.body
+
+
+def test_a_listing_is_json_for_whom_wants_that(root: Path) -> None:
+    answer = ask(root, "/?sort=size&order=asc", headers={"Accept": "application/json"})
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["Vary"] == "Accept"
+    listing = json.loads(answer.body)
+    assert listing["path"] == "/"
+    assert [entry["name"] for entry in listing["entries"]] == ["sub", "empty", "digits"]
+    assert listing["entries"][2] == {
+        "name": "digits",
+        "type": "file",
+        "size": 10,
+        "modified": "2001-09-09T01:46:40Z",
+        "href": "digits",
+    }
+    page = ask(root, "/", headers={"Accept": "*/*"})
+    assert page.headers["Vary"] == "Accept"
+    assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert ask(root, "/nothing", headers={"Accept": "application/json"}).headers[
+        "Content-Type"
+    ] == ("application/problem+json")
 
 
 def test_a_folder_that_goes_while_it_is_looked_for_is_not_there(root: Path) -> None:

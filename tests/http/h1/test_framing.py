@@ -180,6 +180,7 @@ def test_the_table_is_whole() -> None:
     [
         (b"", None),
         (b"Content-Length: 5\r\n", None),
+        (b"Content-Length: \t5 \t\r\n", None),
         (b"content-length:5 \r\nCONTENT-LENGTH: 5\r\n", None),
         (b"Transfer-Encoding: chunked\r\n", None),
         (b"X-Content-Length: x\r\nX: Transfer-Encoding: chunked\r\n", None),

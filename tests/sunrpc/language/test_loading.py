@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sockserve import ConfigurationError
-from sockserve.sunrpc import LanguageError, load, loads, pack, unpack
+from sockserve.sunrpc import LanguageError, Quad, load, loads, pack, unpack
 
 TEXT = """
 /* Several
@@ -65,8 +65,6 @@ def test_an_enumeration_counts_on_where_no_value_is_given(module: Any) -> None:
 
 
 def test_a_value_of_each_type_comes_back(module: Any) -> None:
-    from sockserve.sunrpc import Quad
-
     all_ = module.all
     fields = [each.type for each in all_.xdr_type.fields]
     kinds = {each.name: each.type for each in all_.xdr_type.fields}

@@ -2,6 +2,7 @@ import socketserver
 import time
 
 from django.db import connection, transaction
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
 from sockserve import StreamRequestHandler
@@ -41,3 +42,15 @@ class Slow(HTTPRequestHandler):
 class Failing(HTTPRequestHandler):
     def do_GET(self):
         raise ValueError("on purpose")
+
+
+class Stuck(HTTPRequestHandler):
+    def do_GET(self):
+        print("stuck: began", flush=True)
+        time.sleep(60)
+
+
+class Waiting(StreamRequestHandler):
+    async def handle(self):
+        self.wfile.write(b"began\n")
+        await Deferred()

@@ -21,3 +21,8 @@ def store_at_second_attempt(context, name):
 @task
 async def wait(seconds):
     time.sleep(seconds)
+
+
+@task
+def add(one, other):
+    return one + other

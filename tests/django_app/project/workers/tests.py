@@ -1,13 +1,16 @@
 """The tests of a project that uses sockserve, which Django runs."""
 
 import io
+import os
 import queue
+import signal
 import socket
 import threading
 from contextlib import closing, contextmanager
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+import pytest
 from django.core.management import CommandError, call_command
 from django.test import TransactionTestCase
 
@@ -67,6 +70,53 @@ class CallCommandTest(TransactionTestCase):
         call_command("sockserve", "--listen", LOOPBACK, "--handler", "workers.handlers:Coroutine",
                      ready=talk)  # fmt: skip
         assert answers == ["1 False\n"]
+
+    def test_signals_on_the_main_thread_stop_it(self):
+        """The first; the second ends what it waits for, too."""
+        began = threading.Event()
+
+        def talk(running):
+            def kill_twice():
+                with closing(socket.create_connection(running.addresses[0], 30)) as client:
+                    assert client.makefile().readline() == "began\n"
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    assert began.wait(30)
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+            threading.Thread(target=kill_twice).start()
+
+        class Lines(io.StringIO):
+            def write(self, text):
+                if "waiting for 1 request, oldest Waiting 0 s; SIGTERM again" in text:
+                    began.set()
+                return super().write(text)
+
+        before = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(SystemExit) as end:
+            call_command("sockserve", listen=LOOPBACK, handler="workers.handlers:Waiting",
+                         ready=talk, stdout=Lines())  # fmt: skip
+        assert end.value.code == 128 + signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) == before
+
+    def test_an_exception_on_the_main_thread_stops_it(self):
+        addresses = []
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        def talk(running):
+            addresses.extend(running.addresses)
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+        before = signal.signal(signal.SIGINT, interrupt)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                call_command("sockserve", listen=LOOPBACK, handler="workers.handlers:Waiting",
+                             ready=talk)  # fmt: skip
+        finally:
+            signal.signal(signal.SIGINT, before)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(addresses[0], 30)
 
     def test_a_connection_is_closed_after_each_request(self):
         """With one thread for all of them, and a C{CONN_MAX_AGE} of 0."""

@@ -1,6 +1,7 @@
 import json
 from io import BytesIO
 
+from django.core.exceptions import ValidationError
 from django.core.files.uploadhandler import MemoryFileUploadHandler
 from django.db import transaction
 from django.http.multipartparser import MultiPartParser, MultiPartParserError
@@ -24,6 +25,11 @@ class ServerHandler(HTTPRequestHandler):
             job = str(data["job"])
         except (ValueError, TypeError, LookupError, RecursionError):
             self.send_error(400, "data is no JSON object with a job")
+            return
+        try:
+            Result(job=job, data=data).full_clean(validate_unique=False)
+        except ValidationError as error:
+            self.send_error(400, "; ".join(f"{field}: {' '.join(said)}" for field, said in error))
             return
         # Who is told nothing tries again, so the same may come twice, also at once.
         with transaction.atomic():

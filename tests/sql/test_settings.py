@@ -1,9 +1,12 @@
-"""When a row is tried again."""
+"""When a row is tried again, and what the settings of a source may be."""
 
+from typing import Any
+
+import attrs
 import pytest
 
 from sockserve import ConfigurationError
-from sockserve.sql import RetryPolicy
+from sockserve.sql import RetryPolicy, SourceSettings
 
 
 def test_each_wait_is_twice_the_one_before_up_to_the_longest() -> None:
@@ -24,3 +27,18 @@ def test_there_may_be_any_number_of_attempts() -> None:
 def test_none_of_it_is_nothing(setting: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{setting}: 0 is not a number above 0"):
         RetryPolicy(**{setting: 0})
+
+
+@pytest.mark.parametrize("kind", [RetryPolicy, SourceSettings])
+def test_no_setting_is_more_than_a_database_takes(kind: Any) -> None:
+    """Else a row that has failed, say, would keep all others from being claimed."""
+    for field in attrs.fields(kind):
+        if field.type in ("int", "float"):
+            for value in (float("inf"), float("nan"), 2**63, 0, True, "5"):
+                with pytest.raises(ConfigurationError, match=f"^{field.name}: "):
+                    kind(**{field.name: value})
+
+
+def test_a_batch_is_a_whole_number() -> None:
+    with pytest.raises(ConfigurationError, match=r"batch: 2.5 is not a whole number"):
+        SourceSettings(batch=2.5)
