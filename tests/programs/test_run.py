@@ -143,8 +143,8 @@ def run(*words, cwd=None, **environment):
 
 WHOSE = "socketserver.TCPServer.serve_forever.__module__"
 
-CHILDREN = f"""
-import multiprocessing, os, subprocess, sys, socketserver
+CHILDREN = """
+import multiprocessing, os, sys, socketserver
 
 class Server(socketserver.TCPServer):
     pass
@@ -159,8 +159,6 @@ if __name__ == "__main__":
         for method in multiprocessing.get_all_start_methods():
             with multiprocessing.get_context(method).Pool(1) as pool:
                 print(method, pool.apply(whose), pool.apply(whose, [Server]))
-        code = "import socketserver; print({WHOSE})"
-        print("code", subprocess.check_output([sys.executable, "-c", code], text=True).strip())
         sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, *sys.argv, "again"])
 """
@@ -169,7 +167,7 @@ if __name__ == "__main__":
 def test_its_children_have_the_modules_too(tmp_path):
     (tmp_path / "program.py").write_text(CHILDREN)
     lines = run("-m", "sockserve", "program.py", cwd=tmp_path).splitlines()
-    assert {line.split()[0] for line in lines} >= {"fork", "spawn", "forkserver", "code", "again"}
+    assert {line.split()[0] for line in lines} >= {"fork", "spawn", "forkserver", "again"}
     for line in lines:
         assert set(line.split()[1:]) == {"sockserve.socketserver"}
 
@@ -190,7 +188,7 @@ def test_the_programs_own_modules_are_its_own(tmp_path):
     (tmp_path / "queue.py").write_text("mine = 1")
     (tmp_path / "signal.py").write_text("mine = 2")
     (tmp_path / "idna.py").write_text("mine = 3")
-    program = tmp_path / "program.py"
+    program = tmp_path / "sockserve.py"
     program.write_text(
         "import queue, http.server, signal, idna\n"
         "print(queue.mine, signal.mine, idna.mine, http.server.HTTPServer.shutdown.__module__)"
@@ -230,9 +228,7 @@ def test_the_modules_are_as_the_standard_librarys():
     assert run("-m", "sockserve", str(program)) == "as they are\n"
 
 
-@pytest.mark.parametrize(
-    "first", ["sockserve.http.server", "wsgiref.simple_server", "twisted.web.http"]
-)
+@pytest.mark.parametrize("first", ["sockserve.http.server", "wsgiref.simple_server"])
 def test_the_modules_are_found_whatever_is_imported_first(first):
     code = (
         f"import {first}, socketserver, http.server;"

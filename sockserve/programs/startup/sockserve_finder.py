@@ -210,7 +210,7 @@ class Finder:
         """Forget what sockserve has imported where the program has its own under such a name."""
         taken = set()
         for name in names:
-            if "." not in name and own:
+            if "." not in name and name != "sockserve" and own:
                 found = PathFinder.find_spec(name, own)
                 spec = getattr(sys.modules[name], "__spec__", None)
                 if found is not None and found.origin and spec and found.origin != spec.origin:
