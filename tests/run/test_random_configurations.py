@@ -68,7 +68,7 @@ PARTS = [
 ]  # fmt: skip
 WORDS = [
     "listen", "port", "host", "unix", "handler", "path", "server", "concurrency",
-    "threads", "max-children", "max-connections",
+    "threads", "max-children", "max-connections", "header",
     "max-connections-per-peer", "timeout", "allow", "deny", "proxy-from", "access-log",
     "log-format", "stats-log",
 ]  # fmt: skip
@@ -265,7 +265,7 @@ def test_a_random_file_is_taken_or_has_one_line(place):
         maker = Maker(f"{SEED} file {number}")
         content = maker.toml()
         path.write_bytes(content)
-        options = maker.pick([[], ["--check"], maker.arguments()])
+        options = maker.pick([[], ["--check"], [], ["--check"], maker.arguments()])
         said = said_of(["--config", path.name, *options])
         check(said, (content, options))
         seen[said[0]] += 1
