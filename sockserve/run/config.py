@@ -29,7 +29,7 @@ from sockserve.http.files.handler import FileRequestHandler
 from sockserve.http.handlers import HTTPRequestHandler
 from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.listeners.endpoints import inherited_descriptor, is_datagram_description
-from sockserve.run.loading import load_handler, load_server
+from sockserve.run.loading import handler_given, load_server
 from sockserve.run.options.forms import Form
 from sockserve.run.options.words import SERVER_OPTIONS, SOURCE_OPTIONS
 from sockserve.run.server_config import RATES, ServerConfig, listener_kind
@@ -120,8 +120,7 @@ def _named_handler(words: Mapping[str, object]) -> Callable[..., Any]:
     if "handler" in words and "path" in words:
         raise ConfigurationError("handler and path: give one of them")
     if "handler" in words:
-        given = words["handler"]
-        return given if callable(given) else load_handler(text("handler", given))
+        return handler_given("handler", words["handler"])
     directory = os.path.abspath(text("path", words.get("path", ".")))
     if not os.path.isdir(directory):
         hint = f"; a port is --port {words['path']}" if _is_number(words.get("path")) else ""
