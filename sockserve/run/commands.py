@@ -24,9 +24,9 @@ from sockserve.core.messages import printable
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.service import ListenerService, listeners_of
 from sockserve.listeners.stream_factory import StreamFactory
-from sockserve.run.config import check_together
 from sockserve.run.server_config import ServerConfig
 from sockserve.run.source_config import SourceConfig
+from sockserve.run.together import check_together
 from sockserve.service import ListenError, SocketServerService
 
 __all__ = ["CommandService", "print_summary", "where_served"]

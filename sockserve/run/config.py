@@ -12,7 +12,7 @@ import functools
 import os
 import socket
 import socketserver
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -28,7 +28,7 @@ from sockserve.handlers import DatagramRequestHandler, StreamRequestHandler
 from sockserve.http.files.handler import FileRequestHandler
 from sockserve.http.handlers import HTTPRequestHandler
 from sockserve.interfaces import ConfigurationError, Phase
-from sockserve.listeners.endpoints import inherited_descriptor, is_datagram_description
+from sockserve.listeners.endpoints import is_datagram_description
 from sockserve.run.loading import handler_given, load_server
 from sockserve.run.options.forms import Form
 from sockserve.run.options.words import SERVER_OPTIONS, SOURCE_OPTIONS
@@ -39,7 +39,7 @@ from sockserve.run.where import PLACES, description_of_place
 from sockserve.run.workers import check_workers
 from sockserve.sunrpc.rpcbind import served_program
 
-__all__ = ["check_together", "server_config"]
+__all__ = ["server_config"]
 
 #: The classes whose handlers serve datagrams, and nothing else.
 _DATAGRAM_HANDLERS = (DatagramRequestHandler, socketserver.DatagramRequestHandler)
@@ -83,23 +83,6 @@ def server_config(words: Mapping[str, object]) -> ServerConfig:
     config = ServerConfig(handler=handler, **settings)
     _check(config)
     return config
-
-
-def check_together(servers: Sequence[ServerConfig]) -> None:
-    """
-    Check the servers of a process against one another.
-
-    @raise ConfigurationError: two descriptions name one socket that the process was handed.
-    """
-    taken: dict[int, str] = {}
-    for server in servers:
-        for description in server.listen if server.server is None else ():
-            descriptor = inherited_descriptor(description)
-            if descriptor in taken:
-                fault = f"{taken[descriptor]!r} has this socket already; name it once"
-                raise ConfigurationError(server.add_location(f"listen {description!r}: {fault}"))
-            if descriptor is not None:
-                taken[descriptor] = description
 
 
 def _handler(words: Mapping[str, object]) -> Callable[..., Any]:

@@ -28,6 +28,7 @@ from sockserve.listeners.endpoints import is_datagram_description
 from sockserve.listeners.service import ListenerService
 from sockserve.observe.access_log import AccessLog
 from sockserve.run.options.forms import KEEPALIVE
+from sockserve.run.origins import AddLocation, as_it_is
 from sockserve.run.summary import deadlines_line, limits_line
 from sockserve.run.workers import make_workers, place_of
 from sockserve.service import (
@@ -102,7 +103,7 @@ class ServerConfig:
     rpcbind: bool = False
     stats_log: str | None = None
     portal: Portal | None = attrs.field(default=None, eq=False, repr=False)
-    add_location: Callable[[str], str] = attrs.field(default=str, eq=False, repr=False)
+    add_location: AddLocation = attrs.field(default=as_it_is, eq=False, repr=False)
 
     def build(self, reactor: IReactorTime) -> MultiService:
         """

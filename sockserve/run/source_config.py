@@ -21,6 +21,7 @@ from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.run.loading import handler_given
 from sockserve.run.options.forms import Form
 from sockserve.run.options.words import SERVER_OPTIONS, SOURCE_OPTIONS
+from sockserve.run.origins import AddLocation, as_it_is
 from sockserve.run.server_config import LoggedServices, make_logs
 from sockserve.run.summary import deadlines_line, limits_line
 from sockserve.run.unknown import hint_at_word
@@ -64,7 +65,7 @@ class SourceConfig:
     access_log: str | None = None
     log_format: str = "combined"
     stats_log: str | None = None
-    add_location: Callable[[str], str] = attrs.field(default=str, eq=False, repr=False)
+    add_location: AddLocation = attrs.field(default=as_it_is, eq=False, repr=False)
 
     def build(self, reactor: IReactorTime) -> MultiService:
         """
