@@ -2,7 +2,6 @@
 
 import socket
 import socketserver
-from contextlib import ExitStack
 
 import pytest
 
