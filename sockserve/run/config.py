@@ -32,6 +32,7 @@ from sockserve.listeners.endpoints import is_datagram_description
 from sockserve.run.loading import handler_given, load_server
 from sockserve.run.options.forms import Form
 from sockserve.run.options.words import SERVER_OPTIONS, SOURCE_OPTIONS
+from sockserve.run.served_files import check_readable
 from sockserve.run.server_config import RATES, ServerConfig, listener_kind
 from sockserve.run.unknown import hint_at_word
 from sockserve.run.values import Check, check_value, each_text, text
@@ -71,6 +72,10 @@ def server_config(words: Mapping[str, object]) -> ServerConfig:
     given |= {name: settings.pop(name) for name in RATES if name in settings}
     own = own_deadlines(settings.get("server"))
     settings["deadlines"] = attrs.evolve(own, **given) if own else Deadlines(**given)
+    if "auth" in words:
+        checkers = each_text("auth", words["auth"], str)
+        files = [each.removeprefix("file:") for each in checkers if each.startswith("file:")]
+        settings["password_files"] = tuple(files)
     if "server" in words:
         config = ServerConfig(handler=settings["server"].RequestHandlerClass, **settings)
         _check_server_object(config, given)
@@ -105,9 +110,15 @@ def _named_handler(words: Mapping[str, object]) -> Callable[..., Any]:
     if "handler" in words:
         return handler_given("handler", words["handler"])
     directory = os.path.abspath(text("path", words.get("path", ".")))
-    if not os.path.isdir(directory):
+    try:
+        check_readable(directory)
+    except PermissionError:
+        raise ConfigurationError(
+            f"path {directory!r}: Permission denied; who serves its files must be able to read it"
+        ) from None
+    except (OSError, ValueError):
         hint = f"; a port is --port {words['path']}" if _is_number(words.get("path")) else ""
-        raise ConfigurationError(f"path {directory!r}: not a directory{hint}")
+        raise ConfigurationError(f"path {directory!r}: not a directory{hint}") from None
     return functools.partial(FileRequestHandler, directory=directory)
 
 

@@ -52,6 +52,7 @@ class SourceConfig:
     @ivar access_log: the file's name, or C{-}; None for no log.
     @ivar log_format: a name in L{LOG_FORMATS<sockserve.observe.access_log.LOG_FORMATS>}.
     @ivar stats_log: the name of a file for the same in JSON, or C{-}; None for no such log.
+    @ivar file: the configuration file; None where there is none.
     @ivar add_location: prefixes a message with the place where the words were written.
     """
 
@@ -65,6 +66,7 @@ class SourceConfig:
     access_log: str | None = None
     log_format: str = "combined"
     stats_log: str | None = None
+    file: str | None = attrs.field(default=None, eq=False)
     add_location: AddLocation = attrs.field(default=as_it_is, eq=False, repr=False)
 
     def build(self, reactor: IReactorTime) -> MultiService:
