@@ -203,6 +203,8 @@ class _TwistdService(CommandService):
         try:
             super().privilegedStartService()
         except ConfigurationError as error:
+            if not self._is_alone:  # whose process it is tells it
+                raise
             self._remove_pidfile()
             if not self._nodaemon:
                 self._tell_foreground(str(error))
