@@ -8,11 +8,13 @@ nor how requests are served.
 
 from __future__ import annotations
 
+import errno
+import functools
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Any, NoReturn
 
 from twisted.application.service import IService
 from twisted.python import usage
@@ -28,6 +30,7 @@ from sockserve.run.asked import servers_asked_for
 from sockserve.run.commands import CommandService, print_summary
 from sockserve.run.environment import environment_words
 from sockserve.run.options.words import OPTIONS, Option
+from sockserve.run.served_files import OwnFile
 from sockserve.run.server_config import ServerConfig
 from sockserve.run.signals import Signals, leave_process, stop_reactor
 from sockserve.run.source_config import SourceConfig
@@ -42,6 +45,13 @@ _TWISTDS = (
     "-n", "-r", "-d", "-b", "--nodaemon", "--pidfile", "--logfile", "--reactor", "--umask", "--uid",
     "--gid", "--rundir", "--chroot", "--syslog", "--profile", "--debug",
 )  # fmt: skip
+
+#: What a daemon hands to C{twistd} where it has said itself why it cannot start.
+_TOLD = "(sockserve has said why)"
+
+#: The names that C{twistd} gives its files where nobody does.
+_LOGFILE = "twistd.log"
+_PIDFILE = "twistd.pid"
 
 
 class Options(usage.Options):
@@ -168,8 +178,23 @@ class _TwistdService(CommandService):
 
     def __init__(self, reactor: Any, options: Options) -> None:
         twistd: dict[str, Any] = options.parent or {}
-        super().__init__(reactor, options.servers, is_alone=bool(twistd))
         self._nodaemon = bool(twistd.get("nodaemon"))
+        self._status_pipe: Callable[[], Any] = functools.partial(twistd.get, "statusPipe")
+        own_files, withheld = _files_of(twistd, self._nodaemon)
+        super().__init__(
+            reactor,
+            options.servers,
+            is_alone=bool(twistd),
+            own_files=own_files,
+            withheld=withheld,
+        )
+        for own in own_files:
+            _check_writable(own)
+        #: Where the daemon says why it cannot start: the standard error of the process that waits
+        #: for it.
+        self._foreground: IO[str] | None = None
+        if twistd and not self._nodaemon:
+            self._foreground = _foreground()
         #: The name of the file to remove where C{twistd} does not come to that.
         self._pidfile: str | None = twistd.get("pidfile")
 
@@ -178,19 +203,32 @@ class _TwistdService(CommandService):
         try:
             super().privilegedStartService()
         except ConfigurationError as error:
-            if not self._nodaemon:
-                # twistd hands it to the process that waits in the foreground.
+            if not self._is_alone:  # whose process it is tells it
                 raise
             self._remove_pidfile()
+            if not self._nodaemon:
+                self._tell_foreground(str(error))
+                sys.exit(1)
             _die(str(error))
 
     @override
     def startService(self) -> None:
+        if self._foreground is not None:
+            self._foreground.close()
         if self._is_alone:
             # Under twistd the log is its own, whatever the program has set up.
             join_logs(lambda _: None)
             Signals(self._reactor, self, self._stop_asked, self._leave).install()
         super().startService()
+
+    def _tell_foreground(self, message: str) -> None:
+        """Say why the daemon cannot start: in the log, and where it was started."""
+        _log.error("{message}", message=message)
+        if self._foreground is not None:
+            self._foreground.write(_line(message))
+            self._foreground.close()
+        if self._status_pipe() is not None:  # which whoever has started it waits for
+            os.write(self._status_pipe(), f"1 {_TOLD}".encode())
 
     def _stop_asked(self, number: int) -> None:
         """A signal has asked for the end: C{twistd} ends by it, too, when all is stopped."""
@@ -211,9 +249,89 @@ class _TwistdService(CommandService):
                 pass
 
 
+class _WithoutTwistds:
+    """
+    The standard error of the process that waits for its daemon's start, without what C{twistd} says
+    there, in two lines, of a mistake that the daemon has told itself.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text, unless it is that."""
+        if _TOLD in text:
+            return len(text)
+        return self._stream.write(text)
+
+
+def _foreground() -> IO[str] | None:
+    """A copy of standard error, for the daemon that this process will leave behind; None without
+    any."""
+    stream = sys.__stderr__
+    if stream is None:
+        return None
+    try:
+        copy = os.fdopen(os.dup(stream.fileno()), "w", buffering=1, errors="backslashreplace")
+    except (OSError, ValueError):  # it is no file
+        return None
+    if not isinstance(stream, _WithoutTwistds):
+        sys.__stderr__ = _WithoutTwistds(stream)  # type: ignore[misc, assignment]
+    return copy
+
+
+def _files_of(twistd: Mapping[str, Any], nodaemon: bool) -> tuple[list[OwnFile], list[str]]:
+    """
+    The files that C{twistd} writes: those that were named, and those that have its own names.
+
+    The latter are in whatever is the current folder, and so often in a folder that is served, as
+    this is by default: there they are not served, in place of being refused.
+    """
+    named: list[OwnFile] = []
+    usual: list[str] = []
+    log = twistd.get("logfile") or ("-" if nodaemon else _LOGFILE)
+    for word, path, own in (
+        ("logfile", log, _LOGFILE),
+        ("pidfile", twistd.get("pidfile"), _PIDFILE),
+    ):
+        if not path or path == "-":
+            continue
+        if os.path.abspath(path) == os.path.abspath(own):
+            usual.append(os.path.abspath(path))
+        else:
+            named.append(OwnFile(f"{word} {path!r}", path))
+    return named if twistd else [], usual if twistd else []
+
+
+def _check_writable(own: OwnFile) -> None:
+    """
+    Check that C{twistd} will be able to write a file.
+
+    @raise ConfigurationError: it will not.
+    """
+    folder = os.path.dirname(os.path.abspath(own.path))
+    if os.path.isdir(own.path):
+        code = errno.EISDIR
+    elif not os.path.isdir(folder):
+        code = errno.ENOENT
+    elif not os.access(own.path if os.path.exists(own.path) else folder, os.W_OK):
+        code = errno.EACCES
+    else:
+        return
+    raise ConfigurationError(f"{own.named}: {os.strerror(code)}")
+
+
+def _line(message: str) -> str:
+    return f"sockserve: {printable(message)}\n"
+
+
 def _die(message: str) -> NoReturn:
     # twistd has made sys.stderr a part of its log by the time it listens.
-    print(f"sockserve: {printable(message)}", file=sys.__stderr__)
+    if sys.__stderr__ is not None:
+        sys.__stderr__.write(_line(message))
     sys.exit(1)
 
 

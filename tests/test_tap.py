@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import socketserver
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -214,7 +215,7 @@ def test_a_socket_that_was_handed_over_is_listened_on_once(
         options.parseOptions(["--config", str(file)])
         with pytest.raises(ConfigurationError) as caught:
             makeService(options)
-    place = f"2:{11 if first == second else len(first) + 15}" if in_one else "4:11"
+    place = f"2:{len(first) + 15}" if in_one else "4:11"
     assert str(caught.value) == (
         f"{file}:{place}: listen {second!r}: {first!r} has this socket already; name it once"
     )
@@ -411,13 +412,31 @@ async def test_there_need_be_no_pidfile(reactor: Reactor, busy: str, pidfile: st
 
 
 @leaves_socket
-async def test_of_a_daemon_twistd_hears_it(reactor: Reactor, busy: str, tmp_path: Path) -> None:
-    """It tells the process that waits in the foreground, and removes its own file."""
+async def test_of_a_daemon_the_process_that_waits_for_it_hears_it(
+    reactor: Reactor,
+    busy: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pidfile = tmp_path / "twistd.pid"
     pidfile.write_text("1")
-    with pytest.raises(ConfigurationError, match=r"^listen "):
-        fail_to_listen(busy, nodaemon=False, pidfile=str(pidfile))
-    assert pidfile.exists()
+    monkeypatch.setattr(sys, "__stderr__", sys.__stderr__)  # which it replaces
+    reading, writing = os.pipe()
+    with open(reading, "rb") as status, open(writing, "wb") as pipe:
+        with pytest.raises(SystemExit) as end:
+            fail_to_listen(busy, nodaemon=False, pidfile=str(pidfile), statusPipe=pipe.fileno())
+        pipe.close()
+        told = status.read()
+    assert end.value.code == 1
+    assert not pidfile.exists()
+    assert told.startswith(b"1 ")
+    # What twistd says of it there is not said a second time.
+    print(f"An error has occurred: {told[2:]!r}", file=sys.__stderr__, end="")
+    print("and this", file=sys.__stderr__)
+    assert capfd.readouterr().err == (
+        f"sockserve: listen '{busy}': {os.strerror(errno.EADDRINUSE)}\nand this\n"
+    )
 
 
 @pytest.mark.parametrize("alone", [True, False], ids=["alone", "in an application"])

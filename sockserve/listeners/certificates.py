@@ -11,13 +11,22 @@ import os
 import re
 from collections.abc import Mapping
 
+import attrs
+from cryptography import x509
 from OpenSSL import SSL, crypto
 from twisted.internet.ssl import CertificateOptions, DiffieHellmanParameters
 from twisted.python.filepath import FilePath
 
 from sockserve.core.messages import one_line
 
-__all__ = ["check_context", "check_folder", "options_from_files"]
+__all__ = [
+    "FolderContents",
+    "Password",
+    "check_context",
+    "options_from_files",
+    "password_of",
+    "read_folder",
+]
 
 #: The key's file where C{ssl:} does not say one: Twisted's.
 _DEFAULT_KEY_FILE = "server.pem"
@@ -30,12 +39,19 @@ _CERTIFICATES = ("CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE")
 def options_from_files(words: Mapping[str, str]) -> CertificateOptions:
     """
     The TLS options that the words of an C{ssl:} description say: C{privateKey}, C{certKey} (in
-    the same file by default), C{extraCertChain}, C{dhParameters} and C{sslmethod}.
+    the same file by default), C{passwordFile} or C{passwordEnv}, C{extraCertChain},
+    C{dhParameters} and C{sslmethod}.
 
     @raise ValueError: one of the files cannot be used, or they do not belong together.
     """
+    password = password_of(words)
     key_file = words.get("privateKey", _DEFAULT_KEY_FILE)
     key_place = f"privateKey {key_file!r}"
+    if "privateKey" not in words and "certKey" in words and not os.path.exists(key_file):
+        raise ValueError(
+            f"certKey {words['certKey']!r}: its key is missing; write privateKey=FILE, be it the"
+            " same file"
+        )
     if "privateKey" not in words:
         key_place += ", as none is given"
     key_pem = _read(key_place, key_file)
@@ -45,7 +61,7 @@ def options_from_files(words: Mapping[str, str]) -> CertificateOptions:
     else:
         place, pem = f"{key_place}, and no certKey", key_pem
     # As Twisted does, each is looked for in its own file first, and then in the other.
-    key = _first_key(key_place, key_pem, pem)
+    key = _first_key(key_place, key_pem, pem, password)
     certificate = _first_certificate(place, pem, key_pem)
     if not _belong_together(key, certificate):
         raise ValueError(f"{key_place}: it is not the key of the certificate of {place}")
@@ -63,6 +79,57 @@ def options_from_files(words: Mapping[str, str]) -> CertificateOptions:
     return made
 
 
+@attrs.frozen
+class FolderContents:
+    """
+    The contents of a folder, each with its file.
+
+    @ivar certificates: the certificates.
+    @ivar keys: the private keys.
+    """
+
+    certificates: list[tuple[str, crypto.X509]] = attrs.Factory(list)
+    keys: list[tuple[str, crypto.PKey]] = attrs.Factory(list)
+
+
+@attrs.frozen
+class Password:
+    """
+    The password of private keys.
+
+    @ivar text: the password itself, which is in no message.
+    @ivar place: whence it is, for messages.
+    """
+
+    text: bytes = attrs.field(repr=False)
+    place: str
+
+
+def password_of(words: Mapping[str, str]) -> Password | None:
+    """
+    The password that the words of a description lead to: the first line of C{passwordFile}, or the
+    value of the variable C{passwordEnv}; None where there are none.
+
+    @raise ValueError: there is no such file or variable, or nothing in it; or both are given.
+    """
+    if "passwordFile" in words and "passwordEnv" in words:
+        raise ValueError("passwordFile and passwordEnv: give one of them")
+    if "passwordFile" in words:
+        place = f"passwordFile {words['passwordFile']!r}"
+        text = _read(place, words["passwordFile"]).partition(b"\n")[0].removesuffix(b"\r")
+    elif "passwordEnv" in words:
+        place = f"passwordEnv {words['passwordEnv']!r}"
+        value = os.environ.get(words["passwordEnv"])
+        if value is None:
+            raise ValueError(f"{place}: there is no such variable in the environment")
+        text = os.fsencode(value)
+    else:
+        return None
+    if not text:
+        raise ValueError(f"{place}: there is no password in it")
+    return Password(text, place)
+
+
 def check_context(place: str, options: CertificateOptions) -> None:
     """
     Check that OpenSSL takes the options: it would say so to the first client otherwise.
@@ -78,15 +145,13 @@ def check_context(place: str, options: CertificateOptions) -> None:
         raise ValueError(f"{place}: OpenSSL refuses it: {reason}") from None
 
 
-def check_folder(directory: str) -> None:
+def read_folder(directory: str, password: Password | None = None) -> FolderContents:
     """
-    Check the C{*.pem} files of a folder.
+    Read and check the C{*.pem} files of a folder.
 
-    @raise ValueError: one is damaged, or there is no certificate with its key in them.
+    @raise ValueError: one is damaged; or there is no certificate with its key in them, or one of
+        both without the other.
     """
-    keys: list[crypto.PKey] = []
-    certificates: list[crypto.X509] = []
-    contents = b""
     try:
         names = sorted(name for name in os.listdir(directory) if name.endswith(".pem"))
     except (OSError, ValueError) as error:
@@ -97,25 +162,60 @@ def check_folder(directory: str) -> None:
         files[path] = _read(f"certificates in {directory!r}: {name}", path)
         if b"-----BEGIN" not in files[path]:
             raise ValueError(f"{path} is not a PEM file")
-        contents += files[path]
     if not files:
         raise ValueError(f"no *.pem file in {directory!r}")
     for part in ("certificate", "private key"):
-        if part.upper().encode() + b"-----" not in contents:
+        if not any(part.upper().encode() + b"-----" in each for each in files.values()):
             raise ValueError(f"no {part} in {directory!r}")
+    found = FolderContents()
     for path, content in files.items():
         for label, block in _blocks(content):
             if label in _CERTIFICATES:
-                certificates.append(_load_certificate(path, block))
+                found.certificates.append((path, _load_certificate(path, block)))
             elif label.endswith("PRIVATE KEY"):
-                keys.append(_load_key(path, block))
+                found.keys.append((path, _load_key(path, block, password)))
             else:
                 raise ValueError(
                     f"{path}: what is called {label} there is neither a certificate nor a"
                     " private key"
                 )
-    if not any(_belong_together(key, each) for key in keys for each in certificates):
+    _check_pairs(directory, found)
+    return found
+
+
+def _check_pairs(directory: str, found: FolderContents) -> None:
+    """
+    Check that what is in a folder belongs together.
+
+    @raise ValueError: nothing does, or a host's certificate has no key, or a key no certificate.
+    """
+    public = {_public(key): path for path, key in found.keys}
+    certified = {_public_of(certificate) for _, certificate in found.certificates}
+    if not certified & set(public):
         raise ValueError(f"no private key in {directory!r} is that of a certificate there")
+    authorities = _issuers(found)
+    for path, certificate in found.certificates:
+        is_left_over = _public_of(certificate) not in public
+        if is_left_over and _is_a_hosts(certificate.to_cryptography(), authorities):
+            raise ValueError(f"{path}: no private key in {directory!r} is that of its certificate")
+    for key, path in public.items():
+        if key not in certified:
+            raise ValueError(f"{path}: no certificate in {directory!r} is that of its private key")
+
+
+def _issuers(found: FolderContents) -> set[x509.Name]:
+    """The names of those that have signed certificates of others."""
+    certificates = [certificate.to_cryptography() for _, certificate in found.certificates]
+    return {each.issuer for each in certificates if each.issuer != each.subject}
+
+
+def _is_a_hosts(certificate: x509.Certificate, authorities: set[x509.Name]) -> bool:
+    """Whether a certificate is for a host by its name."""
+    try:
+        certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+        return False
+    return certificate.subject not in authorities
 
 
 def _read(place: str, path: str) -> bytes:
@@ -140,10 +240,10 @@ def _blocks(content: bytes) -> list[tuple[str, bytes]]:
     ]
 
 
-def _first_key(place: str, pem: bytes, other: bytes) -> crypto.PKey:
+def _first_key(place: str, pem: bytes, other: bytes, password: Password | None) -> crypto.PKey:
     for label, block in (*_blocks(pem), *_blocks(other)):
         if label.endswith("PRIVATE KEY"):
-            return _load_key(place, block)
+            return _load_key(place, block, password)
     raise ValueError(f"{place}: {_lack(pem)}no private key in it")
 
 
@@ -164,16 +264,25 @@ def _lack(pem: bytes) -> str:
     return f"it is not a PEM file{' but a DER one' if is_der else ''}: "
 
 
-def _load_key(place: str, block: bytes) -> crypto.PKey:
-    if b"BEGIN ENCRYPTED " in block or re.search(rb"^Proc-Type:.*ENCRYPTED", block, re.MULTILINE):
+def _load_key(place: str, block: bytes, password: Password | None) -> crypto.PKey:
+    is_encrypted = b"BEGIN ENCRYPTED " in block or re.search(
+        rb"^Proc-Type:.*ENCRYPTED", block, re.MULTILINE
+    )
+    if is_encrypted and password is None:
         raise ValueError(
             f"{place}: the private key in it is encrypted; take its passphrase away, as by"
-            " openssl pkey -in FILE -out FILE"
+            " openssl pkey -in FILE -out FILE, or say where it is by passwordFile=FILE or"
+            " passwordEnv=VARIABLE"
         )
     try:
         # Without a passphrase OpenSSL might ask for one, on the terminal.
-        return crypto.load_privatekey(crypto.FILETYPE_PEM, block, b"")
+        text = password.text if is_encrypted and password is not None else b""
+        return crypto.load_privatekey(crypto.FILETYPE_PEM, block, text)
     except (crypto.Error, ValueError, TypeError):
+        if is_encrypted and password is not None:
+            raise ValueError(
+                f"{place}: the private key in it is not opened by {password.place}, or damaged"
+            ) from None
         raise ValueError(
             f"{place}: the private key in it is damaged, or of a kind that TLS does not have"
         ) from None
@@ -187,11 +296,19 @@ def _load_certificate(place: str, block: bytes) -> crypto.X509:
 
 
 def _belong_together(key: crypto.PKey, certificate: crypto.X509) -> bool:
+    return _public_of(certificate) == _public(key)
+
+
+def _public(key: crypto.PKey) -> bytes:
+    return crypto.dump_publickey(crypto.FILETYPE_PEM, key)
+
+
+def _public_of(certificate: crypto.X509) -> bytes | None:
+    """The public key of a certificate; None where it is of an unknown kind."""
     try:
-        public = crypto.dump_publickey(crypto.FILETYPE_PEM, certificate.get_pubkey())
-    except (crypto.Error, ValueError):  # a key of an unknown kind
-        return False
-    return crypto.dump_publickey(crypto.FILETYPE_PEM, key) == public
+        return _public(certificate.get_pubkey())
+    except (crypto.Error, ValueError):
+        return None
 
 
 def _method(name: str) -> int:

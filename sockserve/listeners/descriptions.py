@@ -55,8 +55,8 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
     "tcp6": ("port", "backlog", "interface"),
     "unix": ("address", "mode", "backlog", "lockfile"),
     "ssl": ("port", "privateKey", "certKey", "sslmethod", "interface", "backlog", "extraCertChain",
-            "dhParameters"),
-    "tls": ("path", "port", "backlog", "interface"),
+            "dhParameters", "passwordFile", "passwordEnv"),
+    "tls": ("path", "port", "backlog", "interface", "passwordFile", "passwordEnv"),
     "systemd": ("domain", "index", "name"),
 }  # fmt: skip
 

@@ -31,7 +31,7 @@ from sockserve.core.messages import nearest, one_line
 from sockserve.core.places import OTHER_KINDS, canonical
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.activation import handed_descriptor
-from sockserve.listeners.certificates import options_from_files
+from sockserve.listeners.certificates import options_from_files, password_of
 from sockserve.listeners.datagram_ports import UDPPort, UNIXDatagramPort, WildcardUDPPort
 from sockserve.listeners.datagrams import DatagramServer
 from sockserve.listeners.descriptions import (
@@ -302,13 +302,14 @@ def _tls_endpoint(
     folder = words["path"]
     if "port" not in words and not os.path.exists(folder):
         raise WordError(f"certificates in {folder!r}: there is no such folder, or no port")
+    certificates = CertificateFolder(clock, folder, password_of(words))
     where = endpoints.TCP6ServerEndpoint(
         reactor,
         int(words.get("port", "443")),
         int(words.get("backlog", _BACKLOG)),
         words.get("interface", "::"),
     )
-    return TLSEndpoint(clock, where, CertificateFolder(clock, folder), deadlines.linger)
+    return TLSEndpoint(clock, where, certificates, deadlines.linger)
 
 
 #: What makes the endpoint of a kind that Twisted does not make as it is wanted here.

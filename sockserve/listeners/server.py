@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +103,8 @@ class RequestServer:
     timeout: float | None = None
     request_queue_size: int | None = None
     requires_tls = False
+    #: The files that are not served, though they are in a folder that is: those of the process.
+    withheld: Sequence[str] = ()
 
     def __init__(
         self,

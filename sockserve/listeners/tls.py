@@ -25,7 +25,7 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import connectionDone
-from twisted.internet.ssl import CertificateOptions
+from twisted.internet.ssl import Certificate, CertificateOptions, KeyPair
 from twisted.protocols._sni import PEMObjects
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
@@ -45,7 +45,7 @@ from sockserve.core.tls import (
 )
 from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import HandshakeFailed
-from sockserve.listeners.certificates import check_context, check_folder
+from sockserve.listeners.certificates import Password, check_context, read_folder
 from sockserve.listeners.proxy_protocol import IProxyHeaderListener
 from sockserve.streams.tls import ClientAuthority, with_client_authority, with_usual_ciphers
 
@@ -201,15 +201,17 @@ class CertificateFolder:
     asks for a name that none has, if the files have changed.
     """
 
-    def __init__(self, reactor: IReactorTime, path: str) -> None:
+    def __init__(self, reactor: IReactorTime, path: str, password: Password | None = None) -> None:
         """
+        @param password: that of the keys that are encrypted.
         @raise ValueError: one of the files cannot be read or used, or there is none.
         """
         self._seconds = clock_of(reactor).seconds
         self._path = path
         self._incidents = IncidentLog(_warn, self._seconds)
         self._client_authority: ClientAuthority | None = None
-        check_folder(path)  # its message is clearer than that of a look at the files
+        self._password = password
+        read_folder(path, password)  # its message is clearer than that of a look at the files
         self._read()
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
@@ -231,8 +233,15 @@ class CertificateFolder:
         self._looked_at = self._seconds()
         # What is written while it is read makes for another state afterwards.
         self._state = self._look()
-        check_folder(self._path)
-        found = PEMObjects.fromDirectory(FilePath(self._path)).inferDomainMapping()
+        contents = read_folder(self._path, self._password)
+        if self._password is None:
+            objects = PEMObjects.fromDirectory(FilePath(self._path))
+        else:  # Twisted would ask for it, on the terminal
+            objects = PEMObjects(
+                [(FilePath(path), Certificate(each)) for path, each in contents.certificates],
+                [(FilePath(path), KeyPair(each)) for path, each in contents.keys],
+            )
+        found = objects.inferDomainMapping()
         by_name: dict[str, CertificateOptions] = {
             name: self._options(options) for name, options in found.items()
         }

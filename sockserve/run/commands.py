@@ -8,6 +8,7 @@ what they serve, nor how the command was called.
 from __future__ import annotations
 
 import io
+import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -24,9 +25,10 @@ from sockserve.core.messages import printable
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.service import ListenerService, listeners_of
 from sockserve.listeners.stream_factory import StreamFactory
-from sockserve.run.config import check_together
+from sockserve.run.served_files import OwnFile, check_served
 from sockserve.run.server_config import ServerConfig
 from sockserve.run.source_config import SourceConfig
+from sockserve.run.together import check_together
 from sockserve.service import ListenError, SocketServerService
 
 __all__ = ["CommandService", "print_summary", "where_served"]
@@ -48,11 +50,15 @@ class CommandService(MultiService):
         *,
         is_alone: bool,
         tell: Callable[[ListenerService], object] | None = None,
+        own_files: Sequence[OwnFile] = (),
+        withheld: Sequence[str] = (),
     ) -> None:
         """
         @param is_alone: whether the program is this command's, and ends with it; else this is part
             of another application, which goes on.
         @param tell: called with each listener that listens, in place of a line in the log.
+        @param own_files: files of the process that must not be in a folder that is served.
+        @param withheld: files that are not served where they are in such a folder.
         @raise ConfigurationError: a server cannot be made.
         """
         super().__init__()
@@ -60,10 +66,14 @@ class CommandService(MultiService):
         self._is_alone = is_alone
         self._tell = tell or _log_listener
         check_together([each for each in servers if isinstance(each, ServerConfig)])
+        check_served(servers, own_files)
         #: Each server with its service.
         self._built = [(server, server.build(reactor)) for server in servers]
         for _, service in self._built:
             service.setServiceParent(self)
+        files = {each.file for each in servers if each.file is not None}
+        for listener in listeners_of(self):
+            listener.server.withheld = (*withheld, *map(os.path.abspath, sorted(files)))
 
     @override
     def privilegedStartService(self) -> None:

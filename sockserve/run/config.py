@@ -12,7 +12,7 @@ import functools
 import os
 import socket
 import socketserver
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -28,10 +28,11 @@ from sockserve.handlers import DatagramRequestHandler, StreamRequestHandler
 from sockserve.http.files.handler import FileRequestHandler
 from sockserve.http.handlers import HTTPRequestHandler
 from sockserve.interfaces import ConfigurationError, Phase
-from sockserve.listeners.endpoints import inherited_descriptor, is_datagram_description
-from sockserve.run.loading import load_handler, load_server
+from sockserve.listeners.endpoints import is_datagram_description
+from sockserve.run.loading import handler_given, load_server
 from sockserve.run.options.forms import Form
 from sockserve.run.options.words import SERVER_OPTIONS, SOURCE_OPTIONS
+from sockserve.run.served_files import check_readable
 from sockserve.run.server_config import RATES, ServerConfig, listener_kind
 from sockserve.run.unknown import hint_at_word
 from sockserve.run.values import Check, check_value, each_text, text
@@ -39,7 +40,7 @@ from sockserve.run.where import PLACES, description_of_place
 from sockserve.run.workers import check_workers
 from sockserve.sunrpc.rpcbind import served_program
 
-__all__ = ["check_together", "server_config"]
+__all__ = ["server_config"]
 
 #: The classes whose handlers serve datagrams, and nothing else.
 _DATAGRAM_HANDLERS = (DatagramRequestHandler, socketserver.DatagramRequestHandler)
@@ -71,6 +72,10 @@ def server_config(words: Mapping[str, object]) -> ServerConfig:
     given |= {name: settings.pop(name) for name in RATES if name in settings}
     own = own_deadlines(settings.get("server"))
     settings["deadlines"] = attrs.evolve(own, **given) if own else Deadlines(**given)
+    if "auth" in words:
+        checkers = each_text("auth", words["auth"], str)
+        files = [each.removeprefix("file:") for each in checkers if each.startswith("file:")]
+        settings["password_files"] = tuple(files)
     if "server" in words:
         config = ServerConfig(handler=settings["server"].RequestHandlerClass, **settings)
         _check_server_object(config, given)
@@ -83,23 +88,6 @@ def server_config(words: Mapping[str, object]) -> ServerConfig:
     config = ServerConfig(handler=handler, **settings)
     _check(config)
     return config
-
-
-def check_together(servers: Sequence[ServerConfig]) -> None:
-    """
-    Check the servers of a process against one another.
-
-    @raise ConfigurationError: two descriptions name one socket that the process was handed.
-    """
-    taken: dict[int, str] = {}
-    for server in servers:
-        for description in server.listen if server.server is None else ():
-            descriptor = inherited_descriptor(description)
-            if descriptor in taken:
-                fault = f"{taken[descriptor]!r} has this socket already; name it once"
-                raise ConfigurationError(server.add_location(f"listen {description!r}: {fault}"))
-            if descriptor is not None:
-                taken[descriptor] = description
 
 
 def _handler(words: Mapping[str, object]) -> Callable[..., Any]:
@@ -120,12 +108,17 @@ def _named_handler(words: Mapping[str, object]) -> Callable[..., Any]:
     if "handler" in words and "path" in words:
         raise ConfigurationError("handler and path: give one of them")
     if "handler" in words:
-        given = words["handler"]
-        return given if callable(given) else load_handler(text("handler", given))
+        return handler_given("handler", words["handler"])
     directory = os.path.abspath(text("path", words.get("path", ".")))
-    if not os.path.isdir(directory):
+    try:
+        check_readable(directory)
+    except PermissionError:
+        raise ConfigurationError(
+            f"path {directory!r}: Permission denied; who serves its files must be able to read it"
+        ) from None
+    except (OSError, ValueError):
         hint = f"; a port is --port {words['path']}" if _is_number(words.get("path")) else ""
-        raise ConfigurationError(f"path {directory!r}: not a directory{hint}")
+        raise ConfigurationError(f"path {directory!r}: not a directory{hint}") from None
     return functools.partial(FileRequestHandler, directory=directory)
 
 

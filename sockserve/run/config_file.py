@@ -109,7 +109,8 @@ def read_toml(
             origins = Origins(words, set(also) - set(by), Table(shown, find, (name, number)), by)
             unused -= set(by)
             try:
-                configs.append(attrs.evolve(kind.make(words), add_location=origins.located))
+                made = kind.make(words)
+                configs.append(attrs.evolve(made, file=path, add_location=origins.located))
             except ConfigurationError as error:
                 raise origins.located_error(error) from None
     if not configs:

@@ -17,13 +17,15 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from sockserve.core.handler_kinds import handler_kind
+from sockserve.core.handler_kinds import handler_name
 from sockserve.core.messages import nearest, one_line
 from sockserve.dropin.service import why_not_served
 from sockserve.handlers import BaseRequestHandler
 from sockserve.interfaces import ConfigurationError
+from sockserve.run.handler_check import application_fault, check_handler
+from sockserve.run.values import text
 
-__all__ = ["load_handler", "load_server", "meant_name"]
+__all__ = ["handler_given", "load_handler", "load_server", "meant_name"]
 
 #: The classes of all handlers but those that are any callable.
 _HANDLERS = (BaseRequestHandler, socketserver.BaseRequestHandler)
@@ -46,10 +48,22 @@ def load_handler(name: str) -> Callable[..., Any]:
         is no handler.
     """
     found: object = _load("handler", name, "CLASS")
-    if not callable(found):
-        raise ConfigurationError(f"handler {name!r}: {found!r} is not a class or callable")
-    handler_kind(found)
+    check_handler(found, f"handler {name!r}")
+    assert callable(found)
     return found
+
+
+def handler_given(word: str, value: object) -> Callable[..., Any]:
+    """
+    The handler that a value is, or names.
+
+    @param word: the option's name, for messages.
+    @raise ConfigurationError: it is none.
+    """
+    if not callable(value):
+        return load_handler(text(word, value))
+    check_handler(value, f"{word} {handler_name(value)}")
+    return value
 
 
 def load_server(name: str) -> socketserver.BaseServer:
@@ -63,6 +77,8 @@ def load_server(name: str) -> socketserver.BaseServer:
     if isinstance(found, type) and issubclass(found, _HANDLERS):
         raise ConfigurationError(f"server {name!r}: it is a handler's class; name it as handler")
     if not isinstance(found, socketserver.BaseServer) and callable(found):
+        if fault := application_fault(found):
+            raise ConfigurationError(f"server {name!r}: {fault}")
         try:
             found = found()
         except (Exception, SystemExit) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from typing import Protocol
 
 import attrs
 
@@ -17,7 +18,18 @@ from sockserve.run.options.words import OPTIONS
 from sockserve.run.positions import Path, Position, Positions
 from sockserve.run.where import PLACES
 
-__all__ = ["Origins", "Table"]
+__all__ = ["AddLocation", "Origins", "Table", "as_it_is"]
+
+
+class AddLocation(Protocol):
+    """What prefixes a message with the place that it is about, as L{Origins.located} does."""
+
+    def __call__(self, message: str, item: int | str | None = None) -> str: ...  # noqa: D102
+
+
+def as_it_is(message: str, item: int | str | None = None) -> str:
+    """The message of words that are from no place that is to be named."""
+    return message
 
 
 @attrs.frozen
@@ -78,7 +90,9 @@ class Origins:
             return f"{self.table.value()}: {message}"
         if message.startswith("unknown word"):
             return f"{self.table.key(word)}: {message}"
-        if item is None:
+        if isinstance(item, int) and not isinstance(self.words[word], (list, tuple)):
+            item = None
+        elif item is None:
             item = self._item(word, message)
         way = [word] if item is None else [word, item]
         if isinstance(item, str) and not message.startswith(f"{word} {item}:"):  # it is the key

@@ -28,6 +28,7 @@ from sockserve.listeners.endpoints import is_datagram_description
 from sockserve.listeners.service import ListenerService
 from sockserve.observe.access_log import AccessLog
 from sockserve.run.options.forms import KEEPALIVE
+from sockserve.run.origins import AddLocation, as_it_is
 from sockserve.run.summary import deadlines_line, limits_line
 from sockserve.run.workers import make_workers, place_of
 from sockserve.service import (
@@ -40,6 +41,7 @@ from sockserve.sunrpc.rpcbind import RPCBindService
 
 __all__ = [
     "DEFAULT_LISTEN",
+    "NO_LOG",
     "RATES",
     "LoggedServices",
     "ServerConfig",
@@ -81,6 +83,8 @@ class ServerConfig:
     @ivar rpcbind: whether rpcbind is told of the handler's program.
     @ivar stats_log: the name of a file for the same in JSON, or C{-}; None for no such log.
     @ivar portal: where handlers find out who a client is; None for nowhere.
+    @ivar password_files: those that the portal has its users from.
+    @ivar file: the configuration file; None where there is none.
     @ivar add_location: prefixes a message with the place where the words were written.
     """
 
@@ -102,7 +106,9 @@ class ServerConfig:
     rpcbind: bool = False
     stats_log: str | None = None
     portal: Portal | None = attrs.field(default=None, eq=False, repr=False)
-    add_location: Callable[[str], str] = attrs.field(default=str, eq=False, repr=False)
+    password_files: tuple[str, ...] = ()
+    file: str | None = attrs.field(default=None, eq=False)
+    add_location: AddLocation = attrs.field(default=as_it_is, eq=False, repr=False)
 
     def build(self, reactor: IReactorTime) -> MultiService:
         """

@@ -18,13 +18,14 @@ from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_name
 from sockserve.core.limits import LIMITS
 from sockserve.interfaces import ConfigurationError, Phase
-from sockserve.run.loading import load_handler
+from sockserve.run.loading import handler_given
 from sockserve.run.options.forms import Form
 from sockserve.run.options.words import SERVER_OPTIONS, SOURCE_OPTIONS
+from sockserve.run.origins import AddLocation, as_it_is
 from sockserve.run.server_config import LoggedServices, make_logs
 from sockserve.run.summary import deadlines_line, limits_line
 from sockserve.run.unknown import hint_at_word
-from sockserve.run.values import Check, check_value, each_text, text
+from sockserve.run.values import Check, check_value, each_text
 from sockserve.run.workers import check_workers, make_workers, place_of
 from sockserve.sql.service import SQLRequestService
 from sockserve.sql.source import SQLSource
@@ -51,6 +52,7 @@ class SourceConfig:
     @ivar access_log: the file's name, or C{-}; None for no log.
     @ivar log_format: a name in L{LOG_FORMATS<sockserve.observe.access_log.LOG_FORMATS>}.
     @ivar stats_log: the name of a file for the same in JSON, or C{-}; None for no such log.
+    @ivar file: the configuration file; None where there is none.
     @ivar add_location: prefixes a message with the place where the words were written.
     """
 
@@ -64,7 +66,8 @@ class SourceConfig:
     access_log: str | None = None
     log_format: str = "combined"
     stats_log: str | None = None
-    add_location: Callable[[str], str] = attrs.field(default=str, eq=False, repr=False)
+    file: str | None = attrs.field(default=None, eq=False)
+    add_location: AddLocation = attrs.field(default=as_it_is, eq=False, repr=False)
 
     def build(self, reactor: IReactorTime) -> MultiService:
         """
@@ -150,9 +153,5 @@ def _urls(word: str, value: object) -> tuple[str, ...]:
     return each_text(word, value, check)
 
 
-def _handler(word: str, value: object) -> Callable[..., Any]:
-    return value if callable(value) else load_handler(text(word, value))
-
-
 #: The checks of values that are a source's, as C{sockserve.run.values.CHECKS} has the others.
-_CHECKS: Mapping[Form, Check] = {Form.URLS: _urls, Form.HANDLER: _handler}
+_CHECKS: Mapping[Form, Check] = {Form.URLS: _urls, Form.HANDLER: handler_given}

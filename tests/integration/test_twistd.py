@@ -798,31 +798,40 @@ def test_a_mistake_is_one_line_that_names_it(folder, busy, mistake):
 
 def test_a_daemon_that_cannot_listen_says_so_where_it_was_started(folder, busy):
     before = sorted(folder.iterdir())
-    done = run(*TWISTD, "--logfile=log", "sockserve", "-l", busy["busy"], folder=folder)
+    done = run(*TWISTD, "sockserve", "-l", busy["busy"], folder=folder)
     assert done.returncode == 1
-    assert f"listen '{busy['busy']}': Address already in use" in done.stderr.decode()
-    assert "Traceback" not in done.stderr.decode()
+    said = f"listen '{busy['busy']}': Address already in use\n"
+    assert done.stderr.decode() == f"sockserve: {said}"
     # The daemon says why it ends before it removes its file.
     eventually(lambda: not (folder / "twistd.pid").exists())
     left = {path.name for path in folder.iterdir()} - {path.name for path in before}
-    assert left <= {"log"}
+    assert left <= {"twistd.log"}
+    log = (folder / "twistd.log").read_text()
+    assert said in log
+    assert "Traceback" not in log
 
 
 def test_a_daemon(folder):
-    done = run(*TWISTD, "--logfile=log", "sockserve", "-l", TCP, folder=folder)
+    done = run(*TWISTD, "sockserve", "-l", TCP, folder=folder)
     pid_file = folder / "twistd.pid"
     try:
         assert (done.returncode, done.stderr) == (0, b"")
         eventually(pid_file.exists)
-        eventually(lambda: "serving http://127.0.0.1:" in (folder / "log").read_text())
-        url = (folder / "log").read_text().partition("serving ")[2].split()[0]
-        assert b"handlers.py" in run(need_tool("curl"), "-sS", url).stdout
+        eventually(lambda: "serving http://127.0.0.1:" in (folder / "twistd.log").read_text())
+        url = (folder / "twistd.log").read_text().partition("serving ")[2].split()[0]
+        listing = run(need_tool("curl"), "-sS", url).stdout
+        assert b"handlers.py" in listing
+        # It serves the folder that twistd writes these into, and not them.
+        assert b"twistd" not in listing
+        for name in ("twistd.pid", "twistd.log"):
+            head = run(need_tool("curl"), "-sSI", url + name).stdout
+            assert head.startswith(b"HTTP/1.1 404 ")
     finally:
         pid = int(pid_file.read_text())
         os.kill(pid, signal.SIGTERM)
         eventually(lambda: not pid_file.exists())
         eventually(lambda: not Path(f"/proc/{pid}").exists())
-    assert "Traceback" not in (folder / "log").read_text()
+    assert "Traceback" not in (folder / "twistd.log").read_text()
 
 
 def test_a_daemon_waits_for_a_server_objects_requests(folder):

@@ -1,16 +1,21 @@
 """PEM files of listeners: what can be used, and the one line that each mistake in them gets."""
 
 import os
+from contextlib import suppress
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from OpenSSL import SSL
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 
 from sockserve import ConfigurationError, Deadlines
+from sockserve.listeners.certificates import password_of
 from sockserve.listeners.endpoints import stream_endpoint
-from sockserve.listeners.tls import TLSEndpoint
+from sockserve.listeners.tls import CertificateFolder, TLSEndpoint
 from tests.integration.servers import certificate_pem
 
 pytestmark = pytest.mark.filterwarnings("ignore:Passing method:DeprecationWarning")
@@ -229,3 +234,85 @@ def test_an_elliptic_key_of_the_old_form_is_taken(here):
         )
     )
     assert isinstance(endpoint("ssl:0:privateKey=old.pem:certKey=cert.pem"), TLSEndpoint)
+
+
+@pytest.fixture
+def secret(here, monkeypatch):
+    """The password of the keys, in a file and in the environment; and others."""
+    (here / "secret.txt").write_text("secret\n")
+    (here / "windows.txt").write_bytes(b"secret\r\nfurther lines\r\n")
+    (here / "wrong.txt").write_text("sekret\n")
+    (here / "nothing.txt").write_text("\n")
+    monkeypatch.setenv("KEY_PASSWORD", "secret")
+    monkeypatch.setenv("NO_PASSWORD", "")
+    return here
+
+
+@pytest.mark.parametrize("key", ["encrypted.pem", "encrypted-old.pem", "key.pem"])
+@pytest.mark.parametrize(
+    "word", ["passwordFile=secret.txt", "passwordFile=windows.txt", "passwordEnv=KEY_PASSWORD"]
+)
+@pytest.mark.usefixtures("secret")
+def test_an_encrypted_key_is_opened_by_its_password(key, word, capfd):
+    made = endpoint(f"ssl:0:privateKey={key}:certKey=cert.pem:{word}")
+    assert isinstance(made, TLSEndpoint)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("word", ["passwordFile=secret.txt", "passwordEnv=KEY_PASSWORD"])
+def test_an_encrypted_key_of_a_folder_is_used(secret, word, capfd):
+    for name in ("encrypted.pem", "cert.pem"):
+        os.replace(secret / name, secret / "folder" / name)
+    assert isinstance(endpoint(f"tls:0:folder:{word}"), TLSEndpoint)
+    password = password_of(dict([word.split("=")]))
+    certificates = CertificateFolder(MemoryReactorClock(), "folder", password)
+    factory = TLSMemoryBIOFactory(certificates, False, Factory(), MemoryReactorClock())
+    server = certificates.serverConnectionForTLS(TLSMemoryBIOProtocol(factory, Protocol()))
+    client = SSL.Connection(SSL.Context(SSL.TLS_METHOD))
+    server.set_accept_state()
+    client.set_connect_state()
+    for one, other in [(client, server), (server, client)] * 2:
+        with suppress(SSL.WantReadError):
+            one.do_handshake()
+        with suppress(SSL.WantReadError):
+            other.bio_write(one.bio_read(2**16))
+    own = x509.load_pem_x509_certificate((secret / "folder" / "cert.pem").read_bytes())
+    assert client.get_peer_certificate(as_cryptography=True) == own
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("passwordFile=wrong.txt", "the private key in it is not opened by passwordFile 'wrong."),
+        ("passwordFile=no.txt", "passwordFile 'no.txt': No such file or directory"),
+        ("passwordFile=folder", "passwordFile 'folder': Is a directory"),
+        ("passwordFile=nothing.txt", "passwordFile 'nothing.txt': there is no password in it"),
+        ("passwordEnv=NO_SUCH_NAME", "passwordEnv 'NO_SUCH_NAME': there is no such variable"),
+        ("passwordEnv=NO_PASSWORD", "passwordEnv 'NO_PASSWORD': there is no password in it"),
+        ("passwordEnv=A:passwordFile=b", "passwordFile and passwordEnv: give one of them"),
+        ("passwordfile=secret.txt", "did you mean 'passwordFile'?"),
+    ],
+)
+@pytest.mark.parametrize(
+    "kind", ["ssl:0:privateKey=encrypted.pem:certKey=cert.pem", "tls:0:folder"]
+)
+def test_a_password_that_opens_nothing_is_told(secret, words, kind, message, capfd):
+    for name in ("encrypted.pem", "cert.pem"):
+        (secret / "folder" / name).write_bytes((secret / name).read_bytes())
+    said = fault(f"{kind}:{words}", capfd)
+    assert message in said
+    assert "sekret" not in said
+
+
+def test_a_certificate_without_its_key_is_told(here, capfd):
+    said = fault("ssl:0:certKey=cert.pem", capfd)
+    assert said.startswith("certKey 'cert.pem': its key is missing; write privateKey=FILE")
+    own = certificate_pem("other")
+    for name, content, message in (
+        ("other.pem", split(own)[1], "folder/other.pem: no private key in 'folder' is that of its"),
+        ("other.pem", split(own)[0], "folder/other.pem: no certificate in 'folder' is that of its"),
+    ):
+        (here / "folder" / "both.pem").write_bytes((here / "both.pem").read_bytes())
+        (here / "folder" / name).write_bytes(content)
+        assert fault("tls:0:folder", capfd).startswith(message)

@@ -15,7 +15,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
-from sockserve.listeners.certificates import check_folder
+from sockserve.listeners.certificates import read_folder
 from sockserve.listeners.tls import LOOK_SECONDS, CertificateFolder, TLSEndpoint
 from tests.integration.servers import certificate_file
 
@@ -98,12 +98,12 @@ class Folder:
         self._folder = CertificateFolder(self.clock, str(path))
         self.reads = 1
 
-        def counted(directory):
+        def counted(directory, password):
             self.reads += 1
-            check_folder(directory)
+            return read_folder(directory, password)
 
         # It reads first, and what it finds wrong is not read by Twisted any more.
-        monkeypatch.setattr("sockserve.listeners.tls.check_folder", counted)
+        monkeypatch.setattr("sockserve.listeners.tls.read_folder", counted)
         factory = TLSMemoryBIOFactory(self._folder, False, Factory(), self.clock)
         self._protocol = TLSMemoryBIOProtocol(factory, Protocol())
 

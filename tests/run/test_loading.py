@@ -127,7 +127,7 @@ def test_the_line_of_the_users_own_is_named(modules, cause):
 
 @pytest.mark.parametrize("name", ["echo:Echo", "echo.Echo"])
 def test_a_handlers_module_is_found_in_the_current_folder(modules, name):
-    modules(echo="class Echo: pass")
+    modules(echo="class Echo:\n    def __init__(self, request, address, server): pass")
     assert load_handler(name).__name__ == "Echo"
 
 

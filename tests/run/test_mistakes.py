@@ -41,6 +41,14 @@ class Packet(DatagramRequestHandler):
         pass
 
 
+class Empty(HTTPRequestHandler):
+    pass
+
+
+def wsgi(environ, start_response):
+    return []
+
+
 number = 7
 """,
     "site.py": "class Page:\n    pass\n",  # Python has one of that name
@@ -83,6 +91,7 @@ class Page(BaseHTTPRequestHandler):
     "defaults.toml": "[defaults]\nthreads = 4\n[[server]]\n",
     "folder.toml": "[[server]]\npath = 'nowhere'\n",
     "other.toml": "[[server]]\nworkers = 4\n",
+    "empty.toml": "[[server]]\nhandler = 'shop:Empty'\n",
     "twice.toml": "[[server]]\nport = 1\nlisten = 'tcp:0'\n",
     "good.toml": "[[server]]\nhandler = 'shop:Lines'\n",
 }
@@ -100,6 +109,10 @@ OF_BOTH: Mistakes = {
     "-H ./shop:Page": ("handler './shop:Page'", "did you mean 'shop:Page'?"),
     "-H shop/Page": ("handler 'shop/Page'", "did you mean 'shop:Page'?"),
     "-H shop:number": ("handler 'shop:number': 7 is not a class or callable",),
+    "-H shop:Empty": ("handler 'shop:Empty': it has no do_ method", "do_GET"),
+    "-H shop:wsgi": ("handler 'shop:wsgi': it is a WSGI application", "gunicorn"),
+    "-l tcp:7070 -l 127.0.0.1:7070": ("listen 'tcp:7070:interface=127.0.0.1': port 7070 is that",),
+    "--access-log log": ("access-log 'log': it would be served", "put it elsewhere"),
     "-H unfinished:Page": ("handler 'unfinished:Page'", "SyntaxError", "unfinished.py"),
     "-H misspelt:Page": ("handler 'misspelt:Page'", "name 'undefned' is not defined"),
     "-H lonely:Page": ("handler 'lonely:Page'", "a_module_that_is_not_there"),
@@ -199,6 +212,7 @@ OF_BOTH: Mistakes = {
     "-c folder.toml": ("folder.toml:2:8: ", "nowhere': not a directory"),
     "-c other.toml": ("other.toml:2:1: unknown word 'workers'", "threads"),
     "-c twice.toml": ("twice.toml:2:8: port: does not go with listen",),
+    "-c empty.toml": ("empty.toml:2:11: handler 'shop:Empty': it has no do_ method",),
     "-c good.toml --threads 4": ("threads: handler Lines is async def",),
     "-c good.toml --max-rows 4": ("max-rows: there is no table in good.toml",),
 }

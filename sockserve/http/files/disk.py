@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from errno import ELOOP, EMLINK, ENOTDIR
+from itertools import count
 from threading import Lock
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ __all__ = [
     "FileBody",
     "OutsideRoot",
     "entries",
+    "is_withheld",
     "open_beneath",
     "segments_beneath",
 ]
@@ -141,13 +143,34 @@ def _walk(root: str, segments: Sequence[str]) -> tuple[int, os.stat_result]:
     return found, status
 
 
-def entries(root: str, segments: Sequence[str], dotfiles: bool) -> list[Entry]:
+def is_withheld(status: os.stat_result, withheld: Sequence[str]) -> bool:
+    """
+    Whether a file is one of those that are withheld, be it by another name; or one of a log among
+    them that was rotated, which C{twistd} calls C{NAME.1}, C{NAME.2} and so on.
+    """
+    for path in withheld:
+        for number in count():
+            try:
+                found = os.stat(f"{path}.{number}" if number else path)
+            except OSError:
+                if number:
+                    break
+            else:
+                if os.path.samestat(status, found):
+                    return True
+    return False
+
+
+def entries(
+    root: str, segments: Sequence[str], dotfiles: bool, withheld: Sequence[str] = ()
+) -> list[Entry]:
     """
     The files and folders in the folder that C{segments} lead to, in no order.  Links that lead out
     of C{root} or nowhere, FIFOs and the like are left out.
 
     @param root: as L{open_beneath}'s, as are C{segments}.
     @param dotfiles: whether to include names that begin with a dot.
+    @param withheld: names of files that are left out.
     @raise OSError: as L{open_beneath}; or it is not a folder, or cannot be read.
     """
     real_root = os.path.realpath(root)
@@ -168,6 +191,8 @@ def entries(root: str, segments: Sequence[str], dotfiles: bool) -> list[Entry]:
                         segments_beneath(real_root, os.path.realpath(link, strict=True))
                     status = entry.stat()
                     is_folder = stat.S_ISDIR(status.st_mode)
+                    if is_withheld(status, withheld):
+                        continue
                     if is_folder or stat.S_ISREG(status.st_mode):
                         size, modified = status.st_size, status.st_mtime
                         found.append(Entry(entry.name, is_folder, size, modified))
@@ -191,10 +216,14 @@ class FileBody:
     @ivar left: how many bytes are to be read.
     """
 
-    __slots__ = ("_busy", "_descriptor", "_lock", "_parts", "_wanted", "left")
+    __slots__ = ("_busy", "_descriptor", "_lock", "_parts", "_wanted", "_withheld", "left")
 
-    def __init__(self) -> None:
+    def __init__(self, withheld: Sequence[str] = ()) -> None:
+        """
+        @param withheld: names of files that are not opened.
+        """
         self._lock = Lock()
+        self._withheld = withheld
         self._descriptor: int | None = None
         #: Whether a thread is in the middle of a call.
         self._busy = False
@@ -222,6 +251,9 @@ class FileBody:
             descriptor, status = open_beneath(root, segments)
             if stat.S_ISDIR(status.st_mode):
                 os.close(descriptor)
+            elif is_withheld(status, self._withheld):
+                os.close(descriptor)
+                raise FileNotFoundError(f"{segments[-1]!r} is not served")
             else:
                 self._descriptor = descriptor
         return status

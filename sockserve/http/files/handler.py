@@ -243,7 +243,7 @@ class FileRequestHandler(HTTPRequestHandler[DiskServer]):
         return result
 
     async def _answer(self) -> None:
-        body = FileBody()
+        body = FileBody(self._withheld())
         try:
             answer = await self.on_disk(self._find, body)
             if answer.listing is not None:
@@ -351,6 +351,9 @@ class FileRequestHandler(HTTPRequestHandler[DiskServer]):
             return _Answer(HTTPStatus.NOT_FOUND)
         return self._representation(path, status, body)
 
+    def _withheld(self) -> Sequence[str]:
+        return getattr(self.server, "withheld", ())
+
     def _place(self, path: str) -> tuple[str, list[str]]:
         root = os.path.abspath(self.directory)
         return root, segments_beneath(root, os.path.abspath(path))
@@ -425,7 +428,7 @@ class FileRequestHandler(HTTPRequestHandler[DiskServer]):
         """The fields and the body of the listing of a folder; None if it cannot be had."""
         target = parse_target(self.path)
         try:
-            found = entries(*self._place(path), self.dotfiles)
+            found = entries(*self._place(path), self.dotfiles, self._withheld())
         except OSError as error:
             if error.errno in _NOT_FOUND | _HIDDEN or isinstance(error, PermissionError):
                 return None

@@ -1,0 +1,193 @@
+"""
+Served files: the folders that handlers serve files from, and what must not be in them.
+
+This room owns that no log, pid file, password or private key of ours is served with them.  It must
+not know how files are served.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from http.server import SimpleHTTPRequestHandler
+from typing import Any
+
+import attrs
+
+from sockserve.core.handler_kinds import unwrap
+from sockserve.http.files.handler import FileRequestHandler
+from sockserve.http.files.targets import Target
+from sockserve.interfaces import ConfigurationError
+from sockserve.listeners.descriptions import kind_of, words_of
+from sockserve.run.server_config import NO_LOG, ServerConfig
+from sockserve.run.source_config import SourceConfig
+
+__all__ = ["OwnFile", "check_readable", "check_served"]
+
+#: The file of the key where C{ssl:} does not say one.
+_DEFAULT_KEY_FILE = "server.pem"
+
+
+@attrs.frozen
+class OwnFile:
+    """
+    A file of ours that is nobody else's business.
+
+    @ivar named: the words that say it, for messages.
+    @ivar path: its name.
+    @ivar item: the place of these words in a list; None where there is none.
+    """
+
+    named: str
+    path: str
+    item: int | None = None
+
+
+@attrs.frozen
+class _Folder:
+    """
+    A folder that is served.
+
+    @ivar path: its name.
+    @ivar dotfiles: whether files whose names begin with a dot are served, too.
+    """
+
+    path: str
+    dotfiles: bool
+
+    def serves(self, path: str) -> bool:
+        """Whether a file of that name is, or would be, served from here."""
+        if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+            return False  # it can never be written
+        real = _segments(os.path.realpath(self.path), os.path.realpath(path))
+        if real is None:  # no link leads out of the folder
+            return False
+        named = _segments(os.path.abspath(self.path), os.path.abspath(path))
+        return any(
+            each is not None and (self.dotfiles or not Target(each, False, "").is_hidden)
+            for each in (real, named)
+        )
+
+
+def check_served(
+    servers: Sequence[ServerConfig | SourceConfig], own_files: Iterable[OwnFile] = ()
+) -> None:
+    """
+    Check that no server serves what is ours.
+
+    @param own_files: those of the process, beside what the servers have.
+    @raise ConfigurationError: a log, a password or a private key is in a folder that is served.
+    """
+    folders = [_folder(each.handler) for each in servers if isinstance(each, ServerConfig)]
+    for own in own_files:
+        if fault := _fault(own, folders):
+            raise ConfigurationError(fault)
+    for server in servers:
+        for own in _own_files(server):
+            if fault := _fault(own, folders):
+                raise ConfigurationError(server.add_location(fault, own.item))
+
+
+def check_readable(directory: str) -> None:
+    """
+    Check that the files of a folder can be served.
+
+    @raise PermissionError: the folder cannot be read.
+    @raise OSError: it is none.
+    @raise ValueError: there can be none of that name.
+    """
+    os.scandir(directory).close()
+    if not os.access(directory, os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise PermissionError(directory)
+
+
+def _fault(own: OwnFile, folders: Iterable[_Folder | None]) -> str | None:
+    for folder in folders:
+        if folder is not None and folder.serves(own.path):
+            return (
+                f"{own.named}: it would be served, as it is in the folder"
+                f" {os.path.abspath(folder.path)!r}; put it elsewhere"
+            )
+    return None
+
+
+def _folder(handler: Any) -> _Folder | None:
+    """The folder that a handler serves; None where it serves none, or nobody knows which."""
+    cls = unwrap(handler)
+    given: dict[str, Any] = getattr(handler, "keywords", {})
+    if not isinstance(cls, type):
+        return None
+    if issubclass(cls, FileRequestHandler):
+        if cls.__init__ is not FileRequestHandler.__init__ and "directory" not in given:
+            return None
+        directory = given.get("directory") or cls.directory
+        dotfiles = given.get("dotfiles")
+        return _Folder(os.fsdecode(directory), cls.dotfiles if dotfiles is None else dotfiles)
+    if not issubclass(cls, SimpleHTTPRequestHandler):
+        return None
+    if cls.translate_path is not SimpleHTTPRequestHandler.translate_path:
+        return None
+    if cls.__init__ is not SimpleHTTPRequestHandler.__init__ and "directory" not in given:
+        return None
+    return _Folder(os.fsdecode(given.get("directory") or "."), dotfiles=True)
+
+
+def _segments(root: str, path: str) -> tuple[str, ...] | None:
+    """The names that lead from a folder to a file; None if it is not in the folder."""
+    prefix = root if root.endswith(os.sep) else root + os.sep
+    return tuple(path.removeprefix(prefix).split(os.sep)) if path.startswith(prefix) else None
+
+
+def _own_files(server: ServerConfig | SourceConfig) -> Iterator[OwnFile]:
+    for word, path in (("access-log", server.access_log), ("stats-log", server.stats_log)):
+        if path not in (None, "-", NO_LOG):
+            yield OwnFile(f"{word} {path!r}", path)
+    if isinstance(server, SourceConfig):
+        return
+    for path in server.password_files:
+        yield OwnFile(f"auth 'file:{path}'", path)
+    if server.server is not None:
+        for name in ("keyfile", "certfile"):  # as HTTPSServer has them
+            path = getattr(server.server, name, None)
+            if isinstance(path, str) and (name == "keyfile" or _has_key(path)):
+                yield OwnFile(f"server: {name} {path!r}", path)
+        return
+    for item, description in enumerate(server.listen):
+        for path in _key_files(description):
+            yield OwnFile(f"listen {description!r}: {path!r}", path, item)
+
+
+def _key_files(description: str) -> Iterator[str]:
+    """The files of private keys, and of their passwords, that a description names."""
+    kind = kind_of(description)
+    if kind == "haproxy":
+        yield from _key_files(description.partition(":")[2])
+    if kind not in ("ssl", "tls"):
+        return
+    try:
+        words = words_of(kind, description)
+    except ValueError:  # it is told what is wrong when it is made
+        return
+    if "passwordFile" in words:
+        yield words["passwordFile"]
+    if kind == "ssl":
+        files = [words.get("privateKey", _DEFAULT_KEY_FILE), words.get("certKey", "")]
+    else:
+        files = _files_in(words["path"])
+    yield from (path for path in files if _has_key(path))
+
+
+def _files_in(directory: str) -> list[str]:
+    try:
+        names = sorted(os.listdir(directory))
+    except (OSError, ValueError):
+        return []
+    return [os.path.join(directory, name) for name in names if name.endswith(".pem")]
+
+
+def _has_key(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return b"PRIVATE KEY-----" in file.read()
+    except (OSError, ValueError):
+        return False
