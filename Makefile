@@ -61,7 +61,7 @@ reference: $(VENV)/.made
 
 api: $(VENV)/.made
 	rm -rf build/api
-	$(DEV) pydoctor
+	PYTHONPATH=.ci $(DEV) pydoctor
 
 site: api
 	NO_MKDOCS_2_WARNING=1 $(DEV) mkdocs build --quiet
