@@ -30,6 +30,7 @@ from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.service import ListenerService, listeners_of
 from sockserve.observe.standard_logging import join_logs
 from sockserve.observe.terminal import Terminal
+from sockserve.reload.child import Child, check_reloadable
 from sockserve.run.asked import servers_asked_for
 from sockserve.run.commands import CommandService, print_summary, where_served
 from sockserve.run.environment import environment_words
@@ -60,6 +61,24 @@ def serve(found: Namespace) -> int:
     @return: the exit status.
     @raise ConfigurationError: that cannot be; nothing is left listening.
     """
+    if not found.reload or found.check:
+        return _serve(found, None)
+    child = Child.started(os.environ)
+    try:
+        return _serve(found, child)
+    except ConfigurationError:
+        child.failed()
+        raise
+
+
+def _serve(found: Namespace, child: Child | None) -> int:
+    """
+    Serve what the options say.
+
+    @param child: this process, if it has a supervisor.
+    @return: the exit status.
+    @raise ConfigurationError: that cannot be.
+    """
     restore_environment()
     if found.reactor is not None:
         _install_reactor(found.reactor)
@@ -69,7 +88,10 @@ def serve(found: Namespace) -> int:
     terminal = Terminal(sys.stderr, os.environ)
     if not found.check:
         _begin_log(terminal, found.verbose)
-    tell = functools.partial(_tell, terminal)
+    if child is not None:
+        check_reloadable(servers)
+        child.join(reactor)
+    tell = functools.partial(_tell, terminal, child)
     service = CommandService(reactor, servers, is_alone=True, tell=tell)
     if found.check:
         print_summary(servers)
@@ -80,10 +102,10 @@ def serve(found: Namespace) -> int:
                 for each in listeners_of(child):
                     if not _prints_requests(each.server.RequestHandlerClass):
                         each.server.observers.append(terminal.request_ended)
-    return _run(reactor, service)
+    return _run(reactor, service, child)
 
 
-def _run(reactor: Any, service: CommandService) -> int:
+def _run(reactor: Any, service: CommandService, child: Child | None) -> int:
     """
     Run the reactor until the end.
 
@@ -98,6 +120,9 @@ def _run(reactor: Any, service: CommandService) -> int:
     keep_steady(reactor)
     signals = Signals(reactor, service, stop, leave_process)
     signals.install()
+    if child is not None:
+        child.loaded()
+        reactor.callWhenRunning(child.ready)
     service.privilegedStartService()
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
@@ -199,7 +224,9 @@ def _begin_log(terminal: Terminal, verbosity: int) -> None:
     globalLogBeginner.beginLoggingTo(observers, redirectStandardIO=False)
 
 
-def _tell(terminal: Terminal, listener: ListenerService) -> None:
-    """Say that a listener listens, and where."""
+def _tell(terminal: Terminal, child: Child | None, listener: ListenerService) -> None:
+    """Say that a listener listens, and where, unless it did before."""
+    if child is not None and not (child.is_first or child.has_bound):
+        return
     how = "  (Ctrl-C to stop)" if terminal.is_terminal else ""
     terminal.tell(f"{listener.server.handler_name}: {where_served(listener)}{how}")

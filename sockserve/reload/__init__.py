@@ -1,0 +1,3 @@
+"""
+Serving anew when a file has changed, with the sockets of before: C{sockserve --reload}.
+"""
