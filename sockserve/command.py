@@ -97,9 +97,9 @@ def _serve(found: Namespace, child: Child | None) -> int:
         print_summary(servers)
         return 0
     if terminal.is_terminal:
-        for server, child in zip(servers, service, strict=True):
+        for server, services in zip(servers, service, strict=True):
             if server.access_log is None:
-                for each in listeners_of(child):
+                for each in listeners_of(services):
                     if not _prints_requests(each.server.RequestHandlerClass):
                         each.server.observers.append(terminal.request_ended)
     return _run(reactor, service, child)
@@ -126,6 +126,8 @@ def _run(reactor: Any, service: CommandService, child: Child | None) -> int:
     service.privilegedStartService()
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    if child is not None:
+        reactor.addSystemEventTrigger("before", "shutdown", child.closing)
     reactor.run()
     return signals.exit_status or 0
 

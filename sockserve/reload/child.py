@@ -22,7 +22,7 @@ from zope.interface import implementer
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.kept_sockets import Place, keep_sockets
 from sockserve.reload.files import own_files
-from sockserve.reload.link import VARIABLE, Failed, Handed, Kept, Link, Loaded, Ready, Stop
+from sockserve.reload.link import VARIABLE, Closed, Failed, Handed, Kept, Link, Loaded, Ready, Stop
 from sockserve.run.server_config import ServerConfig
 from sockserve.run.signals import stop_reactor
 from sockserve.run.source_config import SourceConfig
@@ -117,6 +117,12 @@ class Child:
             os.close(descriptor)
         self._handed.clear()
         self._link.send(Ready(self._adopted, own_files()))
+
+    def closing(self) -> None:
+        """Tell, once that is done, that this process takes no more requests: its ports close in the
+        reactor's next turn. (reactor thread)"""
+        later = self._reactor.callLater
+        later(0, later, 0, self._link.send, Closed())
 
     def failed(self) -> None:
         """Tell that this process cannot serve."""

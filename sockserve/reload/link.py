@@ -16,6 +16,7 @@ import msgspec
 
 __all__ = [
     "VARIABLE",
+    "Closed",
     "Failed",
     "Go",
     "Handed",
@@ -98,7 +99,11 @@ class Stop(msgspec.Struct, tag=True):
     handed_over: list[_Place]
 
 
-Message: TypeAlias = Loaded | Go | Kept | Ready | Failed | Stop
+class Closed(msgspec.Struct, tag=True):
+    """The child takes no more requests."""
+
+
+Message: TypeAlias = Closed | Loaded | Go | Kept | Ready | Failed | Stop
 
 _decode = msgspec.json.Decoder(Message).decode
 

@@ -30,6 +30,7 @@ from sockserve.interfaces import ConfigurationError
 from sockserve.reload.files import changed_at
 from sockserve.reload.link import (
     VARIABLE,
+    Closed,
     Failed,
     Go,
     Handed,
@@ -83,6 +84,8 @@ class _Child:
     @ivar reason: the change that it was started for, in words; empty for the first.
     @ivar started_at: when, as C{time.time} has it.
     @ivar sockets: those that it has made.
+    @ivar replaced_for: the change for which another serves in its place, until it takes no more
+        requests, and that is told; empty else.
     """
 
     process: subprocess.Popen[bytes]
@@ -91,6 +94,7 @@ class _Child:
     started_at: float
     stage: _Stage = _Stage.STARTING
     sockets: list[_Socket] = attrs.Factory(list)
+    replaced_for: str = ""
 
 
 def supervise(config: str | None) -> int:
@@ -211,6 +215,8 @@ class _Supervisor:
             child.sockets.append((message.place, descriptor))
         elif isinstance(message, Failed):
             self._look_at(child, message.files, is_all=False)
+        elif isinstance(message, Closed):
+            self._closed(child)
         elif isinstance(message, Ready):
             self._ready(child, message)
 
@@ -228,14 +234,22 @@ class _Supervisor:
         child.sockets = []
         if before is not None:
             before.stage = _Stage.ENDING
+            before.replaced_for = child.reason
             before.link.send(Stop([place for place, _ in self._sockets]))
-        if child.reason:
+        elif child.reason:
             _say(f"reloaded: {child.reason}")
         self._look_at(child, message.files, is_all=True)
         self._change_again()
 
+    def _closed(self, child: _Child) -> None:
+        """A child takes no more requests: all are another's."""
+        if child.replaced_for:
+            _say(f"reloaded: {child.replaced_for}")
+            child.replaced_for = ""
+
     def _ended(self, child: _Child) -> None:
         """A child has ended."""
+        self._closed(child)
         self._children.remove(child)
         _close(child.sockets)
         status = child.process.returncode
