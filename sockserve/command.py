@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
@@ -36,7 +36,9 @@ from sockserve.run.commands import CommandService, print_summary, where_served
 from sockserve.run.environment import environment_words
 from sockserve.run.loading import meant_name
 from sockserve.run.options.words import OPTIONS
+from sockserve.run.server_config import ServerConfig
 from sockserve.run.signals import Signals, leave_process, stop_reactor
+from sockserve.run.source_config import SourceConfig
 
 __all__ = ["serve"]
 
@@ -61,30 +63,34 @@ def serve(found: Namespace) -> int:
     @return: the exit status.
     @raise ConfigurationError: that cannot be; nothing is left listening.
     """
-    if not found.reload or found.check:
-        return _serve(found, None)
-    child = Child.started(os.environ)
+    child = Child.started(os.environ) if found.reload and not found.check else None
     try:
-        return _serve(found, child)
+        restore_environment()
+        if found.reactor is not None:
+            _install_reactor(found.reactor)
+        servers = servers_asked_for(_words(vars(found)), environment_words(os.environ))
+        from twisted.internet import reactor
+
+        return _serve(reactor, servers, found, child)
     except ConfigurationError:
-        child.failed()
+        if child is not None:
+            child.failed()
         raise
 
 
-def _serve(found: Namespace, child: Child | None) -> int:
+def _serve(
+    reactor: Any,
+    servers: Sequence[ServerConfig | SourceConfig],
+    found: Namespace,
+    child: Child | None,
+) -> int:
     """
-    Serve what the options say.
+    Serve on a reactor.
 
     @param child: this process, if it has a supervisor.
     @return: the exit status.
     @raise ConfigurationError: that cannot be.
     """
-    restore_environment()
-    if found.reactor is not None:
-        _install_reactor(found.reactor)
-    servers = servers_asked_for(_words(vars(found)), environment_words(os.environ))
-    from twisted.internet import reactor
-
     terminal = Terminal(sys.stderr, os.environ)
     if not found.check:
         _begin_log(terminal, found.verbose)
