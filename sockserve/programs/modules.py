@@ -24,18 +24,20 @@ from typing_extensions import override
 import sockserve.http.server
 import sockserve.socketserver
 
-__all__ = ["make_room", "replacement_spec"]
+__all__ = ["make_room", "replacement_spec", "take_names"]
 
 _STANDARD: dict[str, ModuleType] = {"socketserver": socketserver, "http.server": http.server}
 
-#: What the drop-in modules have instead.
+_DROP_IN = {"socketserver": sockserve.socketserver, "http.server": sockserve.http.server}
+
+#: What the drop-in modules have instead; not what only later Pythons have.
 _NAMES: dict[str, dict[str, Any]] = {
-    "socketserver": {
-        name: vars(sockserve.socketserver)[name] for name in sockserve.socketserver.__all__
-    },
-    "http.server": {
-        name: vars(sockserve.http.server)[name] for name in [*sockserve.http.server.__all__, "test"]
-    },
+    name: {
+        each: getattr(_DROP_IN[name], each)
+        for each in (*module.__all__, "test")
+        if hasattr(module, each)
+    }
+    for name, module in _STANDARD.items()
 }
 
 
@@ -46,7 +48,9 @@ def make_room(names: Iterable[str]) -> None:
 
     @param names: the modules that may be among these.
     """
-    servers = (socketserver.BaseServer, socketserver.ThreadingMixIn, socketserver.ForkingMixIn)
+    kinds = ("BaseServer", "ThreadingMixIn", "ForkingMixIn")
+    servers = tuple(getattr(socketserver, kind) for kind in kinds)
+    ours = tuple(getattr(sockserve.socketserver, kind) for kind in kinds)
     for name in names:
         module = sys.modules[name]
         if name.partition(".")[0] in ("sockserve", "__main__"):
@@ -56,7 +60,7 @@ def make_room(names: Iterable[str]) -> None:
             # when they are asked.
             issubclass(type(value), type)
             and issubclass(value, servers)
-            and not value.__module__.startswith("sockserve.")
+            and not issubclass(value, ours)
             for value in list(_names_in(module).values())
         ):
             del sys.modules[name]
@@ -72,6 +76,20 @@ def _names_in(module: ModuleType) -> dict[str, Any]:
     except AttributeError:
         return {}
     return names
+
+
+def take_names() -> None:
+    """
+    Have what takes the place of the standard library's classes called as they are: what a program
+    prints, or pickles, is as it would be, and so is the source that is found for it.
+    """
+    for module, names in _NAMES.items():
+        for name, value in names.items():
+            if value.__module__.startswith("sockserve."):
+                value.__module__ = module
+                line = vars(getattr(_STANDARD[module], name)).get("__firstlineno__")
+                if line is not None:  # Python 3.13
+                    value.__firstlineno__ = line
 
 
 def replacement_spec(name: str) -> ModuleSpec:
@@ -137,7 +155,7 @@ class _Loader(SourceFileLoader):
         ):
             last -= 1
         at = max(last - 1, 0)
-        names = [ast.alias(name) for name in sockserve.http.server.__all__]
+        names = [ast.alias(name) for name in _STANDARD[fullname].__all__]
         imported = ast.ImportFrom(fullname, names, 0)
         tree.body.insert(at, ast.copy_location(imported, tree.body[at]))
         return compile(ast.fix_missing_locations(tree), path, "exec", dont_inherit=True)

@@ -30,12 +30,14 @@ for module, ours in PAIRS:
         assert getattr(module, name) is getattr(ours, name), name
     module.socket = socket
 
-assert "class TCPServer" in inspect.getsource(socketserver.TCPServer)
-assert "class HTTPServer" in inspect.getsource(http.server.HTTPServer)
+assert inspect.getsource(socketserver.TCPServer).startswith("class TCPServer(BaseServer):")
+assert inspect.getsource(http.server.HTTPServer).startswith("class HTTPServer(socketserver.")
+assert repr(socketserver.UDPServer) == "<class 'socketserver.UDPServer'>"
 assert issubclass(SimpleXMLRPCServer, sockserve.socketserver.TCPServer)
 assert issubclass(wsgiref.simple_server.WSGIServer, sockserve.http.server.HTTPServer)
 assert issubclass(ThreadingTCPServer, sockserve.socketserver.ThreadingMixIn)
 assert http.server.socketserver is socketserver
+assert b"sockserve" not in pickle.dumps(http.server.HTTPServer)
 assert pickle.loads(pickle.dumps(http.server.HTTPServer)) is http.server.HTTPServer
 assert pickle.loads(b"csocketserver\nTCPServer\n.") is socketserver.TCPServer
 

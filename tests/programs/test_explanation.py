@@ -241,7 +241,7 @@ SAID = [
     r" serial, request by request; HTTP connections are parked in between",
     r"sockserve\[\d+\]: __main__\.Datagrams on 127\.0\.0\.1:\d+, with"
     r" socketserver\.DatagramRequestHandler: threads, 1000 at most, each for a datagram",
-    r"sockserve: sockserve\.socketserver\.UnixStreamServer on socket, with"
+    r"sockserve: socketserver\.UnixStreamServer on socket, with"
     r" socketserver\.BaseRequestHandler:"
     r" by itself: neither serve_forever nor handle_request was called",
 ]

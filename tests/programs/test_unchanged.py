@@ -204,11 +204,6 @@ def ask_for_page(port):
     return [ask(port, "GET", "/"), ask(port, "GET", "/none")[:3], ask(port, "POST", "/", b"x")[:3]]
 
 
-def ask_for_docs(port):
-    *answer, page = ask(port, "GET", "/")
-    return [answer, page.partition(b"Build Date")[0], ask(port, "GET", "/css/theme.css")]
-
-
 class Case(NamedTuple):
     """
     A program.
@@ -227,12 +222,10 @@ CASES = {
     "bottle": Case("-m bottle --bind 127.0.0.1:0 bottled", ask_bottle),
     "django": Case("manage.py runserver 127.0.0.1:0", ask_for_page),
     "dnserver": Case("-m dnserver zones.toml --port 0 --no-upstream", ask_for_name, udp=True),
-    "dnslib": Case("-m dnslib.fixedresolver -a 127.0.0.1 -p 0", ask_for_name, udp=True),
     "dulwich": Case("-m dulwich daemon -l 127.0.0.1 -p PORT", ask_for_repository),
     "flask": Case("-m flask --app flask_hello run --port 0", ask_for_page),
     "http.server": Case("-m http.server --bind 127.0.0.1 0", ask_for_page),
     "jsonrpclib": Case("json_rpc.py", ask_json),
-    "mkdocs": Case("-m mkdocs serve --dev-addr 127.0.0.1:PORT --no-livereload", ask_for_docs),
     "paste": Case("pasted.py", ask_paste),
     "pypiserver": Case(
         "-m pypiserver run -i 127.0.0.1 -p 0 --disable-fallback --server wsgiref packages",
@@ -246,8 +239,7 @@ CASES = {
     ),
     "RangeHTTPServer": Case("-m RangeHTTPServer --bind 127.0.0.1 0", ask_for_ranges),
     "robotremoteserver": Case("robot_library.py", ask_robot),
-    "sauth": Case("-m sauth user secret 127.0.0.1 0", ask_with_password),
-    "sauth, threading": Case("-m sauth user secret 127.0.0.1 0 --thread", ask_with_password),
+    "sauth": Case("-m sauth user secret 127.0.0.1 0 --thread", ask_with_password),
     "umodbus": Case("umodbus_server.py", ask_modbus),
     "uploadserver": Case("-m uploadserver --bind 127.0.0.1 0", ask_for_upload),
     "websocket-server": Case("websocket_echo.py", ask_for_echo),
@@ -264,9 +256,6 @@ def site(tmp_path_factory):
     for name in ("bottled.py", "flask_hello.py"):
         shutil.copy(HERE / name, folder)
     (folder / "a.txt").write_text("0123456789\n")
-    (folder / "mkdocs.yml").write_text("site_name: a\ntheme: readthedocs\nplugins: []\n")
-    (folder / "docs").mkdir()
-    (folder / "docs" / "index.md").write_text("# Hello\n")
     (folder / "packages").mkdir()
     (folder / "packages" / "thing-1.0.tar.gz").write_text("x")
     (folder / "zones.toml").write_text(

@@ -167,6 +167,7 @@ class Finder:
                 warnings.simplefilter("ignore")  # the program's are asked for
                 from sockserve.programs import modules
                 from sockserve.programs.explanation import explain
+            modules.take_names()
             was_there = any(name in before for name in REPLACED)
             modules.make_room(set(sys.modules) - (set() if was_there else before))
             self._is_loaded = True
@@ -209,7 +210,7 @@ class Finder:
         """Forget what sockserve has imported where the program has its own under such a name."""
         taken = set()
         for name in names:
-            if "." not in name and own:
+            if "." not in name and name != "sockserve" and own:
                 found = PathFinder.find_spec(name, own)
                 spec = getattr(sys.modules[name], "__spec__", None)
                 if found is not None and found.origin and spec and found.origin != spec.origin:
