@@ -207,6 +207,29 @@ def test_names_and_ports_of_all_kinds_stay(tmp_path: Path, monkeypatch: pytest.M
     assert {path.name for path in tmp_path.iterdir()} == {"others.py", "s.toml"}
 
 
+def test_what_cannot_listen_leaves_all_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Edited(tmp_path / "others.py", OTHERS)
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        text = "[[server]]\nhandler = 'others:Stream'\nlisten = 'unix:s.sock'\n"
+        config = Edited(tmp_path / "s.toml", text)
+        with started(tmp_path, "-c", "s.toml", "--reload") as command:
+            command.wait_for(r"unix:s\.sock\n")
+            config.write(
+                "[[server]]\nhandler = 'others:Stream'\n"
+                f"listen = ['unix:s.sock', 'unix:new.sock', 'tcp:{port}:interface=127.0.0.1']\n"
+            )
+            command.wait_for(r"\nnot reloaded: s\.toml changed")
+            assert f"'tcp:{port}:interface=127.0.0.1': Address already in use\n" in command.said
+            assert ask(socket.AF_UNIX, socket.SOCK_STREAM, "s.sock") == b"one"
+            assert os.readlink("s.sock.lock") == str(command.process.pid)
+            assert not os.path.lexists("new.sock")
+            assert not os.path.lexists("new.sock.lock")
+
+
 def _ports(said: str) -> Iterator[int]:
     for line in said.splitlines():
         if " (port " in line:
