@@ -159,9 +159,13 @@ class _Supervisor:
 
     def _wait_for_signals(self, heeded: Iterable[signal.Signals]) -> None:
         while True:
-            found = signal.sigwaitinfo(heeded)
-            is_known = found.si_code == _SI_KERNEL
-            self._events.put(partial(self._signalled, found.si_signo, is_known))
+            if sys.platform == "darwin":  # which does not tell whence; a terminal is most likely
+                number = signal.sigwait(heeded)
+                is_known = number == signal.SIGINT and os.isatty(0)
+            else:
+                found = signal.sigwaitinfo(heeded)
+                number, is_known = found.si_signo, found.si_code == _SI_KERNEL
+            self._events.put(partial(self._signalled, number, is_known))
 
     def _wait_for_messages(self, child: _Child) -> None:
         while (messages := child.link.receive()) is not None:
@@ -214,6 +218,8 @@ class _Supervisor:
             assert descriptor is not None
             child.sockets.append((message.place, descriptor))
         elif isinstance(message, Failed):
+            if not child.reason:
+                return  # the command ends with it
             self._look_at(child, message.files, is_all=False)
         elif isinstance(message, Closed):
             self._closed(child)
@@ -341,8 +347,15 @@ class _Supervisor:
                 return
             self._watch.end()
         self._watch = self._make_watch(
-            wanted, child.started_at, lambda paths: self._events.put(partial(self._changed, paths))
+            wanted,
+            child.started_at,
+            lambda paths: self._events.put(partial(self._changed, paths)),
+            lambda why: _say(
+                f"files cannot be watched: {why}; WATCHFILES_FORCE_POLLING=1 may help"
+            ),
         )
+        if not wanted:
+            _say("no file of yours to watch; served files are read anew for each request")
 
 
 def _close(sockets: Iterable[_Socket]) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from watchfiles import Change, DefaultFilter, watch
 
+from sockserve.core.messages import one_line
 from sockserve.reload.files import changed_at
 
 __all__ = ["Watch"]
@@ -28,16 +29,22 @@ class Watch:
     """The watch on some files, on a thread of its own."""
 
     def __init__(
-        self, files: Iterable[str], since: float, changed: Callable[[Sequence[str]], object]
+        self,
+        files: Iterable[str],
+        since: float,
+        changed: Callable[[Sequence[str]], object],
+        failed: Callable[[str], object],
     ) -> None:
         """
         @param files: whole paths.  Other files of Python's in their folders count, too.
         @param since: when they were read, as C{time.time} has it: what is younger has changed.
-        @param changed: called with the paths of what has changed.  (any thread)
+        @param changed: called with the paths of what has changed. (any thread)
+        @param failed: called with the reason why nothing is watched. (any thread)
         """
         self.files = frozenset(files)
         self._since = since
         self._changed = changed
+        self._failed = failed
         self._ignores = DefaultFilter()
         self._ended = _Ended(self._look)
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -58,16 +65,19 @@ class Watch:
         folders = _outermost(os.path.dirname(file) for file in self.files)
         if not folders:
             return
-        for changes in watch(
-            *folders,
-            watch_filter=self._counts,
-            step=_REST_MILLISECONDS,
-            debounce=_MOST_MILLISECONDS,
-            stop_event=self._ended,
-            raise_interrupt=False,
-            ignore_permission_denied=True,
-        ):
-            self._changed(sorted({path for _, path in changes}))
+        try:
+            for changes in watch(
+                *folders,
+                watch_filter=self._counts,
+                step=_REST_MILLISECONDS,
+                debounce=_MOST_MILLISECONDS,
+                stop_event=self._ended,
+                raise_interrupt=False,
+                ignore_permission_denied=True,
+            ):
+                self._changed(sorted({path for _, path in changes}))
+        except (OSError, RuntimeError) as error:  # the system watches no more than so many folders
+            self._failed(one_line(error))
 
     def _counts(self, change: Change, path: str) -> bool:
         """Whether a change leads to anything."""

@@ -30,7 +30,7 @@ def test_what_changed_before_it_was_watched_is_told(tmp_path: Path) -> None:
     before = time.time() - 1
     (tmp_path / "hello.py").touch()
     told = Told()
-    watch = Watch([str(tmp_path / "hello.py")], before, told.changes.put)
+    watch = Watch([str(tmp_path / "hello.py")], before, told.changes.put, pytest.fail)
     assert told.next() == ["hello.py"]
     watch.end()
 
@@ -42,7 +42,7 @@ def test_what_editors_write_beside_a_file_is_no_change(tmp_path: Path) -> None:
     os.mkdir(tmp_path / "package")
     told = Told()
     files = [str(tmp_path / name) for name in ("hello.py", "s.toml", "gone.py")]
-    watch = Watch(files, time.time() + 1000, told.changes.put)
+    watch = Watch(files, time.time() + 1000, told.changes.put, pytest.fail)
     assert told.next() == ["gone.py"], "it has begun"
     for name in (".hello.py.swp", "hello.py~", ".#hello.py", "4913", "x.txt", ".git/x.py"):
         (tmp_path / name).write_text("x")
