@@ -15,6 +15,7 @@ from importlib.metadata import metadata
 
 from sockserve.core.messages import printable
 from sockserve.interfaces import ConfigurationError
+from sockserve.reload.link import VARIABLE
 from sockserve.run.options.parser import make_parser, parse
 
 __all__ = ["main"]
@@ -71,6 +72,10 @@ def _serve(words: list[str]) -> int:
         from sockserve.run.options.completion import completion
 
         told = completion(found.print_completion)
+    elif found.reload and not found.check and VARIABLE not in os.environ:
+        from sockserve.reload.supervisor import supervise
+
+        return supervise(found.config or os.environ.get("SOCKSERVE_CONFIG"))
     else:
         from sockserve.command import serve
 

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
@@ -30,12 +30,15 @@ from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.service import ListenerService, listeners_of
 from sockserve.observe.standard_logging import join_logs
 from sockserve.observe.terminal import Terminal
+from sockserve.reload.child import Child, check_reloadable
 from sockserve.run.asked import servers_asked_for
 from sockserve.run.commands import CommandService, print_summary, where_served
 from sockserve.run.environment import environment_words
 from sockserve.run.loading import meant_name
 from sockserve.run.options.words import OPTIONS
+from sockserve.run.server_config import ServerConfig
 from sockserve.run.signals import Signals, leave_process, stop_reactor
+from sockserve.run.source_config import SourceConfig
 
 __all__ = ["serve"]
 
@@ -60,30 +63,55 @@ def serve(found: Namespace) -> int:
     @return: the exit status.
     @raise ConfigurationError: that cannot be; nothing is left listening.
     """
-    restore_environment()
-    if found.reactor is not None:
-        _install_reactor(found.reactor)
-    servers = servers_asked_for(_words(vars(found)), environment_words(os.environ))
-    from twisted.internet import reactor
+    child = Child.started(os.environ) if found.reload and not found.check else None
+    try:
+        restore_environment()
+        if found.reactor is not None:
+            _install_reactor(found.reactor)
+        servers = servers_asked_for(_words(vars(found)), environment_words(os.environ))
+        from twisted.internet import reactor
 
+        return _serve(reactor, servers, found, child)
+    except ConfigurationError:
+        if child is not None:
+            child.failed()
+        raise
+
+
+def _serve(
+    reactor: Any,
+    servers: Sequence[ServerConfig | SourceConfig],
+    found: Namespace,
+    child: Child | None,
+) -> int:
+    """
+    Serve on a reactor.
+
+    @param child: this process, if it has a supervisor.
+    @return: the exit status.
+    @raise ConfigurationError: that cannot be.
+    """
     terminal = Terminal(sys.stderr, os.environ)
     if not found.check:
         _begin_log(terminal, found.verbose)
-    tell = functools.partial(_tell, terminal)
+    if child is not None:
+        check_reloadable(servers)
+        child.join(reactor)
+    tell = functools.partial(_tell, terminal, child)
     service = CommandService(reactor, servers, is_alone=True, tell=tell)
     if found.check:
         print_summary(servers)
         return 0
     if terminal.is_terminal:
-        for server, child in zip(servers, service, strict=True):
+        for server, services in zip(servers, service, strict=True):
             if server.access_log is None:
-                for each in listeners_of(child):
+                for each in listeners_of(services):
                     if not _prints_requests(each.server.RequestHandlerClass):
                         each.server.observers.append(terminal.request_ended)
-    return _run(reactor, service)
+    return _run(reactor, service, child)
 
 
-def _run(reactor: Any, service: CommandService) -> int:
+def _run(reactor: Any, service: CommandService, child: Child | None) -> int:
     """
     Run the reactor until the end.
 
@@ -98,9 +126,14 @@ def _run(reactor: Any, service: CommandService) -> int:
     keep_steady(reactor)
     signals = Signals(reactor, service, stop, leave_process)
     signals.install()
+    if child is not None:
+        child.loaded()
+        reactor.callWhenRunning(child.ready)
     service.privilegedStartService()
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    if child is not None:
+        reactor.addSystemEventTrigger("before", "shutdown", child.closing)
     reactor.run()
     return signals.exit_status or 0
 
@@ -199,7 +232,9 @@ def _begin_log(terminal: Terminal, verbosity: int) -> None:
     globalLogBeginner.beginLoggingTo(observers, redirectStandardIO=False)
 
 
-def _tell(terminal: Terminal, listener: ListenerService) -> None:
-    """Say that a listener listens, and where."""
+def _tell(terminal: Terminal, child: Child | None, listener: ListenerService) -> None:
+    """Say that a listener listens, and where, unless it did before."""
+    if child is not None and not (child.is_first or child.has_bound):
+        return
     how = "  (Ctrl-C to stop)" if terminal.is_terminal else ""
     terminal.tell(f"{listener.server.handler_name}: {where_served(listener)}{how}")

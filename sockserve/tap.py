@@ -29,7 +29,7 @@ from sockserve.observe.standard_logging import join_logs
 from sockserve.run.asked import servers_asked_for
 from sockserve.run.commands import CommandService, print_summary
 from sockserve.run.environment import environment_words
-from sockserve.run.options.words import OPTIONS, Option
+from sockserve.run.options.words import OPTIONS, OWN_OPTIONS, Option
 from sockserve.run.served_files import OwnFile
 from sockserve.run.server_config import ServerConfig
 from sockserve.run.signals import Signals, leave_process, stop_reactor
@@ -144,6 +144,8 @@ class Options(usage.Options):
                     return message
                 if given in _TWISTDS:
                     return f"{message}; it is an option of twistd itself, and goes before sockserve"
+                if given.removeprefix("--") in OWN_OPTIONS:
+                    return f"{message}; it is one of the command sockserve, without twistd"
                 return message + hint_at_option(given, known)
         return message
 

@@ -41,6 +41,7 @@ ORDER = [
     # What a program or a person starts.
     "service",
     "run",
+    "reload",
     "tap",
     "command",
     "django",

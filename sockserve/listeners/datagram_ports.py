@@ -29,6 +29,7 @@ from typing_extensions import override
 
 from sockserve.core.addresses import SocketAddress, scope_of
 from sockserve.core.buffers import bytes_of
+from sockserve.listeners.kept_sockets import Place, keeper_of, place_of
 from sockserve.listeners.unix_names import is_abstract, remove_stale
 
 if TYPE_CHECKING:
@@ -222,6 +223,19 @@ class _PortMixin:
     socket: socket.socket
     addressFamily: AddressFamily
     maxPacketSize: int
+    reactor: Any
+
+    def kept_socket(self, place: Place) -> ReplySocket | None:
+        """The socket that is there already, bound by a process before this one."""
+        keeper = keeper_of(self.reactor)
+        descriptor = None if keeper is None else keeper.take(place)
+        return None if descriptor is None else ReplySocket(fileno=descriptor)
+
+    def keep_socket(self, place: Place, sock: ReplySocket) -> None:
+        """Have a socket that was bound here outlive this process, if that is wanted."""
+        keeper = keeper_of(self.reactor)
+        if keeper is not None:
+            keeper.keep(place, sock)
 
     def createInternetSocket(self) -> ReplySocket:
         """Make the socket, not bound yet."""
@@ -262,6 +276,20 @@ class UDPPort(_PortMixin, udp.Port):
 
     @override
     def _bindSocket(self) -> None:
+        place = place_of("udp", self.interface, self.port)
+        sock = self.kept_socket(place)
+        if sock is None:
+            sock = self._bound()
+            self.keep_socket(place, sock)
+        self._preexistingSocket = sock  # type: ignore[assignment]
+        super()._bindSocket()
+
+    def _bound(self) -> ReplySocket:
+        """
+        Make the socket, and bind it.
+
+        @raise CannotListenError: that cannot be.
+        """
         sock = self.createInternetSocket()
         try:
             if self.addressFamily == socket.AF_INET6:
@@ -272,8 +300,7 @@ class UDPPort(_PortMixin, udp.Port):
         except OSError as error:
             sock.close()
             raise CannotListenError(self.interface, self.port, error) from error
-        self._preexistingSocket = sock  # type: ignore[assignment]
-        super()._bindSocket()
+        return sock
 
 
 class WildcardUDPPort(UDPPort):
@@ -322,6 +349,28 @@ class UNIXDatagramPort(_PortMixin, unix.DatagramPort):
 
     @override
     def _bindSocket(self) -> None:
+        sock = self.kept_socket(self._place()) if self._is_there() else None
+        if sock is None:
+            sock = self._bound()
+            self.keep_socket(self._place(), sock)
+        self.connected = 1
+        self.socket = sock
+        self.fileno = sock.fileno  # type: ignore[method-assign]
+
+    def _place(self) -> Place:
+        """The place that the socket is kept by."""
+        return place_of("unixgram", self.port)
+
+    def _is_there(self) -> bool:
+        """Whether the name still is."""
+        return is_abstract(self.port) or os.path.exists(self.port)
+
+    def _bound(self) -> ReplySocket:
+        """
+        Make the socket, and bind its name.
+
+        @raise CannotListenError: that cannot be.
+        """
         remove_stale(self.port, socket.SOCK_DGRAM)
         sock = self.createInternetSocket()
         try:
@@ -334,14 +383,14 @@ class UNIXDatagramPort(_PortMixin, unix.DatagramPort):
         except OSError as error:
             sock.close()
             raise CannotListenError(None, self.port, error) from error
-        self.connected = 1
-        self.socket = sock
-        self.fileno = sock.fileno  # type: ignore[method-assign]
+        return sock
 
     @override
     def connectionLost(self, reason: Failure | None = None) -> None:
         # First: the rest calls back code that may listen under this name again.
-        if not is_abstract(self.port):
+        keeper = keeper_of(self.reactor)
+        is_owned = keeper is None or keeper.owns_name(self._place())
+        if is_owned and not is_abstract(self.port):
             try:
                 os.unlink(self.port)
             except FileNotFoundError:

@@ -79,9 +79,13 @@ class NameLock:
     that start at the same time one gives way.
     """
 
-    def __init__(self, name: bytes) -> None:
+    def __init__(self, name: bytes, pid: int | None = None) -> None:
+        """
+        @param pid: the number of the process that holds it; None for this one.
+        """
         self._name = name
         self._file = name + b".lock"
+        self._pid = str(os.getpid() if pid is None else pid)
 
     def acquire(self) -> None:
         """
@@ -92,7 +96,7 @@ class NameLock:
         """
         while True:
             try:
-                os.symlink(str(os.getpid()), self._file)
+                os.symlink(self._pid, self._file)
             except FileExistsError:
                 pass
             else:
@@ -119,13 +123,13 @@ class NameLock:
         @raise CannotListenError: another process has taken it over.
         """
         holder = self._holder()
-        if holder not in (None, str(os.getpid())):
+        if holder not in (None, self._pid):
             raise self._refusal(f"process {holder} holds it")
 
     def release(self) -> None:
         """Let go of the lock, if it is still held."""
         with suppress(OSError, CannotListenError):
-            if self._holder() == str(os.getpid()):
+            if self._holder() == self._pid:
                 os.unlink(self._file)
 
     def _holder(self) -> str | None:

@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
+from sockserve.listeners.kept_sockets import SocketKeeper, keeper_of, place_of
 from sockserve.listeners.unix_names import NameLock, is_abstract
 
 __all__ = ["InheritedUNIXEndpoint", "UNIXEndpoint"]
@@ -60,13 +61,46 @@ class _UNIXPort(_Port):
     ) -> None:
         super().__init__(name, factory, backlog, mode, reactor)
         self._name = name
-        self._lock = NameLock(name) if wants_lock and not is_abstract(name) else None
+        self._keeper = keeper_of(reactor)
+        self._place = place_of("unix", name)
+        pid = None if self._keeper is None else self._keeper.pid
+        self._lock = NameLock(name, pid) if wants_lock and not is_abstract(name) else None
         #: Device and inode of the socket's file, once it is bound.
         self._file: tuple[int, int] | None = None
 
     @override
     def startListening(self) -> None:
-        sock = None
+        sock = None if self._keeper is None else self._kept(self._keeper)
+        if sock is None:
+            sock = self._bound()
+            if self._keeper is not None:
+                self._keeper.keep(self._place, sock)
+        self._shouldShutdown = self._keeper is None
+        self._listen_on(sock)
+
+    def _kept(self, keeper: SocketKeeper) -> socket.socket | None:
+        """The socket that is there already, if its name is."""
+        descriptor = keeper.take(self._place)
+        if descriptor is None:
+            return None
+        sock = socket.socket(fileno=descriptor)
+        try:
+            if not is_abstract(self._name):
+                os.chmod(self._name, self.mode)
+                self._file = _identity(self._name)
+        except OSError:  # somebody has removed it
+            sock.close()
+            keeper.give_up(self._place)
+            return None
+        return sock
+
+    def _bound(self) -> socket.socket:
+        """
+        Make the socket, and bind its name.
+
+        @raise CannotListenError: that cannot be.
+        """
+        sock: socket.socket | None = None
         if self._lock is not None:
             self._lock.acquire()
         try:
@@ -85,7 +119,7 @@ class _UNIXPort(_Port):
             if isinstance(error, OSError):
                 raise CannotListenError(None, self._name, error) from error
             raise
-        self._listen_on(sock)
+        return sock
 
     @override
     def connectionLost(self, reason: Failure) -> None:
@@ -94,6 +128,8 @@ class _UNIXPort(_Port):
 
     def _let_go(self) -> None:
         """Remove the socket's file, unless it is another's by now, and the lock."""
+        if self._keeper is not None and not self._keeper.owns_name(self._place):
+            return
         if self._file is not None:
             with suppress(OSError):
                 if _identity(self._name) == self._file:

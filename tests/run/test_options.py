@@ -90,7 +90,8 @@ def test_both_commands_have_the_same_options() -> None:
     own = {name for name in parser._option_string_actions if name.startswith("--")}
     twistds = {f"--{name}" for name in Options().known_options()}
     assert twistds - own == set()
-    assert own - twistds == {"--reactor", "--verbose", "--print-completion", "--print-schema"}
+    alone = {"--reactor", "--reload", "--verbose", "--print-completion", "--print-schema"}
+    assert own - twistds == alone
 
 
 def test_twistds_help_has_the_short_options() -> None:

@@ -53,3 +53,13 @@ class OwnWords(Struct, rename="kebab", kw_only=True):
             page="Of `sockserve`; `twistd` has its own",
         ),
     ] = UNSET
+    reload: Annotated[
+        bool | UnsetType,
+        word(
+            "for development: serve anew when a file of the handler's changes",
+            Group.COMMAND,
+            Form.FLAG,
+            page="Needs `sockserve[reload]`; of `sockserve` alone. See"
+            " [Reload](../howto/reload.md)",
+        ),
+    ] = UNSET

@@ -1,0 +1,181 @@
+"""
+The process that serves under a supervisor, until another has taken its place.
+
+This room owns what it is handed, what it hands on, and when it ends for that.  It must not know
+what it serves, nor when files change.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
+import msgspec
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from sockserve.interfaces import ConfigurationError
+from sockserve.listeners.kept_sockets import Place, keep_sockets
+from sockserve.reload.files import own_files
+from sockserve.reload.link import VARIABLE, Closed, Failed, Handed, Kept, Link, Loaded, Ready, Stop
+from sockserve.run.server_config import ServerConfig
+from sockserve.run.signals import stop_reactor
+from sockserve.run.source_config import SourceConfig
+
+__all__ = ["Child", "check_reloadable"]
+
+
+def check_reloadable(servers: Sequence[ServerConfig | SourceConfig]) -> None:
+    """
+    Check that a process can take another's place in serving these.
+
+    @raise ConfigurationError: it cannot.
+    """
+    for server in servers:
+        if not isinstance(server, ServerConfig):
+            continue
+        if server.server is not None:
+            raise ConfigurationError(
+                server.add_location(
+                    "server: does not go with --reload, which cannot keep a socket that an object"
+                    " makes by itself; serve its handler class"
+                )
+            )
+        if server.rpcbind:
+            raise ConfigurationError(
+                server.add_location(
+                    "rpcbind: does not go with --reload: the program that ends would take back"
+                    " what the next has registered"
+                )
+            )
+
+
+@implementer(IReadDescriptor)
+class Child:
+    """
+    This process, as a child of a supervisor's, and the keeper of its sockets.
+
+    @ivar is_first: whether nothing was served before.
+    @ivar has_bound: whether it listens where it did not before.
+    """
+
+    def __init__(self, handed: Handed) -> None:
+        # For good
+        self.pid = os.getppid()
+        self.is_first = handed.is_first
+        self._link = Link(socket.socket(fileno=handed.link))
+        self._reactor: Any = None
+
+        # Until it listens
+        self._handed = handed.sockets
+        self.has_bound = False
+        self._adopted: list[Place] = []
+
+        # From then on
+        self._is_ready = False
+        self._handed_over: list[Place] = []
+
+    @classmethod
+    def started(cls, environ: MutableMapping[str, str]) -> Child:
+        """
+        This process, which was started with such an environment: before anything is imported that
+        is to be served.
+        """
+        handed = msgspec.json.decode(environ.pop(VARIABLE), type=Handed)
+        for descriptor in (handed.link, *(descriptor for _, descriptor in handed.sockets)):
+            os.set_inheritable(descriptor, False)
+        # The supervisor, which started this, lets them wait.
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        # Sockets of systemd's are handed to the process that it has started, and so to this.
+        if environ.get("LISTEN_PID") == str(os.getppid()):
+            environ["LISTEN_PID"] = str(os.getpid())
+        # Of a file that is changed twice in a second, the first would be taken for the second.
+        sys.dont_write_bytecode = True
+        return cls(handed)
+
+    def loaded(self) -> None:
+        """Tell that what is to be served is there, and wait until this process may listen."""
+        self._link.send(Loaded())
+        if self._link.receive() is None:  # the supervisor has gone
+            sys.exit(1)
+
+    def join(self, reactor: Any) -> None:
+        """Have what listens with a reactor use this child's sockets, and heed the supervisor."""
+        self._reactor = reactor
+        keep_sockets(reactor, self)
+        reactor.addReader(self)
+
+    def ready(self) -> None:
+        """Tell that this process serves. (reactor thread)"""
+        self._is_ready = True
+        for _, descriptor in self._handed:
+            os.close(descriptor)
+        self._handed.clear()
+        self._link.send(Ready(self._adopted, own_files()))
+
+    def closing(self) -> None:
+        """Tell, once that is done, that this process takes no more requests: its ports close in the
+        reactor's next turn. (reactor thread)"""
+        later = self._reactor.callLater
+        later(0, later, 0, self._link.send, Closed())
+
+    def failed(self) -> None:
+        """Tell that this process cannot serve."""
+        self._link.send(Failed(own_files()))
+
+    # As a keeper of sockets (reactor thread)
+
+    def take(self, place: Place) -> int | None:
+        """The descriptor of a socket that is there already; None if there is none."""
+        for number, (known, descriptor) in enumerate(self._handed):
+            if known == place:
+                del self._handed[number]
+                self._adopted.append(place)
+                return descriptor
+        return None
+
+    def keep(self, place: Place, sock: socket.socket) -> None:
+        """Have a socket that was made here outlive this process."""
+        self.has_bound = True
+        self._link.send(Kept(place), sock.fileno())
+
+    def give_up(self, place: Place) -> None:
+        """Have a socket that was taken end, as it is no longer found by its name."""
+        self._adopted.remove(place)
+
+    def owns_name(self, place: Place) -> bool:
+        """Whether the name of a socket is to be removed when that is closed: not before this
+        process serves, if the name is the one of before, nor once another does."""
+        if place in self._handed_over:
+            return False
+        return self._is_ready or place not in self._adopted
+
+    # As a reader of the link (reactor thread)
+
+    def fileno(self) -> int:
+        """The descriptor of the link."""
+        return self._link.socket.fileno()
+
+    def logPrefix(self) -> str:
+        """The name of this in Twisted's log."""
+        return "reload"
+
+    def doRead(self) -> None:
+        """Heed what the supervisor says, or that it has gone."""
+        messages = self._link.receive()
+        if messages is None:
+            self._reactor.removeReader(self)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        for message, _ in messages:
+            if isinstance(message, Stop):
+                self._handed_over = message.handed_over
+                stop_reactor(self._reactor)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Nothing: the link is as long as this process."""
