@@ -235,8 +235,14 @@ class AcceptLoop:
                 self._call_server(take)
         if accepts_first and self._takes_last():
             stop_listening(self._server)
-        while self._accepted and self._takes_last():
-            self._call_server(verify_and_take, self._server, *self._accepted.popleft())
+        shaking_until = time.monotonic() + (self._deadlines.quiet or 0)
+        while self._takes_last():
+            if self._accepted:
+                self._call_server(verify_and_take, self._server, *self._accepted.popleft())
+            elif self._shaking and time.monotonic() < shaking_until:
+                self._wait_for_wake_up(shaking_until - time.monotonic())
+            else:
+                break
 
     def _takes_last(self) -> bool:
         """Whether who waits is to be taken, and there is time for that."""
@@ -395,6 +401,12 @@ class AcceptLoop:
 
         self._shaking.add(request)
         reactor.callFromThread(TLSHandshake, reactor, request, ended, self._deadlines)
+
+    def _wait_for_wake_up(self, seconds: float) -> None:
+        with _Selector() as selector:
+            selector.register(self._outer, selectors.EVENT_READ)
+            selector.select(max(seconds, 0))
+        self._empty_wake_ups()
 
     def _empty_wake_ups(self) -> None:
         try:
