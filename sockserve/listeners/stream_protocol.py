@@ -314,8 +314,8 @@ class StreamProtocol(Protocol):
 
     def drain(self) -> None:
         """
-        Give the connection until the C{drain} deadline to finish.  A client whose handshake or PROXY
-        header is under way has as long for that as one without, for its request.
+        Give the connection until the C{drain} deadline to finish.  A client whose handshake or
+        PROXY header is under way has as long for that as one without, for its request.
         """
         deadlines = self.factory.deadlines
         self._is_draining = True
