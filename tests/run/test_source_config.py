@@ -63,24 +63,34 @@ def test_the_summary_says_what_would_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "line", "words"),
+    ("table", "place", "words"),
     [
-        (f"url = 'mysql://x'\n{HANDLER}", 2, "url: 'mysql://x' is not sqlite:///PATH"),
-        (f"{HANDLER}\nurl = 'sqlite:///x?tabel=y'", 3, "url: .*'tabel' is not one of"),
-        (HANDLER, 1, "url: name the table"),
-        (f"url = '{URL}'", 1, "handler: name the class"),
-        (f"url = '{URL}'\n{HANDLER}\nlisten = 'tcp:1'", 4, "listen: does not go with a source"),
-        (f"url = '{URL}'\n{HANDLER}\nmax-row = 1", 4, "unknown word 'max-row'.*max-rows"),
-        (f"url = '{URL}'\n{HANDLER}\nmax-rows = 0", 4, "max-rows: 0 is not a number of rows"),
-        (f"url = '{URL}'\n{HANDLER}\ntimeout = 'idle=1'", 4, "timeout idle: a row has no such"),
-        (f"url = '{URL}'\nhandler = 'nowhere:X'", 3, "handler 'nowhere:X': no module"),
-        (f"url = '{URL}'\n{HANDLER}\nmax-children = 2", 4, "max-children: goes with"),
+        (f"url = 'mysql://x'\n{HANDLER}", "2:7", "url: 'mysql://x' is not sqlite:///PATH"),
+        (f"{HANDLER}\nurl = 'sqlite:///x?tabel=y'", "3:7", "url: .*'tabel' is not one of"),
+        (HANDLER, "1:1", "url: name the table"),
+        (f"url = '{URL}'", "1:1", "handler: name the class"),
+        (
+            f"url = '{URL}'\n{HANDLER}\nlisten = 'tcp:1'",
+            "4:10",
+            "listen: does not go with a source",
+        ),
+        (f"url = '{URL}'\n{HANDLER}\nmax-row = 1", "4:1", "unknown word 'max-row'.*max-rows"),
+        (f"url = '{URL}'\n{HANDLER}\nmax-rows = 0", "4:12", "max-rows: 0 is not a number of rows"),
+        (
+            f"url = '{URL}'\n{HANDLER}\ntimeout = 'idle=1'",
+            "4:11",
+            "timeout idle: a row has no such",
+        ),
+        (f"url = '{URL}'\nhandler = 'nowhere:X'", "3:11", "handler 'nowhere:X': no module"),
+        (f"url = '{URL}'\n{HANDLER}\nmax-children = 2", "4:16", "max-children: goes with"),
     ],
 )
-def test_a_mistake_is_told_with_its_line(tmp_path: Path, table: str, line: int, words: str) -> None:
+def test_a_mistake_is_told_with_its_place(
+    tmp_path: Path, table: str, place: str, words: str
+) -> None:
     path = tmp_path / "s.toml"
     path.write_text(f"[[source]]\n{table}\n")
-    with pytest.raises(ConfigurationError, match=rf"s\.toml:{line}: {words}") as caught:
+    with pytest.raises(ConfigurationError, match=rf"s\.toml:{place}: {words}") as caught:
         read_toml(str(path))
     assert "\n" not in str(caught.value)
 
@@ -91,5 +101,5 @@ def test_the_second_sources_line_is_its_own(tmp_path: Path) -> None:
         f"[[server]]\nlisten='tcp:1'\n{HANDLER}\n[[source]]\nurl='{URL}'\n{HANDLER}\n"
         f"[[source]]\nurl='{URL}'\nmax-rows=-1\n{HANDLER}\n"
     )
-    with pytest.raises(ConfigurationError, match=r"s\.toml:9: max-rows"):
+    with pytest.raises(ConfigurationError, match=r"s\.toml:9:10: max-rows"):
         read_toml(str(path))
