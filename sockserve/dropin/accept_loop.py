@@ -17,17 +17,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from enum import Enum
 from errno import errorcode
 from typing import Any
 
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.drain_notice import drain_notice
-from sockserve.core.forking import end_child, is_child, listening_socket_owners
+from sockserve.core.forking import (
+    ThreadRole,
+    end_child,
+    is_child,
+    listening_socket_owners,
+    mark_thread,
+)
 from sockserve.core.logs import Topic, standard_logger
 from sockserve.core.reactors import IReactor
 from sockserve.dropin.background_reactor import running_reactor
+from sockserve.dropin.listening_socket import is_open, stop_listening
 from sockserve.dropin.overriding import StandardMethods, is_overridden
 from sockserve.dropin.server_object import ServerObject
 from sockserve.dropin.serving_thread import ServingThread
@@ -41,7 +48,7 @@ from sockserve.listeners.gate import (
     QUEUE_LENGTH,
 )
 
-__all__ = ["POLL_SECONDS", "AcceptLoop", "is_open", "verify_and_take"]
+__all__ = ["POLL_SECONDS", "AcceptLoop", "verify_and_take"]
 
 _connections_log = standard_logger(Topic.CONNECTIONS)
 
@@ -67,7 +74,7 @@ def verify_and_take(server: ServerObject, request: Any, client_address: object) 
         raise
     if verified:
         try:
-            with _guarded_in_child(server, request):
+            with _handler_in_child(server, request):
                 server.process_request(request, client_address)
         except Exception:
             server.handle_error(request, client_address)
@@ -79,24 +86,22 @@ def verify_and_take(server: ServerObject, request: Any, client_address: object) 
         server.shutdown_request(request)
 
 
-def _guarded_in_child(server: ServerObject, request: object) -> AbstractContextManager[None]:
+@contextmanager
+def _handler_in_child(server: ServerObject, request: object) -> Iterator[None]:
     """
-    Have a handler guarded, in a child that a service's server makes for it, whoever makes it there.
+    Have a child that a service's server makes for a request be a handler's: it does not listen, or
+    clients would wait in vain once the parent has stopped; and its handler is guarded, whoever
+    makes it there.
     """
     if drain_notice() is None or not isinstance(server, socketserver.ForkingMixIn):
-        return nullcontext()
-    return telling(server.RequestHandlerClass, request)
-
-
-def is_open(server: ServerObject) -> bool:
-    """
-    Whether a server still has its socket; one that is closed would never let a loop wait.
-    (any thread)
-    """
+        yield
+        return
+    mark_thread(ThreadRole.WORKER)
     try:
-        return bool(server.fileno() >= 0)
-    except (OSError, ValueError):
-        return False
+        with telling(server.RequestHandlerClass, request):
+            yield
+    finally:
+        mark_thread(ThreadRole.ACCEPTING)
 
 
 class _LoopState(Enum):
@@ -166,9 +171,9 @@ class AcceptLoop:
         #: When the last that wait are to be taken at the latest; None for no limit.
         self._last_until: float | None = None
         listening_socket_owners.add(self)
-        #: Connections whose handshake is under way, and those where it is done.
+        #: Connections whose handshake is under way, and those that the server is to verify.
         self._shaking: set[ssl.SSLSocket] = set()
-        self._shaken: deque[tuple[ssl.SSLSocket, object]] = deque()
+        self._accepted: deque[tuple[Any, object]] = deque()
 
     def run(self, poll_interval: float) -> None:
         """
@@ -203,8 +208,8 @@ class AcceptLoop:
         """Do what has become ready, a piece of each kind. (accept thread)"""
         if self._outer in ready:
             self._empty_wake_ups()
-        if self._shaken:
-            verify_and_take(self._server, *self._shaken.popleft())
+        if self._accepted:
+            verify_and_take(self._server, *self._accepted.popleft())
         if self._server in ready and self._has_room():
             self._take_request()
         if self.jobs is not None and not self._is_over():
@@ -212,22 +217,38 @@ class AcceptLoop:
         self._server.service_actions()
 
     def _take_waiting(self) -> None:
-        """Take the clients that wait in the kernel's queue, which would reset them, if told to.
-        (accept thread)"""
+        """
+        Take the clients that wait in the kernel's queue, which would reset them, if told to.  All
+        are accepted, and the socket is let go of, before the first is processed: if a child is made
+        for each, say, as many others would come meanwhile. (accept thread)
+        """
+        accepts_first = getattr(self._server, "socket_type", None) == socket.SOCK_STREAM
+        take = self._accept if accepts_first else self._take_request
         with _Selector() as selector:
             if is_open(self._server):
                 selector.register(self._server, selectors.EVENT_READ)
             for _ in range(QUEUE_LENGTH):  # others may come as fast
-                until = self._last_until
-                is_late = until is not None and time.monotonic() >= until
-                if self._state is not _LoopState.LAST or self._is_told() or is_late:
+                if not (self._takes_last() and self._has_room() and is_open(self._server)):
                     break
-                if self._shaken:
-                    self._call_server(verify_and_take, self._server, *self._shaken.popleft())
-                elif self._has_room() and is_open(self._server) and selector.select(0):
-                    self._call_server(self._take_request)
-                else:
+                if not selector.select(0):
                     break
+                self._call_server(take)
+        if accepts_first and self._takes_last():
+            stop_listening(self._server)
+        shaking_until = time.monotonic() + (self._deadlines.quiet or 0)
+        while self._takes_last():
+            if self._accepted:
+                self._call_server(verify_and_take, self._server, *self._accepted.popleft())
+            elif self._shaking and time.monotonic() < shaking_until:
+                self._wait_for_wake_up(shaking_until - time.monotonic())
+            else:
+                break
+
+    def _takes_last(self) -> bool:
+        """Whether who waits is to be taken, and there is time for that."""
+        until = self._last_until
+        is_late = until is not None and time.monotonic() >= until
+        return self._state is _LoopState.LAST and not self._is_told() and not is_late
 
     def _call_server(self, do: Callable[..., object], *arguments: Any) -> None:
         """Call C{do}, and C{failed} if one of the server's methods raises in it. (accept thread)"""
@@ -239,10 +260,15 @@ class AcceptLoop:
             self._failed()
 
     def listening_descriptors(self) -> Iterator[int]:
-        """The descriptor that the server listens on, if it does. (any thread)"""
+        """
+        The descriptor that the server listens on, if it does, and those of connections that it has
+        yet to get. (any thread)
+        """
         # A datagram is answered by the socket that it came to.
         if getattr(self._server, "socket_type", None) == socket.SOCK_STREAM:
             yield self._server.fileno()
+            for request in (*self._shaking, *(request for request, _ in self._accepted)):
+                yield request.fileno()
 
     def take_last(self, seconds: float | None) -> None:
         """
@@ -284,7 +310,7 @@ class AcceptLoop:
         return bool(getattr(self._server, "_BaseServer__shutdown_request", False))
 
     def _seconds_to_wait(self, poll_interval: float) -> float:
-        if self._shaken or self._has_job():
+        if self._accepted or self._has_job():
             return 0
         return min(poll_interval, self._seconds_to_retry() or poll_interval)
 
@@ -303,12 +329,18 @@ class AcceptLoop:
         if self._is_full is None:
             return True
         with self._lock:
-            return not self._is_full(len(self._shaking) + len(self._shaken))
+            return not self._is_full(len(self._shaking) + len(self._accepted))
 
     def _has_job(self) -> bool:
         return self.jobs is not None and self.jobs.has_ready()
 
     def _take_request(self) -> None:
+        self._accept()
+        if self._accepted:
+            verify_and_take(self._server, *self._accepted.popleft())
+
+    def _accept(self) -> None:
+        """Accept a request, which is then among L{_accepted}, or is to shake hands before."""
         server = self._server
         try:
             accepted = accept_tls(server, self._standard, self._lost)
@@ -322,7 +354,7 @@ class AcceptLoop:
                 self._descriptors_exhausted(error)
             return
         if accepted is None:
-            verify_and_take(server, *taken)
+            self._accepted.append(taken)
         else:
             self._shake_hands(*accepted)
 
@@ -362,13 +394,19 @@ class AcceptLoop:
                 if self._state is _LoopState.CLOSED:
                     request.close()
                 elif fault is None:
-                    self._shaken.append((request, address))
+                    self._accepted.append((request, address))
                 elif self._handshake_failed is not None:
                     self._handshake_failed(address, fault)
                 self.wake()
 
         self._shaking.add(request)
         reactor.callFromThread(TLSHandshake, reactor, request, ended, self._deadlines)
+
+    def _wait_for_wake_up(self, seconds: float) -> None:
+        with _Selector() as selector:
+            selector.register(self._outer, selectors.EVENT_READ)
+            selector.select(max(seconds, 0))
+        self._empty_wake_ups()
 
     def _empty_wake_ups(self) -> None:
         try:
@@ -383,7 +421,12 @@ class AcceptLoop:
         """
         if os.getpid() != self._process:
             # Without the lock: the thread that may have held it is not here.
-            for sock in (self._inner, self._outer, *self._shaking, *(it for it, _ in self._shaken)):
+            for sock in (
+                self._inner,
+                self._outer,
+                *self._shaking,
+                *(it for it, _ in self._accepted),
+            ):
                 sock.close()
             return
         with self._lock:
@@ -395,5 +438,5 @@ class AcceptLoop:
                     pass
             self._inner.close()
             self._outer.close()
-        for request, _ in self._shaken:
+        for request, _ in self._accepted:
             request.close()

@@ -23,9 +23,9 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from sockserve.core.logs import Topic, logger
-from sockserve.dropin.accept_loop import is_open
 from sockserve.dropin.connection import Intake
 from sockserve.dropin.dispatcher import RequestDispatcher
+from sockserve.dropin.listening_socket import is_open
 from sockserve.dropin.loop_thread import AcceptLoopThread
 from sockserve.dropin.overriding import accepts_takeover, is_overridden, take_over
 from sockserve.sockets.keepalive import keep_alive

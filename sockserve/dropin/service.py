@@ -119,6 +119,7 @@ class SocketServerService(ListenerService):
             option="threads",
             is_service=True,
             deadlines=deadlines or own_deadlines(server) or Deadlines(),
+            parks=bool(getattr(server, "parks_connections", True)),
             limits={**own_limits(server, AdoptedFactory), **(limits or {})},
             **options,
         )

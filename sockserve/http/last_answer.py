@@ -22,6 +22,7 @@ from typing import Any
 from sockserve.core.drain_notice import DrainNotice
 from sockserve.http.replacing import free_attributes, replaced
 from sockserve.http.stock_output import KEEP_ALIVE, status_in
+from sockserve.sockets.lending import has_unread
 
 __all__ = ["LastAnswer"]
 
@@ -169,6 +170,15 @@ class LastAnswer:
         poll.register(sock, select.POLLIN)
         return bool(poll.poll(_milliseconds(seconds)))
 
+    def _has_unread(self) -> bool:
+        """
+        Whether something of the client's is here, which is not just the end: that may be this
+        side's doing, while its handler answered.
+        """
+        sock = self._socket()
+        pending = getattr(sock, "pending", None)  # of TLS
+        return sock is None or bool(pending is not None and pending()) or has_unread(sock)
+
     def _has_buffered(self) -> bool:
         """
         Whether something has been read from the socket that the handler has not had; only where
@@ -203,7 +213,7 @@ class LastAnswer:
         if status == 101 or (handler.command == "CONNECT" and 200 <= status < 300):
             return data  # what follows is no HTTP
         with self._reading() as is_known:
-            if (is_known and self._has_buffered()) or self._has_come_within(0):
+            if (is_known and self._has_buffered()) or self._has_unread():
                 return data
         self._is_sent = handler.close_connection = True
         return KEEP_ALIVE.sub(b"\n", data[:end]) + b"Connection: close\r\n" + data[end:]

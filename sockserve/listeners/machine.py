@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import attrs
 from automat import TypeMachineBuilder
 from twisted.internet import tcp
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 
 from sockserve.listeners.datagram_ports import UDPPort, UNIXDatagramPort
 from sockserve.listeners.datagrams import DatagramServer
@@ -206,18 +206,15 @@ class StreamListener:
         assert self._gate is not None
         assert self._port is not None
         server, gate = self.server, self._gate
-
-        def accept_last() -> None:
-            gate.accept_waiting()
-            server.drain()
-
         gate.accept_waiting()
         gate.close()
         server.ports.discard(self._port)
-        # Who comes in the rest of this turn: it closes in the next.
-        server.reactor.callLater(0, accept_last)
+        server.drain()
+        # Who comes in the rest of this turn: it closes in the next, with nothing done in between.
+        server.reactor.callLater(0, gate.accept_waiting)
         closed = maybeDeferred(self._port.stopListening)
-        return gatherResults([closed, server.drain()], consumeErrors=True)
+        closed.addBoth(lambda result: server.drain().addCallback(lambda _: result))
+        return closed
 
 
 class DatagramListener:

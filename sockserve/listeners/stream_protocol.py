@@ -144,6 +144,7 @@ class StreamProtocol(Protocol):
     _channel: Channel | None = None
     _expired_phase: Phase | None = None
     _was_aborted = False
+    _is_draining = False
     #: Its number, once somebody has asked.
     _id: int | None = None
     #: What is wrong with the PROXY header.
@@ -235,6 +236,15 @@ class StreamProtocol(Protocol):
             return
         factory.channels[channel.request] = channel
         self.start_channel(channel)
+        if self._is_draining:
+            # What has come together with the end of the handshake, or of the header, is first.
+            factory.clock.callLater(0, self._drain_late)
+
+    def _drain_late(self) -> None:
+        """The connection has been offered while the server drains."""
+        if not self.is_finished:
+            assert self._channel is not None
+            self._channel.drain()
 
     def make_channel(self, addresses: Addresses) -> Channel:
         """
@@ -288,6 +298,8 @@ class StreamProtocol(Protocol):
         if self._expired_phase is not None or self._was_aborted:
             if phase is Phase.LIFETIME and channel is not None:
                 channel.abandon()
+        elif phase is Phase.HANDSHAKE and self._is_draining:
+            self.abort()
         elif channel is None or channel.deadline_applies(phase):
             self._expired_phase = phase
             self.factory.statistics.expiries[phase] += 1
@@ -301,12 +313,19 @@ class StreamProtocol(Protocol):
                 channel.deadline_passed(phase)
 
     def drain(self) -> None:
-        """Give the connection until the C{drain} deadline to finish."""
-        self.timer.arm(Phase.DRAIN, self.factory.deadlines.drain)
-        if self._channel is None:
+        """
+        Give the connection until the C{drain} deadline to finish.  A client whose handshake or
+        PROXY header is under way has as long for that as one without, for its request.
+        """
+        deadlines = self.factory.deadlines
+        self._is_draining = True
+        self.timer.arm(Phase.DRAIN, deadlines.drain)
+        if self._channel is not None:
+            self._channel.drain()
+        elif deadlines.quiet is None:
             self.abort()
         else:
-            self._channel.drain()
+            self.timer.arm(Phase.HANDSHAKE, deadlines.quiet)
 
     def descriptors(self) -> Iterator[int]:
         """The descriptors open for the connection here; -1 for one that is closed."""

@@ -331,7 +331,10 @@ class Pump(abstract.FileDescriptor):
             self.state = _LOST_ENDED if self.state in (_OUTPUT_ENDED, _LOST_ENDED) else _LOST
             # Else a pause it was asked for would keep this end from being closed.
             self.unregisterProducer()
-            self._shutdown(socket.SHUT_RD)
+            # Both ways at once, if no more is to come: a child that is told so by an error asks its
+            # own end whether the client has gone.
+            is_queued = bool(self.dataBuffer or self._tempDataBuffer)
+            self._shutdown(socket.SHUT_RD if is_queued else socket.SHUT_RDWR)
             self.loseConnection()
 
     def interrupt(self) -> None:

@@ -18,6 +18,7 @@ import sockserve.http.server
 import sockserve.socketserver
 from sockserve.core.deadlines import Deadlines
 from sockserve.service import RequestService, SocketServerService
+from sockserve.sockets.hangups import Hangup, hangup_of
 from tests.integration.http_handlers import place
 from tests.integration.servers import (
     certificate_file,
@@ -365,6 +366,38 @@ async def test_one_that_has_waited_for_its_child_is_told_when_it_begins(tmp_path
         stopped = service.stopService()
         for client, request in ((first, get()), (second, b"")):
             assert answers(await in_thread(rest, client, request)) == [([b"close"], b"")]
+        await stopped
+
+
+@pytest.mark.parametrize("kind", ["tcp", "ssl", "haproxy:tcp"])
+async def test_one_that_answers_for_longer_than_its_client_may_be_quiet_says_so(kind, tmp_path):
+    """Its input is ended meanwhile, which is nothing that the client has sent."""
+    from twisted.internet import reactor
+
+    begun, go_on, sockets = threading.Event(), threading.Event(), []
+
+    class Busy(OwnLoop):
+        def do_GET(self):
+            sockets.append(self.connection)
+            begun.set()
+            assert go_on.wait(15)
+            super().do_GET()
+
+    service = RequestService.from_description(
+        reactor,
+        description(kind, tmp_path),
+        Busy,
+        concurrency=place("threads"),
+        deadlines=Deadlines(quiet=0.05),
+    )
+    service.startService()
+    with await in_thread(connect_as, kind, service.server.server_address) as client:
+        client.sendall(get())
+        assert await in_thread(begun.wait, 15)
+        stopped = service.stopService()
+        await until(lambda: hangup_of(sockets[0]) is Hangup.ENDED)
+        go_on.set()
+        assert answers(await in_thread(rest, client)) == [([b"close"], b"")]
         await stopped
 
 

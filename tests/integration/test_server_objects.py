@@ -813,6 +813,128 @@ async def test_stopping_serves_clients_that_nobody_has_accepted_yet(mixin, base,
     assert server.socket.fileno() < 0
 
 
+class _Crowded(socketserver.ForkingMixIn, http.server.HTTPServer):
+    """
+    A server to which another client comes with each request that it has processed.
+
+    @ivar come: these clients, or None for one who was refused.
+    """
+
+    request_queue_size = 64
+
+    def process_request(self, request, client_address):
+        super().process_request(request, client_address)
+        try:
+            client = connect(self)
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        except ConnectionRefusedError:
+            client = None
+        self.come.append(client)
+
+
+async def test_stopping_serves_no_clients_for_ever():
+    """Who waits is served by a child, and who comes meanwhile is refused, and not reset."""
+    server = type("Server", (_Held, _Crowded), {})(("127.0.0.1", 0), Web)
+    server.hold()
+    server.come = []
+    serving = Serving(server, **SELDOM)
+    serving.service.startService()
+    with contextlib.ExitStack() as clients:
+        clients.enter_context(connect(server))  # for a turn of the loop
+        assert await in_thread(server.reached.wait, 15)
+        waiting = [clients.enter_context(connect(server)) for _ in range(8)]
+        for client in waiting:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        stopped = serving.service.stopService()
+        server.go_on.set()
+        for client in waiting:
+            assert (await in_thread(read_all, client)).endswith(b"hello")
+    await stopped
+    first, *others = server.come  # the loop was not told yet
+    with first:
+        assert (await in_thread(read_all, first)).endswith(b"hello")
+    assert others == [None] * 9
+
+
+@pytest.mark.parametrize("kind", ["stock", "own end", "UNIX"])
+async def test_no_child_listens_for_a_server_that_has_stopped(kind, tmp_path):
+    class Waits(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.request.sendall(b"begun\n")
+            self.request.recv(1)
+            self.request.sendall(b"done")
+
+    class OwnEnd(socketserver.ForkingTCPServer):
+        def server_close(self):
+            self.ended_at = self.server_address
+            super().server_close()
+
+    class UnixServer(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
+        pass
+
+    if kind == "UNIX":
+        server = UnixServer(str(tmp_path / "s"), Waits)
+    else:
+        base = {"stock": socketserver.ForkingTCPServer, "own end": OwnEnd}[kind]
+        server = base(("127.0.0.1", 0), Waits)
+    address = server.server_address
+
+    def come():
+        client = socket.socket(server.address_family)
+        client.settimeout(15)
+        try:
+            client.connect(address)
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    def is_refused():
+        try:
+            come().close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    serving = Serving(server)
+    await serving.__aenter__()
+    with come() as client:
+        assert await in_thread(read_line, client) == b"begun\n"
+        stopped = serving.service.stopService()
+        await until(is_refused)
+        client.sendall(b"x")
+        assert await in_thread(read_all, client) == b"done"
+    await stopped
+    assert kind != "own end" or server.ended_at == address
+
+
+@pytest.mark.parametrize("is_parked", [True, False])
+async def test_parking_is_as_the_object_says(is_parked):
+    """A handler object for each request, or for each connection."""
+
+    class Handler(Web):
+        def __init__(self, *arguments):
+            self.greets = 0
+            super().__init__(*arguments)
+
+        def do_GET(self):
+            self.greets += 1
+            self.server.greeting = str(self.greets).encode()
+            super().do_GET()
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.parks_connections = is_parked
+    client = http.client.HTTPConnection(*server.server_address, timeout=15)
+
+    def get():
+        client.request("GET", "/")
+        return client.getresponse().read()
+
+    async with Serving(server):
+        assert [await in_thread(get) for _ in range(2)] == [b"1", b"1" if is_parked else b"2"]
+        client.close()
+
+
 # The program's own end
 
 

@@ -234,7 +234,7 @@ def test_a_handshake_that_takes_too_long_ends_the_connection():
 
 @pytest.mark.parametrize("end", ["readConnectionLost", "drain", "abort"])
 def test_a_connection_that_ends_before_its_request_leaves_nothing(end):
-    listener = Listener(Echo, handshake=10, drain=10)
+    listener = Listener(Echo, handshake=10, drain=10, quiet=None)
     protocol, transport = listener.connect(tls=True)
     getattr(protocol, end)()
     listener.clock.advance(0)
@@ -335,6 +335,47 @@ def test_what_does_not_drain_in_time_is_ended():
     assert listener.outcomes() == ["expired: drain"]
 
 
+@pytest.mark.parametrize("line", [b"", b"line\n"])
+def test_a_handshake_under_way_comes_to_its_end_while_the_server_drains(line):
+    """The client is served what it sends with that; without, it is as idle as others."""
+    listener = Listener(Echo, handshake=10, drain=10, quiet=1)
+    protocol, transport = listener.connect(tls=True)
+    drained = listener.factory.drain()
+    listener.clock.advance(0.9)
+    assert transport.ended is None
+    protocol.handshakeCompleted()
+    if line:
+        protocol.dataReceived(line)
+    listener.clock.pump([0, 0])
+    assert transport.value() == line
+    assert drained.called
+    assert listener.outcomes() == ["ok"]
+    assert listener.clock.getDelayedCalls() == []
+
+
+def test_a_handshake_that_goes_no_further_is_not_waited_for_while_the_server_drains():
+    listener = Listener(Echo, handshake=10, drain=10, quiet=1)
+    _, transport = listener.connect(tls=True)
+    drained = listener.factory.drain()
+    listener.clock.advance(0.9)
+    assert transport.ended is None
+    listener.clock.pump([0.1, 0])
+    assert transport.ended == "aborted"
+    assert drained.called
+    assert listener.statistics.expiries == {}
+
+
+def test_a_client_that_is_refused_after_its_handshake_is_not_served_while_the_server_drains():
+    admission = Admission(deny=[ip_network("192.0.2.0/24")])
+    listener = Listener(Echo, admission=admission, handshake=10, drain=10, quiet=1)
+    protocol, transport = listener.connect(tls=True)
+    drained = listener.factory.drain()
+    protocol.handshakeCompleted()
+    listener.clock.pump([0, 0])
+    assert transport.ended == "aborted"
+    assert drained.called
+
+
 def test_abort_ends_all_at_once():
     listener = Listener(Echo)
     _, transport = listener.connect()
@@ -431,7 +472,7 @@ def test_a_connection_that_comes_to_no_request_has_failed(told, end, reason):
     listener = Listener(Echo, handshake=10, drain=10)
     protocol, _ = listener.connect(tls=True)
     getattr(protocol, end)()
-    listener.clock.advance(0)
+    listener.clock.pump([1, 0])  # quiet
     (record,) = listener.records
     assert (record.outcome, record.reason) == ("failed: handshake", reason)
     by_client = [f"Echo: the client {PEER}: handshake failed: {reason}"]

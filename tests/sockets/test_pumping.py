@@ -15,6 +15,7 @@ from zope.interface import directlyProvides
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.core.tls_facts import TLSFacts
 from sockserve.interfaces import Phase
+from sockserve.sockets.hangups import peer_is_gone
 from sockserve.sockets.pumped_socket import PumpedSocket, impersonate
 from sockserve.sockets.pumping import Pump, PumpState
 from tests.transports import KernelTransport, SteppedReactor
@@ -334,6 +335,20 @@ def test_what_came_before_the_connection_was_lost_can_be_read(
     assert each.state is PumpState.CLOSED
     assert each.transport.sent == b""
     assert not each.connection_is_closing()  # it is gone, and Twisted's TLS cannot stand it
+
+
+def test_a_handler_that_is_told_of_the_loss_by_an_error_finds_that_its_client_has_gone(
+    pumped: Callable[..., Pumped],
+) -> None:
+    """In a child it has only its own end to ask."""
+    each = pumped()
+    each.pump.feed(b"half")
+    each.turn()
+    each.pump.transport_lost()
+    with pytest.raises(BrokenPipeError):
+        each.handler.send(b"to nobody")
+    assert peer_is_gone(each.handler)
+    assert each.received() == b"half<eof>"
 
 
 def test_a_handler_that_finishes_after_both_ends_were_lost_leaves_nothing(
