@@ -27,6 +27,7 @@ from sockserve.dropin.overriding import accepts_takeover
 from sockserve.dropin.settings import own_deadlines
 from sockserve.handlers import DatagramRequestHandler, StreamRequestHandler
 from sockserve.http.files.handler import FileRequestHandler
+from sockserve.http.gateway import GatewayRequestHandler
 from sockserve.http.handlers import HTTPRequestHandler
 from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.listeners.endpoints import inherited_descriptor, is_datagram_description
@@ -46,13 +47,26 @@ from sockserve.run.values import (
     texts,
 )
 from sockserve.run.workers import WORKERS, check_workers
+from sockserve.sql.handlers import SQLRequestHandler
 from sockserve.sunrpc.rpcbind import served_program
 
 __all__ = [
+    "HANDLERS_OF_DATAGRAMS",
+    "HANDLERS_OF_STREAMS",
     "WORDS",
     "check_together",
+    "derives",
     "server_config",
 ]
+
+#: The base classes of handlers for one kind of request alone.
+HANDLERS_OF_STREAMS = (
+    StreamRequestHandler,
+    socketserver.StreamRequestHandler,
+    HTTPRequestHandler,
+    GatewayRequestHandler,
+)
+HANDLERS_OF_DATAGRAMS = (DatagramRequestHandler, socketserver.DatagramRequestHandler)
 
 #: The words that go with a server object, which has a socket and a handler of its own.
 _SERVER_WORDS = (
@@ -122,7 +136,7 @@ def _handler(words: Mapping[str, object]) -> Callable[..., Any]:
     if "header" not in words:
         return handler
     fields = header_fields("header", words["header"])
-    if not _derives(unwrap(handler), FileRequestHandler):
+    if not derives(unwrap(handler), FileRequestHandler):
         raise ConfigurationError("header: it is for files; other handlers send their own")
     return functools.partial(handler, extra_response_headers=fields)
 
@@ -194,6 +208,10 @@ def _check(config: ServerConfig) -> None:
         served_program(cls)
     if not config.listen:
         raise ConfigurationError("listen: give at least one description")
+    if derives(cls, SQLRequestHandler):
+        raise ConfigurationError(
+            f"handler {handler} serves the rows of a table; name that with source"
+        )
     kinds = {listener_kind(description) for description in config.listen}
     for name in config.limits:
         kind = LIMITS[name].kind
@@ -204,23 +222,20 @@ def _check(config: ServerConfig) -> None:
             )
     for description in config.listen:
         datagrams = is_datagram_description(description)
-        if datagrams and _derives(
-            cls, StreamRequestHandler, socketserver.StreamRequestHandler, HTTPRequestHandler
-        ):
+        if datagrams and derives(cls, *HANDLERS_OF_STREAMS):
             raise ConfigurationError(
                 f"listen {description!r}: handler {handler} serves streams; listen on tcp:,"
                 " tls: or unix:"
             )
-        if not datagrams and _derives(
-            cls, DatagramRequestHandler, socketserver.DatagramRequestHandler
-        ):
+        if not datagrams and derives(cls, *HANDLERS_OF_DATAGRAMS):
             raise ConfigurationError(
                 f"listen {description!r}: handler {handler} serves datagrams; listen on udp:,"
                 " udp6: or unixgram:"
             )
 
 
-def _derives(cls: object, *bases: type) -> bool:
+def derives(cls: object, *bases: type) -> bool:
+    """Whether a handler is a class that derives from one of C{bases}."""
     return isinstance(cls, type) and issubclass(cls, bases)
 
 

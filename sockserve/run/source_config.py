@@ -15,11 +15,16 @@ from twisted.application.service import MultiService
 from twisted.internet.interfaces import IReactorTime
 
 from sockserve.core.deadlines import Deadlines
-from sockserve.core.handler_kinds import handler_name
+from sockserve.core.handler_kinds import handler_name, unwrap
 from sockserve.core.limits import LIMITS, LimitKind
 from sockserve.core.messages import nearest
 from sockserve.interfaces import ConfigurationError, Phase
-from sockserve.run.config import WORDS
+from sockserve.run.config import (
+    HANDLERS_OF_DATAGRAMS,
+    HANDLERS_OF_STREAMS,
+    WORDS,
+    derives,
+)
 from sockserve.run.loading import load_handler
 from sockserve.run.server_config import LoggedServices, make_logs
 from sockserve.run.summary import deadlines_line, limits_line
@@ -28,6 +33,7 @@ from sockserve.run.workers import check_workers, make_workers, place_of
 from sockserve.sql.service import SQLRequestService
 from sockserve.sql.source import SQLSource
 from sockserve.sql.url import store_and_settings
+from sockserve.sunrpc.handler import RPCRequestHandler
 
 __all__ = ["SOURCE_WORDS", "SourceConfig", "source_config"]
 
@@ -109,7 +115,7 @@ def source_config(words: Mapping[str, object]) -> SourceConfig:
 
     @param words: the values by option name; those of C{source} also as C{url}.
     @raise ConfigurationError: a word is unknown or no source's, its value is wrong, or it
-        contradicts another.
+        contradicts another; or the handler is none of rows.
     """
     for word in words:
         if word not in SOURCE_WORDS:
@@ -132,6 +138,12 @@ def source_config(words: Mapping[str, object]) -> SourceConfig:
             )
     config = SourceConfig(deadlines=Deadlines(**given), **settings)
     check_workers(config)
+    cls = unwrap(config.handler)
+    if derives(cls, *HANDLERS_OF_STREAMS, *HANDLERS_OF_DATAGRAMS, RPCRequestHandler):
+        raise ConfigurationError(
+            f"handler {handler_name(cls)}: it serves connections or datagrams, not rows; derive it"
+            " from BaseRequestHandler or SQLRequestHandler"
+        )
     return config
 
 
