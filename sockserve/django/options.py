@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 
 from sockserve.core.messages import nearest
 from sockserve.interfaces import ConfigurationError
-from sockserve.run.source_config import SOURCE_WORDS
+from sockserve.run.source_config import SOURCE_WORDS, row_deadlines
 from sockserve.tap import Options
 
 __all__ = ["SERVED", "add_options", "given_options", "make_options"]
@@ -95,7 +95,7 @@ def make_options(
     usual = _from_settings(settings)
     said = {**of_class, **given}
     if "source" in given:  # rows have no clients
-        usual = {word: value for word, value in usual.items() if word in SOURCE_WORDS}
+        usual = _of_rows(usual)
         said = {word: value for word, value in said.items() if word != "listen" or word in given}
     replaced = _replaced_by(said)
     usual = {word: value for word, value in usual.items() if word not in replaced}
@@ -109,6 +109,21 @@ def make_options(
             raise ConfigurationError(f"settings.SOCKSERVE: {error}") from error
         raise
     return options
+
+
+def _of_rows(usual: Mapping[str, object]) -> dict[str, object]:
+    """
+    What of the settings is for rows as well.
+
+    @raise ConfigurationError: a deadline is wrong.
+    """
+    found = {word: value for word, value in usual.items() if word in SOURCE_WORDS}
+    if "timeout" in found:
+        try:
+            found["timeout"] = row_deadlines("timeout", found["timeout"])
+        except ConfigurationError as error:
+            raise ConfigurationError(f"settings.SOCKSERVE: {error}") from error
+    return found
 
 
 def _replaced_by(said: Collection[str]) -> list[str]:

@@ -28,14 +28,14 @@ from sockserve.run.config import (
 from sockserve.run.loading import load_handler
 from sockserve.run.server_config import LoggedServices, make_logs
 from sockserve.run.summary import deadlines_line, limits_line
-from sockserve.run.values import text, texts
+from sockserve.run.values import deadlines, text, texts
 from sockserve.run.workers import check_workers, make_workers, place_of
 from sockserve.sql.service import SQLRequestService
 from sockserve.sql.source import SQLSource
 from sockserve.sql.url import store_and_settings
 from sockserve.sunrpc.handler import RPCRequestHandler
 
-__all__ = ["SOURCE_WORDS", "SourceConfig", "source_config"]
+__all__ = ["SOURCE_WORDS", "SourceConfig", "row_deadlines", "source_config"]
 
 #: The phases that a row has.
 _PHASES = (Phase.HANDLE, Phase.LIFETIME, Phase.DRAIN)
@@ -145,6 +145,20 @@ def source_config(words: Mapping[str, object]) -> SourceConfig:
             " from BaseRequestHandler or SQLRequestHandler"
         )
     return config
+
+
+def row_deadlines(word: str, value: object) -> dict[str, float | str]:
+    """
+    Those deadlines that a row has, of a user's for connections as well; as C{timeout} takes them.
+
+    @raise ConfigurationError: one is unknown, or its value is wrong.
+    """
+    found = deadlines(word, value)
+    return {
+        name: "none" if seconds is None else seconds
+        for name, seconds in found.items()
+        if name in _PHASES
+    }
 
 
 def _urls(word: str, value: object) -> tuple[str, ...]:
