@@ -24,10 +24,11 @@ QUICK = $(MEMORY) $(RANDOM:%=--ignore=tests/%)
 # What is tested branch by branch.
 PURE = */core/statistics.py,*/http/h1/*,*/http/files/ranges.py,*/http/files/targets.py,*/sunrpc/xdr/*,*/sunrpc/xdrlib.py
 
-.PHONY: serve test quick oldest coverage lint types news api site docs check bench moves release clean
+.PHONY: serve test quick oldest coverage lint types news reference api site docs check bench moves \
+    release clean
 
 serve: .venv/.made
-	.venv/bin/twistd --nodaemon --pidfile= sockserve $(ARGS)
+	.venv/bin/sockserve $(ARGS)
 
 test: $(VENV)/.made
 	$(DEV) $(TEST) $(ARGS)
@@ -54,6 +55,9 @@ types: $(VENV)/.made
 
 news: $(VENV)/.made
 	$(DEV) towncrier build --draft --version next >/dev/null
+
+reference: $(VENV)/.made
+	$(VENV)/bin/python .ci/reference.py
 
 api: $(VENV)/.made
 	rm -rf build/api

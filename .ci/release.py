@@ -18,6 +18,7 @@ from typing import NoReturn
 ROOT = Path(__file__).resolve().parents[1]
 
 PLUGIN = "twisted/plugins/sockserve_plugin.py"
+SCHEMA = "sockserve/sockserve.schema.json"
 
 #: What the source distribution has at its top; the folders as they are here.
 FOLDERS = [
@@ -71,7 +72,7 @@ def check_wheel(names: Iterable[str]) -> None:
         for path in (ROOT / "sockserve").rglob("*")
         if path.suffix in (".py", ".html")
     }
-    compare(set(names) - described, sources | {"sockserve/py.typed", PLUGIN})
+    compare(set(names) - described, sources | {"sockserve/py.typed", SCHEMA, PLUGIN})
     if not any(name.endswith("/licenses/LICENSE") for name in described):
         fail("missing: the licence")
 
@@ -104,6 +105,10 @@ def check_installed(built: Path) -> None:
             fail("twistd does not list sockserve")
         for option in ("--help", "--version", "--check"):
             run(twistd, "--nodaemon", "--pidfile=", "sockserve", option, cwd=home)
+            run(home / "bin/sockserve", option, cwd=home)
+        completion = run(home / "bin/sockserve", "--print-completion", "bash", cwd=home)
+        if "--max-connections" not in completion:
+            fail("sockserve completes no options")
 
 
 def compare(found: set[str], expected: set[str]) -> None:

@@ -35,6 +35,7 @@ from sockserve.listeners.endpoints import (
     is_datagram_description,
     is_plain,
     stream_endpoint,
+    written_out,
 )
 from sockserve.listeners.machine import DatagramListener, Listener, StreamListener
 from sockserve.listeners.server import RequestServer
@@ -180,12 +181,13 @@ class RequestService(_PortService):
         **options: Any,
     ) -> RequestService:
         """
-        @param description: a server endpoint description of Twisted's, C{unix:@NAME} or
-            C{fd:NUMBER}.
+        @param description: a server endpoint description of Twisted's, C{unix:@NAME},
+            C{fd:NUMBER}, or C{HOST:PORT}.
         @param factory: the server object's class.
         @param options: as L{StreamFactory.__init__}.
         @raise ConfigurationError: one of these cannot be.
         """
+        description = written_out(description)
         server = factory(RequestHandlerClass, reactor=reactor, **options)
 
         def trusted(address: IAddress) -> bool:

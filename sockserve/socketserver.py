@@ -35,17 +35,16 @@ from sockserve.dropin.settings import (
     DEFAULT_MAX_THREADS,
     DropInLimits,
     check_server,
+    keep_own_variables,
     own_limits,
 )
 from sockserve.dropin.tls_accept import accept_tls
 from sockserve.dropin.tls_handshake import shake_hands
+from sockserve.dropin.witness import witness
 from sockserve.http.guarded import make_and_run_guarded
-from sockserve.interfaces import (
-    DeadlineExpired,
-    HandshakeFailed,
-)
+from sockserve.interfaces import DeadlineExpired, HandshakeFailed
 from sockserve.listeners.gate import ACCEPT_RETRY_SECONDS, OUT_OF_RESOURCES
-from sockserve.sockets.keepalive import keep_alive
+from sockserve.sockets.keepalive import keep_alive, send_at_once
 
 __all__ = [
     "BaseRequestHandler",
@@ -81,15 +80,6 @@ if not TYPE_CHECKING:  # a type checker is to tell a wrong name from a right one
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
 
 
-def _send_at_once(request: socket.socket) -> None:
-    """Set TCP_NODELAY: a body that follows its head waits 40 ms for an acknowledgement, else."""
-    if request.family in (socket.AF_INET, socket.AF_INET6) and request.type == socket.SOCK_STREAM:
-        try:
-            request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        except OSError:  # the client has gone
-            pass
-
-
 def _pause_without_room(error: OSError) -> None:
     """Wait a moment if there was no room for a connection: there would be none at once, either."""
     if error.errno in OUT_OF_RESOURCES:
@@ -122,12 +112,13 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
     def __init__(self, server_address: Any, RequestHandlerClass: Any) -> None:
         check_server(self, RequestHandlerClass, isinstance(self, ThreadingMixIn))
         _stdlib.BaseServer.__init__(self, server_address, RequestHandlerClass)
-        BaseServer._let_shutdown_pass(self)
+        BaseServer.__now_made(self)
 
-    def _let_shutdown_pass(self) -> None:
+    def __now_made(self) -> None:
         """Have C{shutdown} return when it is called before C{serve_forever}."""
         self.__is_shut_down: threading.Event
         self.__is_shut_down.set()
+        witness().server_made(cast(ServerObject, self))
 
     @override
     def serve_forever(self, poll_interval: float = 0.5) -> None:
@@ -143,10 +134,11 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
             if not self.__shutdown_request:  # else the socket may be closed already
                 keep_alive(getattr(self, "socket", None), self.deadlines)
                 served = cast(ServerObject, self)
+                witness().serving_began(served, is_loop=True)
                 loop = self.__loop = AcceptLoop(
                     served,
                     self.deadlines,
-                    is_full=self._is_full,
+                    is_full=getattr(self, "_ThreadingMixIn__is_full", None),
                     handshake_failed=self.__handshake_failed,
                 )
                 self.__let_loop_serve(loop)
@@ -159,11 +151,7 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
             self.__is_shut_down.set()
             self.__thread = None
 
-    def _is_full(self, coming: int) -> bool:
-        """Whether no more requests may be taken for now. (accept thread)"""
-        return False
-
-    def _make_room(self) -> None:
+    def __make_room(self) -> None:
         """A request is over: have the loop ask whether there is room. (reactor thread)"""
         loop = self.__loop
         if loop is not None:
@@ -184,6 +172,7 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
 
     def _handle_request_noblock(self) -> None:
         server, accepted = cast(ServerObject, self), None
+        witness().serving_began(server, is_loop=False)  # C{handle_request} has called
         if type(getattr(self, "socket", None)) is not socket.socket:  # of TLS, perhaps
             try:
                 accepted = accept_tls(server, StandardMethods(server), self.__handshake_failed)
@@ -222,7 +211,7 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
         after that is answered. (accept thread)
         """
         if isinstance(request, socket.socket):
-            _send_at_once(request)
+            send_at_once(request)
         dispatcher = None
         loop = self.__loop if self.__thread == threading.get_ident() else None
         if loop is not None and may_be_parked(cast(ServerObject, self), request):
@@ -294,7 +283,7 @@ class TCPServer(BaseServer, _stdlib.TCPServer):
         _stdlib.TCPServer.__init__(
             self, server_address, RequestHandlerClass, bind_and_activate=False
         )
-        BaseServer._let_shutdown_pass(self)
+        BaseServer._BaseServer__now_made(self)  # type: ignore[attr-defined]
         if bind_and_activate:  # an override may have it serve already
             try:
                 self.server_bind()
@@ -352,19 +341,19 @@ class ThreadingMixIn(_stdlib.ThreadingMixIn):
     max_threads: int = DEFAULT_MAX_THREADS
     parks_connections: bool = True
 
-    _dispatcher: RequestDispatcher | None = None
+    __dispatcher: RequestDispatcher | None = None
 
     @override
     def process_request(self, request: Any, client_address: Any) -> None:
         """Have a thread of the pool call C{process_request_thread}. (accept thread)"""
-        dispatcher = self._dispatcher
+        dispatcher = self.__dispatcher
         if dispatcher is None or not dispatcher.is_alive():
             dispatcher = self.__make_dispatcher()
         dispatcher.take(request, client_address)
 
-    def _is_full(self, coming: int) -> bool:
+    def __is_full(self, coming: int) -> bool:
         """Whether as many datagrams are under way as may be. (accept thread)"""
-        dispatcher, most = self._dispatcher, self.__most_datagrams()
+        dispatcher, most = self.__dispatcher, self.__most_datagrams()
         return most is not None and dispatcher is not None and dispatcher.active >= most
 
     def __most_datagrams(self) -> int | None:
@@ -379,7 +368,7 @@ class ThreadingMixIn(_stdlib.ThreadingMixIn):
         Make the dispatcher of the first request, or of the first in a child.  (Two threads may
         bring the first: one dispatcher is kept.) (accept thread)
         """
-        vars(self).pop("_dispatcher", None)  # a parent's
+        vars(self).pop("_ThreadingMixIn__dispatcher", None)  # a parent's
         made = RequestDispatcher(
             cast(ServerObject, self),
             running_reactor(),
@@ -390,8 +379,8 @@ class ThreadingMixIn(_stdlib.ThreadingMixIn):
             limits=own_limits(self, DropInLimits),
         )
         if isinstance(self, BaseServer) and self.__most_datagrams() is not None:
-            made.on_request_finished = self._make_room
-        dispatcher: RequestDispatcher = vars(self).setdefault("_dispatcher", made)
+            made.on_request_finished = self._BaseServer__make_room  # type: ignore[attr-defined]
+        dispatcher: RequestDispatcher = vars(self).setdefault("_ThreadingMixIn__dispatcher", made)
         if dispatcher is made and not self.daemon_threads:
             wait_at_exit(dispatcher)
             if self.block_on_close:
@@ -402,8 +391,8 @@ class ThreadingMixIn(_stdlib.ThreadingMixIn):
     def server_close(self) -> None:
         """Also wait for requests that are being served, as C{block_on_close} says. (any thread)"""
         super().server_close()
-        if self._dispatcher is not None:
-            self._dispatcher.close(waits=self._threads is self._dispatcher)
+        if self.__dispatcher is not None:
+            self.__dispatcher.close(waits=self._threads is self.__dispatcher)
 
 
 class ThreadingTCPServer(ThreadingMixIn, TCPServer, _stdlib.ThreadingTCPServer):
@@ -448,3 +437,7 @@ class ForkingUnixDatagramServer(
     getattr(_stdlib, "ForkingUnixDatagramServer", _stdlib.UnixDatagramServer),  # type: ignore[misc]
 ):
     """The class C{socketserver.ForkingUnixDatagramServer}, which came with Python 3.12."""
+
+
+for _name in __all__:
+    keep_own_variables(globals()[_name], getattr(_stdlib, _name, None))

@@ -1,49 +1,52 @@
 """
 The command line of C{twistd sockserve}.
 
-This room owns the options, and how errors reach the user: one line on standard error
-and exit status 1.  It must not know how requests are served.
+This room owns how C{twistd} gets the options, and how errors reach the user: one line on standard
+error and exit status 1.  It must not know what there are for options (L{sockserve.run.options}),
+nor how requests are served.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import signal
-import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from twisted.application.service import IService, MultiService
-from twisted.internet.defer import DeferredList
-from twisted.logger import LoggingFile, LogLevel
+from twisted.application.service import IService
 from twisted.python import usage
 from typing_extensions import override
 
 from sockserve.core.clock import keep_steady
 from sockserve.core.environment import restore_environment
-from sockserve.core.handler_kinds import speaks_http
 from sockserve.core.logs import Topic, logger
-from sockserve.core.messages import nearest, printable
+from sockserve.core.messages import printable
 from sockserve.interfaces import ConfigurationError
-from sockserve.listeners.service import ListenerService, listeners_of
-from sockserve.listeners.stream_factory import StreamFactory
-from sockserve.run.config import check_together, server_config
-from sockserve.run.config_file import read_toml
+from sockserve.observe.standard_logging import join_logs
+from sockserve.run.asked import servers_asked_for
+from sockserve.run.commands import CommandService, print_summary
+from sockserve.run.environment import environment_words
+from sockserve.run.options.words import OPTIONS, Option
 from sockserve.run.server_config import ServerConfig
 from sockserve.run.signals import Signals, leave_process, stop_reactor
-from sockserve.run.source_config import SourceConfig, source_config
-from sockserve.service import SocketServerService
+from sockserve.run.source_config import SourceConfig
+from sockserve.run.unknown import hint_at_option
 
 __all__ = ["Options", "makeService"]
 
 _log = logger(Topic.SERVICE)
 
+#: Options of C{twistd} itself that are looked for behind C{sockserve}.
+_TWISTDS = (
+    "-n", "-r", "-d", "-b", "--nodaemon", "--pidfile", "--logfile", "--reactor", "--umask", "--uid",
+    "--gid", "--rundir", "--chroot", "--syslog", "--profile", "--debug",
+)  # fmt: skip
+
 
 class Options(usage.Options):
     """
-    The options of C{twistd sockserve}.
+    The options of C{twistd sockserve}: those of L{sockserve.run.options.words}.
 
     @ivar servers: the settings of each server or source asked for; set by L{postOptions}.
     """
@@ -56,115 +59,29 @@ class Options(usage.Options):
     )
 
     optFlags = [
-        ["check", None, "check the options, say what would run, and exit"],
-        ["rpcbind", None, "tell this machine's rpcbind of the Sun RPC program that is served"],
+        [each.word, each.notes.short, each.told] for each in OPTIONS.values() if each.is_flag
     ]
 
+    #: Those that count once.  The others have a method each, below.
     optParameters = [
-        ["handler", "H", None, "the handler class, MODULE:CLASS, sockserve's or the stdlib's"],
-        ["path", "p", None, "serve the files of this folder instead of a handler"],
-        ["server", None, None, "serve this server object, MODULE:OBJECT, or what that returns"],
-        ["concurrency", None, None, "where blocking handlers run: serial, threads or fork"],
-        ["threads", None, None, "the most threads [default: 256]"],
-        ["max-children", None, None, "the most children with --concurrency fork [default: 40]"],
-        ["max-connections", None, None, "the most connections at once"],
-        ["max-connections-per-peer", None, None, "the most connections at once from one address"],
-        ["body-rate", None, None, "the least bytes a second of a body, or none [default: 240]"],
-        ["write-rate", None, None, "the least bytes a second taken, or none [default: 240]"],
-        ["body-grace", None, None, "seconds before --body-rate is asked for, or none [default: 5]"],
-        [
-            "max-body-bytes",
-            None,
-            None,
-            "the largest HTTP body for a blocking handler, or none [default: 1g]",
-        ],
-        ["max-request-line-bytes", None, None, "the longest HTTP request line [default: 64k]"],
-        ["max-header-bytes", None, None, "the longest HTTP header section [default: 64k]"],
-        ["max-header-fields", None, None, "the most HTTP header fields [default: 100]"],
-        [
-            "max-spool-bytes",
-            None,
-            None,
-            "disk for responses that wait for clients [default: 1g]",
-        ],
-        ["max-packet-size", None, None, "the longest datagram in bytes [default: 8k]"],
-        ["max-datagrams", None, None, "the most datagrams at once, or none [default: 1000]"],
-        ["max-rows", None, None, "the most rows of a table at once, or none [default: 100]"],
-        [
-            "request-queue-size",
-            None,
-            None,
-            "the backlog: connections not yet accepted [default: 1024]",
-        ],
-        ["access-log", None, None, "write a line for each request to this file, or - for stdout"],
-        ["log-format", None, None, "combined or json"],
-        ["stats-log", None, None, "write a JSON object for each request to this file"],
-        [
-            "config",
-            "c",
-            None,
-            "read [[server]] and [[source]] tables with these same words from a TOML file",
-        ],
+        [each.word, each.notes.short, None, each.told]
+        for each in OPTIONS.values()
+        if not each.is_flag and not each.notes.is_list
     ]
 
     def __init__(self) -> None:
         super().__init__()
-        self._lists: dict[str, list[str]] = {}
         self.servers: list[ServerConfig | SourceConfig] = []
-
-    def opt_listen(self, description: str) -> None:
-        """
-        listen here: a Twisted server endpoint description, fd:NUMBER, udp:PORT,
-        udp6:PORT or unixgram:PATH; repeatable [default: tcp:8000:interface=127.0.0.1]
-        """
-        self._add("listen", description)
-
-    opt_l = opt_listen
-
-    def opt_source(self, url: str) -> None:
-        """
-        serve the rows of a table instead of listening: sqlite:///PATH?table=NAME or
-        postgresql://HOST/DATABASE?table=NAME; repeatable
-        """
-        self._add("source", url)
-
-    def opt_header(self, field: str) -> None:
-        """add this header field, 'Name: value', to files; repeatable"""
-        self._add("header", field)
-
-    def opt_timeout(self, deadline: str) -> None:
-        """
-        PHASE=SECONDS, or none for never; repeatable. Phases: handshake, idle, header,
-        body, handle, write, lifetime, drain; and TCP's keepalive, user-timeout
-        """
-        self._add("timeout", deadline)
-
-    def opt_allow(self, network: str) -> None:
-        """serve clients from this network only; repeatable"""
-        self._add("allow", network)
-
-    def opt_deny(self, network: str) -> None:
-        """do not serve clients from this network; repeatable"""
-        self._add("deny", network)
-
-    def opt_proxy_from(self, network: str) -> None:
-        """believe a PROXY header (haproxy: endpoints) from this network only; repeatable"""
-        self._add("proxy-from", network)
-
-    def opt_auth(self, description: str) -> None:
-        """
-        check the passwords of clients by this: file:PATH, memory:NAME:PASSWORD, unix or
-        what a plugin has; repeatable
-        """
-        self._add("auth", description)
-
-    def _add(self, word: str, value: str) -> None:
-        self._lists.setdefault(word, []).append(value)
 
     @override
     def parseArgs(self, *arguments: str) -> None:
         if arguments:
-            raise usage.UsageError(f"{arguments[0]!r} belongs to no option; see --help")
+            first = arguments[0]
+            # A handler has no word before it with the command sockserve alone.
+            hint = f"write --handler {first}" if ":" in first else "see --help"
+            if first.isdecimal():  # a habit of those who know http.server
+                hint = f"a port is --port {first}"
+            raise usage.UsageError(f"{first!r} belongs to no option; {hint}")
 
     @override
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
@@ -183,45 +100,41 @@ class Options(usage.Options):
 
         @raise ConfigurationError: an option is wrong, or two do not go together.
         """
+        variables: dict[str, object] = {}
         if self.parent is not None:  # the process is ours, and what is loaded now may look there
             restore_environment()
-        words: dict[str, object] = {
-            name: value
-            for name, value in self.items()
-            if name not in ("config", "check", "rpcbind") and value is not None
-        }
-        if self["rpcbind"]:
-            words["rpcbind"] = True
-        words.update(self._lists)
-        if self["config"] is not None:
-            if words:
-                raise ConfigurationError(
-                    f"config: {next(iter(words))} goes into the file when there is one"
-                )
-            self.servers = read_toml(self["config"])
-        else:
-            self.servers = [source_config(words) if "source" in words else server_config(words)]
+            variables = environment_words(os.environ)
+        self.servers = servers_asked_for(self.words(), variables)
         if self["check"]:
             self._check()
 
+    def words(self) -> dict[str, object]:
+        """The values that were given, by option; C{check} is none."""
+        flags = {option.word for option in OPTIONS.values() if option.is_flag}
+        given = {
+            word: bool(value) if word in flags else value
+            for word, value in self.items()
+            if value is not None and (value or word not in flags)
+        }
+        given.pop("check", None)
+        return given
+
     def _check(self) -> NoReturn:
         makeService(self)
-        for server in self.servers:
-            if isinstance(sys.stdout, io.TextIOWrapper):  # whatever it can encode
-                sys.stdout.reconfigure(errors="backslashreplace")
-            for line in server.summary():
-                print(printable(line))  # noqa: T201 (--check is asked to)
-            if isinstance(server, ServerConfig) and server.server is not None:
-                server.server.server_close()
+        print_summary(self.servers)
         sys.exit(0)
 
     def _explain(self, message: str) -> str:
-        """Add the nearest valid option to a message of C{getopt}'s."""
+        """Add the right option to a message of C{getopt}'s."""
         for word in message.split():
-            if word.startswith("--"):
+            if word.startswith("-"):
                 known = [f"--{name}" for name in self.known_options()]
                 given = word.partition("=")[0]
-                return message if given in known else message + nearest(given, known)
+                if given in known or "not recognized" not in message:
+                    return message
+                if given in _TWISTDS:
+                    return f"{message}; it is an option of twistd itself, and goes before sockserve"
+                return message + hint_at_option(given, known)
         return message
 
     def known_options(self) -> list[str]:
@@ -229,22 +142,33 @@ class Options(usage.Options):
         return [name.rstrip("=") for name in self.longOpt]
 
 
-class _Commands(MultiService):
-    """
-    The service of C{twistd sockserve}, above those of its servers.
+def _repeatable(option: Option) -> Callable[[Options, str], None]:
+    """The method, of the kind that C{usage.Options} calls, of an option that may come again."""
 
-    It ends the program with one line when a listener cannot listen, when all its listeners are
-    server objects that have shut down, and by signals.
+    def add(self: Options, value: str) -> None:
+        self.setdefault(option.word, []).append(value)
+
+    add.__doc__ = option.told
+    return add
+
+
+for _option in OPTIONS.values():
+    if _option.notes.is_list:
+        _method = _repeatable(_option)
+        for _name in filter(None, (_option.attribute, _option.notes.short)):
+            setattr(Options, f"opt_{_name}", _method)
+
+
+class _TwistdService(CommandService):
+    """
+    The service of C{twistd sockserve}.
+
+    It ends the program with one line when a listener cannot listen, and by signals.
     """
 
-    def __init__(self, reactor: Any, twistd: Mapping[str, Any]) -> None:
-        """
-        @param twistd: the options of C{twistd}; empty when this is part of another
-            application, which goes on.
-        """
-        super().__init__()
-        self._reactor = reactor
-        self._is_alone = bool(twistd)
+    def __init__(self, reactor: Any, options: Options) -> None:
+        twistd: dict[str, Any] = options.parent or {}
+        super().__init__(reactor, options.servers, is_alone=bool(twistd))
         self._nodaemon = bool(twistd.get("nodaemon"))
         #: The name of the file to remove where C{twistd} does not come to that.
         self._pidfile: str | None = twistd.get("pidfile")
@@ -254,12 +178,6 @@ class _Commands(MultiService):
         try:
             super().privilegedStartService()
         except ConfigurationError as error:
-            for service in self:
-                service.stopService()
-            if self._is_alone:
-                # Ports close, and sockets' names go, in the reactor's next turn, which will
-                # not come.
-                self._reactor.runUntilCurrent()
             if not self._nodaemon:
                 # twistd hands it to the process that waits in the foreground.
                 raise
@@ -269,22 +187,10 @@ class _Commands(MultiService):
     @override
     def startService(self) -> None:
         if self._is_alone:
+            # Under twistd the log is its own, whatever the program has set up.
+            join_logs(lambda _: None)
             Signals(self._reactor, self, self._stop_asked, self._leave).install()
         super().startService()
-        # Handlers print what is no error, such as http.server's log, to standard error.
-        if isinstance(sys.stderr, LoggingFile):
-            sys.stderr.level = LogLevel.info
-        listeners = list(listeners_of(self))
-        for service in listeners:
-            _log.info(
-                "{handler}: serving {where}",
-                handler=service.server.handler_name,
-                where=_where(service),
-            )
-        objects = [each for each in listeners if isinstance(each, SocketServerService)]
-        if self._is_alone and len(objects) == len(listeners):
-            shut_down = DeferredList([each.shut_down for each in objects])
-            shut_down.addCallback(lambda _: self.running and self._reactor.stop())
 
     def _stop_asked(self, number: int) -> None:
         """A signal has asked for the end: C{twistd} ends by it, too, when all is stopped."""
@@ -305,36 +211,6 @@ class _Commands(MultiService):
                 pass
 
 
-def _where(service: ListenerService) -> str:
-    """Where clients find a listener: a URL if a browser can open one, or its description."""
-    server = service.server
-    address = server.server_address
-    kind = service.description.partition(":")[0]
-    scheme = {"tcp": "http", "tcp6": "http", "tls": "https", "ssl": "https"}.get(kind)
-    # A browser can open it if HTTP is spoken over a kind of listener that has a scheme and
-    # a host.
-    is_http = isinstance(server, StreamFactory) and speaks_http(server.RequestHandlerClass)
-    if is_http and scheme is not None and isinstance(address, tuple):
-        return f"{scheme}://{_url_host(address)}:{address[1]}/"
-    if isinstance(address, tuple) and ":0" in service.description:
-        return f"{service.description} (port {address[1]})"
-    return service.description
-
-
-def _url_host(address: tuple[Any, ...]) -> str:
-    """The host of an address in a URL, a link-local one with its zone (RFC 6874)."""
-    if len(address) == 2:
-        return str(address[0])
-    host, _, _, scope = address
-    if not scope:
-        return f"[{host}]"
-    try:
-        zone = socket.if_indextoname(scope)
-    except OSError:  # it has just gone
-        zone = str(scope)
-    return f"[{host}%25{zone}]"
-
-
 def _die(message: str) -> NoReturn:
     # twistd has made sys.stderr a part of its log by the time it listens.
     print(f"sockserve: {printable(message)}", file=sys.__stderr__)
@@ -353,16 +229,11 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor
 
-    twistd: dict[str, Any] = options.parent or {}
-    if twistd:
+    if options.parent:
         keep_steady(reactor)
-    parent = _Commands(reactor, twistd)
     try:
-        check_together([each for each in options.servers if isinstance(each, ServerConfig)])
-        for server in options.servers:
-            server.build(reactor).setServiceParent(parent)
+        return _TwistdService(reactor, options)
     except ConfigurationError as error:
         if options.parent is None:
             raise
         _die(str(error))
-    return parent

@@ -42,11 +42,14 @@ ORDER = [
     "service",
     "run",
     "tap",
+    "command",
     "django",
     # Public pages and the drop-in modules.
     "server",
     "socketserver",
     "http.server",
+    "programs",
+    "__main__",
 ]
 PURE = {
     "core.statistics",
@@ -178,15 +181,16 @@ def test_pure_rooms_know_no_twisted_socket_or_clock(room: str) -> None:
 @every_room
 def test_the_reactor_is_an_argument(room: str) -> None:
     """
-    Only the doors may fetch it: the one that C{twistd} opens, whose caller has installed it, and
-    that of a project of Django's, where nobody else runs it.
+    Only the doors may fetch it: the one that C{twistd} opens, whose caller has installed it, the
+    own command's, and that of a project of Django's, where nobody else runs it.
     """
     tree = TREES[room]
     if room == "sockserve.django.reactor_thread":
         return
-    if room == "sockserve.tap":
+    opening = {"sockserve.tap": "makeService", "sockserve.command": "serve"}.get(room)
+    if opening is not None:
         tree = ast.Module(
-            [node for node in tree.body if getattr(node, "name", None) != "makeService"], []
+            [node for node in tree.body if getattr(node, "name", None) != opening], []
         )
     assert "twisted.internet.reactor" not in set(_imports(room, tree))
 

@@ -28,7 +28,8 @@ def wheel() -> set[str]:
     paths = [path for kind in ("py", "html") for path in (ROOT / "sockserve").rglob(f"*.{kind}")]
     sources = {path.relative_to(ROOT).as_posix() for path in paths}
     about = {f"sockserve-1.dist-info/{name}" for name in ("METADATA", "licenses/LICENSE")}
-    return sources | about | {"sockserve/py.typed", "twisted/plugins/sockserve_plugin.py"}
+    data = {"sockserve/py.typed", "sockserve/sockserve.schema.json"}
+    return sources | about | data | {"twisted/plugins/sockserve_plugin.py"}
 
 
 @pytest.fixture
@@ -68,6 +69,7 @@ def test_whole_distributions_pass(release: ModuleType, wheel: set[str], source: 
     "name",
     [
         "sockserve/py.typed",
+        "sockserve/sockserve.schema.json",
         "sockserve/http/__init__.py",
         "sockserve/http/templates/listing.html",
         "sockserve-1.dist-info/licenses/LICENSE",

@@ -349,7 +349,7 @@ def threading_server() -> Iterator[Threading]:
 
 
 def test_requests_go_to_the_dispatcher_there_is(threading_server: Any) -> None:
-    threading_server._dispatcher = dispatcher = Dispatcher()
+    threading_server._ThreadingMixIn__dispatcher = dispatcher = Dispatcher()
     threading_server.process_request(b"a", "one")
     threading_server.process_request(b"b", "two")
     assert dispatcher.taken == [(b"a", "one"), (b"b", "two")]
@@ -359,7 +359,7 @@ def test_requests_go_to_the_dispatcher_there_is(threading_server: Any) -> None:
 
 def test_a_server_that_has_served_nobody_has_nothing_more_to_close(threading_server: Any) -> None:
     threading_server.server_close()
-    assert threading_server._dispatcher is None
+    assert threading_server._ThreadingMixIn__dispatcher is None
 
 
 @pytest.mark.parametrize("kept", [None, Dispatcher(is_alive=False)], ids=["first", "a parent's"])
@@ -372,15 +372,15 @@ async def test_the_first_request_makes_a_dispatcher(threading_server: Any, kept:
             served.set()
 
     threading_server.RequestHandlerClass = Notes
-    threading_server._dispatcher = kept
+    threading_server._ThreadingMixIn__dispatcher = kept
     threading_server.process_request(b"a", "client")
-    dispatcher = threading_server._dispatcher
+    dispatcher = threading_server._ThreadingMixIn__dispatcher
     assert await deferToThread(served.wait, 15)
     ((request, thread),) = threading_server.said
     assert request == b"a"
     assert thread != threading.current_thread().name
     await deferToThread(threading_server.process_request, b"b", "client")
-    assert threading_server._dispatcher is dispatcher
+    assert threading_server._ThreadingMixIn__dispatcher is dispatcher
     await deferToThread(threading_server.server_close)
     assert sorted(each for each, _ in threading_server.said) == [b"a", b"b"]
     if kept is not None:
@@ -428,8 +428,8 @@ async def test_deadlines_of_a_server_that_has_none_are_the_modules() -> None:
     server = Mixed("memory", Upper)
     server.said = []  # type: ignore[attr-defined]
     server.process_request(b"a", "client")
-    assert server._dispatcher is not None
-    assert server._dispatcher.factory.deadlines == Deadlines(
+    assert server._ThreadingMixIn__dispatcher is not None
+    assert server._ThreadingMixIn__dispatcher.factory.deadlines == Deadlines(
         handshake=10, idle=None, header=None, body_rate=None, write=None, drain=None
     )
     await deferToThread(server.server_close)

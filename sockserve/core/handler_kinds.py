@@ -12,7 +12,6 @@ import inspect
 from enum import Enum
 from http.server import BaseHTTPRequestHandler
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler
 
 from zope.interface.interface import InterfaceClass
 
@@ -24,6 +23,7 @@ __all__ = [
     "check_carrier",
     "handler_kind",
     "handler_name",
+    "loop_override",
     "provides",
     "speaks_http",
     "unwrap",
@@ -31,7 +31,10 @@ __all__ = [
 
 #: What of one of C{http.server}'s handlers decides how requests are read.
 _LOOP = ("handle", "handle_one_request", "parse_request", "handle_expect_100")
-_STOCK = (BaseHTTPRequestHandler, WSGIRequestHandler)
+
+#: The module whose C{WSGIRequestHandler} reads requests likewise.  It is not imported here: a
+#: program may have it on other modules than those that this room has.
+_LIKEWISE = "wsgiref.simple_server"
 
 #: The method by which a class asks for TCP's urgent data.
 _URGENT = "urgent_received"
@@ -172,19 +175,29 @@ def check_carrier(kind: HandlerKind, name: str, carrier: str | None) -> None:
 
 
 def _reads_as_stock(cls: object) -> bool:
-    """
-    Whether a handler class reads requests as C{http.server}'s do.  (With C{rbufsize} 0 it
-    reads no more than it asks for: another program, a CGI script say, is to have the
-    connection.)
-    """
+    """Whether a handler class reads requests as C{http.server}'s do."""
     return (
         isinstance(cls, type)
         and issubclass(cls, BaseHTTPRequestHandler)
-        and cls.rbufsize != 0
-        and all(
-            any(getattr(cls, name) is getattr(stock, name) for stock in _STOCK) for name in _LOOP
-        )
+        and loop_override(cls) is None
     )
+
+
+def loop_override(cls: type[BaseHTTPRequestHandler]) -> str | None:
+    """
+    The attribute by which a handler class of C{http.server}'s reads requests in a way of its own;
+    None if it does not.  (With C{rbufsize} 0 it reads no more than it asks for: another
+    program, a CGI script say, is to have the connection.)
+    """
+    if cls.rbufsize == 0:
+        return "rbufsize"
+    for name in _LOOP:
+        method = getattr(cls, name)
+        # Not by its name or module, which a wrapper takes over from what it wraps.
+        module = getattr(method, "__globals__", {}).get("__name__")
+        if method is not getattr(BaseHTTPRequestHandler, name) and module != _LIKEWISE:
+            return name
+    return None
 
 
 def speaks_http(factory: object) -> bool:

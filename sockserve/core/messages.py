@@ -13,10 +13,33 @@ from collections.abc import Iterable
 __all__ = ["nearest", "one_line", "printable"]
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
-    """A hint at the valid word nearest to C{word}, or an empty string."""
-    found = difflib.get_close_matches(word, list(words), n=1)
-    return f"; did you mean {found[0]!r}?" if found else ""
+#: How alike two words must be, from 0 to 1, for one to be what the other was meant to be: more
+#: than C{port} and C{path} are, less than words with a letter too many, too few, or another.
+_ALIKE = 0.74
+
+
+def nearest(word: str, words: Iterable[str], prefix: str = "") -> str:
+    """
+    A hint at the valid word nearest to C{word}, or an empty string.  The dashes of options do not
+    make them alike, nor capitals other words.
+
+    @param prefix: what all of them begin with, which does not make them alike, either.
+    """
+    plain = _plain(word, prefix)
+    best, found = _ALIKE, ""
+    for each in words:
+        matcher = difflib.SequenceMatcher(None, _plain(each, prefix), plain, autojunk=False)
+        # The same letters in another order make no long match in a short word.
+        likeness = 0.9 if sorted(_plain(each, prefix)) == sorted(plain) else 0.0
+        if matcher.real_quick_ratio() >= best:
+            likeness = max(likeness, matcher.ratio())
+        if likeness > best:
+            best, found = likeness, each
+    return f"; did you mean {found!r}?" if found else ""
+
+
+def _plain(word: str, prefix: str) -> str:
+    return word.removeprefix(prefix).lstrip("-").casefold()
 
 
 def printable(text: str) -> str:

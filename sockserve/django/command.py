@@ -23,7 +23,7 @@ from typing_extensions import override
 
 from sockserve.core.clock import keep_steady
 from sockserve.core.logs import Topic, logger
-from sockserve.core.messages import nearest, one_line, printable
+from sockserve.core.messages import one_line, printable
 from sockserve.core.reactors import IReactor
 from sockserve.django.connections import close_idle_connections
 from sockserve.django.options import SERVED, add_options, given_options, make_options
@@ -34,8 +34,10 @@ from sockserve.django.tasks.backend import database_of
 from sockserve.django.tasks.handler import TaskHandler
 from sockserve.django.tasks.table import check_table, table_url
 from sockserve.interfaces import ConfigurationError
+from sockserve.run.options.words import OPTIONS
 from sockserve.run.server_config import ServerConfig
 from sockserve.run.signals import Signals, leave_process, stop_reactor
+from sockserve.run.unknown import hint_at_option
 from sockserve.tap import Options, makeService
 
 __all__ = ["SockserveCommand"]
@@ -100,7 +102,8 @@ class SockserveCommand(BaseCommand):
             if word.startswith("--"):
                 known = [name for action in parser._actions for name in action.option_strings]
                 given = word.partition("=")[0].rstrip(":")
-                message += "" if given in known else nearest(given, known)
+                if given not in known and given.removeprefix("--") not in OPTIONS:
+                    message += hint_at_option(given, known)
                 break
         self.stderr.write(f"CommandError: {printable(message)}")
         sys.exit(1)

@@ -1,28 +1,29 @@
 """
-Options: those of C{twistd sockserve}, as options of a command of Django's.
+Options: those of the table of options, as options of a command of Django's.
 
 This room owns how they are put before C{argparse}, and what goes first: the command line, the
-command's class, or C{settings.SOCKSERVE}.  It must not know what any one of them means: the table
-is L{sockserve.tap}'s.
+command's class, the environment, or C{settings.SOCKSERVE}.  It must not know what any one of them
+means: the table is L{sockserve.run.options.words}.
 """
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentParser
 from collections.abc import Collection, Mapping
 
-from sockserve.core.messages import nearest
 from sockserve.interfaces import ConfigurationError
-from sockserve.run.source_config import SOURCE_WORDS, row_deadlines
+from sockserve.run.environment import environment_words
+from sockserve.run.options.parser import add_option
+from sockserve.run.options.words import OPTIONS, override
+from sockserve.run.source_config import words_of_rows
+from sockserve.run.unknown import hint_at_word
 from sockserve.tap import Options
 
 __all__ = ["SERVED", "add_options", "given_options", "make_options"]
 
 #: Of these a command takes one: they say what is served.
 SERVED = ("handler", "path", "server", "config")
-
-#: Twisted's own, which Django has by itself.
-_NOT_OURS = ("help", "version")
 
 #: What is asked of one run, and so has no place in the settings: options of ours, then Django's.
 _OF_ONE_RUN = (
@@ -32,43 +33,15 @@ _OF_ONE_RUN = (
 )
 
 
-def _words() -> dict[str, bool]:
-    """The options by name, each with whether it takes a value."""
-    names = Options().longOpt
-    return {
-        name.rstrip("="): name.endswith("=") for name in names if name.rstrip("=") not in _NOT_OURS
-    }
-
-
-def _settable() -> list[str]:
-    """The names of those that say what is served, and how."""
-    return [word for word in _words() if word not in _OF_ONE_RUN]
-
-
-def _attribute(word: str) -> str:
-    """The name of an option's value among those that C{argparse} has found."""
-    return word.replace("-", "_")
-
-
 def add_options(parser: ArgumentParser, left_out: Collection[str] = ()) -> None:
     """
     Add all options to those of a command.
 
     @param left_out: names of some that it does not have.
     """
-    table = Options()
-    short = {word: letter for letter, word in table.synonyms.items() if len(letter) == 1}
-    for word, takes_value in _words().items():
-        if word in left_out:
-            continue
-        names = [f"--{word}", *([f"-{short[word]}"] if word in short else [])]
-        told = " ".join(table.docs[word].split()).replace("%", "%%")
-        if not takes_value:
-            parser.add_argument(*names, action="store_const", const=True, help=told)
-        elif hasattr(table, f"opt_{_attribute(word)}"):  # what may be repeated has a method
-            parser.add_argument(*names, action="append", metavar="VALUE", help=told)
-        else:
-            parser.add_argument(*names, metavar="VALUE", help=told)
+    for option in OPTIONS.values():
+        if option.word not in left_out:
+            add_option(parser, option)
 
 
 def given_options(found: Mapping[str, object]) -> dict[str, object]:
@@ -77,8 +50,13 @@ def given_options(found: Mapping[str, object]) -> dict[str, object]:
 
     @param found: what C{argparse} has found, or a caller has said, by attribute.
     """
-    values = {word: found.get(_attribute(word)) for word in _settable()}
+    values = {word: found.get(OPTIONS[word].attribute) for word in _settable()}
     return {word: value for word, value in values.items() if value is not None}
+
+
+def _settable() -> list[str]:
+    """The names of those that say what is served, and how."""
+    return [word for word in OPTIONS if word not in _OF_ONE_RUN]
 
 
 def make_options(
@@ -89,41 +67,32 @@ def make_options(
 
     @param given: those on the command line, by name.
     @param of_class: those that the command's class has, which go next.
-    @param settings: C{settings.SOCKSERVE}, which has the rest.
+    @param settings: C{settings.SOCKSERVE}, which has what neither they nor the environment have.
     @raise ConfigurationError: one is wrong, or two do not go together.
     """
-    usual = _from_settings(settings)
-    said = {**of_class, **given}
+    variables = environment_words(os.environ)
+    usual = override(_from_settings(settings), variables)
+    said = override(of_class, given)
     if "source" in given:  # rows have no clients
-        usual = _of_rows(usual)
+        usual = words_of_rows(usual)
         said = {word: value for word, value in said.items() if word != "listen" or word in given}
-    replaced = _replaced_by(said)
-    usual = {word: value for word, value in usual.items() if word not in replaced}
+    if "config" in said:  # the file has it all
+        usual = {}
+    elif any(word in said for word in SERVED):
+        usual.pop("config", None)
     options = Options()
-    options.update({**usual, **said})
+    options.update(override(usual, said))
     try:
         options.postOptions()
     except ConfigurationError as error:
-        about = str(error).partition(":")[0].split(" ")
-        if about[0] in usual and about[0] not in said:
-            raise ConfigurationError(f"settings.SOCKSERVE: {error}") from error
-        raise
+        about = str(error).partition(":")[0].split(" ")[0]
+        if about in said or about not in usual:
+            raise
+        if about in variables:
+            name = OPTIONS[about].variable
+            raise ConfigurationError(name + str(error).removeprefix(about)) from error
+        raise ConfigurationError(f"settings.SOCKSERVE: {error}") from error
     return options
-
-
-def _of_rows(usual: Mapping[str, object]) -> dict[str, object]:
-    """
-    What of the settings is for rows as well.
-
-    @raise ConfigurationError: a deadline is wrong.
-    """
-    found = {word: value for word, value in usual.items() if word in SOURCE_WORDS}
-    if "timeout" in found:
-        try:
-            found["timeout"] = row_deadlines("timeout", found["timeout"])
-        except ConfigurationError as error:
-            raise ConfigurationError(f"settings.SOCKSERVE: {error}") from error
-    return found
 
 
 def _replaced_by(said: Collection[str]) -> list[str]:
@@ -140,7 +109,7 @@ def _from_settings(settings: object) -> dict[str, object]:
         raise ConfigurationError(
             f"settings.SOCKSERVE: write a dict of options, not {type(settings).__name__}"
         )
-    known, takes_value = _settable(), _words()
+    known = _settable()
     usual: dict[str, object] = {}
     for key, value in settings.items():
         word = str(key).replace("_", "-")
@@ -150,9 +119,9 @@ def _from_settings(settings: object) -> dict[str, object]:
             )
         if word not in known:
             raise ConfigurationError(
-                f"settings.SOCKSERVE: unknown word {key!r}{nearest(word, known)}"
+                f"settings.SOCKSERVE: unknown word {key!r}{hint_at_word(word, known)}"
             )
-        if not takes_value[word] and not isinstance(value, bool):
+        if OPTIONS[word].is_flag and not isinstance(value, bool):
             raise ConfigurationError(
                 f"settings.SOCKSERVE: {word}: write True or False, not {value!r}"
             )

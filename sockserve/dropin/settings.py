@@ -24,6 +24,7 @@ __all__ = [
     "carrier_of_server",
     "check_server",
     "check_settings",
+    "keep_own_variables",
     "own_deadlines",
     "own_limits",
 ]
@@ -51,6 +52,21 @@ class DropInLimits(DropInHTTPLimits):
     """
 
     max_datagrams: int | None = None
+
+
+def keep_own_variables(cls: type, standard: type | None) -> None:
+    """
+    Give a drop-in class those variables that the standard library's of its name does not take from
+    its bases.  A program may set one on a base: C{TCPServer.allow_reuse_address = True} is not
+    meant for C{UDPServer}, which has its own.
+    """
+    if standard is None or standard is cls:
+        return
+    for name, value in vars(standard).items():
+        is_of_a_base = any(hasattr(base, name) for base in standard.__bases__)
+        is_variable = value is None or isinstance(value, int)
+        if is_variable and is_of_a_base and not name.startswith("_") and name not in vars(cls):
+            setattr(cls, name, value)
 
 
 def check_settings(option: str, threads: object, deadlines: object) -> None:

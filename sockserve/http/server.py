@@ -29,6 +29,7 @@ from typing_extensions import override
 
 from sockserve import socketserver
 from sockserve.core.tls import CIPHERS
+from sockserve.dropin.settings import keep_own_variables
 
 if TYPE_CHECKING:
     from _typeshed import StrOrBytesPath, StrPath
@@ -110,6 +111,10 @@ class ThreadingHTTPSServer(
     """The class C{http.server.ThreadingHTTPSServer}, which came with Python 3.14."""
 
     daemon_threads = True
+
+
+for _name in ("HTTPServer", "ThreadingHTTPServer", "HTTPSServer", "ThreadingHTTPSServer"):
+    keep_own_variables(globals()[_name], getattr(_stdlib, _name, None))
 
 
 class SimpleHTTPRequestHandler(_stdlib.SimpleHTTPRequestHandler):

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from twisted.internet import endpoints
 
 from sockserve.core.addresses import scope_of
+from sockserve.core.messages import nearest
+from sockserve.core.places import quoted
 from sockserve.interfaces import SockserveError
 
 __all__ = [
@@ -109,9 +111,10 @@ def words_of(kind: str, description: str) -> dict[str, str]:
         first, _ = arguments
         if first.removeprefix("-").isdecimal():
             arguments.reverse()
+    _check_colons(description)
     for word in words:
         if word not in names:
-            raise WordError(f"unknown word {word!r}")
+            raise WordError(f"unknown word {word!r}{nearest(word, names)}")
     found = dict(zip(names, arguments, strict=False))
     surplus = [*arguments[len(names) :], *(found[word] for word in found if word in words)]
     if surplus:
@@ -121,6 +124,27 @@ def words_of(kind: str, description: str) -> dict[str, str]:
     if names[0] not in found:
         raise WordError(f"{names[0]} is missing")
     return found
+
+
+def _check_colons(description: str) -> None:
+    """
+    Check that no address of IPv6 has been written with its colons as they are.
+
+    @raise WordError: one has; the message says how to write it.
+    """
+    _, interface, rest = description.partition("interface=")
+    if not interface:
+        rest = description.partition(":")[2].partition(":")[2]
+    bare = rest.partition("=")[0]
+    if bare != rest:  # what follows is a word with a value
+        bare = bare.rpartition(":")[0]
+    address = bare.removeprefix("[").removesuffix("]")
+    try:
+        is_ipv6 = ipaddress.ip_address(address.partition("%")[0]).version == 6
+    except ValueError:
+        return
+    if is_ipv6:
+        raise WordError(f"a colon within a value is written \\:, so interface={quoted(address)}")
 
 
 def check_words(kind: str, words: Mapping[str, str]) -> None:

@@ -28,6 +28,7 @@ from twisted.plugin import getPlugins
 
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.messages import nearest, one_line
+from sockserve.core.places import OTHER_KINDS, canonical
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.activation import handed_descriptor
 from sockserve.listeners.certificates import options_from_files
@@ -58,12 +59,13 @@ __all__ = [
     "is_datagram_description",
     "is_plain",
     "stream_endpoint",
+    "written_out",
 ]
 
 #: The kinds of stream listener that this room makes.
 _OWN_KINDS = ("fd", "haproxy", "systemd", "unix")
 #: The kinds that are built into Twisted; its others are plugins.
-_TWISTED_KINDS = ("tcp", "ssl")
+_TWISTED_KINDS = ("tcp", "tcp6", "ssl", "tls")
 #: Those of Twisted's that have no port to listen on.
 _NO_LISTENERS = {"stdio"}
 #: The domains of the sockets that systemd hands over.
@@ -86,6 +88,18 @@ def is_datagram_description(description: str) -> bool:
     return kind_of(description) in FORMS
 
 
+def written_out(description: str) -> str:
+    """
+    A description in full, of one that may say where in a shorter way, as C{8080} does.
+
+    @raise ConfigurationError: it is a URL that is no place to listen at.
+    """
+    try:
+        return canonical(description)
+    except ValueError as error:
+        raise ConfigurationError(f"listen {description!r}: {error}") from None
+
+
 def stream_endpoint(
     reactor: object,
     description: str,
@@ -102,6 +116,7 @@ def stream_endpoint(
     @raise ConfigurationError: C{description} is none of these, or names something that
         does not exist.
     """
+    description = written_out(description)
     kind, rest = kind_of(description), description.partition(":")[2]
     if kind in FORMS:
         raise ConfigurationError(
@@ -214,7 +229,10 @@ def inherited_descriptor(description: str) -> int | None:
 def _explain(kind: str, error: Exception) -> str:
     """Say in words what an error of one of the makers, or of Twisted's parsers, means."""
     if isinstance(error, WordError):
-        return f"{one_line(error)}{form_of(kind)}"
+        said, form = one_line(error), form_of(kind)
+        if said.endswith("?"):
+            form = form.replace("; write", " Write")
+        return said + form
     if isinstance(error, TypeError):
         return "a word is missing, or unknown"
     if isinstance(error, ValueError) and "invalid literal" in str(error):
@@ -229,17 +247,37 @@ def _check_kind(description: str) -> None:
 
     @raise ConfigurationError: there is none; the message names the nearest.
     """
-    plugins = {plugin.prefix for plugin in getPlugins(IStreamServerEndpointStringParser)}
-    known = {*FORMS, *_OWN_KINDS, *_TWISTED_KINDS, *plugins} - _NO_LISTENERS
-    kind = description.partition(":")[0]
-    if kind.lower() in {name.lower() for name in known}:
+    kind = kind_of(description)
+    ours = {*FORMS, *_OWN_KINDS, *_TWISTED_KINDS}
+    if kind in ours:
         return
-    bare = description.strip(":")
-    if bare.isascii() and bare.isdigit():
-        hint = f"; did you mean 'tcp:{bare}'?"
+    # Twisted keeps a list of its plugins in a file, which is not to be written for nothing.
+    plugins = {plugin.prefix for plugin in getPlugins(IStreamServerEndpointStringParser)}
+    known = {*ours, *plugins} - _NO_LISTENERS
+    if kind in {name.lower() for name in known}:
+        return
+    rest = description.partition(":")[2]
+    host, _, port = description.rpartition(":")
+    if kind in OTHER_KINDS:
+        hint = f"; did you mean {OTHER_KINDS[kind] + ':' + rest!r}?"
+    elif isIPv6Address(host) and port.isdecimal():
+        hint = f"; did you mean '[{host}]:{port}'?"
     else:
         hint = nearest(kind, known) or f"; the kinds are {', '.join(sorted(known))}"
-    raise ConfigurationError(f"listen {description!r}: unknown kind {kind!r}{hint}")
+    shown = description.partition(":")[0]
+    raise ConfigurationError(f"listen {description!r}: unknown kind {shown!r}{hint}")
+
+
+def _tcp6_endpoint(
+    reactor: object, description: str, words: Mapping[str, str], deadlines: Deadlines
+) -> IStreamServerEndpoint:
+    """Make the endpoint of C{tcp6:PORT}, which is a plugin of Twisted's."""
+    return endpoints.TCP6ServerEndpoint(
+        reactor,
+        int(words["port"]),
+        int(words.get("backlog", _BACKLOG)),
+        words.get("interface", "::"),
+    )
 
 
 def _ssl_endpoint(
@@ -276,6 +314,7 @@ def _tls_endpoint(
 #: What makes the endpoint of a kind that Twisted does not make as it is wanted here.
 _MAKERS: dict[str, Callable[[object, str, Mapping[str, str], Deadlines], IStreamServerEndpoint]] = {
     "ssl": _ssl_endpoint,
+    "tcp6": _tcp6_endpoint,
     "systemd": _systemd_endpoint,
     "tls": _tls_endpoint,
     "unix": _unix_endpoint,

@@ -27,7 +27,7 @@ from sockserve.core.messages import one_line
 from sockserve.core.statistics import HTTPRequestRecord, RequestRecord
 from sockserve.interfaces import ConfigurationError
 
-__all__ = ["LOG_FORMATS", "AccessLog", "format_combined", "format_json"]
+__all__ = ["LOG_FORMATS", "AccessLog", "format_combined", "format_json", "peer_in_words"]
 
 _log = logger(Topic.ACCESS)
 
@@ -46,7 +46,7 @@ def format_combined(event: LogEvent) -> str:
     record: RequestRecord = event["record"]
     when = f"[{datetime.fromtimestamp(event['log_time'], UTC):%d/%b/%Y:%H:%M:%S %z}]"
     if isinstance(record, HTTPRequestRecord):
-        host = record.peer[0] if isinstance(record.peer, tuple) else _peer(record.peer)
+        host = record.peer[0] if isinstance(record.peer, tuple) else peer_in_words(record.peer)
         line = record.request_line
         if line == "-" and record.reason is not None:
             line = f"- ({record.reason})"
@@ -57,7 +57,7 @@ def format_combined(event: LogEvent) -> str:
     phases = " ".join(f"{name}={seconds:.6f}" for name, seconds in record.phases.items())
     reason = "" if record.reason is None else f" ({_quoted(record.reason)})"
     line = (
-        f"{_peer(record.peer)} - - {when} {record.handler}"
+        f"{peer_in_words(record.peer)} - - {when} {record.handler}"
         f' "{record.outcome}{reason}" {_count(record.received)} {_count(record.sent)} {phases}'
     )
     return line.rstrip() + "\n"
@@ -75,7 +75,7 @@ def format_json(event: LogEvent) -> str:
     shown = {
         "time": when.isoformat(),
         "listener": event["listener"],
-        "peer": _peer(record.peer),
+        "peer": peer_in_words(record.peer),
         "handler": record.handler,
         "outcome": record.outcome,
         "reason": record.reason,
@@ -95,7 +95,7 @@ LOG_FORMATS: dict[str, Callable[[LogEvent], str]] = {
 }
 
 
-def _peer(address: object) -> str:
+def peer_in_words(address: object) -> str:
     """A client's address, as a socket gives it, as one word."""
     if isinstance(address, tuple):
         host, port = address[:2]

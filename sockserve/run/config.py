@@ -1,8 +1,8 @@
 """
 The configuration of one server, from a user's words, checked.
 
-This room owns the words (option names and TOML keys are the same), how they go together, and
-the messages about mistakes in that.  It must not know where the words came from
+This room owns how the words of the table of options (L{sockserve.run.options.words}) go together,
+and the messages about mistakes in that.  It must not know where the words came from
 (L{sockserve.run.config_file} is one such place).
 """
 
@@ -22,7 +22,6 @@ from sockserve.auth.checkers import make_portal
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_name, unwrap
 from sockserve.core.limits import LIMITS, LimitKind
-from sockserve.core.messages import nearest
 from sockserve.dropin.overriding import accepts_takeover
 from sockserve.dropin.settings import own_deadlines
 from sockserve.handlers import DatagramRequestHandler, StreamRequestHandler
@@ -31,35 +30,26 @@ from sockserve.http.gateway import GatewayRequestHandler
 from sockserve.http.handlers import HTTPRequestHandler
 from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.listeners.endpoints import inherited_descriptor, is_datagram_description
-from sockserve.observe.access_log import LOG_FORMATS
 from sockserve.run.loading import load_handler, load_server
+from sockserve.run.options.forms import Form
+from sockserve.run.options.words import SERVER_OPTIONS, SOURCE_OPTIONS
 from sockserve.run.server_config import RATES, ServerConfig, listener_kind
-from sockserve.run.values import (
-    choice,
-    deadline_setting,
-    deadlines,
-    flag,
-    header_fields,
-    limit,
-    networks,
-    number,
-    text,
-    texts,
-)
-from sockserve.run.workers import WORKERS, check_workers
+from sockserve.run.unknown import hint_at_word
+from sockserve.run.values import Check, check_value, each_text, text
+from sockserve.run.where import PLACES, description_of_place
+from sockserve.run.workers import check_workers
 from sockserve.sql.handlers import SQLRequestHandler
 from sockserve.sunrpc.rpcbind import served_program
 
 __all__ = [
     "HANDLERS_OF_DATAGRAMS",
     "HANDLERS_OF_STREAMS",
-    "WORDS",
     "check_together",
     "derives",
     "server_config",
 ]
 
-#: The base classes of handlers for one kind of request alone.
+#: The classes whose handlers serve streams, and nothing else; and datagrams likewise.
 HANDLERS_OF_STREAMS = (
     StreamRequestHandler,
     socketserver.StreamRequestHandler,
@@ -67,14 +57,6 @@ HANDLERS_OF_STREAMS = (
     GatewayRequestHandler,
 )
 HANDLERS_OF_DATAGRAMS = (DatagramRequestHandler, socketserver.DatagramRequestHandler)
-
-#: The words that go with a server object, which has a socket and a handler of its own.
-_SERVER_WORDS = (
-    "server", "threads", "timeout", "body-rate", "body-grace", "write-rate", "max-connections",
-    "max-connections-per-peer", "allow", "deny", "max-body-bytes", "max-request-line-bytes",
-    "max-header-bytes", "max-header-fields", "max-spool-bytes", "max-datagrams", "access-log",
-    "log-format", "stats-log",
-)  # fmt: skip
 
 
 def server_config(words: Mapping[str, object]) -> ServerConfig:
@@ -87,12 +69,14 @@ def server_config(words: Mapping[str, object]) -> ServerConfig:
         another.
     """
     for word in words:
-        if word not in WORDS:
-            raise ConfigurationError(f"unknown word {word!r}{nearest(word, WORDS)}")
-        if "server" in words and word not in _SERVER_WORDS:
+        if word not in SERVER_OPTIONS:
+            if word in SOURCE_OPTIONS:
+                raise ConfigurationError(f"{word}: it is for rows, and this is no source of them")
+            raise ConfigurationError(f"unknown word {word!r}{hint_at_word(word, SERVER_OPTIONS)}")
+        if "server" in words and not SERVER_OPTIONS[word].notes.goes_with_object:
             raise ConfigurationError(f"{word}: does not go with server, which has its own")
-    settings = {
-        WORDS[word][0]: WORDS[word][1](word, value)
+    settings: dict[str, Any] = {
+        SERVER_OPTIONS[word].setting: check_value(SERVER_OPTIONS[word], value, _CHECKS)
         for word, value in words.items()
         if word not in ("handler", "path", "header")
     }
@@ -105,7 +89,14 @@ def server_config(words: Mapping[str, object]) -> ServerConfig:
         config = ServerConfig(handler=settings["server"].RequestHandlerClass, **settings)
         _check_server_object(config, given)
         return config
-    config = ServerConfig(handler=_handler(words), **settings)
+    handler = _handler(words)
+    place = description_of_place(
+        settings, datagrams=derives(unwrap(handler), *HANDLERS_OF_DATAGRAMS)
+    )
+    settings = {word: value for word, value in settings.items() if word not in PLACES}
+    if place is not None:
+        settings["listen"] = (place,)
+    config = ServerConfig(handler=handler, **settings)
     _check(config)
     return config
 
@@ -135,7 +126,7 @@ def _handler(words: Mapping[str, object]) -> Callable[..., Any]:
     handler = _named_handler(words)
     if "header" not in words:
         return handler
-    fields = header_fields("header", words["header"])
+    fields = check_value(SERVER_OPTIONS["header"], words["header"], _CHECKS)
     if not derives(unwrap(handler), FileRequestHandler):
         raise ConfigurationError("header: it is for files; other handlers send their own")
     return functools.partial(handler, extra_response_headers=fields)
@@ -149,8 +140,13 @@ def _named_handler(words: Mapping[str, object]) -> Callable[..., Any]:
         return given if callable(given) else load_handler(text("handler", given))
     directory = os.path.abspath(text("path", words.get("path", ".")))
     if not os.path.isdir(directory):
-        raise ConfigurationError(f"path {directory!r}: not a directory")
+        hint = f"; a port is --port {words['path']}" if _is_number(words.get("path")) else ""
+        raise ConfigurationError(f"path {directory!r}: not a directory{hint}")
     return functools.partial(FileRequestHandler, directory=directory)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, str) and value.isdecimal()
 
 
 def _check_server_object(config: ServerConfig, deadlines: Mapping[str, float | None]) -> None:
@@ -239,41 +235,13 @@ def derives(cls: object, *bases: type) -> bool:
     return isinstance(cls, type) and issubclass(cls, bases)
 
 
-# Checks of one value: each takes the word, for messages, and the value, and returns it in the
-# type that the setting has.
-
-
 def _portal(word: str, value: object) -> Portal:
-    return make_portal(texts(word, value), word=word)
+    return make_portal(each_text(word, value, str), word=word)
 
 
 def _server_object(word: str, value: object) -> socketserver.BaseServer:
     return load_server(text(word, value))
 
 
-#: By word: the setting of L{ServerConfig} it is for, and the function that checks its value.
-WORDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
-    "listen": ("listen", texts),
-    "handler": ("handler", text),
-    "path": ("path", text),
-    "header": ("header", header_fields),
-    "server": ("server", _server_object),
-    "concurrency": ("concurrency", choice(*WORKERS)),
-    "threads": ("threads", number),
-    "max-children": ("max_children", number),
-    "timeout": ("deadlines", deadlines),
-    "body-rate": ("body_rate", deadline_setting),
-    "body-grace": ("body_grace", deadline_setting),
-    "write-rate": ("write_rate", deadline_setting),
-    **{name.replace("_", "-"): (name, limit) for name in LIMITS},
-    "max-connections": ("max_connections", number),
-    "max-connections-per-peer": ("max_connections_per_peer", number),
-    "allow": ("allow", networks),
-    "deny": ("deny", networks),
-    "proxy-from": ("proxy_from", networks),
-    "auth": ("portal", _portal),
-    "access-log": ("access_log", text),
-    "log-format": ("log_format", choice(*LOG_FORMATS)),
-    "rpcbind": ("rpcbind", flag),
-    "stats-log": ("stats_log", text),
-}
+#: The checks of values that are loaded, as C{sockserve.run.values.CHECKS} has the others.
+_CHECKS: Mapping[Form, Check] = {Form.CHECKERS: _portal, Form.SERVER_OBJECT: _server_object}

@@ -1,8 +1,9 @@
 """
-Configuration files: TOML, with the words of L{sockserve.run.config} in tables.
+Configuration files: TOML, with the words of the table of options in tables.
 
-This room owns how such a file is read, and the messages about what is none.  It must not know what
-the words mean, nor where in the text they stand (L{sockserve.run.lines}).
+This room owns how such a file is read, what of it other words override, and the messages about
+what is none.  It must not know what the words mean, nor where in the text they stand
+(L{sockserve.run.positions}).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import re
 import select
 import stat
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -21,16 +22,41 @@ import attrs
 from sockserve.core.messages import nearest, one_line, printable
 from sockserve.interfaces import ConfigurationError
 from sockserve.run.config import server_config
-from sockserve.run.lines import line_of
+from sockserve.run.options.words import SERVER_OPTIONS, SOURCE_OPTIONS, Option, override
+from sockserve.run.origins import Origins, Table
+from sockserve.run.positions import Positions
 from sockserve.run.server_config import ServerConfig
 from sockserve.run.source_config import SourceConfig, source_config
 
 __all__ = ["read_toml"]
 
+
+@attrs.frozen
+class _Kind:
+    """
+    A kind of table.
+
+    @ivar options: its words.
+    @ivar make: makes the settings of one.
+    """
+
+    options: Mapping[str, Option]
+    make: Callable[[Mapping[str, object]], ServerConfig | SourceConfig]
+
+    def takes(self, word: str, words: Mapping[str, object]) -> bool:
+        """Whether a table of this kind, with these words, takes one from elsewhere."""
+        option = self.options.get(word)
+        if option is None:
+            return False
+        # One with a server object has no use for what that has, unless it is to be another's.
+        notes = option.notes
+        return "server" not in words or notes.goes_with_object or "server" in notes.rivals
+
+
 #: What makes the settings of each kind of table.
-TABLES: dict[str, Callable[[Mapping[str, object]], ServerConfig | SourceConfig]] = {
-    "server": server_config,
-    "source": source_config,
+TABLES: Mapping[str, _Kind] = {
+    "server": _Kind(SERVER_OPTIONS, server_config),
+    "source": _Kind(SOURCE_OPTIONS, source_config),
 }
 
 #: The largest file that is read: far more than a hundred thousand networks take.
@@ -41,36 +67,55 @@ MAX_FILE_BYTES = 2**24
 PIPE_SECONDS = 5.0
 
 
-def read_toml(path: str, pipe_seconds: float = PIPE_SECONDS) -> list[ServerConfig | SourceConfig]:
+def read_toml(
+    path: str,
+    *,
+    options: Mapping[str, object] | None = None,
+    variables: Mapping[str, object] | None = None,
+    pipe_seconds: float = PIPE_SECONDS,
+) -> list[ServerConfig | SourceConfig]:
     """
     Read the C{[[server]]} and C{[[source]]} tables of a file.
 
+    @param options: words that override those of each table that takes them.
+    @param variables: words of the environment, which do so unless C{options} have them.
     @param pipe_seconds: how long the first byte is waited for, if the file is a pipe.
     @return: the settings of each server, in the file's order, and then of each source.
     @raise ConfigurationError: the file cannot be read, or a word in it is wrong; the
-        message names the file and, where one is at fault, the line.
+        message names the file and, where one is at fault, the line and column.
     """
     text, tables = _load(path, pipe_seconds)
     shown = printable(path)
+    find = functools.cache(functools.partial(Positions, text))
     for name in tables:
         if name not in TABLES:
-            line = line_of(text, name, -1)
+            where = Table(shown, find, ()).key(name)
             raise ConfigurationError(
-                f"{shown}:{line}: unknown table or word {name!r}{nearest(name, TABLES)}"
+                f"{where}: unknown table or word {name!r}{nearest(name, TABLES)}"
             )
+    options, variables = options or {}, variables or {}
     configs: list[ServerConfig | SourceConfig] = []
-    for kind, make in TABLES.items():
-        found = tables.get(kind, [])
+    unused = set(options)
+    for name, kind in TABLES.items():
+        found = tables.get(name, [])
         if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-            raise ConfigurationError(f"{shown}: write at least one [[{kind}]] table")
-        for number, words in enumerate(found):
-            add_location = functools.partial(_located, shown, text, words, number, kind)
+            where = Table(shown, find, ()).value(name)
+            raise ConfigurationError(f"{where}: write [[{name}]], in two brackets, for each {name}")
+        for number, table in enumerate(found):
+            by = {word: options[word] for word in options if kind.takes(word, table)}
+            also = {word: variables[word] for word in variables if kind.takes(word, table)}
+            also = {word: value for word, value in also.items() if word in override(also, by)}
+            words = override(override(table, also), by)
+            origins = Origins(words, set(also) - set(by), Table(shown, find, (name, number)), by)
+            unused -= set(by)
             try:
-                configs.append(attrs.evolve(make(words), add_location=add_location))
+                configs.append(attrs.evolve(kind.make(words), add_location=origins.located))
             except ConfigurationError as error:
-                raise ConfigurationError(add_location(str(error))) from None
+                raise origins.located_error(error) from None
     if not configs:
         raise ConfigurationError(f"{shown}: write at least one [[server]] table, or [[source]]")
+    if unused:
+        raise ConfigurationError(f"{min(unused)}: there is no table in {shown} that it goes with")
     return configs
 
 
@@ -89,14 +134,27 @@ def _load(path: str, pipe_seconds: float) -> tuple[str, dict[str, Any]]:
     try:
         text = content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigurationError(f"{shown}:{line}: this is not UTF-8") from None
+        before = content[: error.start].decode("utf-8-sig").split("\n")
+        where = f"{shown}:{len(before)}:{len(before[-1]) + 1}"
+        raise ConfigurationError(f"{where}: this is not UTF-8") from None
     try:
         return text, tomllib.loads(text)
     except RecursionError:
         raise ConfigurationError(f"{shown}: its values are nested too deeply") from None
     except ValueError as error:  # tomllib's own, of a number too long
-        raise ConfigurationError(f"{shown}: {one_line(error)}") from None
+        raise ConfigurationError(_located(shown, text, one_line(error))) from None
+
+
+def _located(shown: str, text: str, message: str) -> str:
+    """A message of C{tomllib}'s, with the place in front."""
+    found = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", message)
+    if found is None:
+        return f"{shown}: {message}"
+    said, line, column = found.groups()
+    if line is None:
+        lines = text.split("\n")
+        return f"{shown}:{len(lines)}:{len(lines[-1]) + 1}: {said} (at the end)"
+    return f"{shown}:{line}:{column}: {said}"
 
 
 def _read(path: str, pipe_seconds: float) -> bytes:
@@ -120,16 +178,3 @@ def _read(path: str, pipe_seconds: float) -> bytes:
     if len(content) > MAX_FILE_BYTES:
         raise ValueError(f"it is larger than {MAX_FILE_BYTES >> 20} MiB")
     return content
-
-
-def _located(
-    shown: str, text: str, words: Iterable[str], table: int, kind: str, message: str
-) -> str:
-    """Prefix a message about one of the C{words} of a table with its file and line."""
-    word = next((word for word in words if _is_about(message, word)), None)
-    return f"{shown}:{line_of(text, word, table, kind)}: {message}"
-
-
-def _is_about(message: str, word: str) -> bool:
-    """Whether a message of L{sockserve.run.config} is about C{word}: it begins with it."""
-    return re.match(rf"(unknown word [\"'])?{re.escape(word)}(?![\w-])", message) is not None

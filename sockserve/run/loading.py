@@ -20,9 +20,13 @@ from typing import Any
 from sockserve.core.handler_kinds import handler_kind
 from sockserve.core.messages import nearest, one_line
 from sockserve.dropin.service import why_not_served
+from sockserve.handlers import BaseRequestHandler
 from sockserve.interfaces import ConfigurationError
 
-__all__ = ["load_handler", "load_server"]
+__all__ = ["load_handler", "load_server", "meant_name"]
+
+#: The classes of all handlers but those that are any callable.
+_HANDLERS = (BaseRequestHandler, socketserver.BaseRequestHandler)
 
 #: How the names of files begin that are no user's: ours, and what is installed, or no file.
 _NOT_USERS = (
@@ -56,6 +60,8 @@ def load_server(name: str) -> socketserver.BaseServer:
     @raise ConfigurationError: there is no such name, or the object cannot be served.
     """
     found: Any = _load("server", name, "OBJECT")
+    if isinstance(found, type) and issubclass(found, _HANDLERS):
+        raise ConfigurationError(f"server {name!r}: it is a handler's class; name it as handler")
     if not isinstance(found, socketserver.BaseServer) and callable(found):
         try:
             found = found()
@@ -75,6 +81,27 @@ def load_server(name: str) -> socketserver.BaseServer:
     return found
 
 
+def meant_name(name: str) -> str:
+    """A hint at the name that the path of a module's file stands for; perhaps nothing."""
+    path, colon, attribute = name.partition(":")
+    module = path.removesuffix(".py").removeprefix("./").replace("/", ".")
+    if not colon:
+        module, _, attribute = module.rpartition(".")
+    if all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")]):
+        return f"; did you mean '{module}:{attribute}'?"
+    return ""
+
+
+def _shadowed(module: object, here: str) -> str:
+    """A hint at a module of this folder in whose place another of its name was found; perhaps
+    nothing."""
+    file = getattr(module, "__file__", None) or "a part of Python"
+    own = f"{getattr(module, '__name__', '').partition('.')[0]}.py"
+    if file.startswith(here + os.sep) or not os.path.exists(os.path.join(here, own)):
+        return ""
+    return f", which is {file}, and not the {own} of this folder; give that another name"
+
+
 def _load(word: str, name: str, kind: str) -> Any:
     """
     Import the object that C{MODULE:NAME} or C{MODULE.NAME} names.
@@ -88,9 +115,10 @@ def _load(word: str, name: str, kind: str) -> Any:
     if module_name.endswith(".py") or "/" in module_name:
         raise ConfigurationError(
             f"{word} {name!r}: write MODULE:{kind}; a module's name is what import takes"
+            f"{meant_name(name)}"
         )
     if not module_name or not attribute or not all(module_name.split(".")):
-        raise ConfigurationError(f"{word} {name!r}: write MODULE:{kind}")
+        raise ConfigurationError(f"{word} {name!r}: write MODULE:{kind}{meant_name(name)}")
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)
@@ -114,6 +142,7 @@ def _load(word: str, name: str, kind: str) -> Any:
             found = getattr(found, part)
         except AttributeError:
             hint = nearest(part, [word for word in dir(found) if not word.startswith("_")])
+            hint = _shadowed(module, here) or hint
             raise ConfigurationError(f"{word} {name!r}: no {part!r} in {where}{hint}") from None
         where = f"{where}.{part}"
     return found

@@ -27,8 +27,8 @@ from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.listeners.endpoints import is_datagram_description
 from sockserve.listeners.service import ListenerService
 from sockserve.observe.access_log import AccessLog
+from sockserve.run.options.forms import KEEPALIVE
 from sockserve.run.summary import deadlines_line, limits_line
-from sockserve.run.values import KEEPALIVE
 from sockserve.run.workers import make_workers, place_of
 from sockserve.service import (
     DatagramRequestService,
@@ -49,6 +49,9 @@ __all__ = [
 
 #: The description listened on when none is given.
 DEFAULT_LISTEN = "tcp:8000:interface=127.0.0.1"
+
+#: What is written in the place of a log's file where there is to be no log.
+NO_LOG = "none"
 
 #: The settings of L{Deadlines} that are no phases, and have words of their own.
 RATES = ("body_rate", "body_grace", "write_rate")
@@ -204,7 +207,7 @@ def make_logs(
             ("access-log", access_log, log_format),
             ("stats-log", stats_log, "json"),
         )
-        if path is not None
+        if path not in (None, NO_LOG)
     ]
 
 

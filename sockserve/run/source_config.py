@@ -7,7 +7,7 @@ know where the words came from, nor which databases there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -16,29 +16,28 @@ from twisted.internet.interfaces import IReactorTime
 
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_name, unwrap
-from sockserve.core.limits import LIMITS, LimitKind
-from sockserve.core.messages import nearest
+from sockserve.core.limits import LIMITS
 from sockserve.interfaces import ConfigurationError, Phase
-from sockserve.run.config import (
-    HANDLERS_OF_DATAGRAMS,
-    HANDLERS_OF_STREAMS,
-    WORDS,
-    derives,
-)
+from sockserve.run.config import HANDLERS_OF_DATAGRAMS, HANDLERS_OF_STREAMS, derives
 from sockserve.run.loading import load_handler
+from sockserve.run.options.forms import KEEPALIVE, Form
+from sockserve.run.options.words import SERVER_OPTIONS, SOURCE_OPTIONS
 from sockserve.run.server_config import LoggedServices, make_logs
 from sockserve.run.summary import deadlines_line, limits_line
-from sockserve.run.values import deadlines, text, texts
+from sockserve.run.unknown import hint_at_word
+from sockserve.run.values import Check, check_value, each_text, text
 from sockserve.run.workers import check_workers, make_workers, place_of
 from sockserve.sql.service import SQLRequestService
 from sockserve.sql.source import SQLSource
 from sockserve.sql.url import store_and_settings
 from sockserve.sunrpc.handler import RPCRequestHandler
 
-__all__ = ["SOURCE_WORDS", "SourceConfig", "row_deadlines", "source_config"]
+__all__ = ["SourceConfig", "source_config", "words_of_rows"]
 
 #: The phases that a row has.
 _PHASES = (Phase.HANDLE, Phase.LIFETIME, Phase.DRAIN)
+#: Those that it has not.
+_OF_CONNECTIONS = {*map(str, Phase), *KEEPALIVE} - {*map(str, _PHASES)}
 
 
 @attrs.frozen(kw_only=True)
@@ -118,12 +117,13 @@ def source_config(words: Mapping[str, object]) -> SourceConfig:
         contradicts another; or the handler is none of rows.
     """
     for word in words:
-        if word not in SOURCE_WORDS:
-            if word in WORDS:
+        if word not in SOURCE_OPTIONS:
+            if word in SERVER_OPTIONS:
                 raise ConfigurationError(f"{word}: does not go with a source, which has no clients")
-            raise ConfigurationError(f"unknown word {word!r}{nearest(word, SOURCE_WORDS)}")
-    settings = {
-        SOURCE_WORDS[word][0]: SOURCE_WORDS[word][1](word, value) for word, value in words.items()
+            raise ConfigurationError(f"unknown word {word!r}{hint_at_word(word, SOURCE_OPTIONS)}")
+    settings: dict[str, Any] = {
+        SOURCE_OPTIONS[word].setting: check_value(SOURCE_OPTIONS[word], value, _CHECKS)
+        for word, value in words.items()
     }
     if "sources" not in settings:
         raise ConfigurationError("url: name the table, as in sqlite:///jobs.db?table=jobs")
@@ -147,55 +147,43 @@ def source_config(words: Mapping[str, object]) -> SourceConfig:
     return config
 
 
-def row_deadlines(word: str, value: object) -> dict[str, float | str]:
+def words_of_rows(words: Mapping[str, object]) -> dict[str, object]:
     """
-    Those deadlines that a row has, of a user's for connections as well; as C{timeout} takes them.
-
-    @raise ConfigurationError: one is unknown, or its value is wrong.
+    Those of some words for whatever is served that are for rows, too: the others are left out, and
+    of C{timeout} the phases that are a connection's.
     """
-    found = deadlines(word, value)
-    return {
-        name: "none" if seconds is None else seconds
-        for name, seconds in found.items()
-        if name in _PHASES
-    }
+    found = {word: value for word, value in words.items() if word in SOURCE_OPTIONS}
+    given = found.get("timeout")
+    if isinstance(given, Mapping):
+        found["timeout"] = {
+            phase: value for phase, value in given.items() if phase not in _OF_CONNECTIONS
+        }
+    elif isinstance(given, str | Sequence):
+        pairs = [given] if isinstance(given, str) else given
+        found["timeout"] = [
+            pair for pair in pairs if str(pair).partition("=")[0] not in _OF_CONNECTIONS
+        ]
+    if "timeout" in found and not found["timeout"]:
+        del found["timeout"]
+    return found
 
 
 def _urls(word: str, value: object) -> tuple[str, ...]:
     """The URL of a table, or a list of them."""
-    found = texts(word, value)
-    for url in found:
+
+    def check(url: str) -> str:
         try:
             store_and_settings(url)
+            return url
         except ConfigurationError as error:
             raise ConfigurationError(f"{word}: {error}") from None
-    return found
+
+    return each_text(word, value, check)
 
 
 def _handler(word: str, value: object) -> Callable[..., Any]:
     return value if callable(value) else load_handler(text(word, value))
 
 
-#: By word: the setting of L{SourceConfig} it is for, and the function that checks its value.
-SOURCE_WORDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
-    "source": ("sources", _urls),
-    "url": ("sources", _urls),
-    "handler": ("handler", _handler),
-    **{
-        word: WORDS[word]
-        for word in (
-            "concurrency",
-            "threads",
-            "max-children",
-            "timeout",
-            *(
-                name.replace("_", "-")
-                for name, limit in LIMITS.items()
-                if limit.kind is LimitKind.ROWS
-            ),
-            "access-log",
-            "log-format",
-            "stats-log",
-        )
-    },
-}
+#: The checks of values that are a source's, as C{sockserve.run.values.CHECKS} has the others.
+_CHECKS: Mapping[Form, Check] = {Form.URLS: _urls, Form.HANDLER: _handler}

@@ -1,5 +1,6 @@
 """
-Keepalive: what the kernel does by itself to find out that a peer is no more.
+Keepalive: what the kernel does by itself to find out that a peer is no more; and what it is not
+to do, wait for an acknowledgement before it sends.
 
 This room owns the socket options of that.  It must not know who listens, or what is served.
 """
@@ -11,7 +12,7 @@ import socket
 
 from sockserve.core.deadlines import KEEPALIVE_PROBES, Deadlines
 
-__all__ = ["keep_alive"]
+__all__ = ["keep_alive", "send_at_once"]
 
 #: The largest values that Linux takes for a time between probes, in seconds (include/net/tcp.h:
 #: MAX_TCP_KEEPIDLE), and for TCP_USER_TIMEOUT, in milliseconds.
@@ -63,3 +64,15 @@ def _give_up_dead(sock: socket.socket, seconds: float) -> None:
         return
     milliseconds = min(math.ceil(seconds * 1000), _MAX_USER_TIMEOUT_MILLISECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, milliseconds)
+
+
+def send_at_once(connection: socket.socket) -> None:
+    """Set TCP_NODELAY: a body that follows its head waits 40 ms for an acknowledgement, else."""
+    if connection.type == socket.SOCK_STREAM and connection.family in (
+        socket.AF_INET,
+        socket.AF_INET6,
+    ):
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        except OSError:  # the client has gone
+            pass

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
 
+from sockserve.core.durations import seconds_of
 from sockserve.core.messages import nearest
 from sockserve.interfaces import ConfigurationError
 from sockserve.sql.schema import check_table
@@ -25,11 +26,11 @@ SCHEMES = {"sqlite": "sqlite", "postgresql": "postgresql", "postgres": "postgres
 #: The words that may follow the table in a URL, with their types; those of L{RetryPolicy} last.
 _WORDS: Mapping[str, Callable[[str], float]] = {
     "batch": int,
-    "lease": float,
-    "poll": float,
+    "lease": seconds_of,
+    "poll": seconds_of,
     "attempts": int,
-    "first": float,
-    "longest": float,
+    "first": seconds_of,
+    "longest": seconds_of,
 }
 _POLICY = ("attempts", "first", "longest")
 

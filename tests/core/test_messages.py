@@ -20,6 +20,29 @@ def test_the_nearest_word_is_hinted_at(word: str, hint: str) -> None:
     assert nearest(word, ["handle", "header", "idle"]) == hint
 
 
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("--port", ""),
+        ("--workers", ""),
+        ("--bind", ""),
+        ("--Path", "; did you mean '--path'?"),
+        ("--paht", "; did you mean '--path'?"),
+        ("--serverr", "; did you mean '--server'?"),
+        ("--tpc", "; did you mean '--tcp'?"),
+    ],
+)
+def test_what_is_not_near_is_no_hint(word: str, hint: str) -> None:
+    """The dashes that all options have make none of them near, nor does a capital make it far."""
+    assert nearest(word, ["--path", "--server", "--rpcbind", "--tcp"]) == hint
+
+
+def test_what_all_words_begin_with_makes_none_near() -> None:
+    words = ["SOCKSERVE_PORT", "SOCKSERVE_PATH"]
+    assert nearest("SOCKSERVE_HOSTS", words, "SOCKSERVE_") == ""
+    assert nearest("SOCKSERVE_PROT", words, "SOCKSERVE_") == "; did you mean 'SOCKSERVE_PORT'?"
+
+
 def test_of_no_words_none_is_near() -> None:
     assert nearest("idle", iter(())) == ""
 

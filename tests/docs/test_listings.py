@@ -34,6 +34,7 @@ from sockserve.core.limits import LIMITS, LimitKind
 from sockserve.listeners.datagrams import DatagramServer
 from sockserve.listeners.server import RequestServer
 from sockserve.listeners.stream_factory import StreamFactory
+from sockserve.run.options.words import OWN_OPTIONS
 from sockserve.service import DEFAULT_REQUEST_QUEUE_SIZE
 from sockserve.sql import SQLServer
 from sockserve.tap import Options
@@ -178,7 +179,7 @@ def free_ports(page: str) -> dict[str, str]:
     """A free port for each one that a page's descriptions name, but the default one, 8000."""
     ports: dict[str, str] = {}
     held = []
-    for port in re.findall(r"\b(?:tcp|tcp6|tls|ssl|udp|udp6):(\d{4,5})\b", page):
+    for port in re.findall(r"(?:\b(?:tcp|tcp6|tls|ssl|udp|udp6):|--port )(\d{4,5})\b", page):
         while port not in ports and port != "8000":
             stream, datagram = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)
             held += [stream, datagram]
@@ -254,6 +255,7 @@ def first_cells(page: str, heading: str) -> list[list[str]]:
 def test_every_option_is_documented() -> None:
     listed = [word for word, _ in first_cells("reference/command-line.md", "Options")]
     taken = {f"--{name}" for name in Options().known_options()} - {"--version", "--help"}
+    taken |= {f"--{name}" for name in OWN_OPTIONS}
     assert {word.split()[0] for word in listed} == taken
     assert len(listed) == len(taken)
 

@@ -15,6 +15,8 @@ MODULES = [(socketserver, sockserve.socketserver), (http.server, sockserve.http.
 #: Of theirs, by the name of the module a class is from.
 OURS = {theirs.__name__: ours for theirs, ours in MODULES}
 
+OURS_TO_THEIRS = {ours.__name__: theirs for theirs, ours in MODULES}
+
 PUBLIC = [
     (theirs, ours, name)
     for theirs, ours in MODULES
@@ -117,6 +119,41 @@ def test_their_class_variables_have_the_same_defaults(theirs, ours, name):
     for variable, value in inspect.getmembers(model, lambda each: not callable(each)):
         if not variable.startswith("_"):
             assert getattr(mine, variable) == value, variable
+
+
+#: The class variables that a program may set, beyond the standard library's.
+SETTINGS = {
+    *("deadlines", "max_threads", "parks_connections", "max_datagrams", "max_body_bytes"),
+    *("max_request_line_bytes", "max_header_bytes", "max_header_fields", "max_spool_bytes"),
+}
+
+
+@pytest.mark.parametrize("name", [*sockserve.socketserver.__all__, "HTTPServer"])
+def test_a_programs_own_attributes_are_not_taken_for_anything_else(name):
+    """What servers have besides is a setting, or has the name of its class in its own."""
+    module = sockserve.http.server if name == "HTTPServer" else sockserve.socketserver
+    for cls in own(module, name).__mro__:
+        theirs = dir(getattr(OURS_TO_THEIRS.get(cls.__module__), cls.__name__, object))
+        added = {each for each in vars(cls) if each not in theirs and not each.endswith("__")}
+        if cls.__module__.startswith("sockserve."):
+            hidden = {each for each in added if each.startswith(f"_{cls.__name__}__")}
+            assert added - hidden <= SETTINGS
+
+
+def test_a_variable_of_a_base_is_not_that_of_a_class_with_its_own(monkeypatch):
+    """C{TCPServer.allow_reuse_address = True}, as many programs have it, is not for UDP."""
+    for variable, value in (("allow_reuse_address", True), ("address_family", 10)):
+        for module, names in (
+            (socketserver, ("TCPServer", "UDPServer", "UnixStreamServer", "ThreadingUDPServer")),
+            (http.server, ("HTTPServer", "ThreadingHTTPServer")),
+        ):
+            ours = OURS[module.__name__]
+            with monkeypatch.context() as patch:
+                patch.setattr(socketserver.TCPServer, variable, value)
+                expected = [getattr(getattr(module, name), variable) for name in names]
+            with monkeypatch.context() as patch:
+                patch.setattr(sockserve.socketserver.TCPServer, variable, value)
+                assert [getattr(own(ours, name), variable) for name in names] == expected
 
 
 # Names that are in nobody's __all__, but in programs

@@ -335,7 +335,9 @@ def test_a_drop_in_server_takes_so_many_datagrams_at_once(limit, at_once):
         for number in range(5):
             client.sendto(b"%d" % number, server.server_address)
         eventually(lambda: len(server.began) == at_once)
-        assert server._dispatcher.active == at_once  # the others are still the kernel's
+        assert (
+            server._ThreadingMixIn__dispatcher.active == at_once
+        )  # the others are still the kernel's
         server.may_end.set()
         eventually(lambda: len(server.began) == 5)
 

@@ -462,7 +462,7 @@ def test_a_server_closes_although_the_reactor_has_stopped():
     def serve():
         thread = background(server)
         client = connect(server)
-        while server._dispatcher is None:
+        while server._ThreadingMixIn__dispatcher is None:
             time.sleep(0.01)
         server.shutdown()
         thread.join()

@@ -579,7 +579,7 @@ def test_check_of_a_file(folder):
     (folder / "s.toml").write_text("[[server]]\nlisten = 'tcp:1'\nthread = 4\n")
     done = run(*TWISTD, "-n", "sockserve", "--check", "-c", "s.toml", folder=folder)
     assert done.returncode == 1
-    assert done.stderr == b"sockserve: s.toml:3: unknown word 'thread'; did you mean 'threads'?\n"
+    assert done.stderr == b"sockserve: s.toml:3:1: unknown word 'thread'; did you mean 'threads'?\n"
 
 
 # Wrong input
@@ -609,13 +609,16 @@ MISTAKES = {
     "no such folder": (["-p", "nowhere"], "nowhere': not a directory"),
     "unknown word in a file": (
         ["-c", "unknown.toml"],
-        "unknown.toml:2: unknown word 'lisen'; did you mean 'listen'?",
+        "unknown.toml:2:1: unknown word 'lisen'; did you mean 'listen'?",
     ),
-    "wrong value in a file": (["-c", "wrong.toml"], "wrong.toml:3: threads: 0 is less than 1"),
-    "bad description in a file": (["-c", "description.toml"], "description.toml:3: listen 'tpc:0'"),
-    "not TOML": (["-c", "not.toml"], "not.toml: Expected '=' after a key in a key/value pair"),
+    "wrong value in a file": (["-c", "wrong.toml"], "wrong.toml:3:11: threads: 0 is less than 1"),
+    "bad description in a file": (
+        ["-c", "description.toml"],
+        "description.toml:3:10: listen 'tpc:0'",
+    ),
+    "not TOML": (["-c", "not.toml"], "not.toml:2:8: Expected '=' after a key in a key/value pair"),
     "no such file": (["-c", "nowhere.toml"], "config 'nowhere.toml': No such file or directory"),
-    "option beside a file": (["-c", "good.toml", "-p", "."], "config: path goes into the file"),
+    "option beside a file": (["-c", "good.toml", "-p", "nowhere"], "nowhere': not a directory"),
     "busy port": (["-l", "{busy}"], "listen '{busy}': Address already in use"),
     "busy second port": (
         ["-l", TCP, "-l", "{busy}"],
@@ -668,7 +671,7 @@ MISTAKES = {
     ),
     "a NUL for an address": (
         ["-c", "nul.toml", "--check"],
-        "nul.toml:2: listen 'tcp:0:interface=a\\x00b': interface 'a\\x00b' is not an address",
+        "nul.toml:2:10: listen 'tcp:0:interface=a\\x00b': interface 'a\\x00b' is not an address",
     ),
     "a domain that there is not": (
         ["-l", "systemd:domain=BOGUS:index=0"],

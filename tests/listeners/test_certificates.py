@@ -178,7 +178,7 @@ def test_files_that_belong_together_are_taken(words):
         ("privateKey=both.pem:dhParameters=bad-dh.pem", "the DH PARAMETERS in it are damaged"),
         ("privateKey=both.pem:sslmethod=SSLv2_METHOD", "sslmethod 'SSLv2_METHOD' is not one of "),
         ("privateKey=both.pem:sslmethod=Context", "sslmethod 'Context' is not one of "),
-        ("privatekey=both.pem", "unknown word 'privatekey'; write ssl:PORT:privateKey=FILE"),
+        ("privatekey=both.pem", "unknown word 'privatekey'; did you mean 'privateKey'? Write ssl:"),
     ],
 )
 @pytest.mark.usefixtures("here")

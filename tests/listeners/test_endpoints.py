@@ -88,6 +88,18 @@ def test_an_abstract_name_is_written_with_at_or_nul(form, mark):
     port.connectionLost(None)
 
 
+@pytest.mark.parametrize("description", ["tcp:0", "8080", "tcp6:0", "unix:s", "haproxy:tcp6:0"])
+def test_twisteds_plugins_are_asked_about_other_kinds_only(monkeypatch, description):
+    """As that writes a list of them into a file, wherever Twisted is installed."""
+
+    def refuse(interface):
+        raise AssertionError(interface)
+
+    monkeypatch.setattr("sockserve.listeners.endpoints.getPlugins", refuse)
+    monkeypatch.setattr("twisted.internet.endpoints.getPlugins", refuse)
+    assert endpoint(description) is not None
+
+
 @pytest.mark.parametrize("kind", ["haproxy", "HAPROXY"])
 def test_haproxy_wraps_the_endpoint_after_it(kind):
     """In any case: Twisted's own would believe any header."""
@@ -106,7 +118,10 @@ def test_haproxy_wraps_the_endpoint_after_it(kind):
         ("haproxy:udp:53", "write haproxy: and a stream description after it"),
         ("tpc:80", "unknown kind 'tpc'; did you mean 'tcp'?"),
         ("tcp:http", "'http' is not a number; write tcp:PORT"),
-        ("tcp:80:interfce=::1", "unknown word 'interfce'; write tcp:PORT"),
+        (
+            "tcp:80:interfce=lo",
+            "unknown word 'interfce'; did you mean 'interface'? Write tcp:PORT",
+        ),
         ("tls:443:/nowhere/at/all", "certificates in '/nowhere/at/all': No such file"),
         ("unix:", "it takes a path, or @ and a name"),
         ("unix:@", "it takes a path, or @ and a name"),
@@ -127,9 +142,16 @@ def test_haproxy_wraps_the_endpoint_after_it(kind):
         ("fd:-1", "Bad file descriptor"),
         ("fd:" + "9" * 30, "write fd:NUMBER, the number of a descriptor"),
         ("fd:3:4", "write fd:NUMBER, the number of a descriptor"),
-        ("8080", "unknown kind '8080'; did you mean 'tcp:8080'?"),
-        (":8080", "unknown kind ''; did you mean 'tcp:8080'?"),
-        ("http:8080", "unknown kind 'http'; the kinds are fd, haproxy, ssl, systemd, tcp, tcp6,"),
+        ("::1:8080", "unknown kind ''; did you mean '[::1]:8080'?"),
+        ("http:8080", "unknown kind 'http'; did you mean 'tcp:8080'?"),
+        (
+            "gopher:8080",
+            "unknown kind 'gopher'; the kinds are fd, haproxy, ssl, systemd, tcp, tcp6,",
+        ),
+        ("https://127.0.0.1:8443/", "https needs a certificate: write tls:8443:FOLDER"),
+        ("ftp://127.0.0.1:2121/", "a URL of ftp is no place to listen at"),
+        ("http://127.0.0.1:8080/about", "'/about' is no part of where to listen"),
+        ("tcp://127.0.0.1", "the port is missing"),
         ("stdio:", "unknown kind 'stdio'"),  # it has no port
         ("tcp", "port is missing; write tcp:PORT"),
         ("tcp:", "port '' is not a number; write tcp:PORT"),
@@ -150,8 +172,14 @@ def test_haproxy_wraps_the_endpoint_after_it(kind):
         ("tls:65536:.", "port 65536 is not within 0 to 65535"),
         ("tls:.:-1", "port -1 is not within 0 to 65535"),
         ("ssl:http", "port 'http' is not a number; write ssl:PORT"),
-        ("tcp6:0:interface=::1", "no word takes '1' (a colon within a value is written \\:)"),
-        ("tcp:0:interface=::1", "no word takes '' (a colon within a value is written \\:)"),
+        (
+            "tcp6:0:interface=::1",
+            "a colon within a value is written \\:, so interface=\\:\\:1; write",
+        ),
+        ("tcp6:0:interface=[::1]", "so interface=\\:\\:1; write"),
+        ("tcp6:0:interface=::1:backlog=5", "so interface=\\:\\:1; write"),
+        ("tcp6:0:::1", "so interface=\\:\\:1; write"),
+        ("tcp:0:a:b:c", "no word takes 'c' (a colon within a value is written \\:)"),
         ("tcp:0:port=1", "no word takes '0'"),
         ("tcp:0:interface=lo", "interface 'lo' is not an address, but the name of a network inter"),
         ("tls:0:.:interface=lo", "interface 'lo' is not an address, but the name of a network int"),

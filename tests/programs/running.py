@@ -24,6 +24,9 @@ _LIFETIME_SECONDS = 240.0
 #: How a program that is interrupted may end: by its own doing, or by Python's for it.
 _ENDS = (0, -signal.SIGINT)
 
+#: What C{--explain} says when a program has got the modules.
+_REPLACED = "sockserve: socketserver and http.server are replaced by sockserve's\n"
+
 #: What is said when something has gone wrong which the program does not hear of.
 _UNHEARD = re.compile("Exception (in|ignored)|Fatal Python error|Unhandled|never awaited")
 
@@ -70,7 +73,11 @@ class Program:
 
     @property
     def log(self):
-        """What it has said on standard error, without colours."""
+        """What it has said on standard error, without colours, and without C{--explain}'s lines."""
+        return re.sub(r"^sockserve(\[\d+\])?: .*\n", "", self.whole_log, flags=re.MULTILINE)
+
+    @property
+    def whole_log(self):
         self._log.seek(0)
         return re.sub(r"\x1b\[\d+m", "", self._log.read().decode())
 
@@ -91,10 +98,19 @@ class Program:
 
 @contextlib.contextmanager
 def running(program, modules, *arguments):
-    """Have a program here run, and interrupt it in the end if it still does."""
-    words = [f"{__package__}.launch", program, modules, *map(str, arguments)]
-    with running_module(*words) as started:
-        yield started
+    """
+    Have a program here run, on the standard library's modules or by C{python -m sockserve}, and
+    interrupt it in the end if it still does.
+    """
+    command = [f"{__package__}.{program}", *map(str, arguments)]
+    if modules == "stdlib":
+        with running_module(*command) as started:
+            yield started
+    else:
+        with running_module("sockserve", "--explain", "-m", *command) as started:
+            yield started
+            # It is not to pass because it has got the standard library's after all.
+            assert _REPLACED in started.whole_log
 
 
 @contextlib.contextmanager

@@ -191,6 +191,46 @@ def test_a_summary_has_the_limits_given():
     ]
 
 
+@pytest.mark.parametrize(
+    ("words", "listen"),
+    [
+        ({"port": "8080"}, "tcp:8080:interface=127.0.0.1"),
+        ({"port": 0}, "tcp:0:interface=127.0.0.1"),
+        ({"host": "0.0.0.0"}, "tcp:8000:interface=0.0.0.0"),
+        ({"host": "localhost", "port": 80}, "tcp:80:interface=localhost"),
+        ({"host": "::1", "port": 80}, r"tcp6:80:interface=\:\:1"),
+        ({"host": "[::1]", "port": 80}, r"tcp6:80:interface=\:\:1"),
+        ({"unix": "a:b.sock"}, r"unix:a\:b.sock"),
+        ({"unix": "@name"}, "unix:@name"),
+        ({"handler": here("Packet"), "port": 53}, "udp:53:interface=127.0.0.1"),
+        ({"handler": here("Packet"), "host": "::1"}, r"udp6:8000:interface=\:\:1"),
+        ({"handler": here("StdlibPacket"), "unix": "sock"}, "unixgram:sock"),
+        ({"handler": here("Either"), "port": 53}, "tcp:53:interface=127.0.0.1"),
+        ({"listen": "8080"}, "tcp:8080"),
+        ({"listen": ["[::1]:80"]}, r"tcp6:80:interface=\:\:1"),
+    ],
+)
+def test_where_to_listen_may_be_said_in_a_shorter_way(words, listen):
+    """A port, a host and a path are of UDP, or datagrams, for a handler of nothing else."""
+    assert server_config(words).listen == (listen,)
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [("1m", 60), ("500ms", 0.5), ("2h", 7200), ("1m30s", 90), ("none", None)],
+)
+def test_a_time_may_have_its_unit(written, seconds):
+    words = {"timeout": {"idle": written}, "body-grace": written}
+    assert server_config(words).deadlines == Deadlines(idle=seconds, body_grace=seconds)
+    assert server_config({"timeout": f"idle={written}"}).deadlines == Deadlines(idle=seconds)
+
+
+def test_no_access_log_is_said_by_a_word_of_its_own():
+    config = server_config({"access-log": "none", "stats-log": "none"})
+    (service,) = config.build(MemoryReactorClock())
+    assert service.server.observers == []
+
+
 # What is not
 
 
@@ -301,6 +341,21 @@ def test_a_summary_has_the_limits_given():
         ({"timeout": {"idle": [1]}}, "timeout idle: [1] is not a number"),
         ({"timeout": "=5"}, "timeout: '' is not one of "),
         ({"access-log": True}, "access-log: True is not a text"),
+        ({"port": -1}, "port: -1 is not within 0 to 65535"),
+        ({"port": 1.0}, "port: 1.0 is not a whole number"),
+        ({"port": "http"}, "port: 'http' is not a whole number"),
+        ({"host": "eth0:1"}, "host: 'eth0:1' is not an address; write one of"),
+        ({"host": "fe80::1"}, "host: 'fe80::1' is link-local and needs its zone"),
+        ({"host": ""}, "host: it is empty"),
+        ({"port": 1, "listen": "tcp:1"}, "port: does not go with listen, which says where"),
+        ({"unix": "s", "port": 1}, "port: does not go with unix, which says where"),
+        ({"unix": "s", "listen": "tcp:1"}, "unix: does not go with listen, which says where"),
+        ({"max-rows": 1}, "max-rows: it is for rows, and this is no source of them"),
+        ({"workers": 1}, "unknown word 'workers'; it is one process; threads says how many"),
+        (
+            {"listen": "https://localhost/"},
+            "listen 'https://localhost/': https needs a certificate",
+        ),
     ],
     ids=str,
 )

@@ -76,80 +76,113 @@ def test_servers_of_one_file_share_neither(tmp_path):
 
 
 TOML_MISTAKES = [
-    ('[[server]]\nlisten = "tcp:7000"\nthread = 4\n', 3, "unknown word 'thread'; did you mean"),
-    ('[[server]]\n\n# threads = 0\n"threads" = 0\n', 4, "threads: 0 is less than 1"),
-    (f"[[server]]\n{BLOCKING}\nthreads = 1\n\n[[server]]\nthreads = 0\n", 6, "threads: 0 is less"),
-    (f"[[server]]\n{BLOCKING}\nthreads=1\n[[server]]\nfoo=1\n", 5, "unknown word 'foo'"),
-    ("[[server]]\nthreads = 4\n", 2, "threads: handler FileRequestHandler is async def"),
-    ("[[server]]\nallow = '::1'\nserver = 'nomodule:x'\n", 3, "server 'nomodule:x': no module"),
-    ("[[server]]\npath='.'\nconcurrency='serial'\n", 3, "concurrency: handler FileRequestHandler"),
-    ("[[server]]\n\n[server.timeout]\nidle = 'x'\n", 3, "timeout idle: 'x' is not a number"),
-    ("[[server]]\n[server.timeout]\nidel = 5\n", 2, "timeout: 'idel' is not one of"),
-    ("[[server]]\ntimeout.idle = 0\n", 2, "timeout idle: 0 is not a number of seconds"),
-    ("[[server]]\ntimeout = {idle = 0}\n", 2, "timeout idle: 0 is not a number of seconds"),
-    ("[[server]]\n# one\nhandler = 'nomodule:X'\n", 3, "handler 'nomodule:X': no module"),
-    ("[[server]]\nlisten = [\n 'tcp:1',\n 5,\n]\n", 2, "listen: 5 is not a text"),
+    (
+        '[[server]]\nlisten = "tcp:7000"\nthread = 4\n',
+        (3, 1),
+        "unknown word 'thread'; did you mean",
+    ),
+    ('[[server]]\n\n# threads = 0\n"threads" = 0\n', (4, 13), "threads: 0 is less than 1"),
+    (
+        f"[[server]]\n{BLOCKING}\nthreads = 1\n\n[[server]]\nthreads = 0\n",
+        (6, 11),
+        "threads: 0 is less",
+    ),
+    (f"[[server]]\n{BLOCKING}\nthreads=1\n[[server]]\nfoo=1\n", (5, 1), "unknown word 'foo'"),
+    ("[[server]]\nthreads = 4\n", (2, 11), "threads: handler FileRequestHandler is async def"),
+    (
+        "[[server]]\nallow = '::1'\nserver = 'nomodule:x'\n",
+        (3, 10),
+        "server 'nomodule:x': no module",
+    ),
+    (
+        "[[server]]\npath='.'\nconcurrency='serial'\n",
+        (3, 13),
+        "concurrency: handler FileRequestHandler",
+    ),
+    ("[[server]]\n\n[server.timeout]\nidle = 'x'\n", (4, 8), "timeout idle: 'x' is not a number"),
+    ("[[server]]\n[server.timeout]\nidel = 5\n", (3, 1), "timeout: 'idel' is not one of"),
+    ("[[server]]\ntimeout.idle = 0\n", (2, 16), "timeout idle: 0 is not a number of seconds"),
+    ("[[server]]\ntimeout = {idle = 0}\n", (2, 19), "timeout idle: 0 is not a number of seconds"),
+    ("[[server]]\n# one\nhandler = 'nomodule:X'\n", (3, 11), "handler 'nomodule:X': no module"),
+    ("[[server]]\nlisten = [\n 'tcp:1',\n 5,\n]\n", (4, 2), "listen: 5 is not a text"),
     (
         f"[[server]]\n{BLOCKING}\nthreads=4\nconcurrency='fork'\n",
-        3,
+        (3, 9),
         "threads: goes with concurrency",
     ),
-    ("[[server]]\nlisten = 'udp:1'\n", 2, "listen 'udp:1': handler FileRequestHandler"),
-    ("[[server]]\npath = 'nowhere'\n", 2, "not a directory"),
-    ("[[server]]\n[[serve]]\nx = 1\n", 2, "unknown table or word 'serve'; did you mean 'server'?"),
-    ("threads = 4\n[[server]]\n", 1, "unknown table or word 'threads'"),
-    ("[[server]]\naccess-log = 5\n", 2, "access-log: 5 is not a text"),
+    ("[[server]]\nlisten = 'udp:1'\n", (2, 10), "listen 'udp:1': handler FileRequestHandler"),
+    ("[[server]]\npath = 'nowhere'\n", (2, 8), "not a directory"),
+    (
+        "[[server]]\n[[serve]]\nx = 1\n",
+        (2, 3),
+        "unknown table or word 'serve'; did you mean 'server'?",
+    ),
+    ("threads = 4\n[[server]]\n", (1, 1), "unknown table or word 'threads'"),
+    ("[[server]]\naccess-log = 5\n", (2, 14), "access-log: 5 is not a text"),
     # A word that begins as another does.
     (
         "[[server]]\nmax-connections = 5\nmax-connections-per-peer = 0\n",
-        3,
+        (3, 28),
         "max-connections-per-peer: 0 is less than 1",
     ),
-    ("[[server]]\nallow = '::1'\nallow-all = 1\n", 3, "unknown word 'allow-all'"),
+    ("[[server]]\nallow = '::1'\nallow-all = 1\n", (3, 1), "unknown word 'allow-all'"),
     # A word that another table has, too, where it is known or not looked at.
     (
         "[[server]]\n[server.timeout]\nidle = 5\n[[server]]\ntimeout.idle = 0\n",
-        5,
+        (5, 16),
         "timeout idle: 0 is not a number of seconds",
     ),
-    ("[[server]]\ntimeout.idle = 5\n[[server]]\nidle = 5\n", 4, "unknown word 'idle'"),
+    ("[[server]]\ntimeout.idle = 5\n[[server]]\nidle = 5\n", (4, 1), "unknown word 'idle'"),
     (
         "[[server]]\n[server.timeout]\nidle = 5\n[[server]]\n\nidle = 5\n",
-        6,
+        (6, 1),
         "unknown word 'idle'",
     ),
     # Tables in a line, or on lines of their own.
-    ("# a\n\nserver = [{threads = 0}]\n", 3, "threads: 0 is less than 1"),
-    ("server = [\n {path = '.'},\n {threads = 0},\n]\n", 3, "threads: 0 is less than 1"),
-    ("server = [\n {path = '.'}, {max-connections = 1, 'threads' = 0},\n]\n", 2, "threads: 0 is"),
+    ("# a\n\nserver = [{threads = 0}]\n", (3, 22), "threads: 0 is less than 1"),
+    ("server = [\n {path = '.'},\n {threads = 0},\n]\n", (3, 13), "threads: 0 is less than 1"),
+    (
+        "server = [\n {path = '.'}, {max-connections = 1, 'threads' = 0},\n]\n",
+        (2, 50),
+        "threads: 0 is",
+    ),
     (
         f"server = [ # [[server]]\n{{{BLOCKING}, allow=['::1', '::2']}},\n\n{{timeout.idle = 0}}]",
-        4,
+        (4, 17),
         "timeout idle: 0 is not a number",
     ),
     # What looks like a table, but is in a string or a comment.
-    ('[[server]]\npath = """.\\\n\n[[server]]"""\nthreads = 0\n', 5, "threads: 0 is less than 1"),
-    ("# [[server]]\n[[server]]\npath = '[[server]]'\nthreads = 0 # x\n", 4, "threads: 0 is less"),
-    ("[[server]]\nlisten = [\n'tcp:1',\n]\n'threads' = 0", 5, "threads: 0 is less than 1"),
-    ("[[server]]\n[server . timeout]\n idle = 0\n", 2, "timeout idle: 0 is not a number"),
-    ("[[server]]\nthreads = 4\n\n[threads]\nx = 1\n", 4, "unknown table or word 'threads'"),
-    ("[[server]]\n[[ 'threads' ]]\nx = 1\n", 2, "unknown table or word 'threads'"),
-    ("[[server]]\n\n[server.serve]\n", 3, "unknown word 'serve'"),
-    ('[[server]]\n\n"it\'s" = 1\n', 3, 'unknown word "it\'s"'),
+    (
+        '[[server]]\npath = """.\\\n\n[[server]]"""\nthreads = 0\n',
+        (5, 11),
+        "threads: 0 is less than 1",
+    ),
+    (
+        "# [[server]]\n[[server]]\npath = '[[server]]'\nthreads = 0 # x\n",
+        (4, 11),
+        "threads: 0 is less",
+    ),
+    ("[[server]]\nlisten = [\n'tcp:1',\n]\n'threads' = 0", (5, 13), "threads: 0 is less than 1"),
+    ("[[server]]\n[server . timeout]\n idle = 0\n", (3, 9), "timeout idle: 0 is not a number"),
+    ("[[server]]\nthreads = 4\n\n[threads]\nx = 1\n", (4, 2), "unknown table or word 'threads'"),
+    ("[[server]]\n[[ 'threads' ]]\nx = 1\n", (2, 4), "unknown table or word 'threads'"),
+    ("[[server]]\n\n[server.serve]\n", (3, 9), "unknown word 'serve'"),
+    ('[[server]]\n\n"it\'s" = 1\n', (3, 1), 'unknown word "it\'s"'),
     # What is a line to TOML, and what is none.
-    ("# one\u2028\x85\n[[server]]\r\nthreads = 0\n", 3, "threads: 0 is less than 1"),
-    # A line that cannot be found is that of the table.
-    ('\n[[server]]\n"thr\\u0065ads" = 0\n', 3, "threads: 0 is less than 1"),
+    ("# one\u2028\x85\n[[server]]\r\nthreads = 0\n", (3, 11), "threads: 0 is less than 1"),
+    # A key that is not written as it is meant.
+    ('\n[[server]]\n"thr\\u0065ads" = 0\n', (3, 18), "threads: 0 is less than 1"),
 ]
 
 
-@pytest.mark.parametrize(("text", "line", "message"), TOML_MISTAKES, ids=lambda value: str(value))
-def test_a_mistake_in_a_file_is_named_with_its_line(tmp_path, monkeypatch, text, line, message):
+@pytest.mark.parametrize(("text", "place", "message"), TOML_MISTAKES, ids=str)
+def test_a_mistake_in_a_file_is_named_with_its_place(tmp_path, monkeypatch, text, place, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "s.toml").write_text(text, encoding="utf-8", newline="")
     with pytest.raises(ConfigurationError) as caught:
         read_toml("s.toml")
-    assert str(caught.value).startswith(f"s.toml:{line}: ")
+    line, column = place
+    assert str(caught.value).startswith(f"s.toml:{line}:{column}: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -158,20 +191,24 @@ def test_a_mistake_in_a_file_is_named_with_its_line(tmp_path, monkeypatch, text,
     ("content", "message"),
     [
         (b"", "s.toml: write at least one [[server]] table"),
-        (b"[server]\nthreads = 1\n", "s.toml: write at least one [[server]] table"),
-        (b"server = [1]\n", "s.toml: write at least one [[server]] table"),
+        (b"[server]\nthreads = 1\n", "s.toml:1:1: write [[server]], in two brackets, for each"),
+        (b"server = [1]\n", "s.toml:1:10: write [[server]], in two brackets, for each"),
+        (b"\n[source]\n", "s.toml:2:1: write [[source]], in two brackets, for each"),
         (b"server = []\n", "s.toml: write at least one [[server]] table"),
-        (b"[[server]]\nthreads 4\n", "s.toml: Expected '=' after a key"),
-        (b"[[server]]\nthreads 4\n", "(at line 2, column 9)"),
-        (b"\xff\xfe", "s.toml:1: this is not UTF-8"),
-        (b"[[server]]\n# \xe9t\xe9\n", "s.toml:2: this is not UTF-8"),
-        ("[[server]]\n".encode("utf-16"), "s.toml:1: this is not UTF-8"),
+        (b"[[server]]\nthreads 4\n", "s.toml:2:9: Expected '=' after a key in a key/value pair"),
+        (
+            b"[[server]]\nthreads",
+            "s.toml:2:8: Expected '=' after a key in a key/value pair (at the",
+        ),
+        (b"\xff\xfe", "s.toml:1:1: this is not UTF-8"),
+        (b"[[server]]\n# \xe9t\xe9\n", "s.toml:2:3: this is not UTF-8"),
+        ("[[server]]\n".encode("utf-16"), "s.toml:1:1: this is not UTF-8"),
         (b"x = " + b"[" * 3000 + b"]" * 3000, "s.toml: its values are nested too deeply"),
         (b"x = " + b"{a=" * 3000 + b"1" + b"}" * 3000, "s.toml: its values are nested too deeply"),
         (b"#" * (2**24 + 1), "config 's.toml': it is larger than 16 MiB"),
-        (b"x = 1\r\n\0", "s.toml: "),
+        (b"x = 1\r\n\0", "s.toml:2:1: "),
         (b"[[server]]\nthreads = " + 5000 * b"9", "s.toml: Exceeds the limit (4300 digits)"),
-        (b"[[server]]\n[[server]]\n[server]\n", "s.toml: Cannot declare ('server',) twice"),
+        (b"[[server]]\n[[server]]\n[server]\n", "s.toml:3:8: Cannot declare ('server',) twice"),
         (None, "config 's.toml': No such file or directory"),
     ],
     ids=lambda value: str(value)[:60],
@@ -209,6 +246,84 @@ def test_one_that_nobody_writes_into_is_not_waited_for_without_end(tmp_path):
     assert str(caught.value) == f"config {path!r}: nobody writes into this pipe"
 
 
+# What else counts
+
+
+TWO = f"""
+[[server]]
+listen = "tcp:1"
+{BLOCKING}
+threads = 4
+[[server]]
+port = 2
+path = "."
+[[source]]
+url = "sqlite:///jobs.db?table=jobs"
+handler = 'socketserver:BaseRequestHandler'
+"""
+
+
+def test_options_override_the_words_of_each_table_that_has_them(tmp_path):
+    path = tmp_path / "s.toml"
+    path.write_text(TWO)
+    one, two, rows = read_toml(
+        str(path), options={"host": "::1", "max-connections": "9", "timeout": ["drain=1m"]}
+    )
+    assert one.listen == (r"tcp6:8000:interface=\:\:1",), "a host takes the place of listen"
+    assert two.listen == (r"tcp6:2:interface=\:\:1",), "and goes with a port"
+    assert (one.threads, one.max_connections, two.max_connections) == (4, 9, 9)
+    assert {each.deadlines.drain for each in (one, two, rows)} == {60}
+
+
+def test_an_option_counts_more_than_a_variable_and_that_more_than_the_file(tmp_path):
+    path = tmp_path / "s.toml"
+    path.write_text(f"[[server]]\n{BLOCKING}\nthreads = 1\nmax-connections = 1\nport = 1\n")
+    (server,) = read_toml(
+        str(path),
+        options={"threads": "3"},
+        variables={"threads": "2", "max-connections": "2", "unix": "s"},
+    )
+    assert (server.threads, server.max_connections, server.listen) == (3, 2, ("unix:s",))
+
+
+@pytest.mark.parametrize(
+    ("options", "variables", "message"),
+    [
+        ({"threads": "0"}, {}, "threads: 0 is less than 1"),
+        ({}, {"threads": "0"}, "SOCKSERVE_THREADS: 0 is less than 1"),
+        ({"threads": "0"}, {"threads": "0"}, "threads: 0 is less than 1"),
+        ({"max-datagrams": "4"}, {}, "max-datagrams: it is for datagrams, and no listener"),
+        ({}, {"timeout": ["idle=x"]}, "SOCKSERVE_TIMEOUT idle: 'x' is not a number"),
+        ({"source": ["x"]}, {}, "source: there is no table in s.toml that it goes with"),
+        ({"port": "1"}, {"listen": ["tcp:1"]}, "s.toml:2:10: max-children: goes with"),
+    ],
+)
+def test_a_mistake_that_is_not_the_files_is_told_where_it_is(
+    tmp_path, monkeypatch, options, variables, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.toml").write_text(f"[[server]]\n{BLOCKING}\nmax-children = 1\n")
+    if not message.startswith("s.toml"):
+        (tmp_path / "s.toml").write_text(f"[[server]]\n{BLOCKING}\n")
+    with pytest.raises(ConfigurationError) as caught:
+        read_toml("s.toml", options=options, variables=variables)
+    assert str(caught.value).startswith(message.replace("2:10", "3:16"))
+
+
+def test_a_server_object_is_not_asked_to_have_what_others_get(tmp_path):
+    """An option is an error only where no table has a use for it."""
+    path = tmp_path / "s.toml"
+    path.write_text(f"[[server]]\nserver = '{__name__}:make_server'\n[[server]]\n{BLOCKING}\n")
+    one, two = read_toml(str(path), options={"port": "0", "threads": "3"})
+    one.server.server_close()
+    assert (one.threads, two.threads) == (3, 3)
+    assert two.listen == ("tcp:0:interface=127.0.0.1",)
+
+
+def make_server():
+    return socketserver.ThreadingTCPServer(("127.0.0.1", 0), socketserver.StreamRequestHandler)
+
+
 def test_what_turns_out_when_the_services_are_made_is_named_with_its_line(tmp_path):
     path = tmp_path / "s.toml"
     path.write_text(f"[[server]]\nlisten='tcp:1'\n[[server]]\n{BLOCKING}\nlisten = 'tpc:1'\n")
@@ -216,4 +331,4 @@ def test_what_turns_out_when_the_services_are_made_is_named_with_its_line(tmp_pa
     one.build(MemoryReactorClock())
     with pytest.raises(ConfigurationError) as caught:
         two.build(MemoryReactorClock())
-    assert str(caught.value).startswith(f"{path}:5: listen 'tpc:1': ")
+    assert str(caught.value).startswith(f"{path}:5:10: listen 'tpc:1': ")

@@ -43,6 +43,14 @@ NETWORKS = [
     "",
     "fe80::1%eth0", "1", "\0", "\udcff", "192.0.2.0/33", "::1/129", "0.0.0.0/0.0.0.255",
 ]  # fmt: skip
+HOSTS = [
+    "127.0.0.1", "::1", "[::1]", "localhost", "0.0.0.0", "::", "lo", "1.2.3.4:5", "300.1.1.1", "",
+    "a\0b", "\udcff", "fe80::1", "x" * 5000, ":", "a b",
+]  # fmt: skip
+SHORT = [
+    "8080", ":8080", "127.0.0.1:0", "[::1]:0", "http://127.0.0.1:0/", "https://x/", "ftp://", "://",
+    "http://x/y", "*:0", "[]:1", "::1:0", "haproxy:0", "http://[::1", "http://\0:1", "[\udcff]:1",
+]  # fmt: skip
 KINDS = [
     "tcp", "tcp6", "unix", "ssl", "tls", "udp", "udp6", "unixgram", "fd", "haproxy", "systemd",
     "stdio",
@@ -59,8 +67,8 @@ PARTS = [
     "unix:x", "tcp:0", "ssl:0", "haproxy:tcp:0", "٣", "s.sock", "\\:", "#",
 ]  # fmt: skip
 WORDS = [
-    "listen", "handler", "path", "server", "concurrency", "threads", "max-children",
-    "max-connections",
+    "listen", "port", "host", "unix", "handler", "path", "server", "concurrency",
+    "threads", "max-children", "max-connections",
     "max-connections-per-peer", "timeout", "allow", "deny", "proxy-from", "access-log",
     "log-format", "stats-log",
 ]  # fmt: skip
@@ -89,12 +97,19 @@ class Maker:
             word = self.pick(WORDS)
         if word == "listen":
             good = ["tcp:0", "udp:0", "unix:s.sock", "haproxy:tcp6:1:interface=\\:\\:1"]
-            return self.pick(good) if self.random.random() < 0.3 else self.description()
+            form = self.random.random()
+            return (
+                self.pick(good)
+                if form < 0.3
+                else self.pick(SHORT)
+                if form < 0.4
+                else self.description()
+            )
         if word == "timeout":
             return f"{self.pick(PHASES)}{self.pick(['=', '=', '=', '', ':'])}{self.pick(NUMBERS)}"
         choices = {
             "handler": HANDLERS, "server": SERVERS, "path": PATHS, "access-log": PATHS,
-            "stats-log": PATHS,
+            "stats-log": PATHS, "unix": PATHS, "host": HOSTS,
             "allow": NETWORKS,
             "deny": NETWORKS, "proxy-from": NETWORKS, "concurrency": CHOICES, "log-format": CHOICES,
         }  # fmt: skip
@@ -118,6 +133,16 @@ class Maker:
         if self.random.random() < 0.5:
             arguments.append("--check")
         return arguments
+
+    def environment(self):
+        """Variables, which have no NUL."""
+        variables = {}
+        for _ in range(self.random.randrange(4)):
+            word = self.pick([*WORDS, "config", "rpcbind", "maxconnections", "home"])
+            name = f"SOCKSERVE_{word.replace('-', '_').upper()}"
+            values = [self.value(word) for _ in range(self.random.randrange(1, 3))]
+            variables[name] = self.pick([" ", ",", "'"]).join(values).replace("\0", "")
+        return variables
 
     def toml(self):
         """A file, nearly always of good TOML."""
@@ -185,7 +210,7 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def said_of(arguments):
+def said_of(arguments, parent=None):
     """
     What a command line leads to: the status it exits with, and the lines on standard error; None
     and none where its services could be made.
@@ -198,6 +223,7 @@ def said_of(arguments):
         sys.__stderr__ = error
         try:
             options = Options()
+            options.parent = parent
             options.parseOptions(list(arguments))
             for server in options.servers:
                 server.build(MemoryReactorClock())
@@ -239,10 +265,26 @@ def test_a_random_file_is_taken_or_has_one_line(place):
         maker = Maker(f"{SEED} file {number}")
         content = maker.toml()
         path.write_bytes(content)
-        said = said_of(["--config", path.name, *maker.pick([[], ["--check"]])])
-        check(said, content)
+        options = maker.pick([[], ["--check"], maker.arguments()])
+        said = said_of(["--config", path.name, *options])
+        check(said, (content, options))
         seen[said[0]] += 1
     assert all(count > TRIES / 100 for count in seen.values()), seen
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_random_environment_is_taken_or_has_one_line(place, monkeypatch):
+    """With a command line beside it."""
+    seen = {None: 0, 0: 0, 1: 0}
+    monkeypatch.setattr("sockserve.tap.restore_environment", lambda: None)
+    for number in range(TRIES // 3):
+        maker = Maker(f"{SEED} environment {number}")
+        arguments, environ = maker.arguments()[:4], maker.environment()
+        monkeypatch.setattr("sockserve.tap.os.environ", environ)
+        said = said_of(arguments, parent={"nodaemon": True})
+        check(said, (arguments, environ))
+        seen[said[0]] += 1
+    assert all(count > TRIES / 300 for count in seen.values()), seen
 
 
 @pytest.mark.parametrize("name", ["a\0b", "\udcff", "nowhere", "folder", "socket", "a\nb", ""])

@@ -1,46 +1,12 @@
 """
-``python -m tests.stdlib.replaced NAME ... [--skip TEST ...]``: the interpreter's own tests (its
-modules, classes or single tests) with our modules in the place of its own.
+``python -m sockserve -m tests.stdlib.replaced NAME ... [--skip TEST ...]``: the interpreter's own
+tests (its modules, classes or single tests) with our modules in the place of its own.
 """
 
 import argparse
-import http
-import http.server
 import socketserver
 import sys
-import types
 import unittest
-
-
-def put_in_place():
-    """What is imported from now on gets ours under the names of the standard library's."""
-    import sockserve.http.server
-    import sockserve.socketserver
-
-    standard = socketserver, http.server
-    ours = sockserve.socketserver, sockserve.http.server
-    theirs = {
-        value
-        for module in standard
-        for value in vars(module).values()
-        if isinstance(value, type) and value.__module__ == module.__name__
-    }
-    for old, new in zip(standard, ours, strict=True):
-        # A module's tests ask which names are defined there, by the name of the module.
-        for value in vars(new).values():
-            if isinstance(value, type | types.FunctionType) and value.__module__ == new.__name__:
-                value.__module__ = old.__name__
-        sys.modules[old.__name__] = new
-    http.server = sockserve.http.server
-    # These have been imported with what was there before.
-    for name, module in list(sys.modules.items()):
-        if module in standard + ours or name.startswith("sockserve."):
-            continue
-        if any(isinstance(value, type) and value in theirs for value in vars(module).values()):
-            del sys.modules[name]
-            package, _, attribute = name.rpartition(".")
-            if package:  # "from package import name" looks there first
-                delattr(sys.modules[package], attribute)
 
 
 def without(suite, skipped):
@@ -68,8 +34,8 @@ def main():
 
     from sockserve.dropin.background_reactor import running_reactor
 
+    assert socketserver.BaseServer.shutdown.__module__ == "sockserve.socketserver"
     support.use_resources = {"network": None, "walltime": None}  # loopback is meant
-    put_in_place()
     # Its thread stays until the end, and so before and after each test, which counts them.
     running_reactor()
     suite, had = without(unittest.defaultTestLoader.loadTestsFromNames(given.names), given.skip)

@@ -1,0 +1,96 @@
+"""
+The command C{sockserve}, which is C{python -m sockserve} as well.
+
+This room owns which command is meant: to serve, to run a program, or only to be told something.
+It must not know what is done then, and imports neither Twisted's reactor nor what serves before it
+is.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import metadata
+
+from sockserve.core.messages import printable
+from sockserve.interfaces import ConfigurationError
+from sockserve.run.options.parser import make_parser, parse
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Do what a command line says.
+
+    @param arguments: without the command's name; None for the process' own.
+    @return: the exit status.
+    """
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    program = _program(words)
+    if program is not None:
+        from sockserve.programs import command as programs
+
+        return programs.main(program)
+    try:
+        return _serve(words)
+    except ConfigurationError as error:
+        sys.stderr.write(f"sockserve: {printable(str(error))}\n")
+        return 1
+    except KeyboardInterrupt:  # before anything was served
+        return 130
+
+
+def _program(words: list[str]) -> list[str] | None:
+    """The command line of a program that is to be run; None where these words are none."""
+    if words[:1] == ["run"]:
+        return words[1:]
+    if words and (words[0].endswith(".py") or words[0] in ("-m", "--explain")):
+        return words
+    return None
+
+
+def _serve(words: list[str]) -> int:
+    """
+    Serve, or print what is asked for instead.
+
+    @raise ConfigurationError: that cannot be.
+    """
+    parser = make_parser()
+    found = parse(parser, words)
+    if found.help:
+        told = make_parser(_docs()).format_help()
+    elif found.version:
+        told = f"sockserve {metadata('sockserve')['Version']}\n"
+    elif found.print_schema:
+        from sockserve.run.options.schema import file_schema
+
+        told = file_schema()
+    elif found.print_completion:
+        from sockserve.run.options.completion import completion
+
+        told = completion(found.print_completion)
+    else:
+        from sockserve.command import serve
+
+        return serve(found)
+    try:
+        sys.stdout.write(told)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads it has read enough; nor is there more to flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _docs() -> str:
+    """Where the documentation is, as the package says; nothing where it does not."""
+    for each in metadata("sockserve").get_all("Project-URL") or ():
+        label, _, address = each.partition(", ")
+        if label.lower() == "documentation":
+            return str(address)
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

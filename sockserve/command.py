@@ -1,0 +1,205 @@
+"""
+What the command C{sockserve} does to serve: in the foreground, until it is told to stop.
+
+This room owns the reactor it runs on, its log, and its exit status.  It must not know how options
+are written, nor how requests are served.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import signal
+import sys
+from argparse import Namespace
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+from twisted.application import reactors
+from twisted.logger import ILogObserver, globalLogBeginner
+
+from sockserve.core.clock import keep_steady
+from sockserve.core.environment import restore_environment
+from sockserve.core.handler_kinds import unwrap
+from sockserve.core.logs import Topic, logger
+from sockserve.core.messages import nearest, one_line
+from sockserve.core.places import canonical
+from sockserve.interfaces import ConfigurationError
+from sockserve.listeners.service import ListenerService, listeners_of
+from sockserve.observe.standard_logging import join_logs
+from sockserve.observe.terminal import Terminal
+from sockserve.run.asked import servers_asked_for
+from sockserve.run.commands import CommandService, print_summary, where_served
+from sockserve.run.environment import environment_words
+from sockserve.run.loading import meant_name
+from sockserve.run.options.words import OPTIONS
+from sockserve.run.signals import Signals, leave_process, stop_reactor
+
+__all__ = ["serve"]
+
+_log = logger(Topic.SERVICE)
+
+#: Twisted's reactors by name.  (Those of plugins are looked for only if none of these is meant, as
+#: that writes a list of them into a file.)
+_REACTORS = {
+    "asyncio": "twisted.internet.asyncioreactor",
+    "epoll": "twisted.internet.epollreactor",
+    "kqueue": "twisted.internet.kqreactor",
+    "poll": "twisted.internet.pollreactor",
+    "select": "twisted.internet.selectreactor",
+}
+
+
+def serve(found: Namespace) -> int:
+    """
+    Serve what the options say, until a signal or the end of all server objects.
+
+    @param found: the values of the options, by attribute.
+    @return: the exit status.
+    @raise ConfigurationError: that cannot be; nothing is left listening.
+    """
+    restore_environment()
+    if found.reactor is not None:
+        _install_reactor(found.reactor)
+    servers = servers_asked_for(_words(vars(found)), environment_words(os.environ))
+    from twisted.internet import reactor
+
+    terminal = Terminal(sys.stderr, os.environ)
+    if not found.check:
+        _begin_log(terminal, found.verbose)
+    tell = functools.partial(_tell, terminal)
+    service = CommandService(reactor, servers, is_alone=True, tell=tell)
+    if found.check:
+        print_summary(servers)
+        return 0
+    if terminal.is_terminal:
+        for server, child in zip(servers, service, strict=True):
+            if server.access_log is None:
+                for each in listeners_of(child):
+                    if not _prints_requests(each.server.RequestHandlerClass):
+                        each.server.observers.append(terminal.request_ended)
+    return _run(reactor, service)
+
+
+def _run(reactor: Any, service: CommandService) -> int:
+    """
+    Run the reactor until the end.
+
+    @return: the exit status.
+    @raise ConfigurationError: a listener cannot listen.
+    """
+
+    def stop(number: int) -> None:
+        _log.info("Received {name}, shutting down.", name=signal.Signals(number).name)
+        stop_reactor(reactor)
+
+    keep_steady(reactor)
+    signals = Signals(reactor, service, stop, leave_process)
+    signals.install()
+    service.privilegedStartService()
+    service.startService()
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    reactor.run()
+    return signals.exit_status or 0
+
+
+def _words(found: Mapping[str, Any]) -> dict[str, object]:
+    """
+    The words that were given, by name: the handler or the folder among them.
+
+    @raise ConfigurationError: it was given twice.
+    """
+    given = {
+        option.word: found[option.attribute]
+        for option in OPTIONS.values()
+        if option.word != "check" and found[option.attribute] is not None
+    }
+    served = found["served"]
+    if served is None:
+        return given
+    word = _kind_of_served(served)
+    for other in ("handler", "path", "server"):
+        if other in given:
+            raise ConfigurationError(f"{other}: does not go with {served!r}; give one of them")
+    return {word: served, **given}
+
+
+def _kind_of_served(served: str) -> str:
+    """
+    Whether what is served is named as a handler or as a folder.
+
+    @raise ConfigurationError: it is neither.
+    """
+    if os.path.isdir(served):
+        return "path"
+    if os.path.isfile(served):
+        hint = f"write --config {served}" if served.endswith(".toml") else "name its folder"
+        raise ConfigurationError(f"{served!r} is a file; {hint}, or a class MODULE:CLASS")
+    if _is_place(served):
+        way = "--port" if served.isdecimal() else "--listen"
+        raise ConfigurationError(
+            f"{served!r} is no folder, nor a class MODULE:CLASS; to listen there write"
+            f" {way} {served}"
+        )
+    if ":" not in served and ("/" in served or "." not in served.strip(".")):
+        hint = meant_name(served)
+        raise ConfigurationError(
+            f"{served!r}: there is no such folder; a class is MODULE:CLASS{hint}"
+        )
+    return "handler"
+
+
+def _is_place(served: str) -> bool:
+    """Whether a text says where to listen, and not what is served."""
+    try:
+        return canonical(served) != served
+    except ValueError:  # a URL that is none
+        return True
+
+
+def _prints_requests(handler: object) -> bool:
+    """Whether a handler prints a line for each request by itself, as C{http.server}'s do."""
+    cls = unwrap(handler)
+    return (
+        isinstance(cls, type)
+        and issubclass(cls, BaseHTTPRequestHandler)
+        and cls.log_request is BaseHTTPRequestHandler.log_request
+        and cls.log_message is BaseHTTPRequestHandler.log_message
+    )
+
+
+def _install_reactor(name: str) -> None:
+    """
+    Install a reactor of Twisted's.
+
+    @raise ConfigurationError: there is none of this name, or not on this machine.
+    """
+    try:
+        if name in _REACTORS:
+            importlib.import_module(_REACTORS[name]).install()
+        else:
+            reactors.installReactor(name)
+    except reactors.NoSuchReactor:
+        known = ", ".join(_REACTORS)
+        raise ConfigurationError(
+            f"reactor {name!r}: it is none of {known}, nor a plugin's{nearest(name, _REACTORS)}"
+        ) from None
+    except Exception as error:  # a plugin's may raise what it likes
+        raise ConfigurationError(f"reactor {name!r}: {one_line(error)}") from error
+
+
+def _begin_log(terminal: Terminal, verbosity: int) -> None:
+    """Show the log on the terminal, or have it in Python's C{logging} if the program has set up
+    that."""
+    others: list[ILogObserver] = []
+    join_logs(others.append)
+    observers = others or [terminal.log_observer(verbosity)]
+    globalLogBeginner.beginLoggingTo(observers, redirectStandardIO=False)
+
+
+def _tell(terminal: Terminal, listener: ListenerService) -> None:
+    """Say that a listener listens, and where."""
+    how = "  (Ctrl-C to stop)" if terminal.is_terminal else ""
+    terminal.tell(f"{listener.server.handler_name}: {where_served(listener)}{how}")

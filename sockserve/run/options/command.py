@@ -1,0 +1,55 @@
+"""
+The part of the table of options that is about a command, and not about a server of its.
+
+This room owns these words, and what each is for.  It must not know what is done about them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import UNSET, Struct, UnsetType
+
+from sockserve.run.options.forms import Form, Group, word
+
+__all__ = ["CommandWords", "OwnWords"]
+
+
+class CommandWords(Struct, rename="kebab", kw_only=True):
+    """The words of a command line that are not about one server."""
+
+    config: Annotated[
+        str | UnsetType,
+        word(
+            "read [[server]] and [[source]] tables with these same words from a TOML file; options"
+            " beside it override the file",
+            Group.COMMAND,
+            Form.TEXT,
+            "FILE",
+            short="c",
+            page="See [Configuration file](#configuration-file)",
+        ),
+    ] = UNSET
+    check: Annotated[
+        bool | UnsetType,
+        word(
+            "check everything that can be checked without listening, say what would run, and exit",
+            Group.COMMAND,
+            Form.FLAG,
+        ),
+    ] = UNSET
+
+
+class OwnWords(Struct, rename="kebab", kw_only=True):
+    """The words of the command C{sockserve} alone; C{twistd} has the like of its own."""
+
+    reactor: Annotated[
+        str | UnsetType,
+        word(
+            "Twisted's reactor to run on, such as epoll, poll, select or asyncio",
+            Group.COMMAND,
+            Form.TEXT,
+            "NAME",
+            page="Of `sockserve`; `twistd` has its own",
+        ),
+    ] = UNSET

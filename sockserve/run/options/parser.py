@@ -1,0 +1,150 @@
+"""
+The parser of the command C{sockserve}, and the options of any other that C{argparse} parses.
+
+This room owns how the table of options is put before C{argparse}, and what its help says around
+it.  It must not know what is done about an option.
+"""
+
+from __future__ import annotations
+
+from argparse import (
+    ArgumentError,
+    ArgumentParser,
+    Namespace,
+    RawDescriptionHelpFormatter,
+    _ActionsContainer,
+)
+from collections.abc import Sequence
+from typing import NoReturn
+
+from typing_extensions import override
+
+from sockserve.interfaces import ConfigurationError
+from sockserve.run.options.forms import Group
+from sockserve.run.options.words import OPTIONS, OWN_OPTIONS, Option
+from sockserve.run.unknown import hint_at_option
+
+__all__ = ["SHELLS", "add_option", "make_parser", "parse"]
+
+#: The shells that there are completions for.
+SHELLS = ("bash", "zsh", "tcsh")
+
+_DESCRIPTION = """\
+Serve requests with a request handler class over TCP, TLS, UNIX sockets, UDP or
+UNIX datagrams. Without arguments: the files of the current folder over HTTP on
+127.0.0.1:8000."""
+
+_EPILOG = """\
+examples:
+  sockserve .                             the files of this folder, over HTTP
+  sockserve hello:Hello --port 8080       the class Hello of hello.py
+
+programs:
+  sockserve program.py [its arguments]    an unchanged program of socketserver's or
+  sockserve -m module [its arguments]     http.server's kind, served by sockserve
+
+An option is also a word of a file (--config), and a variable of the environment:
+SOCKSERVE_MAX_CONNECTIONS=10 is --max-connections 10. All of it, with more examples:
+docs/reference/command-line.md{address}"""
+
+
+def add_option(parser: _ActionsContainer, option: Option) -> None:
+    """Add an option of the table to a parser, or to a group of its."""
+    notes = option.notes
+    names = [f"--{option.word}", *([f"-{notes.short}"] if notes.short else [])]
+    told = option.told.replace("%", "%%")
+    if option.is_flag:
+        parser.add_argument(*names, action="store_const", const=True, help=told)
+    else:
+        action = "append" if notes.is_list else "store"
+        parser.add_argument(*names, action=action, metavar=notes.metavar, help=told)
+
+
+class _Parser(ArgumentParser):
+    """A parser that raises what is wrong."""
+
+    @override
+    def error(self, message: str) -> NoReturn:
+        raise ConfigurationError(message)
+
+
+def make_parser(docs: str = "") -> ArgumentParser:
+    """
+    The parser of the command, with its options in groups.
+
+    @param docs: where the documentation is, for the help.
+    """
+    parser = _Parser(
+        prog="sockserve",
+        usage="%(prog)s [HANDLER] [options]",
+        description=_DESCRIPTION,
+        epilog=_EPILOG.format(address=f" of {docs}" if docs else ""),
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        add_help=False,
+        exit_on_error=False,
+    )
+    parser.add_argument(
+        "served",
+        nargs="?",
+        metavar="HANDLER",
+        help="the handler class, MODULE:CLASS, or a folder whose files are served [default: .]",
+    )
+    groups = {}
+    for option in (*OPTIONS.values(), *OWN_OPTIONS.values()):
+        heading = option.notes.group.value
+        if heading not in groups:
+            groups[heading] = parser.add_argument_group(heading)
+        add_option(groups[heading], option)
+    command = groups[Group.COMMAND.value]
+    command.add_argument(
+        "--verbose",
+        "-v",
+        action="count",
+        default=0,
+        help="log more: what Twisted says, too, and the time; twice: what is for debugging",
+    )
+    command.add_argument(
+        "--print-completion",
+        choices=SHELLS,
+        metavar="SHELL",
+        help=f"print the completion of these options for a shell: {', '.join(SHELLS)}",
+    )
+    command.add_argument(
+        "--print-schema",
+        action="store_true",
+        help="print the JSON schema of configuration files, for editors",
+    )
+    command.add_argument("--version", action="store_true", help="print the version")
+    command.add_argument("--help", "-h", action="store_true", help="print this")
+    return parser
+
+
+def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+    """
+    Parse a command line.
+
+    @raise ConfigurationError: an option is not known, or lacks its value.
+    """
+    try:
+        found, others = parser.parse_known_intermixed_args(list(arguments))
+    except ArgumentError as error:
+        raise ConfigurationError(_explain(error)) from None
+    for other in others:
+        if other.startswith("-") and other != "-":
+            given = other.partition("=")[0]
+            known = [name for name in parser._option_string_actions if name.startswith("--")]
+            raise ConfigurationError(f"option {given} not recognized{hint_at_option(given, known)}")
+        raise ConfigurationError(f"{other!r} belongs to no option; one handler or folder is served")
+    return found
+
+
+def _explain(error: ArgumentError) -> str:
+    """An error of C{argparse}'s, in the words of C{twistd}'s."""
+    names = (error.argument_name or "").split("/")
+    option = next((name for name in names if name.startswith("--")), names[0])
+    if "expected one argument" in error.message:
+        return f"option {option} requires argument"
+    if "explicit argument" in error.message:
+        return f"option {option} must not have an argument"
+    return f"option {option}: {error.message}"
