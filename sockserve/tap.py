@@ -205,23 +205,29 @@ class _TwistdService(CommandService):
         try:
             super().privilegedStartService()
         except ConfigurationError as error:
-            if not self._is_alone:  # whose process it is tells it
-                raise
-            self._remove_pidfile()
-            if not self._nodaemon:
-                self._tell_foreground(str(error))
-                sys.exit(1)
-            _die(str(error))
+            self._cannot_start(error)
+
+    def _cannot_start(self, error: ConfigurationError) -> NoReturn:
+        if not self._is_alone:  # whose process it is tells it
+            raise error
+        self._remove_pidfile()
+        if not self._nodaemon:
+            self._tell_foreground(str(error))
+            sys.exit(1)
+        _die(str(error))
 
     @override
     def startService(self) -> None:
-        if self._foreground is not None:
-            self._foreground.close()
         if self._is_alone:
             # Under twistd the log is its own, whatever the program has set up.
             join_logs(lambda _: None)
             Signals(self._reactor, self, self._stop_asked, self._leave).install()
-        super().startService()
+        try:
+            super().startService()
+        except ConfigurationError as error:  # a database has gone since it was looked at
+            self._cannot_start(error)
+        if self._foreground is not None:
+            self._foreground.close()
 
     def _tell_foreground(self, message: str) -> None:
         """Say why the daemon cannot start: in the log, and where it was started."""

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import socketserver
+import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from sockserve.core.admission import parse_network
 from sockserve.http import HTTPRequestHandler
 from sockserve.run.server_config import ServerConfig
 from sockserve.service import DatagramRequestService, RequestService, SocketServerService
+from sockserve.sql import schema
 from sockserve.tap import Options, makeService
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -497,3 +499,24 @@ async def test_what_handlers_print_on_standard_error_is_information(
     started(service)
     assert file.level is LogLevel.info
     await stop(service)
+
+
+async def test_a_database_that_goes_while_it_starts_is_told_in_a_line(
+    reactor: Reactor, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It was there when it was looked at, before anything was served."""
+    with sqlite3.connect(tmp_path / "jobs.db") as database:
+        database.executescript(schema("sqlite", "jobs"))
+    url = f"sqlite:///{tmp_path}/jobs.db?table=jobs"
+    options = parse("--source", url, "-H", here("Either"))
+    options.parent = {"nodaemon": True}
+    service = makeService(options)
+    service.privilegedStartService()
+    with sqlite3.connect(tmp_path / "jobs.db") as database:
+        database.execute("DROP TABLE jobs")
+    with pytest.raises(SystemExit) as ended:
+        service.startService()
+    assert ended.value.code == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("sockserve: source ")
+    assert "jobs" in line

@@ -8,7 +8,8 @@ twistd --nodaemon --pidfile=web.pid sockserve \
     --listen "tcp:${PORT:-8000}:interface=127.0.0.1" --handler departures:Departures \
     --timeout lifetime=13 --stats-log stats.log &
 web=$!
-trap 'kill $backend $web' INT TERM
-wait $web
+# A second signal would not let them finish, so each gets one.
+trap 'kill $web' INT TERM
+wait $web || wait $web # a signal ends the first
 kill $backend 2>/dev/null
 wait

@@ -13,7 +13,11 @@ class Shop(HTTPRequestHandler):
     """POST /orders takes an order; GET /invoices and GET /failed list what became of them."""
 
     def do_POST(self):
-        order = self.rfile.read().decode().strip()
+        try:
+            order = self.rfile.read().decode().strip()
+        except UnicodeDecodeError:
+            self.answer(400, "an order is a text in UTF-8")
+            return
         with closing(sqlite3.connect(DATABASE)) as database, database:
             number = enqueue(database, order)
         self.answer(202, f"order {number}")

@@ -10,7 +10,8 @@ web=$!
 twistd --nodaemon --pidfile=worker.pid sockserve \
     --source "sqlite:///jobs.db?table=jobs&attempts=3&first=0.1" --handler jobs:Invoice &
 worker=$!
-trap 'kill $web $worker' INT TERM
-wait $web
+# A second signal would not let them finish, so each gets one.
+trap 'kill $web' INT TERM
+wait $web || wait $web # a signal ends the first
 kill $worker 2>/dev/null
 wait

@@ -135,8 +135,15 @@ class AddressChecker:
         """
         @param networks: the users by network: an address or ADDRESS/PREFIX.  Of several that an
             address is in, the longest prefix counts.
-        @raise ConfigurationError: a network is none.
+        @raise ConfigurationError: a network is none, or has no name.
         """
+        if not isinstance(networks, Mapping):
+            raise ConfigurationError(
+                f"networks: {networks!r} is no mapping, as {{'10.0.0.0/8': 'office'}} is one"
+            )
+        for network, user in networks.items():
+            if not isinstance(user, str):
+                raise ConfigurationError(f"network {network!r}: {user!r} is no user's name")
         found = [(parse_network(network), user) for network, user in networks.items()]
         found.sort(key=lambda each: each[0].prefixlen, reverse=True)
         self._users = [(Admission(allow=[network]), user) for network, user in found]

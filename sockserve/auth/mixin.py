@@ -8,6 +8,7 @@ shows who it is. (handler's thread)
 from __future__ import annotations
 
 import socket
+import socketserver
 import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
@@ -28,9 +29,10 @@ from sockserve.auth.door import (
 )
 from sockserve.auth.identity import Identity
 from sockserve.auth.throttle import peer_key
+from sockserve.core.handler_kinds import provides
 from sockserve.core.tls_facts import TLSFacts
 from sockserve.core.unsuspended import run_unsuspended
-from sockserve.interfaces import NotAuthenticated
+from sockserve.interfaces import ConfigurationError, IRequestHandler, NotAuthenticated
 
 if TYPE_CHECKING:
     # For type checkers: a mix-in goes before a handler class, of sockserve's or the stdlib's.
@@ -41,6 +43,10 @@ else:
     HandlerClass = object
 
 __all__ = ["AuthMixIn", "HandlerClass"]
+
+
+def _is_handler_class(cls: type) -> bool:
+    return issubclass(cls, socketserver.BaseRequestHandler) or provides(cls, IRequestHandler)
 
 
 class AuthMixIn(HandlerClass):
@@ -56,6 +62,16 @@ class AuthMixIn(HandlerClass):
     avatar_interfaces: ClassVar[tuple[type[Interface], ...]] = (IUser,)
     #: What logs out of the portal, at the end.
     _log_out: Callable[[], object] | None = None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for base in cls.__mro__[: cls.__mro__.index(AuthMixIn)]:
+            if not issubclass(base, AuthMixIn) and _is_handler_class(base):
+                # What the mix-in does before C{handle} would never happen.
+                raise ConfigurationError(
+                    f"handler {cls.__qualname__}: its mix-ins come behind {base.__qualname__};"
+                    f" write them before it, as in class {cls.__name__}(SASLMixIn, {base.__name__})"
+                )
 
     @classmethod
     def prepare_server(cls, server: Any) -> None:

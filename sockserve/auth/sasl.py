@@ -53,6 +53,11 @@ class SASLMixIn(CertificateLogin):
         @raise ConfigurationError: one of them is unknown.
         """
         super().prepare_server(server)
+        if isinstance(cls.sasl_mechanisms, str):
+            raise ConfigurationError(
+                f"handler {cls.__qualname__}: sasl_mechanisms: {cls.sasl_mechanisms!r} is a text;"
+                " write a tuple of them, as in ('PLAIN',)"
+            )
         for name in cls.sasl_mechanisms:
             if name not in MECHANISMS:
                 raise ConfigurationError(

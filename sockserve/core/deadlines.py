@@ -18,7 +18,13 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from sockserve.core.clock import clock_of
 from sockserve.interfaces import ConfigurationError, Phase
 
-__all__ = ["CONNECTION_BODY_SECONDS", "KEEPALIVE_PROBES", "DeadlineTimer", "Deadlines"]
+__all__ = [
+    "CONNECTION_BODY_SECONDS",
+    "KEEPALIVE_PROBES",
+    "DeadlineTimer",
+    "Deadlines",
+    "is_duration",
+]
 
 #: How often the kernel asks after a silent client, a part of L{Deadlines.keepalive} apart, before
 #: it gives the connection up.
@@ -29,10 +35,13 @@ KEEPALIVE_PROBES = 4
 CONNECTION_BODY_SECONDS = 60.0
 
 
+def is_duration(value: object) -> bool:
+    """Whether a value is a number of seconds above 0, and not for ever."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < inf
+
+
 def _seconds(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < inf:
+    if value is not None and not is_duration(value):
         raise ConfigurationError(
             f"deadline {attribute.name}: {value!r} is not a number of seconds above 0 (None: never)"
         )

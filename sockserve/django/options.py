@@ -15,7 +15,8 @@ from collections.abc import Collection, Mapping
 from sockserve.interfaces import ConfigurationError
 from sockserve.run.environment import environment_words
 from sockserve.run.options.parser import add_option
-from sockserve.run.options.words import OPTIONS, SOURCE_OPTIONS, override
+from sockserve.run.options.words import OPTIONS, override
+from sockserve.run.source_config import words_of_rows
 from sockserve.run.unknown import hint_at_word
 from sockserve.tap import Options
 
@@ -73,7 +74,7 @@ def make_options(
     usual = override(_from_settings(settings), variables)
     said = override(of_class, given)
     if "source" in given:  # rows have no clients
-        usual = {word: value for word, value in usual.items() if word in SOURCE_OPTIONS}
+        usual = words_of_rows(usual)
         said = {word: value for word, value in said.items() if word != "listen" or word in given}
     if "config" in said:  # the file has it all
         usual = {}

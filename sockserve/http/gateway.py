@@ -24,6 +24,7 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from sockserve.core.clock import clock_of
+from sockserve.core.deadlines import is_duration
 from sockserve.core.messages import one_line
 from sockserve.handlers import BaseRequestHandler
 from sockserve.http.h1.head import RequestHead, parse_head
@@ -296,12 +297,24 @@ class GatewayRequestHandler(BaseRequestHandler[RequestConnection, Any]):
         """
         Whether one of the classes has a method that must run on a thread; it loads them.
 
-        @raise ConfigurationError: one cannot be loaded, or is none; or C{timeout_status} is none.
+        @raise ConfigurationError: one cannot be loaded, or is none; or C{urls}, C{timeout_status}
+            or C{backend_timeout} is none.
         """
+        name = cls.__qualname__
+        if not isinstance(cls.urls, Mapping):
+            raise ConfigurationError(
+                f"handler {name}: urls: {cls.urls!r} is no mapping, as {{'/path': MyClass}} is one"
+            )
+        seconds: object = cls.backend_timeout
+        if seconds is not None and not is_duration(seconds):
+            raise ConfigurationError(
+                f"handler {name}: backend_timeout: {seconds!r} is not a number of seconds above 0"
+                " (None: for ever)"
+            )
         try:
             _parse_status(cls.timeout_status)
         except ValueError as error:
-            raise ConfigurationError(f"handler {cls.__qualname__}: timeout_{error}") from None
+            raise ConfigurationError(f"handler {name}: timeout_{error}") from None
         cls._classes = {_parts(url): cls._load(url, named) for url, named in cls.urls.items()}
         return any(_blocks(made, name) for made in cls._classes.values() for name in _methods(made))
 

@@ -14,10 +14,10 @@ import attrs
 from sockserve.interfaces import ConfigurationError
 from sockserve.run.config import server_config
 from sockserve.run.config_file import read_toml
-from sockserve.run.options.words import SERVER_OPTIONS, SOURCE_OPTIONS, override
+from sockserve.run.options.words import SERVER_OPTIONS, override
 from sockserve.run.origins import Origins
 from sockserve.run.server_config import ServerConfig
-from sockserve.run.source_config import SourceConfig, source_config
+from sockserve.run.source_config import SourceConfig, source_config, words_of_rows
 
 __all__ = ["servers_asked_for"]
 
@@ -40,8 +40,11 @@ def servers_asked_for(
     if file is not None:
         return read_toml(str(file), options=said, variables=also)
     words = override(also, said)
-    known = SOURCE_OPTIONS if "source" in words else SERVER_OPTIONS
-    words = {word: value for word, value in words.items() if word in said or word in known}
+    if "source" in words:
+        usual = words_of_rows(words)
+    else:
+        usual = {word: value for word, value in words.items() if word in SERVER_OPTIONS}
+    words = {**usual, **{word: value for word, value in words.items() if word in said}}
     origins = Origins(words, set(words) - set(said))
     try:
         config = source_config(words) if "source" in words else server_config(words)

@@ -93,18 +93,31 @@ class CommandService(MultiService):
                         raise
                     raise ListenError(located) from error
         except ConfigurationError:
-            for _, service in self._built:
-                service.stopService()
-            if self._is_alone:
-                # Ports close, and sockets' names go, in the reactor's next turn, which will
-                # not come.
-                self._reactor.runUntilCurrent()
+            self._withdraw()
             raise
+
+    def _withdraw(self) -> None:
+        """Stop what has been started, as the rest cannot be."""
+        for _, service in self._built:
+            service.stopService()
+        if self._is_alone:
+            # Ports close, and sockets' names go, in the reactor's next turn, which will not
+            # come.
+            self._reactor.runUntilCurrent()
 
     @override
     def startService(self) -> None:
-        """Serve, and say where."""
-        super().startService()
+        """
+        Serve, and say where.
+
+        @raise ConfigurationError: a database has gone since it was looked at; then nothing is
+            served.
+        """
+        try:
+            super().startService()
+        except ConfigurationError:
+            self._withdraw()
+            raise
         # Handlers print what is no error, such as http.server's log, to standard error.
         if isinstance(sys.stderr, LoggingFile):
             sys.stderr.level = LogLevel.info

@@ -24,11 +24,10 @@ from sockserve.core.handler_kinds import handler_name, unwrap
 from sockserve.core.limits import LIMITS, LimitKind
 from sockserve.dropin.overriding import accepts_takeover
 from sockserve.dropin.settings import own_deadlines
-from sockserve.handlers import DatagramRequestHandler, StreamRequestHandler
 from sockserve.http.files.handler import FileRequestHandler
-from sockserve.http.handlers import HTTPRequestHandler
 from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.listeners.endpoints import is_datagram_description
+from sockserve.run.handler_kinds import HANDLERS_OF_DATAGRAMS, HANDLERS_OF_STREAMS, derives
 from sockserve.run.loading import handler_given, load_server
 from sockserve.run.options.forms import Form
 from sockserve.run.options.words import SERVER_OPTIONS, SOURCE_OPTIONS
@@ -38,12 +37,10 @@ from sockserve.run.unknown import hint_at_word
 from sockserve.run.values import Check, check_value, each_text, text
 from sockserve.run.where import PLACES, description_of_place
 from sockserve.run.workers import check_workers
+from sockserve.sql.handlers import SQLRequestHandler
 from sockserve.sunrpc.rpcbind import served_program
 
 __all__ = ["server_config"]
-
-#: The classes whose handlers serve datagrams, and nothing else.
-_DATAGRAM_HANDLERS = (DatagramRequestHandler, socketserver.DatagramRequestHandler)
 
 
 def server_config(words: Mapping[str, object]) -> ServerConfig:
@@ -81,7 +78,9 @@ def server_config(words: Mapping[str, object]) -> ServerConfig:
         _check_server_object(config, given)
         return config
     handler = _handler(words)
-    place = description_of_place(settings, datagrams=_derives(unwrap(handler), *_DATAGRAM_HANDLERS))
+    place = description_of_place(
+        settings, datagrams=derives(unwrap(handler), *HANDLERS_OF_DATAGRAMS)
+    )
     settings = {word: value for word, value in settings.items() if word not in PLACES}
     if place is not None:
         settings["listen"] = (place,)
@@ -99,7 +98,7 @@ def _handler(words: Mapping[str, object]) -> Callable[..., Any]:
     if "header" not in words:
         return handler
     fields = check_value(SERVER_OPTIONS["header"], words["header"], _CHECKS)
-    if not _derives(unwrap(handler), FileRequestHandler):
+    if not derives(unwrap(handler), FileRequestHandler):
         raise ConfigurationError("header: it is for files; other handlers send their own")
     return functools.partial(handler, extra_response_headers=fields)
 
@@ -181,6 +180,10 @@ def _check(config: ServerConfig) -> None:
         served_program(cls)
     if not config.listen:
         raise ConfigurationError("listen: give at least one description")
+    if derives(cls, SQLRequestHandler):
+        raise ConfigurationError(
+            f"handler {handler} serves the rows of a table; name that with source"
+        )
     kinds = {listener_kind(description) for description in config.listen}
     for name in config.limits:
         kind = LIMITS[name].kind
@@ -191,22 +194,16 @@ def _check(config: ServerConfig) -> None:
             )
     for description in config.listen:
         datagrams = is_datagram_description(description)
-        if datagrams and _derives(
-            cls, StreamRequestHandler, socketserver.StreamRequestHandler, HTTPRequestHandler
-        ):
+        if datagrams and derives(cls, *HANDLERS_OF_STREAMS):
             raise ConfigurationError(
                 f"listen {description!r}: handler {handler} serves streams; listen on tcp:,"
                 " tls: or unix:"
             )
-        if not datagrams and _derives(cls, *_DATAGRAM_HANDLERS):
+        if not datagrams and derives(cls, *HANDLERS_OF_DATAGRAMS):
             raise ConfigurationError(
                 f"listen {description!r}: handler {handler} serves datagrams; listen on udp:,"
                 " udp6: or unixgram:"
             )
-
-
-def _derives(cls: object, *bases: type) -> bool:
-    return isinstance(cls, type) and issubclass(cls, bases)
 
 
 def _portal(word: str, value: object) -> Portal:

@@ -7,7 +7,7 @@ know where the words came from, nor which databases there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -15,11 +15,12 @@ from twisted.application.service import MultiService
 from twisted.internet.interfaces import IReactorTime
 
 from sockserve.core.deadlines import Deadlines
-from sockserve.core.handler_kinds import handler_name
+from sockserve.core.handler_kinds import handler_name, unwrap
 from sockserve.core.limits import LIMITS
 from sockserve.interfaces import ConfigurationError, Phase
+from sockserve.run.handler_kinds import HANDLERS_OF_DATAGRAMS, HANDLERS_OF_STREAMS, derives
 from sockserve.run.loading import handler_given
-from sockserve.run.options.forms import Form
+from sockserve.run.options.forms import KEEPALIVE, Form
 from sockserve.run.options.words import SERVER_OPTIONS, SOURCE_OPTIONS
 from sockserve.run.origins import AddLocation, as_it_is
 from sockserve.run.server_config import LoggedServices, make_logs
@@ -30,11 +31,14 @@ from sockserve.run.workers import check_workers, make_workers, place_of
 from sockserve.sql.service import SQLRequestService
 from sockserve.sql.source import SQLSource
 from sockserve.sql.url import store_and_settings
+from sockserve.sunrpc.handler import RPCRequestHandler
 
-__all__ = ["SourceConfig", "source_config"]
+__all__ = ["SourceConfig", "source_config", "words_of_rows"]
 
 #: The phases that a row has.
 _PHASES = (Phase.HANDLE, Phase.LIFETIME, Phase.DRAIN)
+#: Those that it has not.
+_OF_CONNECTIONS = {*map(str, Phase), *KEEPALIVE} - {*map(str, _PHASES)}
 
 
 @attrs.frozen(kw_only=True)
@@ -113,7 +117,7 @@ def source_config(words: Mapping[str, object]) -> SourceConfig:
 
     @param words: the values by option name; those of C{source} also as C{url}.
     @raise ConfigurationError: a word is unknown or no source's, its value is wrong, or it
-        contradicts another.
+        contradicts another; or the handler is none of rows.
     """
     for word in words:
         if word not in SOURCE_OPTIONS:
@@ -137,7 +141,34 @@ def source_config(words: Mapping[str, object]) -> SourceConfig:
             )
     config = SourceConfig(deadlines=Deadlines(**given), **settings)
     check_workers(config)
+    cls = unwrap(config.handler)
+    if derives(cls, *HANDLERS_OF_STREAMS, *HANDLERS_OF_DATAGRAMS, RPCRequestHandler):
+        raise ConfigurationError(
+            f"handler {handler_name(cls)}: it serves connections or datagrams, not rows; derive it"
+            " from BaseRequestHandler or SQLRequestHandler"
+        )
     return config
+
+
+def words_of_rows(words: Mapping[str, object]) -> dict[str, object]:
+    """
+    Those of some words for whatever is served that are for rows, too: the others are left out, and
+    of C{timeout} the phases that are a connection's.
+    """
+    found = {word: value for word, value in words.items() if word in SOURCE_OPTIONS}
+    given = found.get("timeout")
+    if isinstance(given, Mapping):
+        found["timeout"] = {
+            phase: value for phase, value in given.items() if phase not in _OF_CONNECTIONS
+        }
+    elif isinstance(given, str | Sequence):
+        pairs = [given] if isinstance(given, str) else given
+        found["timeout"] = [
+            pair for pair in pairs if str(pair).partition("=")[0] not in _OF_CONNECTIONS
+        ]
+    if "timeout" in found and not found["timeout"]:
+        del found["timeout"]
+    return found
 
 
 def _urls(word: str, value: object) -> tuple[str, ...]:

@@ -78,10 +78,21 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--priority", type=int, default=0)
             command.add_argument("--delay", type=float, help="seconds until it may be served")
         elif name == "dead":
-            command.add_argument("--limit", type=int, default=100)
+            command.add_argument("--limit", type=_count, default=100)
         elif name == "requeue":
             command.add_argument("id", type=int, nargs="*", help="by default, all")
     return parser
+
+
+def _count(word: str) -> int:
+    """
+    A number of rows.
+
+    @raise argparse.ArgumentTypeError: it is none.
+    """
+    if not word.isdecimal():
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number of rows")
+    return int(word)
 
 
 def _text(word: str) -> str:

@@ -18,7 +18,7 @@ from typing_extensions import override
 from sockserve.core.forking import is_child
 from sockserve.core.unsuspended import run_unsuspended
 from sockserve.handlers import BaseRequestHandler
-from sockserve.interfaces import ClientGone, DeadlineExpired
+from sockserve.interfaces import ClientGone, ConfigurationError, DeadlineExpired
 from sockserve.sunrpc.declaring import Table, Target, find_table
 from sockserve.sunrpc.malformed import MalformedCalls
 from sockserve.sunrpc.messages import (
@@ -88,6 +88,20 @@ class RPCRequestHandler(BaseRequestHandler[Any, Any]):
             coroutine = cls.table.is_coroutine
             handle: Any = base._serve_calls if coroutine else base._serve_calls_blocking
             setattr(cls, "handle", handle)  # noqa: B010 (it is no method of this class)
+
+    @override
+    @classmethod
+    def prepare_server(cls, server: Any) -> None:
+        """
+        Check that there is a program.
+
+        @raise ConfigurationError: there is none.
+        """
+        super().prepare_server(server)
+        if not hasattr(cls, "program"):
+            raise ConfigurationError(
+                f"handler {cls.__qualname__}: it has no program; set program to its number"
+            )
 
     def verify_request(self, call: Call, client_address: Any) -> bool | Awaitable[bool]:
         """

@@ -1,5 +1,6 @@
 """Clients that are known by their addresses."""
 
+import socketserver
 from typing import Any
 
 import pytest
@@ -13,8 +14,12 @@ from sockserve.auth import (
     AddressChecker,
     IAddressCredentials,
     NotAuthenticated,
+    SASLMixIn,
+    StartTLSMixIn,
+    TLSClientAuthMixIn,
     UserRealm,
 )
+from sockserve.http import HTTPRequestHandler
 from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.testing import StreamExchange, run_datagram, run_stream
 
@@ -98,9 +103,45 @@ def test_a_checker_that_takes_its_time_lets_nobody_in() -> None:
         assert isinstance(exchange.error, NotAuthenticated)
 
 
-def test_a_network_that_is_none_is_told_when_the_server_is_made() -> None:
-    class Wrong(Who):
-        networks = {"10.0.0.0/99": "office"}
+@pytest.mark.parametrize(
+    ("networks", "fault"),
+    [
+        ({"10.0.0.0/99": "office"}, "network '10.0.0.0/99'"),
+        ({"10.0.0.0/8": 5}, "network '10.0.0.0/8': 5 is no user's name"),
+        (["10.0.0.0/8"], r"networks: \['10.0.0.0/8'\] is no mapping, as"),
+    ],
+)
+def test_networks_that_are_none_are_told_when_the_server_is_made(networks: Any, fault: str) -> None:
+    wrong = type("Wrong", (Who,), {"networks": networks})
+    with pytest.raises(ConfigurationError, match=fault):
+        StreamFactory(wrong, reactor=Clock())
 
-    with pytest.raises(ConfigurationError, match="network"):
-        StreamFactory(Wrong, reactor=Clock())
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        StreamRequestHandler,
+        DatagramRequestHandler,
+        HTTPRequestHandler,
+        socketserver.StreamRequestHandler,
+        type("Mine", (StreamRequestHandler,), {}),
+    ],
+)
+@pytest.mark.parametrize("mix_in", [AddressAuthMixIn, SASLMixIn, StartTLSMixIn, TLSClientAuthMixIn])
+def test_a_mix_in_behind_its_handler_class_would_ask_nobody_and_is_refused(
+    mix_in: type, base: type
+) -> None:
+    with pytest.raises(ConfigurationError, match="handler Door: its mix-ins come behind"):
+        type("Door", (base, mix_in), {})
+
+
+def test_a_mix_in_between_others_is_refused_when_one_is_behind_the_handler_class() -> None:
+    with pytest.raises(ConfigurationError, match="its mix-ins come behind StreamRequestHandler"):
+        type("Door", (SASLMixIn, StreamRequestHandler, AddressAuthMixIn), {})
+
+
+def test_a_class_with_a_mix_in_may_get_another() -> None:
+    class Both(BlockingWho, SASLMixIn):
+        pass
+
+    assert run_stream(Both, client_address=INSIDE).sent == b"'office'"

@@ -96,6 +96,16 @@ def test_an_unknown_mechanism_of_a_class_is_told_when_the_server_is_made() -> No
         StreamFactory(Handler, reactor=Clock())
 
 
+def test_mechanisms_that_are_one_text_are_told_when_the_server_is_made() -> None:
+    class Handler(SASLMixIn, StreamRequestHandler):
+        sasl_mechanisms = "PLAIN"  # type: ignore[assignment]
+
+        async def handle(self) -> None: ...
+
+    with pytest.raises(ConfigurationError, match=r"'PLAIN' is a text; write a tuple of them"):
+        StreamFactory(Handler, reactor=Clock())
+
+
 @pytest.mark.parametrize("mechanism", ["LOGIN", "SCRAM-SHA-256-PLUS", "EXTERNAL", "\xff"])
 def test_a_mechanism_that_is_not_offered_is_refused(mechanism: str) -> None:
     exchange = connected()

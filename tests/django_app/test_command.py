@@ -87,6 +87,29 @@ def test_the_settings_say_what_the_options_do_not(migrated: Project) -> None:
     assert done.stdout.startswith("listen tcp:1: FileRequestHandler on the reactor\n")
 
 
+@pytest.mark.parametrize(
+    ("timeout", "deadlines"),
+    [
+        ({"idle": 9, "handle": 5, "keepalive": 7}, "handle=5 lifetime=none drain=10"),
+        (["idle=9", "drain=none"], "handle=none lifetime=none drain=none"),
+    ],
+)
+def test_of_the_settings_rows_have_those_that_are_not_for_clients(
+    migrated: Project, timeout: object, deadlines: str
+) -> None:
+    settings = {"max-connections": 7, "timeout": timeout}
+    migrated.environ["SOCKSERVE"] = json.dumps(settings)
+    words = ("--source", "sqlite:///jobs.db", "--handler", "socketserver:BaseRequestHandler")
+    done = migrated.manage("sockserve", *words, "--check")
+    assert done.stdout.splitlines()[:2] == [
+        "source sqlite:///jobs.db?table=jobs: BaseRequestHandler on threads",
+        f"deadlines {deadlines}",
+    ]
+    migrated.environ["SOCKSERVE"] = json.dumps({"timeout": {"idel": 9}})
+    done = migrated.manage("sockserve", *words, "--check")
+    assert done.stderr.startswith("CommandError: settings.SOCKSERVE: timeout: 'idel' is not one of")
+
+
 def test_a_command_of_the_projects_own(migrated: Project) -> None:
     assert "Receives results from the workers" in migrated.manage("receive", "--help").stdout
     with running(migrated, "receive") as command:

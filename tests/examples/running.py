@@ -31,7 +31,7 @@ class Example:
 
     def __init__(self, page: str, parent: Path) -> None:
         # Not what they have left there when somebody ran them in place.
-        left = shutil.ignore_patterns("*.pem", "message-*", "*.sqlite3*", "*.db*")
+        left = shutil.ignore_patterns("*.pem", "message-*", "*.sqlite3*", "*.db*", "*.log")
         shutil.copytree(ROOT / "examples", parent / "examples", ignore=left)
         _, command = shown_command(page).split(" ", 1)
         [name] = re.findall(r"examples/(\w+)", command)

@@ -88,3 +88,18 @@ def test_a_backend_that_is_killed_is_told_and_written_down(departures: Example) 
     assert [cut["status"], refused["status"], unknown["status"]] == [502, 502, 404]
     assert {"WEB_IN", "GOVI_OUT", "GOVI_IN"} < set(cut["phases"])
     assert departures.end() == 0
+
+
+def test_a_request_that_is_under_way_is_answered_when_the_example_ends(
+    departures: Example,
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(get, departures, "/kv55/5")
+        # Its call of the backend has begun; the gateway is told to end before the backend is.
+        departures.wait_for("Starting factory")
+        departures.end()
+        assert answer.result()[::2] == (200, '<departures stop="5" call="1"/>\n')
+    # The second is told when the first has ended, and once.
+    _, first, second = departures.said.split("Received SIGTERM")
+    assert "Server Shut Down" in first
+    assert "again" not in second

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
@@ -39,9 +40,24 @@ def test_orders_are_worked_off(shop: Example) -> None:
     wait_for(shop, "/invoices", "1 for two chairs\n2 for a table\n")
 
 
+def test_an_order_that_is_no_text_is_refused(shop: Example) -> None:
+    with pytest.raises(HTTPError) as caught:
+        urlopen(f"http://127.0.0.1:{shop.port}/orders", b"\xff", timeout=PATIENCE_SECONDS)
+    with caught.value as error:
+        assert (error.code, error.read()) == (400, b"an order is a text in UTF-8\n")
+
+
 def test_an_order_that_cannot_be_is_set_aside_and_has_no_invoice(shop: Example) -> None:
     for order in ("unicorns", "a lamp"):
         ask(shop, "/orders", order)
     wait_for(shop, "/failed", "1 unicorns\n")
     wait_for(shop, "/invoices", "2 for a lamp\n")
     assert "LookupError: no unicorns in stock" in shop.said
+
+
+def test_the_worker_ends_after_the_shop_with_one_signal_to_each(shop: Example) -> None:
+    shop.end()
+    # The second is told when the first has ended, and once.
+    _, first, second = shop.said.split("Received SIGTERM")
+    assert "Server Shut Down" in first
+    assert "again" not in second

@@ -261,6 +261,26 @@ def test_a_class_that_cannot_be_had_is_named_before_anything_is_served(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("seconds", ["10", 0, -1, True, float("inf"), float("nan")])
+def test_a_timeout_that_is_none_is_told_before_anything_is_served(
+    connect: Connect, seconds: Any
+) -> None:
+    handler = type("Handler", (Gateway,), {"backend_timeout": seconds})
+    with pytest.raises(ConfigurationError) as caught:
+        connect(handler)
+    fault = f"backend_timeout: {seconds!r} is not a number of seconds above 0 (None: for ever)"
+    assert str(caught.value) == f"handler Handler: {fault}"
+
+
+@pytest.mark.parametrize("urls", [["/stop"], "/stop", None, {"/stop"}])
+def test_urls_that_are_no_mapping_are_told_before_anything_is_served(
+    connect: Connect, urls: Any
+) -> None:
+    handler = type("Handler", (Gateway,), {"urls": urls})
+    with pytest.raises(ConfigurationError, match=r"^handler Handler: urls: .* is no mapping, as"):
+        connect(handler)
+
+
 @pytest.mark.parametrize("status", ["slow", "", "50", "504\tTimeout"])
 def test_a_status_for_timeouts_that_is_none_is_told_before_anything_is_served(
     connect: Connect, status: str

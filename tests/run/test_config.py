@@ -19,6 +19,7 @@ from sockserve.core.admission import parse_network
 from sockserve.http import FileRequestHandler
 from sockserve.run.config import server_config
 from sockserve.run.server_config import DEFAULT_LISTEN, ServerConfig
+from sockserve.sql import SQLRequestHandler
 
 
 class Coroutine(StreamRequestHandler):
@@ -37,6 +38,10 @@ class Packet(DatagramRequestHandler):
 
 
 class Either(socketserver.BaseRequestHandler):
+    pass
+
+
+class Rows(SQLRequestHandler):
     pass
 
 
@@ -383,6 +388,10 @@ PACKETS = ("udp:0", "udp6:0", "unixgram:s")
             )
             for name in ("Coroutine", "StdlibStream")
             for listen in PACKETS
+        ),
+        *(
+            ({"handler": here("Rows"), "listen": listen}, "handler Rows serves the rows of a table")
+            for listen in (*STREAMS, *PACKETS)
         ),
         ({"listen": "udp:8000"}, "handler FileRequestHandler serves streams"),
         ({"listen": "udp:8000", "max-datagrams": 9}, "handler FileRequestHandler serves streams"),

@@ -259,7 +259,7 @@ port = 2
 path = "."
 [[source]]
 url = "sqlite:///jobs.db?table=jobs"
-{BLOCKING}
+handler = 'socketserver:BaseRequestHandler'
 """
 
 

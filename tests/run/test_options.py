@@ -222,12 +222,12 @@ rpcbind = false
 
 [[source]]
 url = "sqlite:///jobs.db?table=jobs"
-handler = "socketserver:StreamRequestHandler"
+handler = "socketserver:BaseRequestHandler"
 max-rows = "none"
 
 [[source]]
 source = ["sqlite:///jobs.db?table=jobs"]
-handler = "socketserver:StreamRequestHandler"
+handler = "socketserver:BaseRequestHandler"
 """
 
 

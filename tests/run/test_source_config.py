@@ -1,13 +1,25 @@
 """Sources in options and configurations: what is understood, and each mistake's line."""
 
+import http.server
+import socketserver
 from pathlib import Path
 
 import pytest
 from twisted.internet.testing import MemoryReactorClock
 
-from sockserve import BaseRequestHandler, ConfigurationError, Deadlines
+from sockserve import (
+    BaseRequestHandler,
+    ConfigurationError,
+    DatagramRequestHandler,
+    Deadlines,
+    StreamRequestHandler,
+)
+from sockserve.http import GatewayRequestHandler, HTTPRequestHandler
+from sockserve.run.asked import servers_asked_for
 from sockserve.run.config_file import read_toml
 from sockserve.run.source_config import SourceConfig, source_config
+from sockserve.sql import SQLRequestHandler
+from sockserve.sunrpc import RPCRequestHandler
 
 HANDLER = f"handler = '{__name__}:Handler'"
 URL = "sqlite:///jobs.db?table=jobs"
@@ -103,3 +115,44 @@ def test_the_second_sources_line_is_its_own(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigurationError, match=r"s\.toml:9:10: max-rows"):
         read_toml(str(path))
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        StreamRequestHandler,
+        DatagramRequestHandler,
+        HTTPRequestHandler,
+        GatewayRequestHandler,
+        RPCRequestHandler,
+        http.server.SimpleHTTPRequestHandler,
+        socketserver.StreamRequestHandler,
+        socketserver.DatagramRequestHandler,
+    ],
+)
+def test_a_handler_of_connections_or_datagrams_is_refused(base: type) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        source_config({"source": URL, "handler": type("Wrong", (base,), {})})
+    told = "handler Wrong: it serves connections or datagrams, not rows; derive it from "
+    assert str(caught.value).startswith(told)
+
+
+@pytest.mark.parametrize("base", [BaseRequestHandler, SQLRequestHandler])
+def test_a_handler_of_any_requests_serves_rows(base: type) -> None:
+    handler = type("Right", (base,), {})
+    assert source_config({"source": URL, "handler": handler}).handler is handler
+
+
+@pytest.mark.parametrize(
+    ("timeout", "drain"),
+    [(["idle=9", "drain=4"], 4), (["keepalive=9"], 10), (["drain=none"], None)],
+    [(["idle=9", "drain=4"], 4), (["keepalive=9"], 10), (["drain=none"], None)],
+)
+def test_of_the_environment_rows_have_the_deadlines_that_are_theirs(
+    timeout: list[str], drain: float | None
+) -> None:
+    words = {"source": [URL], "handler": Handler}
+    (config,) = servers_asked_for(words, {"timeout": timeout, "max-connections": "9"})
+    assert config.deadlines.drain == drain
+    with pytest.raises(ConfigurationError, match="timeout idle: a row has no such phase"):
+        servers_asked_for({**words, "timeout": ["idle=9"]}, {})

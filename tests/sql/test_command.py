@@ -46,6 +46,16 @@ def test_it_makes_a_table_on_a_server(cluster: Cluster) -> None:
         connection.execute("DROP TABLE made")
 
 
+@pytest.mark.parametrize("limit", ["-1", "many", "1.5"])
+def test_a_number_of_rows_that_is_none_is_told(
+    table: Table, limit: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["dead", table.url, "--limit", limit]) == 1
+    told = capsys.readouterr().err
+    assert f"argument --limit: '{limit}' is not a number of rows" in told
+    assert told.count("\n") == 1
+
+
 def test_it_lists_and_requeues_what_was_set_aside(
     table: Table, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 
 from sockserve import ConfigurationError, PeerError
 from sockserve.listeners.datagrams import DatagramServer
+from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.sunrpc import (
     AuthError,
     AuthStat,
@@ -549,6 +550,14 @@ def test_a_base_for_other_handlers_needs_no_program() -> None:
         pass
 
     assert run_stream(Small, record(call(0))).sent == b""
+
+
+def test_a_class_without_a_program_is_told_when_a_server_is_made() -> None:
+    class Base(RPCRequestHandler):
+        pass
+
+    with pytest.raises(ConfigurationError, match="Base: it has no program; set program to its"):
+        StreamFactory(Base, reactor=Clock())
 
 
 def test_a_class_without_a_program_serves_nothing() -> None:
