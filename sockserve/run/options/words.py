@@ -69,7 +69,7 @@ class Option:
 
     @property
     def told(self) -> str:
-        """What the help says."""
+        """The text of the help."""
         choices = f": {', '.join(self.choices)}" if self.choices else ""
         again = "; repeatable" if self.notes.is_list else ""
         default = "" if self.notes.default is None else f" [default: {self.notes.default}]"
