@@ -187,11 +187,9 @@ def _class_fault(cls: Any) -> str | None:
     own = [name for each in _users_classes(cls) for name in vars(each) if not name.startswith("_")]
     # One without anything like it may be a stand-in.
     meant = next((name for name in own if nearest("handle", [name])), None)
-    return (
-        None
-        if meant is None
-        else (f"it has no handle method, so nothing would serve; was {meant!r} to be it?")
-    )
+    if meant is None:
+        return None
+    return f"it has no handle method, so nothing would serve; was {meant!r} to be it?"
 
 
 def _http_fault(cls: type) -> str | None:
