@@ -2,8 +2,8 @@
 The command C{sockserve}, which is C{python -m sockserve} as well.
 
 This room owns which command is meant: to serve, to run a program, or only to be told something.
-It must not know what is done then, and imports neither Twisted's reactor nor what serves before it
-is.
+It must not know what is done then, and imports neither Twisted's reactor nor what serves, unless
+the command is to serve.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _serve(words: list[str]) -> int:
 
 
 def _docs() -> str:
-    """Where the documentation is, as the package says; nothing where it does not."""
+    """The address of the documentation, as the package says; empty where it does not."""
     for each in metadata("sockserve").get_all("Project-URL") or ():
         label, _, address = each.partition(", ")
         if label.lower() == "documentation":

@@ -1,5 +1,5 @@
 """
-What the command C{sockserve} does to serve: in the foreground, until it is told to stop.
+The command C{sockserve} as it serves: in the foreground, until it is told to stop.
 
 This room owns the reactor it runs on, its log, and its exit status.  It must not know how options
 are written, nor how requests are served.

@@ -61,9 +61,11 @@ def _folded(stack: StackSummary) -> StackSummary:
         return stack
     kept: list[FrameSummary] = []
     for is_ours, frames in groupby(stack, _is_ours):
-        last = [*frames]
-        # What calls the handler goes; of what the handler calls, what has raised is left.
-        kept += last[-1:] if is_ours and kept else [] if is_ours else last
+        run = [*frames]
+        if not is_ours:
+            kept += run
+        elif kept:  # what the handler calls: what has raised is left; what calls the handler goes
+            kept.append(run[-1])
     return StackSummary.from_list(kept)
 
 

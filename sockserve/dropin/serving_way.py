@@ -31,7 +31,7 @@ _MIX_INS = (socketserver.ForkingMixIn, socketserver.ThreadingMixIn)
 
 
 class WayKind(Enum):
-    """What serves a server's requests."""
+    """The kind of a serving way, by what serves the requests."""
 
     #: The program's own code, from the accepted request on.
     ITSELF = "by itself"
@@ -133,7 +133,7 @@ def _why_not_parked(
 
 
 def _owner(owner: object, name: str) -> str:
-    """What has a method, or another attribute, with its name."""
+    """The owner of a method, or of another attribute, with its name."""
     classes = owner.__mro__ if isinstance(owner, type) else type(owner).__mro__
     has = next((base for base in classes if name in vars(base)), None)
     if has is None or (not isinstance(owner, type) and name in vars(owner)):

@@ -38,18 +38,15 @@ _BUFFERED = OutputMode.BUFFERED
 _STREAMED = OutputMode.STREAMED
 _DIRECT = OutputMode.DIRECT
 _CLOSED = OutputMode.CLOSED
-
-_log = logger(Topic.HTTP)
-
-_NO_ROOM = "the server has no room for the request"
-
-
-# Likewise.
 _GATHERED = RequestStage.GATHERED
 _QUEUED = RequestStage.QUEUED
 _RUNNING = RequestStage.RUNNING
 _ABANDONED = RequestStage.ABANDONED
 _OVER = RequestStage.OVER
+
+_log = logger(Topic.HTTP)
+
+_NO_ROOM = "the server has no room for the request"
 
 
 @implementer(IClientJob)

@@ -31,7 +31,7 @@ _DISCARDED_BYTES = 2**16
 
 
 class _Reads(Enum):
-    """What a handler reads from its socket."""
+    """The kind of input that a handler may read from its socket."""
 
     #: The next request, of which nothing has come: it may be waited for.
     NEXT = "next"

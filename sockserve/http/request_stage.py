@@ -33,5 +33,5 @@ _WORDS = {RequestStage.GATHERED: "body", RequestStage.QUEUED: "queue"}
 
 
 def stage_word(stage: RequestStage) -> str:
-    """What is under way, in a word."""
+    """The word for what is under way at a stage."""
     return _WORDS.get(stage, "handle")

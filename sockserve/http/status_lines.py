@@ -17,7 +17,6 @@ __all__ = ["RESPONSES", "STATUS_LINES", "current_date", "status_line"]
 #: The status lines with the reason phrases of the RFCs, by status.
 STATUS_LINES = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n" for status in HTTPStatus}
 
-
 #: By status, the reason phrase and a longer explanation.
 RESPONSES = {int(status): (status.phrase, status.description) for status in HTTPStatus}
 
@@ -43,8 +42,10 @@ def status_line(code: int, message: str) -> str:
 
 
 def current_date() -> str:
-    """The time now, as HTTP writes it (RFC 9110 section 5.6.7)."""
+    """The time now, as HTTP writes it (RFC 9110 section 5.6.7). (any thread)"""
     now = int(time.time())
     if now != _Date.second:
-        _Date.second, _Date.text = now, formatdate(now, usegmt=True)
+        # First the text: another thread that finds the second takes that for it.
+        _Date.text = formatdate(now, usegmt=True)
+        _Date.second = now
     return _Date.text

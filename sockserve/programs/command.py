@@ -79,7 +79,8 @@ def main(arguments: Sequence[str]) -> int:
     is_option = bool(words) and words[0].startswith("-") and words[0] != "-"
     if not words or (is_option and words[0] not in ("-m", "-c")) or words == ["-m"]:
         wrong = f"{words[0]}: no such option" if is_option and len(words) > 1 else "no program"
-        sys.stderr.write(f"{USAGE.partition(chr(10) * 2)[0]}\nsockserve run: {wrong}\n")
+        usage = USAGE.partition("\n\n")[0]
+        sys.stderr.write(f"{usage}\nsockserve run: {wrong}\n")
         return 2
     if sys.flags.ignore_environment or sys.flags.no_site:
         sys.stderr.write(

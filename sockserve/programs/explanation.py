@@ -74,7 +74,7 @@ class Explanation(Witness):
 
 
 def words(server: ServerObject, way: ServingWay) -> str:
-    """What is said of the way in which a server's requests are served."""
+    """The words for the way in which a server's requests are served."""
     why = f": {way.why}" if way.why else ""
     is_stream = getattr(server, "socket_type", SOCK_STREAM) == SOCK_STREAM
     each = "connection" if is_stream else "datagram"

@@ -37,7 +37,7 @@ def own_files() -> list[str]:
 
 
 def changed_at(file: str) -> float:
-    """When a file was last changed, as C{time.time} has it; just now, if it is not there."""
+    """The time of a file's last change, as C{time.time} has it; infinite if it is not there."""
     try:
         return os.stat(file).st_ctime
     except OSError:

@@ -41,7 +41,7 @@ _MOST_DESCRIPTORS = 64
 
 class Handed(msgspec.Struct):
     """
-    What a child is handed when it starts.
+    The descriptors that a child is handed when it starts.
 
     @ivar link: the descriptor of its end of the link.
     @ivar sockets: the places and descriptors of the sockets that are there.

@@ -1,5 +1,5 @@
 """
-What a command is asked to serve: by options, by the environment, by a file.
+Servers and sources that a command is asked for: by options, by the environment, by a file.
 
 This room owns which of them counts: an option more than a variable, and that more than the file.
 It must not know how any of them is written.

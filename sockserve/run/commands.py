@@ -150,7 +150,8 @@ def print_summary(servers: Sequence[ServerConfig | SourceConfig]) -> None:
 
 
 def where_served(service: ListenerService) -> str:
-    """Where clients find a listener: a URL if a browser can open one, or its description."""
+    """The place where clients find a listener: a URL if a browser can open one, or its
+    description."""
     server = service.server
     address = server.server_address
     kind = service.description.partition(":")[0]

@@ -81,7 +81,7 @@ def _server_fault(cls: object) -> str | None:
 
 
 def application_fault(factory: Any) -> str | None:
-    """What is said of an application for another kind of server, be it an object, a function or a
+    """The message about an application for another kind of server, be it an object, a function or a
     class; None of what is none."""
     cls = unwrap(factory)
     if isinstance(cls, type) and issubclass(cls, _BASES):
@@ -133,7 +133,7 @@ def _parameters(factory: object) -> list[str]:
 
 
 def _function_fault(function: Any) -> str | None:
-    """What is said of a function whose call does nothing yet."""
+    """The message about a function whose call does nothing yet; else None."""
     if isinstance(function, type):
         return None
     what = None
@@ -151,7 +151,7 @@ def _function_fault(function: Any) -> str | None:
 
 
 def _signature_fault(factory: Any) -> str | None:
-    """What is said of a callable that does not take what handlers are made with."""
+    """The message about a callable that does not take what handlers are made with; else None."""
     try:
         signature = inspect.signature(factory)
     except (TypeError, ValueError):  # it has none that Python knows
@@ -175,7 +175,7 @@ def _signature_fault(factory: Any) -> str | None:
 
 
 def _class_fault(cls: Any) -> str | None:
-    """What is said of a handler's class that lacks the methods that serve."""
+    """The message about a handler's class that lacks the methods that serve; else None."""
     if not isinstance(cls, type) or not issubclass(cls, _BASES):
         return None
     if speaks_http(cls):
@@ -187,11 +187,9 @@ def _class_fault(cls: Any) -> str | None:
     own = [name for each in _users_classes(cls) for name in vars(each) if not name.startswith("_")]
     # One without anything like it may be a stand-in.
     meant = next((name for name in own if nearest("handle", [name])), None)
-    return (
-        None
-        if meant is None
-        else (f"it has no handle method, so nothing would serve; was {meant!r} to be it?")
-    )
+    if meant is None:
+        return None
+    return f"it has no handle method, so nothing would serve; was {meant!r} to be it?"
 
 
 def _http_fault(cls: type) -> str | None:

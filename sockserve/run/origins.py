@@ -22,7 +22,7 @@ __all__ = ["AddLocation", "Origins", "Table", "as_it_is"]
 
 
 class AddLocation(Protocol):
-    """What prefixes a message with the place that it is about, as L{Origins.located} does."""
+    """A function that prefixes a message with its place, as L{Origins.located} does."""
 
     def __call__(self, message: str, item: int | str | None = None) -> str: ...  # noqa: D102
 
@@ -47,11 +47,11 @@ class Table:
     path: Path
 
     def key(self, *way: str | int) -> str:
-        """Where the key at the end of the way from the table is."""
+        """The position of the key at the end of the way from the table."""
         return self._shown(self.find().of_key((*self.path, *way)))
 
     def value(self, *way: str | int) -> str:
-        """Where the value there is."""
+        """The position of the value there."""
         return self._shown(self.find().of_value((*self.path, *way)))
 
     def _shown(self, position: Position) -> str:
@@ -61,7 +61,7 @@ class Table:
 @attrs.frozen
 class Origins:
     """
-    Where the words of one server or source were said.
+    The places where the words of one server or source were said.
 
     @ivar words: the values by word.
     @ivar variables: the words that are from the environment.

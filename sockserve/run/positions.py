@@ -65,11 +65,11 @@ class Positions:
                 self._assignment(table, deque(statement))
 
     def of_key(self, path: Path) -> Position:
-        """Where the key at the end of a path is, or else what is nearest to it on the path."""
+        """The position of the key at the end of a path, or else of what is nearest to it there."""
         return self._keys.get(path) or self.of_value(path)
 
     def of_value(self, path: Path) -> Position:
-        """Where a value begins, or else the one that it would be in."""
+        """The position where a value begins, or else that of the one that it would be in."""
         while path not in self._values:
             path = path[:-1]
         return self._values[path]

@@ -98,7 +98,7 @@ class _Listener:
     place: _InternetPort | _Name | None
 
     def fault_beside(self, other: _Listener) -> str | None:
-        """What is wrong with this, where another is before it; None for nothing."""
+        """The fault of this, where another is before it; None if there is none."""
         if self.descriptor is not None and self.descriptor == other.descriptor:
             return f"{other.shown} has this socket already; name it once"
         if self.place is None or other.place is None:
@@ -147,7 +147,7 @@ def _place_of_descriptor(descriptor: int) -> _InternetPort | _Name | None:
 
 
 def _place_of_socket(held: socket.socket) -> _InternetPort | _Name | None:
-    """Where a socket is bound to."""
+    """The place that a socket is bound to; None where it is to none."""
     try:
         name = held.getsockname()
     except OSError:  # it is closed
@@ -164,7 +164,7 @@ def _place_of_socket(held: socket.socket) -> _InternetPort | _Name | None:
 
 def _place(description: str) -> _InternetPort | _Name | None:
     """
-    Where a description listens; None where that is not known before it does.
+    The place where a description listens; None where that is not known before it does.
 
     @raise ValueError: the description is none, or a host has no address.
     """

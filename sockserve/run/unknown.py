@@ -77,8 +77,8 @@ _OTHERS: Mapping[str, str] = {
 
 def hint_at_option(option: str, known: Collection[str]) -> str:
     """
-    What may have been meant by an option that there is not, to be put behind a message; perhaps
-    nothing.
+    A hint at what may have been meant by an option that there is not, to be put behind a message;
+    perhaps empty.
 
     @param option: with its dashes.
     @param known: the long options, with theirs.

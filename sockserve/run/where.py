@@ -1,5 +1,5 @@
 """
-Where: the descriptions that C{--port}, C{--host} and C{--unix} stand for.
+Descriptions that C{--port}, C{--host} and C{--unix} stand for.
 
 This room owns what they come to, and that only one way is taken to say where.  It must not know
 how a description is read (L{sockserve.listeners.descriptions}).

@@ -46,7 +46,7 @@ class WorkerSettings(Protocol):
 
 
 def place_of(config: WorkerSettings) -> str:
-    """Where the handler runs, in words for a summary."""
+    """The place where the handler runs, in words for a summary."""
     if handler_kind(config.handler).is_coroutine:
         return "the reactor"
     return WORKERS[config.concurrency or DEFAULT_WORKERS]

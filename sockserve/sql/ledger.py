@@ -15,11 +15,7 @@ __all__ = ["Ledger"]
 
 
 class Ledger:
-    """
-    The rows of one source.
-
-    @ivar has_failed: whether rows are to be told of that have failed, and so may be due again.
-    """
+    """The rows of one source."""
 
     def __init__(self, policy: RetryPolicy) -> None:
         """
@@ -34,7 +30,8 @@ class Ledger:
         self._released: list[Row] = []
 
     @property
-    def has_failed(self) -> bool:  # noqa: D102 (an ivar)
+    def has_failed(self) -> bool:
+        """Whether rows are to be told of that have failed, and so may be due again."""
         return bool(self._failed)
 
     # For the server

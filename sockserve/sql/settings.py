@@ -49,7 +49,7 @@ def _check(name: str, value: object, most: float) -> None:
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
     """
-    When a row whose handler has failed is tried again.
+    A policy of retries: when a row whose handler has failed is tried again.
 
     @ivar attempts: how often it is tried in all, before it is set aside.  10: with the rest as it
         is, a row outlives a fault of a quarter of an hour.
@@ -79,7 +79,7 @@ class RetryPolicy:
 @attrs.frozen(kw_only=True)
 class SourceSettings:
     """
-    How a table is asked for rows.
+    The settings of a source: how its table is asked for rows.
 
     @ivar batch: the most rows that are claimed at once.  100: what is claimed and not served yet
         is what a crash of this process delays.

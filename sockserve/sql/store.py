@@ -94,7 +94,7 @@ class Claimed:
 
 
 class SQLCursor(Protocol):
-    """What a statement has come to, as every driver has it."""
+    """The result of a statement, as every driver has it."""
 
     @property
     def description(self) -> object:

@@ -1,5 +1,5 @@
 """
-What an interpreter runs as it starts, where C{PYTHONPATH} begins with this folder.
+Modules that an interpreter runs as it starts, where C{PYTHONPATH} begins with this folder.
 
 Nothing here imports sockserve before a program asks for a module that is replaced.
 """

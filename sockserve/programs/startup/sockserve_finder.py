@@ -140,7 +140,10 @@ class Finder:
         return found
 
     def _own_module(self, name: str, path: Sequence[str] | None) -> str | None:
-        """Where the program has a module of its own of that name, or one that this one needs."""
+        """
+        The place of a module of the program's own that has that name, or that of one which this one
+        needs; None if there is no such module.
+        """
         spec = PathFinder.find_spec("socketserver", self._path)
         library = os.path.dirname(spec.origin or "") if spec is not None else ""
         for each in ("socketserver", name):

@@ -53,7 +53,7 @@ class Group(Enum):
 
 
 class Form(Enum):
-    """How the value of a word is written, each with a check of its own."""
+    """A form in which the value of a word is written; each has a check of its own."""
 
     TEXT = "text"
     DESCRIPTIONS = "descriptions"
@@ -76,7 +76,7 @@ class Form(Enum):
 @attrs.frozen
 class Notes:
     """
-    What the table says of a word besides its type and its description.
+    The table's notes on a word, besides its type and its description.
 
     @ivar metavar: what stands for the value in the help; empty for a flag.
     @ivar default: as a user would write it; None where there is none.
@@ -103,7 +103,7 @@ class Notes:
 
 
 def word(description: str, group: Group, form: Form, metavar: str = "", **notes: object) -> Meta:
-    """What the table says of one word."""
+    """The annotation of one word in the table."""
     told = Notes(group, form, metavar, **notes)  # type: ignore[arg-type]
     return Meta(description=description, extra={"notes": told})
 

@@ -16,7 +16,7 @@ import attrs
 from msgspec import Meta, Struct
 
 from sockserve.run.options.command import CommandWords, OwnWords
-from sockserve.run.options.forms import Form, Notes
+from sockserve.run.options.forms import Form, Group, Notes
 from sockserve.run.options.server import ServerWords
 from sockserve.run.options.source import SourceWords
 
@@ -69,7 +69,7 @@ class Option:
 
     @property
     def told(self) -> str:
-        """What the help says."""
+        """The text of the help."""
         choices = f": {', '.join(self.choices)}" if self.choices else ""
         again = "; repeatable" if self.notes.is_list else ""
         default = "" if self.notes.default is None else f" [default: {self.notes.default}]"
@@ -113,7 +113,7 @@ def _in_order() -> dict[str, Option]:
     """The options of each command: group by group; what has no metavar is a word of files alone."""
     found = {**SERVER_OPTIONS, **SOURCE_OPTIONS, **COMMAND_OPTIONS}
     named = [each for each in found.values() if each.notes.metavar or each.is_flag]
-    groups = list(type(named[0].notes.group))
+    groups = list(Group)
     named.sort(key=lambda option: groups.index(option.notes.group))
     return {option.word: option for option in named}
 

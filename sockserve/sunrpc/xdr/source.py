@@ -93,7 +93,7 @@ class Run(NamedTuple):
 
     def layout(self, key: int | tuple[int, ...] = ()) -> struct.Struct:
         """
-        What packs and unpacks the values.
+        The layout that packs and unpacks the values.
 
         @param key: the size, or a tuple of several.
         """

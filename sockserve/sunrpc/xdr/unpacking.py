@@ -230,6 +230,8 @@ class _UnpackWriter(Writer):
 
     def _struct(self, type: types.StructType, to: str, last: str | None = None) -> None:
         """
+        Write what makes C{to} a structure.
+
         @param last: a name for whether there is a value in the last field, which is None until it
             has one.
         """
