@@ -141,7 +141,7 @@ class AdoptedFactory(StreamFactory):
         @param is_service: whether a service serves the object, whose program has Twisted's log.
         """
         super().__init__(make, **options)
-        self._is_service = is_service
+        self.is_service = is_service
         self.dispatcher = dispatcher
         self.intake = Intake.SERVED
         #: Requests that are no connections, and are not over.
@@ -154,7 +154,7 @@ class AdoptedFactory(StreamFactory):
 
     @override
     def _log_limit(self, line: str) -> None:
-        if self._is_service:
+        if self.is_service:
             super()._log_limit(line)
         else:
             _connections_log.warning("%s: %s", type(self.dispatcher.server).__qualname__, line)

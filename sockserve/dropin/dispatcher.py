@@ -230,12 +230,14 @@ class RequestDispatcher:
         """Do as C{ThreadingMixIn.process_request_thread}. (worker thread)"""
         server, outcome = self.server, Outcome.OK
         try:
-            if self._standard.finish_request != server.finish_request:
-                with telling(server.RequestHandlerClass, request):
-                    server.finish_request(request, client_address)
-            else:
+            if self._standard.finish_request == server.finish_request:
                 make = server.RequestHandlerClass
                 make_and_run_guarded(make, request, client_address, server)
+            elif self.factory.is_service:
+                with telling(server.RequestHandlerClass, request):
+                    server.finish_request(request, client_address)
+            else:  # nobody drains, and the program gets its socket as it is
+                server.finish_request(request, client_address)
         except Exception as error:
             outcome = self.factory.outcome_of(request, error)
             server.handle_error(request, client_address)

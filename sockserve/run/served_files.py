@@ -57,8 +57,8 @@ class _Folder:
 
     def serves(self, path: str) -> bool:
         """Whether a file of that name is, or would be, served from here."""
-        if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
-            return False  # it can never be written
+        if "\0" in path or not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+            return False  # there can be none
         real = _segments(os.path.realpath(self.path), os.path.realpath(path))
         if real is None:  # no link leads out of the folder
             return False

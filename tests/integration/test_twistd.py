@@ -396,8 +396,11 @@ def test_a_file_with_two_servers(twistd, folder):
 
 def test_simple_http_over_ssl_for_curl(twistd, folder):
     pem = certificate_file(folder)
-    (folder / "page").write_text("secret")
-    server = twistd("-l", f"ssl:0:privateKey={pem}:certKey={pem}:interface=127.0.0.1")
+    site = folder / "site"
+    site.mkdir()
+    (site / "page").write_text("secret")
+    where = f"ssl:0:privateKey={pem}:certKey={pem}:interface=127.0.0.1"
+    server = twistd("-l", where, "-p", str(site))
     url = server.line_with("serving ").split()[-1]
     assert url == f"https://127.0.0.1:{server.port()}/"
     fetched = run(need_tool("curl"), "-sSk", f"{url}page")
@@ -646,7 +649,7 @@ MISTAKES = {
     ),
     "broken certificates": (["-l", "tls:0:half"], "listen 'tls:0:half': "),
     "a key without its certificate": (
-        ["-l", "tls:0:key"],
+        ["-l", "tls:0:key", "-H", "handlers:Echo"],
         "listen 'tls:0:key': no certificate in 'key'",
     ),
     "no certificate for ssl": (
@@ -678,7 +681,7 @@ MISTAKES = {
         "domain 'BOGUS' is not one of INET, INET6, UNIX",
     ),
     "a key that is encrypted": (
-        ["-l", "ssl:0:privateKey=encrypted.txt:certKey=half/x.pem"],
+        ["-l", "ssl:0:privateKey=encrypted.txt:certKey=half/x.pem", "-H", "handlers:Echo"],
         "privateKey 'encrypted.txt': the private key in it is encrypted; take its passphrase away",
     ),
     "unknown kind of listener": (["-l", "tpc:0"], "listen 'tpc:0': "),
