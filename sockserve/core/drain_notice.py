@@ -74,14 +74,16 @@ class DrainNotice:
     def descriptor(self) -> int:
         """A descriptor that is readable once it is given; -1 where there is none.
         (handler's thread)"""
-        return -1 if self._pipe is None else self._pipe[0]
+        pipe = self._pipe  # once: the server may let go of it meanwhile
+        return -1 if pipe is None else pipe[0]
 
     def is_given(self) -> bool:
         """Whether the server drains. (handler's thread)"""
-        if self._is_given or self._pipe is None:
+        told = self.descriptor()
+        if self._is_given or told < 0:
             return self._is_given
         poll = select.poll()
-        poll.register(self._pipe[0], select.POLLIN)
+        poll.register(told, select.POLLIN)
         return bool(poll.poll(0))
 
     @contextmanager

@@ -35,7 +35,7 @@ class HandlerFailure(Failure):
     def printTraceback(
         self, file: Any = None, elideFrameworkCode: bool = False, detail: str = "default"
     ) -> None:
-        if detail != "default" or not isinstance(self.value, BaseException):
+        if detail != "default" or file is None or not isinstance(self.value, BaseException):
             super().printTraceback(file, elideFrameworkCode, detail)
             return
         told = TracebackException.from_exception(self.value)

@@ -27,7 +27,11 @@ def stop_listening(server: ServerObject) -> None:
     if listening.family == socket.AF_UNIX and is_overridden(server, "server_close"):
         return  # which may ask it for the name to be unlinked
     if listening.fileno() >= 0:
-        with socket.socket(listening.family, listening.type) as unbound:
+        try:
+            unbound = socket.socket(listening.family, listening.type)
+        except OSError:  # no descriptor: it listens until it is closed
+            return
+        with unbound:
             os.dup2(unbound.fileno(), listening.fileno(), inheritable=False)
 
 

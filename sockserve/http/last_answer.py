@@ -154,7 +154,8 @@ class LastAnswer:
                 return True
         if not notice.is_given():
             return True  # there is nothing to wait by but the socket
-        left = self._since + (notice.deadlines.quiet or 0) - time.monotonic()
+        quiet = notice.deadlines.quiet
+        left = math.inf if quiet is None else self._since + quiet - time.monotonic()
         return self._has_come_within(max(left, 0))
 
     def _has_come_within(self, seconds: float) -> bool:
@@ -231,7 +232,7 @@ class LastAnswer:
         with contextlib.suppress(OSError, ValueError):  # the client has gone
             self._handler.wfile.flush()
             sock.shutdown(socket.SHUT_WR)
-            while self._has_come_within(max(until - time.monotonic(), 0)):
+            while (left := until - time.monotonic()) > 0 and self._has_come_within(left):
                 # Not by an override: TLS knows no flags.
                 if not socket.socket.recv(sock, _DISCARDED_BYTES, socket.MSG_DONTWAIT):
                     break

@@ -150,7 +150,7 @@ class Link:
             os.set_inheritable(descriptor, False)
         self._descriptors += descriptors
         *lines, self._received = (self._received + data).split(b"\n")
-        return map(self._whole, lines)
+        return [self._whole(line) for line in lines]
 
     def end(self) -> None:
         """Have L{receive} find the end, after what has come. (any thread)"""
