@@ -26,6 +26,7 @@ from sockserve.core.handler_kinds import unwrap
 from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import nearest, one_line
 from sockserve.core.places import canonical
+from sockserve.core.tracebacks import HandlerFailure
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.service import ListenerService, listeners_of
 from sockserve.observe.standard_logging import join_logs
@@ -72,10 +73,21 @@ def serve(found: Namespace) -> int:
         from twisted.internet import reactor
 
         return _serve(reactor, servers, found, child)
-    except ConfigurationError:
+    except ConfigurationError as error:
+        if found.verbose:
+            _tell_cause(error)
         if child is not None:
             child.failed()
         raise
+
+
+def _tell_cause(error: ConfigurationError) -> None:
+    """Print the traceback of what a user's own code has raised, if that is the reason."""
+    cause: BaseException | None = error
+    while isinstance(cause, ConfigurationError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is not None:
+        sys.stderr.write(HandlerFailure(cause).getTraceback())
 
 
 def _serve(

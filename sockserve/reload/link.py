@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
 from typing import TypeAlias
 
 import msgspec
@@ -131,7 +130,7 @@ class Link:
         except OSError:
             pass
 
-    def receive(self) -> Iterator[tuple[Message, int | None]] | None:
+    def receive(self) -> list[tuple[Message, int | None]] | None:
         """
         Wait for messages.
 

@@ -318,3 +318,18 @@ def test_a_program_that_has_set_up_logging_has_the_log_there(folder: Path) -> No
         command.wait_for(r"\nmine: sockserve\.handlers: Logs: .*GET /")
         command.wait_for(r"\nValueError: on purpose")
     assert command.said.count("sold out") == 1
+
+
+@pytest.mark.parametrize("config", [False, True], ids=["option", "file"])
+def test_v_shows_the_traceback_of_a_handler_that_cannot_be_imported(
+    folder: Path, config: bool
+) -> None:
+    (folder / "broken.py").write_text("def divide():\n    return 1 / 0\n\n\ndivide()\n")
+    (folder / "broken.toml").write_text("[[server]]\nhandler = 'broken:Broken'\n")
+    named = ("--config", "broken.toml") if config else ("broken:Broken",)
+    with started(folder, *named, "-v") as command:
+        assert command.end() == 1
+    traceback, line = command.said.split("\nsockserve: ")
+    assert traceback.startswith("Traceback (most recent call last):\n")
+    assert 'broken.py", line 2, in divide\n' in traceback
+    assert "ZeroDivisionError: division by zero (broken.py:2)\n" in line
