@@ -173,9 +173,13 @@ def _place(description: str) -> _InternetPort | _Name | None:
         return _place(description.partition(":")[2])
     if kind in ("unix", "unixgram"):
         (_, *arguments), words = parse(description)
+        if not arguments and "address" not in words:
+            raise ValueError("it has no address")
         return _name(unix_name(words.get("address", *arguments[:1])))
     if kind in FORMS:
         (_, *arguments), words = parse(description)
+        if not arguments:
+            raise ValueError("it has no port")
         port, kind_of_socket = arguments[0], socket.SOCK_DGRAM
     elif kind in ("tcp", "tcp6", "ssl", "tls"):
         words = words_of(kind, description)

@@ -137,3 +137,9 @@ def test_the_second_of_a_file_is_found(tmp_path, text, place):
     file.write_text(text)
     with pytest.raises(ConfigurationError, match=rf"^{file}:{place}: listen .*: port .*is that of"):
         check_together(read_toml(str(file)))
+
+
+@pytest.mark.parametrize("description", ["unix", "unix:mode=600", "unixgram", "udp", "udp6", "tls"])
+def test_a_description_without_a_place_is_left_to_who_listens(description: str) -> None:
+    server = ServerConfig(handler=StreamRequestHandler, listen=(description, "tcp:1"))
+    check_together([server])
