@@ -4,6 +4,7 @@ The command line without a program: options, what is wrong with them, and the se
 What a user sees of each mistake is in L{tests.integration.test_twistd}.
 """
 
+import contextlib
 import errno
 import os
 import signal
@@ -505,14 +506,14 @@ async def test_a_database_that_goes_while_it_starts_is_told_in_a_line(
     reactor: Reactor, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """It was there when it was looked at, before anything was served."""
-    with sqlite3.connect(tmp_path / "jobs.db") as database:
+    with contextlib.closing(sqlite3.connect(tmp_path / "jobs.db")) as database:
         database.executescript(schema("sqlite", "jobs"))
     url = f"sqlite:///{tmp_path}/jobs.db?table=jobs"
     options = parse("--source", url, "-H", here("Either"))
     options.parent = {"nodaemon": True}
     service = makeService(options)
     service.privilegedStartService()
-    with sqlite3.connect(tmp_path / "jobs.db") as database:
+    with contextlib.closing(sqlite3.connect(tmp_path / "jobs.db")) as database:
         database.execute("DROP TABLE jobs")
     with pytest.raises(SystemExit) as ended:
         service.startService()

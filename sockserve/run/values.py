@@ -100,30 +100,30 @@ def _descriptions(word: str, value: object) -> tuple[str, ...]:
     return each_text(word, value, written_out)
 
 
-def _port(word: str, value: object) -> int:
-    """The number of a port, or 0."""
+def _whole_number(word: str, value: object) -> int:
+    """A whole number."""
     try:
         if isinstance(value, (bool, float)):
             raise ValueError
-        found = int(value)  # type: ignore[call-overload]
+        return int(value)  # type: ignore[call-overload, no-any-return]
     except (TypeError, ValueError):
         raise ConfigurationError(f"{word}: {value!r} is not a whole number") from None
+
+
+def _port(word: str, value: object) -> int:
+    """The number of a port, or 0."""
+    found = _whole_number(word, value)
     if not 0 <= found <= MAX_PORT:
         raise ConfigurationError(f"{word}: {found} is not within 0 to {MAX_PORT}")
-    return int(found)
+    return found
 
 
 def _number(word: str, value: object) -> int:
     """A whole number of 1 or more."""
-    try:
-        if isinstance(value, (bool, float)):
-            raise ValueError
-        found = int(value)  # type: ignore[call-overload]
-    except (TypeError, ValueError):
-        raise ConfigurationError(f"{word}: {value!r} is not a whole number") from None
+    found = _whole_number(word, value)
     if found < 1:
         raise ConfigurationError(f"{word}: {found} is less than 1")
-    return int(found)
+    return found
 
 
 def _flag(word: str, value: object) -> bool:
