@@ -112,7 +112,7 @@ def _serve(
     tell = functools.partial(_tell, terminal, child)
     service = CommandService(reactor, servers, is_alone=True, tell=tell)
     if found.check:
-        print_summary(servers)
+        print_summary(servers, service)
         return 0
     if terminal.is_terminal:
         for server, services in zip(servers, service, strict=True):

@@ -16,7 +16,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, NoReturn
 
-from twisted.application.service import IService
 from twisted.python import usage
 from typing_extensions import override
 
@@ -130,8 +129,7 @@ class Options(usage.Options):
         return given
 
     def _check(self) -> NoReturn:
-        makeService(self)
-        print_summary(self.servers)
+        print_summary(self.servers, makeService(self))
         sys.exit(0)
 
     def _explain(self, message: str) -> str:
@@ -343,7 +341,7 @@ def _die(message: str) -> NoReturn:
     sys.exit(1)
 
 
-def makeService(options: Options) -> IService:
+def makeService(options: Options) -> CommandService:
     """
     Make the service that runs what the options say.
 

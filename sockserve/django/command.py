@@ -34,8 +34,8 @@ from sockserve.django.tasks.backend import database_of
 from sockserve.django.tasks.handler import TaskHandler
 from sockserve.django.tasks.table import check_table, table_url
 from sockserve.interfaces import ConfigurationError
+from sockserve.run.commands import print_summary
 from sockserve.run.options.words import OPTIONS
-from sockserve.run.server_config import ServerConfig
 from sockserve.run.signals import Signals, leave_process, stop_reactor
 from sockserve.run.unknown import hint_at_option
 from sockserve.tap import Options, makeService
@@ -186,12 +186,7 @@ class SockserveCommand(BaseCommand):
 
     def _tell_check(self, options: Options) -> None:
         """Say what would run."""
-        makeService(options)
-        for server in options.servers:
-            for line in server.summary():
-                self.stdout.write(printable(line))
-            if isinstance(server, ServerConfig) and server.server is not None:
-                server.server.server_close()
+        print_summary(options.servers, makeService(options), self.stdout.write)
 
 
 def _with_tasks(given: dict[str, object], backend: str) -> dict[str, object]:

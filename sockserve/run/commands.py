@@ -25,7 +25,7 @@ from sockserve.core.messages import printable
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.service import ListenerService, listeners_of
 from sockserve.listeners.stream_factory import StreamFactory
-from sockserve.run.served_files import OwnFile, check_served
+from sockserve.run.served_files import OwnFile, files_to_withhold
 from sockserve.run.server_config import ServerConfig
 from sockserve.run.source_config import SourceConfig
 from sockserve.run.together import check_together
@@ -57,8 +57,9 @@ class CommandService(MultiService):
         @param is_alone: whether the program is this command's, and ends with it; else this is part
             of another application, which goes on.
         @param tell: called with each listener that listens, in place of a line in the log.
-        @param own_files: files of the process that must not be in a folder that is served.
-        @param withheld: files that are not served where they are in such a folder.
+        @param own_files: files of the process that somebody has named.
+        @param withheld: files that are not served where they are in a folder that is, either,
+            which is not worth a word.
         @raise ConfigurationError: a server cannot be made.
         """
         super().__init__()
@@ -66,14 +67,20 @@ class CommandService(MultiService):
         self._is_alone = is_alone
         self._tell = tell or _log_listener
         check_together([each for each in servers if isinstance(each, ServerConfig)])
-        check_served(servers, own_files)
+        found = files_to_withhold(servers, own_files)
+        #: Lines about files that are not served, though they are in a folder that is.
+        self.notices = tuple(found.values())
         #: Each server with its service.
         self._built = [(server, server.build(reactor)) for server in servers]
         for _, service in self._built:
             service.setServiceParent(self)
         files = {each.file for each in servers if each.file is not None}
         for listener in listeners_of(self):
-            listener.server.withheld = (*withheld, *map(os.path.abspath, sorted(files)))
+            listener.server.withheld = (
+                *found,
+                *withheld,
+                *map(os.path.abspath, sorted(files)),
+            )
 
     @override
     def privilegedStartService(self) -> None:
@@ -121,6 +128,8 @@ class CommandService(MultiService):
         # Handlers print what is no error, such as http.server's log, to standard error.
         if isinstance(sys.stderr, LoggingFile):
             sys.stderr.level = LogLevel.info
+        for notice in self.notices:
+            _log.warn("{notice}", notice=notice)
         listeners = list(listeners_of(self))
         for service in listeners:
             self._tell(service)
@@ -138,15 +147,21 @@ def _log_listener(service: ListenerService) -> None:
     )
 
 
-def print_summary(servers: Sequence[ServerConfig | SourceConfig]) -> None:
-    """Print what would run, and have done with the server objects that were made for that."""
+def print_summary(
+    servers: Sequence[ServerConfig | SourceConfig],
+    service: CommandService,
+    write: Callable[[str], object] = print,
+) -> None:
+    """Say what would run, and have done with the server objects that were made for that."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # whatever it can encode
         sys.stdout.reconfigure(errors="backslashreplace")
     for server in servers:
         for line in server.summary():
-            print(printable(line))  # noqa: T201 (--check is asked to)
+            write(printable(line))
         if isinstance(server, ServerConfig) and server.server is not None:
             server.server.server_close()
+    for notice in service.notices:
+        write(printable(notice))
 
 
 def where_served(service: ListenerService) -> str:

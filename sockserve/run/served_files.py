@@ -1,14 +1,15 @@
 """
 Served files: the folders that handlers serve files from, and what must not be in them.
 
-This room owns that no log, pid file, password or private key of ours is served with them.  It must
-not know how files are served.
+This room owns which log, pid file, password or private key of ours would be served with them, and
+whose handlers cannot leave them out.  It must not know how files are served.
 """
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from http.server import SimpleHTTPRequestHandler
 from typing import Any
 
@@ -22,7 +23,7 @@ from sockserve.listeners.descriptions import kind_of, words_of
 from sockserve.run.server_config import NO_LOG, ServerConfig
 from sockserve.run.source_config import SourceConfig
 
-__all__ = ["OwnFile", "check_readable", "check_served"]
+__all__ = ["OwnFile", "check_readable", "files_to_withhold"]
 
 #: The file of the key where C{ssl:} does not say one.
 _DEFAULT_KEY_FILE = "server.pem"
@@ -50,10 +51,12 @@ class _Folder:
 
     @ivar path: its name.
     @ivar dotfiles: whether files whose names begin with a dot are served, too.
+    @ivar can_withhold: whether its handler leaves out what its server withholds.
     """
 
     path: str
     dotfiles: bool
+    can_withhold: bool
 
     def serves(self, path: str) -> bool:
         """Whether a file of that name is, or would be, served from here."""
@@ -69,23 +72,26 @@ class _Folder:
         )
 
 
-def check_served(
+def files_to_withhold(
     servers: Sequence[ServerConfig | SourceConfig], own_files: Iterable[OwnFile] = ()
-) -> None:
+) -> dict[str, str]:
     """
-    Check that no server serves what is ours.
+    Find what is ours in the folders that are served.
 
     @param own_files: those of the process, beside what the servers have.
-    @raise ConfigurationError: a log, a password or a private key is in a folder that is served.
+    @return: by the name of each such file, from the root, a line that says that it is not served.
+    @raise ConfigurationError: a file is in a folder whose handler, such as
+        L{SimpleHTTPRequestHandler}, would serve it.
     """
-    folders = [_folder(each.handler) for each in servers if isinstance(each, ServerConfig)]
+    handlers = [each.handler for each in servers if isinstance(each, ServerConfig)]
+    folders = [folder for folder in map(_folder, handlers) if folder is not None]
+    found: dict[str, str] = {}
     for own in own_files:
-        if fault := _fault(own, folders):
-            raise ConfigurationError(fault)
+        found |= _withheld(own, folders, str)
     for server in servers:
         for own in _own_files(server):
-            if fault := _fault(own, folders):
-                raise ConfigurationError(server.add_location(fault, own.item))
+            found |= _withheld(own, folders, functools.partial(server.add_location, item=own.item))
+    return found
 
 
 def check_readable(directory: str) -> None:
@@ -101,14 +107,31 @@ def check_readable(directory: str) -> None:
         raise PermissionError(directory)
 
 
-def _fault(own: OwnFile, folders: Iterable[_Folder | None]) -> str | None:
-    for folder in folders:
-        if folder is not None and folder.serves(own.path):
-            return (
-                f"{own.named}: it would be served, as it is in the folder"
-                f" {os.path.abspath(folder.path)!r}; put it elsewhere"
+def _withheld(
+    own: OwnFile, folders: Iterable[_Folder], locate: Callable[[str], str]
+) -> dict[str, str]:
+    """
+    The file, with its line, if it is in one of the folders.
+
+    @param locate: adds to a message where the words are that it is about.
+    @raise ConfigurationError: it would be served.
+    """
+    around = [folder for folder in folders if folder.serves(own.path)]
+    for folder in around:
+        if not folder.can_withhold:
+            raise ConfigurationError(
+                locate(
+                    f"{own.named}: it would be served, as it is in the folder"
+                    f" {os.path.abspath(folder.path)!r}; put it elsewhere"
+                )
             )
-    return None
+    if not around:
+        return {}
+    line = (
+        f"{own.named}: clients get 404 for it, though it is in the folder"
+        f" {os.path.abspath(around[0].path)!r}, which is served"
+    )
+    return {os.path.abspath(own.path): locate(line)}
 
 
 def _folder(handler: Any) -> _Folder | None:
@@ -122,14 +145,16 @@ def _folder(handler: Any) -> _Folder | None:
             return None
         directory = given.get("directory") or cls.directory
         dotfiles = given.get("dotfiles")
-        return _Folder(os.fsdecode(directory), cls.dotfiles if dotfiles is None else dotfiles)
+        dotfiles = cls.dotfiles if dotfiles is None else dotfiles
+        return _Folder(os.fsdecode(directory), dotfiles, can_withhold=True)
     if not issubclass(cls, SimpleHTTPRequestHandler):
         return None
     if cls.translate_path is not SimpleHTTPRequestHandler.translate_path:
         return None
     if cls.__init__ is not SimpleHTTPRequestHandler.__init__ and "directory" not in given:
         return None
-    return _Folder(os.fsdecode(given.get("directory") or "."), dotfiles=True)
+    directory = os.fsdecode(given.get("directory") or ".")
+    return _Folder(directory, dotfiles=True, can_withhold=False)
 
 
 def _segments(root: str, path: str) -> tuple[str, ...] | None:

@@ -815,7 +815,7 @@ def test_a_daemon_that_cannot_listen_says_so_where_it_was_started(folder, busy):
 
 
 def test_a_daemon(folder):
-    done = run(*TWISTD, "sockserve", "-l", TCP, folder=folder)
+    done = run(*TWISTD, "sockserve", "-l", TCP, "--access-log", "accesses", folder=folder)
     pid_file = folder / "twistd.pid"
     try:
         assert (done.returncode, done.stderr) == (0, b"")
@@ -824,9 +824,12 @@ def test_a_daemon(folder):
         url = (folder / "twistd.log").read_text().partition("serving ")[2].split()[0]
         listing = run(need_tool("curl"), "-sS", url).stdout
         assert b"handlers.py" in listing
-        # It serves the folder that twistd writes these into, and not them.
+        # It serves the folder that it writes these into, and not them.
         assert b"twistd" not in listing
-        for name in ("twistd.pid", "twistd.log"):
+        assert b"accesses" not in listing
+        log = (folder / "twistd.log").read_text()
+        assert "access-log 'accesses': clients get 404 for it" in log
+        for name in ("twistd.pid", "twistd.log", "accesses"):
             head = run(need_tool("curl"), "-sSI", url + name).stdout
             assert head.startswith(b"HTTP/1.1 404 ")
     finally:

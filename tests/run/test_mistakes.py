@@ -112,7 +112,10 @@ OF_BOTH: Mistakes = {
     "-H shop:Empty": ("handler 'shop:Empty': it has no do_ method", "do_GET"),
     "-H shop:wsgi": ("handler 'shop:wsgi': it is a WSGI application", "gunicorn"),
     "-l tcp:7070 -l 127.0.0.1:7070": ("listen 'tcp:7070:interface=127.0.0.1': port 7070 is that",),
-    "--access-log log": ("access-log 'log': it would be served", "put it elsewhere"),
+    "-H http.server:SimpleHTTPRequestHandler --access-log log": (
+        "access-log 'log': it would be served",
+        "put it elsewhere",
+    ),
     "-H unfinished:Page": ("handler 'unfinished:Page'", "SyntaxError", "unfinished.py"),
     "-H misspelt:Page": ("handler 'misspelt:Page'", "name 'undefned' is not defined"),
     "-H lonely:Page": ("handler 'lonely:Page'", "a_module_that_is_not_there"),

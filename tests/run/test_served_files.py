@@ -8,10 +8,10 @@ import pytest
 
 from sockserve import ConfigurationError
 from sockserve.http import FileRequestHandler
-from sockserve.http.files.disk import entries, is_withheld
+from sockserve.http.files.disk import entries, identities, identity
 from sockserve.run.config import server_config
 from sockserve.run.config_file import read_toml
-from sockserve.run.served_files import OwnFile, check_served
+from sockserve.run.served_files import OwnFile, files_to_withhold
 from tests.integration.servers import certificate_pem
 
 
@@ -34,25 +34,36 @@ def site(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "message", "path"),
     [
-        ({"access-log": "site/log"}, "access-log 'site/log'"),
-        ({"stats-log": "site/below/log"}, "stats-log 'site/below/log'"),
-        ({"access-log": "link/log"}, "access-log 'link/log'"),
-        ({"access-log": "keys/../site/log"}, "access-log 'keys/../site/log'"),
-        ({"access-log": "site/.well-known/log"}, "access-log 'site/.well-known/log'"),
-        ({"access-log": "site/logs/log"}, "access-log 'site/logs/log'"),  # by that link
-        ({"listen": "ssl:0:site/below/key.pem"}, "listen 'ssl:0:site/below/key.pem': 'site/below"),
-        ({"listen": ["tcp:0", "tls:0:site/below"]}, "listen 'tls:0:site/below': 'site/below/key"),
+        ({"access-log": "site/log"}, "access-log 'site/log'", "site/log"),
+        ({"stats-log": "site/below/log"}, "stats-log 'site/below/log'", "site/below/log"),
+        ({"access-log": "link/log"}, "access-log 'link/log'", "link/log"),
+        ({"access-log": "keys/../site/log"}, "access-log 'keys/../site/log'", "site/log"),
+        (
+            {"access-log": "site/.well-known/log"},
+            "access-log 'site/.well-known/log'",
+            "site/.well-known/log",
+        ),
+        # by that link
+        ({"access-log": "site/logs/log"}, "access-log 'site/logs/log'", "site/logs/log"),
+        (
+            {"listen": "ssl:0:site/below/key.pem"},
+            "listen 'ssl:0:site/below/key.pem': 'site/below/key.pem'",
+            "site/below/key.pem",
+        ),
+        (
+            {"listen": ["tcp:0", "tls:0:site/below"]},
+            "listen 'tls:0:site/below': 'site/below/key.pem'",
+            "site/below/key.pem",
+        ),
     ],
 )
-def test_a_log_or_a_key_in_the_folder_is_refused(site, words, message):
-    with pytest.raises(ConfigurationError) as caught:
-        check_served([server_config({"path": "site", **words})])
-    text = str(caught.value)
-    assert text.startswith(message)
-    assert text.endswith(f"it would be served, as it is in the folder {str(site / 'site')!r}; "
-                         "put it elsewhere")  # fmt: skip
+def test_a_log_or_a_key_in_the_folder_is_withheld(site, words, message, path):
+    assert files_to_withhold([server_config({"path": "site", **words})]) == {
+        str(site / path): f"{message}: clients get 404 for it, though it is in the folder"
+        f" {str(site / 'site')!r}, which is served"
+    }
 
 
 @pytest.mark.parametrize(
@@ -69,37 +80,49 @@ def test_a_log_or_a_key_in_the_folder_is_refused(site, words, message):
     ],
 )
 @pytest.mark.usefixtures("site")
-def test_what_is_not_served_is_not_refused(words):
-    check_served([server_config({"path": "site", **words})])
+def test_what_is_not_served_is_not_withheld(words):
+    assert files_to_withhold([server_config({"path": "site", **words})]) == {}
 
 
 @pytest.mark.parametrize(
     "handler",
     [
         functools.partial(Dotfiles, directory="site"),
-        functools.partial(SimpleHTTPRequestHandler, directory="site"),
         functools.partial(FileRequestHandler, directory="site", dotfiles=True),
     ],
 )
-@pytest.mark.usefixtures("site")
-def test_handlers_that_serve_all_names_have_all_refused(handler):
-    with pytest.raises(ConfigurationError, match="access-log"):
-        check_served([server_config({"handler": handler, "access-log": "site/.log"})])
+def test_handlers_that_serve_all_names_have_all_withheld(site, handler):
+    config = server_config({"handler": handler, "access-log": "site/.log"})
+    assert list(files_to_withhold([config])) == [str(site / "site" / ".log")]
+
+
+def test_a_file_is_refused_where_the_handler_would_serve_it(site):
+    config = server_config(
+        {
+            "handler": functools.partial(SimpleHTTPRequestHandler, directory="site"),
+            "access-log": "site/.log",
+        }
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        files_to_withhold([config])
+    assert str(caught.value) == (
+        "access-log 'site/.log': it would be served, as it is in the folder"
+        f" {str(site / 'site')!r}; put it elsewhere"
+    )
 
 
 def test_one_server_does_not_serve_what_is_anothers(site):
     file = site / "c.toml"
     file.write_text("[[server]]\npath = 'site'\n[[server]]\npath = 'keys'\nstats-log = 'site/x'\n")
-    with pytest.raises(ConfigurationError, match=rf"^{file}:5:13: stats-log 'site/x': it would be"):
-        check_served(read_toml(str(file)))
+    (line,) = files_to_withhold(read_toml(str(file))).values()
+    assert line.startswith(f"{file}:5:13: stats-log 'site/x': clients get 404")
 
 
 @pytest.mark.usefixtures("site")
 def test_a_pid_file_is_named():
-    with pytest.raises(ConfigurationError, match=r"^pidfile 'site/x.pid': it would be served"):
-        check_served(
-            [server_config({"path": "site"})], [OwnFile("pidfile 'site/x.pid'", "site/x.pid")]
-        )
+    own = OwnFile("pidfile 'site/x.pid'", "site/x.pid")
+    (line,) = files_to_withhold([server_config({"path": "site"})], [own]).values()
+    assert line.startswith("pidfile 'site/x.pid': clients get 404")
 
 
 def test_what_is_withheld_has_no_name(site):
@@ -111,8 +134,8 @@ def test_what_is_withheld_has_no_name(site):
     assert {each.name for each in entries(str(folder), [], False, withheld)} == {
         "below", "logs", "other.log",
     }  # fmt: skip
-    assert is_withheld(os.stat(folder / "another"), withheld)
-    assert not is_withheld(os.stat(folder / "other.log"), withheld)
+    assert identity(os.stat(folder / "another")) in identities(withheld)
+    assert identity(os.stat(folder / "other.log")) not in identities(withheld)
 
 
 def test_a_folder_that_cannot_be_read_is_refused(site, monkeypatch):

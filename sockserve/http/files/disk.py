@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from errno import ELOOP, EMLINK, ENOTDIR
 from itertools import count
 from threading import Lock
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from sockserve.http.files.ranges import ByteRange
 from sockserve.interfaces import SockserveError
@@ -28,7 +28,8 @@ __all__ = [
     "FileBody",
     "OutsideRoot",
     "entries",
-    "is_withheld",
+    "identities",
+    "identity",
     "open_beneath",
     "segments_beneath",
 ]
@@ -46,6 +47,9 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 #: The errors that systems give for O_NOFOLLOW and a link.
 _MAYBE_A_LINK = frozenset({ELOOP, EMLINK, ENOTDIR})
+
+#: What a file has for itself: device and inode.
+Identity: TypeAlias = tuple[int, int]
 
 
 class OutsideRoot(SockserveError, PermissionError):
@@ -143,22 +147,25 @@ def _walk(root: str, segments: Sequence[str]) -> tuple[int, os.stat_result]:
     return found, status
 
 
-def is_withheld(status: os.stat_result, withheld: Sequence[str]) -> bool:
+def identities(paths: Iterable[str]) -> set[Identity]:
     """
-    Whether a file is one of those that are withheld, be it by another name; or one of a log among
-    them that was rotated, which C{twistd} calls C{NAME.1}, C{NAME.2} and so on.
+    The identities of files, by whatever name they are come upon; and of those of their logs that
+    were rotated, which C{twistd} calls C{NAME.1}, C{NAME.2} and so on.
     """
-    for path in withheld:
+    found = set()
+    for path in paths:
         for number in count():
             try:
-                found = os.stat(f"{path}.{number}" if number else path)
+                found.add(identity(os.stat(f"{path}.{number}" if number else path)))
             except OSError:
                 if number:
                     break
-            else:
-                if os.path.samestat(status, found):
-                    return True
-    return False
+    return found
+
+
+def identity(status: os.stat_result) -> Identity:
+    """What a file is known by, whatever its name."""
+    return status.st_dev, status.st_ino
 
 
 def entries(
@@ -174,6 +181,7 @@ def entries(
     @raise OSError: as L{open_beneath}; or it is not a folder, or cannot be read.
     """
     real_root = os.path.realpath(root)
+    left_out = identities(withheld)
     found = []
     passing, _ = open_beneath(root, segments)
     try:
@@ -191,7 +199,7 @@ def entries(
                         segments_beneath(real_root, os.path.realpath(link, strict=True))
                     status = entry.stat()
                     is_folder = stat.S_ISDIR(status.st_mode)
-                    if is_withheld(status, withheld):
+                    if identity(status) in left_out:
                         continue
                     if is_folder or stat.S_ISREG(status.st_mode):
                         size, modified = status.st_size, status.st_mtime
@@ -251,7 +259,7 @@ class FileBody:
             descriptor, status = open_beneath(root, segments)
             if stat.S_ISDIR(status.st_mode):
                 os.close(descriptor)
-            elif is_withheld(status, self._withheld):
+            elif self._withheld and identity(status) in identities(self._withheld):
                 os.close(descriptor)
                 raise FileNotFoundError(f"{segments[-1]!r} is not served")
             else:

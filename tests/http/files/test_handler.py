@@ -571,3 +571,18 @@ def test_a_file_that_cannot_be_closed_is_logged(root: Path) -> None:
 def test_where_there_are_no_threads_the_disk_is_waited_for(root: Path) -> None:
     """As in tests, which serve no other request meanwhile."""
     assert ask(root, "/digits").body == b"0123456789"
+
+
+# What is withheld
+
+
+def test_a_file_that_the_server_withholds_is_not_there(root: Path) -> None:
+    os.link(root / "digits", root / "also")
+    (root / "empty.1").touch()
+    withheld = [str(root / name) for name in ("digits", "empty", "nowhere")]
+    for name in ("digits", "also", "empty", "empty.1"):
+        answer = ask(root, f"/{name}", attributes={"withheld": withheld})
+        assert (name, answer.status) == (name, 404)
+    accept = {"Accept": "application/json"}
+    listing = ask(root, "/", headers=accept, attributes={"withheld": withheld})
+    assert [each["name"] for each in json.loads(listing.body)["entries"]] == ["sub"]
