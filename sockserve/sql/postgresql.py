@@ -227,10 +227,10 @@ class PostgreSQLStore:
         try:
             with store_errors():
                 connection.execute(f"LISTEN {quoted(self._channel)}")
+            return Notifications(connection)
         except StoreError:
             connection.close()
             raise
-        return Notifications(connection)
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Do nothing: the server tells of this process' rows as of any other's."""

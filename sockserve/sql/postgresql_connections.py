@@ -95,9 +95,17 @@ class Notifications:
     """The connection that listens: a L{sockserve.sql.store.Subscription}."""
 
     def __init__(self, connection: Connection[TupleRow]) -> None:
+        """
+        @param connection: this object's from now on.
+        @raise StoreAway: there is no descriptor for it; it is still the caller's then.
+        """
         self._connection = connection
-        # One of its own: libpq closes the connection's when it is lost, under whoever watches it.
-        self._descriptor = os.dup(connection.fileno())
+        try:
+            # One of its own: libpq closes the connection's when it is lost, under whoever watches
+            # it.
+            self._descriptor = os.dup(connection.fileno())
+        except OSError as error:
+            raise StoreAway(f"the connection that listens: {error.strerror}") from error
 
     def fileno(self) -> int:
         """Its descriptor."""

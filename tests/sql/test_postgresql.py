@@ -1,5 +1,7 @@
 """What only PostgreSQL's store does: it walks over nothing twice."""
 
+import errno
+import os
 import select
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from sockserve.sql import dead_rows, enqueue, requeue, schema
 from sockserve.sql.postgresql import PostgreSQLStore
 from sockserve.sql.rows import FailedRow
-from sockserve.sql.store import StoreError, Turn
+from sockserve.sql.store import StoreAway, StoreError, Turn
 from sockserve.sql.url import store_and_settings
 from tests.postgresql import Cluster
 from tests.sql.conftest import Table
@@ -79,6 +81,22 @@ def test_a_hint_leads_back_to_where_a_row_came_in(postgresql_table: Table) -> No
     assert [row.payload for row in store.turn(Turn(30.0, 10, hints=hints)).rows] == ["early"]
     subscription.close()
     store.close()
+
+
+def test_without_a_descriptor_nothing_listens(
+    postgresql_table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(descriptor: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "dup", none_left)
+    with pytest.raises(StoreAway, match="Too many open files"):
+        postgresql_table.store().subscribe()
+    listening = 1
+    while listening:  # a connection that is closed ends a moment later
+        ((listening,),) = postgresql_table.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%%'"
+        )
 
 
 def test_an_old_server_is_refused(postgresql_table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
