@@ -8,13 +8,11 @@ nor how requests are served.
 
 from __future__ import annotations
 
-import errno
-import functools
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import IO, Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 from twisted.python import usage
 from typing_extensions import override
@@ -22,17 +20,16 @@ from typing_extensions import override
 from sockserve.core.clock import keep_steady
 from sockserve.core.environment import restore_environment
 from sockserve.core.logs import Topic, logger
-from sockserve.core.messages import printable
 from sockserve.interfaces import ConfigurationError
 from sockserve.observe.standard_logging import join_logs
 from sockserve.run.asked import servers_asked_for
 from sockserve.run.commands import CommandService, print_summary
 from sockserve.run.environment import environment_words
 from sockserve.run.options.words import OPTIONS, OWN_OPTIONS, Option
-from sockserve.run.served_files import OwnFile
 from sockserve.run.server_config import ServerConfig
 from sockserve.run.signals import Signals, leave_process, stop_reactor
 from sockserve.run.source_config import SourceConfig
+from sockserve.run.twistd_process import TwistdProcess, end_with
 from sockserve.run.unknown import hint_at_option
 
 __all__ = ["Options", "makeService"]
@@ -44,13 +41,6 @@ _TWISTDS = (
     "-n", "-r", "-d", "-b", "--nodaemon", "--pidfile", "--logfile", "--reactor", "--umask", "--uid",
     "--gid", "--rundir", "--chroot", "--syslog", "--profile", "--debug",
 )  # fmt: skip
-
-#: What a daemon hands to C{twistd} where it has said itself why it cannot start.
-_TOLD = "(sockserve has said why)"
-
-#: The names that C{twistd} gives its files where nobody does.
-_LOGFILE = "twistd.log"
-_PIDFILE = "twistd.pid"
 
 
 class Options(usage.Options):
@@ -98,9 +88,9 @@ class Options(usage.Options):
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
-            _die(self._explain(str(error)))
+            end_with(self._explain(str(error)))
         except ConfigurationError as error:
-            _die(str(error))
+            end_with(str(error))
 
     @override
     def postOptions(self) -> None:
@@ -177,26 +167,17 @@ class _TwistdService(CommandService):
     """
 
     def __init__(self, reactor: Any, options: Options) -> None:
-        twistd: dict[str, Any] = options.parent or {}
-        self._nodaemon = bool(twistd.get("nodaemon"))
-        self._status_pipe: Callable[[], Any] = functools.partial(twistd.get, "statusPipe")
-        own_files, withheld = _files_of(twistd, self._nodaemon)
+        self._process = TwistdProcess(options.parent or {})
         super().__init__(
             reactor,
             options.servers,
-            is_alone=bool(twistd),
-            own_files=own_files,
-            withheld=withheld,
+            is_alone=options.parent is not None,
+            own_files=self._process.named_files,
+            withheld=self._process.usual_files,
         )
-        for own in own_files:
-            _check_writable(own)
-        #: Where the daemon says why it cannot start: the standard error of the process that waits
-        #: for it.
-        self._foreground: IO[str] | None = None
-        if twistd and not self._nodaemon:
-            self._foreground = _foreground()
-        #: The name of the file to remove where C{twistd} does not come to that.
-        self._pidfile: str | None = twistd.get("pidfile")
+        self._process.check_files()
+        if options.parent is not None:
+            self._process.keep_foreground()
 
     @override
     def privilegedStartService(self) -> None:
@@ -204,15 +185,6 @@ class _TwistdService(CommandService):
             super().privilegedStartService()
         except ConfigurationError as error:
             self._cannot_start(error)
-
-    def _cannot_start(self, error: ConfigurationError) -> NoReturn:
-        if not self._is_alone:  # whose process it is tells it
-            raise error
-        self._remove_pidfile()
-        if not self._nodaemon:
-            self._tell_foreground(str(error))
-            sys.exit(1)
-        _die(str(error))
 
     @override
     def startService(self) -> None:
@@ -224,17 +196,13 @@ class _TwistdService(CommandService):
             super().startService()
         except ConfigurationError as error:  # a database has gone since it was looked at
             self._cannot_start(error)
-        if self._foreground is not None:
-            self._foreground.close()
+        self._process.started()
 
-    def _tell_foreground(self, message: str) -> None:
-        """Say why the daemon cannot start: in the log, and where it was started."""
-        _log.error("{message}", message=message)
-        if self._foreground is not None:
-            self._foreground.write(_line(message))
-            self._foreground.close()
-        if self._status_pipe() is not None:  # which whoever has started it waits for
-            os.write(self._status_pipe(), f"1 {_TOLD}".encode())
+    def _cannot_start(self, error: ConfigurationError) -> NoReturn:
+        if not self._is_alone:  # whose process it is tells it
+            raise error
+        self._process.remove_pidfile()
+        self._process.fail(str(error))
 
     def _stop_asked(self, number: int) -> None:
         """A signal has asked for the end: C{twistd} ends by it, too, when all is stopped."""
@@ -244,101 +212,8 @@ class _TwistdService(CommandService):
 
     def _leave(self, status: int) -> None:
         """End the process in the middle, in place of C{twistd}. (any thread)"""
-        self._remove_pidfile()
+        self._process.remove_pidfile()
         leave_process(status)
-
-    def _remove_pidfile(self) -> None:
-        if self._pidfile:
-            try:
-                os.unlink(self._pidfile)
-            except OSError:
-                pass
-
-
-class _WithoutTwistds:
-    """
-    The standard error of the process that waits for its daemon's start, without what C{twistd} says
-    there, in two lines, of a mistake that the daemon has told itself.
-    """
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        """Write a text, unless it is that."""
-        if _TOLD in text:
-            return len(text)
-        return self._stream.write(text)
-
-
-def _foreground() -> IO[str] | None:
-    """A copy of standard error, for the daemon that this process will leave behind; None without
-    any."""
-    stream = sys.__stderr__
-    if stream is None:
-        return None
-    try:
-        copy = os.fdopen(os.dup(stream.fileno()), "w", buffering=1, errors="backslashreplace")
-    except (OSError, ValueError):  # it is no file
-        return None
-    if not isinstance(stream, _WithoutTwistds):
-        sys.__stderr__ = _WithoutTwistds(stream)  # type: ignore[misc, assignment]
-    return copy
-
-
-def _files_of(twistd: Mapping[str, Any], nodaemon: bool) -> tuple[list[OwnFile], list[str]]:
-    """
-    The files that C{twistd} writes: those that were named, and those that have its own names.
-
-    The latter are in whatever is the current folder, and so often in a folder that is served, as
-    this is by default: there they are not served, in place of being refused.
-    """
-    named: list[OwnFile] = []
-    usual: list[str] = []
-    log = twistd.get("logfile") or ("-" if nodaemon else _LOGFILE)
-    for word, path, own in (
-        ("logfile", log, _LOGFILE),
-        ("pidfile", twistd.get("pidfile"), _PIDFILE),
-    ):
-        if not path or path == "-":
-            continue
-        if os.path.abspath(path) == os.path.abspath(own):
-            usual.append(os.path.abspath(path))
-        else:
-            named.append(OwnFile(f"{word} {path!r}", path))
-    return named if twistd else [], usual if twistd else []
-
-
-def _check_writable(own: OwnFile) -> None:
-    """
-    Check that C{twistd} will be able to write a file.
-
-    @raise ConfigurationError: it will not.
-    """
-    folder = os.path.dirname(os.path.abspath(own.path))
-    if os.path.isdir(own.path):
-        code = errno.EISDIR
-    elif not os.path.isdir(folder):
-        code = errno.ENOENT
-    elif not os.access(own.path if os.path.exists(own.path) else folder, os.W_OK):
-        code = errno.EACCES
-    else:
-        return
-    raise ConfigurationError(f"{own.named}: {os.strerror(code)}")
-
-
-def _line(message: str) -> str:
-    return f"sockserve: {printable(message)}\n"
-
-
-def _die(message: str) -> NoReturn:
-    # twistd has made sys.stderr a part of its log by the time it listens.
-    if sys.__stderr__ is not None:
-        sys.__stderr__.write(_line(message))
-    sys.exit(1)
 
 
 def makeService(options: Options) -> CommandService:
@@ -360,4 +235,4 @@ def makeService(options: Options) -> CommandService:
     except ConfigurationError as error:
         if options.parent is None:
             raise
-        _die(str(error))
+        end_with(str(error))
