@@ -1,6 +1,6 @@
 """What the kernel tells of a process."""
 
-from pathlib import Path
+import os
 
 
 def children_of(pid: int | str = "self") -> set[str]:
@@ -16,9 +16,11 @@ def children_of(pid: int | str = "self") -> set[str]:
 
 def _look_for_children(pid: int | str) -> set[str]:
     found: set[str] = set()
-    for task in Path("/proc", str(pid), "task").glob("*"):
+    tasks = f"/proc/{pid}/task"
+    for task in os.listdir(tasks):
         try:
-            found.update((task / "children").read_text().split())
+            with open(f"{tasks}/{task}/children") as children:
+                found.update(children.read().split())
         except (FileNotFoundError, ProcessLookupError):
             pass  # the thread has ended, before it was opened or since
     return found

@@ -4,6 +4,7 @@ import ast
 import importlib
 import re
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -86,8 +87,8 @@ def _dotted(path: Path) -> str:
 
 
 ROOMS = {_dotted(path): path for path in sorted(HOUSE.rglob("*.py"))}
-TREES = {room: ast.parse(path.read_text(), str(path)) for room, path in ROOMS.items()}
-every_room = pytest.mark.parametrize("room", ROOMS)
+TEXTS = {room: path.read_text() for room, path in ROOMS.items()}
+TREES = {room: ast.parse(text, str(ROOMS[room])) for room, text in TEXTS.items()}
 
 
 def _imports(room: str, tree: ast.AST) -> Iterator[str]:
@@ -109,9 +110,10 @@ def _room_of(name: str) -> str | None:
     return name or None
 
 
-def _known_to(room: str) -> set[str]:
+@cache
+def _known_to(room: str) -> frozenset[str]:
     known = {_room_of(name) for name in _imports(room, TREES[room])}
-    return {other for other in known if other not in (None, room)}
+    return frozenset(other for other in known if other not in (None, room))
 
 
 def _place(room: str) -> str | None:
@@ -131,19 +133,18 @@ def test_every_place_has_a_room() -> None:
     assert set(ORDER) - {_place(room) for room in ROOMS} == set()
 
 
-@every_room
-def test_imports_lead_to_the_same_package_or_one_before_it(room: str) -> None:
-    if room in PAGES:
-        return
-    place = _place(room)
-    assert place is not None
-    before = ORDER[: ORDER.index(place) + 1]
-    assert [other for other in sorted(_known_to(room)) if _place(other) not in before] == []
+def test_imports_lead_to_the_same_package_or_one_before_it() -> None:
+    upwards = set()
+    for room in set(ROOMS) - PAGES:
+        place = _place(room)
+        assert place is not None
+        before = ORDER[: ORDER.index(place) + 1]
+        upwards |= {(room, other) for other in _known_to(room) if _place(other) not in before}
+    assert upwards == set()
 
 
-@every_room
-def test_pages_are_for_users(room: str) -> None:
-    assert _known_to(room) & PAGES == set()
+def test_pages_are_for_users() -> None:
+    assert {room for room in ROOMS if _known_to(room) & PAGES} == set()
 
 
 LISTENERS = [room for room in ROOMS if _place(room) == "listeners"]
@@ -161,7 +162,7 @@ def test_listeners_import_http_in_one_place() -> None:
 def test_listeners_name_nothing_of_http_elsewhere() -> None:
     """Neither in code nor in words, but that TLS tells a client which speaks plain HTTP so."""
     others = set(LISTENERS) - {TABLE_OF_WAYS, "sockserve.listeners.tls"}
-    assert {room for room in others if "http" in ROOMS[room].read_text().lower()} == set()
+    assert {room for room in others if "http" in TEXTS[room].lower()} == set()
 
 
 def test_no_import_goes_in_a_circle() -> None:
@@ -171,57 +172,62 @@ def test_no_import_goes_in_a_circle() -> None:
         pytest.fail(" imports ".join(reversed(circle.args[1])), pytrace=False)
 
 
-@every_room
-def test_pure_rooms_know_no_twisted_socket_or_clock(room: str) -> None:
-    if _place(room) not in PURE:
-        return
-    outside = {name.partition(".")[0] for name in _imports(room, TREES[room])}
-    assert outside.isdisjoint({"twisted", "socket", "time"})
+def test_pure_rooms_know_no_twisted_socket_or_clock() -> None:
+    outside = {
+        (room, name.partition(".")[0])
+        for room in ROOMS
+        if _place(room) in PURE
+        for name in _imports(room, TREES[room])
+    }
+    assert outside
+    assert {
+        (room, name) for room, name in outside if name in ("twisted", "socket", "time")
+    } == set()
 
 
-@every_room
-def test_the_reactor_is_an_argument(room: str) -> None:
+def test_the_reactor_is_an_argument() -> None:
     """
     Only the doors may fetch it: the one that C{twistd} opens, whose caller has installed it, the
     own command's, and that of a project of Django's, where nobody else runs it.
     """
-    tree = TREES[room]
-    if room == "sockserve.django.reactor_thread":
-        return
-    opening = {"sockserve.tap": "makeService", "sockserve.command": "serve"}.get(room)
-    if opening is not None:
-        tree = ast.Module(
-            [node for node in tree.body if getattr(node, "name", None) != opening], []
-        )
-    assert "twisted.internet.reactor" not in set(_imports(room, tree))
+    openings = {"sockserve.tap": "makeService", "sockserve.command": "serve"}
+    fetching = set()
+    for room, tree in TREES.items():
+        nodes = [node for node in tree.body if getattr(node, "name", "") != openings.get(room)]
+        if "twisted.internet.reactor" in _imports(room, ast.Module(nodes, [])):
+            fetching.add(room)
+    assert fetching == {"sockserve.django.reactor_thread"}
 
 
-@every_room
-def test_all_is_what_is_public(room: str) -> None:
-    if room.rpartition(".")[2].startswith("_"):
-        return
-    module = importlib.import_module(room)
-    defined = {
-        node.name
-        for node in TREES[room].body
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        and not node.name.startswith("_")
-    }
-    assert defined - set(module.__all__) == NOT_SHOWN.get(room, set()), "public, but not in __all__"
-    assert [name for name in module.__all__ if not hasattr(module, name)] == []
-    assert len(set(module.__all__)) == len(module.__all__)
+def test_all_is_what_is_public() -> None:
+    wrong = {}
+    for room, tree in TREES.items():
+        if room.rpartition(".")[2].startswith("_"):
+            continue
+        module = importlib.import_module(room)
+        defined = {
+            node.name
+            for node in tree.body
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and not node.name.startswith("_")
+        }
+        missing = defined - set(module.__all__) - NOT_SHOWN.get(room, set())
+        unknown = {name for name in module.__all__ if not hasattr(module, name)}
+        twice = len(module.__all__) - len(set(module.__all__))
+        if missing or unknown or twice:
+            wrong[room] = (missing, unknown, twice)
+    assert wrong == {}
 
 
-@every_room
-def test_a_room_is_not_too_long(room: str) -> None:
-    lines = len(ROOMS[room].read_text().splitlines())
-    assert lines <= LONGEST_ROOM_LINES
+def test_no_room_is_too_long() -> None:
+    lines = {room: len(text.splitlines()) for room, text in TEXTS.items()}
+    assert {room: count for room, count in lines.items() if count > LONGEST_ROOM_LINES} == {}
 
 
-@every_room
-def test_only_the_test_kit_knows_the_test_kit(room: str) -> None:
-    if not room.startswith("sockserve.testing"):
-        assert [name for name in _known_to(room) if name.startswith("sockserve.testing")] == []
+def test_only_the_test_kit_knows_the_test_kit() -> None:
+    kit = {room for room in ROOMS if room.startswith("sockserve.testing")}
+    assert kit
+    assert {room for room in set(ROOMS) - kit if _known_to(room) & kit} == set()
 
 
 # What a test may change
@@ -255,7 +261,8 @@ def _changed_constants(tree: ast.AST) -> Iterator[str]:
 
 def _names_to_change(call: ast.Call) -> list[str]:
     """The names of attributes that a call says are to be changed."""
-    if ast.unparse(call.func).rpartition(".")[2] not in _CHANGERS:
+    called = getattr(call.func, "attr", getattr(call.func, "id", None))  # or an expression
+    if called not in _CHANGERS:
         return []
     words = {word.arg: word.value for word in call.keywords if word.arg is not None}
     # Either the whole way, or where it is and the name; what comes behind is the value.

@@ -63,9 +63,12 @@ def names_of(page: str) -> list[str]:
 
 
 each_page = pytest.mark.parametrize("page", PAGES)
-each_name = pytest.mark.parametrize(
-    ("page", "name"), [(page, name) for page in PAGES for name in names_of(page)]
-)
+#: All names on the pages, with what they are.
+SHOWN = {
+    f"{page}.{name}": getattr(importlib.import_module(page), name)
+    for page in PAGES
+    for name in names_of(page)
+}
 each_doc = pytest.mark.parametrize("doc", DOCS, ids=lambda doc: doc.relative_to(ROOT).as_posix())
 
 
@@ -85,17 +88,15 @@ def test_pages_are_listed_for_users() -> None:
     assert sorted(listed) == sorted(PAGES)
 
 
-@each_name
-def test_a_name_is_there_and_explained(page: str, name: str) -> None:
-    value = getattr(importlib.import_module(page), name)
-    if inspect.isclass(value) or callable(value):
-        assert inspect.getdoc(value)
-    else:
-        assert re.search(rf"^#: .*\n(#: .*\n)*{name}\b", _sources(), re.MULTILINE)
-
-
-def _sources() -> str:
-    return "".join(Path(str(room.__file__)).read_text() for room in ROOMS)
+def test_each_name_is_explained() -> None:
+    sources = "".join(Path(str(room.__file__)).read_text() for room in ROOMS)
+    constants = set(re.findall(r"^#: .*\n(?:#: .*\n)*(\w+)\b", sources, re.MULTILINE))
+    assert SHOWN
+    assert {
+        name
+        for name, value in SHOWN.items()
+        if not (inspect.getdoc(value) if callable(value) else name.rpartition(".")[2] in constants)
+    } == set()
 
 
 def _ours(value: Any) -> list[type]:
@@ -112,13 +113,17 @@ def _methods(cls: type) -> Iterator[tuple[str, Any, bool]]:
             yield name, function, not isinstance(value, staticmethod)
 
 
-@each_name
-def test_public_methods_are_explained(page: str, name: str) -> None:
-    value = getattr(importlib.import_module(page), name)
-    if inspect.isclass(value):
-        methods = {method for cls in _ours(value) for method, *_ in _methods(cls)}
+def test_public_methods_are_explained() -> None:
+    unexplained = {
+        f"{name}.{method}"
+        for name, value in SHOWN.items()
+        if inspect.isclass(value)
+        for cls in _ours(value)
+        for method, *_ in _methods(cls)
         # A constructor may be explained with its class.
-        assert {m for m in methods - {"__init__"} if not inspect.getdoc(getattr(value, m))} == set()
+        if method != "__init__" and not inspect.getdoc(getattr(value, method))
+    }
+    assert unexplained == set()
 
 
 def _untyped(function: Any, bound: bool) -> list[str]:
@@ -129,19 +134,16 @@ def _untyped(function: Any, bound: bool) -> list[str]:
     return untyped if returns else [*untyped, "return"]
 
 
-@each_name
-def test_public_functions_and_methods_are_typed(page: str, name: str) -> None:
-    value = getattr(importlib.import_module(page), name)
-    if inspect.isclass(value):
-        untyped = {
-            f"{cls.__name__}.{method}": missing
-            for cls in _ours(value)
-            for method, function, bound in _methods(cls)
-            if (missing := _untyped(function, bound))
-        }
-        assert untyped == {}
-    elif inspect.isfunction(value):
-        assert _untyped(value, False) == []
+def test_public_functions_and_methods_are_typed() -> None:
+    functions = {
+        f"{cls.__name__}.{method}": _untyped(function, bound)
+        for value in SHOWN.values()
+        if inspect.isclass(value)
+        for cls in _ours(value)
+        for method, function, bound in _methods(cls)
+    } | {name: _untyped(each, False) for name, each in SHOWN.items() if inspect.isfunction(each)}
+    assert functions
+    assert {name: missing for name, missing in functions.items() if missing} == {}
 
 
 # Errors
