@@ -49,6 +49,12 @@ FIGURES = {  # what is measured, and its format
 }
 LATENCY = "p50 {p50_us:.0f} µs, p99 {p99_us:.0f} µs"
 DROPIN = "p99 {p99_us:.0f} µs, {threads:.0f} threads"
+XDR_SHAPES = {
+    "wide": "19 fields",
+    "mixed": "6 fields",
+    "array": "20 pairs",
+    "pair": "2 numbers",
+}
 WORKS = {  # title, the figure compared, what stands beside it
     "tcp": ("TCP echo by line", "round_trips_per_s", LATENCY),
     "udp": ("UDP echo", "round_trips_per_s", LATENCY),
@@ -69,7 +75,11 @@ WORKS = {  # title, the figure compared, what stands beside it
     "timers": ("re-arm a deadline", "us", ""),
     "rpc-tcp": ("Sun RPC over TCP, calls", "round_trips_per_s", LATENCY),
     "rpc-udp": ("Sun RPC over UDP, calls", "round_trips_per_s", LATENCY),
-    "xdr": ("XDR: a structure, there and back", "us", ""),
+    **{
+        f"xdr-{shape}-{way}": (f"XDR: {title}, {way}ed", "us", "")
+        for shape, title in XDR_SHAPES.items()
+        for way in ("pack", "unpack")
+    },
 }
 STDLIB = "ThreadingHTTPServer"
 STDLIB_AT_ONCE = "ThreadingHTTPServer, no Nagle"
@@ -143,8 +153,16 @@ ROWS = [
     Row("rpc-udp", "rpc-udp-rpcgen", "rpcgen's, in C"),
     Row("rpc-udp", "rpc-udp-sockserve", COROUTINE, "rpc-udp-rpcgen"),
     Row("rpc-udp", "rpc-udp-sockserve-threads", THREADS, "rpc-udp-rpcgen"),
-    Row("xdr", "xdr-xdrlib", "xdrlib"),
-    Row("xdr", "xdr-sockserve", "sockserve.sunrpc", "xdr-xdrlib", at_most=0.2),
+    *[
+        row
+        for work in WORKS
+        if work.startswith("xdr-")
+        for name in [work.removeprefix("xdr-")]
+        for row in (
+            Row(work, f"{name}-xdrlib", "xdrlib"),
+            Row(work, f"{name}-sockserve", "sockserve.sunrpc", f"{name}-xdrlib", at_most=0.2),
+        )
+    ],
     Row("timers", "timers-twisted", "Twisted DelayedCall.reset"),
     Row("timers", "timers-sockserve", "sockserve DeadlineTimer.arm", "timers-twisted", limit=2.0),
 ]
@@ -316,7 +334,11 @@ def main():
             "rows-latency": partial(row_loads.measures, url),
             "rows-dead": partial(row_loads.measures, url, seconds=options.open_seconds),
             "timers": partial(harness.microseconds, "timers"),
-            "xdr": partial(harness.microseconds, "xdr"),
+            **{
+                work: partial(harness.microseconds, "xdr")
+                for work in WORKS
+                if work.startswith("xdr-")
+            },
         }
         results, failures = measure(rows, options.rounds, measures)
     table = [report(row, results, failures) for row in rows]

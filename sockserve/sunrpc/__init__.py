@@ -21,7 +21,7 @@ from sockserve.sunrpc.messages import AuthError, AuthStat, AuthSys, Call, Malfor
 from sockserve.sunrpc.programs import Procedure, Program, Version
 from sockserve.sunrpc.records import RecordTooLong
 from sockserve.sunrpc.rpcbind import RPCBind, RPCBindService
-from sockserve.sunrpc.xdr.codec import pack, unpack
+from sockserve.sunrpc.xdr.codec import Codec, pack, unpack
 from sockserve.sunrpc.xdr.declaring import (
     Case,
     Double,
@@ -45,6 +45,7 @@ __all__ = [
     "AuthSys",
     "Call",
     "Case",
+    "Codec",
     "DecodeError",
     "Double",
     "EncodeError",

@@ -96,14 +96,37 @@ class Otherwise:
     """A mark: the union has this arm for all other discriminants."""
 
 
+class _StructClass(type):
+    """
+    The class of structures' classes.  It gives them C{__slots__}: instances then take half the time
+    to be made, and half the memory.
+    """
+
+    def __new__(
+        cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any
+    ) -> _StructClass:
+        """
+        A class with a slot for each field, unless one has a default or a name that is there
+        already: a slot would hide these.
+        """
+        fields = list(namespace.get("__annotations__", ()))
+        taken = {"xdr_type", *namespace, *(each for base in bases for each in dir(base))}
+        if fields and taken.isdisjoint(fields):
+            namespace = {"__slots__": fields, **namespace}
+        return super().__new__(cls, name, bases, namespace, **options)
+
+
 @dataclass_transform()
-class Struct:
+class Struct(metaclass=_StructClass):
     """
     The base class of structures: a dataclass whose fields are in the order of their annotations.
+    An instance has these attributes only, unless one has a default or the class its own
+    C{__slots__}.
 
     The last field may be C{Node | None} of C{class Node(Struct)}: a list of any length.
     """
 
+    __slots__ = ()
     xdr_type: ClassVar[types.StructType]
 
     def __init_subclass__(cls) -> None:

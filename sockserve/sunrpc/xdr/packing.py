@@ -24,6 +24,9 @@ __all__ = ["make_pack"]
 #: 4: with more, a call for each element is faster than a list of all numbers.
 FEW_NUMBERS = 4
 
+#: How many pieces are added, and not joined.  2: with more, bytes would be copied again and again.
+FEW_PIECES = 2
+
 
 def _wrong_length(count: int, most: int, label: str) -> NoReturn:
     raise EncodeError(f"{label}: a length of {count} where {most} is what its type allows")
@@ -131,8 +134,8 @@ class _PackWriter(Writer):
                 self._value(type, "value", is_own=True)
                 self.flush()
                 pieces, self._pieces = self._pieces, None
-                if len(pieces) == 1:
-                    self.line(f"return {pieces[0]}")
+                if 1 <= len(pieces) <= FEW_PIECES:
+                    self.line(f"return {' + '.join(pieces)}")
                 else:
                     self.line(f"return b''.join(({''.join(f'{each}, ' for each in pieces)}))")
             else:
@@ -146,7 +149,8 @@ class _PackWriter(Writer):
         run = self.take_run()
         if run is None:
             return
-        piece = f"{self.layout(run, lambda layout: layout.pack)}({', '.join(run.values)})"
+        pack = self.layout(run, self.new_name(), lambda layout: layout.pack)
+        piece = f"{pack}({', '.join(run.values)})"
         if self._pieces is None:
             self.line(f"pieces.append({piece})")
         else:
@@ -211,7 +215,7 @@ class _PackWriter(Writer):
     def _keep_bytes(self, value: str) -> tuple[str, str]:
         """Names for the bytes that an expression gives now, and for their number."""
         kept = self._keep(value)
-        self.line(f"if {kept}.__class__ is not bytes: {kept} = as_bytes({kept})")
+        self.line(f"if type({kept}) is not bytes: {kept} = as_bytes({kept})")
         return kept, self._keep(f"len({kept})")
 
     def _opaque(self, type: types.Opaque, value: str) -> None:

@@ -38,12 +38,9 @@ __all__ = ["Run", "Writer", "fits_inline", "following_field", "is_fixed", "is_in
 #: C{struct} calls are saved, and no function becomes endless.
 INLINE_VALUES = 64
 
-#: How many layouts of a run are kept, if there are sizes in it.  512: all of a string of usual
-#: length, or of two short ones, in some 100 KB.
+#: How many layouts of a run are kept, if there is a size in it.  512: all of a string of usual
+#: length, in some 100 KB.
 MOST_LAYOUTS = 512
-
-#: How many sizes are in a run at most.  2: with more, few layouts would be met again.
-MOST_SIZES = 2
 
 
 def is_inline(type: XDRType) -> bool:
@@ -79,26 +76,21 @@ class Run(NamedTuple):
     """
     Values that one C{struct.Struct} packs or unpacks.
 
-    @ivar template: its format, in which C{{0}} stands for the first of C{sizes}, and so on, and
-        the numbers after them for what fills each up to a multiple of four.
-    @ivar sizes: the expressions of sizes that are known when the function runs.
+    @ivar template: its format, in which C{{0}} stands for a size, and C{{1}} for what fills that up
+        to a multiple of four.
+    @ivar size: the expression of this size, which is known when the function runs; None without.
     @ivar values: the expressions of the values.
     @ivar after: the lines that need these.
     """
 
     template: str
-    sizes: list[str]
+    size: str | None
     values: list[str]
     after: list[str]
 
-    def layout(self, key: int | tuple[int, ...] = ()) -> struct.Struct:
-        """
-        The layout that packs and unpacks the values.
-
-        @param key: the size, or a tuple of several.
-        """
-        sizes = key if isinstance(key, tuple) else (key,)
-        return struct.Struct(self.template.format(*sizes, *(-size & 3 for size in sizes)))
+    def layout(self, size: int = 0) -> struct.Struct:
+        """The layout that packs and unpacks the values."""
+        return struct.Struct(self.template.format(size, -size & 3))
 
 
 class Writer(ABC):
@@ -122,7 +114,7 @@ class Writer(ABC):
         self._depth = 1
         # For the run, as its parts are called there
         self._codes: list[str] = []
-        self._sizes: list[str] = []
+        self._size: str | None = None
         self._values: list[str] = []
         self._after: list[str] = []
 
@@ -225,15 +217,16 @@ class Writer(ABC):
 
     def sized(self, code: str, size: str, value: str) -> None:
         """
-        Add values to the run whose number is known when the function runs.
+        Add values to the run whose number is known when the function runs: one size in each run,
+        so that few layouts are met again and again.
 
-        @param code: as of L{Run}; the size is C{{0}} of it.
+        @param code: as of L{Run}.
         @param size: an expression.
         """
-        if len(self._sizes) == MOST_SIZES:
+        if self._size is not None:
             self.flush()
-        self._codes.append(code.replace("{0}", f"{{{len(self._sizes)}}}"))
-        self._sizes.append(size)
+        self._codes.append(code)
+        self._size = size
         self._values.append(value)
 
     def then(self, text: str) -> None:
@@ -247,17 +240,24 @@ class Writer(ABC):
         """Take the run, if there is one."""
         if not self._codes:
             return None
-        run = Run(">" + "".join(self._codes), self._sizes, self._values, self._after)
-        self._codes, self._sizes, self._values, self._after = [], [], [], []
+        run = Run(">" + "".join(self._codes), self._size, self._values, self._after)
+        self._codes, self._size, self._values, self._after = [], None, [], []
         return run
 
-    def layout(self, run: Run, use: Callable[[struct.Struct], object]) -> str:
+    def layout(self, run: Run, to: str, use: Callable[[struct.Struct], object]) -> str:
         """
-        The expression of what handles a run.
+        The expression of what handles a run: if it has a size, C{to}, after the lines that set it.
 
-        @param use: gives that, of its layout.
+        @param to: a name, or several.
+        @param use: gives what handles the run, of its layout.
         """
-        if not run.sizes:
+        if run.size is None:
             return self.constant(use(run.layout()))
-        kept = Kept[Any, object](lambda key: use(run.layout(key)), MOST_LAYOUTS)
-        return f"{self.constant(kept)}[{', '.join(run.sizes)}]"
+        kept = Kept[int, object](lambda size: use(run.layout(size)), MOST_LAYOUTS)
+        values, make, size = self.constant(kept.values), self.constant(kept.make), run.size
+        if not size.isidentifier():
+            size = self.new_name()
+            self.line(f"{size} = {run.size}")
+        self.line(f"try: {to} = {values}[{size}]")
+        self.line(f"except KeyError: {to} = {make}({size})")
+        return to

@@ -1,5 +1,8 @@
 """Values of each type of XDR, there and back; and what is no value."""
 
+import copy
+import dataclasses
+import pickle
 import struct
 from enum import IntEnum
 from typing import Annotated, Any
@@ -9,6 +12,7 @@ import pytest
 from sockserve import ConfigurationError
 from sockserve.sunrpc import (
     Case,
+    Codec,
     DecodeError,
     Double,
     EncodeError,
@@ -148,6 +152,16 @@ def test_a_value_is_packed_as_the_rfc_says(kind: Any, value: Any, data: bytes) -
 def test_bytes_are_unpacked_as_the_value(kind: Any, value: Any, data: bytes) -> None:
     assert unpack(kind, data) == value
     assert unpack(kind, memoryview(data)) == value
+    assert unpack(kind, memoryview(data).cast("I")) == value
+    spread = b"".join(bytes([each, 0]) for each in data)
+    assert unpack(kind, memoryview(spread)[::2]) == value
+
+
+@each_value
+def test_a_codec_is_the_functions_of_one_type(kind: Any, value: Any, data: bytes) -> None:
+    codec = Codec(kind)
+    assert codec.pack(value) == data
+    assert codec.unpack(bytearray(data)) == value
 
 
 @each_value
@@ -155,8 +169,9 @@ def test_bytes_that_end_early_or_late_are_no_value(kind: Any, value: Any, data: 
     for size in range(len(data)):
         with pytest.raises(DecodeError):
             unpack(kind, data[:size])
-    with pytest.raises(DecodeError, match="more than it has"):
-        unpack(kind, data + b"\0\0\0\0")
+    for make in (bytes, memoryview, lambda late: memoryview(late).cast("I")):
+        with pytest.raises(DecodeError, match="4 bytes more than it has"):
+            unpack(kind, make(data + b"\0\0\0\0"))
 
 
 def test_a_value_among_others_has_a_place() -> None:
@@ -350,6 +365,48 @@ def test_what_is_no_bytes_is_not_taken_for_some(value: object) -> None:
         pack(bytes, value)
 
 
+def test_a_structure_has_its_fields_and_no_other_attributes() -> None:
+    point = Point(1, 2.5)
+    assert unpack(Point, pack(Point, point)).__slots__ == ["x", "y"]
+    with pytest.raises(AttributeError):
+        point.z = 3  # type: ignore[attr-defined]
+    assert copy.copy(point) == pickle.loads(pickle.dumps(point)) == point
+    assert dataclasses.asdict(point) == {"x": 1, "y": 2.5}
+
+
+class Level(Struct):
+    number: Int
+    height: Int = 3
+
+
+class Higher(Level):
+    height: Int
+    name: str = ""
+
+
+class Shape(Point):
+    z: Int
+
+
+class Noted(Struct):
+    __slots__ = ("__dict__", "number")
+    number: Int
+
+
+@pytest.mark.parametrize(
+    ("value", "data"),
+    [
+        (Level(1), struct.pack(">ii", 1, 3)),
+        (Higher(1, name="a"), struct.pack(">iiI4s", 1, 3, 1, b"a")),
+        (Shape(1, 2.5, 4), POINT + struct.pack(">i", 4)),
+        (Noted(7), struct.pack(">i", 7)),
+    ],
+)
+def test_a_structure_may_have_defaults_a_base_or_slots_of_its_own(value: Any, data: bytes) -> None:
+    assert pack(type(value), value) == data
+    assert unpack(type(value), data) == value
+
+
 class Texts(Struct):
     first: str
     second: bytes
@@ -359,9 +416,8 @@ class Texts(Struct):
 
 
 def test_values_of_more_sizes_than_are_kept_are_packed_and_unpacked() -> None:
-    """Each of the 40 × 40 has a layout of its own, of which 512 are kept."""
-    for first in range(40):
-        for second in range(40):
-            points = [Point(second, 0.5)] * (first & 3)
-            value = Texts("a" * first, b"b" * second, "cc" * first, [first] * second, points)
-            assert unpack(Texts, pack(Texts, value)) == value
+    """Each of the 600 lengths has layouts of its own, of which 512 are kept."""
+    for size in (*range(600), *range(600)):
+        points = [Point(size, 0.5)] * (size & 3)
+        value = Texts("a" * size, b"b" * (size // 2), "cc" * size, [size] * size, points)
+        assert unpack(Texts, pack(Texts, value)) == value
