@@ -79,12 +79,15 @@ class Run(NamedTuple):
     @ivar template: its format, in which C{{0}} stands for a size, and C{{1}} for what fills that up
         to a multiple of four.
     @ivar size: the expression of this size, which is known when the function runs; None without.
+    @ivar check: a statement that raises what is wrong with it, if something is; executed before a
+        layout is made for it, and after one has not fitted, so that most values take none.
     @ivar values: the expressions of the values.
     @ivar after: the lines that need these.
     """
 
     template: str
     size: str | None
+    check: str
     values: list[str]
     after: list[str]
 
@@ -115,6 +118,7 @@ class Writer(ABC):
         # For the run, as its parts are called there
         self._codes: list[str] = []
         self._size: str | None = None
+        self._check = "pass"
         self._values: list[str] = []
         self._after: list[str] = []
 
@@ -215,18 +219,19 @@ class Writer(ABC):
         self._codes.append(code)
         self._values.extend(values)
 
-    def sized(self, code: str, size: str, value: str) -> None:
+    def sized(self, code: str, size: str, value: str, check: str = "pass") -> None:
         """
         Add values to the run whose number is known when the function runs: one size in each run,
         so that few layouts are met again and again.
 
         @param code: as of L{Run}.
         @param size: an expression.
+        @param check: as of L{Run}.
         """
         if self._size is not None:
             self.flush()
         self._codes.append(code)
-        self._size = size
+        self._size, self._check = size, check
         self._values.append(value)
 
     def then(self, text: str) -> None:
@@ -240,7 +245,8 @@ class Writer(ABC):
         """Take the run, if there is one."""
         if not self._codes:
             return None
-        run = Run(">" + "".join(self._codes), self._size, self._values, self._after)
+        template = ">" + "".join(self._codes)
+        run = Run(template, self._size, self._check, self._values, self._after)
         self._codes, self._size, self._values, self._after = [], None, [], []
         return run
 
@@ -259,5 +265,5 @@ class Writer(ABC):
             size = self.new_name()
             self.line(f"{size} = {run.size}")
         self.line(f"try: {to} = {values}[{size}]")
-        self.line(f"except KeyError: {to} = {make}({size})")
+        self.line(f"except KeyError: {run.check}; {to} = {make}({size})")
         return to

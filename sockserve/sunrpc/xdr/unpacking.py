@@ -3,7 +3,8 @@ Unpacking: functions that make values from bytes, one for each type.
 
 This room owns these functions' text.  Each is called with the bytes, the position in them and how
 deep it is in others, and gives the value and the position behind it; nothing is made whose length
-has not been compared with what is left.  It must not know where the bytes come from.
+has not been compared with what is left, by C{struct} or before.  It must not know where the bytes
+come from.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ from sockserve.sunrpc.xdr.types import XDRType
 __all__ = ["make_unpack", "make_unpack_from"]
 
 
-def _too_many(count: int, most: int, label: str) -> NoReturn:
+def _check_count(count: int, most: int, size: int, left: int, label: str) -> None:
     if count > most:
         raise DecodeError(f"{label}: a length of {count} is more than {most}")
-    raise DecodeError(f"{label}: a length of {count} is more than there is")
+    if size > left:
+        raise DecodeError(f"{label}: a length of {count} is more than there is")
 
 
 def _too_much(count: int, label: str) -> NoReturn:
@@ -81,9 +83,9 @@ def _compile(type: XDRType) -> tuple[Callable[..., Any], Callable[..., Any]]:
         "NOT_ONE": _NOT_ONE,
         "Quad": Quad,
         "WrongSize": struct.error,
+        "check_count": _check_count,
         "explained": _explained,
         "new": object.__new__,
-        "too_many": _too_many,
         "too_much": _too_much,
     }
     return _UnpackWriter(names, DecodeError).compile(type)
@@ -160,7 +162,9 @@ class _UnpackWriter(Writer):
             return
         if run.size is not None:
             self.layout(run, "unpack, size", lambda layout: (layout.unpack_from, layout.size))
-            self._write_run(run, "unpack(data, pos)")
+            self.line(f"try: {', '.join(run.values)}, = unpack(data, pos)")
+            self.line(f"except WrongSize: {run.check}; raise")
+            self._write_after(run)
             self.line("pos += size")
         else:
             unpack = self.layout(run, "unpack", lambda layout: layout.unpack_from)
@@ -170,6 +174,9 @@ class _UnpackWriter(Writer):
     def _write_run(self, run: Run, call: str) -> None:
         values = f"{', '.join(run.values)}, = " if run.values else ""
         self.line(f"{values}{call}")
+        self._write_after(run)
+
+    def _write_after(self, run: Run) -> None:
         for text in run.after:
             self.line(text)
 
@@ -254,25 +261,23 @@ class _UnpackWriter(Writer):
         count = self.new_name()
         self.fixed("I", count)
         self.flush()
-        self._check_count(count, 1, type)
+        check = self._count_check(count, 1, type)
         if not isinstance(type, types.StringType):
-            self.sized("{0}s{1}x", count, to)
+            self.sized("{0}s{1}x", count, to, check)
             return
         text = self.new_name()
-        self.sized("{0}s{1}x", count, text)
+        self.sized("{0}s{1}x", count, text, check)
         # Without its arguments it takes half the time.
         self.then(f"try: {to} = {text}.decode()")
         self.then(f"except ValueError: {to} = {text}.decode('utf-8', 'surrogateescape')")
 
-    def _check_count(self, count: str, least: int, type: types.Opaque | types.Array) -> None:
+    def _count_check(self, count: str, least: int, type: types.Opaque | types.Array) -> str:
         """
-        Write what compares a count with what is allowed, and with what is left.
+        The statement that compares a count with what is allowed, and with what is left.
 
         @param least: how many bytes there are at least for each.
         """
-        size = count if least == 1 else f"{count} * {least}"
-        is_more = f"{count} > {type.most} or " if type.most < 2**32 - 1 else ""
-        self.line(f"if {is_more}{size} > end - pos: too_many({count}, {type.most}, {type.label!r})")
+        return f"check_count({count}, {type.most}, {count} * {least}, end - pos, {type.label!r})"
 
     def _array(self, type: types.FixedArray | types.Array, to: str) -> None:
         element = type.element
@@ -282,6 +287,7 @@ class _UnpackWriter(Writer):
             self.then(f"{to} = [{', '.join(names)}]")
             return
         count, least = self.new_name(), element.least()
+        check = "pass"
         if isinstance(type, types.Array):
             if not least:
                 raise ConfigurationError(
@@ -289,14 +295,16 @@ class _UnpackWriter(Writer):
                 )
             self.fixed("I", count)
             self.flush()
-            self._check_count(count, least, type)
+            check = self._count_check(count, least, type)
+            if not isinstance(element, types.Scalar):
+                self.line(f"if {count} > {type.most} or {count} * {least} > end - pos: {check}")
         else:
             self.flush()
             self.line(f"{count} = {type.size}")
             missing = f"end - pos - {type.least()}"
             self.line(f"if {missing} < 0: too_much({missing}, {type.label!r})")
         if isinstance(element, types.Scalar):
-            self.sized(f"{{0}}{element.code}", count, f"*{to}")
+            self.sized(f"{{0}}{element.code}", count, f"*{to}", check)
             return
         if is_fixed(element) and least:
             self._fixed_elements(element, count, to)
