@@ -99,7 +99,7 @@ class Otherwise:
 class _StructClass(type):
     """
     The class of structures' classes.  It gives them C{__slots__}: instances then take half the time
-    to be made, and half the memory.
+    to be made, and little more than half the memory.
     """
 
     def __new__(
