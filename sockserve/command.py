@@ -26,7 +26,7 @@ from sockserve.core.handler_kinds import unwrap
 from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import nearest, one_line
 from sockserve.core.places import canonical
-from sockserve.core.tracebacks import HandlerFailure
+from sockserve.core.tracebacks import format_error
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.service import ListenerService, listeners_of
 from sockserve.observe.standard_logging import join_logs
@@ -87,7 +87,7 @@ def _tell_cause(error: ConfigurationError) -> None:
     while isinstance(cause, ConfigurationError):
         cause = cause.__cause__ or cause.__context__
     if cause is not None:
-        sys.stderr.write(HandlerFailure(cause).getTraceback())
+        sys.stderr.write(format_error(cause))
 
 
 def _serve(

@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 from enum import StrEnum
 
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel
 
-__all__ = ["Topic", "logger", "standard_logger"]
+from sockserve.core.tracebacks import HandlerFailure
+
+__all__ = ["Topic", "is_twisteds", "log_raised", "logger", "standard_logger"]
 
 
 class Topic(StrEnum):
@@ -47,3 +49,22 @@ def logger(topic: Topic, observer: ILogObserver | None = None) -> Logger:
 def standard_logger(topic: Topic) -> logging.Logger:
     """The same of C{logging}, for programs that have not set up Twisted's log."""
     return logging.getLogger(topic.value)
+
+
+def log_raised(
+    log: Logger, text: str, error: BaseException | None = None, **fields: object
+) -> None:
+    """
+    Log what code of a user's has raised, as an error.  (What we raise ourselves, and should not, is
+    critical.)
+
+    @param text: the line's format.
+    @param error: by default the exception being handled.
+    """
+    log.failure(text, HandlerFailure(error), level=LogLevel.error, **fields)
+
+
+def is_twisteds(event: LogEvent) -> bool:
+    """Whether a line is Twisted's own: by its namespace, or by having none."""
+    name = event.get("log_namespace") or "log_legacy"
+    return str(name).partition(".")[0] in ("twisted", "log_legacy")

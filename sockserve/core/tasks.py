@@ -21,7 +21,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from sockserve.core.forking import end_child, is_child
-from sockserve.core.logs import Topic, logger
+from sockserve.core.logs import Topic, log_raised, logger
 
 __all__ = ["Cork", "Task", "Wakeup"]
 
@@ -175,7 +175,7 @@ class Task:
         try:
             self._coroutine.close()
         except Exception:
-            _log.failure("a coroutine that was given up raised")
+            log_raised(_log, "a coroutine that was given up raised")
 
     def _fired(self, result: object) -> None:
         if self.waiting is None:  # abandoned

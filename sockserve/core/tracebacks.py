@@ -10,15 +10,19 @@ from __future__ import annotations
 import http.server
 import os
 import socketserver
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from traceback import FrameSummary, StackSummary, TracebackException
-from typing import Any
+from operator import attrgetter
+from traceback import StackSummary, TracebackException
+from types import TracebackType
+from typing import Any, TypeVar
 
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-__all__ = ["HandlerFailure"]
+__all__ = ["HandlerFailure", "folded_traceback", "format_error"]
+
+_Frame = TypeVar("_Frame")
 
 #: Where code lies whose frames say nothing to a handler's author.
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -38,11 +42,27 @@ class HandlerFailure(Failure):
         if detail != "default" or file is None or not isinstance(self.value, BaseException):
             super().printTraceback(file, elideFrameworkCode, detail)
             return
-        told = TracebackException.from_exception(self.value)
-        for each in _chain(told):
-            each.stack = _folded(each.stack)
-        for text in told.format():
-            file.write(text)
+        file.write(format_error(self.value))
+
+
+def format_error(error: BaseException) -> str:
+    """An error's traceback, as that of a L{HandlerFailure}."""
+    told = TracebackException.from_exception(error)
+    for each in _chain(told):
+        each.stack = StackSummary.from_list(_folded(each.stack, attrgetter("filename")))
+    return "".join(told.format())
+
+
+def folded_traceback(error: BaseException) -> TracebackType | None:
+    """The traceback of an error without what is ours; the error keeps its own."""
+    links = []
+    link = error.__traceback__
+    while link is not None:
+        links.append(link)
+        link = link.tb_next
+    for each in reversed(_folded(links, attrgetter("tb_frame.f_code.co_filename"))):
+        link = TracebackType(link, each.tb_frame, each.tb_lasti, each.tb_lineno)
+    return link
 
 
 def _chain(told: TracebackException) -> Iterator[TracebackException]:
@@ -55,19 +75,20 @@ def _chain(told: TracebackException) -> Iterator[TracebackException]:
         waiting.extend(other for other in others if other is not None)
 
 
-def _folded(stack: StackSummary) -> StackSummary:
-    """A stack without what is ours, unless there is nothing else in it."""
-    if all(map(_is_ours, stack)):
-        return stack
-    kept: list[FrameSummary] = []
-    for is_ours, frames in groupby(stack, _is_ours):
-        run = [*frames]
-        if not is_ours:
+def _folded(frames: Sequence[_Frame], filename_of: Callable[[_Frame], str]) -> list[_Frame]:
+    """Frames without those that are ours, unless there is nothing else."""
+
+    def is_ours(frame: _Frame) -> bool:
+        filename = filename_of(frame)
+        return filename.startswith(_OURS) or filename in _CALLERS
+
+    if all(map(is_ours, frames)):
+        return [*frames]
+    kept: list[_Frame] = []
+    for are_ours, group in groupby(frames, is_ours):
+        run = [*group]
+        if not are_ours:
             kept += run
         elif kept:  # what the handler calls: what has raised is left; what calls the handler goes
             kept.append(run[-1])
-    return StackSummary.from_list(kept)
-
-
-def _is_ours(frame: FrameSummary) -> bool:
-    return frame.filename.startswith(_OURS) or frame.filename in _CALLERS
+    return kept

@@ -22,7 +22,7 @@ from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
-from sockserve.core.logs import Topic, logger
+from sockserve.core.logs import Topic, log_raised, logger
 from sockserve.dropin.connection import Intake
 from sockserve.dropin.dispatcher import RequestDispatcher
 from sockserve.dropin.listening_socket import is_open
@@ -320,7 +320,7 @@ class ServerObjectListener:
             if is_open(self._object):
                 self._object.server_close()
         except BaseException:  # SystemExit, too
-            _log.failure("{server}: server_close raised", server=self._description)
+            log_raised(_log, "{server}: server_close raised", server=self._description)
 
 
 def _log_failure(failure: Failure) -> None:

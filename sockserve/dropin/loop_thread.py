@@ -19,7 +19,7 @@ from typing_extensions import override
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.drain_notice import DrainNotice
 from sockserve.core.forking import ThreadRole, mark_thread
-from sockserve.core.logs import Topic, logger
+from sockserve.core.logs import Topic, log_raised, logger
 from sockserve.core.reactors import IReactor
 from sockserve.dropin.accept_loop import POLL_SECONDS, AcceptLoop
 from sockserve.dropin.server_object import ServerObject
@@ -133,7 +133,7 @@ class AcceptLoopThread:
 
     def _failed(self) -> None:
         # C{serve_forever} ends with what C{verify_request} raises; nobody would call it again.
-        _log.failure("a method of the served server object raised")
+        log_raised(_log, "a method of the served server object raised")
 
     def _run(self) -> None:
         """(accept thread)"""

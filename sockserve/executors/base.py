@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from operator import methodcaller
 
-from sockserve.core.logs import Topic, logger
+from sockserve.core.logs import Topic, log_raised, logger
 from sockserve.interfaces import IClientJob, IJob, Outcome
 
 __all__ = ["BoundedExecutor", "call_excepthook", "serve_logged"]
@@ -139,5 +139,5 @@ def serve_logged(job: IJob, serve: Callable[[IJob], Outcome] = methodcaller("ser
     except SystemExit:  # as threading: a thread may end itself silently
         return Outcome.OK
     except BaseException:
-        _handlers_log.failure("serving a request raised past its server's handle_error")
+        log_raised(_handlers_log, "serving a request raised past its server's handle_error")
         return Outcome.ERROR

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from sockserve.core.forking import end_child, is_child
 from sockserve.core.lifecycle import serve_next_coroutine
-from sockserve.core.logs import Topic, logger
+from sockserve.core.logs import Topic, log_raised, logger
 from sockserve.core.tasks import Task
 from sockserve.http.cycle import CycleOwner
 from sockserve.http.h1.framing import LocalProtocolError
@@ -225,7 +225,7 @@ class CoroutineCycle:
         self._channel.read_next()
 
     def _handler_raised(self, error: BaseException) -> None:
-        _log.failure("serving a request raised past its server's handle_error", Failure(error))
+        log_raised(_log, "serving a request raised past its server's handle_error", error)
         self._handler_finished(RuntimeError("the server's handle_error raised"))
 
     def _handler_finished(self, error: Exception | None) -> None:

@@ -26,12 +26,11 @@ from sockserve.core.in_progress import RequestInProgress
 from sockserve.core.incidents import IncidentLog
 from sockserve.core.lifecycle import MakeAndRun, make_and_run, make_and_run_coroutine
 from sockserve.core.limits import set_limits
-from sockserve.core.logs import Topic, logger
+from sockserve.core.logs import Topic, log_raised, logger
 from sockserve.core.messages import one_line
 from sockserve.core.reactors import as_reactor
 from sockserve.core.statistics import ListenerStatistics, RequestRecord
 from sockserve.core.tls import BY_SERVER
-from sockserve.core.tracebacks import HandlerFailure
 from sockserve.core.watch import watch_of
 from sockserve.executors.fork import ForkExecutor
 from sockserve.executors.threads import ThreadExecutor
@@ -201,9 +200,10 @@ class RequestServer:
             if not (self._has_ended(request) or is_child()):
                 self.log_client(client_address, what_client_did(error), one_line(error))
         else:
-            _log.failure(
+            log_raised(
+                _log,
                 "{handler}: exception while serving {what}",
-                HandlerFailure(error),
+                error,
                 handler=self.handler_name,
                 what=what_was_served(request, client_address, self.server_address),
                 client_address=client_address,
@@ -425,7 +425,7 @@ class RequestServer:
             try:
                 observer(record)
             except Exception:
-                _log.failure("an observer of requests raised")
+                log_raised(_log, "an observer of requests raised")
 
     def _check_drained(self) -> None:
         if self._drained is not None and self.idle():

@@ -13,7 +13,6 @@ from contextvars import Context, copy_context
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
@@ -21,7 +20,7 @@ from sockserve.core.addresses import canonical_address
 from sockserve.core.deadlines import DeadlineTimer
 from sockserve.core.in_progress import RequestInProgress, RequestStatus, next_deadline, next_id
 from sockserve.core.lifecycle import serve, serve_coroutine
-from sockserve.core.logs import Topic, logger
+from sockserve.core.logs import Topic, log_raised, logger
 from sockserve.core.tasks import Task
 from sockserve.interfaces import DeadlineExpired, IJob, Outcome, Phase, RequestAborted
 from sockserve.listeners.server import RequestServer
@@ -65,7 +64,7 @@ class SingleRequestServer(RequestServer):
         except StopIteration as end:
             self.account(request, client_address, began, end.value, end.value)
         except BaseException:
-            _handlers_log.failure("serving a request raised past its server's handle_error")
+            log_raised(_handlers_log, "serving a request raised past its server's handle_error")
             self.account(request, client_address, began, Outcome.ERROR, Outcome.ERROR)
         else:
             pending = CoroutineRequest(self, request, client_address, began)
@@ -266,8 +265,8 @@ class CoroutineRequest(PendingRequest):
     def _ended(self, result: Outcome | None, error: BaseException | None) -> None:
         """The coroutine has come to its end."""
         if error is not None:
-            _handlers_log.failure(
-                "serving a request raised past its server's handle_error", Failure(error)
+            log_raised(
+                _handlers_log, "serving a request raised past its server's handle_error", error
             )
         self._handler_finished(Outcome.ERROR if result is None else result)
 

@@ -10,11 +10,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from types import TracebackType
 
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, formatEvent
 from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
+
+from sockserve.core.logs import is_twisteds
+from sockserve.core.tracebacks import HandlerFailure, folded_traceback
 
 __all__ = ["RecordsToTwisted", "TwistedToRecords", "join_logs"]
 
@@ -25,6 +29,9 @@ _LEVELS = (
     (logging.WARNING, LogLevel.warn),
     (logging.INFO, LogLevel.info),
 )
+
+#: The namespace of lines that were written as Twisted did before it had namespaces.
+_LEGACY = "log_legacy"
 
 #: By thread: whether a line is on its way from one log to the other.
 _passing = threading.local()
@@ -65,7 +72,9 @@ class RecordsToTwisted(logging.Handler):
 class TwistedToRecords:
     """
     An observer of Twisted's log that writes lines to C{logging}: the namespace is the logger's
-    name, and an error comes with its line. (any thread)
+    name, and an error comes with its line; of a handler's error the traceback begins with the
+    handler's own code.  What Twisted says of itself, of each port that it opens, is for debugging.
+    (any thread)
     """
 
     def __call__(self, event: LogEvent) -> None:
@@ -74,18 +83,27 @@ class TwistedToRecords:
             return
         level = event.get("log_level", LogLevel.info)
         number = next((number for number, each in _LEVELS if each is level), logging.DEBUG)
-        failure: Failure | None = event.get("log_failure")
-        raised = failure.value if failure is not None else None
+        if number == logging.INFO and is_twisteds(event):
+            number = logging.DEBUG
+        name = event.get("log_namespace") or _LEGACY
+        logger = logging.getLogger("twisted" if name == _LEGACY else name)
         _passing.is_busy = True
         try:
-            logging.getLogger(event.get("log_namespace") or "twisted").log(
-                number,
-                "%s",
-                formatEvent(event),
-                exc_info=raised if isinstance(raised, BaseException) else None,
-            )
+            logger.log(number, "%s", formatEvent(event), exc_info=_exc_info(event))
         finally:
             _passing.is_busy = False
+
+
+def _exc_info(
+    event: LogEvent,
+) -> tuple[type[BaseException], BaseException, TracebackType | None] | None:
+    """The error of a line, as C{logging} has it."""
+    failure: Failure | None = event.get("log_failure")
+    error = failure.value if failure is not None else None
+    if not isinstance(error, BaseException):
+        return None
+    is_folded = isinstance(failure, HandlerFailure)
+    return type(error), error, folded_traceback(error) if is_folded else error.__traceback__
 
 
 def join_logs(begin: Callable[[ILogObserver], object], root: logging.Logger = logging.root) -> None:

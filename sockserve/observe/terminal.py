@@ -18,6 +18,7 @@ from twisted.logger import (
 )
 from zope.interface import provider
 
+from sockserve.core.logs import is_twisteds
 from sockserve.core.messages import printable
 from sockserve.core.statistics import HTTPRequestRecord, RequestRecord
 from sockserve.observe.access_log import peer_in_words
@@ -68,7 +69,7 @@ class Terminal:
                 return
             if verbosity:
                 self._write(formatEventAsClassicLogText(event) or "")
-            elif level >= LogLevel.warn or not _is_twisteds(event):
+            elif level >= LogLevel.warn or not is_twisteds(event):
                 self._write(self._told(event, level))
 
         return cast(ILogObserver, observe)
@@ -117,12 +118,6 @@ class Terminal:
             self._stream.flush()
         except (OSError, ValueError):  # whoever has looked at it has gone
             pass
-
-
-def _is_twisteds(event: LogEvent) -> bool:
-    """Whether a line is Twisted's own: by its namespace, or by having none."""
-    name = event.get("log_namespace") or "log_legacy"
-    return str(name).partition(".")[0] in ("twisted", "log_legacy")
 
 
 def _size(count: int | None) -> str:

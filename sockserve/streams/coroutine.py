@@ -18,7 +18,7 @@ from zope.interface import alsoProvides
 
 from sockserve.core.addresses import Addresses
 from sockserve.core.lifecycle import serve_coroutine
-from sockserve.core.logs import Topic, logger
+from sockserve.core.logs import Topic, log_raised, logger
 from sockserve.core.tasks import Task
 from sockserve.core.tls import handshake_fault
 from sockserve.interfaces import (
@@ -181,7 +181,7 @@ class CoroutineChannel(TransportChannel):
     def _ended(self, result: Outcome | None, error: BaseException | None) -> None:
         self._task = None
         if error is not None:
-            _log.failure("serving a request raised past its server's handle_error", Failure(error))
+            log_raised(_log, "serving a request raised past its server's handle_error", error)
         outcome = Outcome.ERROR if result is None else result
         if outcome is Outcome.OK and self.departure.has_cancelled():
             outcome = Outcome.LOST

@@ -30,7 +30,7 @@ from sockserve.core.addresses import Addresses
 from sockserve.core.buffers import bytes_of
 from sockserve.core.deadlines import Deadlines, DeadlineTimer
 from sockserve.core.lifecycle import run_handler_coroutine
-from sockserve.core.logs import Topic, logger
+from sockserve.core.logs import Topic, log_raised, logger
 from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import Outcome, Phase
 from sockserve.streams.channel import ChannelOwner
@@ -358,7 +358,7 @@ class UrgentChannel(CoroutineChannel):
             received(data)
         except BaseException as error:
             if task.has_ended:
-                _log.failure("urgent_received raised, when its handler had finished")
+                log_raised(_log, "urgent_received raised, when its handler had finished")
             else:
                 task.cancel(error)
 

@@ -2,12 +2,13 @@
 
 import re
 import socketserver
+from traceback import walk_tb
 from typing import Any
 
 import pytest
 
 from sockserve.core.lifecycle import make_and_run
-from sockserve.core.tracebacks import HandlerFailure
+from sockserve.core.tracebacks import HandlerFailure, folded_traceback
 from sockserve.http.fields import check_text
 
 
@@ -84,3 +85,17 @@ def test_an_error_of_ours_alone_is_told_whole():
     with pytest.raises(ValueError, match="field X:") as caught:
         check_text("field X:", "\r\n")
     assert functions(without_first(caught.value)) == ["check_text"]
+
+
+def test_a_traceback_can_be_folded_as_an_object():
+    def handle(self):
+        check_text("field X:", "\r\n")
+
+    cls = type("Handler", (socketserver.BaseRequestHandler,), {"handle": handle})
+    with pytest.raises(ValueError, match="field X:") as caught:
+        make_and_run(cls, None, None, None)
+    error = caught.value
+    error.__traceback__ = error.__traceback__.tb_next  # without this file's line, as above
+    names = [frame.f_code.co_name for frame, _ in walk_tb(folded_traceback(error))]
+    assert names == ["handle", "check_text"]
+    assert len(list(walk_tb(error.__traceback__))) > len(names)

@@ -1,12 +1,17 @@
 """One log: what is written to logging is in Twisted's log, or the other way round."""
 
 import logging
+import re
+import socketserver
+import traceback
 from collections.abc import Iterator
 
 import pytest
 from twisted.logger import Logger, LogLevel, LogPublisher, formatEvent
 from twisted.python.failure import Failure
 
+from sockserve.core.lifecycle import make_and_run, serve_next
+from sockserve.core.logs import log_raised
 from sockserve.observe.standard_logging import RecordsToTwisted, TwistedToRecords, join_logs
 
 
@@ -68,6 +73,50 @@ def test_a_line_keeps_its_level_and_its_namespace(caplog, level):
 def test_a_failure_comes_with_its_error(caplog):
     Logger(namespace="x", observer=TwistedToRecords()).failure("no", Failure(KeyError("missing")))
     assert caplog.records[0].exc_info[0] is KeyError
+
+
+def test_a_handlers_error_comes_with_its_own_code_first_whatever_writes_it(caplog):
+    observed = Logger(namespace="sockserve.handlers", observer=TwistedToRecords())
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self):
+            {}["missing"]
+
+    class Server:
+        def finish_request(self, request, client_address):
+            make_and_run(Handler, request, client_address, self)
+
+        def handle_error(self, request, client_address):
+            log_raised(observed, "exception while serving {what}", what="GET /")
+
+    error = serve_next(Server(), None, None)
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    text = logging.Formatter().format(record)
+    assert text.startswith("exception while serving GET /\nTraceback (most recent call last):\n")
+    functions = re.findall(r"line \d+, in (\w+)$", text, re.MULTILINE)
+    assert functions == ["finish_request", "__init__", "handle"]
+    assert record.exc_info[1] is error
+    assert len(traceback.extract_tb(error.__traceback__)) > len(functions)
+
+
+@pytest.mark.parametrize(
+    ("namespace", "level", "number", "name"),
+    [
+        ("twisted.internet.base", LogLevel.info, logging.DEBUG, "twisted.internet.base"),
+        ("log_legacy", LogLevel.info, logging.DEBUG, "twisted"),
+        ("log_legacy", LogLevel.critical, logging.CRITICAL, "twisted"),
+        ("twisted.internet.base", LogLevel.warn, logging.WARNING, "twisted.internet.base"),
+        ("twistedness", LogLevel.info, logging.INFO, "twistedness"),
+    ],
+)
+def test_what_twisted_says_of_itself_is_for_debugging_unless_it_is_wrong(
+    caplog, namespace, level, number, name
+):
+    caplog.set_level(logging.DEBUG)
+    Logger(namespace=namespace, observer=TwistedToRecords()).emit(level, "a line")
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == (name, number)
 
 
 def test_nothing_goes_round(log):
