@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from typing_extensions import override
 
+from sockserve.core.addresses import shown_address
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.incidents import IncidentLog
 from sockserve.core.logs import Topic, standard_logger
@@ -26,6 +27,7 @@ from sockserve.core.tls import handshake_fault
 from sockserve.dropin.accept_loop import AcceptLoop, verify_and_take
 from sockserve.dropin.background_reactor import private_reactor, running_reactor
 from sockserve.dropin.dispatcher import RequestDispatcher
+from sockserve.dropin.error_report import print_report
 from sockserve.dropin.interpreter_exit import wait_at_exit
 from sockserve.dropin.overriding import StandardMethods
 from sockserve.dropin.server_object import ServerObject
@@ -201,7 +203,7 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
             )
             incidents = vars(self).setdefault("_BaseServer__incidents", made)
         what = f"handshake failed: {handshake_fault(fault)}"
-        incidents.add(what, f"the client {client_address}: {what}")
+        incidents.add(what, f"the client {shown_address(client_address)}: {what}")
 
     @override
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -268,6 +270,11 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Have a handler made, of sockserve's perhaps, and let it serve. (handler's thread)"""
         make_and_run_guarded(self.RequestHandlerClass, request, client_address, self)
+
+    @override
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print what a handler has raised, from its own code on. (handler's thread)"""
+        print_report(client_address, self.server_address)
 
 
 class TCPServer(BaseServer, _stdlib.TCPServer):

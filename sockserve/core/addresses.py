@@ -19,7 +19,6 @@ __all__ = [
     "Addresses",
     "SocketAddress",
     "canonical_address",
-    "host_and_port",
     "scope_of",
     "shown_address",
     "socket_address",
@@ -63,17 +62,15 @@ def twisted_address(address: SocketAddress) -> IPv4Address | IPv6Address | UNIXA
     return IPv4Address("TCP", *address[:2])
 
 
-def shown_address(client_address: object) -> str:
-    """A client's address in a line of the log: one of UNIX chooses it, or has none."""
-    return printable(str(client_address)) or "without a name"
-
-
-def host_and_port(address: object) -> str:
-    """An address in a line of the log, of IP as it is written in URLs."""
+def shown_address(address: object) -> str:
+    """
+    An address in a line of the log: of IP as it is written in URLs.  A client of UNIX chooses its
+    own, or has none.
+    """
     if isinstance(address, tuple) and len(address) >= 2:
         host, port = address[:2]
         return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
-    return shown_address(address)
+    return printable(str(address)) or "without a name"
 
 
 def canonical_address(address: Any) -> Any:

@@ -1,8 +1,9 @@
 """
 Tracebacks: what a handler has raised, as the log tells it to the handler's author.
 
-This room owns which lines of a traceback are left out: those of sockserve, and of the standard
-library's modules that it calls handlers by.  It must not know what was served.
+This room owns which lines of a traceback are left out, those of sockserve, and of the standard
+library's modules that it calls handlers by; and which request a handler of these is seen to have
+served there.  It must not know servers.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ import socketserver
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
-from traceback import StackSummary, TracebackException
+from traceback import StackSummary, TracebackException, walk_tb
 from types import TracebackType
 from typing import Any, TypeVar
 
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-__all__ = ["HandlerFailure", "folded_traceback", "format_error"]
+from sockserve.core.messages import printable
+
+__all__ = ["HandlerFailure", "folded_traceback", "format_error", "request_in"]
 
 _Frame = TypeVar("_Frame")
 
@@ -63,6 +66,19 @@ def folded_traceback(error: BaseException) -> TracebackType | None:
     for each in reversed(_folded(links, attrgetter("tb_frame.f_code.co_filename"))):
         link = TracebackType(link, each.tb_frame, each.tb_lasti, each.tb_lineno)
     return link
+
+
+def request_in(error: BaseException) -> str | None:
+    """
+    The method and target of the request that one of C{http.server}'s handlers was answering when
+    it raised; None if that is not seen.
+    """
+    for frame, _ in walk_tb(error.__traceback__):
+        if frame.f_code.co_name.startswith("do_"):
+            handler = frame.f_locals.get("self")
+            if isinstance(handler, http.server.BaseHTTPRequestHandler):
+                return printable(f"{handler.command} {handler.path}")
+    return None
 
 
 def _chain(told: TracebackException) -> Iterator[TracebackException]:

@@ -196,12 +196,16 @@ class AdoptedFactory(StreamFactory):
         server = self.dispatcher.server
         is_gone = isinstance(sys.exc_info()[1], ClientGone)
         if is_gone and not is_overridden(server, "handle_error"):
-            super().handle_error(request, client_address)
+            self.log_error(request, client_address)
             return
         try:
             server.handle_error(request, client_address)
         except BaseException:
             call_excepthook()
+
+    def log_error(self, request: Any, client_address: Any) -> None:
+        """Do as a server object of sockserve's. (handler's thread)"""
+        super().handle_error(request, client_address)
 
     @override
     def shutdown_request(self, request: Any) -> None:

@@ -132,6 +132,8 @@ class ServerObjectListener:
             take_over(self._object, self._dispatcher.take)
             self._takeover = _Takeover.DONE
             self._install_joinable()
+        if not is_overridden(self._object, "handle_error"):
+            self._object.handle_error = self._factory.log_error  # type: ignore[method-assign]
         keep_alive(getattr(self._object, "socket", None), self._deadlines)
         self._all_over = Deferred()
         self._factory.intake = Intake.SERVED

@@ -12,8 +12,9 @@ from asyncio import IncompleteReadError, LimitOverrunError
 from collections.abc import Callable
 from errno import ENOTCONN, ESHUTDOWN
 
-from sockserve.core.addresses import host_and_port
+from sockserve.core.addresses import shown_address
 from sockserve.core.messages import printable
+from sockserve.core.tracebacks import request_in
 from sockserve.interfaces import (
     DeadlineExpired,
     HandshakeFailed,
@@ -75,9 +76,16 @@ def is_clients_fault(
     return is_peers_fault or was_too_slow or (_is_of_a_connection(error) and is_gone(request))
 
 
-def what_was_served(request: object, client_address: object, server_address: object) -> str:
-    """A request in words: what it asks for and whose it is, or between which addresses it is."""
+def what_was_served(
+    request: object, client_address: object, server_address: object, error: BaseException
+) -> str:
+    """
+    A request in words: what it asks for and whose it is, or between which addresses it is.
+
+    @param error: what its handler has raised.
+    """
     head = getattr(request, "head", None)  # of a protocol whose requests have one
-    if head is not None:
-        return f"{printable(str(head))} for {host_and_port(client_address)}"
-    return f"{host_and_port(client_address)} on {host_and_port(server_address)}"
+    asked = request_in(error) if head is None else printable(str(head))
+    if asked is not None:
+        return f"{asked} for {shown_address(client_address)}"
+    return f"{shown_address(client_address)} on {shown_address(server_address)}"

@@ -205,7 +205,7 @@ class RequestServer:
                 "{handler}: exception while serving {what}",
                 error,
                 handler=self.handler_name,
-                what=what_was_served(request, client_address, self.server_address),
+                what=what_was_served(request, client_address, self.server_address, error),
                 client_address=client_address,
             )
 

@@ -1,9 +1,11 @@
 """The listener of a server object, on a reactor whose turns, and time, the test makes."""
 
 import socket
+import sys
 import threading
 
 import pytest
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from sockserve.core.admission import Admission
 from sockserve.core.deadlines import Deadlines
@@ -59,6 +61,30 @@ def test_it_brings_the_objects_requests(listening, reactor):
     reactor.run_until(lambda: listener._factory.statistics.requests == 2)
     assert sorted(server.requests) == [b"a", b"b"]
     assert not shut_down
+
+
+def test_what_a_handler_raises_is_in_the_log_unless_the_object_has_a_way_of_its_own(
+    listening, reactor
+):
+    class Fails(Bytes):
+        def finish_request(self, request, client_address):
+            {}["missing"]
+
+    class Tells(Fails):
+        def handle_error(self, request, client_address):
+            self.requests.append(sys.exc_info()[0])
+
+    fails, tells = Fails(), Tells()
+    with capturedLogs() as events:
+        for server in (fails, tells):
+            listener, _ = listening(server)
+            server.far.sendall(b"a")
+            reactor.run_until(lambda listener=listener: listener._factory.statistics.requests)
+    (event,) = events
+    assert formatEvent(event).startswith("Noting: exception while serving client on ")
+    assert event["log_level"] is LogLevel.error
+    assert "KeyError: 'missing'" in event["log_failure"].getTraceback()
+    assert tells.requests == [KeyError]
 
 
 def test_its_end_closes_the_object(listening, reactor):

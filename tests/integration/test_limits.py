@@ -231,9 +231,9 @@ async def test_a_refusal_is_in_the_log_once_a_minute_and_in_the_access_log(name,
     assert [line["reason"] for line in lines] == [name] * 3
     said = [formatEvent(event) for event in events if name in formatEvent(event)]
     assert len(said) == 2
-    assert said[0].startswith("Site: refused the client ('127.0.0.1', ")
+    assert said[0].startswith("Site: refused the client 127.0.0.1:")
     assert said[0].endswith(
-        f"): more than {name} allows, which is {value}; raise that if it is to be served"
+        f": more than {name} allows, which is {value}; raise that if it is to be served"
     )
     assert said[1] == f"Site: {name}: 2 more like it before"
 
@@ -290,7 +290,7 @@ async def test_the_service_of_a_server_object_tells_twisteds_log(caplog):
     (event,) = [each for each in events if "max_body_bytes" in formatEvent(each)]
     assert event["log_namespace"] == "sockserve.connections"
     assert event["log_level"] is LogLevel.warn
-    assert formatEvent(event).startswith("Site: refused the client ('127.0.0.1', ")
+    assert formatEvent(event).startswith("Site: refused the client 127.0.0.1:")
     assert not caplog.records
 
 
@@ -302,7 +302,7 @@ def test_a_drop_in_program_hears_of_it_by_logging(caplog):
         eventually(lambda: caplog.records)
     eventually(lambda: len(caplog.records) == 2)  # the second is told at the end
     lines = [each.getMessage() for each in caplog.records]
-    assert lines[0].startswith("Small: refused the client ('127.0.0.1', ")
+    assert lines[0].startswith("Small: refused the client 127.0.0.1:")
     assert "more than max_body_bytes allows, which is 10; raise that" in lines[0]
     assert lines[1:] == ["Small: max_body_bytes: 1 more like it before"]
 

@@ -455,8 +455,8 @@ def test_a_packet_that_is_too_long_is_told_by_the_name_of_the_limit():
         ("refused: truncated", "max_packet_size"),
     ]
     assert [formatEvent(event) for event in events] == [
-        f"Upper: refused the client {PEER}: more than max_packet_size allows, which is 3; raise"
-        " that if it is to be served"
+        "Upper: refused the client 192.0.2.7:5300: more than max_packet_size allows, which is 3;"
+        " raise that if it is to be served"
     ]
 
 

@@ -427,7 +427,10 @@ def test_a_shortage_of_descriptors_is_logged_once_a_minute() -> None:
         factory.release()
     assert logged == [1, 1, 2, 2, 3, 3]
     assert {event["log_level"] for event in events} == {LogLevel.error}
-    line = f"cannot serve the client {PEER}: {error}; raise the limit of open files (ulimit -n)"
+    line = (
+        f"cannot serve the client 192.0.2.7:5300: {error}; raise the limit of open files"
+        " (ulimit -n)"
+    )
     assert [formatEvent(event) for event in events] == [
         line,
         f"{line} (and 1 more like it before)",

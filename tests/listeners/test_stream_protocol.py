@@ -426,7 +426,7 @@ def test_clients_that_go_have_one_line_a_minute_that_says_how_many(told, reason,
         protocol.dataReceived(b"half")
         protocol.connectionLost(Failure(reason))
     (line,) = told()
-    assert f"Insists: the client {PEER} {fault}" in line
+    assert f"Insists: the client 192.0.2.7:5300 {fault}" in line
     listener.clock.advance(60)
     protocol, _ = listener.connect()
     protocol.dataReceived(b"half")
@@ -451,7 +451,7 @@ def test_a_deadline_is_told_as_the_servers_doing_once_for_many(told):
         listener.connect()
     listener.clock.pump([5] * 30)
     assert listener.statistics.expiries == {"handle": 3}
-    assert told() == [f"Stuck: ended the client {PEER}: the handle deadline expired"]
+    assert told() == ["Stuck: ended the client 192.0.2.7:5300: the handle deadline expired"]
     listener.factory.release()
     assert told()[1:] == ["Stuck: the handle deadline expired: 2 more like it before"]
 
@@ -475,5 +475,5 @@ def test_a_connection_that_comes_to_no_request_has_failed(told, end, reason):
     listener.clock.pump([1, 0])  # quiet
     (record,) = listener.records
     assert (record.outcome, record.reason) == ("failed: handshake", reason)
-    by_client = [f"Echo: the client {PEER}: handshake failed: {reason}"]
+    by_client = [f"Echo: the client 192.0.2.7:5300: handshake failed: {reason}"]
     assert told() == (by_client if reason == "closed by the client" else [])
