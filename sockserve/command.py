@@ -120,6 +120,7 @@ def _serve(
                 for each in listeners_of(services):
                     if not _prints_requests(each.server.RequestHandlerClass):
                         each.server.observers.append(terminal.request_ended)
+                        each.server.logs_requests = True
     return _run(reactor, service, child)
 
 

@@ -57,13 +57,15 @@ class Phase(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How a handler finished."""
+    """How a request ended."""
 
     OK = "ok"
-    #: It raised.
+    #: Its handler raised.
     ERROR = "error"
-    #: It raised because its client went away or was too slow.
+    #: Its handler raised because the client went away or was too slow.
     LOST = "lost"
+    #: No handler had it: it was no good, or too much.
+    REFUSED = "refused"
 
 
 class SockserveError(Exception):
@@ -267,6 +269,7 @@ class IStreamServer(IRequestServer):
         "The executor of blocking handlers; None when there is none."
     )
     reactor = Attribute("The reactor, or a clock that stands for one.")
+    handlers_server = Attribute("The server object that handlers see.")
 
     def observe(record: Any) -> None:
         """Tell the observers of a request that has ended. (reactor thread)"""

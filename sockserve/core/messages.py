@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["nearest", "one_line", "printable"]
+__all__ = ["nearest", "one_line", "printable", "without_controls"]
 
 
 #: How alike two words must be, from 0 to 1, for one to be what the other was meant to be: more
@@ -50,6 +50,17 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+#: The characters that C{http.server} escapes in its log.
+_CONTROL_CHARACTERS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {
+    ord("\\"): r"\\"
+}
+
+
+def without_controls(text: str) -> str:
+    """A text with its control characters escaped as in C{http.server}'s log."""
+    return text.translate(_CONTROL_CHARACTERS)
 
 
 def one_line(error: BaseException) -> str:

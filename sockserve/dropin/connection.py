@@ -179,6 +179,11 @@ class AdoptedFactory(StreamFactory):
         if getattr(server, "socket_type", None) == socket.SOCK_STREAM:
             yield server.fileno()
 
+    @property
+    @override
+    def handlers_server(self) -> Any:
+        return self.dispatcher.server
+
     @override
     def finish_request(self, request: Any, client_address: Any) -> Any:
         """Have a handler serve a request that was read for it. (handler's thread)"""
@@ -196,16 +201,12 @@ class AdoptedFactory(StreamFactory):
         server = self.dispatcher.server
         is_gone = isinstance(sys.exc_info()[1], ClientGone)
         if is_gone and not is_overridden(server, "handle_error"):
-            self.log_error(request, client_address)
+            super().handle_error(request, client_address)
             return
         try:
             server.handle_error(request, client_address)
         except BaseException:
             call_excepthook()
-
-    def log_error(self, request: Any, client_address: Any) -> None:
-        """Do as a server object of sockserve's. (handler's thread)"""
-        super().handle_error(request, client_address)
 
     @override
     def shutdown_request(self, request: Any) -> None:

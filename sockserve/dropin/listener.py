@@ -28,6 +28,7 @@ from sockserve.dropin.dispatcher import RequestDispatcher
 from sockserve.dropin.listening_socket import is_open
 from sockserve.dropin.loop_thread import AcceptLoopThread
 from sockserve.dropin.overriding import accepts_takeover, is_overridden, take_over
+from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.sockets.keepalive import keep_alive
 
 __all__ = ["ServerObjectListener"]
@@ -133,7 +134,8 @@ class ServerObjectListener:
             self._takeover = _Takeover.DONE
             self._install_joinable()
         if not is_overridden(self._object, "handle_error"):
-            self._object.handle_error = self._factory.log_error  # type: ignore[method-assign]
+            log = partial(StreamFactory.handle_error, self._factory)
+            self._object.handle_error = log  # type: ignore[method-assign]
         keep_alive(getattr(self._object, "socket", None), self._deadlines)
         self._all_over = Deferred()
         self._factory.intake = Intake.SERVED

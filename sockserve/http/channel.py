@@ -414,7 +414,7 @@ class HTTPChannel(TransportChannel):
         began = self._seconds() if head is None else began
         response = make_refusal(error, head, self.writer, self.settings)
         self.factory.log_over_limit(self.client_address, error.limit)
-        self.account(response, Outcome.LOST, began)
+        self.account(response, Outcome.REFUSED, began)
         self.shut_down()
 
     def account(self, response: Response, outcome: Outcome, began: float) -> None:

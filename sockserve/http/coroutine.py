@@ -18,9 +18,9 @@ from sockserve.core.lifecycle import serve_next_coroutine
 from sockserve.core.logs import Topic, log_raised, logger
 from sockserve.core.tasks import Task
 from sockserve.http.cycle import CycleOwner
-from sockserve.http.h1.framing import LocalProtocolError
+from sockserve.http.h1.framing import LocalProtocolError, RemoteProtocolError
 from sockserve.http.h1.head import RequestHead
-from sockserve.http.refusals import absent_response, answer_error, status_for
+from sockserve.http.refusals import absent_response, answer_error, reason_for, status_for
 from sockserve.http.requests import BodyReader
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
 from sockserve.streams.channel import Pending
@@ -279,6 +279,8 @@ class CoroutineCycle:
                 request=response.request,
                 fault=absent_response(response),
             )
+        elif isinstance(error, RemoteProtocolError):
+            response.reason = reason_for(error)
         response.reset()
         status = 500 if error is None else status_for(error)
         if status != 500 or isinstance(error, DeadlineExpired):

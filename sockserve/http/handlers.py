@@ -23,14 +23,10 @@ from typing_extensions import TypeVar, override
 from zope.interface import implementer
 
 from sockserve.core.logs import Topic, logger
+from sockserve.core.messages import without_controls
 from sockserve.core.version import __version__
 from sockserve.handlers import BaseRequestHandler, ServerT
-from sockserve.http.error_pages import (
-    ERROR_CONTENT_TYPE,
-    ERROR_FORMAT,
-    accept_of,
-    error_fields,
-)
+from sockserve.http.error_pages import ERROR_CONTENT_TYPE, ERROR_FORMAT, accept_of, error_fields
 from sockserve.http.fields import check_text, known_names, learn_name
 from sockserve.http.h1.framing import LocalProtocolError
 from sockserve.http.h1.head import RequestHead
@@ -55,6 +51,9 @@ __all__ = ["BlockingHTTPRequestHandler", "HTTPRequestHandler"]
 _log = logger(Topic.HTTP)
 
 _VERSIONS = {(1, 1): "HTTP/1.1", (1, 0): "HTTP/1.0", (0, 9): "HTTP/0.9"}
+
+#: What L{HTTPRequestHandler.send_error} logs.
+_ERROR_LINE = "%s %s: %d %s"
 
 _NOT_SHOWN = "what made it does not show that it answers HTTP; give the class or a partial of it"
 
@@ -305,7 +304,7 @@ class HTTPRequestHandler(
         short, long = self.responses.get(int(code), ("???", "???"))
         message = short if message is None else message
         explain = long if explain is None else explain
-        self.log_error("%s %s: %d %s", self.command, self.path, code, message)
+        self.log_error(_ERROR_LINE, self.command, self.path, code, message)
         if not self._response.begun:
             self._response.reset()
         self.send_response(code, message)
@@ -375,7 +374,9 @@ class HTTPRequestHandler(
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log C{format % args} behind the client's address, with control characters escaped."""
-        text = (format % args).translate(_CONTROL_CHARACTERS)
+        if format is _ERROR_LINE and getattr(self.server, "logs_requests", False):
+            return  # the request's own line tells
+        text = without_controls(format % args)
         _log.info("{client}: {text}", client=self.address_string(), text=text)
 
     # For the server (reactor thread)
@@ -434,11 +435,6 @@ class HTTPRequestHandler(
         is_first = self._length is None
         self._length = int(value)
         return is_first
-
-
-_CONTROL_CHARACTERS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {
-    ord("\\"): r"\\"
-}
 
 
 class BlockingHTTPRequestHandler(

@@ -29,6 +29,7 @@ __all__ = [
     "body_too_large",
     "error_page",
     "make_refusal",
+    "reason_for",
     "status_for",
 ]
 
@@ -110,8 +111,7 @@ def make_refusal(
         head = RequestHead("", "", (1, 1), b"-", HeaderSection(accepted))
     response = CoroutineResponse(head, writer, settings.outbox)
     response.close = True
-    # A status does not tell what has broken the protocol, and that need not be in the request line.
-    response.reason = error.limit or str(error)
+    response.reason = reason_for(error)
     answer_error(response, error.status, settings.handler, str(error))
     response.finish()
     return response
@@ -124,6 +124,12 @@ def status_for(error: Exception) -> int:
     if isinstance(error, RemoteProtocolError):
         return error.status
     return 500
+
+
+def reason_for(error: RemoteProtocolError) -> str:
+    """The reason, for the access log: a status does not tell what has broken the protocol, and that
+    need not be in the request line."""
+    return error.limit or str(error)
 
 
 def absent_response(response: Response) -> str:

@@ -18,6 +18,7 @@ from sockserve.http.h1.reader import RequestParser
 from sockserve.http.limits import HTTPLimits
 from sockserve.http.output import SpoolAllowance
 from sockserve.http.responses import Response
+from sockserve.http.stock_log import log_refusal
 from sockserve.interfaces import IStreamServer, Outcome
 from sockserve.streams.writer import Outbox
 
@@ -84,6 +85,8 @@ class HTTPSettings:
         """
         server = self._server
         server.statistics.count_response(response.status, outcome is _ERROR, seconds)
+        if self.is_lenient and outcome is Outcome.REFUSED:
+            log_refusal(self.handler, server.handlers_server, record.peer, response)
         if response.phases is not None:
             for phase, spent in response.phases.items():
                 server.statistics.observe_duration(phase, spent)

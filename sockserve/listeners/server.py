@@ -34,13 +34,7 @@ from sockserve.core.tls import BY_SERVER
 from sockserve.core.watch import watch_of
 from sockserve.executors.fork import ForkExecutor
 from sockserve.executors.threads import ThreadExecutor
-from sockserve.interfaces import (
-    ConfigurationError,
-    IExecutor,
-    IRequestServer,
-    Outcome,
-    Phase,
-)
+from sockserve.interfaces import ConfigurationError, IExecutor, IRequestServer, Outcome, Phase
 from sockserve.listeners.outcomes import (
     TOLD_ELSEWHERE,
     is_clients_fault,
@@ -104,6 +98,8 @@ class RequestServer:
     requires_tls = False
     #: The files that are not served, though they are in a folder that is: those of the process.
     withheld: Sequence[str] = ()
+    #: Whether a line for each request is written, or is not wanted: an answer needs none then.
+    logs_requests = False
 
     def __init__(
         self,

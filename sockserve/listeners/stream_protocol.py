@@ -80,6 +80,11 @@ class StreamServer(RequestServer):
         self.hangups = HangupWatch()
         self.drain_notice = DrainNotice(self.deadlines)
 
+    @property
+    def handlers_server(self) -> Any:
+        """The server object that handlers see."""
+        return self
+
     @override
     def in_progress(self) -> Iterable[RequestInProgress]:
         return self.connections

@@ -128,7 +128,7 @@ class ServerConfig:
         service: SocketServerService | RequestService | DatagramRequestService
         if self.server is not None:
             service = self._build_object(self.server, reactor)
-            service.server.observers += [log.observer(service.description) for log in logs]
+            self._log_requests(service, logs)
             service.setServiceParent(parent)
             return parent
         concurrency = make_workers(reactor, self)
@@ -149,12 +149,16 @@ class ServerConfig:
             if "backlog=" in description:  # it says so of this one
                 options["limits"].pop("request_queue_size", None)
             service = service_from_description(reactor, description, self.handler, **options)
-            service.server.observers += [log.observer(description) for log in logs]
+            self._log_requests(service, logs)
             service.setServiceParent(parent)
         if self.rpcbind:
             listeners = [each for each in parent if isinstance(each, ListenerService)]
             RPCBindService(reactor, self.handler, listeners).setServiceParent(parent)
         return parent
+
+    def _log_requests(self, service: ListenerService, logs: Sequence[AccessLog]) -> None:
+        service.server.logs_requests = self.access_log is not None
+        service.server.observers += [log.observer(service.description) for log in logs]
 
     def _build_object(
         self, server: socketserver.BaseServer, reactor: IReactorTime
