@@ -290,6 +290,9 @@ class IStreamServer(IRequestServer):
         @param name: the limit's; None when it is refused for something else, which is not logged.
         """
 
+    def log_fault(topic: Any, line: str) -> None:
+        """Log what is wrong with an answer that a handler has made. (any thread)"""
+
     def log_shortage(client_address: object, error: OSError) -> None:
         """Log that a request cannot be served for want of descriptors. (reactor thread)"""
 

@@ -9,12 +9,14 @@ who waits for them.
 
 from __future__ import annotations
 
+import logging
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
+from twisted.logger import LogLevel
 from typing_extensions import override
 from zope.interface import implementer
 
@@ -51,9 +53,6 @@ __all__ = [
     "RequestOwner",
     "ServingThreadFactory",
 ]
-
-
-_connections_log = standard_logger(Topic.CONNECTIONS)
 
 
 class RequestOwner(Protocol):
@@ -153,11 +152,13 @@ class AdoptedFactory(StreamFactory):
         yield from self.others
 
     @override
-    def _log_limit(self, line: str) -> None:
+    def _log_line(self, topic: Topic, level: Any, line: str) -> None:
         if self.is_service:
-            super()._log_limit(line)
+            super()._log_line(topic, level, line)
         else:
-            _connections_log.warning("%s: %s", type(self.dispatcher.server).__qualname__, line)
+            numbers = {LogLevel.warn: logging.WARNING, LogLevel.error: logging.ERROR}
+            name = type(self.dispatcher.server).__qualname__
+            standard_logger(topic).log(numbers.get(level, logging.INFO), "%s: %s", name, line)
 
     def let_handlers_read(self) -> None:
         """Have C{http.server}'s handlers read their connections by themselves, as others do."""
@@ -199,8 +200,7 @@ class AdoptedFactory(StreamFactory):
         is raised by this side, where the standard library tells a handler nothing.
         """
         server = self.dispatcher.server
-        is_gone = isinstance(sys.exc_info()[1], ClientGone)
-        if is_gone and not is_overridden(server, "handle_error"):
+        if isinstance(sys.exception(), ClientGone) and not is_overridden(server, "handle_error"):
             super().handle_error(request, client_address)
             return
         try:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from sockserve.core.buffers import bytes_of
 from sockserve.core.lifecycle import serve_next
-from sockserve.core.logs import Topic, logger
+from sockserve.core.logs import Topic
 from sockserve.http.cycle import CycleOwner
 from sockserve.http.forks import served
 from sockserve.http.h1.framing import LocalProtocolError
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 __all__ = ["BufferedRequest"]
 
 _EXPECT = re.compile(rb"(?im)^expect:[^\n]*\n")
-_log = logger(Topic.HTTP)
 
 # Looked up once (see L{sockserve.core.lifecycle}).
 _BUFFERED = OutputMode.BUFFERED
@@ -322,11 +321,13 @@ class BufferedRequest:
         if self._is_stock:
             if failed:
                 self.response.close = True
+            elif not self.sent and self.mode is _BUFFERED and self._instead is None:
+                factory.log_fault(Topic.HTTP, absent_response(self.response))
             return outcome
         try:
             self._finish(failed)
         except LocalProtocolError as broken:
-            _log.error("{handler}: {error}", handler=factory.handler_name, error=broken)
+            factory.log_fault(Topic.HTTP, str(broken))
             self.response.close = True
             return Outcome.ERROR
         except (OSError, ValueError):  # the client is gone, or the handler closed the socket
@@ -354,12 +355,7 @@ class BufferedRequest:
                 response.close = True
                 return
             if not failed:
-                _log.error(
-                    "{handler}: {request}: {fault}",
-                    handler=self._channel.factory.handler_name,
-                    request=self.head,
-                    fault=absent_response(response),
-                )
+                self._channel.factory.log_fault(Topic.HTTP, absent_response(response))
             response.reset()
             answer_error(response, 500, self._channel.settings.handler)
         response.finish()
@@ -419,8 +415,7 @@ class BufferedRequest:
 
     def _refuse_output(self, fault: str) -> tuple[BlockingResponse, bytes]:
         """The page that leaves in the place of an answer that must not. (any thread)"""
-        name = self._channel.factory.handler_name
-        _log.error("{handler}: {error}", handler=name, error=fault)
+        self._channel.factory.log_fault(Topic.HTTP, fault)
         return self._make_page(500)
 
     def acquire_connection(self) -> None:

@@ -259,8 +259,7 @@ class CoroutineCycle:
             try:
                 response.finish()
             except LocalProtocolError as broken:
-                name = channel.factory.handler_name
-                _log.error("{handler}: {error}", handler=name, error=broken)
+                channel.factory.log_fault(Topic.HTTP, str(broken))
                 outcome = Outcome.ERROR
                 writer.flush()
                 response.close = True
@@ -273,12 +272,7 @@ class CoroutineCycle:
     def _answer_failure(self, error: Exception | None) -> None:
         response = self.response
         if error is None:
-            _log.error(
-                "{handler}: {request}: {fault}",
-                handler=self._channel.factory.handler_name,
-                request=response.request,
-                fault=absent_response(response),
-            )
+            self._channel.factory.log_fault(Topic.HTTP, absent_response(response))
         elif isinstance(error, RemoteProtocolError):
             response.reason = reason_for(error)
         response.reset()

@@ -27,7 +27,8 @@ from sockserve.core.buffers import bytes_of
 from sockserve.core.drain_notice import drain_notice
 from sockserve.core.handler_kinds import provides, unwrap
 from sockserve.core.lifecycle import make_and_run
-from sockserve.core.logs import Topic, logger
+from sockserve.core.logs import Topic, logger, standard_logger
+from sockserve.core.messages import printable
 from sockserve.http.h1.framing import RemoteProtocolError, response_fault
 from sockserve.http.h1.head import (
     MAX_HEADER_BYTES,
@@ -39,7 +40,7 @@ from sockserve.http.h1.head import (
 from sockserve.http.last_answer import LastAnswer
 from sockserve.http.refusals import error_page
 from sockserve.http.replacing import free_attributes, replaced
-from sockserve.http.stock import can_have_method, make_with_method
+from sockserve.http.stock import can_have_method, has_open_head, make_with_method
 from sockserve.http.stock_output import final_head
 from sockserve.interfaces import IRequestHandler
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["handle_guarded", "make_and_run_guarded", "telling"]
 
 _log = logger(Topic.HTTP)
+_standard_log = standard_logger(Topic.HTTP)
 
 #: What C{http.server} has let pass by then: no more is refused here.
 _LIMITS = HeadLimits(MAX_LINE_BYTES, MAX_HEADER_FIELDS * MAX_HEADER_BYTES, MAX_HEADER_FIELDS)
@@ -113,7 +115,7 @@ class _Answer:
 
     def _refuse(self, fault: str, sent: _Sent) -> None:
         """Answer with an error instead, or with no more if something of it was C{sent}."""
-        _log.error("{handler}: {error}", handler=type(self._handler).__qualname__, error=fault)
+        _log_fault(self._handler, fault)
         self._sent = _Sent.REFUSED
         assert self._attributes is not None
         self._attributes["write"] = self.write
@@ -227,6 +229,13 @@ class _Guard:
         if answer is not None:
             answer.release()
 
+    def look_at_end(self) -> None:
+        """The handler has not raised: log it if it has forgotten the end of its answer's head."""
+        handler = self._handler
+        if self._answer is not None and has_open_head(handler):
+            asked = printable(f"{handler.command} {handler.path}")
+            _log_fault(handler, f"{asked}: no response was sent: end_headers was not called")
+
 
 def _check(request_line: object, lines: list[bytes]) -> _Head:
     """
@@ -256,6 +265,15 @@ def _check(request_line: object, lines: list[bytes]) -> _Head:
     return _Head.CLEAR
 
 
+def _log_fault(handler: BaseHTTPRequestHandler, fault: str) -> None:
+    """Log what is wrong with a handler's answer."""
+    name = type(handler).__qualname__
+    if "twisted.internet.reactor" in sys.modules:
+        _log.error("{handler}: {fault}", handler=name, fault=fault)
+    else:  # a program that knows nothing of Twisted's log
+        _standard_log.error("%s: %s", name, fault)
+
+
 def _end_input(handler: BaseHTTPRequestHandler) -> None:
     """Let the handler's request be the last on its connection, whatever its loop is."""
     handler.close_connection = True
@@ -271,6 +289,7 @@ def handle_guarded(handler: BaseHTTPRequestHandler, handle: Callable[[], object]
     with replaced(handler, "parse_request", guard.parse_request), looked_for:
         try:
             handle()
+            guard.look_at_end()
         except Exception:
             raise
         except BaseException:

@@ -133,6 +133,6 @@ def reason_for(error: RemoteProtocolError) -> str:
 
 
 def absent_response(response: Response) -> str:
-    """The reason, for the log, that a handler has sent no response."""
+    """The fact, for the log, that a handler has sent no response, and why if that is seen."""
     reason = ": end_headers was not called" if response.has_open_head else ""
-    return f"no response was sent{reason}"
+    return f"{response.request}: no response was sent{reason}"

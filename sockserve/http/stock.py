@@ -24,6 +24,7 @@ from sockserve.http.spool import StockInput
 __all__ = [
     "body_may_end_with_connection",
     "can_have_method",
+    "has_open_head",
     "make_stock_handler",
     "make_with_method",
 ]
@@ -141,7 +142,15 @@ def make_stock_handler(
     """
     head = getattr(request, "head", None)
     arguments = (request, client_address, server)
-    make_with_method(make, arguments, "parse_request", _parse_request, head)
+    handler = make_with_method(make, arguments, "parse_request", _parse_request, head)
+    buffered = getattr(request, "buffered", None)
+    if buffered is not None and has_open_head(handler):
+        buffered.response.has_open_head = True
+
+
+def has_open_head(handler: Any) -> bool:
+    """Whether one of C{http.server}'s handlers has begun a head, and not called C{end_headers}."""
+    return bool(getattr(handler, "_headers_buffer", None))
 
 
 def can_have_method(make: Callable[..., Any]) -> bool:
@@ -162,7 +171,7 @@ def make_with_method(
     name: str,
     method: Callable[..., object],
     *more: object,
-) -> None:
+) -> Any:
     """
     Make a handler, which serves while it is made, with one of its methods replaced, if
     L{can_have_method}. (handler's thread)
@@ -170,17 +179,18 @@ def make_with_method(
     @param make: the class, a C{functools.partial} of it, or another callable that makes a
         handler.
     @param method: called with the handler, and with C{more}, instead.
+    @return: the handler.
     """
     words: dict[str, Any] = {}
     cls: Any = make
     if type(make) is functools.partial:
         cls, arguments, words = make.func, make.args + arguments, make.keywords
     if not _makes_as_usual(cls):
-        cls(*arguments, **words)
-        return
+        return cls(*arguments, **words)
     handler: Any = object.__new__(cls)
     handler.__dict__[name] = functools.partial(method, handler, *more)
     try:
         handler.__init__(*arguments, **words)
     finally:
         handler.__dict__.pop(name, None)
+    return handler

@@ -10,11 +10,12 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import LogLevel
 from zope.interface import implementer
 
 from sockserve.core.addresses import shown_address
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
 __all__ = ["RequestServer"]
 
 _log = logger(Topic.HANDLERS)
-_connections_log = logger(Topic.CONNECTIONS)
 
 #: The most threads that wait for the disk.  10: the size of Twisted's own pool.  That pool is
 #: not used, so that name look-ups need not wait for a disk that hangs.
@@ -155,8 +155,12 @@ class RequestServer:
         self.server_address: Any = None
         self.statistics = ListenerStatistics()
         self.observers: list[Callable[[RequestRecord], object]] = []
-        self.incidents = IncidentLog(self._log_incident, self.clock.seconds)
-        self._limits_log = IncidentLog(self._log_limit, self.clock.seconds)
+        self.incidents = IncidentLog(
+            partial(self._log_line, Topic.CONNECTIONS, LogLevel.info), self.clock.seconds
+        )
+        self._limits_log = IncidentLog(
+            partial(self._log_line, Topic.CONNECTIONS, LogLevel.warn), self.clock.seconds
+        )
         self._idle_call: IDelayedCall | None = None
         self._drained: Deferred[None] | None = None
         self.portal = portal
@@ -337,11 +341,12 @@ class RequestServer:
         """The value of the limit called C{name}."""
         return getattr(self, name)
 
-    def _log_limit(self, line: str) -> None:
-        _connections_log.warn("{handler}: {line}", handler=self.handler_name, line=line)
+    def log_fault(self, topic: Topic, line: str) -> None:
+        """Log what is wrong with an answer that a handler has made. (any thread)"""
+        self._log_line(topic, LogLevel.error, line)
 
-    def _log_incident(self, line: str) -> None:
-        _connections_log.info("{handler}: {line}", handler=self.handler_name, line=line)
+    def _log_line(self, topic: Topic, level: Any, line: str) -> None:
+        logger(topic).emit(level, "{handler}: {line}", handler=self.handler_name, line=line)
 
     def count_request(self, outcome: Outcome) -> None:
         """Count a request whose handler has finished."""

@@ -1,6 +1,7 @@
 """Adopted connections and other requests, on socketpairs, turn by turn of a reactor."""
 
 import http.server
+import logging
 import socket
 import socketserver
 import sys
@@ -10,7 +11,6 @@ from types import SimpleNamespace
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
 from sockserve import ClientGone, StreamRequestHandler
@@ -362,7 +362,7 @@ class Waits(StreamRequestHandler):
 
 @pytest.mark.parametrize("overridden", [False, True])
 def test_a_coroutine_whose_client_has_gone_is_no_error_of_a_server_that_prints_all(
-    reactor, pair, overridden
+    reactor, pair, overridden, caplog
 ):
     """It is told of in one line, as elsewhere; an override is asked even so."""
     reported = []
@@ -378,11 +378,11 @@ def test_a_coroutine_whose_client_has_gone_is_no_error_of_a_server_that_prints_a
     accepted, client = pair
     protocol = adopt(owner, accepted)
     client.close()
-    with capturedLogs() as logged:
-        protocol.connectionLost(Failure(ConnectionLost()))
-        deliver(reactor)
+    caplog.set_level(logging.INFO)
+    protocol.connectionLost(Failure(ConnectionLost()))
+    deliver(reactor)
     assert reported == [ClientGone] * overridden
-    lines = [each["line"] for each in logged]
+    lines = [record.getMessage() for record in caplog.records]
     assert ["closed the connection" in line for line in lines] == [True] * (not overridden)
     assert [each["log_level"].name for each in logged] == ["info"] * (not overridden)
     assert owner.factory.statistics.errors == 0
