@@ -384,6 +384,6 @@ def test_a_coroutine_whose_client_has_gone_is_no_error_of_a_server_that_prints_a
     assert reported == [ClientGone] * overridden
     lines = [record.getMessage() for record in caplog.records]
     assert ["closed the connection" in line for line in lines] == [True] * (not overridden)
-    assert [each["log_level"].name for each in logged] == ["info"] * (not overridden)
+    assert [record.levelname for record in caplog.records] == ["INFO"] * (not overridden)
     assert owner.factory.statistics.errors == 0
     assert owner.factory.statistics.requests == 1

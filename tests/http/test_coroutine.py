@@ -463,6 +463,18 @@ def test_what_follows_a_switch_is_the_handlers(
     assert client.is_finished
 
 
+def test_the_record_of_a_request_says_what_is_wrong_with_its_body(connect: Connect) -> None:
+    async def do_GET(handler: Any) -> None:
+        await handler.rfile.read()
+
+    client = connect(handling(do_GET))
+    client.send(b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab")
+    client.end()
+    assert client.status() == (400, "close")
+    (record,) = client.server.records
+    assert record.reason == "the request ends before its end"
+
+
 @both
 def test_a_client_may_have_ended_its_side_before_the_switch(connect: Connect, plain: bool) -> None:
     async def do_CONNECT(handler: Any) -> None:

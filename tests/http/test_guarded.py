@@ -74,6 +74,19 @@ def test_a_head_that_is_cut_short_is_refused():
     assert said(Handler, b"GET /\r\n").endswith(b"ok")  # of HTTP/0.9, which has no more
 
 
+@pytest.mark.parametrize("last", [GET, b""])
+def test_an_answer_whose_head_has_no_end_is_told_of(last):
+    class Forgets(Handler):
+        def do_GET(self):
+            self.send_response(200)
+
+    with capturedLogs() as logged:
+        said(Forgets, GET + last)
+    assert [formatEvent(event).partition(": ")[2] for event in logged] == [
+        "GET /: no response was sent: end_headers was not called"
+    ]
+
+
 def test_a_loop_that_never_ends_finds_no_more_after_a_refusal():
     class Stubborn(Handler):
         def handle(self):

@@ -6,6 +6,7 @@ from http import HTTPStatus
 from types import SimpleNamespace
 
 import pytest
+from twisted.logger import capturedLogs, formatEvent
 
 from sockserve import ConfigurationError
 from sockserve.http import HTTPRequestHandler
@@ -389,6 +390,33 @@ def test_methods_that_a_class_makes_up_answer_all_by_themselves():
 
     for method in ("GET", "HEAD", "OPTIONS", "BREW"):
         assert make(Any, f"{method} / HTTP/1.1".encode())[0].handle() == f"do_{method}"
+
+
+# The log
+
+
+@pytest.mark.parametrize("logs_requests", [True, False])
+def test_an_error_has_a_line_where_requests_have_none(logs_requests):
+    handler, _ = make()
+    handler.server = SimpleNamespace(logs_requests=logs_requests)
+    with capturedLogs() as logged:
+        handler.send_error(404, "No such\x1b page")
+        handler.log_error("the disk is full")
+    lines = [formatEvent(event) for event in logged]
+    error = r"192.0.2.7: GET /a: 404 No such\x1b page"
+    assert lines == [error] * (not logs_requests) + ["192.0.2.7: the disk is full"]
+
+
+def test_a_log_of_the_handlers_own_hears_of_each_error():
+    class Tells(HTTPRequestHandler):
+        def log_message(self, format, *arguments):
+            told.append(format % arguments)
+
+    told = []
+    handler, _ = make(Tells)
+    handler.server = SimpleNamespace(logs_requests=True)
+    handler.send_error(404)
+    assert told == ["GET /a: 404 Not Found"]
 
 
 # Dates and names

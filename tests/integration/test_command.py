@@ -32,6 +32,9 @@ class Hello(HTTPRequestHandler):
     async def do_GET(self):
         if self.path == "/raise":
             raise ValueError("on purpose")
+        if self.path == "/missing":
+            self.send_error(404)
+            return
         self.send_response(200)
         self.end_headers()
         self.wfile.write(b"Hello!")
@@ -142,6 +145,9 @@ def test_on_a_terminal_each_request_has_a_line(folder: Path) -> None:
         fetch(f"{url}raise")
         command.wait_for(r"\nGET /raise  \x1b\[31m500\x1b\[0m  \d+ B  [\d.]+ ms  error\n")
         assert "ValueError: on purpose" in command.said
+        fetch(f"{url}missing")
+        command.wait_for(r"\nGET /missing  \x1b\[33m404\x1b\[0m  .*\n")
+        assert command.said.count("missing") == 1
         command.process.send_signal(signal.SIGINT)
         assert command.end() == 0
 

@@ -17,6 +17,7 @@ from sockserve import (
 )
 from sockserve.core.admission import parse_network
 from sockserve.http import FileRequestHandler
+from sockserve.listeners.service import listeners_of
 from sockserve.run.config import server_config
 from sockserve.run.server_config import DEFAULT_LISTEN, ServerConfig
 from sockserve.sql import SQLRequestHandler
@@ -223,6 +224,12 @@ def test_a_time_may_have_its_unit(written, seconds):
     words = {"timeout": {"idle": written}, "body-grace": written}
     assert server_config(words).deadlines == Deadlines(idle=seconds, body_grace=seconds)
     assert server_config({"timeout": f"idle={written}"}).deadlines == Deadlines(idle=seconds)
+
+
+@pytest.mark.parametrize("words", [{}, {"access-log": "none"}, {"access-log": "-"}])
+def test_a_server_knows_whether_lines_of_requests_are_settled(words):
+    (listener,) = listeners_of(server_config(words).build(MemoryReactorClock()))
+    assert listener.server.logs_requests == bool(words)
 
 
 def test_no_access_log_is_said_by_a_word_of_its_own():
