@@ -2,13 +2,14 @@
 Tracebacks: what a handler has raised, as the log tells it to the handler's author.
 
 This room owns which lines of a traceback are left out, those of sockserve, and of the standard
-library's modules that it calls handlers by; and which request a handler of these is seen to have
-served there.  It must not know servers.
+library's modules that it calls and imports handlers by; and which request a handler of these is
+seen to have served there.  It must not know servers.
 """
 
 from __future__ import annotations
 
 import http.server
+import importlib
 import os
 import socketserver
 from collections.abc import Callable, Iterator, Sequence
@@ -28,8 +29,8 @@ __all__ = ["HandlerFailure", "folded_traceback", "format_error", "request_in"]
 _Frame = TypeVar("_Frame")
 
 #: Where code lies whose frames say nothing to a handler's author.
-_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_CALLERS = frozenset({socketserver.__file__, http.server.__file__})
+_OURS = (os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep, "<frozen importlib")
+_CALLERS = frozenset({socketserver.__file__, http.server.__file__, importlib.__file__})
 
 
 class HandlerFailure(Failure):

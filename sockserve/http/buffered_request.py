@@ -354,7 +354,7 @@ class BufferedRequest:
                 # The client can tell by the connection's end only.
                 response.close = True
                 return
-            if not failed:
+            if not failed and self._instead is None:
                 self._channel.factory.log_fault(Topic.HTTP, absent_response(response))
             response.reset()
             answer_error(response, 500, self._channel.settings.handler)

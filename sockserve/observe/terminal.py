@@ -95,7 +95,7 @@ class Terminal:
         parts.append(_duration(seconds))
         if isinstance(record, HTTPRequestRecord) and record.outcome != "ok":
             parts.append(record.outcome)
-        if record.reason is not None:
+        if record.reason is not None and not record.outcome.startswith("expired"):
             parts.append(printable(record.reason))
         self._write("  ".join(parts) + "\n")
 

@@ -203,6 +203,14 @@ def test_the_time_of_a_handler_is_its_own(serve: Serve) -> None:
 
 @both
 @each_kind
+def test_one_that_was_answered_for_need_not_answer(serve: Serve) -> None:
+    client = serve(lambda self: client.advance(10), handle=10)
+    client.send(GET)
+    assert "no response" not in step_logged(client)
+    assert client.status() == (504, "close")
+
+
+@each_kind
 @owning_or_not
 def test_a_handler_that_does_not_end_is_abandoned(serve: Serve) -> None:
     """10 s by its deadline, and 5 s to come to its end."""

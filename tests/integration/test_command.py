@@ -319,7 +319,7 @@ def test_what_a_program_logs_is_shown(folder: Path) -> None:
 def test_a_program_that_has_set_up_logging_has_the_log_there(folder: Path) -> None:
     (folder / "logs.py").write_text(LOGGING.replace("SET_UP", "True"))
     with started(folder, "logs:Logs", "--port", "0") as command:
-        fetch(command.wait_for(r"\nLogs: (http://\S+)\n")[1])
+        fetch(command.wait_for(r"^Logs: (http://\S+)\n")[1])
         command.wait_for(r"\nmine: shop: sold out: /\n")
         command.wait_for(r"\nmine: sockserve\.handlers: Logs: .*GET /")
         command.wait_for(r"\nValueError: on purpose")
@@ -336,6 +336,8 @@ def test_v_shows_the_traceback_of_a_handler_that_cannot_be_imported(
     with started(folder, *named, "-v") as command:
         assert command.end() == 1
     traceback, line = command.said.split("\nsockserve: ")
-    assert traceback.startswith("Traceback (most recent call last):\n")
+    heading, first, *_ = traceback.splitlines()
+    assert heading == "Traceback (most recent call last):"
+    assert first.endswith('broken.py", line 5, in <module>')
     assert 'broken.py", line 2, in divide\n' in traceback
     assert "ZeroDivisionError: division by zero (broken.py:2)\n" in line

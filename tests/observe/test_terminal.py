@@ -45,6 +45,10 @@ def http(line: str = "GET /a?b HTTP/1.1", status: int = 200, **more: object) -> 
         (http(phases={"handle": 2.25}), "GET /a?b  200  13 B  2.2 s"),
         (http(phases={}), "GET /a?b  200  13 B  0.0 ms"),
         (http("", 400, outcome="error", reason="no head"), "-  400  13 B  3.5 ms  error  no head"),
+        (
+            http("-", 408, outcome="expired: body", reason="late"),
+            "-  408  13 B  3.5 ms  expired: body",
+        ),
         (http("GET /\x1b[2J\u202e HTTP/1.1"), "GET /\\x1b[2J\\u202e  200  13 B  3.5 ms"),
         (http(f"GET /{'x' * 500} HTTP/1.1"), f"GET /{'x' * 195}  200  13 B  3.5 ms"),
         (
