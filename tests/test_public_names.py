@@ -216,7 +216,7 @@ def _is_there(name: str) -> bool:
 
 def _is_logger(name: str, doc: Path, text: str) -> bool:
     """Whether a dotted name is a namespace of the log, and meant as that."""
-    if doc.name == "logs-and-counters.md":
+    if doc.name in ("logs-and-counters.md", "configure-logging.md"):
         return name in list(Topic)
     words = " ".join(text.split())
     return name in list(Topic) and (f"logger `{name}`" in words or f'Logger("{name}")' in words)
