@@ -23,6 +23,7 @@ from twisted.protocols.haproxy import proxyEndpoint
 
 import sockserve.http.server
 from sockserve import Deadlines, StreamRequestHandler
+from sockserve.core.addresses import shown_address
 from sockserve.core.tls import CIPHERS
 from sockserve.dropin.service import SocketServerService
 from sockserve.http import HTTPRequestHandler
@@ -173,7 +174,7 @@ async def test_a_failed_handshake_has_an_outcome_and_a_reason(kind, failure, tmp
     assert server.statistics.requests == 0
     assert (record.peer == PROXIED_CLIENT) is bool(header)
     told = [formatEvent(event) for event in events if "line" in event]
-    assert told == [f"Echo: the client {record.peer}: handshake failed: {reason}"]
+    assert told == [f"Echo: the client {shown_address(record.peer)}: handshake failed: {reason}"]
 
 
 @pytest.mark.parametrize("said", [b"PROXY TCP4 here\r\n", b"PROXY TCP4", b"", None])
@@ -294,7 +295,9 @@ async def test_a_handshake_that_a_handler_asked_for_and_that_fails(kind, failure
     (record,) = records
     assert (record.outcome, record.reason) == ("failed: handshake", failure)
     told = [formatEvent(event) for event in events if "line" in event]
-    assert told == [f"StartsTLS: the client {record.peer}: handshake failed: {failure}"]
+    assert told == [
+        f"StartsTLS: the client {shown_address(record.peer)}: handshake failed: {failure}"
+    ]
 
 
 # Plain HTTP
@@ -613,7 +616,10 @@ async def test_a_bad_proxy_header_has_an_outcome_and_a_reason(header, tmp_path):
     assert (record.outcome, record.reason) == ("failed: proxy header", HEADERS[header])
     assert dict(server.statistics.failures) == {"proxy header": 1}
     (told,) = [formatEvent(event) for event in events if "line" in event]
-    assert told == f"Echo: the client {record.peer}: proxy header failed: {HEADERS[header]}"
+    assert (
+        told
+        == f"Echo: the client {shown_address(record.peer)}: proxy header failed: {HEADERS[header]}"
+    )
 
 
 async def test_twisteds_own_wrapper_of_proxy_headers_has_an_outcome():
