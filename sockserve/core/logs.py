@@ -55,13 +55,13 @@ def log_raised(
     log: Logger, text: str, error: BaseException | None = None, **fields: object
 ) -> None:
     """
-    Log what code of a user's has raised, as an error.  (What we raise ourselves, and should not, is
-    critical.)
+    Log what code of a user's has raised: as critical, like every failure in Twisted's log, which is
+    all that a program sees that has not begun a log.
 
     @param text: the line's format.
     @param error: by default the exception being handled.
     """
-    log.failure(text, HandlerFailure(error), level=LogLevel.error, **fields)
+    log.failure(text, HandlerFailure(error), LogLevel.critical, **fields)
 
 
 def is_twisteds(event: LogEvent) -> bool:

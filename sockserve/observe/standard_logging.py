@@ -72,8 +72,9 @@ class RecordsToTwisted(logging.Handler):
 class TwistedToRecords:
     """
     An observer of Twisted's log that writes lines to C{logging}: the namespace is the logger's
-    name, and an error comes with its line; of a handler's error the traceback begins with the
-    handler's own code.  What Twisted says of itself, of each port that it opens, is for debugging.
+    name, and an error comes with its line.  What a handler raises is no more than an error there,
+    and its traceback begins with the handler's own code.  What Twisted says of itself, of each port
+    that it opens, is for debugging.
     (any thread)
     """
 
@@ -85,6 +86,8 @@ class TwistedToRecords:
         number = next((number for number, each in _LEVELS if each is level), logging.DEBUG)
         if number == logging.INFO and is_twisteds(event):
             number = logging.DEBUG
+        elif isinstance(event.get("log_failure"), HandlerFailure):
+            number = logging.ERROR
         name = event.get("log_namespace") or _LEGACY
         logger = logging.getLogger("twisted" if name == _LEGACY else name)
         _passing.is_busy = True

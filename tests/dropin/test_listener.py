@@ -82,7 +82,7 @@ def test_what_a_handler_raises_is_in_the_log_unless_the_object_has_a_way_of_its_
             reactor.run_until(lambda listener=listener: listener._factory.statistics.requests)
     (event,) = events
     assert formatEvent(event).startswith("Noting: exception while serving client on ")
-    assert event["log_level"] is LogLevel.error
+    assert event["log_level"] is LogLevel.critical
     assert "KeyError: 'missing'" in event["log_failure"].getTraceback()
     assert tells.requests == [KeyError]
 
