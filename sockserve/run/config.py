@@ -23,7 +23,7 @@ from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_name, unwrap
 from sockserve.core.limits import LIMITS, LimitKind
 from sockserve.dropin.overriding import accepts_takeover
-from sockserve.dropin.settings import own_deadlines
+from sockserve.dropin.server_check import own_deadlines
 from sockserve.http.files.handler import FileRequestHandler
 from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.listeners.endpoints import is_datagram_description
