@@ -8,6 +8,7 @@ not know which modules these are.
 from __future__ import annotations
 
 import importlib
+import logging  # noqa: F401  see L{_lock}
 import os
 import sys
 import threading
@@ -18,8 +19,10 @@ from typing import Any
 __all__ = ["LateModule", "show_late"]
 
 #: Held while something is imported, and while a child is forked, as C{logging} does with its own: a
-#: child would wait for ever for an import that a thread of its parent had begun.  Reentrant, as
-#: what is imported may import late itself.
+#: child would wait for ever for an import that a thread of its parent had begun.  What is imported
+#: asks for loggers, so a fork has to take this lock before C{logging}'s: what was registered last
+#: is called first, and that is why C{logging} is imported above.  Reentrant, as what is imported
+#: may import late itself.
 _lock = threading.RLock()
 os.register_at_fork(
     before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release

@@ -173,7 +173,7 @@ def test_its_children_have_the_modules_too(tmp_path):
 
 
 def test_a_child_of_another_python_is_left_alone(tmp_path):
-    code = f"import socketserver, sys; print({WHOSE}, 'twisted' in sys.modules)"
+    code = f"import socketserver, sys; print({WHOSE}, 'sockserve' in sys.modules)"
     environment = program_environment(os.environ, explains=True)
     assert run("-c", code, **environment) == "sockserve.socketserver True\n"
     environment["_SOCKSERVE_PYTHON"] = "cpython-27 /usr"
