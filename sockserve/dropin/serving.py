@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from sockserve.core.incidents import IncidentLog
 from sockserve.core.logs import Topic, standard_logger
-from sockserve.core.tls import CIPHERS, handshake_fault
+from sockserve.core.tls import handshake_fault
 from sockserve.dropin.accept_loop import AcceptLoop, verify_and_take
 from sockserve.dropin.background_reactor import private_reactor, running_reactor
 from sockserve.dropin.dispatcher import RequestDispatcher
+from sockserve.dropin.https_context import https_context
 from sockserve.dropin.interpreter_exit import wait_at_exit
 from sockserve.dropin.overriding import StandardMethods
 from sockserve.dropin.server_check import check_server, own_limits
@@ -28,7 +29,6 @@ from sockserve.sockets.keepalive import keep_alive, send_at_once
 
 __all__ = [
     "ACCEPT_RETRY_SECONDS",
-    "CIPHERS",
     "OUT_OF_RESOURCES",
     "AcceptLoop",
     "DeadlineExpired",
@@ -41,6 +41,7 @@ __all__ = [
     "accept_tls",
     "check_server",
     "handshake_fault",
+    "https_context",
     "keep_alive",
     "make_and_run_guarded",
     "may_be_parked",

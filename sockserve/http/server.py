@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from sockserve.dropin import serving
 else:
-    ssl = LateModule("ssl")
+    ssl = LateModule("ssl")  # of the command line
     serving = LateModule("sockserve.dropin.serving")
 
 __all__ = [
@@ -99,14 +99,9 @@ class HTTPSServer(HTTPServer, getattr(_stdlib, "HTTPSServer", _stdlib.HTTPServer
         self.socket: Any = self._create_context().wrap_socket(self.socket, server_side=True)
 
     def _create_context(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_ciphers(":".join(serving.CIPHERS))
-        context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-        context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
-        context.load_cert_chain(self.certfile, self.keyfile, self.password)
-        context.set_alpn_protocols(self.alpn_protocols)
-        return context
+        return serving.https_context(
+            self.certfile, self.keyfile, self.password, self.alpn_protocols
+        )
 
 
 class ThreadingHTTPSServer(
