@@ -88,7 +88,7 @@ def test_pages_are_listed_for_users() -> None:
     assert sorted(listed) == sorted(PAGES)
 
 
-@pytest.mark.parametrize("page", ["sockserve", "sockserve.http"])
+@pytest.mark.parametrize("page", ["sockserve", "sockserve.http", "sockserve.sql"])
 def test_a_page_that_imports_late_shows_what_type_checkers_see(page: str) -> None:
     module = importlib.import_module(page)
     shown = {

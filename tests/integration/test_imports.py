@@ -74,10 +74,10 @@ LIGHT = {"attr", "attrs", "sockserve", "typing_extensions", "zope"}
 HEAVY = {"asyncio", "multiprocessing", "ssl", "subprocess", "urllib.request"}
 
 
-def run_program(program: str) -> subprocess.CompletedProcess[str]:
+def run_program(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a program that may wait for ever if something is wrong."""
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
+        [sys.executable, "-W", "error", "-c", program, *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
         text=True,
@@ -198,6 +198,40 @@ import atexit
 atexit.register(serve_one, b"last", TCPServer)
 """)
     assert (done.stdout, done.stderr) == ("LAST\n", "")
+
+
+# What a command imports
+
+COMMAND = """
+import io, sys
+from sockserve.__main__ import main
+out, sys.stdout = sys.stdout, io.StringIO()
+assert main(sys.argv[1:]) == 0
+print(*sys.modules, file=out)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needless"),
+    [
+        (["run", "--help"], {"attrs", "msgspec", "twisted"}),
+        (["--version"], {"importlib.metadata", "twisted"}),
+        (["--help"], {"twisted"}),
+        (
+            ["tests.integration.handlers:Echo", "--check"],
+            {
+                *("shtab", "sockserve.auth", "sockserve.reload", "sockserve.sql.source"),
+                *("sockserve.sunrpc", "twisted.application.reactors", "twisted.web", "watchfiles"),
+            },
+        ),
+    ],
+    ids=["a program", "the version", "the help", "a handler"],
+)
+def test_a_command_imports_what_it_needs(arguments: list[str], needless: set[str]) -> None:
+    done = run_program(COMMAND, *arguments)
+    imported = set(done.stdout.split())
+    assert "sockserve.__main__" in imported, done.stderr
+    assert imported & needless == set()
 
 
 def test_a_program_that_takes_its_socket_does_so_after_the_import() -> None:
