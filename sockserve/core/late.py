@@ -58,7 +58,8 @@ def show_late(page: str, rooms: Mapping[str, str]) -> None:
     Have a module show names that are imported from their rooms late.
 
     @param page: the name of the module, which calls this.
-    @param rooms: the module of each name.
+    @param rooms: the module of each name.  (One that a module of the page's own package has as well
+        is that module's as soon as it is imported, so it cannot be shown late.)
     """
     shown = vars(sys.modules[page])
 

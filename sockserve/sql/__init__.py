@@ -8,13 +8,13 @@ handler class that can have the row's transaction, and what those need who fill 
 from typing import TYPE_CHECKING
 
 from sockserve.core.late import show_late
+from sockserve.sql.schema import schema  # now: an import of that room later would take the name
 
 if TYPE_CHECKING:
     from sockserve.sql.awaitable import AwaitableConnection
     from sockserve.sql.handlers import SQLRequestHandler
     from sockserve.sql.queue import dead_rows, enqueue, requeue
     from sockserve.sql.rows import DeadRow, Row
-    from sockserve.sql.schema import schema
     from sockserve.sql.server import SQLServer
     from sockserve.sql.service import SQLRequestService
     from sockserve.sql.settings import RetryPolicy, SourceSettings
@@ -40,7 +40,6 @@ else:  # each is imported when a program asks for it
             "dead_rows": "sockserve.sql.queue",
             "enqueue": "sockserve.sql.queue",
             "requeue": "sockserve.sql.queue",
-            "schema": "sockserve.sql.schema",
         },
     )
 
