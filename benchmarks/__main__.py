@@ -44,6 +44,7 @@ FIGURES = {  # what is measured, and its format
     "us": "{:.2f} µs",
     "jobs_per_s": "{:,.0f}/s",
     "ms": "{:.2f} ms",
+    "import_ms": "{:.0f} ms",
     "kept": "{:.2f}",
     "grown_mib": "{:.1f} MiB",
 }
@@ -80,10 +81,12 @@ WORKS = {  # title, the figure compared, what stands beside it
         for shape, title in XDR_SHAPES.items()
         for way in ("pack", "unpack")
     },
+    "import": ("import of a module", "import_ms", ""),
 }
 STDLIB = "ThreadingHTTPServer"
 STDLIB_AT_ONCE = "ThreadingHTTPServer, no Nagle"
 DROPIN_SERVER = "sockserve ThreadingHTTPServer"
+DROPIN_MODULE = "sockserve.http.server"
 COROUTINE = "sockserve coroutine"
 THREADS = "sockserve threads"
 UNMODIFIED = "sockserve, http.server handler"
@@ -165,6 +168,16 @@ ROWS = [
     ],
     Row("timers", "timers-twisted", "Twisted DelayedCall.reset"),
     Row("timers", "timers-sockserve", "sockserve DeadlineTimer.arm", "timers-twisted", limit=2.0),
+    Row("import", "import-http", "http.server"),
+    Row("import", "import-sockserve-http", DROPIN_MODULE, "import-http", at_most=4),
+    Row("import", "import-socketserver", "socketserver"),
+    Row(
+        "import",
+        "import-sockserve-socketserver",
+        "sockserve.socketserver",
+        "import-socketserver",
+    ),
+    Row("import", "import-sockserve-serving", "what serves, with the first server"),
 ]
 TITLES = {(row.work, row.name): row.title for row in ROWS}
 OPTIONAL = {  # a word of a name, and the modules it takes
@@ -339,6 +352,7 @@ def main():
                 for work in WORKS
                 if work.startswith("xdr-")
             },
+            "import": harness.import_milliseconds,
         }
         results, failures = measure(rows, options.rounds, measures)
     table = [report(row, results, failures) for row in rows]

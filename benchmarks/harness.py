@@ -166,3 +166,8 @@ def rpc_exchange(transport):
 def microseconds(module, name):
     command = [sys.executable, "-m", f"benchmarks.{module}", name]
     return {"us": float(output(SERVER_CORE, GRACE_SECONDS, *command))}
+
+
+def import_milliseconds(name):
+    command = [sys.executable, "-m", "benchmarks.imports", name]
+    return {"import_ms": float(output(SERVER_CORE, GRACE_SECONDS, *command))}

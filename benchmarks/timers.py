@@ -29,7 +29,7 @@ def timers_twisted():
 
 
 def timers_sockserve():
-    from sockserve.core.deadlines import DeadlineTimer
+    from sockserve.core.deadline_timer import DeadlineTimer
     from sockserve.interfaces import Phase
 
     timers = [DeadlineTimer(reactor, print) for _ in range(ARMED)]

@@ -2,8 +2,8 @@
 The command C{sockserve}, which is C{python -m sockserve} as well.
 
 This room owns which command is meant: to serve, to run a program, or only to be told something.
-It must not know what is done then, and imports neither Twisted's reactor nor what serves, unless
-the command is to serve.
+It must not know what is done then, and imports what does it only then: neither the options for a
+program, nor Twisted unless the command is to serve.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import metadata
 
 from sockserve.core.messages import printable
+from sockserve.core.version import __version__
 from sockserve.interfaces import ConfigurationError
-from sockserve.reload.link import VARIABLE
-from sockserve.run.options.parser import make_parser, parse
 
 __all__ = ["main"]
 
@@ -58,12 +56,13 @@ def _serve(words: list[str]) -> int:
 
     @raise ConfigurationError: that cannot be.
     """
-    parser = make_parser()
-    found = parse(parser, words)
+    from sockserve.run.options.parser import make_parser, parse
+
+    found = parse(make_parser(), words)
     if found.help:
         told = make_parser(_docs()).format_help()
     elif found.version:
-        told = f"sockserve {metadata('sockserve')['Version']}\n"
+        told = f"sockserve {__version__}\n"
     elif found.print_schema:
         from sockserve.run.options.schema import file_schema
 
@@ -72,7 +71,7 @@ def _serve(words: list[str]) -> int:
         from sockserve.run.options.completion import completion
 
         told = completion(found.print_completion)
-    elif found.reload and not found.check and VARIABLE not in os.environ:
+    elif found.reload and not found.check and not _is_supervised():
         from sockserve.reload.supervisor import supervise
 
         return supervise(found.config or os.environ.get("SOCKSERVE_CONFIG"))
@@ -88,8 +87,17 @@ def _serve(words: list[str]) -> int:
     return 0
 
 
+def _is_supervised() -> bool:
+    """Whether this process has a supervisor already."""
+    from sockserve.reload.link import VARIABLE
+
+    return VARIABLE in os.environ
+
+
 def _docs() -> str:
     """The address of the documentation, as the package says; empty where it does not."""
+    from importlib.metadata import metadata
+
     for each in metadata("sockserve").get_all("Project-URL") or ():
         label, _, address = each.partition(", ")
         if label.lower() == "documentation":

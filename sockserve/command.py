@@ -15,9 +15,8 @@ import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from twisted.application import reactors
 from twisted.logger import ILogObserver, globalLogBeginner
 
 from sockserve.core.clock import keep_steady
@@ -31,7 +30,6 @@ from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.service import ListenerService, listeners_of
 from sockserve.observe.standard_logging import join_logs
 from sockserve.observe.terminal import Terminal
-from sockserve.reload.child import Child, check_reloadable
 from sockserve.run.asked import servers_asked_for
 from sockserve.run.commands import CommandService, print_summary, where_served
 from sockserve.run.environment import environment_words
@@ -40,6 +38,9 @@ from sockserve.run.options.words import OPTIONS
 from sockserve.run.server_config import ServerConfig
 from sockserve.run.signals import Signals, leave_process, stop_reactor
 from sockserve.run.source_config import SourceConfig
+
+if TYPE_CHECKING:
+    from sockserve.reload.child import Child
 
 __all__ = ["serve"]
 
@@ -64,7 +65,7 @@ def serve(found: Namespace) -> int:
     @return: the exit status.
     @raise ConfigurationError: that cannot be; nothing is left listening.
     """
-    child = Child.started(os.environ) if found.reload and not found.check else None
+    child = _started_child() if found.reload and not found.check else None
     try:
         restore_environment()
         if found.reactor is not None:
@@ -79,6 +80,12 @@ def serve(found: Namespace) -> int:
         if child is not None:
             child.failed()
         raise
+
+
+def _started_child() -> Child:
+    from sockserve.reload.child import Child
+
+    return Child.started(os.environ)
 
 
 def _tell_cause(error: ConfigurationError) -> None:
@@ -107,6 +114,8 @@ def _serve(
     if not found.check:
         _begin_log(terminal, found.verbose)
     if child is not None:
+        from sockserve.reload.child import check_reloadable
+
         check_reloadable(servers)
         child.join(reactor)
     tell = functools.partial(_tell, terminal, child)
@@ -222,6 +231,8 @@ def _install_reactor(name: str) -> None:
 
     @raise ConfigurationError: there is none of this name, or not on this machine.
     """
+    from twisted.application import reactors
+
     try:
         if name in _REACTORS:
             importlib.import_module(_REACTORS[name]).install()

@@ -5,7 +5,8 @@ C{import socketserver} is the whole migration.
 This room owns the names of the standard library's module of the same name, as of CPython
 3.14, on every Python: its servers are subclasses of the standard library's, and call the
 same methods on the same threads.  What they do better is said where they do it; it must not
-know how: that is in L{sockserve.dropin.accept_loop} and L{sockserve.dropin.dispatcher}.
+know how: that is in L{sockserve.dropin.accept_loop} and L{sockserve.dropin.dispatcher}, and is
+imported when the first server is made (L{sockserve.dropin.serving}).
 """
 
 from __future__ import annotations
@@ -19,34 +20,24 @@ from typing import TYPE_CHECKING, Any, cast
 
 from typing_extensions import override
 
-from sockserve.core.addresses import shown_address
 from sockserve.core.deadlines import Deadlines
-from sockserve.core.incidents import IncidentLog
-from sockserve.core.logs import Topic, standard_logger
-from sockserve.core.tls import handshake_fault
-from sockserve.dropin.accept_loop import AcceptLoop, verify_and_take
-from sockserve.dropin.background_reactor import private_reactor, running_reactor
-from sockserve.dropin.dispatcher import RequestDispatcher
-from sockserve.dropin.error_report import print_report
-from sockserve.dropin.interpreter_exit import wait_at_exit
-from sockserve.dropin.overriding import StandardMethods
+from sockserve.core.late import LateModule
 from sockserve.dropin.server_object import ServerObject
-from sockserve.dropin.serving_thread import ServingThread, may_be_parked, process_here
 from sockserve.dropin.settings import (
     DEFAULT_DEADLINES,
     DEFAULT_MAX_THREADS,
     DropInLimits,
-    check_server,
     keep_own_variables,
-    own_limits,
 )
-from sockserve.dropin.tls_accept import accept_tls
-from sockserve.dropin.tls_handshake import shake_hands
-from sockserve.dropin.witness import witness
-from sockserve.http.guarded import make_and_run_guarded
-from sockserve.interfaces import DeadlineExpired, HandshakeFailed
-from sockserve.listeners.gate import ACCEPT_RETRY_SECONDS, OUT_OF_RESOURCES
-from sockserve.sockets.keepalive import keep_alive, send_at_once
+
+if TYPE_CHECKING:
+    from sockserve.core.incidents import IncidentLog
+    from sockserve.dropin import serving
+    from sockserve.dropin.accept_loop import AcceptLoop
+    from sockserve.dropin.dispatcher import RequestDispatcher
+    from sockserve.dropin.serving_thread import ServingThread
+else:  # when the first server is made: it takes ten times as long as this module
+    serving = LateModule("sockserve.dropin.serving")
 
 __all__ = [
     "BaseRequestHandler",
@@ -69,9 +60,6 @@ __all__ = [
     "UnixStreamServer",
 ]
 
-_connections_log = standard_logger(Topic.CONNECTIONS)
-
-
 if not TYPE_CHECKING:  # a type checker is to tell a wrong name from a right one
 
     def __getattr__(name: str) -> Any:
@@ -84,8 +72,8 @@ if not TYPE_CHECKING:  # a type checker is to tell a wrong name from a right one
 
 def _pause_without_room(error: OSError) -> None:
     """Wait a moment if there was no room for a connection: there would be none at once, either."""
-    if error.errno in OUT_OF_RESOURCES:
-        time.sleep(ACCEPT_RETRY_SECONDS)
+    if error.errno in serving.OUT_OF_RESOURCES:
+        time.sleep(serving.ACCEPT_RETRY_SECONDS)
 
 
 class BaseServer(DropInLimits, _stdlib.BaseServer):
@@ -112,7 +100,7 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
     __incidents: IncidentLog | None = None
 
     def __init__(self, server_address: Any, RequestHandlerClass: Any) -> None:
-        check_server(self, RequestHandlerClass, isinstance(self, ThreadingMixIn))
+        serving.check_server(self, RequestHandlerClass, isinstance(self, ThreadingMixIn))
         _stdlib.BaseServer.__init__(self, server_address, RequestHandlerClass)
         BaseServer.__now_made(self)
 
@@ -120,7 +108,7 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
         """Have C{shutdown} return when it is called before C{serve_forever}."""
         self.__is_shut_down: threading.Event
         self.__is_shut_down.set()
-        witness().server_made(cast(ServerObject, self))
+        serving.witness().server_made(cast(ServerObject, self))
 
     @override
     def serve_forever(self, poll_interval: float = 0.5) -> None:
@@ -134,10 +122,10 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
         self.__is_shut_down.clear()
         try:
             if not self.__shutdown_request:  # else the socket may be closed already
-                keep_alive(getattr(self, "socket", None), self.deadlines)
+                serving.keep_alive(getattr(self, "socket", None), self.deadlines)
                 served = cast(ServerObject, self)
-                witness().serving_began(served, is_loop=True)
-                loop = self.__loop = AcceptLoop(
+                serving.witness().serving_began(served, is_loop=True)
+                loop = self.__loop = serving.AcceptLoop(
                     served,
                     self.deadlines,
                     is_full=getattr(self, "_ThreadingMixIn__is_full", None),
@@ -174,10 +162,12 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
 
     def _handle_request_noblock(self) -> None:
         server, accepted = cast(ServerObject, self), None
-        witness().serving_began(server, is_loop=False)  # C{handle_request} has called
+        serving.witness().serving_began(server, is_loop=False)  # C{handle_request} has called
         if type(getattr(self, "socket", None)) is not socket.socket:  # of TLS, perhaps
             try:
-                accepted = accept_tls(server, StandardMethods(server), self.__handshake_failed)
+                accepted = serving.accept_tls(
+                    server, serving.StandardMethods(server), self.__handshake_failed
+                )
             except OSError as error:
                 _pause_without_room(error)
                 return
@@ -187,23 +177,22 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
         # In handle_request there is nothing else to be done meanwhile.
         request, client_address = accepted
         try:
-            shake_hands(request, self.deadlines)
-        except (HandshakeFailed, DeadlineExpired) as fault:
+            serving.shake_hands(request, self.deadlines)
+        except (serving.HandshakeFailed, serving.DeadlineExpired) as fault:
             self.__handshake_failed(client_address, fault)
         else:
-            verify_and_take(server, request, client_address)
+            serving.verify_and_take(server, request, client_address)
 
     def __handshake_failed(self, client_address: Any, fault: Exception) -> None:
         """Log that a handshake has come to nothing, once in a minute for many. (any thread)"""
         incidents = self.__incidents
         if incidents is None:
             name = type(self).__qualname__
-            made = IncidentLog(
-                lambda line: _connections_log.info("%s: %s", name, line), time.monotonic
-            )
+            log = serving.standard_logger(serving.Topic.CONNECTIONS)
+            made = serving.IncidentLog(lambda line: log.info("%s: %s", name, line), time.monotonic)
             incidents = vars(self).setdefault("_BaseServer__incidents", made)
-        what = f"handshake failed: {handshake_fault(fault)}"
-        incidents.add(what, f"the client {shown_address(client_address)}: {what}")
+        what = f"handshake failed: {serving.handshake_fault(fault)}"
+        incidents.add(what, f"the client {serving.shown_address(client_address)}: {what}")
 
     @override
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -213,16 +202,16 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
         after that is answered. (accept thread)
         """
         if isinstance(request, socket.socket):
-            send_at_once(request)
+            serving.send_at_once(request)
         dispatcher = None
         loop = self.__loop if self.__thread == threading.get_ident() else None
-        if loop is not None and may_be_parked(cast(ServerObject, self), request):
+        if loop is not None and serving.may_be_parked(cast(ServerObject, self), request):
             dispatcher = self.__find_dispatcher(loop)
         if dispatcher is not None and dispatcher.factory.reads_for_handlers():
             dispatcher.take(request, client_address)
         else:
             process = super().process_request
-            process_here(cast(ServerObject, self), process, request, client_address)
+            serving.process_here(cast(ServerObject, self), process, request, client_address)
 
     def __find_dispatcher(self, loop: AcceptLoop) -> RequestDispatcher | None:
         """
@@ -231,17 +220,17 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
         """
         if self.__dispatcher is None or not self.__dispatcher.is_alive():
             try:
-                reactor = private_reactor()
+                reactor = serving.private_reactor()
             except OSError:
                 return None
-            self.__jobs = ServingThread(reactor)
-            self.__dispatcher = RequestDispatcher(
+            self.__jobs = serving.ServingThread(reactor)
+            self.__dispatcher = serving.RequestDispatcher(
                 cast(ServerObject, self),
                 reactor,
                 threads=1,
                 option="threads",
                 deadlines=self.deadlines,
-                limits=own_limits(self),
+                limits=serving.own_limits(self),
                 serving_thread=self.__jobs,
             )
             self.__let_loop_serve(loop)
@@ -269,12 +258,12 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
     @override
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Have a handler made, of sockserve's perhaps, and let it serve. (handler's thread)"""
-        make_and_run_guarded(self.RequestHandlerClass, request, client_address, self)
+        serving.make_and_run_guarded(self.RequestHandlerClass, request, client_address, self)
 
     @override
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Print what a handler has raised, from its own code on. (handler's thread)"""
-        print_report(client_address, self.server_address)
+        serving.print_report(client_address, self.server_address)
 
 
 class TCPServer(BaseServer, _stdlib.TCPServer):
@@ -286,7 +275,7 @@ class TCPServer(BaseServer, _stdlib.TCPServer):
     def __init__(
         self, server_address: Any, RequestHandlerClass: Any, bind_and_activate: bool = True
     ) -> None:
-        check_server(self, RequestHandlerClass, isinstance(self, ThreadingMixIn))
+        serving.check_server(self, RequestHandlerClass, isinstance(self, ThreadingMixIn))
         _stdlib.TCPServer.__init__(
             self, server_address, RequestHandlerClass, bind_and_activate=False
         )
@@ -376,20 +365,20 @@ class ThreadingMixIn(_stdlib.ThreadingMixIn):
         bring the first: one dispatcher is kept.) (accept thread)
         """
         vars(self).pop("_ThreadingMixIn__dispatcher", None)  # a parent's
-        made = RequestDispatcher(
+        made = serving.RequestDispatcher(
             cast(ServerObject, self),
-            running_reactor(),
+            serving.running_reactor(),
             threads=self.max_threads,
             option="max_threads",
             deadlines=getattr(self, "deadlines", DEFAULT_DEADLINES),
             parks=self.parks_connections,
-            limits=own_limits(self, DropInLimits),
+            limits=serving.own_limits(self, DropInLimits),
         )
         if isinstance(self, BaseServer) and self.__most_datagrams() is not None:
             made.on_request_finished = self._BaseServer__make_room  # type: ignore[attr-defined]
         dispatcher: RequestDispatcher = vars(self).setdefault("_ThreadingMixIn__dispatcher", made)
         if dispatcher is made and not self.daemon_threads:
-            wait_at_exit(dispatcher)
+            serving.wait_at_exit(dispatcher)
             if self.block_on_close:
                 self._threads = dispatcher
         return dispatcher

@@ -116,6 +116,15 @@ def _known_to(room: str) -> frozenset[str]:
     return frozenset(other for other in known if other not in (None, room))
 
 
+def _late(tree: ast.AST) -> Iterator[str]:
+    """The rooms that are imported late, by their names."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("LateModule", "show_late"):
+            for word in ast.walk(node):
+                if isinstance(word, ast.Constant) and word.value in ROOMS:
+                    yield str(word.value)
+
+
 def _place(room: str) -> str | None:
     """The entry of the order that a room belongs to: the longest that names it."""
     names = room.split(".")[1:]
@@ -141,6 +150,17 @@ def test_imports_lead_to_the_same_package_or_one_before_it() -> None:
         before = ORDER[: ORDER.index(place) + 1]
         upwards |= {(room, other) for other in _known_to(room) if _place(other) not in before}
     assert upwards == set()
+
+
+def test_what_is_imported_late_is_imported_for_type_checkers() -> None:
+    """So that it is known to all the tests here, and what is asked of it to mypy."""
+    late = {room: set(_late(tree)) for room, tree in TREES.items()}
+    assert {room for room, others in late.items() if others} >= {
+        "sockserve",
+        "sockserve.http",
+        "sockserve.socketserver",
+    }
+    assert {room for room, others in late.items() if others - _known_to(room)} == set()
 
 
 def test_pages_are_for_users() -> None:

@@ -88,6 +88,22 @@ def test_pages_are_listed_for_users() -> None:
     assert sorted(listed) == sorted(PAGES)
 
 
+@pytest.mark.parametrize("page", ["sockserve", "sockserve.http", "sockserve.sql"])
+def test_a_page_that_imports_late_shows_what_type_checkers_see(page: str) -> None:
+    module = importlib.import_module(page)
+    shown = {
+        alias.name: node.module
+        for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text()))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    names = names_of(page)
+    assert set(names) <= set(shown)
+    assert set(names) <= set(dir(module))
+    for name in names:
+        assert getattr(module, name) is getattr(importlib.import_module(str(shown[name])), name)
+
+
 def test_each_name_is_explained() -> None:
     sources = "".join(Path(str(room.__file__)).read_text() for room in ROOMS)
     constants = set(re.findall(r"^#: .*\n(?:#: .*\n)*(\w+)\b", sources, re.MULTILINE))

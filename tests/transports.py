@@ -10,7 +10,8 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactor
 from twisted.python.failure import Failure
 
-from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.deadline_timer import DeadlineTimer
+from sockserve.core.deadlines import Deadlines
 from sockserve.core.tasks import Cork, Task
 from sockserve.interfaces import DeadlineExpired, Phase
 from sockserve.streams.reader import StreamReader

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 import attrs
 
-from sockserve.core.deadlines import DeadlineTimer
+from sockserve.core.deadline_timer import DeadlineTimer
 from sockserve.interfaces import Phase
 
 __all__ = ["RequestInProgress", "RequestStatus", "UnderWay", "next_deadline", "next_id"]

@@ -22,6 +22,11 @@ from twisted.python import threadable
 from sockserve.core.clock import keep_steady
 from sockserve.core.reactors import IReactor, as_reactor
 
+try:
+    from twisted.internet.epollreactor import EPollReactor as _PrivateReactor
+except ImportError:  # not Linux
+    from twisted.internet.pollreactor import PollReactor as _PrivateReactor  # type: ignore[assignment]
+
 __all__ = ["is_reactors_thread", "private_reactor", "run_on_thread", "running_reactor"]
 
 # The private reactor, once it is needed, and its thread; the lock is held while it is made
@@ -87,14 +92,7 @@ def run_on_thread(reactor: Any) -> threading.Thread:
 def _start() -> IReactor:
     """Make a reactor, and wait until it runs on its thread."""
     global _private_thread
-    try:
-        from twisted.internet import epollreactor
-    except ImportError:  # not Linux
-        from twisted.internet import pollreactor
-
-        reactor = as_reactor(pollreactor.PollReactor())
-    else:
-        reactor = as_reactor(epollreactor.EPollReactor())
+    reactor = as_reactor(_PrivateReactor())
     # The application's own is the one that Twisted is to take for its thread of input and output.
     reactor._registerAsIOThread = False  # type: ignore[attr-defined]
     _private_thread = run_on_thread(reactor)

@@ -36,9 +36,9 @@ from sockserve.dropin.connection import (
 from sockserve.dropin.interpreter_exit import keep_interpreter_alive
 from sockserve.dropin.overriding import StandardMethods, is_overridden
 from sockserve.dropin.secured import SecuredConnection
+from sockserve.dropin.server_check import check_settings
 from sockserve.dropin.server_object import ServerObject
 from sockserve.dropin.serving_thread import ServingThread
-from sockserve.dropin.settings import check_settings
 from sockserve.dropin.transport import AdoptedConnection
 from sockserve.executors.base import call_excepthook
 from sockserve.executors.threads import ThreadExecutor

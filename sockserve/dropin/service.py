@@ -27,8 +27,8 @@ from sockserve.dropin.accept_loop import POLL_SECONDS
 from sockserve.dropin.connection import AdoptedFactory
 from sockserve.dropin.dispatcher import RequestDispatcher
 from sockserve.dropin.listener import ServerObjectListener
+from sockserve.dropin.server_check import carrier_of_server, own_deadlines, own_limits
 from sockserve.dropin.server_object import ServerObject
-from sockserve.dropin.settings import carrier_of_server, own_deadlines, own_limits
 from sockserve.executors.threads import DEFAULT_THREADS
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.service import ListenerService

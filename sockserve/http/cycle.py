@@ -15,7 +15,8 @@ from typing import Protocol
 from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 
-from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.deadline_timer import DeadlineTimer
+from sockserve.core.deadlines import Deadlines
 from sockserve.http.h1.framing import RemoteProtocolError
 from sockserve.http.h1.head import RequestHead
 from sockserve.http.lease import ConnectionLease

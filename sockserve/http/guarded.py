@@ -30,13 +30,8 @@ from sockserve.core.lifecycle import make_and_run
 from sockserve.core.logs import Topic, logger, standard_logger
 from sockserve.core.messages import printable
 from sockserve.http.h1.framing import RemoteProtocolError, response_fault
-from sockserve.http.h1.head import (
-    MAX_HEADER_BYTES,
-    MAX_HEADER_FIELDS,
-    MAX_LINE_BYTES,
-    HeadLimits,
-    parse_head,
-)
+from sockserve.http.h1.head import HeadLimits, parse_head
+from sockserve.http.h1.sizes import MAX_HEADER_BYTES, MAX_HEADER_FIELDS, MAX_LINE_BYTES
 from sockserve.http.last_answer import LastAnswer
 from sockserve.http.refusals import error_page
 from sockserve.http.replacing import free_attributes, replaced

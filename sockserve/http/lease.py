@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 from typing_extensions import override
 
 from sockserve.core.addresses import Addresses
-from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.deadline_timer import DeadlineTimer
+from sockserve.core.deadlines import Deadlines
 from sockserve.core.transports import IStreamTransport
 from sockserve.http.handler_socket import RequestSocket
 from sockserve.interfaces import IStreamServer, Phase

@@ -7,7 +7,7 @@ know where a limit is met, nor what else a server object has.
 
 from __future__ import annotations
 
-from sockserve.http.h1.head import MAX_HEADER_BYTES, MAX_HEADER_FIELDS, MAX_LINE_BYTES
+from sockserve.http.h1.sizes import MAX_HEADER_BYTES, MAX_HEADER_FIELDS, MAX_LINE_BYTES
 
 __all__ = ["DropInHTTPLimits", "HTTPLimits"]
 

@@ -16,7 +16,8 @@ from twisted.internet.interfaces import IPushProducer
 from typing_extensions import override
 
 from sockserve.core.addresses import Addresses
-from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.deadline_timer import DeadlineTimer
+from sockserve.core.deadlines import Deadlines
 from sockserve.core.transports import IStreamTransport
 from sockserve.http.h1.head import RequestHead
 from sockserve.http.responses import CoroutineResponse

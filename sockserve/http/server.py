@@ -17,7 +17,6 @@ import mimetypes
 import os
 import re
 import socket
-import ssl
 import sys
 import urllib.parse
 from collections.abc import Callable, Iterable, Sequence
@@ -28,11 +27,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from typing_extensions import override
 
 from sockserve import socketserver
-from sockserve.core.tls import CIPHERS
+from sockserve.core.late import LateModule
 from sockserve.dropin.settings import keep_own_variables
 
 if TYPE_CHECKING:
+    import ssl
+
     from _typeshed import StrOrBytesPath, StrPath
+
+    from sockserve.dropin import serving
+else:
+    ssl = LateModule("ssl")  # of the command line
+    serving = LateModule("sockserve.dropin.serving")
 
 __all__ = [
     "BaseHTTPRequestHandler",
@@ -93,14 +99,9 @@ class HTTPSServer(HTTPServer, getattr(_stdlib, "HTTPSServer", _stdlib.HTTPServer
         self.socket: Any = self._create_context().wrap_socket(self.socket, server_side=True)
 
     def _create_context(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_ciphers(":".join(CIPHERS))
-        context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-        context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
-        context.load_cert_chain(self.certfile, self.keyfile, self.password)
-        context.set_alpn_protocols(self.alpn_protocols)
-        return context
+        return serving.https_context(
+            self.certfile, self.keyfile, self.password, self.alpn_protocols
+        )
 
 
 class ThreadingHTTPSServer(

@@ -17,7 +17,7 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from sockserve.core.addresses import canonical_address
-from sockserve.core.deadlines import DeadlineTimer
+from sockserve.core.deadline_timer import DeadlineTimer
 from sockserve.core.in_progress import RequestInProgress, RequestStatus, next_deadline, next_id
 from sockserve.core.lifecycle import serve, serve_coroutine
 from sockserve.core.logs import Topic, log_raised, logger

@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from sockserve.core.addresses import Addresses, SocketAddress, socket_address
 from sockserve.core.admission import Admission
-from sockserve.core.deadlines import DeadlineTimer
+from sockserve.core.deadline_timer import DeadlineTimer
 from sockserve.core.drain_notice import DrainNotice
 from sockserve.core.in_progress import (
     RequestInProgress,

@@ -21,6 +21,8 @@ from typing import Any
 
 from typing_extensions import override
 
+# What serves as well, before a program's own modules can be found in the place of what it needs.
+import sockserve.dropin.serving
 import sockserve.http.server
 import sockserve.socketserver
 

@@ -13,17 +13,15 @@ import os
 import socket
 import socketserver
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
-from twisted.cred.portal import Portal
 
-from sockserve.auth.checkers import make_portal
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_name, unwrap
 from sockserve.core.limits import LIMITS, LimitKind
 from sockserve.dropin.overriding import accepts_takeover
-from sockserve.dropin.settings import own_deadlines
+from sockserve.dropin.server_check import own_deadlines
 from sockserve.http.files.handler import FileRequestHandler
 from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.listeners.endpoints import is_datagram_description
@@ -38,7 +36,9 @@ from sockserve.run.values import Check, check_value, each_text, text
 from sockserve.run.where import PLACES, description_of_place
 from sockserve.run.workers import check_workers
 from sockserve.sql.handlers import SQLRequestHandler
-from sockserve.sunrpc.rpcbind import served_program
+
+if TYPE_CHECKING:
+    from twisted.cred.portal import Portal
 
 __all__ = ["server_config"]
 
@@ -177,6 +177,8 @@ def _check(config: ServerConfig) -> None:
     handler = handler_name(cls)
     check_workers(config)
     if config.rpcbind:
+        from sockserve.sunrpc.rpcbind import served_program
+
         served_program(cls)
     if not config.listen:
         raise ConfigurationError("listen: give at least one description")
@@ -207,6 +209,8 @@ def _check(config: ServerConfig) -> None:
 
 
 def _portal(word: str, value: object) -> Portal:
+    from sockserve.auth.checkers import make_portal
+
     return make_portal(each_text(word, value, str), word=word)
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import socketserver
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.application.service import MultiService, Service
-from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from typing_extensions import override
@@ -37,7 +36,9 @@ from sockserve.service import (
     SocketServerService,
     service_from_description,
 )
-from sockserve.sunrpc.rpcbind import RPCBindService
+
+if TYPE_CHECKING:
+    from twisted.cred.portal import Portal
 
 __all__ = [
     "DEFAULT_LISTEN",
@@ -152,6 +153,8 @@ class ServerConfig:
             self._log_requests(service, logs)
             service.setServiceParent(parent)
         if self.rpcbind:
+            from sockserve.sunrpc.rpcbind import RPCBindService
+
             listeners = [each for each in parent if isinstance(each, ListenerService)]
             RPCBindService(reactor, self.handler, listeners).setServiceParent(parent)
         return parent

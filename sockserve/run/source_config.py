@@ -8,7 +8,7 @@ know where the words came from, nor which databases there are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.application.service import MultiService
@@ -28,10 +28,9 @@ from sockserve.run.summary import deadlines_line, limits_line
 from sockserve.run.unknown import hint_at_word
 from sockserve.run.values import Check, check_value, each_text
 from sockserve.run.workers import check_workers, make_workers, place_of
-from sockserve.sql.service import SQLRequestService
-from sockserve.sql.source import SQLSource
-from sockserve.sql.url import store_and_settings
-from sockserve.sunrpc.handler import RPCRequestHandler
+
+if TYPE_CHECKING:
+    from sockserve.sql.store import Store
 
 __all__ = ["SourceConfig", "source_config", "words_of_rows"]
 
@@ -85,6 +84,9 @@ class SourceConfig:
             raise ConfigurationError(self.add_location(str(error))) from error
 
     def _build(self, reactor: IReactorTime) -> MultiService:
+        from sockserve.sql.service import SQLRequestService
+        from sockserve.sql.source import SQLSource
+
         logs = make_logs(reactor, self.access_log, self.log_format, self.stats_log)
         parent = LoggedServices(logs)
         concurrency = make_workers(reactor, self)
@@ -103,7 +105,7 @@ class SourceConfig:
     def summary(self) -> list[str]:
         """Describe in a few lines, for C{--check}, what would run."""
         where = f"{handler_name(self.handler)} on {place_of(self)}"
-        stores = [store_and_settings(url)[0] for url in self.sources]
+        stores = [_store(url) for url in self.sources]
         lines = [f"source {store.description}: {where}" for store in stores]
         lines.append(deadlines_line(self.deadlines, _PHASES))
         if self.limits:
@@ -141,6 +143,8 @@ def source_config(words: Mapping[str, object]) -> SourceConfig:
             )
     config = SourceConfig(deadlines=Deadlines(**given), **settings)
     check_workers(config)
+    from sockserve.sunrpc.handler import RPCRequestHandler
+
     cls = unwrap(config.handler)
     if derives(cls, *HANDLERS_OF_STREAMS, *HANDLERS_OF_DATAGRAMS, RPCRequestHandler):
         raise ConfigurationError(
@@ -148,6 +152,13 @@ def source_config(words: Mapping[str, object]) -> SourceConfig:
             " from BaseRequestHandler or SQLRequestHandler"
         )
     return config
+
+
+def _store(url: str) -> Store:
+    """The store that has the table of a URL.  (What serves rows is imported with the first.)"""
+    from sockserve.sql.url import store_and_settings
+
+    return store_and_settings(url)[0]
 
 
 def words_of_rows(words: Mapping[str, object]) -> dict[str, object]:
@@ -176,7 +187,7 @@ def _urls(word: str, value: object) -> tuple[str, ...]:
 
     def check(url: str) -> str:
         try:
-            store_and_settings(url)
+            _store(url)
             return url
         except ConfigurationError as error:
             raise ConfigurationError(f"{word}: {error}") from None

@@ -10,7 +10,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.deadline_timer import DeadlineTimer
+from sockserve.core.deadlines import Deadlines
 from sockserve.interfaces import Phase
 from sockserve.sockets.lending import TransferCounts, UnsentBytes, tcp_traffic
 

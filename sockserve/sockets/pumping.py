@@ -21,7 +21,8 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from sockserve.core.clock import clock_of
-from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.deadline_timer import DeadlineTimer
+from sockserve.core.deadlines import Deadlines
 from sockserve.core.reactors import IReactor
 from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import Phase

@@ -14,7 +14,8 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.python.failure import Failure
 
 from sockserve.core.addresses import Addresses
-from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.deadline_timer import DeadlineTimer
+from sockserve.core.deadlines import Deadlines
 from sockserve.core.in_progress import UnderWay
 from sockserve.core.statistics import RequestRecord
 from sockserve.core.transports import IStreamTransport

@@ -15,7 +15,8 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.deadline_timer import DeadlineTimer
+from sockserve.core.deadlines import Deadlines
 from sockserve.core.tasks import Task
 from sockserve.interfaces import ClientGone, Phase
 

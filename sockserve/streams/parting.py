@@ -12,7 +12,8 @@ from enum import Enum
 from twisted.internet import tcp
 from twisted.internet.interfaces import ISSLTransport
 
-from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.deadline_timer import DeadlineTimer
+from sockserve.core.deadlines import Deadlines
 from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import Phase
 from sockserve.sockets.hangups import connection_below

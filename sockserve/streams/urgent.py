@@ -28,7 +28,8 @@ from typing_extensions import override
 
 from sockserve.core.addresses import Addresses
 from sockserve.core.buffers import bytes_of
-from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.deadline_timer import DeadlineTimer
+from sockserve.core.deadlines import Deadlines
 from sockserve.core.lifecycle import run_handler_coroutine
 from sockserve.core.logs import Topic, log_raised, logger
 from sockserve.core.transports import IStreamTransport

@@ -16,7 +16,8 @@ from zope.interface import implementer
 
 from sockserve.core.buffers import bytes_of
 from sockserve.core.clock import clock_of
-from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.deadline_timer import DeadlineTimer
+from sockserve.core.deadlines import Deadlines
 from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Wakeup
 from sockserve.core.transports import IStreamTransport

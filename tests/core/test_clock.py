@@ -7,7 +7,7 @@ from twisted.internet.error import AlreadyCalled, AlreadyCancelled
 from twisted.internet.task import Clock
 
 from sockserve.core.clock import MonotonicClock, clock_of, keep_steady
-from sockserve.core.deadlines import DeadlineTimer
+from sockserve.core.deadline_timer import DeadlineTimer
 from sockserve.interfaces import Phase
 
 HOUR = 3600.0

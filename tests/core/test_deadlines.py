@@ -8,7 +8,8 @@ import attrs
 import pytest
 from twisted.internet.task import Clock
 
-from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.deadline_timer import DeadlineTimer
+from sockserve.core.deadlines import Deadlines
 from sockserve.interfaces import ConfigurationError, Phase
 
 FIELDS = [field.name for field in attrs.fields(Deadlines)]

@@ -10,7 +10,8 @@ import pytest
 from sockserve import StreamRequestHandler
 from sockserve.dropin.dispatcher import RequestDispatcher
 from sockserve.dropin.overriding import take_over
-from sockserve.dropin.settings import DEFAULT_DEADLINES, check_settings
+from sockserve.dropin.server_check import check_settings
+from sockserve.dropin.settings import DEFAULT_DEADLINES
 from sockserve.interfaces import ConfigurationError, Outcome
 from tests.dropin.stepping import Server, SteppedReactor
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.deadline_timer import DeadlineTimer
+from sockserve.core.deadlines import Deadlines
 from sockserve.core.statistics import RequestRecord
 from sockserve.http import HTTPRequestHandler
 from sockserve.http.cycle import RequestCycle

@@ -13,7 +13,8 @@ from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.deadline_timer import DeadlineTimer
+from sockserve.core.deadlines import Deadlines
 from sockserve.http.handler_socket import RequestSocket
 from sockserve.http.lease import ConnectionLease, LentLease, PumpedLease, make_lease
 from sockserve.interfaces import Phase

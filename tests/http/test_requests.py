@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from sockserve import DeadlineExpired
-from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.deadline_timer import DeadlineTimer
+from sockserve.core.deadlines import Deadlines
 from sockserve.http.requests import BodyReader, RequestConnection
 from sockserve.interfaces import Phase
 from sockserve.streams.departure import Departure

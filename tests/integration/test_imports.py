@@ -62,6 +62,178 @@ def test_an_import_leaves_the_process_as_it_was(modules: list[str]) -> None:
     assert (done.stdout, done.stderr) == ("", "")
 
 
+# What the drop-in modules import, and when they import the rest
+
+DROP_IN = pytest.mark.parametrize("module", ["sockserve.socketserver", "sockserve.http.server"])
+
+#: Packages that are not the standard library's, and that a drop-in module does without until a
+#: server is made: all but these.
+LIGHT = {"attr", "attrs", "sockserve", "typing_extensions", "zope"}
+
+#: What it does without of the standard library's.
+HEAVY = {"asyncio", "multiprocessing", "ssl", "subprocess", "urllib.request"}
+
+
+def run_program(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a program that may wait for ever if something is wrong."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        text=True,
+        capture_output=True,
+        timeout=60,
+    )
+
+
+@DROP_IN
+def test_a_drop_in_module_imports_neither_twisted_nor_tls(module: str) -> None:
+    theirs = module.removeprefix("sockserve.")
+    done = run_program(
+        f"import sys, {theirs}\nbefore = set(sys.modules)\nimport {module}\n"
+        "print(*sys.modules.keys() - before)"
+    )
+    imported = set(done.stdout.split())
+    assert module in imported, done.stderr
+    others = {name.partition(".")[0] for name in imported} - set(sys.stdlib_module_names)
+    assert {name for name in others if not name.startswith("_")} - {"cython_runtime"} <= LIGHT
+    assert imported & HEAVY == set()
+
+
+@DROP_IN
+def test_what_serves_is_imported_with_the_first_server(module: str) -> None:
+    """Not only when it serves: a server that was made needs no file, nor a descriptor for one."""
+    made = "ThreadingTCPServer" if module.endswith("socketserver") else "ThreadingHTTPServer"
+    done = run_program(f"""
+import sys, {module} as module
+class Own(module.{made}):
+    pass
+print("sockserve.dropin.serving" in sys.modules)
+with Own(("127.0.0.1", 0), module.Base{"" if made.endswith("TCPServer") else "HTTP"}RequestHandler):
+    print("sockserve.dropin.serving" in sys.modules)
+""")
+    assert done.stdout.split() == ["False", "True"], done.stderr
+
+
+#: Serves one request with the first server of the process.
+SERVE_ONE = """
+import os, socket, sys, threading
+from sockserve.socketserver import StreamRequestHandler, TCPServer, ThreadingTCPServer
+
+class Shout(StreamRequestHandler):
+    def handle(self):
+        self.wfile.write(self.rfile.readline().upper())
+
+def serve_one(word, make=ThreadingTCPServer):
+    with make(("127.0.0.1", 0), Shout) as server:
+        with socket.create_connection(server.server_address) as client:
+            client.sendall(word + b"\\n")
+            server.handle_request()
+            os.write(1, client.makefile("rb").readline())
+"""
+
+
+def test_the_first_servers_of_many_threads() -> None:
+    done = run_program(f"""{SERVE_ONE}
+together = threading.Barrier(8)
+def serve():
+    together.wait()
+    serve_one(b"line")
+threads = [threading.Thread(target=serve) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+""")
+    assert (done.stdout, done.stderr) == ("LINE\n" * 8, "")
+
+
+@pytest.mark.parametrize("make", ["TCPServer", "ThreadingTCPServer"])
+def test_the_first_server_of_a_child(make: str) -> None:
+    done = run_program(f"""{SERVE_ONE}
+if os.fork():
+    assert os.wait()[1] == 0
+    assert "sockserve.dropin.serving" not in sys.modules
+    serve_one(b"parent", {make})
+else:
+    serve_one(b"child", {make})
+""")
+    assert (done.stdout, done.stderr) == ("CHILD\nPARENT\n", "")
+
+
+def test_a_child_that_is_forked_while_a_thread_makes_the_first_server() -> None:
+    """It would wait for the thread, which it does not have."""
+    done = run_program(f"""{SERVE_ONE}
+begun = threading.Event()
+class Noting:
+    def find_spec(self, name, path, target=None):
+        if name == "sockserve.dropin.dispatcher":
+            begun.set()
+sys.meta_path.insert(0, Noting())
+thread = threading.Thread(target=serve_one, args=[b"thread"])
+thread.start()
+begun.wait()
+child = os.fork()
+if child:
+    thread.join()
+    assert os.wait()[1] == 0
+else:
+    assert "sockserve.dropin.serving" in sys.modules
+    serve_one(b"child")
+""")
+    assert (sorted(done.stdout.split()), done.stderr) == (["CHILD", "THREAD"], "")
+
+
+def test_the_first_server_of_a_program_that_ends() -> None:
+    """On a thread that the interpreter waits for, and after all threads."""
+    done = run_program(f"""{SERVE_ONE}
+def late():
+    threading.main_thread().join()
+    serve_one(b"late")
+threading.Thread(target=late).start()
+""")
+    assert (done.stdout, done.stderr) == ("LATE\n", "")
+    done = run_program(f"""{SERVE_ONE}
+import atexit
+atexit.register(serve_one, b"last", TCPServer)
+""")
+    assert (done.stdout, done.stderr) == ("LAST\n", "")
+
+
+# What a command imports
+
+COMMAND = """
+import io, sys
+from sockserve.__main__ import main
+out, sys.stdout = sys.stdout, io.StringIO()
+assert main(sys.argv[1:]) == 0
+print(*sys.modules, file=out)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needless"),
+    [
+        (["run", "--help"], {"attrs", "msgspec", "twisted"}),
+        (["--version"], {"importlib.metadata", "twisted"}),
+        (["--help"], {"twisted"}),
+        (
+            ["tests.integration.handlers:Echo", "--check"],
+            {
+                *("shtab", "sockserve.auth", "sockserve.reload", "sockserve.sql.source"),
+                *("sockserve.sunrpc", "twisted.application.reactors", "twisted.web", "watchfiles"),
+            },
+        ),
+    ],
+    ids=["a program", "the version", "the help", "a handler"],
+)
+def test_a_command_imports_what_it_needs(arguments: list[str], needless: set[str]) -> None:
+    done = run_program(COMMAND, *arguments)
+    imported = set(done.stdout.split())
+    assert "sockserve.__main__" in imported, done.stderr
+    assert imported & needless == set()
+
+
 def test_a_program_that_takes_its_socket_does_so_after_the_import() -> None:
     program = """
 import os, socket

@@ -173,7 +173,7 @@ def test_its_children_have_the_modules_too(tmp_path):
 
 
 def test_a_child_of_another_python_is_left_alone(tmp_path):
-    code = f"import socketserver, sys; print({WHOSE}, 'twisted' in sys.modules)"
+    code = f"import socketserver, sys; print({WHOSE}, 'sockserve' in sys.modules)"
     environment = program_environment(os.environ, explains=True)
     assert run("-c", code, **environment) == "sockserve.socketserver True\n"
     environment["_SOCKSERVE_PYTHON"] = "cpython-27 /usr"
@@ -188,12 +188,15 @@ def test_the_programs_own_modules_are_its_own(tmp_path):
     (tmp_path / "queue.py").write_text("mine = 1")
     (tmp_path / "signal.py").write_text("mine = 2")
     (tmp_path / "idna.py").write_text("mine = 3")
+    (tmp_path / "httptools.py").write_text("mine = 4")  # of what serves
     program = tmp_path / "sockserve.py"
     program.write_text(
-        "import queue, http.server, signal, idna\n"
-        "print(queue.mine, signal.mine, idna.mine, http.server.HTTPServer.shutdown.__module__)"
+        "import queue, http.server, signal, idna, httptools\n"
+        "class Server(http.server.HTTPServer): pass\n"
+        "Server(('127.0.0.1', 0), http.server.BaseHTTPRequestHandler).server_close()\n"
+        "print(queue.mine, signal.mine, idna.mine, httptools.mine, Server.shutdown.__module__)"
     )
-    assert run("-m", "sockserve", str(program)) == "1 2 3 sockserve.socketserver\n"
+    assert run("-m", "sockserve", str(program)) == "1 2 3 4 sockserve.socketserver\n"
 
 
 @pytest.mark.parametrize("name", ["socketserver.py", "http/__init__.py"])

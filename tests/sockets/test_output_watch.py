@@ -5,7 +5,8 @@ import socket
 import pytest
 from twisted.internet.task import Clock
 
-from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.deadline_timer import DeadlineTimer
+from sockserve.core.deadlines import Deadlines
 from sockserve.interfaces import Phase
 from sockserve.sockets.lending import TransferCounts
 from sockserve.sockets.output_watch import OutputWatch

@@ -12,7 +12,8 @@ from twisted.internet.interfaces import ISSLTransport
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides
 
-from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.deadline_timer import DeadlineTimer
+from sockserve.core.deadlines import Deadlines
 from sockserve.core.tls_facts import TLSFacts
 from sockserve.interfaces import Phase
 from sockserve.sockets.hangups import peer_is_gone

@@ -9,7 +9,8 @@ from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from sockserve.core.deadlines import Deadlines, DeadlineTimer
+from sockserve.core.deadline_timer import DeadlineTimer
+from sockserve.core.deadlines import Deadlines
 from sockserve.core.drain_notice import DrainNotice
 from sockserve.core.statistics import RequestRecord
 from sockserve.executors.base import serve_logged

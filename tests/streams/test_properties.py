@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from sockserve.core.deadlines import DeadlineTimer
+from sockserve.core.deadline_timer import DeadlineTimer
 from sockserve.core.statistics import DURATION_BUCKETS_SECONDS, Histogram
 from sockserve.interfaces import Phase
 from tests.transports import Call, Connection

@@ -17,11 +17,9 @@ import attrs
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from sockserve.http.h1.framing import RemoteProtocolError
+from sockserve.http.h1.sizes import MAX_HEADER_BYTES, MAX_HEADER_FIELDS, MAX_LINE_BYTES
 
 __all__ = [
-    "MAX_HEADER_BYTES",
-    "MAX_HEADER_FIELDS",
-    "MAX_LINE_BYTES",
     "TOKEN",
     "USUAL_LIMITS",
     "HeadLimits",
@@ -31,20 +29,10 @@ __all__ = [
     "parse_request_line",
 ]
 
-#: The longest request line.  Longer: 414.  64 KiB: C{http.server}'s C{_MAXLINE}.
-MAX_LINE_BYTES = 65536
-
-#: The longest header section, and the longest trailer section.  Longer: 431.  64 KiB: h11's
-#: and gunicorn's order of magnitude.
-MAX_HEADER_BYTES = 65536
-
 #: How many header sections are remembered with their meaning, and the longest head whose
 #: section is: a few MiB together, at most.
 REPEATED_SECTIONS = 512
 REPEATED_SECTION_BYTES = 2048
-
-#: The most header fields.  More: 431.  100: C{http.client._MAXHEADERS}.
-MAX_HEADER_FIELDS = 100
 
 
 @attrs.frozen

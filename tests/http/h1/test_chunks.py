@@ -17,7 +17,7 @@ from sockserve.http.h1.chunks import (
     ChunkReader,
 )
 from sockserve.http.h1.framing import RemoteProtocolError
-from sockserve.http.h1.head import MAX_HEADER_BYTES, MAX_HEADER_FIELDS
+from sockserve.http.h1.sizes import MAX_HEADER_BYTES, MAX_HEADER_FIELDS
 
 quick = settings(max_examples=300, deadline=None)
 

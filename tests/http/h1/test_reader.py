@@ -12,13 +12,9 @@ from sockserve.http.h1.framing import (
     RemoteProtocolError,
     State,
 )
-from sockserve.http.h1.head import (
-    MAX_HEADER_BYTES,
-    MAX_HEADER_FIELDS,
-    MAX_LINE_BYTES,
-    RequestHead,
-)
+from sockserve.http.h1.head import RequestHead
 from sockserve.http.h1.reader import MAX_SKIP_BYTES, RequestParser
+from sockserve.http.h1.sizes import MAX_HEADER_BYTES, MAX_HEADER_FIELDS, MAX_LINE_BYTES
 from tests.wire import HOST, exchange
 
 GET = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
