@@ -40,19 +40,21 @@ def check_reloadable(servers: Sequence[ServerConfig | SourceConfig]) -> None:
         if not isinstance(server, ServerConfig):
             continue
         if server.server is not None:
-            raise ConfigurationError(
-                server.add_location(
-                    "server: does not go with --reload, which cannot keep a socket that an object"
-                    " makes by itself; serve its handler class"
-                )
+            error = ConfigurationError(
+                "server: does not go with --reload, which cannot keep a socket that an object"
+                " makes by itself; serve its handler class",
+                "server",
             )
+            server.locate(error)
+            raise error
         if server.rpcbind:
-            raise ConfigurationError(
-                server.add_location(
-                    "rpcbind: does not go with --reload: the program that ends would take back"
-                    " what the next has registered"
-                )
+            error = ConfigurationError(
+                "rpcbind: does not go with --reload: the program that ends would take back"
+                " what the next has registered",
+                "rpcbind",
             )
+            server.locate(error)
+            raise error
 
 
 @implementer(IReadDescriptor)

@@ -29,7 +29,7 @@ from sockserve.run.served_files import OwnFile, files_to_withhold
 from sockserve.run.server_config import ServerConfig
 from sockserve.run.source_config import SourceConfig
 from sockserve.run.together import check_together
-from sockserve.service import ListenError, SocketServerService
+from sockserve.service import SocketServerService
 
 __all__ = ["CommandService", "print_summary", "where_served"]
 
@@ -95,10 +95,8 @@ class CommandService(MultiService):
                 try:
                     service.privilegedStartService()
                 except ConfigurationError as error:
-                    located = server.add_location(str(error))
-                    if located == str(error):
-                        raise
-                    raise ListenError(located) from error
+                    server.locate(error)
+                    raise
         except ConfigurationError:
             self._withdraw()
             raise

@@ -110,9 +110,10 @@ def read_toml(
             unused -= set(by)
             try:
                 made = kind.make(words)
-                configs.append(attrs.evolve(made, file=path, add_location=origins.located))
+                configs.append(attrs.evolve(made, file=path, locate=origins.locate))
             except ConfigurationError as error:
-                raise origins.located_error(error) from None
+                origins.locate(error)
+                raise
     if not configs:
         raise ConfigurationError(f"{shown}: write at least one [[server]] table, or [[source]]")
     if unused:

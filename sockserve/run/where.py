@@ -35,10 +35,12 @@ def description_of_place(settings: Mapping[str, object], *, datagrams: bool) -> 
     if not given:
         return None
     if "listen" in settings:
-        raise ConfigurationError(f"{given[0]}: does not go with listen, which says where")
+        raise ConfigurationError(f"{given[0]}: does not go with listen, which says where", given[0])
     if "unix" in settings:
         if len(given) > 1:
-            raise ConfigurationError(f"{given[0]}: does not go with unix, which says where")
+            raise ConfigurationError(
+                f"{given[0]}: does not go with unix, which says where", given[0]
+            )
         path = str(settings["unix"])
         # Only the first of a name is special: @ for one that is no file.
         return f"{'unixgram' if datagrams else 'unix'}:{quoted(path)}"
@@ -48,7 +50,7 @@ def description_of_place(settings: Mapping[str, object], *, datagrams: bool) -> 
         check_interface(host)
     except ValueError as error:
         why = str(error).removeprefix("interface ").removeprefix(f"{host!r} ")
-        raise ConfigurationError(f"host: {host!r} {why}") from None
+        raise ConfigurationError(f"host: {host!r} {why}", "host") from None
     kind = "udp" if datagrams else "tcp"
     if ":" in host:
         kind += "6"

@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from sockserve.core.handler_kinds import unwrap
 from sockserve.core.logs import Topic, logger
+from sockserve.core.messages import about
 from sockserve.core.reactors import as_reactor
 from sockserve.executors.threads import ThreadExecutor
 from sockserve.interfaces import ConfigurationError, PeerError
@@ -317,10 +318,12 @@ class RPCBindService(Service):
         return done.addBoth(lambda _: threads.stop())
 
     def _register(self) -> None:
-        if not self._registered:
+        if self._registered:
+            return
+        with about("rpcbind"):
             mappings = [mapping for each in self._listeners for mapping in self._mappings(each)]
             self._rpcbind.register(mappings)
-            self._registered = mappings
+        self._registered = mappings
 
     def _unregister(self, mappings: list[Mapping]) -> None:
         """Take the registration back; that rpcbind has gone is only logged. (any thread)"""
