@@ -36,7 +36,7 @@ from sockserve.run.served_files import check_readable
 from sockserve.run.server_config import RATES, ServerConfig, listener_kind
 from sockserve.run.unknown import hint_at_word
 from sockserve.run.values import Check, check_value, each_text, text
-from sockserve.run.where import PLACES, description_of_place
+from sockserve.run.where import PLACES, TLS_FILES, description_of_place
 from sockserve.run.workers import check_workers
 from sockserve.sql.handlers import SQLRequestHandler
 from sockserve.sunrpc.rpcbind import served_program
@@ -80,12 +80,14 @@ def server_config(words: Mapping[str, object]) -> ServerConfig:
         _check_server_object(config, given)
         return config
     handler = _handler(words)
-    place = description_of_place(
-        settings, datagrams=derives(unwrap(handler), *HANDLERS_OF_DATAGRAMS)
-    )
-    settings = {word: value for word, value in settings.items() if word not in PLACES}
-    if place is not None:
-        settings["listen"] = (place,)
+    places = {word: SERVER_OPTIONS[word].setting for word in PLACES if word in words}
+    if places:
+        said = {word: settings.pop(setting) for word, setting in places.items()}
+        is_for_datagrams = derives(unwrap(handler), *HANDLERS_OF_DATAGRAMS)
+        settings["files_of_tls"] = {word: said[word] for word in TLS_FILES if word in said}
+        settings["listen"] = (
+            description_of_place(said, "listen" in settings, datagrams=is_for_datagrams),
+        )
     config = ServerConfig(handler=handler, **settings)
     _check(config)
     return config

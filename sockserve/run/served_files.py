@@ -176,6 +176,9 @@ def _own_files(server: ServerConfig | SourceConfig) -> Iterator[OwnFile]:
             if isinstance(path, str) and (name == "keyfile" or _has_key(path)):
                 yield OwnFile(f"server: {name} {path!r}", path, "server")
         return
+    for word, path in server.files_of_tls.items():
+        if word not in ("certfile", "keyfile") or _has_key(path):
+            yield OwnFile(f"{word} {path!r}", path, word)
     for item, description in enumerate(server.listen):
         for path in _key_files(description):
             yield OwnFile(f"listen {description!r}: {path!r}", path, "listen", item)

@@ -85,6 +85,7 @@ class ServerConfig:
     @ivar stats_log: the name of a file for the same in JSON, or C{-}; None for no such log.
     @ivar portal: where handlers find out who a client is; None for nowhere.
     @ivar checkers: the checkers of the portal, as they were asked for.
+    @ivar files_of_tls: those that were named by words of their own, by word.
     @ivar file: the configuration file; None where there is none.
     @ivar locate: prefixes an error's message with the place where its word was written.
     """
@@ -108,6 +109,7 @@ class ServerConfig:
     stats_log: str | None = None
     portal: Portal | None = attrs.field(default=None, eq=False, repr=False)
     checkers: tuple[str, ...] = attrs.field(default=(), repr=False)
+    files_of_tls: Mapping[str, str] = attrs.Factory(dict)
     file: str | None = attrs.field(default=None, eq=False)
     locate: Locate = attrs.field(default=leave_as_it_is, eq=False, repr=False)
 

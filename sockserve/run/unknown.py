@@ -13,7 +13,8 @@ from sockserve.core.messages import nearest
 
 __all__ = ["hint_at_option", "hint_at_word"]
 
-_TLS = "{listen} tls:8443:FOLDER, or {listen} ssl:8443:privateKey=FILE:certKey=FILE"
+_TLS = "{certfile} PEM with {keyfile} PEM, or {listen} tls:8443:FOLDER"
+_CLIENTS_TLS = "; a handler asks for clients' certificates by its client_authority"
 _ALONE = "; it is one process; {threads} says how many requests are served at once"
 _FOREGROUND = "; the command sockserve stays in the foreground, and twistd has it"
 
@@ -36,10 +37,14 @@ _OTHERS: Mapping[str, str] = {
     **dict.fromkeys(("worker-class", "k", "worker-type"), "{concurrency}"),
     **dict.fromkeys(("num-threads", "max-threads", "worker-threads", "blocking-threads"),
                     "{threads}"),
-    **dict.fromkeys(("ssl-keyfile", "ssl-certfile", "keyfile", "certfile", "key", "cert", "ssl",
-                     "tls", "https", "tls-cert", "tls-key", "ssl-certificate", "ssl-key",
-                     "ssl-keyfile-password", "ca-certs", "ssl-ca-certs", "cafile", "insecure-bind"),
-                    _TLS),
+    **dict.fromkeys(("ssl-certfile", "cert", "tls-cert", "ssl-certificate", "ssl-cert"),
+                    "{certfile}"),
+    **dict.fromkeys(("ssl-keyfile", "key", "tls-key", "ssl-key", "ssl-certificate-key"),
+                    "{keyfile}"),
+    **dict.fromkeys(("ssl-keyfile-password", "keyfile-password", "tls-password-file",
+                     "ssl-password-file"), "{keyfile-password-file}"),
+    **dict.fromkeys(("ssl", "tls", "https", "insecure-bind"), _TLS),
+    **dict.fromkeys(("ca-certs", "ssl-ca-certs", "cafile"), _CLIENTS_TLS),
     **dict.fromkeys(("timeout-keep-alive", "keep-alive", "keepalive", "keep-alive-timeout",
                      "keepalive-timeout", "idle-timeout", "channel-timeout"),
                     "{timeout} idle=SECONDS"),

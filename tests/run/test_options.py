@@ -28,6 +28,7 @@ from sockserve.run.workers import WORKERS
 from sockserve.service import DEFAULT_REQUEST_QUEUE_SIZE
 from sockserve.sql.server import SQLServer
 from sockserve.tap import Options
+from tests.integration.servers import certificate_pem
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads(file_schema())
@@ -209,6 +210,9 @@ path = "."
 header = ["Cache-Control: no-store"]
 port = 0
 host = "127.0.0.1"
+certfile = "both.pem"
+keyfile = "both.pem"
+keyfile-password-file = "password"
 
 [[server]]
 handler = "socketserver:DatagramRequestHandler"
@@ -231,7 +235,10 @@ handler = "socketserver:BaseRequestHandler"
 """
 
 
-def test_what_the_schema_has_is_taken(tmp_path: Path) -> None:
+def test_what_the_schema_has_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "both.pem").write_bytes(certificate_pem())
+    (tmp_path / "password").write_text("secret")
     jsonschema.validate(tomllib.loads(FILE), SCHEMA)
     path = tmp_path / "all.toml"
     path.write_text(FILE)
