@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from importlib.metadata import metadata
 
 from sockserve.core.messages import printable
+from sockserve.core.output import write_out
 from sockserve.interfaces import ConfigurationError
 from sockserve.reload.link import VARIABLE
 from sockserve.run.options.parser import make_parser, parse
@@ -80,11 +81,7 @@ def _serve(words: list[str]) -> int:
         from sockserve.command import serve
 
         return serve(found)
-    try:
-        sys.stdout.write(told)
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads it has read enough; nor is there more to flush
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    write_out(told)
     return 0
 
 

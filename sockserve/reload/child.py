@@ -62,20 +62,18 @@ class Child:
     """
     This process, as a child of a supervisor's, and the keeper of its sockets.
 
-    @ivar is_first: whether nothing was served before.
-    @ivar has_bound: whether it listens where it did not before.
+    @ivar is_told: whether it is told where this listens: not where the one before did, too.
     """
 
     def __init__(self, handed: Handed) -> None:
         # For good
         self.pid = os.getppid()
-        self.is_first = handed.is_first
         self._link = Link(socket.socket(fileno=handed.link))
         self._reactor: Any = None
 
         # Until it listens
         self._handed = handed.sockets
-        self.has_bound = False
+        self.is_told = handed.is_first
         self._adopted: list[Place] = []
 
         # From then on
@@ -143,7 +141,7 @@ class Child:
 
     def keep(self, place: Place, sock: socket.socket) -> None:
         """Have a socket that was made here outlive this process."""
-        self.has_bound = True
+        self.is_told = True
         self._link.send(Kept(place), sock.fileno())
 
     def give_up(self, place: Place) -> None:

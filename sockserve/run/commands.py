@@ -7,7 +7,6 @@ what they serve, nor how the command was called.
 
 from __future__ import annotations
 
-import io
 import os
 import socket
 import sys
@@ -22,6 +21,7 @@ from typing_extensions import override
 from sockserve.core.handler_kinds import speaks_http
 from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import printable
+from sockserve.core.output import write_out
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.service import ListenerService, listeners_of
 from sockserve.listeners.stream_factory import StreamFactory
@@ -148,18 +148,14 @@ def _log_listener(service: ListenerService) -> None:
 def print_summary(
     servers: Sequence[ServerConfig | SourceConfig],
     service: CommandService,
-    write: Callable[[str], object] = print,
+    write: Callable[[str], object] = write_out,
 ) -> None:
     """Say what would run, and have done with the server objects that were made for that."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # whatever it can encode
-        sys.stdout.reconfigure(errors="backslashreplace")
+    lines = [line for server in servers for line in server.summary()]
     for server in servers:
-        for line in server.summary():
-            write(printable(line))
         if isinstance(server, ServerConfig) and server.server is not None:
             server.server.server_close()
-    for notice in service.notices:
-        write(printable(notice))
+    write("".join(f"{printable(line)}\n" for line in [*lines, *service.notices]))
 
 
 def where_served(service: ListenerService) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from sockserve.core.messages import nearest
+from sockserve.run.options.words import COMMAND_OPTIONS, OWN_OPTIONS
 
 __all__ = ["hint_at_option", "hint_at_word"]
 
@@ -74,6 +75,7 @@ _OTHERS: Mapping[str, str] = {
     **dict.fromkeys(("quiet", "q"), "{access-log} none"),
     **dict.fromkeys(("configuration", "conf", "cfg", "settings"), "{config}"),
     **dict.fromkeys(("check-config", "dry-run", "test"), "{check}"),
+    **dict.fromkeys(("autoreload", "auto-reload", "watch"), "{reload}"),
     **dict.fromkeys(("daemon", "daemonize", "D", "pid", "pidfile", "n", "nodaemon"), _FOREGROUND),
     **dict.fromkeys(("wsgi", "asgi", "factory"), "; there is no such interface, but {handler}"
                     " takes a class of socketserver's kind"),
@@ -92,7 +94,9 @@ def hint_at_option(option: str, known: Collection[str]) -> str:
 
 
 def hint_at_word(word: str, known: Collection[str]) -> str:
-    """The same, for a word of a file or of the environment."""
+    """The same, for a word of a file."""
+    if word in COMMAND_OPTIONS or word in OWN_OPTIONS:
+        return f"; it is about a command, and an option alone: --{word}"
     return _hint(word, word, known, "")
 
 

@@ -325,7 +325,8 @@ def test_without_watchfiles_one_line_says_what_to_install(tmp_path: Path, hello:
     with started(tmp_path, "hello:Hello", "--reload") as command:
         assert command.end() == 1
     assert command.said == (
-        "sockserve: reload: watchfiles is not installed; pip install 'sockserve[reload]'\n"
+        "sockserve: reload: watchfiles is not installed; pip install watchfiles, or"
+        " 'sockserve[reload]'\n"
     )
 
 

@@ -94,6 +94,11 @@ class Page(BaseHTTPRequestHandler):
     "empty.toml": "[[server]]\nhandler = 'shop:Empty'\n",
     "twice.toml": "[[server]]\nport = 1\nlisten = 'tcp:0'\n",
     "good.toml": "[[server]]\nhandler = 'shop:Lines'\n",
+    "two.toml": "[[server]]\nport = 7070\n[[server]]\nport = 7071\n",
+    "reload.toml": "[[server]]\nreload = true\n",
+    "program.py": "print('it has no handler')\n",
+    "web.py": "import http.server\n\n\nclass Web(http.server.BaseHTTPRequestHandler):\n    pass\n",
+    "goods/list.py": "",
 }
 
 Mistakes: TypeAlias = dict[str, tuple[str, ...]]
@@ -101,10 +106,12 @@ Mistakes: TypeAlias = dict[str, tuple[str, ...]]
 #: By command line: what its one line has in it.
 OF_BOTH: Mistakes = {
     # What is served
-    "-H shpo:Page": ("handler 'shpo:Page': no module 'shpo'",),
+    "-H shpo:Page": ("handler 'shpo:Page': no module 'shpo'; did you mean 'shop'?",),
     "-H shop:Pgae": ("handler 'shop:Pgae': no 'Pgae' in shop", "'Page'"),
     "-H site:Page": ("no 'Page' in site", "not the site.py of this folder", "another name"),
-    "-H shop": ("handler 'shop': write MODULE:CLASS",),
+    "-H shop": ("handler 'shop': write MODULE:CLASS", "'shop:Lines'", "'shop:Packet'"),
+    "-H shop:Nothing": ("no 'Nothing' in shop; it has shop:Page, shop:Lines",),
+    "-H goods.lst:Page": ("no module 'goods.lst'", "did you mean 'goods.list'?"),
     "-H shop.py:Page": ("handler 'shop.py:Page'", "did you mean 'shop:Page'?"),
     "-H ./shop:Page": ("handler './shop:Page'", "did you mean 'shop:Page'?"),
     "-H shop/Page": ("handler 'shop/Page'", "did you mean 'shop:Page'?"),
@@ -224,6 +231,9 @@ OF_BOTH: Mistakes = {
     "-c twice.toml": ("twice.toml:2:8: port: does not go with listen",),
     "-c empty.toml": ("empty.toml:2:11: handler 'shop:Empty': it has no do_ method",),
     "-c good.toml --threads 4": ("threads: handler Lines is async def",),
+    "-c two.toml --port 8080": ("port: 2 servers of two.toml would listen there", "table of each"),
+    "-c two.toml -l tcp:0 -l unix:s": ("listen: 2 servers of two.toml would listen there",),
+    "-c reload.toml": ("reload.toml:2:1: unknown word 'reload'", "an option alone: --reload"),
     "-c good.toml --max-rows 4": ("max-rows: there is no table in good.toml",),
 }
 OF_TWISTD: Mistakes = {
@@ -235,6 +245,13 @@ OF_TWISTD: Mistakes = {
 OF_SOCKSERVE: Mistakes = {
     "shop:Pgae": ("handler 'shop:Pgae': no 'Pgae' in shop", "'Page'?"),
     "nowhere": ("'nowhere': there is no such folder",),
+    "shop": ("'shop': there is no such folder; did you mean 'shop:Page' or 'shop:Lines'",),
+    "shpo": ("'shpo': there is no such folder", "did you mean 'shop'?"),
+    "gods": ("'gods': there is no such folder", "did you mean 'goods'?"),
+    "program": ("no handler in program.py; to run that write sockserve program.py",),
+    "--port 8080 web.py": ("'web.py' is a program", "sockserve web.py [ITS", "web:Web --port"),
+    "--port 8080 program.py": ("'program.py' is a program", "as in sockserve MODULE:CLASS"),
+    "--port 8080 nowhere.py": ("'nowhere.py': there is no such file",),
     "./nowhere": ("'./nowhere': there is no such folder",),
     "shop/Page": ("'shop/Page'", "did you mean 'shop:Page'?"),
     "good.toml": ("'good.toml' is a file", "--config good.toml"),
@@ -247,7 +264,7 @@ OF_SOCKSERVE: Mistakes = {
     "http://localhost:8080/": ("is no folder", "--listen http://localhost:8080/"),
     "-n shop:Page": ("option -n not recognized", "foreground"),
     "--reactor epol": ("reactor 'epol'", "did you mean 'epoll'?"),
-    "--print-completion fish": ("fish", "bash"),
+    "--print-completion powershell": ("powershell", "fish"),
 }
 CASES = [
     *(("twistd", line) for line in {**OF_BOTH, **OF_TWISTD}),
@@ -265,6 +282,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], list
     """What each command line leads to, by command and line: status, and standard error."""
     folder = tmp_path_factory.mktemp("mistakes")
     for name, content in FILES.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(content)
     found = {}
     for command in ("twistd", "sockserve"):
