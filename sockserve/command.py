@@ -31,7 +31,7 @@ from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.service import ListenerService, listeners_of
 from sockserve.observe.standard_logging import join_logs
 from sockserve.observe.terminal import Terminal
-from sockserve.reload.child import Child, check_reloadable
+from sockserve.reload.child import Child
 from sockserve.run.asked import servers_asked_for
 from sockserve.run.commands import CommandService, print_summary, where_served
 from sockserve.run.environment import environment_words
@@ -107,7 +107,7 @@ def _serve(
     if not found.check:
         _begin_log(terminal, found.verbose)
     if child is not None:
-        check_reloadable(servers)
+        child.check(servers)
         child.join(reactor)
     tell = functools.partial(_tell, terminal, child)
     service = CommandService(reactor, servers, is_alone=True, tell=tell)
@@ -145,7 +145,7 @@ def _run(reactor: Any, service: CommandService, child: Child | None) -> int:
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     if child is not None:
-        reactor.addSystemEventTrigger("before", "shutdown", child.closing)
+        reactor.addSystemEventTrigger("before", "shutdown", child.closing, service)
     reactor.run()
     return signals.exit_status or 0
 

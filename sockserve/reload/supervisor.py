@@ -126,6 +126,8 @@ class _Supervisor:
 
         # While it serves
         self._sockets: list[_Socket] = []
+        #: Those that are no sockets' own.
+        self._names: list[tuple[str, ...]] = []
         self._children: list[_Child] = []
         self._watch: Watch | None = None
         #: What has changed since the child that is L{_Stage.OPENING} was started.
@@ -210,7 +212,7 @@ class _Supervisor:
         @raise OSError: the system has none.
         """
         here, there = socket.socketpair()
-        handed = Handed(there.fileno(), self._sockets, is_first)
+        handed = Handed(there.fileno(), self._sockets, self._names, is_first)
         inherited = [there.fileno(), *(descriptor for _, descriptor in self._sockets)]
         for descriptor in inherited:
             os.set_inheritable(descriptor, True)
@@ -270,10 +272,12 @@ class _Supervisor:
         _close(self._sockets)
         self._sockets = [*kept, *child.sockets]
         child.sockets = []
+        self._names = message.names
         if before is not None:
             before.stage = _Stage.ENDING
             before.replaced_for = child.reason
-            before.link.send(Stop([place for place, _ in self._sockets]))
+            places = [place for place, _ in self._sockets]
+            before.link.send(Stop([*places, *self._names]))
         elif child.reason:
             _say(f"reloaded: {child.reason}")
         self._look_at(child, message.files, is_all=True)

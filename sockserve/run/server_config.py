@@ -26,6 +26,7 @@ from sockserve.core.messages import about
 from sockserve.core.reactors import as_reactor
 from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.listeners.endpoints import is_datagram_description
+from sockserve.listeners.kept_sockets import keeper_of
 from sockserve.listeners.service import ListenerService
 from sockserve.observe.access_log import AccessLog
 from sockserve.run.options.forms import KEEPALIVE
@@ -159,7 +160,9 @@ class ServerConfig:
         if self.rpcbind:
             listeners = [each for each in parent if isinstance(each, ListenerService)]
             with about("rpcbind"):
-                RPCBindService(reactor, self.handler, listeners).setServiceParent(parent)
+                RPCBindService(
+                    reactor, self.handler, listeners, keeper=keeper_of(reactor)
+                ).setServiceParent(parent)
         return parent
 
     def _build_object(
