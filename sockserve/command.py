@@ -198,7 +198,10 @@ def _file_fault(served: str) -> str:
     if served.endswith(".toml"):
         return f"{served!r} is a file; write --config {served}"
     if not served.endswith(".py"):
-        return f"{served!r} is a file; name its folder, or a class MODULE:CLASS"
+        return (
+            f"{served!r} is a file; name its folder, or a class MODULE:CLASS; a program is run by"
+            f" sockserve run {served}"
+        )
     example = next(iter(named_handlers(served)), "MODULE:CLASS")
     return (
         f"{served!r} is a program, which takes options of its own: write sockserve {served}"

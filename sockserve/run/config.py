@@ -109,7 +109,9 @@ def _handler(words: Mapping[str, object]) -> Callable[..., Any]:
 
 def _named_handler(words: Mapping[str, object]) -> Callable[..., Any]:
     if "handler" in words and "path" in words:
-        raise ConfigurationError("handler and path: give one of them", "handler")
+        raise ConfigurationError(
+            f"handler and path: give one of them{_hint_at_port(words['path'])}", "handler"
+        )
     if "handler" in words:
         with about("handler"):
             return handler_given("handler", words["handler"])
@@ -123,13 +125,14 @@ def _named_handler(words: Mapping[str, object]) -> Callable[..., Any]:
             "path",
         ) from None
     except (OSError, ValueError):
-        hint = f"; a port is --port {words['path']}" if _is_number(words.get("path")) else ""
+        hint = _hint_at_port(words.get("path"))
         raise ConfigurationError(f"path {directory!r}: not a directory{hint}", "path") from None
     return functools.partial(FileRequestHandler, directory=directory)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, str) and value.isdecimal()
+def _hint_at_port(path: object) -> str:
+    """A hint for those who know http.server, where a number is a port; perhaps nothing."""
+    return f"; a port is --port {path}" if isinstance(path, str) and path.isdecimal() else ""
 
 
 def _check_server_object(config: ServerConfig, deadlines: Mapping[str, float | None]) -> None:

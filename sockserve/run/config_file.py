@@ -175,6 +175,8 @@ def _located(shown: str, text: str, message: str) -> str:
     if found is None:
         return f"{shown}: {message}"
     said, line, column = found.groups()
+    if said == "Invalid value":
+        said += "; a text is written in quotation marks"
     if line is None:
         lines = text.split("\n")
         return f"{shown}:{len(lines)}:{len(lines[-1]) + 1}: {said} (at the end)"

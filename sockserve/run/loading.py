@@ -132,6 +132,14 @@ def named_handlers(file: str) -> list[str]:
     return [f"{module}:{name}" for name in names]
 
 
+def _namesakes(name: str) -> str:
+    """A hint at handlers of that name in this folder; perhaps nothing."""
+    files = sorted(each for each in os.listdir() if each.endswith(".py"))
+    there = [each for file in files for each in named_handlers(file)]
+    found = [repr(each) for each in there if each.endswith(f":{name}")]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
 def _beside(module_name: str) -> list[str]:
     """The names of the modules that are where one would be that there is not."""
     package, dot, _ = module_name.rpartition(".")
@@ -186,6 +194,8 @@ def _load(word: str, name: str, kind: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name + ".").startswith(error.name + "."):
             hint = nearest(error.name, _beside(error.name), error.name.rpartition(".")[0])
+            if not hint:
+                hint = _namesakes(attribute)
             raise ConfigurationError(f"{word} {name!r}: no module {error.name!r}{hint}") from None
         raise ConfigurationError(
             f"{word} {name!r}: importing it: {error}{_place(error)}"

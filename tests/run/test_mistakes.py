@@ -99,6 +99,7 @@ class Page(BaseHTTPRequestHandler):
     "program.py": "print('it has no handler')\n",
     "web.py": "import http.server\n\n\nclass Web(http.server.BaseHTTPRequestHandler):\n    pass\n",
     "goods/list.py": "",
+    "notes.txt": "",
 }
 
 Mistakes: TypeAlias = dict[str, tuple[str, ...]]
@@ -110,6 +111,7 @@ OF_BOTH: Mistakes = {
     "-H shop:Pgae": ("handler 'shop:Pgae': no 'Pgae' in shop", "'Page'"),
     "-H site:Page": ("no 'Page' in site", "not the site.py of this folder", "another name"),
     "-H shop": ("handler 'shop': write MODULE:CLASS", "'shop:Lines'", "'shop:Packet'"),
+    "-H store:Slow": ("no module 'store'; did you mean 'shop:Slow'?",),
     "-H shop:Nothing": ("no 'Nothing' in shop; it has shop:Page, shop:Lines",),
     "-H goods.lst:Page": ("no module 'goods.lst'", "did you mean 'goods.list'?"),
     "-H shop.py:Page": ("handler 'shop.py:Page'", "did you mean 'shop:Page'?"),
@@ -131,6 +133,7 @@ OF_BOTH: Mistakes = {
     "-H stdlib:Lines": ("Lines: handle is async def", "derive from sockserve's class"),
     "-H stdlib:Page": ("Page: do_GET is async def", "derive from sockserve's class"),
     "-H shop:Page -p .": ("handler and path: give one of them",),
+    "-H shop:Page -p 8080": ("handler and path: give one of them; a port is --port 8080",),
     "-p nowhere": ("nowhere': not a directory",),
     "-p shop.py": ("shop.py': not a directory",),
     "-p 8080": ("8080': not a directory", "--port 8080"),
@@ -210,7 +213,7 @@ OF_BOTH: Mistakes = {
     "-c nowhere.toml": ("config 'nowhere.toml': No such file or directory",),
     "-c .": ("config '.': Is a directory",),
     "-c bracket.toml": ("bracket.toml:1:9: ",),
-    "-c bare.toml": ("bare.toml:2:11: ",),
+    "-c bare.toml": ("bare.toml:2:11: Invalid value; a text is written in quotation marks",),
     "-c single.toml": ("single.toml:1:1: write [[server]], in two brackets",),
     "-c none.toml": ("none.toml: write at least one [[server]] table",),
     "-c float.toml": ("float.toml:3:11: threads: 4.5 is not a whole number",),
@@ -255,6 +258,8 @@ OF_SOCKSERVE: Mistakes = {
     "./nowhere": ("'./nowhere': there is no such folder",),
     "shop/Page": ("'shop/Page'", "did you mean 'shop:Page'?"),
     "good.toml": ("'good.toml' is a file", "--config good.toml"),
+    "notes.txt": ("'notes.txt' is a file; name its folder", "sockserve run notes.txt"),
+    "--port 8080 run web.py": ("'web.py' belongs to no option", "without options before run"),
     "shop:Page shop:Lines": ("'shop:Lines' belongs to no option",),
     "shop:Page -H shop:Lines": ("handler: does not go with 'shop:Page'",),
     "shop:Page -p .": ("path: does not go with 'shop:Page'",),

@@ -151,7 +151,10 @@ def parse(parser: CommandParser, arguments: Sequence[str]) -> Namespace:
             names = [name for each in parser.arguments for name in each.option_strings]
             known = [name for name in names if name.startswith("--")]
             raise ConfigurationError(f"option {given} not recognized{hint_at_option(given, known)}")
-        raise ConfigurationError(f"{other!r} belongs to no option; one handler or folder is served")
+        hint = "one handler or folder is served"
+        if found.served == "run":
+            hint = "a program is run by sockserve run PROGRAM, without options before run"
+        raise ConfigurationError(f"{other!r} belongs to no option; {hint}")
     return found
 
 
