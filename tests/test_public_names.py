@@ -18,6 +18,7 @@ from sockserve.auth import NotAuthenticated, PlaintextPipelined
 from sockserve.core.logs import Topic
 from sockserve.http import RemoteProtocolError
 from sockserve.http.files.disk import OutsideRoot
+from sockserve.listeners.certificates import FileError
 from sockserve.listeners.descriptions import WordError
 from sockserve.listeners.proxy_header import ProxyHeaderError
 from sockserve.sunrpc import DecodeError, MalformedCall, RecordTooLong, RPCMismatch
@@ -48,7 +49,7 @@ PAGES = [
 ]
 
 #: Errors that no user's code meets.
-NOT_MET = {OutsideRoot, ProxyHeaderError, WordError}
+NOT_MET = {FileError, OutsideRoot, ProxyHeaderError, WordError}
 
 ROOMS = [
     importlib.import_module(each.name)

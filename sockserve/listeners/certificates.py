@@ -19,6 +19,7 @@ from twisted.internet.ssl import CertificateOptions, DiffieHellmanParameters
 from twisted.python.filepath import FilePath
 
 from sockserve.core.messages import one_line
+from sockserve.interfaces import SockserveError
 
 __all__ = [
     "FileError",
@@ -39,7 +40,7 @@ _LABEL = re.compile(rb"-----BEGIN ([^\r\n]*?)-----")
 _CERTIFICATES = ("CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE")
 
 
-class FileError(ValueError):
+class FileError(SockserveError, ValueError):
     """
     The error of a file that cannot be used.
 

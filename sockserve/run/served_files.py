@@ -179,6 +179,8 @@ def _own_files(server: ServerConfig | SourceConfig) -> Iterator[OwnFile]:
     for word, path in server.files_of_tls.items():
         if word not in ("certfile", "keyfile") or _has_key(path):
             yield OwnFile(f"{word} {path!r}", path, word)
+    if server.files_of_tls:  # which are all that the description names
+        return
     for item, description in enumerate(server.listen):
         for path in _key_files(description):
             yield OwnFile(f"listen {description!r}: {path!r}", path, "listen", item)
