@@ -152,10 +152,10 @@ def print_summary(
 ) -> None:
     """Say what would run, and have done with the server objects that were made for that."""
     lines = [line for server in servers for line in server.summary()]
+    write("".join(f"{printable(line)}\n" for line in [*lines, *service.notices]))
     for server in servers:
         if isinstance(server, ServerConfig) and server.server is not None:
             server.server.server_close()
-    write("".join(f"{printable(line)}\n" for line in [*lines, *service.notices]))
 
 
 def where_served(service: ListenerService) -> str:
