@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from sockserve.core.messages import printable
+from sockserve.core.output import write_out
 from sockserve.core.version import __version__
 from sockserve.interfaces import ConfigurationError
 
@@ -79,11 +80,7 @@ def _serve(words: list[str]) -> int:
         from sockserve.command import serve
 
         return serve(found)
-    try:
-        sys.stdout.write(told)
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads it has read enough; nor is there more to flush
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    write_out(told)
     return 0
 
 

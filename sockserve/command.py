@@ -33,7 +33,7 @@ from sockserve.observe.terminal import Terminal
 from sockserve.run.asked import servers_asked_for
 from sockserve.run.commands import CommandService, print_summary, where_served
 from sockserve.run.environment import environment_words
-from sockserve.run.loading import meant_name
+from sockserve.run.loading import meant_name, named_handlers
 from sockserve.run.options.words import OPTIONS
 from sockserve.run.server_config import ServerConfig
 from sockserve.run.signals import Signals, leave_process, stop_reactor
@@ -114,9 +114,7 @@ def _serve(
     if not found.check:
         _begin_log(terminal, found.verbose)
     if child is not None:
-        from sockserve.reload.child import check_reloadable
-
-        check_reloadable(servers)
+        child.check(servers)
         child.join(reactor)
     tell = functools.partial(_tell, terminal, child)
     service = CommandService(reactor, servers, is_alone=True, tell=tell)
@@ -155,7 +153,7 @@ def _run(reactor: Any, service: CommandService, child: Child | None) -> int:
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     if child is not None:
-        reactor.addSystemEventTrigger("before", "shutdown", child.closing)
+        reactor.addSystemEventTrigger("before", "shutdown", child.closing, service)
     reactor.run()
     return signals.exit_status or 0
 
@@ -190,20 +188,57 @@ def _kind_of_served(served: str) -> str:
     if os.path.isdir(served):
         return "path"
     if os.path.isfile(served):
-        hint = f"write --config {served}" if served.endswith(".toml") else "name its folder"
-        raise ConfigurationError(f"{served!r} is a file; {hint}, or a class MODULE:CLASS")
+        raise ConfigurationError(_file_fault(served))
     if _is_place(served):
         way = "--port" if served.isdecimal() else "--listen"
         raise ConfigurationError(
             f"{served!r} is no folder, nor a class MODULE:CLASS; to listen there write"
             f" {way} {served}"
         )
-    if ":" not in served and ("/" in served or "." not in served.strip(".")):
-        hint = meant_name(served)
-        raise ConfigurationError(
-            f"{served!r}: there is no such folder; a class is MODULE:CLASS{hint}"
-        )
+    is_program = served.endswith(".py")
+    if ":" not in served and (is_program or "/" in served or "." not in served.strip(".")):
+        raise ConfigurationError(_nothing_fault(served))
     return "handler"
+
+
+def _file_fault(served: str) -> str:
+    """The message about a file, which is not served as such."""
+    if served.endswith(".toml"):
+        return f"{served!r} is a file; write --config {served}"
+    if not served.endswith(".py"):
+        return (
+            f"{served!r} is a file; name its folder, or a class MODULE:CLASS; a program is run by"
+            f" sockserve run {served}"
+        )
+    example = next(iter(named_handlers(served)), "MODULE:CLASS")
+    return (
+        f"{served!r} is a program, which takes options of its own: write sockserve {served}"
+        f" [ITS OPTIONS]; the options of sockserve are for a handler, as in sockserve {example}"
+        " --port 8080"
+    )
+
+
+def _nothing_fault(served: str) -> str:
+    """The message about what is neither a folder nor the name of a handler."""
+    if served.endswith(".py"):
+        return f"{served!r}: there is no such file"
+    message, module = f"{served!r}: there is no such folder", f"{served}.py"
+    if named := named_handlers(module):
+        return f"{message}; did you mean {' or '.join(map(repr, named))}?"
+    if os.path.exists(module):
+        return f"{message}, and no handler in {module}; to run that write sockserve {module}"
+    hint = meant_name(served)
+    if not hint and os.path.dirname(served) == "":
+        there = filter(_may_be_served, os.listdir())
+        hint = nearest(served, [each.removesuffix(".py") for each in there])
+    return f"{message}; a class is MODULE:CLASS{hint}"
+
+
+def _may_be_served(name: str) -> bool:
+    """Whether a file or folder here is a folder, or a module that has handlers."""
+    if name.startswith("."):
+        return False
+    return os.path.isdir(name) or (name.endswith(".py") and bool(named_handlers(name)))
 
 
 def _is_place(served: str) -> bool:
@@ -258,7 +293,7 @@ def _begin_log(terminal: Terminal, verbosity: int) -> None:
 
 def _tell(terminal: Terminal, child: Child | None, listener: ListenerService) -> None:
     """Say that a listener listens, and where, unless it did before."""
-    if child is not None and not (child.is_first or child.has_bound):
+    if child is not None and not child.is_told:
         return
     how = "  (Ctrl-C to stop)" if terminal.is_terminal else ""
     terminal.tell(f"{listener.server.handler_name}: {where_served(listener)}{how}")

@@ -77,7 +77,26 @@ class ConfigurationError(SockserveError):
     A user's mistake: what was asked for cannot be.
 
     The message is one line that names the culprit and what would be right.
+
+    @ivar word: the option, or word of a configuration, that it is about; None where that is none,
+        or not known.
+    @ivar item: the part of the word's value: its place in a list, or its key in a table; None for
+        all of it.
+    @ivar is_name: whether the name of that, the word or the key, is wrong in itself.
     """
+
+    def __init__(
+        self,
+        message: str,
+        word: str | None = None,
+        item: int | str | None = None,
+        *,
+        is_name: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.word = word
+        self.item = item
+        self.is_name = is_name
 
 
 class PeerError(SockserveError):

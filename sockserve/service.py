@@ -24,7 +24,7 @@ from typing_extensions import override
 from sockserve.core.addresses import socket_address
 from sockserve.core.handler_kinds import check_carrier
 from sockserve.core.logs import Topic, logger
-from sockserve.core.messages import one_line
+from sockserve.core.messages import about, one_line
 from sockserve.dropin.service import SocketServerService
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.datagram_ports import UDPPort, UNIXDatagramPort
@@ -134,7 +134,7 @@ class _PortService(ListenerService):
         result = getattr(opening, "result", None)
         if isinstance(result, Failure):
             opening.addErrback(lambda _: None)
-            raise ListenError(f"listen {self.description!r}: {_why_not(result)}")
+            raise ListenError(f"listen {self.description!r}: {_why_not(result)}", "listen")
         self._opening = opening
         # What fails later (no endpoint of Twisted's does) has nobody to tell but the log.
         opening.addErrback(lambda failure: failure.trap(CancelledError) and None)
@@ -193,7 +193,8 @@ class RequestService(_PortService):
         def trusted(address: IAddress) -> bool:
             return server.trusts_proxy(socket_address(address))
 
-        endpoint = stream_endpoint(reactor, description, trusted, server.deadlines)
+        with about("listen"):
+            endpoint = stream_endpoint(reactor, description, trusted, server.deadlines)
         if server.request_queue_size is None and "backlog=" not in description:
             server.request_queue_size = DEFAULT_REQUEST_QUEUE_SIZE
         return cls(endpoint, server, description)
@@ -240,7 +241,9 @@ class DatagramRequestService(_PortService):
         server = factory(RequestHandlerClass, reactor=reactor, **options)
         check_carrier(server.kind, server.handler_name, "in datagrams")
         _check_tls(server, "in datagrams")
-        return cls(datagram_port(reactor, description, server), server, description)
+        with about("listen"):
+            port = datagram_port(reactor, description, server)
+        return cls(port, server, description)
 
     def _listen(self) -> UDPPort | UNIXDatagramPort:
         self._port.startListening()

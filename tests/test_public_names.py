@@ -18,9 +18,9 @@ from sockserve.auth import NotAuthenticated, PlaintextPipelined
 from sockserve.core.logs import Topic
 from sockserve.http import RemoteProtocolError
 from sockserve.http.files.disk import OutsideRoot
+from sockserve.listeners.certificates import FileError
 from sockserve.listeners.descriptions import WordError
 from sockserve.listeners.proxy_header import ProxyHeaderError
-from sockserve.run.values import ItemError
 from sockserve.sunrpc import DecodeError, MalformedCall, RecordTooLong, RPCMismatch
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +49,7 @@ PAGES = [
 ]
 
 #: Errors that no user's code meets.
-NOT_MET = {ItemError, OutsideRoot, ProxyHeaderError, WordError}
+NOT_MET = {FileError, OutsideRoot, ProxyHeaderError, WordError}
 
 ROOMS = [
     importlib.import_module(each.name)

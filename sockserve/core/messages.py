@@ -1,16 +1,19 @@
 """
 Messages: pieces of the one line that tells a user of a mistake.
 
-This room owns how an error and a guess at what was meant are worded.  It must not know what
-the words are about.
+This room owns how an error and a guess at what was meant are worded, and how an error comes by the
+word that it is about.  It must not know which words there are.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
-__all__ = ["nearest", "one_line", "printable", "without_controls"]
+from sockserve.interfaces import ConfigurationError
+
+__all__ = ["about", "nearest", "one_line", "printable", "without_controls"]
 
 
 #: How alike two words must be, from 0 to 1, for one to be what the other was meant to be: more
@@ -66,3 +69,19 @@ def without_controls(text: str) -> str:
 def one_line(error: BaseException) -> str:
     """An error's own words, on one line."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def about(word: str, item: int | str | None = None) -> Iterator[None]:
+    """
+    Have an error that is raised within be about a word, and about a part of its value, unless it is
+    about another already.
+    """
+    try:
+        yield
+    except ConfigurationError as error:
+        if error.word is None:
+            error.word = word
+        if error.word == word and error.item is None:
+            error.item = item
+        raise

@@ -69,7 +69,7 @@ def _of_url(url: re.Match[str]) -> str:
     if scheme == "https":
         raise ValueError(
             f"https needs a certificate: write tls:{port or 443}:FOLDER, or"
-            f" ssl:{port or 443}:privateKey=FILE:certKey=FILE"
+            f" ssl:{port or 443}:privateKey=FILE:certKey=FILE, or name it by certfile beside port"
         )
     if scheme not in _URL_PORTS:
         raise ValueError(f"a URL of {scheme} is no place to listen at; write tcp:PORT")

@@ -100,6 +100,7 @@ class SockserveCommand(BaseCommand):
         """End the program with one line about an option that is wrong."""
         for word in message.split():
             if word.startswith("--"):
+                # Django's own are among them, and argparse has no public way to ask for all.
                 known = [name for action in parser._actions for name in action.option_strings]
                 given = word.partition("=")[0].rstrip(":")
                 if given not in known and given.removeprefix("--") not in OPTIONS:

@@ -16,6 +16,7 @@ from sockserve.interfaces import ConfigurationError
 from sockserve.run.environment import environment_words
 from sockserve.run.options.parser import add_option
 from sockserve.run.options.words import OPTIONS, override
+from sockserve.run.origins import Origins
 from sockserve.run.source_config import words_of_rows
 from sockserve.run.unknown import hint_at_word
 from sockserve.tap import Options
@@ -85,22 +86,13 @@ def make_options(
     try:
         options.postOptions()
     except ConfigurationError as error:
-        about = str(error).partition(":")[0].split(" ")[0]
-        if about in said or about not in usual:
+        if error.word in said or error.word not in usual:
             raise
-        if about in variables:
-            name = OPTIONS[about].variable
-            raise ConfigurationError(name + str(error).removeprefix(about)) from error
-        raise ConfigurationError(f"settings.SOCKSERVE: {error}") from error
+        if error.word not in variables:
+            raise ConfigurationError(f"settings.SOCKSERVE: {error}") from error
+        Origins(usual, variables).locate(error)
+        raise
     return options
-
-
-def _replaced_by(said: Collection[str]) -> list[str]:
-    """The options of which the settings' do not count beside those that are said."""
-    if "config" in said:  # all goes into the file
-        return _settable()
-    replaced = list(SERVED) if any(word in said for word in SERVED) else []
-    return [*replaced, "listen"] if "server" in said else replaced  # which listens already
 
 
 def _from_settings(settings: object) -> dict[str, object]:

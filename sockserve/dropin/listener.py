@@ -18,7 +18,7 @@ from enum import Enum
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
@@ -115,6 +115,8 @@ class ServerObjectListener:
         self._run: object = None
         self._loop: AcceptLoopThread | None = None
         self._state = _State.STOPPED
+        #: Fires when the loop takes no more requests.
+        self.loop_returned: Deferred[None] = succeed(None)
         #: Fires when all is over.
         self._all_over: Deferred[None]
         #: The deadline of the end.
@@ -137,6 +139,7 @@ class ServerObjectListener:
             log = partial(StreamFactory.handle_error, self._factory)
             self._object.handle_error = log  # type: ignore[method-assign]
         keep_alive(getattr(self._object, "socket", None), self._deadlines)
+        self.loop_returned = Deferred()
         self._all_over = Deferred()
         self._factory.intake = Intake.SERVED
         self._factory.drain_notice.take_back()
@@ -227,6 +230,7 @@ class ServerObjectListener:
         if run is not self._run:
             return
         self._state = _State.DRAINING
+        self.loop_returned.callback(None)
         self._arm_shutdown_deadline()
         assert self._loop is not None
         self._factory.admission.gates.discard(self._loop)

@@ -160,6 +160,17 @@ class SocketServerService(ListenerService):
         super().startService()
         _log.info("{server}: starting", server=self.description)
 
+    def loop_returned(self) -> Deferred[None]:
+        """
+        Wait for the end of the object's loop.
+
+        @return: a Deferred that fires when no more requests are taken, or never, if the loop is
+            left behind.
+        """
+        returned: Deferred[None] = Deferred()
+        self._listener.loop_returned.chainDeferred(returned)
+        return returned
+
     @override
     def stopService(self) -> Deferred[None]:
         """

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import attrs
 from cryptography import x509
@@ -18,8 +19,11 @@ from twisted.internet.ssl import CertificateOptions, DiffieHellmanParameters
 from twisted.python.filepath import FilePath
 
 from sockserve.core.messages import one_line
+from sockserve.interfaces import SockserveError
 
 __all__ = [
+    "FileError",
+    "FileWords",
     "FolderContents",
     "Password",
     "check_context",
@@ -36,47 +40,100 @@ _LABEL = re.compile(rb"-----BEGIN ([^\r\n]*?)-----")
 _CERTIFICATES = ("CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE")
 
 
-def options_from_files(words: Mapping[str, str]) -> CertificateOptions:
+class FileError(SockserveError, ValueError):
+    """
+    The error of a file that cannot be used.
+
+    @ivar word: the word that names it.
+    """
+
+    def __init__(self, message: str, word: str) -> None:
+        super().__init__(message)
+        self.word = word
+
+
+@attrs.frozen
+class FileWords:
+    """
+    The words that name the files of a certificate, as a user has them.
+
+    @ivar certificate: that of the certificate.
+    @ivar key: that of the private key.
+    @ivar password_file: that of the key's password.
+    @ivar password: all ways to name that, for messages.
+    """
+
+    certificate: str = "certKey"
+    key: str = "privateKey"
+    password_file: str = "passwordFile"
+    password: str = "passwordFile=FILE or passwordEnv=VARIABLE"
+
+
+def options_from_files(
+    words: Mapping[str, str], names: FileWords = FileWords()
+) -> CertificateOptions:
     """
     The TLS options that the words of an C{ssl:} description say: C{privateKey}, C{certKey} (in
     the same file by default), C{passwordFile} or C{passwordEnv}, C{extraCertChain},
-    C{dhParameters} and C{sslmethod}.
+    C{dhParameters} and C{sslmethod}.  The chain may be behind the certificate as well.
 
-    @raise ValueError: one of the files cannot be used, or they do not belong together.
+    @param names: what the words are called in messages.
+    @raise FileError: the certificate or its key cannot be used, or they do not belong together.
+    @raise ValueError: another file cannot be used.
     """
-    password = password_of(words)
     key_file = words.get("privateKey", _DEFAULT_KEY_FILE)
-    key_place = f"privateKey {key_file!r}"
-    if "privateKey" not in words and "certKey" in words and not os.path.exists(key_file):
-        raise ValueError(
-            f"certKey {words['certKey']!r}: its key is missing; write privateKey=FILE, be it the"
-            " same file"
-        )
+    key_place, key_word = f"{names.key} {key_file!r}", names.key
     if "privateKey" not in words:
+        if "certKey" in words and not os.path.exists(key_file):
+            raise ValueError(
+                f"certKey {words['certKey']!r}: its key is missing; write privateKey=FILE, be it"
+                " the same file"
+            )
         key_place += ", as none is given"
-    key_pem = _read(key_place, key_file)
+    place, word = f"{key_place}, and no certKey", key_word
     if "certKey" in words:
-        place = f"certKey {words['certKey']!r}"
-        pem = _read(place, words["certKey"])
-    else:
-        place, pem = f"{key_place}, and no certKey", key_pem
+        place, word = f"{names.certificate} {words['certKey']!r}", names.certificate
+    lacks_key = ""
+    if key_file == words.get("certKey"):
+        key_place, key_word, lacks_key = place, word, f"; name the file of its key by {names.key}"
+    with _about(names.password_file):
+        password = password_of(words, names)
     # As Twisted does, each is looked for in its own file first, and then in the other.
-    key = _first_key(key_place, key_pem, pem, password)
-    certificate = _first_certificate(place, pem, key_pem)
+    with _about(key_word):
+        key_pem = _read(key_place, key_file)
+    with _about(word):
+        pem = _read(place, words["certKey"]) if "certKey" in words else key_pem
+    with _about(key_word):
+        key = _first_key(key_place, key_pem, pem, password, names.password, lacks_key)
+    with _about(word):
+        certificate = _first_certificate(place, pem, key_pem)
     if not _belong_together(key, certificate):
-        raise ValueError(f"{key_place}: it is not the key of the certificate of {place}")
+        message = f"{key_place}: it is not the key of the certificate of {place}"
+        if key_word == word:
+            message = f"{place}: the private key in it is not that of its certificate"
+        raise FileError(message, key_word)
     method, chain, dh = (
         words.get(each) for each in ("sslmethod", "extraCertChain", "dhParameters")
     )
-    made = CertificateOptions(
-        key,
-        certificate,
-        method=None if method is None else _method(method),
-        extraCertChain=None if chain is None else _chain(chain),
-        dhParameters=None if dh is None else _dh_parameters(dh),
-    )
-    check_context(place, made)
+    with _about(word):
+        made = CertificateOptions(
+            key,
+            certificate,
+            method=None if method is None else _method(method),
+            extraCertChain=_behind(place, pem) if chain is None else _chain(chain),
+            dhParameters=None if dh is None else _dh_parameters(dh),
+        )
+        check_context(place, made)
     return made
+
+
+@contextmanager
+def _about(word: str) -> Iterator[None]:
+    """Have an error tell the word that names the file it is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise FileError(str(error), word) from None
 
 
 @attrs.frozen
@@ -105,17 +162,18 @@ class Password:
     place: str
 
 
-def password_of(words: Mapping[str, str]) -> Password | None:
+def password_of(words: Mapping[str, str], names: FileWords = FileWords()) -> Password | None:
     """
     The password that the words of a description lead to: the first line of C{passwordFile}, or the
     value of the variable C{passwordEnv}; None where there are none.
 
+    @param names: what the words are called in messages.
     @raise ValueError: there is no such file or variable, or nothing in it; or both are given.
     """
     if "passwordFile" in words and "passwordEnv" in words:
         raise ValueError("passwordFile and passwordEnv: give one of them")
     if "passwordFile" in words:
-        place = f"passwordFile {words['passwordFile']!r}"
+        place = f"{names.password_file} {words['passwordFile']!r}"
         text = _read(place, words["passwordFile"]).partition(b"\n")[0].removesuffix(b"\r")
     elif "passwordEnv" in words:
         place = f"passwordEnv {words['passwordEnv']!r}"
@@ -240,11 +298,19 @@ def _blocks(content: bytes) -> list[tuple[str, bytes]]:
     ]
 
 
-def _first_key(place: str, pem: bytes, other: bytes, password: Password | None) -> crypto.PKey:
+def _first_key(
+    place: str, pem: bytes, other: bytes, password: Password | None, ways: str, hint: str
+) -> crypto.PKey:
+    """
+    The first private key in a file, or else in the other.
+
+    @param ways: how the password of an encrypted one is named.
+    @param hint: what to do where there is none.
+    """
     for label, block in (*_blocks(pem), *_blocks(other)):
         if label.endswith("PRIVATE KEY"):
-            return _load_key(place, block, password)
-    raise ValueError(f"{place}: {_lack(pem)}no private key in it")
+            return _load_key(place, block, password, ways)
+    raise ValueError(f"{place}: {_lack(pem)}no private key in it{hint}")
 
 
 def _first_certificate(place: str, pem: bytes, other: bytes) -> crypto.X509:
@@ -264,15 +330,16 @@ def _lack(pem: bytes) -> str:
     return f"it is not a PEM file{' but a DER one' if is_der else ''}: "
 
 
-def _load_key(place: str, block: bytes, password: Password | None) -> crypto.PKey:
+def _load_key(
+    place: str, block: bytes, password: Password | None, ways: str = FileWords().password
+) -> crypto.PKey:
     is_encrypted = b"BEGIN ENCRYPTED " in block or re.search(
         rb"^Proc-Type:.*ENCRYPTED", block, re.MULTILINE
     )
     if is_encrypted and password is None:
         raise ValueError(
             f"{place}: the private key in it is encrypted; take its passphrase away, as by"
-            " openssl pkey -in FILE -out FILE, or say where it is by passwordFile=FILE or"
-            " passwordEnv=VARIABLE"
+            f" openssl pkey -in FILE -out FILE, or say where it is by {ways}"
         )
     try:
         # Without a passphrase OpenSSL might ask for one, on the terminal.
@@ -317,6 +384,12 @@ def _method(name: str) -> int:
         raise ValueError(f"sslmethod {name!r} is not one of {', '.join(methods)}")
     method: int = getattr(SSL, name)
     return method
+
+
+def _behind(place: str, pem: bytes) -> list[crypto.X509]:
+    """The certificates behind the first in a file: those that have signed it, one by the next."""
+    found = [block for label, block in _blocks(pem) if label in _CERTIFICATES]
+    return [_load_certificate(place, block) for block in found[1:]]
 
 
 def _chain(path: str) -> list[crypto.X509]:

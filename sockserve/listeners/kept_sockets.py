@@ -41,8 +41,12 @@ class SocketKeeper(Protocol):
     def give_up(self, place: Place) -> None:
         """Have a socket that was taken end, as it is no longer found by its name."""
 
+    def keep_name(self, place: Place) -> None:
+        """Have a name that is no socket's own, such as an entry of rpcbind's, outlive this
+        process."""
+
     def owns_name(self, place: Place) -> bool:
-        """Whether the name of a socket is to be removed when that is closed."""
+        """Whether a name is to be removed when its socket is closed."""
 
 
 _keepers: WeakKeyDictionary[Any, SocketKeeper] = WeakKeyDictionary()

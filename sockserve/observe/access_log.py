@@ -238,7 +238,7 @@ class AccessLog(Service):
             return open(self._path, "a", encoding="utf-8", buffering=1)
         except (OSError, ValueError) as error:  # a name with a NUL is the latter
             why = getattr(error, "strerror", None) or one_line(error)
-            raise ConfigurationError(f"{self._word} {self._path!r}: {why}") from None
+            raise ConfigurationError(f"{self._word} {self._path!r}: {why}", self._word) from None
 
     def _start_writing(self) -> None:
         if self._file is None:

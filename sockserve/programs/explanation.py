@@ -47,26 +47,32 @@ class Explanation(Witness):
     def __init__(self, tell: Callable[[str], object]) -> None:
         self._tell = tell
         self._process = os.getpid()
-        #: What was said of each server, empty if nothing, by its id: not all have a hash.
+        #: What was said of each server that there is, empty if nothing, by its id: not all have a
+        #: hash.
         self._said: dict[int, tuple[ReferenceType[ServerObject], str]] = {}
 
     @override
     def server_made(self, server: ServerObject) -> None:
-        self._said[id(server)] = ref(server), ""
+        self._note(server, "")
 
     @override
     def serving_began(self, server: ServerObject, is_loop: bool) -> None:
         line = f"{_name(server)}: {words(server, serving_way(server, is_loop))}"
         known = self._said.get(id(server))
         if known is None or known[1] != line:
-            self._said[id(server)] = ref(server), line
+            self._note(server, line)
             self._tell(line)
+
+    def _note(self, server: ServerObject, line: str) -> None:
+        """Note what was said of a server, as long as it is there."""
+        key = id(server)
+        self._said[key] = ref(server, lambda _: self._said.pop(key, None)), line
 
     def end(self) -> None:
         """Tell of the servers that are still there, and have run none of the loops."""
         if os.getpid() != self._process:
             return
-        for reference, line in self._said.values():
+        for reference, line in list(self._said.values()):
             server = reference()
             if server is not None and not line:
                 why = "neither serve_forever nor handle_request was called"

@@ -15,44 +15,24 @@ from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import msgspec
+from twisted.application.service import IService
+from twisted.internet.defer import DeferredList
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.kept_sockets import Place, keep_sockets
+from sockserve.listeners.service import listeners_of
 from sockserve.reload.files import own_files
 from sockserve.reload.link import VARIABLE, Closed, Failed, Handed, Kept, Link, Loaded, Ready, Stop
+from sockserve.reload.server_objects import ObjectSockets
 from sockserve.run.server_config import ServerConfig
 from sockserve.run.signals import stop_reactor
 from sockserve.run.source_config import SourceConfig
+from sockserve.service import SocketServerService
 
-__all__ = ["Child", "check_reloadable"]
-
-
-def check_reloadable(servers: Sequence[ServerConfig | SourceConfig]) -> None:
-    """
-    Check that a process can take another's place in serving these.
-
-    @raise ConfigurationError: it cannot.
-    """
-    for server in servers:
-        if not isinstance(server, ServerConfig):
-            continue
-        if server.server is not None:
-            raise ConfigurationError(
-                server.add_location(
-                    "server: does not go with --reload, which cannot keep a socket that an object"
-                    " makes by itself; serve its handler class"
-                )
-            )
-        if server.rpcbind:
-            raise ConfigurationError(
-                server.add_location(
-                    "rpcbind: does not go with --reload: the program that ends would take back"
-                    " what the next has registered"
-                )
-            )
+__all__ = ["Child"]
 
 
 @implementer(IReadDescriptor)
@@ -60,21 +40,22 @@ class Child:
     """
     This process, as a child of a supervisor's, and the keeper of its sockets.
 
-    @ivar is_first: whether nothing was served before.
-    @ivar has_bound: whether it listens where it did not before.
+    @ivar is_told: whether it is told where this listens: not where the one before did, too.
     """
 
     def __init__(self, handed: Handed) -> None:
         # For good
         self.pid = os.getppid()
-        self.is_first = handed.is_first
         self._link = Link(socket.socket(fileno=handed.link))
         self._reactor: Any = None
 
         # Until it listens
         self._handed = handed.sockets
-        self.has_bound = False
+        self._names_before = handed.names
+        self.is_told = handed.is_first
         self._adopted: list[Place] = []
+        self._names: list[Place] = []
+        self._objects = ObjectSockets(self)
 
         # From then on
         self._is_ready = False
@@ -96,7 +77,28 @@ class Child:
             environ["LISTEN_PID"] = str(os.getpid())
         # Of a file that is changed twice in a second, the first would be taken for the second.
         sys.dont_write_bytecode = True
-        return cls(handed)
+        child = cls(handed)
+        child._objects.install()
+        return child
+
+    def check(self, servers: Sequence[ServerConfig | SourceConfig]) -> None:
+        """
+        Check that another process can take this one's place in serving these.
+
+        @raise ConfigurationError: it cannot.
+        """
+        for server in servers:
+            if not isinstance(server, ServerConfig) or server.server is None:
+                continue
+            if not self._objects.has(server.server):
+                error = ConfigurationError(
+                    f"server: {type(server.server).__qualname__} does not go with --reload, which"
+                    " keeps a socket of TCP or UDP only, and one that socketserver's server_bind"
+                    " has bound; serve its handler class",
+                    "server",
+                )
+                server.locate(error)
+                raise error
 
     def loaded(self) -> None:
         """Tell that what is to be served is there, and wait until this process may listen."""
@@ -116,13 +118,19 @@ class Child:
         for _, descriptor in self._handed:
             os.close(descriptor)
         self._handed.clear()
-        self._link.send(Ready(self._adopted, own_files()))
+        self._link.send(Ready(self._adopted, self._names, own_files()))
 
-    def closing(self) -> None:
-        """Tell, once that is done, that this process takes no more requests: its ports close in the
-        reactor's next turn. (reactor thread)"""
+    def closing(self, service: IService) -> None:
+        """
+        Tell, once that is done, that this process takes no more requests: its ports close in the
+        reactor's next turn. (reactor thread)
+
+        @param service: the service that stops.
+        """
         later = self._reactor.callLater
-        later(0, later, 0, self._link.send, Closed())
+        objects = [each for each in listeners_of(service) if isinstance(each, SocketServerService)]
+        returned = DeferredList([each.loop_returned() for each in objects])
+        returned.addCallback(lambda _: later(0, later, 0, self._link.send, Closed()))
 
     def failed(self) -> None:
         """Tell that this process cannot serve."""
@@ -141,19 +149,23 @@ class Child:
 
     def keep(self, place: Place, sock: socket.socket) -> None:
         """Have a socket that was made here outlive this process."""
-        self.has_bound = True
+        self.is_told = True
         self._link.send(Kept(place), sock.fileno())
 
     def give_up(self, place: Place) -> None:
         """Have a socket that was taken end, as it is no longer found by its name."""
         self._adopted.remove(place)
 
+    def keep_name(self, place: Place) -> None:
+        """Have a name outlive this process."""
+        self._names.append(place)
+
     def owns_name(self, place: Place) -> bool:
-        """Whether the name of a socket is to be removed when that is closed: not before this
-        process serves, if the name is the one of before, nor once another does."""
+        """Whether a name is to be removed when its socket is closed: not before this process
+        serves, if the name is the one of before, nor once another does."""
         if place in self._handed_over:
             return False
-        return self._is_ready or place not in self._adopted
+        return self._is_ready or place not in (*self._adopted, *self._names_before)
 
     # As a reader of the link (reactor thread)
 

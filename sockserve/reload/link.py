@@ -44,11 +44,13 @@ class Handed(msgspec.Struct):
 
     @ivar link: the descriptor of its end of the link.
     @ivar sockets: the places and descriptors of the sockets that are there.
+    @ivar names: the names that are there besides.
     @ivar is_first: whether nothing was served before.
     """
 
     link: int
     sockets: list[tuple[_Place, int]]
+    names: list[_Place]
     is_first: bool
 
 
@@ -71,10 +73,12 @@ class Ready(msgspec.Struct, tag=True):
     The child serves.
 
     @ivar adopted: the places whose sockets it has from before.
+    @ivar names: the names that it has besides, from before or not.
     @ivar files: those that it was made of.
     """
 
     adopted: list[_Place]
+    names: list[_Place]
     files: list[str]
 
 
@@ -92,7 +96,7 @@ class Stop(msgspec.Struct, tag=True):
     """
     Another child serves: this one is to drain.
 
-    @ivar handed_over: the places whose sockets the other has, and whose names are its own.
+    @ivar handed_over: the places whose sockets, and names, are the other's now.
     """
 
     handed_over: list[_Place]

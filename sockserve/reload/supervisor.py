@@ -109,7 +109,7 @@ def supervise(config: str | None) -> int:
         from sockserve.reload.watching import Watch
     except ImportError:
         raise ConfigurationError(
-            "reload: watchfiles is not installed; pip install 'sockserve[reload]'"
+            "reload: watchfiles is not installed; pip install watchfiles, or 'sockserve[reload]'"
         ) from None
     return _Supervisor(config, Watch).run()
 
@@ -126,6 +126,8 @@ class _Supervisor:
 
         # While it serves
         self._sockets: list[_Socket] = []
+        #: Those that are no sockets' own.
+        self._names: list[tuple[str, ...]] = []
         self._children: list[_Child] = []
         self._watch: Watch | None = None
         #: What has changed since the child that is L{_Stage.OPENING} was started.
@@ -183,27 +185,59 @@ class _Supervisor:
     # Children
 
     def _start(self, reason: str) -> None:
-        """Start a child."""
-        here, there = socket.socketpair()
-        handed = Handed(there.fileno(), self._sockets, is_first=not reason)
-        inherited = [there.fileno(), *(descriptor for _, descriptor in self._sockets)]
-        for descriptor in inherited:
-            os.set_inheritable(descriptor, True)
+        """
+        Start a child.
+
+        @raise ConfigurationError: the first cannot be started.
+        """
         started_at = time.time()
-        # What this process was handed itself goes on to the child, as all that is inheritable.
-        process = subprocess.Popen(
-            self._command,
-            close_fds=False,
-            env={**os.environ, VARIABLE: msgspec.json.encode(handed).decode()},
-        )
-        for descriptor in inherited:
-            os.set_inheritable(descriptor, False)
-        there.close()
+        try:
+            process, here = self._process(is_first=not reason)
+        except OSError as error:
+            why = f"no process can be started: {error.strerror}"
+            if not reason:
+                raise ConfigurationError(f"reload: {why}") from error
+            self._not_reloaded(f"{reason}, but {why}")
+            return
         child = _Child(process, Link(here), reason, started_at)
         self._children.append(child)
         reader = threading.Thread(target=self._wait_for_messages, args=(child,), daemon=True)
         reader.start()
         threading.Thread(target=self._wait_for_end, args=(child, reader), daemon=True).start()
+
+    def _process(self, *, is_first: bool) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        """
+        A process that is to serve, and this end of its link.
+
+        @raise OSError: the system has none.
+        """
+        here, there = socket.socketpair()
+        handed = Handed(there.fileno(), self._sockets, self._names, is_first)
+        inherited = [there.fileno(), *(descriptor for _, descriptor in self._sockets)]
+        for descriptor in inherited:
+            os.set_inheritable(descriptor, True)
+        try:
+            # What this process was handed itself goes on to the child, as all that is inheritable.
+            process = subprocess.Popen(
+                self._command,
+                close_fds=False,
+                env={**os.environ, VARIABLE: msgspec.json.encode(handed).decode()},
+            )
+        except OSError:
+            here.close()
+            raise
+        finally:
+            for descriptor in inherited:
+                os.set_inheritable(descriptor, False)
+            there.close()
+        return process, here
+
+    def _not_reloaded(self, why: str) -> None:
+        """Say that a change has led to nothing."""
+        goes_on = (
+            "what was before goes on" if self._child(_Stage.SERVING) else "waiting for a change"
+        )
+        _say(f"not reloaded: {why}; {goes_on}")
 
     def _child(self, stage: _Stage) -> _Child | None:
         """The child at a stage, of which there is one at most."""
@@ -238,10 +272,12 @@ class _Supervisor:
         _close(self._sockets)
         self._sockets = [*kept, *child.sockets]
         child.sockets = []
+        self._names = message.names
         if before is not None:
             before.stage = _Stage.ENDING
             before.replaced_for = child.reason
-            before.link.send(Stop([place for place, _ in self._sockets]))
+            places = [place for place, _ in self._sockets]
+            before.link.send(Stop([*places, *self._names]))
         elif child.reason:
             _say(f"reloaded: {child.reason}")
         self._look_at(child, message.files, is_all=True)
@@ -269,10 +305,8 @@ class _Supervisor:
         elif child.stage is not _Stage.SERVING:
             if not child.reason:
                 self._status = status
-            elif self._child(_Stage.SERVING):
-                _say(f"not reloaded: {child.reason}, but cannot be served; what was before goes on")
             else:
-                _say(f"not reloaded: {child.reason}, but cannot be served; waiting for a change")
+                self._not_reloaded(f"{child.reason}, but cannot be served")
         elif status == 0:
             self._status = 0
             self._end_all(signal.SIGTERM)

@@ -49,5 +49,6 @@ def servers_asked_for(
     try:
         config = source_config(words) if "source" in words else server_config(words)
     except ConfigurationError as error:
-        raise origins.located_error(error) from None
-    return [attrs.evolve(config, add_location=origins.located)]
+        origins.locate(error)
+        raise
+    return [attrs.evolve(config, locate=origins.locate)]

@@ -7,7 +7,6 @@ what they serve, nor how the command was called.
 
 from __future__ import annotations
 
-import io
 import os
 import socket
 import sys
@@ -22,6 +21,7 @@ from typing_extensions import override
 from sockserve.core.handler_kinds import speaks_http
 from sockserve.core.logs import Topic, logger
 from sockserve.core.messages import printable
+from sockserve.core.output import write_out
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.service import ListenerService, listeners_of
 from sockserve.listeners.stream_factory import StreamFactory
@@ -29,7 +29,7 @@ from sockserve.run.served_files import OwnFile, files_to_withhold
 from sockserve.run.server_config import ServerConfig
 from sockserve.run.source_config import SourceConfig
 from sockserve.run.together import check_together
-from sockserve.service import ListenError, SocketServerService
+from sockserve.service import SocketServerService
 
 __all__ = ["CommandService", "print_summary", "where_served"]
 
@@ -95,10 +95,8 @@ class CommandService(MultiService):
                 try:
                     service.privilegedStartService()
                 except ConfigurationError as error:
-                    located = server.add_location(str(error))
-                    if located == str(error):
-                        raise
-                    raise ListenError(located) from error
+                    server.locate(error)
+                    raise
         except ConfigurationError:
             self._withdraw()
             raise
@@ -150,18 +148,14 @@ def _log_listener(service: ListenerService) -> None:
 def print_summary(
     servers: Sequence[ServerConfig | SourceConfig],
     service: CommandService,
-    write: Callable[[str], object] = print,
+    write: Callable[[str], object] = write_out,
 ) -> None:
     """Say what would run, and have done with the server objects that were made for that."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # whatever it can encode
-        sys.stdout.reconfigure(errors="backslashreplace")
+    lines = [line for server in servers for line in server.summary()]
+    write("".join(f"{printable(line)}\n" for line in [*lines, *service.notices]))
     for server in servers:
-        for line in server.summary():
-            write(printable(line))
         if isinstance(server, ServerConfig) and server.server is not None:
             server.server.server_close()
-    for notice in service.notices:
-        write(printable(notice))
 
 
 def where_served(service: ListenerService) -> str:

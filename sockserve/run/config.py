@@ -20,6 +20,7 @@ import attrs
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_name, unwrap
 from sockserve.core.limits import LIMITS, LimitKind
+from sockserve.core.messages import about
 from sockserve.dropin.overriding import accepts_takeover
 from sockserve.dropin.server_check import own_deadlines
 from sockserve.http.files.handler import FileRequestHandler
@@ -33,7 +34,7 @@ from sockserve.run.served_files import check_readable
 from sockserve.run.server_config import RATES, ServerConfig, listener_kind
 from sockserve.run.unknown import hint_at_word
 from sockserve.run.values import Check, check_value, each_text, text
-from sockserve.run.where import PLACES, description_of_place
+from sockserve.run.where import PLACES, TLS_FILES, description_of_place
 from sockserve.run.workers import check_workers
 from sockserve.sql.handlers import SQLRequestHandler
 
@@ -55,10 +56,13 @@ def server_config(words: Mapping[str, object]) -> ServerConfig:
     for word in words:
         if word not in SERVER_OPTIONS:
             if word in SOURCE_OPTIONS:
-                raise ConfigurationError(f"{word}: it is for rows, and this is no source of them")
-            raise ConfigurationError(f"unknown word {word!r}{hint_at_word(word, SERVER_OPTIONS)}")
+                raise ConfigurationError(
+                    f"{word}: it is for rows, and this is no source of them", word
+                )
+            hint = hint_at_word(word, SERVER_OPTIONS)
+            raise ConfigurationError(f"unknown word {word!r}{hint}", word, is_name=True)
         if "server" in words and not SERVER_OPTIONS[word].notes.goes_with_object:
-            raise ConfigurationError(f"{word}: does not go with server, which has its own")
+            raise ConfigurationError(f"{word}: does not go with server, which has its own", word)
     settings: dict[str, Any] = {
         SERVER_OPTIONS[word].setting: check_value(SERVER_OPTIONS[word], value, _CHECKS)
         for word, value in words.items()
@@ -70,20 +74,20 @@ def server_config(words: Mapping[str, object]) -> ServerConfig:
     own = own_deadlines(settings.get("server"))
     settings["deadlines"] = attrs.evolve(own, **given) if own else Deadlines(**given)
     if "auth" in words:
-        checkers = each_text("auth", words["auth"], str)
-        files = [each.removeprefix("file:") for each in checkers if each.startswith("file:")]
-        settings["password_files"] = tuple(files)
+        settings["checkers"] = each_text("auth", words["auth"], str)
     if "server" in words:
         config = ServerConfig(handler=settings["server"].RequestHandlerClass, **settings)
         _check_server_object(config, given)
         return config
     handler = _handler(words)
-    place = description_of_place(
-        settings, datagrams=derives(unwrap(handler), *HANDLERS_OF_DATAGRAMS)
-    )
-    settings = {word: value for word, value in settings.items() if word not in PLACES}
-    if place is not None:
-        settings["listen"] = (place,)
+    places = {word: SERVER_OPTIONS[word].setting for word in PLACES if word in words}
+    if places:
+        said = {word: settings.pop(setting) for word, setting in places.items()}
+        is_for_datagrams = derives(unwrap(handler), *HANDLERS_OF_DATAGRAMS)
+        settings["files_of_tls"] = {word: said[word] for word in TLS_FILES if word in said}
+        settings["listen"] = (
+            description_of_place(said, "listen" in settings, datagrams=is_for_datagrams),
+        )
     config = ServerConfig(handler=handler, **settings)
     _check(config)
     return config
@@ -99,30 +103,36 @@ def _handler(words: Mapping[str, object]) -> Callable[..., Any]:
         return handler
     fields = check_value(SERVER_OPTIONS["header"], words["header"], _CHECKS)
     if not derives(unwrap(handler), FileRequestHandler):
-        raise ConfigurationError("header: it is for files; other handlers send their own")
+        raise ConfigurationError("header: it is for files; other handlers send their own", "header")
     return functools.partial(handler, extra_response_headers=fields)
 
 
 def _named_handler(words: Mapping[str, object]) -> Callable[..., Any]:
     if "handler" in words and "path" in words:
-        raise ConfigurationError("handler and path: give one of them")
+        raise ConfigurationError(
+            f"handler and path: give one of them{_hint_at_port(words['path'])}", "handler"
+        )
     if "handler" in words:
-        return handler_given("handler", words["handler"])
-    directory = os.path.abspath(text("path", words.get("path", ".")))
+        with about("handler"):
+            return handler_given("handler", words["handler"])
+    with about("path"):
+        directory = os.path.abspath(text("path", words.get("path", ".")))
     try:
         check_readable(directory)
     except PermissionError:
         raise ConfigurationError(
-            f"path {directory!r}: Permission denied; who serves its files must be able to read it"
+            f"path {directory!r}: Permission denied; who serves its files must be able to read it",
+            "path",
         ) from None
     except (OSError, ValueError):
-        hint = f"; a port is --port {words['path']}" if _is_number(words.get("path")) else ""
-        raise ConfigurationError(f"path {directory!r}: not a directory{hint}") from None
+        hint = _hint_at_port(words.get("path"))
+        raise ConfigurationError(f"path {directory!r}: not a directory{hint}", "path") from None
     return functools.partial(FileRequestHandler, directory=directory)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, str) and value.isdecimal()
+def _hint_at_port(path: object) -> str:
+    """A hint for those who know http.server, where a number is a port; perhaps nothing."""
+    return f"; a port is --port {path}" if isinstance(path, str) and path.isdecimal() else ""
 
 
 def _check_server_object(config: ServerConfig, deadlines: Mapping[str, float | None]) -> None:
@@ -144,27 +154,30 @@ def _check_server_object(config: ServerConfig, deadlines: Mapping[str, float | N
         unconnected = f"{kind} has no connections"
     else:
         connected = f"{kind} serves no datagrams"
-    faults = [
+    faults: dict[tuple[str, ...], str | None] = {}
+    for word, value, fault in (
         ("threads", config.threads, alone or serial),
         ("access-log", config.access_log, alone),
         ("stats-log", config.stats_log, alone),
         ("max-connections", config.max_connections, alone or unconnected),
         ("max-connections-per-peer", config.max_connections_per_peer, alone or unconnected),
-    ]
+    ):
+        if value is not None:
+            faults[word,] = fault
     for phase, seconds in deadlines.items():
         fault = unconnected or (None if phase == Phase.HANDSHAKE else alone)
         word = phase.replace("_", "-")
         if phase in RATES:
-            faults.append((word, phase, fault))
+            faults[word,] = fault
         elif phase != Phase.DRAIN and seconds != getattr(usual, phase):
-            faults.append((f"timeout {word}", phase, fault))
+            faults["timeout", word] = fault
     for name in config.limits:
         is_for_datagrams = LIMITS[name].kind is LimitKind.DATAGRAMS
-        fault = alone or (connected if is_for_datagrams else unconnected)
-        faults.append((name.replace("_", "-"), name, fault))
-    for word, value, fault in faults:
-        if value is not None and fault is not None:
-            raise ConfigurationError(f"{word}: does not go with this server: {fault}")
+        faults[name.replace("_", "-"),] = alone or (connected if is_for_datagrams else unconnected)
+    for words, fault in faults.items():
+        if fault is not None:
+            message = f"{' '.join(words)}: does not go with this server: {fault}"
+            raise ConfigurationError(message, *words)
 
 
 def _check(config: ServerConfig) -> None:
@@ -179,32 +192,37 @@ def _check(config: ServerConfig) -> None:
     if config.rpcbind:
         from sockserve.sunrpc.rpcbind import served_program
 
-        served_program(cls)
+        with about("rpcbind"):
+            served_program(cls)
     if not config.listen:
-        raise ConfigurationError("listen: give at least one description")
+        raise ConfigurationError("listen: give at least one description", "listen")
     if derives(cls, SQLRequestHandler):
         raise ConfigurationError(
-            f"handler {handler} serves the rows of a table; name that with source"
+            f"handler {handler} serves the rows of a table; name that with source", "handler"
         )
     kinds = {listener_kind(description) for description in config.listen}
     for name in config.limits:
         kind = LIMITS[name].kind
         if kind not in kinds:
+            word = name.replace("_", "-")
             raise ConfigurationError(
-                f"{name.replace('_', '-')}: it is for {kind.value}, and no listener here is one"
-                " of these"
+                f"{word}: it is for {kind.value}, and no listener here is one of these", word
             )
-    for description in config.listen:
+    for item, description in enumerate(config.listen):
         datagrams = is_datagram_description(description)
         if datagrams and derives(cls, *HANDLERS_OF_STREAMS):
             raise ConfigurationError(
                 f"listen {description!r}: handler {handler} serves streams; listen on tcp:,"
-                " tls: or unix:"
+                " tls: or unix:",
+                "listen",
+                item,
             )
         if not datagrams and derives(cls, *HANDLERS_OF_DATAGRAMS):
             raise ConfigurationError(
                 f"listen {description!r}: handler {handler} serves datagrams; listen on udp:,"
-                " udp6: or unixgram:"
+                " udp6: or unixgram:",
+                "listen",
+                item,
             )
 
 

@@ -14,6 +14,7 @@ import re
 import select
 import stat
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ import attrs
 from sockserve.core.messages import nearest, one_line, printable
 from sockserve.interfaces import ConfigurationError
 from sockserve.run.config import server_config
-from sockserve.run.options.words import SERVER_OPTIONS, SOURCE_OPTIONS, Option, override
+from sockserve.run.options.words import OPTIONS, SERVER_OPTIONS, SOURCE_OPTIONS, Option, override
 from sockserve.run.origins import Origins, Table
 from sockserve.run.positions import Positions
 from sockserve.run.server_config import ServerConfig
@@ -58,6 +59,9 @@ TABLES: Mapping[str, _Kind] = {
     "server": _Kind(SERVER_OPTIONS, server_config),
     "source": _Kind(SOURCE_OPTIONS, source_config),
 }
+
+#: A description of any port that is free.
+_ANY_PORT = re.compile(r"(.*:)?0(:.*)?", re.DOTALL)
 
 #: The largest file that is read: far more than a hundred thousand networks take.
 MAX_FILE_BYTES = 2**24
@@ -96,6 +100,7 @@ def read_toml(
     options, variables = options or {}, variables or {}
     configs: list[ServerConfig | SourceConfig] = []
     unused = set(options)
+    takers: Counter[str] = Counter()
     for name, kind in TABLES.items():
         found = tables.get(name, [])
         if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
@@ -108,16 +113,34 @@ def read_toml(
             words = override(override(table, also), by)
             origins = Origins(words, set(also) - set(by), Table(shown, find, (name, number)), by)
             unused -= set(by)
+            takers.update({*by, *also})
             try:
                 made = kind.make(words)
-                configs.append(attrs.evolve(made, file=path, add_location=origins.located))
+                configs.append(attrs.evolve(made, file=path, locate=origins.locate))
             except ConfigurationError as error:
-                raise origins.located_error(error) from None
+                origins.locate(error)
+                raise
+    for word, value in override(variables, options).items():
+        if takers[word] > 1 and _is_one_place(word, value):
+            raise ConfigurationError(
+                f"{word if word in options else OPTIONS[word].variable}: {takers[word]} servers of"
+                f" {shown} would listen there; say in the table of each where it does"
+            )
     if not configs:
         raise ConfigurationError(f"{shown}: write at least one [[server]] table, or [[source]]")
     if unused:
         raise ConfigurationError(f"{min(unused)}: there is no table in {shown} that it goes with")
     return configs
+
+
+def _is_one_place(word: str, value: object) -> bool:
+    """Whether a word says where to listen so that only one server can."""
+    if word == "port":
+        return str(value) != "0"  # which is any that is free
+    if word == "listen":
+        descriptions = value if isinstance(value, (list, tuple)) else [value]
+        return any(_ANY_PORT.fullmatch(str(each)) is None for each in descriptions)
+    return word == "unix"
 
 
 def _load(path: str, pipe_seconds: float) -> tuple[str, dict[str, Any]]:
@@ -152,6 +175,8 @@ def _located(shown: str, text: str, message: str) -> str:
     if found is None:
         return f"{shown}: {message}"
     said, line, column = found.groups()
+    if said == "Invalid value":
+        said += "; a text is written in quotation marks"
     if line is None:
         lines = text.split("\n")
         return f"{shown}:{len(lines)}:{len(lines[-1]) + 1}: {said} (at the end)"

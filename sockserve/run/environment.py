@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from sockserve.core.messages import nearest
 from sockserve.interfaces import ConfigurationError
-from sockserve.run.options.words import OPTIONS, Option
+from sockserve.run.options.words import OPTIONS, OWN_OPTIONS, Option
 
 __all__ = ["environment_words"]
 
@@ -24,7 +24,7 @@ _FLAGS = {
 }
 
 #: What is not taken from there: it is for one call, not for all.
-_NOT_TAKEN = ("check",)
+_NOT_TAKEN = {option.variable: option for option in (OPTIONS["check"], *OWN_OPTIONS.values())}
 
 
 def environment_words(environ: Mapping[str, str]) -> dict[str, object]:
@@ -34,11 +34,11 @@ def environment_words(environ: Mapping[str, str]) -> dict[str, object]:
     Several values of one variable have spaces between them; what holds a space is quoted, as for a
     shell.  An empty one says nothing.
 
-    @raise ConfigurationError: a variable is nearly one of these, or its value cannot be read.
+    @raise ConfigurationError: a variable is nearly one of these, or of an option that is none
+        of them, or its value cannot be read.
     """
     options = {option.variable: option for option in OPTIONS.values()}
-    for name in _NOT_TAKEN:
-        del options[OPTIONS[name].variable]
+    options = {name: option for name, option in options.items() if name not in _NOT_TAKEN}
     words: dict[str, object] = {}
     for variable, value in environ.items():
         if not variable.startswith(_PREFIX) or not value:
@@ -46,6 +46,11 @@ def environment_words(environ: Mapping[str, str]) -> dict[str, object]:
         if variable in options:
             if not _is_kubernetes(variable, value):
                 words[options[variable].word] = _read(options[variable], value)
+        elif variable in _NOT_TAKEN:
+            word = _NOT_TAKEN[variable].word
+            raise ConfigurationError(
+                f"{variable}: it is for one call, and an option alone: --{word}"
+            )
         elif hint := nearest(variable, options, _PREFIX):
             # Others may be another program's, or those that Kubernetes makes of a service's name.
             raise ConfigurationError(f"unknown variable {variable}{hint}")

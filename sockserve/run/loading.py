@@ -7,9 +7,11 @@ how the objects are used.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import os
+import pkgutil
 import socketserver
 import sys
 import sysconfig
@@ -25,7 +27,7 @@ from sockserve.interfaces import ConfigurationError
 from sockserve.run.handler_check import application_fault, check_handler
 from sockserve.run.values import text
 
-__all__ = ["handler_given", "load_handler", "load_server", "meant_name"]
+__all__ = ["handler_given", "load_handler", "load_server", "meant_name", "named_handlers"]
 
 #: The classes of all handlers but those that are any callable.
 _HANDLERS = (BaseRequestHandler, socketserver.BaseRequestHandler)
@@ -108,6 +110,53 @@ def meant_name(name: str) -> str:
     return ""
 
 
+def named_handlers(file: str) -> list[str]:
+    """
+    The names, C{MODULE:CLASS}, of what seem to be handlers in a module's file; it is not imported,
+    as it may be a program.
+
+    @param file: from this folder on.
+    """
+    module = file.removesuffix(".py").removeprefix("./").replace("/", ".")
+    try:
+        with open(file, "rb") as source:
+            tree = ast.parse(source.read())
+    except (OSError, SyntaxError, ValueError):
+        return []
+    names: list[str] = []
+    for each in tree.body:
+        if isinstance(each, ast.ClassDef):
+            bases = [ast.unparse(base).rpartition(".")[2] for base in each.bases]
+            if any(base.endswith("Handler") or base in names for base in bases):
+                names.append(each.name)
+    return [f"{module}:{name}" for name in names]
+
+
+def _namesakes(name: str) -> str:
+    """A hint at handlers of that name in this folder; perhaps nothing."""
+    files = sorted(each for each in os.listdir() if each.endswith(".py"))
+    there = [each for file in files for each in named_handlers(file)]
+    found = [repr(each) for each in there if each.endswith(f":{name}")]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
+def _beside(module_name: str) -> list[str]:
+    """The names of the modules that are where one would be that there is not."""
+    package, dot, _ = module_name.rpartition(".")
+    path = getattr(sys.modules.get(package), "__path__", ()) if dot else [os.getcwd()]
+    return [f"{package}{dot}{each.name}" for each in pkgutil.iter_modules(path)]
+
+
+def _handlers_of(module: object, name: str) -> str:
+    """A hint at the handlers' classes of a module; perhaps nothing."""
+    own = [
+        f"{name}:{each.__name__}"
+        for each in vars(module).values()
+        if isinstance(each, type) and issubclass(each, _HANDLERS) and each.__module__ == name
+    ]
+    return f"; it has {', '.join(own)}" if own else ""
+
+
 def _shadowed(module: object, here: str) -> str:
     """A hint at a module of this folder in whose place another of its name was found; perhaps
     nothing."""
@@ -134,7 +183,9 @@ def _load(word: str, name: str, kind: str) -> Any:
             f"{meant_name(name)}"
         )
     if not module_name or not attribute or not all(module_name.split(".")):
-        raise ConfigurationError(f"{word} {name!r}: write MODULE:{kind}{meant_name(name)}")
+        named = named_handlers(f"{name.removesuffix(':').replace('.', '/')}.py")
+        hint = f"; did you mean {' or '.join(map(repr, named))}?" if named else meant_name(name)
+        raise ConfigurationError(f"{word} {name!r}: write MODULE:{kind}{hint}")
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)
@@ -142,7 +193,10 @@ def _load(word: str, name: str, kind: str) -> Any:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name + ".").startswith(error.name + "."):
-            raise ConfigurationError(f"{word} {name!r}: no module {error.name!r}") from None
+            hint = nearest(error.name, _beside(error.name), error.name.rpartition(".")[0])
+            if not hint:
+                hint = _namesakes(attribute)
+            raise ConfigurationError(f"{word} {name!r}: no module {error.name!r}{hint}") from None
         raise ConfigurationError(
             f"{word} {name!r}: importing it: {error}{_place(error)}"
         ) from error
@@ -158,6 +212,8 @@ def _load(word: str, name: str, kind: str) -> Any:
             found = getattr(found, part)
         except AttributeError:
             hint = nearest(part, [word for word in dir(found) if not word.startswith("_")])
+            if found is module and word == "handler":
+                hint = hint or _handlers_of(module, module_name)
             hint = _shadowed(module, here) or hint
             raise ConfigurationError(f"{word} {name!r}: no {part!r} in {where}{hint}") from None
         where = f"{where}.{part}"

@@ -1,35 +1,30 @@
 """
 Origins: where the words of one server or source were said, for messages about them.
 
-This room owns how a message about a word is led to the variable or to the place in a file that it
+This room owns how an error about a word is led to the variable or to the place in a file that it
 is from.  It must not know what the words mean.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping
-from typing import Protocol
+from typing import TypeAlias
 
 import attrs
 
 from sockserve.interfaces import ConfigurationError
-from sockserve.run.options.words import OPTIONS
+from sockserve.run.options.words import OPTIONS, SERVER_OPTIONS, SOURCE_OPTIONS
 from sockserve.run.positions import Path, Position, Positions
-from sockserve.run.where import PLACES
 
-__all__ = ["AddLocation", "Origins", "Table", "as_it_is"]
-
-
-class AddLocation(Protocol):
-    """A function that prefixes a message with its place, as L{Origins.located} does."""
-
-    def __call__(self, message: str, item: int | str | None = None) -> str: ...  # noqa: D102
+__all__ = ["Locate", "Origins", "Table", "leave_as_it_is"]
 
 
-def as_it_is(message: str, item: int | str | None = None) -> str:
-    """The message of words that are from no place that is to be named."""
-    return message
+#: What prefixes an error's message with the place that it is about, as L{Origins.locate} does.
+Locate: TypeAlias = Callable[[ConfigurationError], object]
+
+
+def leave_as_it_is(error: ConfigurationError) -> None:
+    """Leave the message of an error about words that are from no place that is to be named."""
 
 
 @attrs.frozen
@@ -74,50 +69,31 @@ class Origins:
     table: Table | None = None
     options: Collection[str] = ()
 
-    def located(self, message: str, item: int | str | None = None) -> str:
-        """
-        A message with the place that it is about.
-
-        @param item: the part of the word's value that it is about, where that is known.
-        """
-        word = self._word(message)
+    def locate(self, error: ConfigurationError) -> None:
+        """Put the place that an error is about before its message, where that is to be named."""
+        word = error.word = self._word(error)
         if word in self.variables:
             assert word is not None
-            return OPTIONS[word].variable + message.removeprefix(word)
-        if self.table is None or word in self.options:
-            return message
-        if word is None:
-            return f"{self.table.value()}: {message}"
-        if message.startswith("unknown word"):
-            return f"{self.table.key(word)}: {message}"
-        if isinstance(item, int) and not isinstance(self.words[word], (list, tuple)):
-            item = None
-        elif item is None:
-            item = self._item(word, message)
-        way = [word] if item is None else [word, item]
-        if isinstance(item, str) and not message.startswith(f"{word} {item}:"):  # it is the key
-            return f"{self.table.key(*way)}: {message}"
-        return f"{self.table.value(*way)}: {message}"
+            variable, message = OPTIONS[word].variable, str(error)
+            # What is said of another word, which this one stands for, stays.
+            rest = message.removeprefix(word)
+            error.args = (f"{variable}{rest}" if rest != message else f"{variable}: {message}",)
+        elif self.table is not None and word not in self.options:
+            error.args = (f"{self._place(self.table, error)}: {error}",)
 
-    def located_error(self, error: ConfigurationError) -> ConfigurationError:
-        """An error with that place in its message."""
-        return ConfigurationError(self.located(str(error), getattr(error, "item", None)))
+    def _word(self, error: ConfigurationError) -> str | None:
+        """The word of these that an error is about: perhaps one that stands for the error's."""
+        if error.word is None or error.word in self.words:
+            return error.word
+        option = {**SOURCE_OPTIONS, **SERVER_OPTIONS}.get(error.word)
+        rivals = () if option is None else option.notes.rivals
+        return next((word for word in rivals if word in self.words), None)
 
-    def _word(self, message: str) -> str | None:
-        """The word that a message is about: it begins with it."""
-        for word in self.words:
-            if re.match(rf"(unknown word [\"'])?{re.escape(word)}(?![\w-])", message):
-                return word
-        if message.startswith("listen "):  # which another word may stand for
-            return next((word for word in PLACES if word in self.words), None)
-        return None
-
-    def _item(self, word: str, message: str) -> int | None:
-        """The place in a list of what a message names, as C{listen 'tpc:80': …} does."""
-        value = self.words[word]
-        if not isinstance(value, list):
-            return None
-        for place, each in enumerate(value):
-            if message.startswith(f"{word} {each!r}:"):
-                return place
-        return None
+    def _place(self, table: Table, error: ConfigurationError) -> str:
+        """The place in a table that an error is about."""
+        if error.word is None:
+            return table.value()
+        way: list[str | int] = [error.word]
+        if isinstance(self.words[error.word], dict if isinstance(error.item, str) else list):
+            way += [] if error.item is None else [error.item]
+        return table.key(*way) if error.is_name else table.value(*way)

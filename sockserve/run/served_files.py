@@ -7,9 +7,8 @@ whose handlers cannot leave them out.  It must not know how files are served.
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from http.server import SimpleHTTPRequestHandler
 from typing import Any
 
@@ -20,6 +19,7 @@ from sockserve.http.files.handler import FileRequestHandler
 from sockserve.http.files.targets import Target
 from sockserve.interfaces import ConfigurationError
 from sockserve.listeners.descriptions import kind_of, words_of
+from sockserve.run.origins import Locate, leave_as_it_is
 from sockserve.run.server_config import NO_LOG, ServerConfig
 from sockserve.run.source_config import SourceConfig
 
@@ -36,11 +36,13 @@ class OwnFile:
 
     @ivar named: the words that say it, for messages.
     @ivar path: its name.
-    @ivar item: the place of these words in a list; None where there is none.
+    @ivar word: the option; None where it is none of ours.
+    @ivar item: its place in the option's list; None where there is none.
     """
 
     named: str
     path: str
+    word: str | None = None
     item: int | None = None
 
 
@@ -87,10 +89,10 @@ def files_to_withhold(
     folders = [folder for folder in map(_folder, handlers) if folder is not None]
     found: dict[str, str] = {}
     for own in own_files:
-        found |= _withheld(own, folders, str)
+        found |= _withheld(own, folders, leave_as_it_is)
     for server in servers:
         for own in _own_files(server):
-            found |= _withheld(own, folders, functools.partial(server.add_location, item=own.item))
+            found |= _withheld(own, folders, server.locate)
     return found
 
 
@@ -107,9 +109,7 @@ def check_readable(directory: str) -> None:
         raise PermissionError(directory)
 
 
-def _withheld(
-    own: OwnFile, folders: Iterable[_Folder], locate: Callable[[str], str]
-) -> dict[str, str]:
+def _withheld(own: OwnFile, folders: Iterable[_Folder], locate: Locate) -> dict[str, str]:
     """
     The file, with its line, if it is in one of the folders.
 
@@ -117,21 +117,18 @@ def _withheld(
     @raise ConfigurationError: it would be served.
     """
     around = [folder for folder in folders if folder.serves(own.path)]
-    for folder in around:
-        if not folder.can_withhold:
-            raise ConfigurationError(
-                locate(
-                    f"{own.named}: it would be served, as it is in the folder"
-                    f" {os.path.abspath(folder.path)!r}; put it elsewhere"
-                )
-            )
     if not around:
         return {}
-    line = (
-        f"{own.named}: clients get 404 for it, though it is in the folder"
-        f" {os.path.abspath(around[0].path)!r}, which is served"
-    )
-    return {os.path.abspath(own.path): locate(line)}
+    folder = next((each for each in around if not each.can_withhold), around[0])
+    shown = repr(os.path.abspath(folder.path))
+    what = f"clients get 404 for it, though it is in the folder {shown}, which is served"
+    if not folder.can_withhold:
+        what = f"it would be served, as it is in the folder {shown}; put it elsewhere"
+    told = ConfigurationError(f"{own.named}: {what}", own.word, own.item)
+    locate(told)
+    if not folder.can_withhold:
+        raise told
+    return {os.path.abspath(own.path): str(told)}
 
 
 def _folder(handler: Any) -> _Folder | None:
@@ -166,20 +163,27 @@ def _segments(root: str, path: str) -> tuple[str, ...] | None:
 def _own_files(server: ServerConfig | SourceConfig) -> Iterator[OwnFile]:
     for word, path in (("access-log", server.access_log), ("stats-log", server.stats_log)):
         if path not in (None, "-", NO_LOG):
-            yield OwnFile(f"{word} {path!r}", path)
+            yield OwnFile(f"{word} {path!r}", path, word)
     if isinstance(server, SourceConfig):
         return
-    for path in server.password_files:
-        yield OwnFile(f"auth 'file:{path}'", path)
+    for item, checker in enumerate(server.checkers):
+        kind, _, path = checker.partition(":")
+        if kind == "file":
+            yield OwnFile(f"auth {checker!r}", path, "auth", item)
     if server.server is not None:
         for name in ("keyfile", "certfile"):  # as HTTPSServer has them
             path = getattr(server.server, name, None)
             if isinstance(path, str) and (name == "keyfile" or _has_key(path)):
-                yield OwnFile(f"server: {name} {path!r}", path)
+                yield OwnFile(f"server: {name} {path!r}", path, "server")
+        return
+    for word, path in server.files_of_tls.items():
+        if word not in ("certfile", "keyfile") or _has_key(path):
+            yield OwnFile(f"{word} {path!r}", path, word)
+    if server.files_of_tls:  # which are all that the description names
         return
     for item, description in enumerate(server.listen):
         for path in _key_files(description):
-            yield OwnFile(f"listen {description!r}: {path!r}", path, item)
+            yield OwnFile(f"listen {description!r}: {path!r}", path, "listen", item)
 
 
 def _key_files(description: str) -> Iterator[str]:

@@ -21,13 +21,15 @@ from sockserve.core.admission import Admission, Network
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_name
 from sockserve.core.limits import LIMITS, LimitKind
+from sockserve.core.messages import about
 from sockserve.core.reactors import as_reactor
 from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.listeners.endpoints import is_datagram_description
+from sockserve.listeners.kept_sockets import keeper_of
 from sockserve.listeners.service import ListenerService
 from sockserve.observe.access_log import AccessLog
 from sockserve.run.options.forms import KEEPALIVE
-from sockserve.run.origins import AddLocation, as_it_is
+from sockserve.run.origins import Locate, leave_as_it_is
 from sockserve.run.summary import deadlines_line, limits_line
 from sockserve.run.workers import make_workers, place_of
 from sockserve.service import (
@@ -84,9 +86,10 @@ class ServerConfig:
     @ivar rpcbind: whether rpcbind is told of the handler's program.
     @ivar stats_log: the name of a file for the same in JSON, or C{-}; None for no such log.
     @ivar portal: where handlers find out who a client is; None for nowhere.
-    @ivar password_files: those that the portal has its users from.
+    @ivar checkers: the checkers of the portal, as they were asked for.
+    @ivar files_of_tls: those that were named by words of their own, by word.
     @ivar file: the configuration file; None where there is none.
-    @ivar add_location: prefixes a message with the place where the words were written.
+    @ivar locate: prefixes an error's message with the place where its word was written.
     """
 
     listen: tuple[str, ...] = (DEFAULT_LISTEN,)
@@ -107,9 +110,10 @@ class ServerConfig:
     rpcbind: bool = False
     stats_log: str | None = None
     portal: Portal | None = attrs.field(default=None, eq=False, repr=False)
-    password_files: tuple[str, ...] = ()
+    checkers: tuple[str, ...] = attrs.field(default=(), repr=False)
+    files_of_tls: Mapping[str, str] = attrs.Factory(dict)
     file: str | None = attrs.field(default=None, eq=False)
-    add_location: AddLocation = attrs.field(default=as_it_is, eq=False, repr=False)
+    locate: Locate = attrs.field(default=leave_as_it_is, eq=False, repr=False)
 
     def build(self, reactor: IReactorTime) -> MultiService:
         """
@@ -121,11 +125,12 @@ class ServerConfig:
         try:
             return self._build(reactor)
         except ConfigurationError as error:
-            raise ConfigurationError(self.add_location(str(error))) from error
+            self.locate(error)
+            raise
 
     def _build(self, reactor: IReactorTime) -> MultiService:
         logs = make_logs(reactor, self.access_log, self.log_format, self.stats_log)
-        parent = LoggedServices(logs)
+        parent = LoggedServices(logs, "listen")
         service: SocketServerService | RequestService | DatagramRequestService
         if self.server is not None:
             service = self._build_object(self.server, reactor)
@@ -134,7 +139,7 @@ class ServerConfig:
             return parent
         concurrency = make_workers(reactor, self)
         admission = self._admission()
-        for description in self.listen:
+        for item, description in enumerate(self.listen):
             options: dict[str, Any] = {
                 "deadlines": self.deadlines,
                 "concurrency": concurrency,
@@ -149,14 +154,18 @@ class ServerConfig:
             }
             if "backlog=" in description:  # it says so of this one
                 options["limits"].pop("request_queue_size", None)
-            service = service_from_description(reactor, description, self.handler, **options)
+            with about("listen", item), about("handler"):
+                service = service_from_description(reactor, description, self.handler, **options)
             self._log_requests(service, logs)
             service.setServiceParent(parent)
         if self.rpcbind:
             from sockserve.sunrpc.rpcbind import RPCBindService
 
             listeners = [each for each in parent if isinstance(each, ListenerService)]
-            RPCBindService(reactor, self.handler, listeners).setServiceParent(parent)
+            with about("rpcbind"):
+                RPCBindService(
+                    reactor, self.handler, listeners, keeper=keeper_of(reactor)
+                ).setServiceParent(parent)
         return parent
 
     def _log_requests(self, service: ListenerService, logs: Sequence[AccessLog]) -> None:
@@ -173,7 +182,8 @@ class ServerConfig:
         }
         if self.threads is not None:
             options["threads"] = self.threads
-        return SocketServerService(server, reactor, **options)
+        with about("server"):
+            return SocketServerService(server, reactor, **options)
 
     def _admission(self) -> Admission:
         return Admission(
@@ -231,11 +241,22 @@ class LoggedServices(MultiService):
     The logs are stopped after them: requests that end while they drain are still logged.
     """
 
-    def __init__(self, logs: Sequence[AccessLog]) -> None:
+    def __init__(self, logs: Sequence[AccessLog], word: str) -> None:
+        """
+        @param word: the word that says what the services are that are added, in its order.
+        """
         super().__init__()
         self._logs = logs
+        self._word = word
         for log in logs:
             log.setServiceParent(self)
+
+    @override
+    def privilegedStartService(self) -> None:
+        Service.privilegedStartService(self)
+        for place, service in enumerate(self.services, -len(self._logs)):
+            with about(self._word, place):
+                service.privilegedStartService()
 
     @override
     def stopService(self) -> Deferred[Any]:

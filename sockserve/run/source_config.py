@@ -17,12 +17,13 @@ from twisted.internet.interfaces import IReactorTime
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.handler_kinds import handler_name, unwrap
 from sockserve.core.limits import LIMITS
+from sockserve.core.messages import about
 from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.run.handler_kinds import HANDLERS_OF_DATAGRAMS, HANDLERS_OF_STREAMS, derives
 from sockserve.run.loading import handler_given
 from sockserve.run.options.forms import KEEPALIVE, Form
 from sockserve.run.options.words import SERVER_OPTIONS, SOURCE_OPTIONS
-from sockserve.run.origins import AddLocation, as_it_is
+from sockserve.run.origins import Locate, leave_as_it_is
 from sockserve.run.server_config import LoggedServices, make_logs
 from sockserve.run.summary import deadlines_line, limits_line
 from sockserve.run.unknown import hint_at_word
@@ -56,7 +57,7 @@ class SourceConfig:
     @ivar log_format: a name in L{LOG_FORMATS<sockserve.observe.access_log.LOG_FORMATS>}.
     @ivar stats_log: the name of a file for the same in JSON, or C{-}; None for no such log.
     @ivar file: the configuration file; None where there is none.
-    @ivar add_location: prefixes a message with the place where the words were written.
+    @ivar locate: prefixes an error's message with the place where its word was written.
     """
 
     sources: tuple[str, ...]
@@ -70,7 +71,7 @@ class SourceConfig:
     log_format: str = "combined"
     stats_log: str | None = None
     file: str | None = attrs.field(default=None, eq=False)
-    add_location: AddLocation = attrs.field(default=as_it_is, eq=False, repr=False)
+    locate: Locate = attrs.field(default=leave_as_it_is, eq=False, repr=False)
 
     def build(self, reactor: IReactorTime) -> MultiService:
         """
@@ -81,23 +82,25 @@ class SourceConfig:
         try:
             return self._build(reactor)
         except ConfigurationError as error:
-            raise ConfigurationError(self.add_location(str(error))) from error
+            self.locate(error)
+            raise
 
     def _build(self, reactor: IReactorTime) -> MultiService:
         from sockserve.sql.service import SQLRequestService
         from sockserve.sql.source import SQLSource
 
         logs = make_logs(reactor, self.access_log, self.log_format, self.stats_log)
-        parent = LoggedServices(logs)
+        parent = LoggedServices(logs, "source")
         concurrency = make_workers(reactor, self)
         for url in self.sources:
-            service = SQLRequestService(
-                SQLSource(reactor, url),
-                self.handler,
-                deadlines=self.deadlines,
-                concurrency=concurrency,
-                limits=self.limits,
-            )
+            with about("handler"):
+                service = SQLRequestService(
+                    SQLSource(reactor, url),
+                    self.handler,
+                    deadlines=self.deadlines,
+                    concurrency=concurrency,
+                    limits=self.limits,
+                )
             service.server.observers += [log.observer(service.description) for log in logs]
             service.setServiceParent(parent)
         return parent
@@ -124,8 +127,11 @@ def source_config(words: Mapping[str, object]) -> SourceConfig:
     for word in words:
         if word not in SOURCE_OPTIONS:
             if word in SERVER_OPTIONS:
-                raise ConfigurationError(f"{word}: does not go with a source, which has no clients")
-            raise ConfigurationError(f"unknown word {word!r}{hint_at_word(word, SOURCE_OPTIONS)}")
+                raise ConfigurationError(
+                    f"{word}: does not go with a source, which has no clients", word
+                )
+            hint = hint_at_word(word, SOURCE_OPTIONS)
+            raise ConfigurationError(f"unknown word {word!r}{hint}", word, is_name=True)
     settings: dict[str, Any] = {
         SOURCE_OPTIONS[word].setting: check_value(SOURCE_OPTIONS[word], value, _CHECKS)
         for word, value in words.items()
@@ -139,7 +145,9 @@ def source_config(words: Mapping[str, object]) -> SourceConfig:
     for phase in given:
         if phase not in _PHASES:
             raise ConfigurationError(
-                f"timeout {phase}: a row has no such phase, but {', '.join(_PHASES)}"
+                f"timeout {phase}: a row has no such phase, but {', '.join(_PHASES)}",
+                "timeout",
+                phase,
             )
     config = SourceConfig(deadlines=Deadlines(**given), **settings)
     check_workers(config)
@@ -149,7 +157,8 @@ def source_config(words: Mapping[str, object]) -> SourceConfig:
     if derives(cls, *HANDLERS_OF_STREAMS, *HANDLERS_OF_DATAGRAMS, RPCRequestHandler):
         raise ConfigurationError(
             f"handler {handler_name(cls)}: it serves connections or datagrams, not rows; derive it"
-            " from BaseRequestHandler or SQLRequestHandler"
+            " from BaseRequestHandler or SQLRequestHandler",
+            "handler",
         )
     return config
 

@@ -86,14 +86,14 @@ class _Listener:
 
     @ivar shown: its description, quoted, or what it is.
     @ivar server: the server.
-    @ivar item: its place among the server's.
+    @ivar item: its place among the server's; None for a server object's.
     @ivar descriptor: that of a socket which this process was handed.
     @ivar place: where it listens; None where that is not known.
     """
 
     shown: str
     server: ServerConfig
-    item: int
+    item: int | None
     descriptor: int | None
     place: _InternetPort | _Name | None
 
@@ -120,9 +120,11 @@ def check_together(servers: Sequence[ServerConfig]) -> None:
         for listener in _listeners(server):
             for other in found:
                 if fault := listener.fault_beside(other):
-                    word = "server" if server.server else f"listen {listener.shown}"
-                    message = f"{word}: {fault}"
-                    raise ConfigurationError(server.add_location(message, listener.item))
+                    word = "server" if server.server else "listen"
+                    named = word if server.server else f"listen {listener.shown}"
+                    error = ConfigurationError(f"{named}: {fault}", word, listener.item)
+                    server.locate(error)
+                    raise error
             found.append(listener)
 
 
@@ -130,7 +132,7 @@ def _listeners(server: ServerConfig) -> Iterator[_Listener]:
     if server.server is not None:
         held: socket.socket | None = getattr(server.server, "socket", None)
         if isinstance(held, socket.socket):
-            yield _Listener("the server object", server, 0, None, _place_of_socket(held))
+            yield _Listener("the server object", server, None, None, _place_of_socket(held))
         return
     for item, description in enumerate(server.listen):
         descriptor = inherited_descriptor(description)

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from sockserve.core.messages import nearest
+from sockserve.run.options.words import COMMAND_OPTIONS, OWN_OPTIONS
 
 __all__ = ["hint_at_option", "hint_at_word"]
 
-_TLS = "{listen} tls:8443:FOLDER, or {listen} ssl:8443:privateKey=FILE:certKey=FILE"
+_TLS = "{certfile} PEM with {keyfile} PEM, or {listen} tls:8443:FOLDER"
+_CLIENTS_TLS = "; a handler asks for clients' certificates by its client_authority"
 _ALONE = "; it is one process; {threads} says how many requests are served at once"
 _FOREGROUND = "; the command sockserve stays in the foreground, and twistd has it"
 
@@ -36,10 +38,14 @@ _OTHERS: Mapping[str, str] = {
     **dict.fromkeys(("worker-class", "k", "worker-type"), "{concurrency}"),
     **dict.fromkeys(("num-threads", "max-threads", "worker-threads", "blocking-threads"),
                     "{threads}"),
-    **dict.fromkeys(("ssl-keyfile", "ssl-certfile", "keyfile", "certfile", "key", "cert", "ssl",
-                     "tls", "https", "tls-cert", "tls-key", "ssl-certificate", "ssl-key",
-                     "ssl-keyfile-password", "ca-certs", "ssl-ca-certs", "cafile", "insecure-bind"),
-                    _TLS),
+    **dict.fromkeys(("ssl-certfile", "cert", "tls-cert", "ssl-certificate", "ssl-cert"),
+                    "{certfile}"),
+    **dict.fromkeys(("ssl-keyfile", "key", "tls-key", "ssl-key", "ssl-certificate-key"),
+                    "{keyfile}"),
+    **dict.fromkeys(("ssl-keyfile-password", "keyfile-password", "tls-password-file",
+                     "ssl-password-file"), "{keyfile-password-file}"),
+    **dict.fromkeys(("ssl", "tls", "https", "insecure-bind"), _TLS),
+    **dict.fromkeys(("ca-certs", "ssl-ca-certs", "cafile"), _CLIENTS_TLS),
     **dict.fromkeys(("timeout-keep-alive", "keep-alive", "keepalive", "keep-alive-timeout",
                      "keepalive-timeout", "idle-timeout", "channel-timeout"),
                     "{timeout} idle=SECONDS"),
@@ -69,6 +75,7 @@ _OTHERS: Mapping[str, str] = {
     **dict.fromkeys(("quiet", "q"), "{access-log} none"),
     **dict.fromkeys(("configuration", "conf", "cfg", "settings"), "{config}"),
     **dict.fromkeys(("check-config", "dry-run", "test"), "{check}"),
+    **dict.fromkeys(("autoreload", "auto-reload", "watch"), "{reload}"),
     **dict.fromkeys(("daemon", "daemonize", "D", "pid", "pidfile", "n", "nodaemon"), _FOREGROUND),
     **dict.fromkeys(("wsgi", "asgi", "factory"), "; there is no such interface, but {handler}"
                     " takes a class of socketserver's kind"),
@@ -87,7 +94,9 @@ def hint_at_option(option: str, known: Collection[str]) -> str:
 
 
 def hint_at_word(word: str, known: Collection[str]) -> str:
-    """The same, for a word of a file or of the environment."""
+    """The same, for a word of a file."""
+    if word in COMMAND_OPTIONS or word in OWN_OPTIONS:
+        return f"; it is about a command, and an option alone: --{word}"
     return _hint(word, word, known, "")
 
 

@@ -18,7 +18,7 @@ from sockserve.core.admission import Network, parse_network
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.durations import EXAMPLES, seconds_of
 from sockserve.core.limits import LIMITS
-from sockserve.core.messages import nearest
+from sockserve.core.messages import about, nearest
 from sockserve.http.files.extra_fields import parse_extra_field
 from sockserve.interfaces import ConfigurationError, Phase
 from sockserve.listeners.descriptions import MAX_PORT
@@ -26,7 +26,7 @@ from sockserve.listeners.endpoints import written_out
 from sockserve.run.options.forms import KEEPALIVE, Form
 from sockserve.run.options.words import Option
 
-__all__ = ["CHECKS", "Check", "ItemError", "check_value", "each_text", "text"]
+__all__ = ["CHECKS", "Check", "check_value", "each_text", "text"]
 
 #: A number, as it is or times 1024 to the first, second or third: as nginx reads sizes.
 _SIZE = re.compile(r"([0-9]{1,18})([kmg]?)", re.ASCII | re.IGNORECASE)
@@ -41,18 +41,6 @@ T = TypeVar("T")
 Check: TypeAlias = Callable[[str, Any], object]
 
 
-class ItemError(ConfigurationError):
-    """
-    A mistake in one part of a word's value.
-
-    @ivar item: its place in the list, or its key in the table.
-    """
-
-    def __init__(self, message: str, item: int | str) -> None:
-        super().__init__(message)
-        self.item = item
-
-
 def check_value(option: Option, value: object, checks: Mapping[Form, Check]) -> object:
     """
     The value of an option, checked, in the type that its setting has.
@@ -60,10 +48,11 @@ def check_value(option: Option, value: object, checks: Mapping[Form, Check]) -> 
     @param checks: by form; those that are not among L{CHECKS}.
     @raise ConfigurationError: it is wrong; the message begins with the word.
     """
-    if option.choices:
-        return _choice(option, value)
-    form = option.notes.form
-    return (checks.get(form) or CHECKS[form])(option.word, value)
+    with about(option.word):
+        if option.choices:
+            return _choice(option, value)
+        form = option.notes.form
+        return (checks.get(form) or CHECKS[form])(option.word, value)
 
 
 def text(word: str, value: object) -> str:
@@ -80,16 +69,14 @@ def each_text(word: str, value: object, check: Callable[[str], T]) -> tuple[T, .
     One text or a list of them, each checked.
 
     @param check: takes a text, and returns what it stands for.
-    @raise ItemError: one of them is wrong.
+    @raise ConfigurationError: one of them is wrong.
     """
+    if not isinstance(value, (list, tuple)):
+        return (check(text(word, value)),)
     found = []
-    for place, each in enumerate(value if isinstance(value, (list, tuple)) else [value]):
-        try:
+    for place, each in enumerate(value):
+        with about(word, place):
             found.append(check(text(word, each)))
-        except ItemError:
-            raise
-        except ConfigurationError as error:
-            raise ItemError(str(error), place) from None
     return tuple(found)
 
 
@@ -236,10 +223,8 @@ def _deadlines(word: str, value: object) -> dict[str, float | None]:
     if isinstance(value, Mapping):
         settings: dict[str, float | None] = {}
         for phase, seconds in value.items():
-            try:
+            with about(word, phase):
                 settings |= _one_deadline(word, phase, seconds)
-            except ConfigurationError as error:
-                raise ItemError(str(error), phase) from None
         return settings
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         example = f"{{ idle = {value} }}"
@@ -264,7 +249,8 @@ def _one_deadline(word: str, phase: str, seconds: object) -> dict[str, float | N
     phases = [*(str(phase) for phase in Phase), *KEEPALIVE]
     if phase not in phases:
         raise ConfigurationError(
-            f"{word}: {phase!r} is not one of {', '.join(phases)}{nearest(phase, phases)}"
+            f"{word}: {phase!r} is not one of {', '.join(phases)}{nearest(phase, phases)}",
+            is_name=True,
         )
     name = phase.replace("-", "_")
     try:

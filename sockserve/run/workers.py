@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from twisted.internet.interfaces import IReactorTime
 
 from sockserve.core.handler_kinds import handler_kind, handler_name
+from sockserve.core.messages import about
 from sockserve.executors import make_executor
 from sockserve.interfaces import ConfigurationError, IExecutor
 
@@ -61,12 +62,13 @@ def make_workers(reactor: IReactorTime, config: WorkerSettings) -> IExecutor | N
     """
     if handler_kind(config.handler).is_coroutine:
         return None
-    return make_executor(
-        reactor,
-        config.concurrency or DEFAULT_WORKERS,
-        threads=config.threads,
-        max_children=config.max_children,
-    )
+    with about("concurrency"):
+        return make_executor(
+            reactor,
+            config.concurrency or DEFAULT_WORKERS,
+            threads=config.threads,
+            max_children=config.max_children,
+        )
 
 
 def check_workers(config: WorkerSettings) -> None:
@@ -84,11 +86,12 @@ def check_workers(config: WorkerSettings) -> None:
             if value is not None:
                 raise ConfigurationError(
                     f"{word}: handler {handler_name(config.handler)} is async def and runs on the"
-                    f" reactor; leave {word} out, or write handle without async"
+                    f" reactor; leave {word} out, or write handle without async",
+                    word,
                 )
     if config.threads is not None and (config.concurrency or DEFAULT_WORKERS) != "threads":
         raise ConfigurationError(
-            f"threads: goes with concurrency threads, not {config.concurrency}"
+            f"threads: goes with concurrency threads, not {config.concurrency}", "threads"
         )
     if config.max_children is not None and config.concurrency != "fork":
-        raise ConfigurationError("max-children: goes with concurrency fork")
+        raise ConfigurationError("max-children: goes with concurrency fork", "max-children")

@@ -146,7 +146,7 @@ class SQLSource:
         try:
             self.store.open()
         except StoreError as error:
-            raise ConfigurationError(f"source {self.description!r}: {error}") from error
+            raise ConfigurationError(f"source {self.description!r}: {error}", "source") from error
 
     def check(self) -> None:
         """L{open} it and close it again, to tell early what is wrong."""

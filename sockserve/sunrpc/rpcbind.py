@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from sockserve.core.handler_kinds import unwrap
 from sockserve.core.logs import Topic, logger
+from sockserve.core.messages import about
 from sockserve.core.reactors import as_reactor
 from sockserve.executors.threads import ThreadExecutor
 from sockserve.interfaces import ConfigurationError, PeerError
@@ -246,6 +247,21 @@ def served_program(handler: object) -> Program:
     )
 
 
+class _NameKeeper(Protocol):
+    """The keeper of names that may outlive this process, as another goes on with them."""
+
+    def keep_name(self, place: tuple[str, ...]) -> None:
+        """Have a name outlive this process."""
+
+    def owns_name(self, place: tuple[str, ...]) -> bool:
+        """Whether a name is to be removed at the end of this process."""
+
+
+def _place(mapping: Mapping) -> tuple[str, ...]:
+    """The name of an entry, for those who keep it."""
+    return ("rpcbind", str(mapping.program), str(mapping.version), mapping.netid)
+
+
 class RPCBindService(Service):
     """
     The registration of a program with this machine's rpcbind, as long as its listeners run.
@@ -259,11 +275,14 @@ class RPCBindService(Service):
         handler: object,
         listeners: Sequence[Listener],
         rpcbind: RPCBind | None = None,
+        keeper: _NameKeeper | None = None,
     ) -> None:
         """
         @param handler: an L{RPCRequestHandler} with a program.
         @param listeners: the services of what serves it.
         @param rpcbind: by default that of this machine.
+        @param keeper: tells which entries are another process' at the end; None where there is no
+            other.
         @raise ConfigurationError: it has no program, or rpcbind knows no such listener.
         """
         self._reactor = as_reactor(reactor)
@@ -271,6 +290,7 @@ class RPCBindService(Service):
         self._listeners = listeners
         self._rpcbind = RPCBind() if rpcbind is None else rpcbind
         self._registered: list[Mapping] = []
+        self._keeper = keeper
         for each in listeners:
             if each.description.startswith(("tls:", "ssl:", "haproxy:", "unixgram:")):
                 raise ConfigurationError(
@@ -307,6 +327,8 @@ class RPCBindService(Service):
         is_running = bool(self.running)
         super().stopService()
         registered, self._registered = self._registered, []
+        if self._keeper is not None:  # another process may have registered it
+            registered = [each for each in registered if self._keeper.owns_name(_place(each))]
         if not registered:
             return succeed(None)
         if not is_running:  # the reactor may not run either
@@ -317,10 +339,15 @@ class RPCBindService(Service):
         return done.addBoth(lambda _: threads.stop())
 
     def _register(self) -> None:
-        if not self._registered:
+        if self._registered:
+            return
+        with about("rpcbind"):
             mappings = [mapping for each in self._listeners for mapping in self._mappings(each)]
             self._rpcbind.register(mappings)
-            self._registered = mappings
+        self._registered = mappings
+        if self._keeper is not None:
+            for each in mappings:
+                self._keeper.keep_name(_place(each))
 
     def _unregister(self, mappings: list[Mapping]) -> None:
         """Take the registration back; that rpcbind has gone is only logged. (any thread)"""

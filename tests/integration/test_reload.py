@@ -325,19 +325,68 @@ def test_without_watchfiles_one_line_says_what_to_install(tmp_path: Path, hello:
     with started(tmp_path, "hello:Hello", "--reload") as command:
         assert command.end() == 1
     assert command.said == (
-        "sockserve: reload: watchfiles is not installed; pip install 'sockserve[reload]'\n"
+        "sockserve: reload: watchfiles is not installed; pip install watchfiles, or"
+        " 'sockserve[reload]'\n"
     )
 
 
-def test_a_server_object_is_refused_in_a_line(tmp_path: Path) -> None:
-    (tmp_path / "objects.py").write_text(
-        "import socketserver\n"
-        "def make():\n"
-        "    return socketserver.TCPServer(('127.0.0.1', 0), socketserver.StreamRequestHandler)\n"
-    )
-    with started(tmp_path, "--server", "objects:make", "--reload") as command:
+OBJECTS = """
+import socketserver
+import sys
+
+
+class Handler(socketserver.BaseRequestHandler):
+    def handle(self):
+        packet = isinstance(self.request, tuple)
+        send = self.request[1].sendto if packet else self.request.sendall
+        send(b"ANSWER", *([self.client_address] if packet else []))
+
+
+class Unbound(socketserver.TCPServer):
+    def server_bind(self):
+        self.socket.bind(self.server_address)
+
+
+def make(kind):
+    return getattr(socketserver, kind, Unbound)(("127.0.0.1", 0), Handler)
+
+
+def threads():
+    return make("ThreadingTCPServer")
+
+
+def packets():
+    return make("UDPServer")
+
+
+def unbound():
+    return make("Unbound")
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("threads", socket.SOCK_STREAM), ("packets", socket.SOCK_DGRAM)]
+)
+def test_a_server_object_keeps_its_port(tmp_path: Path, name: str, kind: int) -> None:
+    objects = Edited(tmp_path / "objects.py", OBJECTS)
+    with started(tmp_path, "--server", f"objects:{name}", "--reload") as command:
+        port = int(command.wait_for(r"Server on \('127\.0\.0\.1', (\d+)\)")[1])
+        assert ask(socket.AF_INET, kind, ("127.0.0.1", port)) == b"one"
+        objects.answer("two")
+        command.wait_for(r"\nreloaded: objects\.py changed\n")
+        assert ask(socket.AF_INET, kind, ("127.0.0.1", port)) == b"two"
+        objects.write("def (\n")
+        command.wait_for(r"\nnot reloaded: objects\.py changed")
+        assert ask(socket.AF_INET, kind, ("127.0.0.1", port)) == b"two"
+        command.process.send_signal(signal.SIGTERM)
+        assert command.end() == 0
+
+
+def test_a_server_object_that_binds_by_itself_is_refused_in_a_line(tmp_path: Path) -> None:
+    Edited(tmp_path / "objects.py", OBJECTS)
+    with started(tmp_path, "--server", "objects:unbound", "--reload") as command:
         assert command.end() == 1
-    assert command.said.startswith("sockserve: server: does not go with --reload, which cannot")
+    assert command.said.startswith("sockserve: server: Unbound does not go with --reload, which")
     assert command.said.count("\n") == 1
 
 

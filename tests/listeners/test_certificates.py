@@ -13,7 +13,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 
 from sockserve import ConfigurationError, Deadlines
-from sockserve.listeners.certificates import password_of
+from sockserve.listeners.certificates import options_from_files, password_of
 from sockserve.listeners.endpoints import stream_endpoint
 from sockserve.listeners.tls import CertificateFolder, TLSEndpoint
 from tests.integration.servers import certificate_pem
@@ -225,6 +225,26 @@ def test_a_folder_that_is_not_said_is_asked_for(here, description, capfd):
     assert "there is no such folder, or no port; write tls:PORT:DIRECTORY" in fault(
         description, capfd
     )
+
+
+def test_the_certificates_behind_the_first_are_sent_with_it(here):
+    """As for other servers, one file has the whole chain."""
+    _, authority = split(certificate_pem("other"))
+    (here / "chain.pem").write_bytes((here / "cert.pem").read_bytes() + authority)
+    options = options_from_files({"privateKey": "key.pem", "certKey": "chain.pem"})
+    server = SSL.Connection(options.getContext())
+    client = SSL.Connection(SSL.Context(SSL.TLS_METHOD))
+    server.set_accept_state()
+    client.set_connect_state()
+    for _ in range(2):
+        for near, far in ((client, server), (server, client)):
+            with suppress(SSL.WantReadError):
+                near.do_handshake()
+            with suppress(SSL.WantReadError):
+                far.bio_write(near.bio_read(2**16))
+    client.do_handshake()
+    chain = [each.to_cryptography() for each in client.get_peer_cert_chain() or ()]
+    assert [each.subject.rfc4514_string() for each in chain] == ["CN=localhost", "CN=other"]
 
 
 def test_an_elliptic_key_of_the_old_form_is_taken(here):

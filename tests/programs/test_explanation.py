@@ -1,6 +1,7 @@
 """C{--explain}: what serves a server's requests, in a line for each."""
 
 import functools
+import gc
 import re
 import socket
 import ssl
@@ -271,3 +272,15 @@ def test_a_program_that_asks_for_neither_is_explained(tmp_path):
     assert explained("", tmp_path) == [
         "sockserve: nothing is replaced: neither socketserver nor http.server was imported"
     ]
+
+
+def test_a_server_that_is_gone_is_remembered_no_more():
+    explanation = Explanation(lambda _: None)
+    for _ in range(3):
+        with HTTPServer(("127.0.0.1", 0), Page) as server:
+            explanation.server_made(server)
+            explanation.serving_began(server, is_loop=True)
+            assert len(explanation._said) == 1
+        del server
+        gc.collect()
+    assert explanation._said == {}

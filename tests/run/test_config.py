@@ -6,6 +6,7 @@ import sys
 from operator import attrgetter
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from twisted.cred.credentials import IUsernamePassword
 from twisted.internet.testing import MemoryReactorClock
 
@@ -19,8 +20,10 @@ from sockserve.core.admission import parse_network
 from sockserve.http import FileRequestHandler
 from sockserve.listeners.service import listeners_of
 from sockserve.run.config import server_config
+from sockserve.run.served_files import files_to_withhold
 from sockserve.run.server_config import DEFAULT_LISTEN, ServerConfig
 from sockserve.sql import SQLRequestHandler
+from tests.integration.servers import certificate_pem
 
 
 class Coroutine(StreamRequestHandler):
@@ -214,6 +217,105 @@ def test_a_summary_has_the_limits_given():
 def test_where_to_listen_may_be_said_in_a_shorter_way(words, listen):
     """A port, a host and a path are of UDP, or datagrams, for a handler of nothing else."""
     assert server_config(words).listen == (listen,)
+
+
+@pytest.fixture
+def pem_files(tmp_path, monkeypatch):
+    """A folder with a certificate, its key, and both in one file."""
+    monkeypatch.chdir(tmp_path)
+    both = certificate_pem()
+    key, mark, certificate = both.partition(b"-----BEGIN CERTIFICATE-----")
+    encrypted = serialization.load_pem_private_key(key, None).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret"),
+    )
+    contents = {"key": key, "cert": mark + certificate, "both": both, "encrypted": encrypted}
+    for name, content in contents.items():
+        (tmp_path / f"{name}.pem").write_bytes(content)
+    (tmp_path / "other.pem").write_bytes(certificate_pem("other"))
+    (tmp_path / "password").write_text("secret\n")
+
+
+@pytest.mark.usefixtures("pem_files")
+@pytest.mark.parametrize(
+    ("words", "listen"),
+    [
+        (
+            {"certfile": "cert.pem", "keyfile": "key.pem", "port": 8443},
+            "ssl:8443:interface=127.0.0.1:privateKey=key.pem:certKey=cert.pem",
+        ),
+        (
+            {"certfile": "both.pem", "host": "::1"},
+            r"ssl:8000:interface=\:\:1:privateKey=both.pem:certKey=both.pem",
+        ),
+        (
+            {
+                "certfile": "cert.pem",
+                "keyfile": "encrypted.pem",
+                "keyfile-password-file": "password",
+            },
+            "ssl:8000:interface=127.0.0.1:privateKey=encrypted.pem:certKey=cert.pem"
+            ":passwordFile=password",
+        ),
+    ],
+)
+def test_a_certificate_makes_it_tls(words, listen):
+    config = server_config({"handler": here("Either"), **words})
+    assert config.listen == (listen,)
+    config.build(MemoryReactorClock())
+
+
+@pytest.mark.usefixtures("pem_files")
+@pytest.mark.parametrize(
+    ("words", "word", "message"),
+    [
+        (
+            {"certfile": "cert.pem"},
+            "certfile",
+            "'cert.pem': no private key in it; name the file of",
+        ),
+        ({"certfile": "key.pem"}, "certfile", "'key.pem': no certificate in it"),
+        (
+            {"certfile": "cert.pem", "keyfile": "other.pem"},
+            "keyfile",
+            "'other.pem': it is not the key of the certificate of certfile 'cert.pem'",
+        ),
+        (
+            {"certfile": "cert.pem", "keyfile": "encrypted.pem"},
+            "keyfile",
+            "say where it is by keyfile-password-file",
+        ),
+        (
+            {"certfile": "both.pem", "keyfile-password-file": "nowhere"},
+            "keyfile-password-file",
+            "'nowhere': No such file or directory",
+        ),
+    ],
+)
+def test_a_file_of_tls_that_cannot_be_used_is_named_by_its_word(words, word, message):
+    with pytest.raises(ConfigurationError) as caught:
+        server_config(words)
+    assert caught.value.word == word
+    assert str(caught.value).startswith(f"{word} ")
+    assert message in str(caught.value)
+
+
+@pytest.mark.usefixtures("pem_files")
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ({"certfile": "both.pem"}, ["certfile 'both.pem'"]),
+        ({"certfile": "cert.pem", "keyfile": "key.pem"}, ["keyfile 'key.pem'"]),
+        (
+            {"certfile": "both.pem", "keyfile-password-file": "password"},
+            ["certfile 'both.pem'", "keyfile-password-file 'password'"],
+        ),
+    ],
+)
+def test_a_private_key_is_not_served_with_the_files_beside_it(words, named):
+    lines = files_to_withhold([server_config(words)]).values()
+    assert [line.partition(": clients get 404 for it")[0] for line in lines] == named
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,12 @@ class Page(BaseHTTPRequestHandler):
     "empty.toml": "[[server]]\nhandler = 'shop:Empty'\n",
     "twice.toml": "[[server]]\nport = 1\nlisten = 'tcp:0'\n",
     "good.toml": "[[server]]\nhandler = 'shop:Lines'\n",
+    "two.toml": "[[server]]\nport = 7070\n[[server]]\nport = 7071\n",
+    "reload.toml": "[[server]]\nreload = true\n",
+    "program.py": "print('it has no handler')\n",
+    "web.py": "import http.server\n\n\nclass Web(http.server.BaseHTTPRequestHandler):\n    pass\n",
+    "goods/list.py": "",
+    "notes.txt": "",
 }
 
 Mistakes: TypeAlias = dict[str, tuple[str, ...]]
@@ -101,10 +107,13 @@ Mistakes: TypeAlias = dict[str, tuple[str, ...]]
 #: By command line: what its one line has in it.
 OF_BOTH: Mistakes = {
     # What is served
-    "-H shpo:Page": ("handler 'shpo:Page': no module 'shpo'",),
+    "-H shpo:Page": ("handler 'shpo:Page': no module 'shpo'; did you mean 'shop'?",),
     "-H shop:Pgae": ("handler 'shop:Pgae': no 'Pgae' in shop", "'Page'"),
     "-H site:Page": ("no 'Page' in site", "not the site.py of this folder", "another name"),
-    "-H shop": ("handler 'shop': write MODULE:CLASS",),
+    "-H shop": ("handler 'shop': write MODULE:CLASS", "'shop:Lines'", "'shop:Packet'"),
+    "-H store:Slow": ("no module 'store'; did you mean 'shop:Slow'?",),
+    "-H shop:Nothing": ("no 'Nothing' in shop; it has shop:Page, shop:Lines",),
+    "-H goods.lst:Page": ("no module 'goods.lst'", "did you mean 'goods.list'?"),
     "-H shop.py:Page": ("handler 'shop.py:Page'", "did you mean 'shop:Page'?"),
     "-H ./shop:Page": ("handler './shop:Page'", "did you mean 'shop:Page'?"),
     "-H shop/Page": ("handler 'shop/Page'", "did you mean 'shop:Page'?"),
@@ -124,6 +133,7 @@ OF_BOTH: Mistakes = {
     "-H stdlib:Lines": ("Lines: handle is async def", "derive from sockserve's class"),
     "-H stdlib:Page": ("Page: do_GET is async def", "derive from sockserve's class"),
     "-H shop:Page -p .": ("handler and path: give one of them",),
+    "-H shop:Page -p 8080": ("handler and path: give one of them; a port is --port 8080",),
     "-p nowhere": ("nowhere': not a directory",),
     "-p shop.py": ("shop.py': not a directory",),
     "-p 8080": ("8080': not a directory", "--port 8080"),
@@ -134,6 +144,12 @@ OF_BOTH: Mistakes = {
     "--port 99999": ("port: 99999 is not within 0 to 65535",),
     "--port 8080 --listen tcp:0": ("port: does not go with listen",),
     "--unix s --host ::1": ("host: does not go with unix",),
+    "--certfile shop.py": ("certfile 'shop.py': it is not a PEM file: no private key in it",),
+    "--certfile nowhere.pem": ("certfile 'nowhere.pem': No such file or directory",),
+    "--keyfile key.pem": ("keyfile: the certificate is missing; name it by certfile",),
+    "--certfile c.pem --listen tcp:0": ("certfile: does not go with listen", "write tls: or ssl:"),
+    "--certfile c.pem --unix s": ("certfile: does not go with unix",),
+    "--certfile c.pem -H shop:Packet": ("certfile: the handler serves datagrams",),
     "--host nowhere.invalid": ("host: 'nowhere.invalid' is not an address",),
     "--host 127.0.0.1:80": ("host: '127.0.0.1:80' is not an address",),
     "-l tcp:8080:inteface=127.0.0.1": ("unknown word 'inteface'", "did you mean 'interface'?"),
@@ -185,7 +201,8 @@ OF_BOTH: Mistakes = {
     "--max-conections 5": ("did you mean '--max-connections'?",),
     "--workers 4": ("option --workers not recognized", "--threads"),
     "--bind 0.0.0.0:80": ("option --bind not recognized", "--host"),
-    "--ssl-keyfile key.pem": ("option --ssl-keyfile not recognized", "ssl:8443:privateKey="),
+    "--ssl-keyfile key.pem": ("option --ssl-keyfile not recognized", "here it is --keyfile"),
+    "--ca-certs ca.pem": ("option --ca-certs not recognized", "client_authority"),
     "--keep-alive 5": ("option --keep-alive not recognized", "--timeout idle="),
     "--graceful-timeout 5": ("option --graceful-timeout not recognized", "--timeout drain="),
     "--backlog 5": ("option --backlog not recognized", "--request-queue-size"),
@@ -196,7 +213,7 @@ OF_BOTH: Mistakes = {
     "-c nowhere.toml": ("config 'nowhere.toml': No such file or directory",),
     "-c .": ("config '.': Is a directory",),
     "-c bracket.toml": ("bracket.toml:1:9: ",),
-    "-c bare.toml": ("bare.toml:2:11: ",),
+    "-c bare.toml": ("bare.toml:2:11: Invalid value; a text is written in quotation marks",),
     "-c single.toml": ("single.toml:1:1: write [[server]], in two brackets",),
     "-c none.toml": ("none.toml: write at least one [[server]] table",),
     "-c float.toml": ("float.toml:3:11: threads: 4.5 is not a whole number",),
@@ -217,6 +234,9 @@ OF_BOTH: Mistakes = {
     "-c twice.toml": ("twice.toml:2:8: port: does not go with listen",),
     "-c empty.toml": ("empty.toml:2:11: handler 'shop:Empty': it has no do_ method",),
     "-c good.toml --threads 4": ("threads: handler Lines is async def",),
+    "-c two.toml --port 8080": ("port: 2 servers of two.toml would listen there", "table of each"),
+    "-c two.toml -l tcp:0 -l unix:s": ("listen: 2 servers of two.toml would listen there",),
+    "-c reload.toml": ("reload.toml:2:1: unknown word 'reload'", "an option alone: --reload"),
     "-c good.toml --max-rows 4": ("max-rows: there is no table in good.toml",),
 }
 OF_TWISTD: Mistakes = {
@@ -228,9 +248,18 @@ OF_TWISTD: Mistakes = {
 OF_SOCKSERVE: Mistakes = {
     "shop:Pgae": ("handler 'shop:Pgae': no 'Pgae' in shop", "'Page'?"),
     "nowhere": ("'nowhere': there is no such folder",),
+    "shop": ("'shop': there is no such folder; did you mean 'shop:Page' or 'shop:Lines'",),
+    "shpo": ("'shpo': there is no such folder", "did you mean 'shop'?"),
+    "gods": ("'gods': there is no such folder", "did you mean 'goods'?"),
+    "program": ("no handler in program.py; to run that write sockserve program.py",),
+    "--port 8080 web.py": ("'web.py' is a program", "sockserve web.py [ITS", "web:Web --port"),
+    "--port 8080 program.py": ("'program.py' is a program", "as in sockserve MODULE:CLASS"),
+    "--port 8080 nowhere.py": ("'nowhere.py': there is no such file",),
     "./nowhere": ("'./nowhere': there is no such folder",),
     "shop/Page": ("'shop/Page'", "did you mean 'shop:Page'?"),
     "good.toml": ("'good.toml' is a file", "--config good.toml"),
+    "notes.txt": ("'notes.txt' is a file; name its folder", "sockserve run notes.txt"),
+    "--port 8080 run web.py": ("'web.py' belongs to no option", "without options before run"),
     "shop:Page shop:Lines": ("'shop:Lines' belongs to no option",),
     "shop:Page -H shop:Lines": ("handler: does not go with 'shop:Page'",),
     "shop:Page -p .": ("path: does not go with 'shop:Page'",),
@@ -240,7 +269,7 @@ OF_SOCKSERVE: Mistakes = {
     "http://localhost:8080/": ("is no folder", "--listen http://localhost:8080/"),
     "-n shop:Page": ("option -n not recognized", "foreground"),
     "--reactor epol": ("reactor 'epol'", "did you mean 'epoll'?"),
-    "--print-completion fish": ("fish", "bash"),
+    "--print-completion powershell": ("powershell", "fish"),
 }
 CASES = [
     *(("twistd", line) for line in {**OF_BOTH, **OF_TWISTD}),
@@ -258,6 +287,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], list
     """What each command line leads to, by command and line: status, and standard error."""
     folder = tmp_path_factory.mktemp("mistakes")
     for name, content in FILES.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(content)
     found = {}
     for command in ("twistd", "sockserve"):

@@ -19,7 +19,9 @@ from sockserve.listeners.datagrams import DatagramServer
 from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.observe.access_log import LOG_FORMATS
 from sockserve.run.config_file import read_toml
-from sockserve.run.options.parser import make_parser, parse
+from sockserve.run.environment import environment_words
+from sockserve.run.options.completion import completion
+from sockserve.run.options.parser import SHELLS, make_parser, parse
 from sockserve.run.options.schema import file_schema
 from sockserve.run.options.words import OPTIONS, SERVER_OPTIONS, SOURCE_OPTIONS, override
 from sockserve.run.server_config import DEFAULT_LISTEN
@@ -28,6 +30,7 @@ from sockserve.run.workers import WORKERS
 from sockserve.service import DEFAULT_REQUEST_QUEUE_SIZE
 from sockserve.sql.server import SQLServer
 from sockserve.tap import Options
+from tests.integration.servers import certificate_pem
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads(file_schema())
@@ -87,7 +90,8 @@ def test_rivals_are_words() -> None:
 
 def test_both_commands_have_the_same_options() -> None:
     parser = make_parser()
-    own = {name for name in parser._option_string_actions if name.startswith("--")}
+    names = {name for each in parser.arguments for name in each.option_strings}
+    own = {name for name in names if name.startswith("--")}
     twistds = {f"--{name}" for name in Options().known_options()}
     assert twistds - own == set()
     alone = {"--reactor", "--reload", "--verbose", "--print-completion", "--print-schema"}
@@ -145,16 +149,17 @@ def test_the_handler_is_anywhere_among_the_options(arguments: list[str]) -> None
     assert found.verbose == 2
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+@pytest.mark.parametrize("word", ["check", "reload", "reactor"])
+def test_what_is_for_one_call_is_no_variable(word: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"an option alone: --{word}$"):
+        environment_words({f"SOCKSERVE_{word.upper()}": "1"})
+
+
+@pytest.mark.parametrize("shell", SHELLS)
 def test_a_completion_has_all_options_and_their_choices(shell: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "sockserve", "--print-completion", shell],
-        capture_output=True,
-        check=True,
-        text=True,
-    )
-    assert [word for word in OPTIONS if word not in done.stdout] == []
-    assert "serial" in done.stdout
+    told = completion(shell)
+    assert [word for word in OPTIONS if word not in told] == []
+    assert "serial" in told
 
 
 # The schema
@@ -209,6 +214,9 @@ path = "."
 header = ["Cache-Control: no-store"]
 port = 0
 host = "127.0.0.1"
+certfile = "both.pem"
+keyfile = "both.pem"
+keyfile-password-file = "password"
 
 [[server]]
 handler = "socketserver:DatagramRequestHandler"
@@ -231,7 +239,10 @@ handler = "socketserver:BaseRequestHandler"
 """
 
 
-def test_what_the_schema_has_is_taken(tmp_path: Path) -> None:
+def test_what_the_schema_has_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "both.pem").write_bytes(certificate_pem())
+    (tmp_path / "password").write_text("secret")
     jsonschema.validate(tomllib.loads(FILE), SCHEMA)
     path = tmp_path / "all.toml"
     path.write_text(FILE)

@@ -88,10 +88,12 @@ class Listening:
         vars(self).update(attributes)
 
 
-def service(rpcbind: RPCBind, *listeners: Any, handler: object = Adder) -> RPCBindService:
+def service(
+    rpcbind: RPCBind, *listeners: Any, handler: object = Adder, keeper: Any = None
+) -> RPCBindService:
     from twisted.internet import reactor
 
-    return RPCBindService(reactor, handler, listeners or [Listening()], rpcbind)
+    return RPCBindService(reactor, handler, listeners or [Listening()], rpcbind, keeper)
 
 
 async def test_a_program_is_registered_and_taken_back(small: Any) -> None:
@@ -176,3 +178,30 @@ def test_the_port_mapper_knows_ipv4_only(small: Any) -> None:
     else:
         with pytest.raises(ConfigurationError, match="tcp6 needs its socket"):
             service(asking, listener).startService()
+
+
+class Names:
+    """The names that this process has, beside another that goes on."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[str, ...]] = []
+        self.handed_over: list[tuple[str, ...]] = []
+
+    def keep_name(self, place: tuple[str, ...]) -> None:
+        self.kept.append(place)
+
+    def owns_name(self, place: tuple[str, ...]) -> bool:
+        return place not in self.handed_over
+
+
+async def test_what_another_process_has_registered_meanwhile_is_left_to_it(small: Any) -> None:
+    rpcbind, asking, version = small
+    names = Names()
+    registration = service(asking, keeper=names)
+    registration.privilegedStartService()
+    registration.startService()
+    first, second = names.kept
+    names.handed_over = [second]
+    rpcbind.calls.clear()
+    await ensureDeferred(registration.stopService())
+    assert rpcbind.calls == [(version, 2, 0x20000099, int(first[2]))]

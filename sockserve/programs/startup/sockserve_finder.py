@@ -25,6 +25,9 @@ __all__ = ["REPLACED", "Finder", "install", "split_command", "tell"]
 #: The modules that are replaced, with the files that the standard library has of them.
 REPLACED = {"socketserver": "socketserver.py", "http.server": os.path.join("http", "server.py")}
 
+#: The stages of a finder.  (No enum: what it takes is not imported yet.)
+_NOT_LOADED, _LOADING, _LOADED = "not loaded", "loading", "loaded"
+
 
 def install(folder: str) -> None:
     """
@@ -112,17 +115,16 @@ class Finder:
         #: Another thread that asks meanwhile is to have the modules, too.
         self._lock = _thread.RLock()
         # Its lock is held where this changes
-        self._is_loading = False
-        self._is_loaded = False
+        self._stage = _NOT_LOADED
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """The specification of a module that is replaced; None for any other. (any thread)"""
-        if name not in REPLACED and (name != "sockserve" or self._is_loaded):
+        if name not in REPLACED and (name != "sockserve" or self._stage is _LOADED):
             return None
         with self._lock:
-            return None if self._is_loading else self._find(name, path)
+            return None if self._stage is _LOADING else self._find(name, path)
 
     def _find(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
         if name == "sockserve":
@@ -155,11 +157,11 @@ class Finder:
 
     def load(self) -> None:
         """Import sockserve, unless that is done, and nothing that is the program's."""
-        if self._is_loaded:
+        if self._stage is _LOADED:
             return
         import warnings
 
-        self._is_loading = True
+        self._stage, reached = _LOADING, _NOT_LOADED
         path = sys.path
         own = [entry or os.getcwd() for entry in path if entry not in self._path]
         kept = self._take_out(own)
@@ -173,7 +175,7 @@ class Finder:
             modules.take_names()
             was_there = any(name in before for name in REPLACED)
             modules.make_room(set(sys.modules) - (set() if was_there else before))
-            self._is_loaded = True
+            reached = _LOADED
             if os.environ.get("_SOCKSERVE_EXPLAIN"):
                 tell(f"{' and '.join(REPLACED)} are replaced by sockserve's")
                 explain(tell)
@@ -181,7 +183,7 @@ class Finder:
             sys.path = path
             self._let_own_be_found(own, set(sys.modules) - before)
             sys.modules.update(kept)
-            self._is_loading = False
+            self._stage = reached
 
     def _take_out(self, own: list[str]) -> dict[str, ModuleType]:
         """
@@ -224,5 +226,5 @@ class Finder:
 
     def tell_if_unused(self) -> None:
         """Say that nobody has asked for the modules, if so."""
-        if not self._is_loaded and not self._told:
+        if self._stage is not _LOADED and not self._told:
             tell(f"nothing is replaced: neither {' nor '.join(REPLACED)} was imported")

@@ -23,7 +23,7 @@ def completion(shell: str) -> str:
     """The script of a shell's, one of L{SHELLS<sockserve.run.options.parser.SHELLS>}."""
     parser = make_parser()
     by_attribute = {option.attribute: option for option in OPTIONS.values()}
-    for action in parser._actions:
+    for action in parser.arguments:
         found: Any = action
         option = by_attribute.get(action.dest)
         if option is not None and option.choices:

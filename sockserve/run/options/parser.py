@@ -8,14 +8,14 @@ it.  It must not know what is done about an option.
 from __future__ import annotations
 
 from argparse import (
+    Action,
     ArgumentError,
     ArgumentParser,
     Namespace,
     RawDescriptionHelpFormatter,
-    _ActionsContainer,
 )
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn, Protocol
 
 from typing_extensions import override
 
@@ -24,10 +24,10 @@ from sockserve.run.options.forms import Group
 from sockserve.run.options.words import OPTIONS, OWN_OPTIONS, Option
 from sockserve.run.unknown import hint_at_option
 
-__all__ = ["SHELLS", "add_option", "make_parser", "parse"]
+__all__ = ["SHELLS", "CommandParser", "add_option", "make_parser", "parse"]
 
 #: The shells that there are completions for.
-SHELLS = ("bash", "zsh", "tcsh")
+SHELLS = ("bash", "zsh", "fish", "tcsh")
 
 _DESCRIPTION = """\
 Serve requests with a request handler class over TCP, TLS, UNIX sockets, UDP or
@@ -48,33 +48,44 @@ SOCKSERVE_MAX_CONNECTIONS=10 is --max-connections 10. All of it, with more examp
 docs/reference/command-line.md{address}"""
 
 
-def add_option(parser: _ActionsContainer, option: Option) -> None:
+class _Arguments(Protocol):
+    """A parser, or a group of its."""
+
+    def add_argument(self, *names: str, **how: Any) -> Action: ...
+
+
+def add_option(parser: _Arguments, option: Option) -> Action:
     """Add an option of the table to a parser, or to a group of its."""
     notes = option.notes
     names = [f"--{option.word}", *([f"-{notes.short}"] if notes.short else [])]
     told = option.told.replace("%", "%%")
     if option.is_flag:
-        parser.add_argument(*names, action="store_const", const=True, help=told)
-    else:
-        action = "append" if notes.is_list else "store"
-        parser.add_argument(*names, action=action, metavar=notes.metavar, help=told)
+        return parser.add_argument(*names, action="store_const", const=True, help=told)
+    action = "append" if notes.is_list else "store"
+    return parser.add_argument(*names, action=action, metavar=notes.metavar, help=told)
 
 
-class _Parser(ArgumentParser):
-    """A parser that raises what is wrong."""
+class CommandParser(ArgumentParser):
+    """
+    A parser that raises what is wrong.
+
+    @ivar arguments: what it takes, in the order of the help.
+    """
+
+    arguments: tuple[Action, ...] = ()
 
     @override
     def error(self, message: str) -> NoReturn:
         raise ConfigurationError(message)
 
 
-def make_parser(docs: str = "") -> ArgumentParser:
+def make_parser(docs: str = "") -> CommandParser:
     """
     The parser of the command, with its options in groups.
 
     @param docs: where the documentation is, for the help.
     """
-    parser = _Parser(
+    parser = CommandParser(
         prog="sockserve",
         usage="%(prog)s [HANDLER] [options]",
         description=_DESCRIPTION,
@@ -84,43 +95,47 @@ def make_parser(docs: str = "") -> ArgumentParser:
         add_help=False,
         exit_on_error=False,
     )
-    parser.add_argument(
+    served = parser.add_argument(
         "served",
         nargs="?",
         metavar="HANDLER",
         help="the handler class, MODULE:CLASS, or a folder whose files are served [default: .]",
     )
+    options = []
     groups = {}
     for option in (*OPTIONS.values(), *OWN_OPTIONS.values()):
         heading = option.notes.group.value
         if heading not in groups:
             groups[heading] = parser.add_argument_group(heading)
-        add_option(groups[heading], option)
+        options.append(add_option(groups[heading], option))
     command = groups[Group.COMMAND.value]
-    command.add_argument(
-        "--verbose",
-        "-v",
-        action="count",
-        default=0,
-        help="log more: what Twisted says, too, and the time; twice: what is for debugging",
-    )
-    command.add_argument(
-        "--print-completion",
-        choices=SHELLS,
-        metavar="SHELL",
-        help=f"print the completion of these options for a shell: {', '.join(SHELLS)}",
-    )
-    command.add_argument(
-        "--print-schema",
-        action="store_true",
-        help="print the JSON schema of configuration files, for editors",
-    )
-    command.add_argument("--version", action="store_true", help="print the version")
-    command.add_argument("--help", "-h", action="store_true", help="print this")
+    options += [
+        command.add_argument(
+            "--verbose",
+            "-v",
+            action="count",
+            default=0,
+            help="log more: what Twisted says, too, and the time; twice: what is for debugging",
+        ),
+        command.add_argument(
+            "--print-completion",
+            choices=SHELLS,
+            metavar="SHELL",
+            help=f"print the completion of these options for a shell: {', '.join(SHELLS)}",
+        ),
+        command.add_argument(
+            "--print-schema",
+            action="store_true",
+            help="print the JSON schema of configuration files, for editors",
+        ),
+        command.add_argument("--version", action="store_true", help="print the version"),
+        command.add_argument("--help", "-h", action="store_true", help="print this"),
+    ]
+    parser.arguments = (served, *options)
     return parser
 
 
-def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+def parse(parser: CommandParser, arguments: Sequence[str]) -> Namespace:
     """
     Parse a command line.
 
@@ -133,9 +148,13 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     for other in others:
         if other.startswith("-") and other != "-":
             given = other.partition("=")[0]
-            known = [name for name in parser._option_string_actions if name.startswith("--")]
+            names = [name for each in parser.arguments for name in each.option_strings]
+            known = [name for name in names if name.startswith("--")]
             raise ConfigurationError(f"option {given} not recognized{hint_at_option(given, known)}")
-        raise ConfigurationError(f"{other!r} belongs to no option; one handler or folder is served")
+        hint = "one handler or folder is served"
+        if found.served == "run":
+            hint = "a program is run by sockserve run PROGRAM, without options before run"
+        raise ConfigurationError(f"{other!r} belongs to no option; {hint}")
     return found
 
 

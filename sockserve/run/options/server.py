@@ -29,8 +29,11 @@ from sockserve.run.options.shared import SERVED, SharedWords
 
 __all__ = ["ServerWords"]
 
-#: The words that say where to listen: either the first, or the last, or the others.
-_WHERE = ("listen", "port", "host", "unix")
+#: The words of a certificate, for a port that is said without a description.
+_TLS = ("certfile", "keyfile", "keyfile-password-file")
+
+#: The words that say where to listen: either the first, or the second, or the others.
+_WHERE = ("listen", "unix", "port", "host", *_TLS)
 
 
 class ServerWords(SharedWords, rename="kebab", forbid_unknown_fields=True, kw_only=True):
@@ -129,7 +132,39 @@ class ServerWords(SharedWords, rename="kebab", forbid_unknown_fields=True, kw_on
             Group.WHERE,
             Form.TEXT,
             "PATH",
-            rivals=("listen", "port", "host"),
+            rivals=("listen", "port", "host", *_TLS),
+        ),
+    ] = UNSET
+    certfile: Annotated[
+        Text | UnsetType,
+        word(
+            "serve over TLS there, with the certificate in this file, and those of its chain"
+            " behind it",
+            Group.WHERE,
+            Form.TEXT,
+            "PEM",
+            rivals=("listen", "unix"),
+            page="See [TLS](../howto/tls-and-client-certificates.md)",
+        ),
+    ] = UNSET
+    keyfile: Annotated[
+        Text | UnsetType,
+        word(
+            "the file with the private key of the certificate, if that has it not",
+            Group.WHERE,
+            Form.TEXT,
+            "PEM",
+            rivals=("listen", "unix"),
+        ),
+    ] = UNSET
+    keyfile_password_file: Annotated[
+        Text | UnsetType,
+        word(
+            "the file whose first line is the password of an encrypted private key",
+            Group.WHERE,
+            Form.TEXT,
+            "FILE",
+            rivals=("listen", "unix"),
         ),
     ] = UNSET
     body_rate: Annotated[
