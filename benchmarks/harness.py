@@ -39,6 +39,12 @@ class Failed(Exception):
 NO_RESULT = (Failed, HTTPException, OSError, ValueError, subprocess.TimeoutExpired)
 
 
+def allow_descriptors():
+    """As many as may be: a connection takes one at each end."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def build_pingpong(directory):
     program = Path(directory, "pingpong")
     compiler = os.environ.get("CC", "cc")
@@ -52,7 +58,12 @@ def running(core, *command):
     words = [str(word) for word in command]
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
-            words, cwd=HERE.parent, stdout=subprocess.PIPE, stderr=errors, text=True
+            words,
+            cwd=HERE.parent,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            process_group=0,  # with its workers
         )
         os.sched_setaffinity(process.pid, {core})
         try:
@@ -61,7 +72,8 @@ def running(core, *command):
             errors.seek(0)
             raise Failed(f"{error}\n{errors.read()[-ERROR_CHARACTERS:]}") from error
         finally:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
 
 
@@ -85,19 +97,34 @@ def serving(name, seconds):
         yield process.pid, int(port)
 
 
-def echo(pingpong, transport, seconds, name, exchange=(MESSAGE_BYTES,)):
+def put_load(pingpong, server, transport, connections, seconds, exchange):
     """
-    Round trips a second, and latencies, of a server that is warm.
+    Round trips a second, their latencies and the CPU time of each, of a server that is warm.
 
-    With an exchange: the bytes of an answer, and what is asked in hexadecimal.
+    @param server: its process id and its port.
+    @param exchange: the bytes of an answer, and what is asked in hexadecimal if it is no line.
     """
-    with serving(name, seconds) as (_, port):
-        for duration in (WARM_UP_SECONDS, seconds):
-            load = [pingpong, transport, "127.0.0.1", port, CONNECTIONS, duration, *exchange]
-            result = json.loads(output(LOAD_CORE, duration, *load))
-    if not result["round_trips_per_s"] or result["lost"]:
+    pid, port = server
+    where = [transport, "127.0.0.1", port, connections]
+    with running(LOAD_CORE, pingpong, *where, WARM_UP_SECONDS, seconds, *exchange) as process:
+        process.stdout.readline()
+        before = cpu_seconds(pid)
+        printed = process.stdout.readline()  # empty when it has failed
+        user, system = (
+            after - earlier for after, earlier in zip(cpu_seconds(pid), before, strict=True)
+        )
+        if not printed:
+            raise Failed(f"{connections} connections: no result")
+    result = json.loads(printed)
+    if not (count := result["round_trips"]) or result["lost"]:
         raise Failed(f"messages without an answer: {result}")
-    return result
+    result["user_us"], result["system_us"] = user / count * 1e6, system / count * 1e6
+    return result | {"cpu_us": result["user_us"] + result["system_us"]}
+
+
+def echo(pingpong, transport, seconds, name, exchange=(MESSAGE_BYTES,)):
+    with serving(name, seconds) as server:
+        return put_load(pingpong, server, transport, CONNECTIONS, seconds, exchange)
 
 
 def status_number(pid, word):
@@ -106,11 +133,25 @@ def status_number(pid, word):
     return int(status.split(f"{word}:")[1].split()[0])
 
 
+def with_children(pid):
+    """The ids of a process and, after it, of all that it has started."""
+    yield pid
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            children = (thread / "children").read_text().split()
+        except OSError:  # it has ended
+            continue
+        for child in children:
+            yield from with_children(int(child))
+
+
 def cpu_seconds(pid):
-    """What a process has used so far, in all its threads."""
-    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    user, system = after_name[11:13]  # proc(5): fields 14 and 15
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    """What a process and its children have used so far, in all threads: for itself, the system."""
+    used = [0, 0]
+    for each in with_children(pid):
+        after_name = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+        used = [a + int(b) for a, b in zip(used, after_name[11:13], strict=True)]  # proc(5): 14, 15
+    return [ticks / os.sysconf("SC_CLK_TCK") for ticks in used]
 
 
 def settled_kib(pid):
@@ -132,8 +173,6 @@ def echo_line(sock):
 
 def memory(exchange, name):
     """Resident KiB for each connection: that has sent nothing yet, then after an exchange."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with serving(name, 3 * GRACE_SECONDS) as (pid, port), contextlib.ExitStack() as stack:
         sockets, kib = [], []
         for number in range(IDLE_CONNECTIONS + 1):

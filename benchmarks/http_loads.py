@@ -1,51 +1,134 @@
 """
-What HTTP clients put on a server: wrk, one GET, a long body either way.
+What HTTP clients put on a server: many connections, a connection for each request, one GET, a long
+body either way.
 
 Knows HTTP's client side; must not know which servers there are.
 """
 
 import contextlib
 import http.client
+import io
 import re
 import socket
 import time
 from pathlib import Path
 
 from benchmarks import harness
-from benchmarks.servers import BLOCK_BYTES, GREETING, LOOPBACK, PAUSE_EACH_BYTES, PAUSE_SECONDS
+from benchmarks.servers.answers import FILE_BYTES, GREETING, JSON
+from benchmarks.servers.start import LOOPBACK
+from benchmarks.servers.transfers import BLOCK_BYTES, PAUSE_EACH_BYTES, PAUSE_SECONDS
 
-WARM_UP_SECONDS = 1  # wrk counts in whole seconds
 LEAST_MIB_PER_S = 10  # of a transfer: what takes longer is given up
 MICROSECONDS = {"us": 1, "ms": 1e3, "s": 1e6}  # wrk's units
+GROWTH = (64, 1_000, 10_000)  # connections
+SERVED_PER_S = 5_000  # at the least, so that each is measured some times: a second more for as many
+CASES = {  # the path, and the body of the answer
+    "http-get": ("/", GREETING),
+    "http-headers": ("/", GREETING),
+    "http-json": ("/json", JSON),
+    "http-file": ("/file", b"x" * FILE_BYTES),
+}
+BROWSER_FIELDS = """\
+Connection: keep-alive
+User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0
+Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8
+Accept-Language: en-GB,en;q=0.8,de;q=0.5,fr;q=0.3
+Accept-Encoding: gzip, deflate, br, zstd
+Referer: http://localhost/another/page?with=a&query
+Cookie: session=0123456789abcdef0123456789abcdef; theme=dark; consent=yes
+Upgrade-Insecure-Requests: 1
+Cache-Control: max-age=0
+"""  # ten with Host
 
 
-def get(sock):
-    sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    with http.client.HTTPResponse(sock) as answer:
+class Received(io.RawIOBase):
+    """What is read from a socket, and how much that was."""
+
+    def __init__(self, sock):
+        self.sock = sock
+        self.count = 0
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        count = self.sock.recv_into(buffer)
+        self.count += count
+        return count
+
+    def makefile(self, mode):
+        return io.BufferedReader(self)
+
+
+def request(case):
+    fields = BROWSER_FIELDS if case == "http-headers" else ""
+    ask = f"GET {CASES[case][0]} HTTP/1.1\nHost: localhost\n{fields}\n"
+    return ask.replace("\n", "\r\n").encode()
+
+
+def get(sock, case="http-get"):
+    """
+    Ask once, and check the answer.
+
+    @return: how long the answer is, with its head.
+    """
+    received = Received(sock)
+    sock.sendall(request(case))
+    with http.client.HTTPResponse(received) as answer:
         answer.begin()
         body = answer.read()
-    if (answer.status, body) != (200, GREETING) or answer.will_close:
-        raise harness.Failed(f"a wrong answer: {answer.status} {answer.headers.items()} {body!r}")
+    if (answer.status, body) != (200, CASES[case][1]) or answer.will_close:
+        raise harness.Failed(
+            f"a wrong answer: {answer.status} {answer.headers.items()} {body[:80]!r}"
+        )
+    return received.count
 
 
-def requests(seconds, name, connections=harness.CONNECTIONS, options=()):
-    """
-    Requests a second, latencies and CPU time for each, of a server that is warm, and its
-    threads.
+def exchange(server, case):
+    """What a server is asked, and how long its answer is."""
+    with socket.create_connection((LOOPBACK, server[1]), harness.GRACE_SECONDS) as sock:
+        get(sock, case)
+        return get(sock, case), request(case).hex()
 
-    @param options: wrk's.
-    """
+
+def requests(pingpong, seconds, name, case="http-get", connections=harness.CONNECTIONS):
+    """What L{harness.put_load} finds out, and how many threads the server has then."""
+    with harness.serving(name, seconds) as server:
+        asked = exchange(server, case)
+        result = harness.put_load(pingpong, server, "http", connections, seconds, asked)
+        return result | {"threads": harness.status_number(server[0], "Threads")}
+
+
+def growth(pingpong, seconds, name):
+    """The same with more and more connections, and what is left of the rate of the fewest."""
+    results = {}
+    with harness.serving(name, seconds * len(GROWTH)) as server:
+        asked = exchange(server, "http-get")
+        for connections in GROWTH:
+            longer = seconds + connections / SERVED_PER_S
+            results[connections] = harness.put_load(
+                *(pingpong, server, "http", connections, longer, asked)
+            )
+    measured = {
+        f"{key}_{connections}": value
+        for connections, result in results.items()
+        for key, value in result.items()
+    }
+    few, many = (results[connections]["per_s"] for connections in (GROWTH[0], GROWTH[-1]))
+    return measured | {"kept": many / few}
+
+
+def closing(seconds, name, connections=harness.CONNECTIONS):
+    """The same when each request has a connection of its own: that, wrk can do."""
     with harness.serving(name, seconds) as (pid, port):
         with socket.create_connection((LOOPBACK, port), harness.GRACE_SECONDS) as sock:
             get(sock)
-            get(sock)
-        for duration in (WARM_UP_SECONDS, max(1, round(seconds))):
-            load = ["wrk", "-t1", f"-c{connections}", f"-d{duration}s", "--latency", *options]
-            cpu_before = harness.cpu_seconds(pid)
-            printed = harness.output(
-                harness.LOAD_CORE, duration, *load, f"http://{LOOPBACK}:{port}/"
-            )
-        cpu = harness.cpu_seconds(pid) - cpu_before
+        for duration in (1, max(1, round(seconds))):  # wrk counts in whole seconds
+            load = ["wrk", "-t1", f"-c{connections}", f"-d{duration}s", "--latency"]
+            load += ["-H", "Connection: close", f"http://{LOOPBACK}:{port}/"]
+            before = harness.cpu_seconds(pid)
+            printed = harness.output(harness.LOAD_CORE, duration, *load)
+        cpu = sum(harness.cpu_seconds(pid)) - sum(before)
         threads = harness.status_number(pid, "Threads")
     latencies = {
         f"p{percent}_us": float(figure) * MICROSECONDS[unit]
@@ -53,13 +136,12 @@ def requests(seconds, name, connections=harness.CONNECTIONS, options=()):
     }
     count = re.search(r"([1-9]\d*) requests in", printed)
     rate = re.search(r"Requests/sec: +([\d.]+)", printed)
-    # wrk takes the end of a connection for an error when it is not the client's doing.
+    # That a connection ends is an error to wrk, too: one of reading.
     errors = re.search("Non-2xx|connect [1-9]|write [1-9]|timeout [1-9]", printed)
-    errors = errors or (not options and re.search("Socket errors", printed))
     if not count or not rate or len(latencies) != 2 or errors:
         raise harness.Failed(printed)
     return {
-        "requests_per_s": float(rate[1]),
+        "per_s": float(rate[1]),
         "cpu_us": cpu / int(count[1]) * 1e6,
         "threads": threads,
         **latencies,

@@ -1,0 +1,1 @@
+"""The contestants, one small server each, by what is served."""
