@@ -48,6 +48,7 @@ ORDER = [
     "django",
     # Public pages and the drop-in modules.
     "server",
+    "aio",
     "socketserver",
     "http.server",
     "programs",

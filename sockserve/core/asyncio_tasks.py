@@ -280,7 +280,7 @@ class AsyncioTask(asyncio.Task[Any]):
             self._awaited = awaited
             awaited._asyncio_future_blocking = False
             awaited.add_done_callback(self._wake, context=self._outside)
-            if self._error is not None and awaited.cancel(*self._error.args):
+            if self._error is not None and awaited.cancel(*self._error.args[:1]):
                 self._error = None
         else:
             return awaited  # which the driver refuses
@@ -312,9 +312,9 @@ class AsyncioTask(asyncio.Task[Any]):
         if isinstance(reason, DeadlineExpired) and self._awaits_by_itself():
             self._error = DeadlineCancelled(reason.phase)
         else:
-            self._error = CancelledError(str(reason))
+            self._error = CancelledError(*reason.args)
         if self._awaited is not _TURN:
-            self._awaited.cancel(str(reason))
+            self._awaited.cancel(*self._error.args[:1])
         self._wakeup = Wakeup()
         return self._wakeup
 
@@ -353,15 +353,19 @@ class AsyncioTask(asyncio.Task[Any]):
             return
         if isinstance(error, StopIteration):
             asyncio.Future.set_result(self, error.value)
-        elif error is None or isinstance(error, CancelledError | GeneratorExit):
+        elif isinstance(error, CancelledError | GeneratorExit):
             asyncio.Future.cancel(self)
         else:
+            assert error is not None
             asyncio.Future.set_exception(self, error)
             self._log_traceback = False  # the driver tells of it
 
     def _as_future(self) -> None:
-        """Be a future in earnest, from now on.  Of a task that has ended nobody knows how."""
+        """
+        Be a future in earnest, from now on.  How a task has ended is known to itself only if it
+        was one by then; else it has returned None.
+        """
         if not self._is_future:
             self._is_future = True
             asyncio.Future.__init__(self, loop=self._event_loop)
-            self._settle(None)
+            self._settle(StopIteration())
