@@ -25,8 +25,9 @@ from sockserve.core.asyncio_tasks import AsyncioTask, current_task
 from sockserve.core.logs import Topic, logger
 from sockserve.core.reactors import event_loop_of
 from sockserve.core.tasks import Resumable, Task
+from sockserve.interfaces import DeadlineCancelled
 
-__all__ = ["raising_reason", "run"]
+__all__ = ["DeadlineCancelled", "raising_reason", "run"]
 
 _T = TypeVar("_T")
 
