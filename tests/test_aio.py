@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 
 from sockserve import ClientGone, Deadlines, StreamRequestHandler, aio
-from sockserve.http import HTTPRequestHandler
+from sockserve.http import Environment, GatewayRequestHandler, HTTPRequestHandler, WebHandler
 from sockserve.testing import HTTPExchange, StreamExchange, run_http
 from tests.core.test_asyncio_tasks import fetch
 
@@ -196,9 +196,11 @@ class Page(HTTPRequestHandler):
             await asyncio.sleep(30)
 
 
-async def _asked(path: str, *, late: bool = False, length: int = 0) -> HTTPExchange:
+async def _asked(
+    path: str, handler: Any = Page, *, late: bool = False, length: int = 0
+) -> HTTPExchange:
     """Ask, and let the deadline of the handler pass, which is 5 seconds."""
-    exchange = HTTPExchange(Page, deadlines=Deadlines(handle=5))
+    exchange = HTTPExchange(handler, deadlines=Deadlines(handle=5 if handler is Page else None))
     head = f"GET /{path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"
     exchange.receive(head.encode())
     await asyncio.sleep(0)
@@ -243,6 +245,32 @@ def test_a_cancel_that_is_not_ours_is_an_error_of_the_handlers(on_loop: Loop) ->
     exchange = on_loop.run(_asked("cancels"))
     assert _answer(exchange)[0] == 500
     assert "cancelled by asyncio's means" in str(exchange.error)
+
+
+class Backend:
+    """The class of a gateway's URLs, which asks by asyncio's means."""
+
+    def __init__(self, web_handler: WebHandler) -> None:
+        self.web_handler = web_handler
+
+    async def do_GET(self, env: Environment) -> None:
+        seconds = 30 if env["path_info"] == "/slow" else 0
+        call = fetch(asyncio.sleep(seconds, "from afar"))
+        self.web_handler.send_response(await self.web_handler.call_backend(call))
+
+
+class Gateway(GatewayRequestHandler):
+    urls = {"/": Backend}
+    backend_timeout = 5
+
+
+@pytest.mark.parametrize(("path", "answer"), [("quick", (200, "from afar")), ("slow", (504, ""))])
+def test_a_gateways_backend_is_asked_by_asyncios_means(
+    on_loop: Loop, path: str, answer: tuple[int, str]
+) -> None:
+    exchange = on_loop.run(_asked(path, Gateway, late=path == "slow"))
+    status, body = _answer(exchange)
+    assert (status, body if status == 200 else "") == answer
 
 
 class Lines(StreamRequestHandler):

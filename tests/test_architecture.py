@@ -27,6 +27,7 @@ ORDER = [
     "sunrpc.xdrlib",
     # What is served, and by what means.
     "core",
+    "aio",
     "executors",
     "sockets",
     "streams",
@@ -48,7 +49,6 @@ ORDER = [
     "django",
     # Public pages and the drop-in modules.
     "server",
-    "aio",
     "socketserver",
     "http.server",
     "programs",
