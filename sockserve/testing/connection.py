@@ -80,6 +80,7 @@ class ConnectionExchange(Exchange):
 
     def take_sent(self) -> bytes:
         """Take what was sent and not taken before, as it was sent."""
+        self._reactor.turn()  # as `done` does
         sent = self.sent
         self.output.clear()
         return sent

@@ -42,15 +42,35 @@ def redis_socket() -> Iterator[Path]:
             process.terminate()
 
 
+HANDLER = "tests.integration.asyncio_libraries:Page"
+SERVERS = f"""
+[[server]]
+handler = "{HANDLER}"
+port = 0
+
+[[server]]
+handler = "{HANDLER}"
+port = 0
+timeout = "handle=0.5"
+"""
+
+
 @pytest.fixture(scope="module")
-def address(redis_socket: Path) -> Iterator[str]:
-    """Where the handler is served, on asyncio's event loop; its deadline is half a second."""
+def addresses(
+    redis_socket: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, str]]:
+    """
+    Where the handler is served, by one process on asyncio's event loop: with patience, and with a
+    deadline of half a second.
+    """
+    file = tmp_path_factory.mktemp("libraries") / "s.toml"
+    file.write_text(SERVERS)
     with running_cluster() as cluster:
         environ = {"POSTGRESQL": str(cluster.folder), "REDIS": str(redis_socket)}
-        words = ["tests.integration.asyncio_libraries:Page", "--port", "0"]
-        words += ["--reactor", "asyncio", "--timeout", "handle=1"]
+        words = ["--config", str(file), "--reactor", "asyncio"]
         with started(ROOT, *words, environ=environ) as command:
-            yield command.wait_for(r"http://\S+")[0]
+            both = command.wait_for(r"Page: (http://\S+)\n(?:.*\n)*?Page: (http://\S+)\n")
+            yield both[1], both[2]
             command.process.send_signal(signal.SIGTERM)
             assert command.end() == 0
             assert "Traceback" not in command.said
@@ -67,15 +87,16 @@ def ask(url: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("library", EXPECTED)
-def test_a_library_works_as_it_is(address: str, library: str) -> None:
+def test_a_library_works_as_it_is(addresses: tuple[str, str], library: str) -> None:
     """Also once more, over the connection that its pool has kept."""
     for _ in range(2):
-        assert ask(f"{address}{library}") == (200, EXPECTED[library])
+        assert ask(f"{addresses[0]}{library}") == (200, EXPECTED[library])
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_a_deadline_ends_a_library_in_good_order(address: str, library: str) -> None:
+def test_a_deadline_ends_a_library_in_good_order(addresses: tuple[str, str], library: str) -> None:
     """So that its pool of one connection, or two, has one for the next."""
-    assert ask(f"{address}{library}/slow") == (504, "")
-    assert ask(f"{address}{library}/caught") == (200, "caught: the handle deadline expired")
-    assert ask(f"{address}{library}") == (200, EXPECTED[library])
+    patient, hasty = addresses
+    assert ask(f"{hasty}{library}/slow") == (504, "")
+    assert ask(f"{hasty}{library}/caught") == (200, "caught: the handle deadline expired")
+    assert ask(f"{patient}{library}") == (200, EXPECTED[library])
