@@ -11,10 +11,18 @@ from twisted.internet import defer
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 
-from sockserve import ClientGone, Deadlines, StreamRequestHandler, aio
+from sockserve import (
+    ClientGone,
+    DatagramRequestHandler,
+    Deadlines,
+    StreamRequestHandler,
+    aio,
+)
 from sockserve.http import Environment, GatewayRequestHandler, HTTPRequestHandler, WebHandler
+from sockserve.listeners.datagrams import DatagramServer
 from sockserve.testing import HTTPExchange, StreamExchange, run_http
 from tests.core.test_asyncio_tasks import fetch
+from tests.listeners.test_datagrams import Listener
 
 
 class Loop:
@@ -298,6 +306,68 @@ def test_a_stream_handler_awaits_asyncio(on_loop: Loop) -> None:
     exchange = on_loop.run(scenario())
     assert exchange.sent == b"ONE\n"
     assert isinstance(exchange.error, ClientGone)
+
+
+class Packets(DatagramRequestHandler):
+    """Answers in a while, or says that it is late."""
+
+    async def handle(self) -> None:
+        try:
+            await asyncio.sleep(float(self.rfile.read()))
+        except TimeoutError:
+            self.wfile.write(b"late")
+        else:
+            self.wfile.write(b"in time")
+
+
+def test_a_datagrams_handler_awaits_asyncio(on_loop: Loop) -> None:
+    async def scenario() -> Listener:
+        listener = Listener(Packets, deadlines=Deadlines(handle=3), factory=OnLoop)
+        listener.receive(b"0.001", b"30")
+        while len(listener.answers) < 1:
+            await asyncio.sleep(0)
+        listener.clock.advance(3)  # the handle deadline
+        while len(listener.answers) < 2:
+            await asyncio.sleep(0)
+        return listener
+
+    listener = on_loop.run(scenario())
+    assert listener.answers == [b"in time", b"late"]
+    assert listener.outcomes == ["ok", "expired: handle"]
+
+
+class OnLoop(DatagramServer):
+    """A server on a clock that says that it runs on the event loop."""
+
+    def __init__(self, handler: Any, *, reactor: Any, **options: Any) -> None:
+        reactor._asyncioEventloop = asyncio.get_running_loop()
+        super().__init__(handler, reactor=reactor, **options)
+
+
+def test_a_handler_that_does_not_come_to_its_end_is_given_up(on_loop: Loop) -> None:
+    closed = []
+
+    class Stubborn(StreamRequestHandler):
+        async def handle(self) -> None:
+            try:
+                while True:
+                    try:
+                        await asyncio.sleep(30)
+                    except TimeoutError:
+                        pass
+            finally:
+                closed.append(asyncio.current_task())
+
+    async def scenario() -> StreamExchange:
+        exchange = StreamExchange(Stubborn, deadlines=Deadlines(handle=3, abandon=2))
+        exchange.advance(3)  # the handle deadline
+        await asyncio.sleep(0.001)
+        assert closed == []
+        exchange.advance(2)  # the patience with it
+        return exchange
+
+    assert on_loop.run(scenario()).done
+    assert len(closed) == 1
 
 
 @pytest.mark.parametrize("path", ["slept", "event"])
