@@ -15,7 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from asyncio import AbstractEventLoop, CancelledError, _enter_task, _leave_task
+from asyncio import (
+    AbstractEventLoop,
+    CancelledError,
+    _enter_task,
+    _get_running_loop,
+    _leave_task,
+)
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from traceback import walk_tb
@@ -75,7 +81,7 @@ def reason_of(error: CancelledError) -> Exception:
 
 def explain(error: Exception) -> None:
     """Add to an error that code of asyncio's has raised for want of an event loop what to do."""
-    if asyncio.events._get_running_loop() is not None:
+    if _get_running_loop() is not None:
         return
     where = ""
     for frame, _ in walk_tb(error.__traceback__):
@@ -179,7 +185,8 @@ class AsyncioTask(asyncio.Task[Any]):
         awaited = self._awaited
         if self._wakeup is not None and awaited is not _TURN and awaited.cancel(msg):
             return True
-        self._error = CancelledError() if msg is None else CancelledError(msg)
+        if self._error is None:
+            self._error = CancelledError() if msg is None else CancelledError(msg)
         if isinstance(awaited, Deferred):
             # As everywhere in asyncio, it is raised when the caller has returned.
             self._event_loop.call_soon(self._cancel_deferred, awaited, context=self._outside)

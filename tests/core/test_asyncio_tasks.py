@@ -583,6 +583,17 @@ def test_a_deadline_that_passes_while_the_handler_runs_is_raised_when_it_waits(
         served(handler())
 
 
+def test_a_deadline_stays_one_though_asyncio_cancels_what_it_ends(served: Served) -> None:
+    async def handler() -> None:
+        await asyncio.sleep(30)
+
+    task = served.begin(handler())
+    served.turn()
+    served.turn(lambda: [served.driver.cancel(LATE), task.cancel()], turns=1)
+    with pytest.raises(DeadlineExpired):
+        served.result()
+
+
 def test_a_deadline_in_a_turn_of_the_loop(served: Served) -> None:
     """What is awaited then cannot be cancelled; the error is raised when the turn is over."""
 
