@@ -151,6 +151,10 @@ def test_what_a_cancelled_coroutine_raises_in_the_end_is_logged(on_loop: Loop) -
 # Handlers, in memory
 
 
+async def awaits(awaitable: Any) -> Any:
+    return await awaitable
+
+
 class Page(HTTPRequestHandler):
     """Answers by path."""
 
@@ -195,6 +199,10 @@ class Page(HTTPRequestHandler):
         async with asyncio.TaskGroup() as group:
             group.create_task(self.rfile.readexactly(10))
             group.create_task(asyncio.sleep(30))
+
+    async def child(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(awaits(Deferred()))
 
     async def cancels(self) -> None:
         with aio.raising_reason():
@@ -253,6 +261,14 @@ def test_a_cancel_that_is_not_ours_is_an_error_of_the_handlers(on_loop: Loop) ->
     exchange = on_loop.run(_asked("cancels"))
     assert _answer(exchange)[0] == 500
     assert "cancelled by asyncio's means" in str(exchange.error)
+
+
+def test_a_deferred_in_a_task_of_asyncios_is_an_error_that_says_what_to_do(on_loop: Loop) -> None:
+    exchange = on_loop.run(_asked("child"))
+    assert _answer(exchange)[0] == 500
+    assert isinstance(exchange.error, ExceptionGroup)
+    (error,) = exchange.error.exceptions
+    assert "deferred.asFuture(asyncio.get_running_loop())" in error.__notes__[0]
 
 
 class Backend:

@@ -80,13 +80,19 @@ def reason_of(error: CancelledError) -> Exception:
 
 
 def explain(error: Exception) -> None:
-    """Add to an error that code of asyncio's has raised for want of an event loop what to do."""
-    if _get_running_loop() is not None:
+    """Add what to do to an error that code of asyncio's has raised: for want of an event loop, or
+    for a Deferred."""
+    if isinstance(error, ExceptionGroup):
+        for each in error.exceptions:
+            explain(each)
         return
-    where = ""
+    text, where = str(error), ""
     for frame, _ in walk_tb(error.__traceback__):
         where = frame.f_globals.get("__name__", "")
-    if where.startswith("asyncio.") or "event loop" in str(error):
+    if _get_running_loop() is not None:
+        if text.startswith("Task got bad yield: <Deferred"):
+            error.add_note("In a task, await deferred.asFuture(asyncio.get_running_loop())")
+    elif where.startswith("asyncio.") or "event loop" in text:
         error.add_note(f"This is asyncio's; {NEEDS_LOOP}")
 
 
