@@ -22,7 +22,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from sockserve.core.asyncio_tasks import AsyncioTask, current_task
-from sockserve.core.logs import Topic, logger
+from sockserve.core.logs import Topic, log_raised, logger
 from sockserve.core.reactors import event_loop_of
 from sockserve.core.tasks import Resumable, Task
 from sockserve.interfaces import DeadlineCancelled
@@ -53,7 +53,7 @@ def run(awaitable: Awaitable[_T]) -> Deferred[_T]:
             else:
                 result.errback(Failure(error))
         elif error is not None and not isinstance(error, CancelledError | DeferredCancelled):
-            _log.failure("a coroutine that was cancelled raised", Failure(error))
+            log_raised(_log, "a coroutine that was cancelled raised", error)
 
     loop, is_running = _event_loop()
     task = Task(_driven(coroutine, loop), ended)
