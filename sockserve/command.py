@@ -49,6 +49,7 @@ _log = logger(Topic.SERVICE)
 #: Twisted's reactors by name.  (Those of plugins are looked for only if none of these is meant, as
 #: that writes a list of them into a file.)
 _REACTORS = {
+    "auto": "twisted.internet.default",
     "asyncio": "twisted.internet.asyncioreactor",
     "epoll": "twisted.internet.epollreactor",
     "kqueue": "twisted.internet.kqreactor",

@@ -27,6 +27,7 @@ ORDER = [
     "sunrpc.xdrlib",
     # What is served, and by what means.
     "core",
+    "aio",
     "executors",
     "sockets",
     "streams",

@@ -36,6 +36,7 @@ PAGES = [
     "sockserve.service",
     "sockserve.http",
     "sockserve.auth",
+    "sockserve.aio",
     "sockserve.sql",
     "sockserve.sunrpc",
     "sockserve.sunrpc.xdrlib",

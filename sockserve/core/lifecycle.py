@@ -9,9 +9,11 @@ know transports, threads or deadlines: it runs wherever it is called.
 from __future__ import annotations
 
 import inspect
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, runtime_checkable
 
+from sockserve.core.asyncio_tasks import explain, reason_of
 from sockserve.core.forking import end_child, is_child
 from sockserve.interfaces import IRequestHandler, IRequestServer, Outcome
 
@@ -117,8 +119,12 @@ async def serve_coroutine(
         if served is not None:
             await served
     except Exception as error:
+        explain(error)
         outcome = server.outcome_of(request, error)
         server.handle_error(request, client_address)
+    except CancelledError as cancelled:
+        reason = _handle_cancelled(server, request, client_address, cancelled)
+        outcome = server.outcome_of(request, reason)
     finally:
         if is_child():
             end_child(outcome)
@@ -142,12 +148,31 @@ async def serve_next_coroutine(
             await served
         outcome = _OK
     except Exception as error:
+        explain(error)
         server.handle_error(request, client_address)
         return error
+    except CancelledError as cancelled:
+        return _handle_cancelled(server, request, client_address, cancelled)
     finally:
         if is_child():
             end_child(outcome)
     return None
+
+
+def _handle_cancelled(
+    server: IRequestServer, request: object, client_address: object, cancelled: CancelledError
+) -> Exception:
+    """
+    Have the server handle the reason for which a coroutine was cancelled by asyncio's means, which
+    no server knows C{CancelledError} for.
+
+    @return: that reason. (reactor thread)
+    """
+    try:
+        raise reason_of(cancelled) from cancelled
+    except Exception as error:
+        server.handle_error(request, client_address)
+        return error
 
 
 def serve_next(server: IRequestServer, request: object, client_address: object) -> Exception | None:

@@ -6,6 +6,7 @@ This room owns the name of all that is asked of a reactor.  It must not know whi
 
 from __future__ import annotations
 
+from asyncio import AbstractEventLoop
 from typing import cast
 
 from twisted.internet.interfaces import (
@@ -15,7 +16,10 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 
-__all__ = ["IReactor", "as_reactor"]
+__all__ = ["NEEDS_LOOP", "IReactor", "as_reactor", "event_loop_of"]
+
+#: What to do about a reactor without an event loop of asyncio's, for errors.
+NEEDS_LOOP = "for that, run on asyncio's event loop: --reactor=asyncio"
 
 
 class IReactor(IReactorCore, IReactorTime, IReactorFromThreads, IReactorFDSet):
@@ -35,3 +39,14 @@ def as_reactor(reactor: IReactorTime) -> IReactor:
     reactor is not one of C{IReactorFromThreads}; so the doors ask for no more than time.
     """
     return cast(IReactor, reactor)
+
+
+def event_loop_of(reactor: object) -> AbstractEventLoop | None:
+    """
+    The event loop of asyncio's that a reactor runs on, while it runs; None if it runs on none.
+
+    The attribute is that of Twisted's C{AsyncioSelectorReactor}, which other programs look for too:
+    any reactor that has it is taken to run on that loop.
+    """
+    loop: AbstractEventLoop | None = getattr(reactor, "_asyncioEventloop", None)
+    return loop

@@ -13,36 +13,41 @@ stream methods can be awaited from any coroutine that Twisted drives.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from asyncio import AbstractEventLoop, Future, get_running_loop
+from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
+from typing_extensions import override
 
 from sockserve.core.forking import end_child, is_child
 from sockserve.core.logs import Topic, log_raised, logger
+from sockserve.core.reactors import NEEDS_LOOP
 
-__all__ = ["Cork", "Task", "Wakeup"]
+__all__ = ["Cork", "Resumable", "Task", "Wakeup", "drop"]
 
 _log = logger(Topic.HANDLERS)
 
 
-def _drop(failure: Failure) -> None:
+def drop(failure: Failure) -> None:
     """Ignore the outcome of a Deferred that nothing waits for any more."""
 
 
 def _not_awaitable(awaited: object) -> TypeError:
-    return TypeError(
-        f"a handler can await Deferreds and coroutines, not {awaited!r}"
-        " (for an asyncio future: Deferred.fromFuture)"
-    )
+    fault = f"a handler can await Deferreds and coroutines, not {awaited!r}"
+    if awaited is None or hasattr(awaited, "_asyncio_future_blocking"):
+        fault += f", which is asyncio's; {NEEDS_LOOP}"
+    return TypeError(fault)
 
 
 class Wakeup(Deferred[None]):
     """
     The Deferred that a stream method awaits.  A task leaves it as it found it, so that the
     next wait can use it again, until something else has waited for it (L{used}).
+
+    A task of asyncio's takes it for a future, so that streams can be awaited in those too.
     """
 
     def __init__(self) -> None:
@@ -73,6 +78,51 @@ class Wakeup(Deferred[None]):
         return iter((self,))
 
     __iter__ = __await__
+
+    # What a task of asyncio's calls, as of a future
+
+    #: Always true, though it be set: it is awaited, and not merely yielded.
+    _asyncio_future_blocking = property(lambda self: True, lambda self, value: None)
+
+    #: The future in whose name that task is told, once it waits.
+    _future: Future[None] | None = None
+
+    def get_loop(self) -> AbstractEventLoop:
+        """The event loop of the task that asks."""
+        return get_running_loop()
+
+    def add_done_callback(
+        self, callback: Callable[[Future[None]], object], *, context: Context
+    ) -> None:
+        """Have the loop call C{callback} when this has happened, with a future that says how."""
+        self._future = get_running_loop().create_future()
+        self._future.add_done_callback(callback, context=context)
+        self.addBoth(self._tell_future)
+
+    @override
+    def cancel(self, msg: object = None) -> bool:  # type: ignore[override]
+        """Wait no more."""
+        is_cancelled = self._future is not None and self._future.cancel(msg)
+        super().cancel()
+        return is_cancelled
+
+    def _tell_future(self, _: object) -> None:
+        assert self._future is not None
+        if not self._future.done():
+            self._future.set_result(None)
+
+
+class Resumable(Protocol):
+    """The part of a coroutine that a task needs."""
+
+    def send(self, value: Any, /) -> object:
+        """Go on until it waits; give what it awaits."""
+
+    def throw(self, error: BaseException, /) -> object:
+        """Likewise, with C{error} raised where it has waited."""
+
+    def close(self) -> None:
+        """Give it up."""
 
 
 class Cork(Protocol):
@@ -107,7 +157,7 @@ class Task:
 
     def __init__(
         self,
-        coroutine: Coroutine[object, Any, object],
+        coroutine: Resumable,
         done: Callable[[Any, BaseException | None], object],
         cork: Cork | None = None,
         context: Context | None = None,
@@ -202,7 +252,7 @@ class Task:
                 if self._interrupt is not None:
                     reason, self._interrupt = self._interrupt, None
                     if isinstance(awaited, Deferred):
-                        awaited.addErrback(_drop)
+                        awaited.addErrback(drop)
                         awaited.cancel()
                 elif isinstance(awaited, Deferred):
                     break

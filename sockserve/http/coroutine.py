@@ -14,7 +14,6 @@ from typing import Any
 from twisted.python.failure import Failure
 
 from sockserve.core.forking import end_child, is_child
-from sockserve.core.lifecycle import serve_next_coroutine
 from sockserve.core.logs import Topic, log_raised, logger
 from sockserve.core.tasks import Task
 from sockserve.http.cycle import CycleOwner
@@ -75,7 +74,8 @@ class CoroutineCycle:
             self.drain()
         if channel.deadlines.handle is not None:
             channel.timer.arm(Phase.HANDLE, channel.deadlines.handle)
-        coroutine = serve_next_coroutine(channel.factory, request, channel.client_address)
+        serve = channel.settings.serve_next
+        coroutine = serve(channel.factory, request, channel.client_address)
         context = copy_context()
         try:
             awaited = context.run(coroutine.send, None)

@@ -23,6 +23,7 @@ from twisted.internet.defer import TimeoutError as BackendTimedOut
 from typing_extensions import override
 from zope.interface import implementer
 
+from sockserve.aio import run
 from sockserve.core.clock import clock_of
 from sockserve.core.deadlines import is_duration
 from sockserve.core.messages import one_line
@@ -124,7 +125,7 @@ class WebHandler:
         @raise twisted.internet.defer.TimeoutError: it has taken too long.
         """
         handler = self.request_handler
-        called = answer if isinstance(answer, Deferred) else Deferred.fromCoroutine(answer)
+        called = answer if isinstance(answer, Deferred) else run(answer)
         limit = handler.backend_timeout if seconds is None else seconds
         if limit is not None:
             called.addTimeout(limit, clock_of(handler.server.reactor))

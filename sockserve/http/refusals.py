@@ -119,6 +119,9 @@ def make_refusal(
 
 def status_for(error: Exception) -> int:
     """The status that tells a client of the failure of its request."""
+    if isinstance(error, ExceptionGroup):  # of a handler's tasks
+        statuses = {status_for(each) for each in error.exceptions}
+        return statuses.pop() if len(statuses) == 1 else 500
     if isinstance(error, DeadlineExpired):
         return 408 if error.phase in (Phase.BODY, Phase.HEADER, Phase.IDLE) else 504
     if isinstance(error, RemoteProtocolError):

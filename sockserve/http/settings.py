@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from sockserve.core.asyncio_tasks import served_on
 from sockserve.core.handler_kinds import HandlerKind, unwrap
+from sockserve.core.lifecycle import serve_next_coroutine
 from sockserve.core.statistics import RequestRecord
 from sockserve.executors.fork import ForkExecutor
 from sockserve.http.h1.head import HeadLimits, RequestHead
@@ -48,6 +50,7 @@ class HTTPSettings:
     @ivar outbox: sends the answers of one turn of the reactor together.
     @ivar spool_allowance: what may be kept in files of responses of blocking handlers.
     @ivar forks: whether blocking handlers run in children.
+    @ivar serve_next: what serves a request of a coroutine's.
     """
 
     def __init__(self, server: IStreamServer) -> None:
@@ -69,6 +72,7 @@ class HTTPSettings:
         self.outbox = Outbox(server.reactor)
         self.spool_allowance = SpoolAllowance(server.max_spool_bytes)
         self.forks = isinstance(server.concurrency, ForkExecutor)
+        self.serve_next = served_on(server.reactor, serve_next_coroutine)
 
     def make_parser(self) -> RequestParser:
         """The parser of a connection's requests."""

@@ -23,10 +23,10 @@ from sockserve.interfaces import (
     RequestAborted,
 )
 
-__all__ = ["TOLD_ELSEWHERE", "is_clients_fault", "what_client_did", "what_was_served"]
+__all__ = ["is_clients_fault", "is_told_elsewhere", "what_client_did", "what_was_served"]
 
-#: The errors that are told of where they come from, and no more by who hears of them.
-TOLD_ELSEWHERE = (DeadlineExpired, HandshakeFailed, NotAuthenticated, RequestAborted)
+#: The errors that are told of where they come from.
+_TOLD_ELSEWHERE = (DeadlineExpired, HandshakeFailed, NotAuthenticated, RequestAborted)
 
 #: The errors that a handler sees when its peer is slow or breaks the protocol.
 _PEER_ERRORS = (
@@ -45,8 +45,17 @@ def _is_of_a_connection(error: BaseException) -> bool:
     )
 
 
+def is_told_elsewhere(error: BaseException) -> bool:
+    """Whether an error is told of where it comes from, and no more by who hears of it."""
+    if isinstance(error, ExceptionGroup):  # of a handler's tasks
+        return all(map(is_told_elsewhere, error.exceptions))
+    return isinstance(error, _TOLD_ELSEWHERE)
+
+
 def what_client_did(error: BaseException) -> str:
     """The deed of a client that made a handler raise C{error}, in words."""
+    if isinstance(error, ExceptionGroup):
+        return what_client_did(error.exceptions[0])
     if isinstance(error, ConnectionResetError):
         return "reset the connection"
     if _is_of_a_connection(error):
@@ -66,6 +75,8 @@ def is_clients_fault(
 
     @param is_gone: tells whether the client of a request has gone.
     """
+    if isinstance(error, ExceptionGroup):  # of a handler's tasks
+        return all(is_clients_fault(each, request, is_gone) for each in error.exceptions)
     # The client is the cause when:
     # 1. it was too slow for a deadline, or broke the protocol;
     is_peers_fault = isinstance(error, _PEER_ERRORS)

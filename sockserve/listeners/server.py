@@ -37,8 +37,8 @@ from sockserve.executors.fork import ForkExecutor
 from sockserve.executors.threads import ThreadExecutor
 from sockserve.interfaces import ConfigurationError, IExecutor, IRequestServer, Outcome, Phase
 from sockserve.listeners.outcomes import (
-    TOLD_ELSEWHERE,
     is_clients_fault,
+    is_told_elsewhere,
     what_client_did,
     what_was_served,
 )
@@ -193,7 +193,7 @@ class RequestServer:
         """
         error = sys.exception()
         assert error is not None
-        if isinstance(error, TOLD_ELSEWHERE):
+        if is_told_elsewhere(error):
             return  # that is told where it passed, or failed
         if self.outcome_of(request, error) is Outcome.LOST:
             # A child does not know how often that happens, and may not get the lock of the log.

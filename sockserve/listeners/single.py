@@ -8,7 +8,7 @@ the reactor, on a thread or in a child, under its deadlines.  It must not know w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from contextvars import Context, copy_context
 from typing import Any
 
@@ -17,11 +17,12 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from sockserve.core.addresses import canonical_address
+from sockserve.core.asyncio_tasks import served_on
 from sockserve.core.deadline_timer import DeadlineTimer
 from sockserve.core.in_progress import RequestInProgress, RequestStatus, next_deadline, next_id
 from sockserve.core.lifecycle import serve, serve_coroutine
 from sockserve.core.logs import Topic, log_raised, logger
-from sockserve.core.tasks import Task
+from sockserve.core.tasks import Resumable, Task
 from sockserve.interfaces import DeadlineExpired, IJob, Outcome, Phase, RequestAborted
 from sockserve.listeners.server import RequestServer
 
@@ -44,6 +45,7 @@ class SingleRequestServer(RequestServer):
         super().__init__(RequestHandlerClass, **options)
         self.pending: set[PendingRequest] = set()
         self._seconds = self.clock.seconds
+        self._serve = served_on(self.reactor, serve_coroutine)
 
     # Override points that differ from those of streams
 
@@ -57,7 +59,7 @@ class SingleRequestServer(RequestServer):
         statistics = self.statistics
         statistics.active += 1
         began = self._seconds()
-        coroutine = serve_coroutine(self, request, client_address)
+        coroutine = self._serve(self, request, client_address)
         context = copy_context()
         try:
             awaited = context.run(coroutine.send, None)
@@ -243,9 +245,7 @@ class PendingRequest:
 class CoroutineRequest(PendingRequest):
     """A request whose handler is a coroutine that waits."""
 
-    def attach(
-        self, coroutine: Coroutine[object, None, Outcome], context: Context, awaited: object
-    ) -> None:
+    def attach(self, coroutine: Resumable, context: Context, awaited: object) -> None:
         """Go on with a coroutine that has been driven until it waits for C{awaited}."""
         self._arm_deadlines()
         self._task = Task(coroutine, self._ended, context=context)

@@ -7,6 +7,7 @@ the end of the service comes.  It must not know how a connection came about. (re
 
 from __future__ import annotations
 
+import functools
 from typing import ClassVar
 
 from twisted.internet.defer import Deferred
@@ -17,6 +18,7 @@ from typing_extensions import override
 from zope.interface import alsoProvides
 
 from sockserve.core.addresses import Addresses
+from sockserve.core.asyncio_tasks import Serve, served_on
 from sockserve.core.lifecycle import serve_coroutine
 from sockserve.core.logs import Topic, log_raised, logger
 from sockserve.core.tasks import Task
@@ -44,11 +46,15 @@ class CoroutineChannel(TransportChannel):
     make_reader: ClassVar[type[StreamReader]] = StreamReader
     make_request: ClassVar[type[StreamConnection]] = StreamConnection
 
-    def __init__(self, protocol: ChannelOwner, addresses: Addresses) -> None:
+    def __init__(
+        self, protocol: ChannelOwner, addresses: Addresses, serve: Serve = serve_coroutine
+    ) -> None:
         """
         @param addresses: (peer, own) of the connection, as a socket gives them.
+        @param serve: what serves the connection.
         """
         super().__init__(protocol)
+        self._serve = serve
         transport = self.transport
         self._reader = self.make_reader(self, self.deadlines, self.timer)
         #: While the handler runs.
@@ -69,13 +75,13 @@ class CoroutineChannel(TransportChannel):
     @classmethod
     @override
     def maker(cls, server: IStreamServer) -> MakeChannel:
-        return cls
+        return functools.partial(cls, serve=served_on(server.reactor, serve_coroutine))
 
     @override
     def start(self) -> None:
         self._handler_began()
         self._task = Task(
-            serve_coroutine(self.factory, self.request, self.protocol.client_address),
+            self._serve(self.factory, self.request, self.protocol.client_address),
             self._ended,
             self.writer,
         )

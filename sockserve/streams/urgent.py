@@ -27,10 +27,11 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from sockserve.core.addresses import Addresses
+from sockserve.core.asyncio_tasks import Serve
 from sockserve.core.buffers import bytes_of
 from sockserve.core.deadline_timer import DeadlineTimer
 from sockserve.core.deadlines import Deadlines
-from sockserve.core.lifecycle import run_handler_coroutine
+from sockserve.core.lifecycle import run_handler_coroutine, serve_coroutine
 from sockserve.core.logs import Topic, log_raised, logger
 from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import Outcome, Phase
@@ -283,8 +284,10 @@ class UrgentChannel(CoroutineChannel):
     request: UrgentConnection
     _reader: UrgentReader
 
-    def __init__(self, protocol: ChannelOwner, addresses: Addresses) -> None:
-        super().__init__(protocol, addresses)
+    def __init__(
+        self, protocol: ChannelOwner, addresses: Addresses, serve: Serve = serve_coroutine
+    ) -> None:
+        super().__init__(protocol, addresses, serve)
         self.request.urgent_received = None
         #: Whether the handler runs, or has finished.
         self._has_begun = False

@@ -10,11 +10,13 @@ from __future__ import annotations
 from typing_extensions import override
 
 from sockserve.core.addresses import SocketAddress
+from sockserve.core.asyncio_tasks import served_on
 from sockserve.core.handler_kinds import HandlerKind
+from sockserve.core.lifecycle import serve_coroutine
 from sockserve.interfaces import Outcome, Phase
 from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.listeners.stream_protocol import StreamProtocol
-from sockserve.streams.channel import Addresses, Channel, ChannelOwner
+from sockserve.streams.channel import Addresses, Channel
 from sockserve.streams.coroutine import CoroutineChannel
 from sockserve.testing.exchanges import Exchange, Recording
 from sockserve.testing.memory import MemoryReactor, ServerTransport
@@ -78,6 +80,7 @@ class ConnectionExchange(Exchange):
 
     def take_sent(self) -> bytes:
         """Take what was sent and not taken before, as it was sent."""
+        self._reactor.turn()  # as `done` does
         sent = self.sent
         self.output.clear()
         return sent
@@ -89,21 +92,26 @@ class MemoryFactory(Recording, StreamFactory):
     @override
     def make_channel(self, protocol: StreamProtocol, addresses: Addresses) -> Channel:
         if self.kind is HandlerKind.COROUTINE:
-            return _CoroutineChannel(protocol, addresses, self.exchange)
+            serve = served_on(self.reactor, serve_coroutine)
+            channel = _CoroutineChannel(protocol, addresses, serve)
+            channel.exchange = self.exchange
+            return channel
         return super().make_channel(protocol, addresses)
 
 
 class _CoroutineChannel(CoroutineChannel):
-    """A coroutine's channel that records its last error, and has no TLS to start."""
+    """
+    A coroutine's channel that records its last error, and has no TLS to start.
 
-    def __init__(self, protocol: ChannelOwner, addresses: Addresses, exchange: Exchange) -> None:
-        super().__init__(protocol, addresses)
-        self._exchange = exchange
+    @ivar exchange: where that goes.
+    """
+
+    exchange: Exchange
 
     @override
     def _ended(self, result: Outcome | None, error: BaseException | None) -> None:
         if error is not None:
-            self._exchange.error = error
+            self.exchange.error = error
         super()._ended(result, error)
 
     @override

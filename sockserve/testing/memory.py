@@ -10,6 +10,7 @@ from __future__ import annotations
 import select
 import socket
 import threading
+from asyncio import _get_running_loop
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -108,11 +109,13 @@ class ServerTransport:
 class MemoryReactor(Clock):
     """
     A clock that stands still, and the sockets of handlers that run: one end of each
-    (L{sockserve.sockets.pumping}) is the reactor's.
+    (L{sockserve.sockets.pumping}) is the reactor's.  Where a test runs on an event loop of
+    asyncio's, so does this.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self._asyncioEventloop = _get_running_loop()
         self._readers: set[IReadDescriptor] = set()
         self._writers: set[IWriteDescriptor] = set()
         #: One end of a pair of sockets, to wake the thread that L{turning} starts.

@@ -156,7 +156,7 @@ class _Yields:
 def test_awaiting_an_asyncio_future_is_a_clear_type_error() -> None:
     loop = asyncio.new_event_loop()
     try:
-        with pytest.raises(TypeError, match=r"Deferreds and coroutines.*Deferred\.fromFuture"):
+        with pytest.raises(TypeError, match=r"not <Future pending>.*--reactor=asyncio"):
             Call(waits_for(loop.create_future())).result()
     finally:
         loop.close()

@@ -278,7 +278,7 @@ def test_a_port_of_a_file_that_is_taken_is_told_with_its_place(folder: Path) -> 
     assert not (folder / "left").exists()
 
 
-@pytest.mark.parametrize("reactor", ["select", "poll", "asyncio"])
+@pytest.mark.parametrize("reactor", ["auto", "select", "poll", "asyncio"])
 def test_it_runs_on_the_reactor_that_is_asked_for(folder: Path, reactor: str) -> None:
     with started(folder, "hello:Hello", "--port", "0", "--reactor", reactor) as command:
         assert fetch(command.wait_for(r"http://\S+")[0]) == b"Hello!"

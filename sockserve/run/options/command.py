@@ -46,11 +46,14 @@ class OwnWords(Struct, rename="kebab", kw_only=True):
     reactor: Annotated[
         str | UnsetType,
         word(
-            "Twisted's reactor to run on, such as epoll, poll, select or asyncio",
+            "Twisted's reactor to run on, such as epoll, poll, select or asyncio; auto is the one"
+            " that Twisted chooses",
             Group.COMMAND,
             Form.TEXT,
             "NAME",
-            page="Of `sockserve`; `twistd` has its own",
+            default="auto",
+            page="Of `sockserve`; `twistd` has its own. To await asyncio's libraries takes"
+            " [`asyncio`](../howto/use-asyncio-libraries.md)",
         ),
     ] = UNSET
     reload: Annotated[
