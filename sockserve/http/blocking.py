@@ -254,10 +254,15 @@ class BlockingCycle(BufferedRequest):
 
     def _give_to_writer(self, pieces: list[bytes | memoryview]) -> bool:
         """Send C{pieces}, which nobody else keeps; gives whether there are any."""
-        channel = self._channel
+        if not pieces:
+            return False
+        writer, outbox = self._channel.writer, self._channel.settings.outbox
+        writer.corked = True
         for piece in pieces:
-            channel.writer.write_at_turn_end(piece, channel.settings.outbox)
-        return bool(pieces)
+            writer.write_at_turn_end(piece, outbox)
+        writer.corked = False
+        outbox.send(writer)
+        return True
 
     async def _flush(self) -> None:
         """Send what the handler has sent, and wait until the client has taken it."""

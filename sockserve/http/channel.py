@@ -118,13 +118,18 @@ class HTTPChannel(TransportChannel):
         self._read()
 
     def feed(self, data: bytes) -> None:
-        """Bytes have arrived."""
+        """Bytes have arrived: what they are answered with leaves together."""
         self._received += len(data)
         self.input.feed(data)
+        writer = self.writer
+        writer.corked = True
         if self._state is _READING:
             self._read()
         else:
             self.read_body()
+        writer.corked = False
+        if writer.queued_bytes:
+            self.settings.outbox.send(writer)
 
     @override
     def eof_received(self) -> None:
@@ -313,6 +318,7 @@ class HTTPChannel(TransportChannel):
     def ask_for_body(self) -> None:
         """Let a client send its body that waits to be asked."""
         self.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.writer.flush()
 
     def switch(self, receive: Callable[[bytes], object]) -> bytes:
         """Give C{receive} what arrives from now on, which is no HTTP; gives what has arrived."""
@@ -384,9 +390,7 @@ class HTTPChannel(TransportChannel):
         if self.is_paused and self.input.buffered <= LOW_WATER_BYTES:
             self.resume()
         self._has_more = self.input.next_request()
-        # An idle connection keeps nothing of what it has served.
-        request: Any = self.request
-        request.cycle = request.head = request.response = request.wfile = None
+        self.request.answered()
         self.departure.is_finishing = False
         if self.writer.queued_bytes > HIGH_WATER_BYTES:
             # A client that asks on and on without reading is not answered on and on.
@@ -402,8 +406,6 @@ class HTTPChannel(TransportChannel):
     def _flushed(self, result: Any, error: BaseException | None) -> None:
         if error is None and self._state is ChannelState.FLUSHING:
             self.start()
-            if self.is_draining:
-                self._end_when_quiet()
 
     def refuse(
         self, error: RemoteProtocolError, head: RequestHead | None = None, began: float = 0.0

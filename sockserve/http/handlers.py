@@ -31,6 +31,7 @@ from sockserve.http.fields import check_text, known_names, learn_name
 from sockserve.http.h1.framing import LocalProtocolError
 from sockserve.http.h1.head import RequestHead
 from sockserve.http.methods import (
+    METHOD_NAMES,
     allowed_methods,
     blocking_methods,
     blocks_unknown,
@@ -163,7 +164,7 @@ class HTTPRequestHandler(
 
         @return: what the method returns: an awaitable, if it is C{async def}.
         """
-        method = getattr(self, f"do_{self.command}", None)
+        method = getattr(self, METHOD_NAMES.get(self.command) or f"do_{self.command}", None)
         if method is None:
             method = find_method(self, self.command) or self._answer_without_method
         return method()
@@ -227,11 +228,8 @@ class HTTPRequestHandler(
         """
         self.log_request(code)
         self.send_response_only(code, message)
-        server = self.version_string()
-        if server:
-            self._head += f"Server: {server}\r\nDate: {self.date_time_string()}\r\n"
-        else:
-            self._head += f"Date: {self.date_time_string()}\r\n"
+        server, date = self.version_string(), self.date_time_string()
+        self._head += f"Server: {server}\r\nDate: {date}\r\n" if server else f"Date: {date}\r\n"
 
     def send_response_only(self, code: int, message: str | None = None) -> None:
         """

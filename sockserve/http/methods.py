@@ -8,17 +8,24 @@ together, and what a client is told of them (C{Allow}).  It must not know reques
 from __future__ import annotations
 
 import inspect
+import sys
+from http import HTTPMethod
 from typing import Any
 
 from sockserve.interfaces import ConfigurationError
 
 __all__ = [
+    "METHOD_NAMES",
     "allowed_methods",
     "blocking_methods",
     "blocks_unknown",
     "find_method",
     "method_blocks",
 ]
+
+#: The names of handlers' methods, by the usual ones of HTTP's.  (Python finds an attribute at once
+#: by a name that is interned, and searches all base classes by another.)
+METHOD_NAMES = {method.value: sys.intern(f"do_{method}") for method in HTTPMethod}
 
 #: Those that are answered without a C{do_} method, unless the class says that it is None.
 _BY_ITSELF = ("HEAD", "OPTIONS")

@@ -28,8 +28,9 @@ from sockserve.http.h1.framing import (
 )
 from sockserve.http.h1.head import RequestHead
 from sockserve.interfaces import Outcome
+from sockserve.streams.outbox import Outbox
 from sockserve.streams.reader import HIGH_WATER_BYTES
-from sockserve.streams.writer import Outbox, StreamWriter
+from sockserve.streams.writer import StreamWriter
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

@@ -22,7 +22,7 @@ from sockserve.http.output import SpoolAllowance
 from sockserve.http.responses import Response
 from sockserve.http.stock_log import log_refusal
 from sockserve.interfaces import IStreamServer, Outcome
-from sockserve.streams.writer import Outbox
+from sockserve.streams.outbox import Outbox
 
 __all__ = ["BODY_READ_BYTES", "HEAD_READ_BYTES", "HTTPSettings"]
 

@@ -183,7 +183,7 @@ class UrgentWriter(StreamWriter):
                     " TLS"
                 )
             self._pending.append(byte)
-            self._size += 1
+            self.queued_bytes += 1
             self._urgent_count += 1
             self.flush()
         return 1
@@ -217,7 +217,7 @@ class UrgentWriter(StreamWriter):
         if type(first) is _UrgentByte:
             del pending[0]
             self._urgent_count -= 1
-            self._size -= 1
+            self.queued_bytes -= 1
             self.sent += 1
             return first
         count = next(n for n, piece in enumerate(pending) if type(piece) is _UrgentByte)
@@ -236,7 +236,7 @@ class UrgentWriter(StreamWriter):
         except BlockingIOError:
             self._pending.insert(0, data)
             self._urgent_count += 1
-            self._size += 1
+            self.queued_bytes += 1
             self.sent -= 1
             return False
         except OSError:

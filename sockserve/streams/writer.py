@@ -11,64 +11,26 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from twisted.internet.interfaces import IPullProducer, IPushProducer, IReactorTime, ISSLTransport
+from twisted.internet.interfaces import IPullProducer, IPushProducer, ISSLTransport
 from zope.interface import implementer
 
 from sockserve.core.buffers import bytes_of
-from sockserve.core.clock import clock_of
 from sockserve.core.deadline_timer import DeadlineTimer
 from sockserve.core.deadlines import Deadlines
-from sockserve.core.logs import Topic, logger
 from sockserve.core.tasks import Wakeup
 from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import Phase
+from sockserve.streams.outbox import Outbox
 from sockserve.streams.reader import HIGH_WATER_BYTES, LOW_WATER_BYTES
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["Outbox", "StreamWriter"]
-
-
-_log = logger(Topic.CONNECTIONS)
-
+__all__ = ["StreamWriter"]
 
 #: How much of its queue a connection sends at once, before others have their turn.  1 MiB: a
 #: quarter of what Linux keeps for one at most (C{tcp_wmem}).
 TURN_BYTES = 1024 * 1024
-
-
-class Outbox:
-    """
-    The output of all connections of one server, sent in one go when the reactor has heard all
-    that can be heard in this turn.
-
-    Sending wakes the program that waits at the other end, which costs many times what putting bytes
-    into its queue does.  A client, or a proxy, with many connections is woken once for the
-    answers to all it has asked.  (uvloop does the same.)
-
-    @param reactor: where turns end.
-    """
-
-    __slots__ = ("_clock", "_writers")
-
-    def __init__(self, reactor: IReactorTime) -> None:
-        self._clock = clock_of(reactor)
-        self._writers: list[StreamWriter] = []
-
-    def add(self, writer: StreamWriter) -> None:
-        """Flush C{writer} at the end of the turn."""
-        if not self._writers:
-            self._clock.callLater(0, self._flush)
-        self._writers.append(writer)
-
-    def _flush(self) -> None:
-        writers, self._writers = self._writers, []
-        for writer in writers:
-            try:
-                writer.uncork()
-            except Exception:  # of whoever heard that the connection is gone
-                _log.failure("sending an answer raised")
 
 
 class _Output(Enum):
@@ -103,7 +65,9 @@ class StreamWriter:
     for almost every write.  A wrapped transport (TLS, PROXY) buffers by itself and
     says when to pause (C{IPushProducer}).
 
-    @ivar corked: whether the handler runs just now and its output is held back.
+    @ivar corked: whether output is held back: the handler runs just now, or a connection is read
+        on which many are answered.
+    @ivar queued_bytes: how many bytes wait here for the client to take those before them.
     @ivar sent: how many bytes have left the queue.
     """
 
@@ -115,12 +79,12 @@ class StreamWriter:
         "_finished",
         "_output",
         "_pending",
-        "_size",
         "_socket",
         "_timer",
         "_transport",
         "_waiters",
         "corked",
+        "queued_bytes",
         "sent",
     )
 
@@ -137,9 +101,9 @@ class StreamWriter:
         self._timer = timer
         # Until the handler waits
         self.corked = False
-        # Until the peer takes it: pieces, and their bytes together
+        # Until the peer takes it
         self._pending: list[bytes | memoryview] = []
-        self._size = 0
+        self.queued_bytes = 0
         #: Whether the transport has no room, and will say when it has.
         self._congested = False
         self._waiters: list[Wakeup] = []
@@ -155,7 +119,7 @@ class StreamWriter:
             transport.registerProducer(self, True)
 
     def __repr__(self) -> str:
-        return f"<StreamWriter waiting={self._size} closed={self.is_closed()}>"
+        return f"<StreamWriter waiting={self.queued_bytes} closed={self.is_closed()}>"
 
     # What handlers call
 
@@ -175,20 +139,23 @@ class StreamWriter:
         size = len(data)
         if size and self._error is None:
             self._pending.append(data)
-            self._size += size
-            if not self.corked or self._size > HIGH_WATER_BYTES:
+            self.queued_bytes += size
+            if not self.corked or self.queued_bytes > HIGH_WATER_BYTES:
                 self.flush()
         return size
 
     def write_at_turn_end(self, data: bytes | memoryview, outbox: Outbox) -> None:
-        """L{write}, to leave with what other connections send in this turn of the reactor."""
+        """
+        L{write}, to leave with what other connections send in this turn of the reactor; where the
+        output is held back, whoever does that sees to it (L{Outbox.send}).
+        """
         if self._error is not None or self._output is not _OPEN:
             return
-        if not self._pending and not self._congested:
+        if not self._pending and not self._congested and not self.corked:
             outbox.add(self)
         self._pending.append(data)
-        self._size += len(data)
-        if self._size > HIGH_WATER_BYTES:
+        self.queued_bytes += len(data)
+        if self.queued_bytes > HIGH_WATER_BYTES:
             self.flush()
 
     def writelines(self, lines: Iterable[ReadableBuffer]) -> None:
@@ -213,10 +180,10 @@ class StreamWriter:
         @raise ConnectionError: the connection broke.
         @raise DeadlineExpired: the C{write} deadline passed.
         """
-        if self._size > HIGH_WATER_BYTES:
+        if self.queued_bytes > HIGH_WATER_BYTES:
             self.flush()
-            if self._size > HIGH_WATER_BYTES:
-                while self._size > LOW_WATER_BYTES and self._error is None:
+            if self.queued_bytes > HIGH_WATER_BYTES:
+                while self.queued_bytes > LOW_WATER_BYTES and self._error is None:
                     waiter = Wakeup()
                     self._waiters.append(waiter)
                     await waiter
@@ -271,17 +238,12 @@ class StreamWriter:
         """Whether all that was written has been handed to the transport, or the kernel."""
         return not self._pending and not self._congested
 
-    @property
-    def queued_bytes(self) -> int:
-        """How many bytes wait here for the client to take those before them."""
-        return self._size
-
     def discard(self, error: BaseException) -> None:
         """Forget what is queued and what comes: the connection is of no more use."""
         if self._error is None:
             self._error = error
         self._pending.clear()
-        self._size = 0
+        self.queued_bytes = 0
         self._wake()
 
     async def emptied(self) -> None:
@@ -331,7 +293,7 @@ class StreamWriter:
             self._hand_over()
             if self._output is not _OPEN and not self._pending:
                 self._end()
-        if self._waiters and self._size <= LOW_WATER_BYTES:
+        if self._waiters and self.queued_bytes <= LOW_WATER_BYTES:
             self._wake()
 
     def pauseProducing(self) -> None:
@@ -352,7 +314,7 @@ class StreamWriter:
         size = len(data)
         if len(pending) == 1 and type(data) is bytes and size <= HIGH_WATER_BYTES:
             pending.clear()
-            self._size = 0
+            self.queued_bytes = 0
             self.sent += size
             self._send_piece(data)
         else:
@@ -374,7 +336,7 @@ class StreamWriter:
                     del self._pending[0]
                 else:
                     self._pending[0] = memoryview(first)[len(data) :]
-                self._size -= len(data)
+                self.queued_bytes -= len(data)
                 self.sent += len(data)
             if not self._send_piece(data):
                 return
@@ -400,7 +362,7 @@ class StreamWriter:
         if taken == size:
             return True
         self.sent -= size - taken
-        self._size += size - taken
+        self.queued_bytes += size - taken
         self._pending.insert(0, memoryview(data)[taken:])
         return False
 
@@ -440,7 +402,7 @@ class StreamWriter:
                 count += 1
             batch = b"".join(pending[:count])
             del pending[:count]  # at once: a list gives up its first items slowly
-        self._size -= len(batch)
+        self.queued_bytes -= len(batch)
         self.sent += len(batch)
         return batch
 

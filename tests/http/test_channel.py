@@ -632,3 +632,21 @@ def test_with_no_options_a_slow_client_does_not_hold_a_connection(first, then, e
     assert client.trickle(then, every) <= by
     assert client.ended == "closed"
     assert client.server.statistics.active == 0
+
+
+def test_requests_that_come_together_are_answered_together_also_when_answers_come_alone():
+    """However many turns before had one answer each, which then leaves at once."""
+
+    class Handler(HTTPRequestHandler):
+        async def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+
+    client, pieces = Client(Handler), []
+    write = client.transport.write
+    client.transport.write = lambda data: pieces.append(data) or write(data)
+    for _ in range(50):
+        client.send(GET)
+    pieces.clear()
+    client.send(3 * GET)
+    assert [piece.count(b"HTTP/1.1 200") for piece in pieces] == [3]

@@ -10,8 +10,8 @@ from twisted.logger import capturedLogs
 from zope.interface import directlyProvides
 
 from sockserve.interfaces import DeadlineExpired, Phase
+from sockserve.streams.outbox import Outbox
 from sockserve.streams.reader import HIGH_WATER_BYTES, LOW_WATER_BYTES
-from sockserve.streams.writer import Outbox
 from tests.transports import Call, Connection
 
 DATA = bytes(range(256)) * 4096  # 1 MiB, in which a lost or swapped piece shows

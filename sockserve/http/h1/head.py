@@ -196,8 +196,10 @@ _OWN_TARGETS = {
 _LENIENT_TARGET = re.compile(rb"[\x21-\x7e]+")
 
 
-#: The request line of nearly all requests.  (CONNECT and OPTIONS have targets of their own.)
-_USUAL_LINE = re.compile(rb"(GET|HEAD|POST|PUT|DELETE|PATCH) (/[\x21-\x7e]*) (HTTP/1\.[01])\r\n")
+#: The methods of nearly all requests.  (CONNECT and OPTIONS have targets of their own.)
+_USUAL_METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH")}
+#: The request line of these.
+_USUAL_LINE = re.compile(rb"(%b) (/[\x21-\x7e]*) (HTTP/1\.[01])\r\n" % b"|".join(_USUAL_METHODS))
 _DIGITS = re.compile(rb"[0-9]+")
 #: The most digits of a Content-Length: any number of 18 fits 64 bits, as in llhttp.
 _MAX_LENGTH_DIGITS = 18
@@ -277,7 +279,7 @@ def parse_head(
         if lenient:  # its lines may end in another way
             return _unusual_head(raw, lenient, simple, limits)
         raise
-    return RequestHead(method.decode(), target.decode("latin-1"), version, raw, section)
+    return RequestHead(_USUAL_METHODS[method], target.decode("ascii"), version, raw, section)
 
 
 def _unusual_head(raw: bytes, lenient: bool, simple: bool, limits: HeadLimits) -> RequestHead:

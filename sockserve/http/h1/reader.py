@@ -45,7 +45,7 @@ MAX_SKIP_BYTES = 256 * 1024
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
-_LINE_BREAKS = (b"\r", b"\n")
+_LINE_BREAKS = b"\r\n"
 
 
 class RequestParser:
@@ -221,7 +221,9 @@ class RequestParser:
 
     def _read_head(self) -> RequestHead | None:
         buffer = self._buffer
-        if buffer[:1] in _LINE_BREAKS:
+        if not buffer:
+            return None
+        if buffer[0] in _LINE_BREAKS:
             # RFC 9112 section 2.2: an empty line or more before a request is ignored.
             buffer = self._buffer = _without_empty_lines(buffer, self._lenient)
         if not buffer or buffer == b"\r":
@@ -255,7 +257,11 @@ class RequestParser:
 
     def _head(self, end: int) -> RequestHead:
         self._searched = 0
-        raw = self._take(end)
+        raw = self._buffer
+        if type(raw) is bytes and len(raw) == end:
+            self._buffer = b""
+        else:
+            raw = self._take(end)
         try:
             head = parse_head(raw, self._lenient, self._simple, self._limits)
         except RemoteProtocolError as error:

@@ -1,0 +1,80 @@
+"""
+The outbox: the output of many connections, gathered.
+
+This room owns when answers leave that could wait for those of other connections.  It must not know
+what is sent, or how. (reactor thread)
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from twisted.internet.interfaces import IReactorTime
+
+from sockserve.core.clock import clock_of
+from sockserve.core.logs import Topic, logger
+
+__all__ = ["Outbox", "Sender"]
+
+_log = logger(Topic.CONNECTIONS)
+
+#: After so many turns in a row with one answer each, answers are taken to come alone.
+ALONE_TURNS = 8
+
+#: One in so many of these is gathered even so, to see whether it still comes alone.  16: the look
+#: costs a tenth of a small request.
+LOOK_EACH = 16
+
+
+class Sender(Protocol):
+    """A connection's output that is held back."""
+
+    def uncork(self) -> None:
+        """Send what was held back."""
+
+
+class Outbox:
+    """
+    The output of all connections of one server, sent in one go when the reactor has heard all
+    that can be heard in this turn.
+
+    Sending wakes the program that waits at the other end, which costs many times what putting bytes
+    into its queue does.  A client, or a proxy, with many connections is woken once for the
+    answers to all it has asked.  (uvloop does the same.)
+
+    Where only one connection has had an answer in each of the last turns, there is nothing to
+    gather, and its next answers do not wait for the end of theirs.
+
+    @param reactor: where turns end.
+    """
+
+    __slots__ = ("_alone", "_clock", "_writers")
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._clock = clock_of(reactor)
+        self._writers: list[Sender] = []
+        #: How many answers in a row have come alone, as far as was looked.
+        self._alone = 0
+
+    def add(self, writer: Sender) -> None:
+        """Flush C{writer} at the end of the turn."""
+        if not self._writers:
+            self._clock.callLater(0, self._flush)
+        self._writers.append(writer)
+
+    def send(self, writer: Sender) -> None:
+        """Flush C{writer}, which has all that an event has led to, now or at the turn's end."""
+        if self._alone < ALONE_TURNS or self._alone % LOOK_EACH == 0:
+            self.add(writer)
+        else:
+            self._alone += 1
+            writer.uncork()
+
+    def _flush(self) -> None:
+        writers, self._writers = self._writers, []
+        self._alone = self._alone + 1 if len(writers) == 1 else 0
+        for writer in writers:
+            try:
+                writer.uncork()
+            except Exception:  # of whoever heard that the connection is gone
+                _log.failure("sending an answer raised")
