@@ -65,6 +65,10 @@ class MonotonicClock:
         self, delay: float, callable: Callable[..., Any], *args: object, **kw: object
     ) -> IDelayedCall:
         """As C{IReactorTime.callLater}."""
+        if delay == 0:
+            inner: IDelayedCall = self._reactor.callLater(0, callable, *args, **kw)
+            inner.time = 0.0  # type: ignore[attr-defined]  # due at any time of the system's
+            return inner
         call = _Call(self, self.seconds() + delay, callable, args, kw)
         self._calls.add(call)
         call.inner = self._reactor.callLater(delay, call.come)

@@ -256,12 +256,12 @@ class BlockingCycle(BufferedRequest):
         """Send C{pieces}, which nobody else keeps; gives whether there are any."""
         if not pieces:
             return False
-        writer, outbox = self._channel.writer, self._channel.settings.outbox
+        writer = self._channel.writer
         writer.corked = True
         for piece in pieces:
-            writer.write_at_turn_end(piece, outbox)
+            writer.write_at_turn_end(piece)
         writer.corked = False
-        outbox.send(writer)
+        writer.outbox.send(writer)
         return True
 
     async def _flush(self) -> None:

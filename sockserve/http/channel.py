@@ -86,13 +86,13 @@ class HTTPChannel(TransportChannel):
         self.addresses = addresses
         self.client_address = protocol.client_address
         self.input = settings.make_parser()
+        self.writer.outbox = settings.outbox
         self.request = RequestConnection(
             self.transport, self.writer, addresses, self._close, self.departure
         )
         self.is_draining = False
         self._received = 0
         self._state = ChannelState.OFFERED
-        self._idle_since = 0.0
         #: How blocking handlers get the connection; made for the first.
         self.lease: ConnectionLease | None = None
         # For the request being answered
@@ -129,7 +129,7 @@ class HTTPChannel(TransportChannel):
             self.read_body()
         writer.corked = False
         if writer.queued_bytes:
-            self.settings.outbox.send(writer)
+            writer.outbox.send(writer)
 
     @override
     def eof_received(self) -> None:
@@ -334,7 +334,7 @@ class HTTPChannel(TransportChannel):
 
     def make_response(self, head: RequestHead) -> CoroutineResponse:
         """The response of a coroutine."""
-        return CoroutineResponse(head, self.writer, self.settings.outbox)
+        return CoroutineResponse(head, self.writer)
 
     def make_blocking_response(
         self, head: RequestHead, send: Callable[[bytes], object]

@@ -109,7 +109,7 @@ def make_refusal(
     if head is None:
         accepted = tuple((b"accept", value) for value in _ACCEPT.findall(error.received))
         head = RequestHead("", "", (1, 1), b"-", HeaderSection(accepted))
-    response = CoroutineResponse(head, writer, settings.outbox)
+    response = CoroutineResponse(head, writer)
     response.close = True
     response.reason = reason_for(error)
     answer_error(response, error.status, settings.handler, str(error))

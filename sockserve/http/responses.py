@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
@@ -28,7 +28,6 @@ from sockserve.http.h1.framing import (
 )
 from sockserve.http.h1.head import RequestHead
 from sockserve.interfaces import Outcome
-from sockserve.streams.outbox import Outbox
 from sockserve.streams.reader import HIGH_WATER_BYTES
 from sockserve.streams.writer import StreamWriter
 
@@ -73,28 +72,38 @@ class Response(ResponseFraming):
     @ivar reason: the limit for which the request is refused, by name; None when it is not.
     @ivar phases: the seconds of what its handler has measured, by name; None for nothing.
     @ivar has_open_head: whether its handler has begun a head and not ended it.
+    @ivar started: whether there is a head, be it held back.
+    @ivar corked: whether its body is held back, as long as there is not too much of it.
     """
 
-    # Defaults of the class' own: what a request does not change costs it nothing.
+    # What few responses have is of the class: it costs the others nothing.  What is asked of each
+    # is not, as the interpreter is quicker to find it with the object.
     status = 0
-    sent = 0
     reason: str | None = None
-    phases: dict[str, float] | None = None
     has_open_head = False
-    is_followed: Callable[[], bool] | None = None
     has_begun_body: Callable[[], bool] | None = None
-    #: The head that has not left yet, without its last lines.
-    _head: str | None = None
-    _length: int | None = None
-    _coding: str | None = None
-    #: What of the body is held back, and its size in bytes.
-    _size = 0
 
-    def __init__(self, request: RequestHead) -> None:
+    def __init__(self, request: RequestHead, target: Any) -> None:
+        """
+        @param target: where it is sent.
+        """
         self.request = request
         self.version = request.version
         self.close = not request.keep_alive
+        self._target = target
+        self.state = _AWAITED
+        self.started = False
+        self.corked = True
+        self.sent = 0
+        self.phases: dict[str, float] | None = None
+        self.is_followed: Callable[[], bool] | None = None
+        #: The head that has not left yet, without its last lines.
+        self._head: str | None = None
+        self._length: int | None = None
+        self._coding: str | None = None
+        #: What of the body is held back, and its size in bytes.
         self._parts: list[bytes] = []
+        self._size = 0
 
     # What the handler calls by way of its own methods
 
@@ -107,12 +116,33 @@ class Response(ResponseFraming):
         @param coding: what its Transfer-Encoding says, if it has one.
         @raise LocalProtocolError: this request has had its response.
         """
-        if self._head is not None or self.state is not _AWAITED:
+        if self.started:
             raise LocalProtocolError("a request has one response, and this one has begun")
+        self.started = True
         self.status = status
         self._head = head
         self._length = length
         self._coding = coding
+
+    def write(self, data: ReadableBuffer) -> int:
+        """
+        Send C{data} as a piece of the body, or hold it back.  After the connection of a coroutine
+        broke it goes nowhere, and C{drain} says so.
+
+        @return: the number of bytes in C{data}.
+        @raise LocalProtocolError: there is no head yet, or the body is longer than its
+            Content-Length.
+        """
+        size = self.add(data)
+        if not self.corked or self._size > HIGH_WATER_BYTES:
+            self.flush()
+        return size
+
+    def flush(self) -> None:
+        """Send what was held back; does not wait for a slow reader."""
+        data = self._compose(False)
+        if data:
+            self._emit(data)
 
     def send_informational(self, head: str) -> None:
         """
@@ -120,7 +150,7 @@ class Response(ResponseFraming):
 
         @raise LocalProtocolError: the final response has begun.
         """
-        if self._head is not None or self.state is not _AWAITED:
+        if self.started:
             raise LocalProtocolError("an interim response comes before the final one")
         if self.version == (1, 1):
             self._emit(f"{head}\r\n".encode("latin-1"))
@@ -132,11 +162,6 @@ class Response(ResponseFraming):
         """Whether anything of it has left."""
         return self.state is not _AWAITED
 
-    @property
-    def started(self) -> bool:
-        """Whether there is a head, be it held back."""
-        return self._head is not None or self.state is not _AWAITED
-
     def awaits_continue(self) -> bool:
         """Whether the client may still wait to be asked for its body; not once it has begun."""
         if not self.request.expects_continue:
@@ -145,6 +170,7 @@ class Response(ResponseFraming):
 
     def reset(self) -> None:
         """Forget what is held back; nothing has left."""
+        self.started = False
         self._head = None
         self._parts.clear()
         self._size = 0
@@ -219,7 +245,7 @@ class Response(ResponseFraming):
         if type(data) is not bytes:
             data = bytes_of(data)
         size = len(data)
-        if self._head is None and self.state is _AWAITED:
+        if not self.started:
             raise LocalProtocolError("a body comes after a head: call end_headers first")
         if self._length is not None and self.sent + self._size + size > self._length:
             self._check_excess()
@@ -304,43 +330,16 @@ class Response(ResponseFraming):
 class CoroutineResponse(Response):
     """
     The C{wfile} of a coroutine handler, on the reactor thread; see
-    L{sockserve.streams.writer.StreamWriter} for the names.
-
-    @ivar corked: whether the handler runs just now and its output is held back.
+    L{sockserve.streams.writer.StreamWriter} for the names.  What the handler writes until it next
+    waits leaves in one piece.
     """
 
-    corked = True
-
-    def __init__(self, request: RequestHead, writer: StreamWriter, outbox: Outbox) -> None:
-        Response.__init__(self, request)  # super() takes twice that before CPython 3.12
-        self._writer = writer
-        self._outbox = outbox
-
-    def write(self, data: ReadableBuffer) -> int:
-        """
-        Send C{data} as a piece of the body; what the handler writes until it next waits
-        leaves in one piece.  After the connection broke it goes nowhere, and L{drain}
-        says so.
-
-        @return: the number of bytes in C{data}.
-        @raise LocalProtocolError: there is no head yet, or the body is longer than its
-            Content-Length.
-        """
-        size = self.add(data)
-        if not self.corked or self._size > HIGH_WATER_BYTES:
-            self.flush()
-        return size
+    _target: StreamWriter
 
     def writelines(self, lines: Iterable[ReadableBuffer]) -> None:
         """L{write} each of C{lines}; no separators are added."""
         for line in lines:
             self.write(line)
-
-    def flush(self) -> None:
-        """Send what was held back; does not wait for a slow reader."""
-        data = self._compose(False)
-        if data:
-            self._emit(data)
 
     async def drain(self) -> None:
         """
@@ -350,7 +349,7 @@ class CoroutineResponse(Response):
         @raise ConnectionError: the connection broke.
         @raise DeadlineExpired: the C{write} deadline passed.
         """
-        await self._writer.drain()
+        await self._target.drain()
 
     def uncork(self) -> None:
         """The handler waits: send what was held back."""
@@ -360,7 +359,7 @@ class CoroutineResponse(Response):
 
     @override
     def _emit(self, data: bytes) -> None:
-        self._writer.write_at_turn_end(data, self._outbox)
+        self._target.write_at_turn_end(data)
 
 
 def _nowhere(data: bytes) -> None:
@@ -369,38 +368,32 @@ def _nowhere(data: bytes) -> None:
 
 class BlockingResponse(Response):
     """
-    The response of a blocking handler, on its thread.
+    The response of a blocking handler, on its thread.  Its target sends all it is given, blocking;
+    the body is held back as long as nobody knows its length, and nothing has left.
 
-    @param send: sends all it is given, blocking.
     @ivar is_mistaken: whether it was one that must not be sent, and is not.
     """
 
     is_mistaken = False
+    _target: Callable[[bytes], object]
 
-    def __init__(self, request: RequestHead, send: Callable[[bytes], object]) -> None:
-        Response.__init__(self, request)
-        self._send = send
+    @override
+    def start(self, status: int, head: str, length: int | None, coding: str | None) -> None:
+        Response.start(self, status, head, length, coding)  # super() takes twice that in 3.11
+        self.corked = length is None
 
-    def write(self, data: ReadableBuffer) -> int:
-        """A piece of the body; at once, unless its length is not known."""
-        size = self.add(data)
-        if self._length is not None or self.state is not _AWAITED or self._size > HIGH_WATER_BYTES:
-            self.flush()
-        return size
-
+    @override
     def flush(self) -> None:
-        """Send what is held back."""
-        data = self._compose(False)
-        if data:
-            self._emit(data)
+        Response.flush(self)
+        self.corked = self.corked and self.state is _AWAITED
 
     def detach(self) -> None:
         """Let go of where it is sent: its request is over. (reactor thread)"""
-        self._send = _nowhere
+        self._target = _nowhere
 
     @override
     def _emit(self, data: bytes) -> None:
-        self._send(data)
+        self._target(data)
 
 
 class ResponseFile(io.BufferedIOBase):

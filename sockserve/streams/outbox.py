@@ -48,13 +48,15 @@ class Outbox:
     @param reactor: where turns end.
     """
 
-    __slots__ = ("_alone", "_clock", "_writers")
+    __slots__ = ("_alone", "_clock", "_left", "_writers")
 
     def __init__(self, reactor: IReactorTime) -> None:
         self._clock = clock_of(reactor)
         self._writers: list[Sender] = []
-        #: How many answers in a row have come alone, as far as was looked.
+        #: How many turns in a row have had one answer each, as far as was looked.
         self._alone = 0
+        #: How many more may leave at once before the next look.
+        self._left = 0
 
     def add(self, writer: Sender) -> None:
         """Flush C{writer} at the end of the turn."""
@@ -64,15 +66,17 @@ class Outbox:
 
     def send(self, writer: Sender) -> None:
         """Flush C{writer}, which has all that an event has led to, now or at the turn's end."""
-        if self._alone < ALONE_TURNS or self._alone % LOOK_EACH == 0:
-            self.add(writer)
-        else:
-            self._alone += 1
+        if self._left:
+            self._left -= 1
             writer.uncork()
+        else:
+            self.add(writer)
 
     def _flush(self) -> None:
         writers, self._writers = self._writers, []
         self._alone = self._alone + 1 if len(writers) == 1 else 0
+        if self._alone >= ALONE_TURNS:
+            self._left = LOOK_EACH - 1
         for writer in writers:
             try:
                 writer.uncork()

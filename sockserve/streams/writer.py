@@ -67,6 +67,7 @@ class StreamWriter:
 
     @ivar corked: whether output is held back: the handler runs just now, or a connection is read
         on which many are answered.
+    @ivar outbox: for what leaves at the end of a turn; whoever writes such things sets it.
     @ivar queued_bytes: how many bytes wait here for the client to take those before them.
     @ivar sent: how many bytes have left the queue.
     """
@@ -84,9 +85,12 @@ class StreamWriter:
         "_transport",
         "_waiters",
         "corked",
+        "outbox",
         "queued_bytes",
         "sent",
     )
+
+    outbox: Outbox
 
     def __init__(
         self, transport: IStreamTransport, direct: bool, deadlines: Deadlines, timer: DeadlineTimer
@@ -144,7 +148,7 @@ class StreamWriter:
                 self.flush()
         return size
 
-    def write_at_turn_end(self, data: bytes | memoryview, outbox: Outbox) -> None:
+    def write_at_turn_end(self, data: bytes | memoryview) -> None:
         """
         L{write}, to leave with what other connections send in this turn of the reactor; where the
         output is held back, whoever does that sees to it (L{Outbox.send}).
@@ -152,7 +156,7 @@ class StreamWriter:
         if self._error is not None or self._output is not _OPEN:
             return
         if not self._pending and not self._congested and not self.corked:
-            outbox.add(self)
+            self.outbox.add(self)
         self._pending.append(data)
         self.queued_bytes += len(data)
         if self.queued_bytes > HIGH_WATER_BYTES:

@@ -169,3 +169,13 @@ def test_a_reactor_that_is_ours_goes_on_from_the_systems_time(
     before = reactor.seconds()
     keep_steady(reactor)  # again changes nothing
     assert before <= reactor.seconds() < before + 60
+
+
+@pytest.mark.parametrize("step", [-HOUR, HOUR])
+def test_what_is_for_the_end_of_the_turn_comes_then_whatever_the_system_says(
+    times: Times, step: float
+) -> None:
+    times.clock.callLater(0, times.called.append, "now")
+    times.set_system(step)
+    times.pass_by(0)
+    assert times.called == ["now"]

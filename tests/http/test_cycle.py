@@ -103,6 +103,7 @@ class Stream:
         self.transport = StreamTransport(connection)
         self.input = self
         self.writer = StreamWriter(self.transport, False, self.deadlines, self.timer)
+        self.writer.outbox = self.settings.outbox
         self.client_address = CLIENT
         self.departure = Departure(self.timer, self.deadlines, cancels=True)
         self.request = RequestConnection(
@@ -180,7 +181,7 @@ class Stream:
         raise NotImplementedError
 
     def make_response(self, head: RequestHead) -> CoroutineResponse:
-        response = FramedCoroutineResponse(head, self.writer, self.settings.outbox)
+        response = FramedCoroutineResponse(head, self.writer)
         response.stream = self._number
         return response
 

@@ -12,6 +12,7 @@ from zope.interface import directlyProvides
 from sockserve.interfaces import DeadlineExpired, Phase
 from sockserve.streams.outbox import Outbox
 from sockserve.streams.reader import HIGH_WATER_BYTES, LOW_WATER_BYTES
+from sockserve.streams.writer import StreamWriter
 from tests.transports import Call, Connection
 
 DATA = bytes(range(256)) * 4096  # 1 MiB, in which a lost or swapped piece shows
@@ -321,6 +322,11 @@ def test_a_transport_that_becomes_tls_says_when_to_pause() -> None:
 # What connections of one server send together
 
 
+def post(writer: StreamWriter, data: bytes, outbox: Outbox) -> None:
+    writer.outbox = outbox
+    writer.write_at_turn_end(data)
+
+
 class Outgoing:
     """Connections of one server, with the outbox they share."""
 
@@ -330,7 +336,7 @@ class Outgoing:
         self.connections = [Connection() for _ in range(count)]
 
     def post(self, number: int, data: bytes) -> None:
-        self.connections[number].writer.write_at_turn_end(data, self.outbox)
+        post(self.connections[number].writer, data, self.outbox)
 
     @property
     def packets(self) -> list[list[bytes]]:
@@ -390,13 +396,13 @@ def test_posted_and_written_bytes_keep_their_order(direct: bool) -> None:
     writer = connection.writer
     writer.corked = True
     writer.write(b"1")
-    writer.write_at_turn_end(b"2", outbox)
+    post(writer, b"2", outbox)
     writer.write(b"3")
     writer.corked = False
     writer.write(b"4")  # does not wait for the end of the turn, nor leave before the others
     connection.transport.make_room()
     assert connection.transport.sent == b"1234"
-    writer.write_at_turn_end(b"5", outbox)
+    post(writer, b"5", outbox)
     clock.advance(0)
     connection.transport.make_room()
     assert connection.transport.sent == b"12345"
@@ -406,10 +412,10 @@ def test_posted_and_written_bytes_keep_their_order(direct: bool) -> None:
 @both_ways
 def test_posting_above_the_watermark_does_not_wait_for_the_end_of_the_turn(direct: bool) -> None:
     connection, outbox = Connection(direct=direct), Outbox(clock := Clock())
-    connection.writer.write_at_turn_end(bytes(HIGH_WATER_BYTES), outbox)
+    post(connection.writer, bytes(HIGH_WATER_BYTES), outbox)
     connection.transport.make_room()
     assert connection.transport.sent == b""
-    connection.writer.write_at_turn_end(b"1", outbox)
+    post(connection.writer, b"1", outbox)
     connection.transport.make_room()
     assert connection.transport.sent == bytes(HIGH_WATER_BYTES) + b"1"
     clock.advance(0)
@@ -421,7 +427,7 @@ def test_posting_while_the_client_takes_nothing_waits_for_it(direct: bool) -> No
     connection, outbox = Connection(room=0, direct=direct), Outbox(clock := Clock())
     writer = connection.writer
     writer.write(bytes(2 * HIGH_WATER_BYTES))
-    writer.write_at_turn_end(b"more", outbox)
+    post(writer, b"more", outbox)
     clock.advance(0)
     assert connection.transport.sent == b""
     connection.transport.make_room()
@@ -435,10 +441,10 @@ def test_closing_before_the_end_of_the_turn_sends_what_was_posted(
     direct: bool, posts_again: bool
 ) -> None:
     connection, outbox = Connection(direct=direct), Outbox(clock := Clock())
-    connection.writer.write_at_turn_end(b"last words", outbox)
+    post(connection.writer, b"last words", outbox)
     connection.writer.close()
     if posts_again:
-        connection.writer.write_at_turn_end(b"too late", outbox)
+        post(connection.writer, b"too late", outbox)
     clock.advance(0)
     connection.transport.make_room()
     assert connection.transport.sent == b"last words"
@@ -453,10 +459,10 @@ def test_what_was_posted_to_a_connection_that_is_lost_goes_nowhere(
     lost, other = Connection(direct=direct), Connection()
     outbox = Outbox(clock := Clock())
     for connection in (lost, other):
-        connection.writer.write_at_turn_end(b"posted", outbox)
+        post(connection.writer, b"posted", outbox)
     lost.writer.discard(ConnectionResetError())
     if posts_again:
-        lost.writer.write_at_turn_end(b"too late", outbox)
+        post(lost.writer, b"too late", outbox)
     clock.advance(0)
     lost.transport.make_room()
     assert lost.transport.sent == b""
@@ -499,7 +505,7 @@ def test_nor_does_one_whose_end_raises(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_posted_bytes_that_do_not_leave_have_a_deadline() -> None:
     connection, outbox = Connection(room=0, write=60), Outbox(clock := Clock())
-    connection.writer.write_at_turn_end(b"x", outbox)
+    post(connection.writer, b"x", outbox)
     connection.advance(5)
     clock.advance(0)
     connection.advance(100)
