@@ -162,7 +162,8 @@ class ListenerStatistics:
     def count_response(self, status: int, failed: bool, seconds: float) -> None:
         """Count an HTTP request whose handler has finished."""
         self.requests += 1
-        self.errors += failed
+        if failed:
+            self.errors += 1
         self.responses[status // 100] += 1
         histogram = self.durations.get("handle") or self.histogram("handle")
         histogram.counts[bisect_left(DURATION_BUCKETS_SECONDS, seconds)] += 1

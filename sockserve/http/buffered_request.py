@@ -107,8 +107,7 @@ class BufferedRequest:
         self.head = head
         self.ends_with_connection = stock and body_may_end_with_connection(head)
         self.switches = self.ends_with_connection or (
-            head.length == 0
-            and (head.method == "CONNECT" or (b"\nupgrade:" in head.raw.lower() and head.upgrades))
+            head.length == 0 and (head.method == "CONNECT" or head.upgrades)
         )
         self.rest = b""
         self.cut_off: OSError | None = None

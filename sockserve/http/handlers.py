@@ -278,7 +278,7 @@ class HTTPRequestHandler(
         status, self._status = self._status, 0
         if not status:
             raise LocalProtocolError("a head begins with send_response")
-        if 100 <= status < 200 and status != HTTPStatus.SWITCHING_PROTOCOLS:
+        if status < 200 and status != 101:
             self._response.send_informational(head)
         else:
             self._response.start(status, head, self._length, self._coding)

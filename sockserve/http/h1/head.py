@@ -90,6 +90,7 @@ class HeaderSection:
     length: int | None = 0
     keep_alive: bool = False
     expects_continue: bool = False
+    upgrades: bool = False
 
 
 class RequestHead:
@@ -106,6 +107,8 @@ class RequestHead:
     @ivar keep_alive: whether the client wants to keep the connection after the response.
     @ivar expects_continue: whether the client waits for a response of status 100 before
         it sends the body (RFC 9110 section 10.1.1).
+    @ivar upgrades: whether the client offers to speak another protocol after this request (RFC 9110
+        section 7.8).
     """
 
     __slots__ = (
@@ -116,6 +119,7 @@ class RequestHead:
         "method",
         "raw",
         "target",
+        "upgrades",
         "version",
     )
 
@@ -135,6 +139,7 @@ class RequestHead:
         self.length = section.length
         self.keep_alive = section.keep_alive
         self.expects_continue = section.expects_continue
+        self.upgrades = section.upgrades
 
     def __repr__(self) -> str:
         return f"<RequestHead {self.method} {self.target!r} {self.version}>"
@@ -147,15 +152,6 @@ class RequestHead:
     def request_line(self) -> str:
         """The first line, without its end, decoded as Latin-1."""
         return self.raw.partition(b"\n")[0].rstrip(b"\r").decode("latin-1")
-
-    @property
-    def upgrades(self) -> bool:
-        """Whether the client offers to speak another protocol after this request."""
-        if self.version != _HTTP_1_1 or not self.field(b"upgrade"):  # RFC 9110 section 7.8
-            return False
-        values = [value for name, value in self.fields if name.lower() == b"connection"]
-        options = b",".join(values).lower().split(b",")
-        return b"upgrade" in [option.strip(b" \t") for option in options]
 
     def field(self, name: bytes) -> bytes | None:
         """The value of the first header field called C{name}, which is in lower case."""
@@ -206,7 +202,9 @@ _MAX_LENGTH_DIGITS = 18
 _LINE_END = re.compile(rb"\r?\n")
 
 #: The fields that decide about framing or the connection.
-_DECISIVE = frozenset([b"connection", b"content-length", b"expect", b"host", b"transfer-encoding"])
+_DECISIVE = frozenset(
+    [b"connection", b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade"]
+)
 
 
 def parse_request_line(
@@ -342,7 +340,9 @@ def _parse_section(
             expects_continue = length != 0
         elif not lenient:
             raise RemoteProtocolError(417, "the expectation is none that can be met")
-    return HeaderSection(tuple(fields), length, keep_alive, expects_continue)
+    offers = b"upgrade" in options and bool(values.get(b"upgrade", [b""])[0])
+    upgrades = offers and version == _HTTP_1_1
+    return HeaderSection(tuple(fields), length, keep_alive, expects_continue, upgrades)
 
 
 #: The same with a memory: a client sends the same header section again and again.
