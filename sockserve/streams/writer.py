@@ -320,7 +320,8 @@ class StreamWriter:
             pending.clear()
             self.queued_bytes = 0
             self.sent += size
-            self._send_piece(data)
+            if self._send_piece(data):
+                return
         else:
             self._send_queue()
         if self._pending:
