@@ -404,5 +404,5 @@ async def test_the_access_log_has_each_request(log_format, tmp_path):
             'a "quoted" agent',
         ]
         assert [line["status"] for line in shown][:3] == [200, 200, 400]
-        assert [line["outcome"] for line in shown] == ["ok", "ok", "lost", "lost"]
+        assert [line["outcome"] for line in shown] == ["ok", "ok", "refused", "lost"]
         assert shown[2]["method"] is None

@@ -280,12 +280,14 @@ async def test_a_last_request_is_the_last_to_its_handler_too(handler, fields, me
 
 @pytest.mark.parametrize("kind", ONE_OF_EACH)
 @pytest.mark.parametrize("fields", [["Connection: close, x"], [CLOSE, "Upgrade: x"]])
-async def test_nor_does_the_loop_of_a_handler_that_says_nothing(kind, fields, tmp_path):
+async def test_nor_does_the_loop_of_a_handler_that_says_nothing(kind, fields, tmp_path, errors):
     last = get("/", *fields, method="PUT")
     async with serving(IsSilent, description(kind, tmp_path)) as server:
         assert await in_thread(whole, server.server_address, last + get(method="PUT"), kind) == b""
         await until(lambda: not server.statistics.active)
         assert counts(server) == {"accepted": 1, "requests": 1}
+    assert errors == ["IsSilent: PUT /: no response was sent"]
+    errors.clear()
 
 
 @pytest.mark.parametrize("kind", ONE_OF_EACH)
