@@ -380,7 +380,7 @@ def test_what_serving_raises_ends_nothing(
         assert serve_logged(Job("a", told, serve=serve)) is outcome
     assert [event["log_failure"].value for event in events] == [error] * logged
     for event in events:
-        assert event["log_level"] is LogLevel.error
+        assert event["log_level"] is LogLevel.critical
         assert event["log_namespace"] == "sockserve.handlers"
 
 

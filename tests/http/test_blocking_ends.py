@@ -210,6 +210,7 @@ def test_one_that_was_answered_for_need_not_answer(serve: Serve) -> None:
     assert client.status() == (504, "close")
 
 
+@both
 @each_kind
 @owning_or_not
 def test_a_handler_that_does_not_end_is_abandoned(serve: Serve) -> None:
