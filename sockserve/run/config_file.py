@@ -14,7 +14,7 @@ import re
 import select
 import stat
 import tomllib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -100,7 +100,8 @@ def read_toml(
     options, variables = options or {}, variables or {}
     configs: list[ServerConfig | SourceConfig] = []
     unused = set(options)
-    takers: Counter[str] = Counter()
+    #: By the word that says where: how many servers listen at each of the places that it leads to.
+    places: defaultdict[str, Counter[tuple[str, ...]]] = defaultdict(Counter)
     for name, kind in TABLES.items():
         found = tables.get(name, [])
         if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
@@ -113,17 +114,20 @@ def read_toml(
             words = override(override(table, also), by)
             origins = Origins(words, set(also) - set(by), Table(shown, find, (name, number)), by)
             unused -= set(by)
-            takers.update({*by, *also})
             try:
                 made = kind.make(words)
-                configs.append(attrs.evolve(made, file=path, locate=origins.locate))
             except ConfigurationError as error:
                 origins.locate(error)
                 raise
+            configs.append(attrs.evolve(made, file=path, locate=origins.locate))
+            if isinstance(made, ServerConfig):
+                for word in {*by, *also}:
+                    places[word][made.listen] += 1
     for word, value in override(variables, options).items():
-        if takers[word] > 1 and _is_one_place(word, value):
+        together = max(places[word].values(), default=0)
+        if together > 1 and _is_one_place(word, value):
             raise ConfigurationError(
-                f"{word if word in options else OPTIONS[word].variable}: {takers[word]} servers of"
+                f"{word if word in options else OPTIONS[word].variable}: {together} servers of"
                 f" {shown} would listen there; say in the table of each where it does"
             )
     if not configs:

@@ -275,6 +275,27 @@ def test_options_override_the_words_of_each_table_that_has_them(tmp_path):
     assert {each.deadlines.drain for each in (one, two, rows)} == {60}
 
 
+@pytest.mark.parametrize(
+    ("text", "listen"),
+    [
+        (
+            "[[server]]\nhost = '127.0.0.1'\n[[server]]\nhost = '::1'\n",
+            ["tcp:7070:interface=127.0.0.1", r"tcp6:7070:interface=\:\:1"],
+        ),
+        (
+            "[[server]]\n[[server]]\nhandler = 'socketserver:DatagramRequestHandler'\n",
+            ["tcp:7070:interface=127.0.0.1", "udp:7070:interface=127.0.0.1"],
+        ),
+    ],
+    ids=["hosts", "kinds"],
+)
+def test_one_port_is_for_several_servers_where_they_do_not_meet(tmp_path, text, listen):
+    file = tmp_path / "s.toml"
+    file.write_text(text)
+    found = read_toml(str(file), options={"port": "7070"})
+    assert [config.listen for config in found] == [(each,) for each in listen]
+
+
 def test_an_option_counts_more_than_a_variable_and_that_more_than_the_file(tmp_path):
     path = tmp_path / "s.toml"
     path.write_text(f"[[server]]\n{BLOCKING}\nthreads = 1\nmax-connections = 1\nport = 1\n")
