@@ -78,7 +78,9 @@ def request_in(error: BaseException) -> str | None:
         if frame.f_code.co_name.startswith("do_"):
             handler = frame.f_locals.get("self")
             if isinstance(handler, http.server.BaseHTTPRequestHandler):
-                return printable(f"{handler.command} {handler.path}")
+                # One that calls its method by itself may have read no request line.
+                asked = [vars(handler).get(name) for name in ("command", "path")]
+                return None if None in asked else printable("{} {}".format(*asked))
     return None
 
 
