@@ -93,9 +93,10 @@ class SourceConfig:
         parent = LoggedServices(logs, "source")
         concurrency = make_workers(reactor, self)
         for url in self.sources:
+            source = SQLSource(reactor, url)
             with about("handler"):
                 service = SQLRequestService(
-                    SQLSource(reactor, url),
+                    source,
                     self.handler,
                     deadlines=self.deadlines,
                     concurrency=concurrency,
