@@ -41,8 +41,8 @@ def report(handler: Any, sent: bytes, capsys: pytest.CaptureFixture[str]) -> lis
         try:
             server.finish_request(ours, CLIENT)
         except KeyError as error:
-            assert error.__traceback__ is not None
-            error.__traceback__ = error.__traceback__.tb_next  # without this file's line
+            link: Any = error.__traceback__
+            error.__traceback__ = link.tb_next  # without this file's line
             server.handle_error(ours, CLIENT)
     return capsys.readouterr().err.splitlines()
 
