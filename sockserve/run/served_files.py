@@ -65,7 +65,7 @@ class _Folder:
         if "\0" in path or not os.path.isdir(os.path.dirname(os.path.abspath(path))):
             return False  # there can be none
         real = _segments(os.path.realpath(self.path), os.path.realpath(path))
-        if real is None:  # no link leads out of the folder
+        if real is None and self.can_withhold:  # it follows no link that leads out of the folder
             return False
         named = _segments(os.path.abspath(self.path), os.path.abspath(path))
         return any(
@@ -187,7 +187,10 @@ def _own_files(server: ServerConfig | SourceConfig) -> Iterator[OwnFile]:
 
 
 def _key_files(description: str) -> Iterator[str]:
-    """The files of private keys, and of their passwords, that a description names."""
+    """
+    The files of private keys, and of their passwords, that a description names; C{*.pem} for all of
+    a folder's, as keys may come into it later.
+    """
     kind = kind_of(description)
     if kind == "haproxy":
         yield from _key_files(description.partition(":")[2])
@@ -202,7 +205,8 @@ def _key_files(description: str) -> Iterator[str]:
     if kind == "ssl":
         files = [words.get("privateKey", _DEFAULT_KEY_FILE), words.get("certKey", "")]
     else:
-        files = _files_in(words["path"])
+        yield os.path.join(words["path"], "*.pem")
+        files = [path for path in _files_in(words["path"]) if os.path.islink(path)]
     yield from (path for path in files if _has_key(path))
 
 

@@ -54,8 +54,8 @@ def site(tmp_path, monkeypatch):
         ),
         (
             {"listen": ["tcp:0", "tls:0:site/below"]},
-            "listen 'tls:0:site/below': 'site/below/key.pem'",
-            "site/below/key.pem",
+            "listen 'tls:0:site/below': 'site/below/*.pem'",
+            "site/below/*.pem",
         ),
     ],
 )
@@ -136,6 +136,24 @@ def test_what_is_withheld_has_no_name(site):
     }  # fmt: skip
     assert identity(os.stat(folder / "another")) in identities(withheld)
     assert identity(os.stat(folder / "other.log")) not in identities(withheld)
+
+
+def test_a_key_that_comes_into_a_folder_of_certificates_later_is_withheld(site):
+    withheld = [*files_to_withhold([server_config({"path": "site", "listen": "tls:0:site/below"})])]
+    (site / "site" / "below" / "later.pem").write_bytes(certificate_pem())
+    (site / "site" / "below" / "page").touch()
+    assert {each.name for each in entries(str(site / "site"), ["below"], False, withheld)} == {
+        "page"
+    }
+
+
+@pytest.mark.usefixtures("site")
+def test_handlers_that_follow_links_out_of_the_folder_serve_what_these_lead_to():
+    words = {"access-log": "site/out/log"}
+    assert files_to_withhold([server_config({"path": "site", **words})]) == {}
+    handler = functools.partial(SimpleHTTPRequestHandler, directory="site")
+    with pytest.raises(ConfigurationError, match="access-log 'site/out/log': it would be served"):
+        files_to_withhold([server_config({"handler": handler, **words})])
 
 
 def test_a_folder_that_cannot_be_read_is_refused(site, monkeypatch):

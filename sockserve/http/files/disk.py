@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from errno import ELOOP, EMLINK, ENOTDIR
-from itertools import count
+from itertools import chain, count
 from threading import Lock
 from typing import NamedTuple, TypeAlias
 
@@ -151,9 +151,11 @@ def identities(paths: Iterable[str]) -> set[Identity]:
     """
     The identities of files, by whatever name they are come upon; and of those of their logs that
     were rotated, which C{twistd} calls C{NAME.1}, C{NAME.2} and so on.
+
+    @param paths: the files; C{FOLDER/*.SUFFIX} is all those there whose names end so, by now.
     """
     found = set()
-    for path in paths:
+    for path in chain.from_iterable(map(_meant_by, paths)):
         for number in count():
             try:
                 found.add(identity(os.stat(f"{path}.{number}" if number else path)))
@@ -161,6 +163,17 @@ def identities(paths: Iterable[str]) -> set[Identity]:
                 if number:
                     break
     return found
+
+
+def _meant_by(path: str) -> list[str]:
+    folder, name = os.path.split(path)
+    if not name.startswith("*."):
+        return [path]
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    return [os.path.join(folder, each) for each in names if each.endswith(name[1:])]
 
 
 def identity(status: os.stat_result) -> Identity:
