@@ -32,17 +32,20 @@ from sockserve.sunrpc.xdr.types import XDRType
 __all__ = ["make_unpack", "make_unpack_from"]
 
 
+# These are called while an error of C{struct}'s or of a look-up is handled, which says nothing.
+
+
 def _check_count(count: int, most: int, size: int, left: int, label: str) -> None:
     if count > most:
-        raise DecodeError(f"{label}: a length of {count} is more than {most}")
+        raise DecodeError(f"{label}: a length of {count} is more than {most}") from None
     if size > left:
-        raise DecodeError(f"{label}: a length of {count} is more than there is")
+        raise DecodeError(f"{label}: a length of {count} is more than there is") from None
 
 
 def _too_much(count: int, label: str) -> NoReturn:
     if count < 0:
-        raise DecodeError(f"{label}: the bytes end too early")
-    raise DecodeError(f"{label}: {count} bytes more than it has")
+        raise DecodeError(f"{label}: the bytes end too early") from None
+    raise DecodeError(f"{label}: {count} bytes more than it has") from None
 
 
 def _explained(error: Exception, label: str) -> DecodeError:

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import pickle
 import struct
+import traceback
 from enum import IntEnum
 from typing import Annotated, Any
 
@@ -167,8 +168,10 @@ def test_a_codec_is_the_functions_of_one_type(kind: Any, value: Any, data: bytes
 @each_value
 def test_bytes_that_end_early_or_late_are_no_value(kind: Any, value: Any, data: bytes) -> None:
     for size in range(len(data)):
-        with pytest.raises(DecodeError):
+        with pytest.raises(DecodeError) as caught:
             unpack(kind, data[:size])
+        said = "".join(traceback.format_exception(caught.value))
+        assert "During handling of" not in said
     for make in (bytes, memoryview, lambda late: memoryview(late).cast("I")):
         with pytest.raises(DecodeError, match="4 bytes more than it has"):
             unpack(kind, make(data + b"\0\0\0\0"))
