@@ -33,7 +33,7 @@ from sockserve.observe.terminal import Terminal
 from sockserve.run.asked import servers_asked_for
 from sockserve.run.commands import CommandService, print_summary, where_served
 from sockserve.run.environment import environment_words
-from sockserve.run.loading import meant_name, named_handlers
+from sockserve.run.loading import meant_name, named_handlers, names_here
 from sockserve.run.options.words import OPTIONS
 from sockserve.run.server_config import ServerConfig
 from sockserve.run.signals import Signals, leave_process, stop_reactor
@@ -230,7 +230,7 @@ def _nothing_fault(served: str) -> str:
         return f"{message}, and no handler in {module}; to run that write sockserve {module}"
     hint = meant_name(served)
     if not hint and os.path.dirname(served) == "":
-        there = filter(_may_be_served, os.listdir())
+        there = filter(_may_be_served, names_here())
         hint = nearest(served, [each.removesuffix(".py") for each in there])
     return f"{message}; a class is MODULE:CLASS{hint}"
 

@@ -27,7 +27,14 @@ from sockserve.interfaces import ConfigurationError
 from sockserve.run.handler_check import application_fault, check_handler
 from sockserve.run.values import text
 
-__all__ = ["handler_given", "load_handler", "load_server", "meant_name", "named_handlers"]
+__all__ = [
+    "handler_given",
+    "load_handler",
+    "load_server",
+    "meant_name",
+    "named_handlers",
+    "names_here",
+]
 
 #: The classes of all handlers but those that are any callable.
 _HANDLERS = (BaseRequestHandler, socketserver.BaseRequestHandler)
@@ -132,9 +139,17 @@ def named_handlers(file: str) -> list[str]:
     return [f"{module}:{name}" for name in names]
 
 
+def names_here() -> list[str]:
+    """The names in this folder; none where they cannot be read."""
+    try:
+        return sorted(os.listdir())
+    except OSError:
+        return []
+
+
 def _namesakes(name: str) -> str:
     """A hint at handlers of that name in this folder; perhaps nothing."""
-    files = sorted(each for each in os.listdir() if each.endswith(".py"))
+    files = [each for each in names_here() if each.endswith(".py")]
     there = [each for file in files for each in named_handlers(file)]
     found = [repr(each) for each in there if each.endswith(f":{name}")]
     return f"; did you mean {' or '.join(found)}?" if found else ""

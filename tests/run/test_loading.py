@@ -1,6 +1,7 @@
 """What names stand for, and the line that says what is wrong with one."""
 
 import functools
+import os
 import socketserver
 import sys
 import textwrap
@@ -123,6 +124,18 @@ def test_the_line_of_the_users_own_is_named(modules, cause):
     with pytest.raises(ConfigurationError) as caught:
         load_handler("broken:Handler")
     assert str(caught.value).endswith(" (own.py:4)")
+
+
+def test_a_folder_that_cannot_be_read_has_no_hint(modules, monkeypatch):
+    def refuse(path="."):
+        raise PermissionError(path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(ConfigurationError) as caught:
+        load_handler("a_module_of_nobodys:Page")
+    assert str(caught.value) == (
+        "handler 'a_module_of_nobodys:Page': no module 'a_module_of_nobodys'"
+    )
 
 
 @pytest.mark.parametrize("name", ["echo:Echo", "echo.Echo"])
