@@ -14,7 +14,10 @@ from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel
 
 from sockserve.core.tracebacks import HandlerFailure
 
-__all__ = ["Topic", "is_twisteds", "log_raised", "logger", "standard_logger"]
+__all__ = ["LEGACY_NAMESPACE", "Topic", "is_twisteds", "log_raised", "logger", "standard_logger"]
+
+#: The namespace of lines that were written as Twisted did before it had namespaces.
+LEGACY_NAMESPACE = "log_legacy"
 
 
 class Topic(StrEnum):
@@ -66,5 +69,5 @@ def log_raised(
 
 def is_twisteds(event: LogEvent) -> bool:
     """Whether a line is Twisted's own: by its namespace, or by having none."""
-    name = event.get("log_namespace") or "log_legacy"
-    return str(name).partition(".")[0] in ("twisted", "log_legacy")
+    name = event.get("log_namespace") or LEGACY_NAMESPACE
+    return str(name).partition(".")[0] in ("twisted", LEGACY_NAMESPACE)

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
-from sockserve.core.logs import is_twisteds
+from sockserve.core.logs import LEGACY_NAMESPACE, is_twisteds
 from sockserve.core.tracebacks import HandlerFailure, folded_traceback
 
 __all__ = ["RecordsToTwisted", "TwistedToRecords", "join_logs"]
@@ -29,9 +29,6 @@ _LEVELS = (
     (logging.WARNING, LogLevel.warn),
     (logging.INFO, LogLevel.info),
 )
-
-#: The namespace of lines that were written as Twisted did before it had namespaces.
-_LEGACY = "log_legacy"
 
 #: By thread: whether a line is on its way from one log to the other.
 _passing = threading.local()
@@ -88,8 +85,8 @@ class TwistedToRecords:
             number = logging.DEBUG
         elif isinstance(event.get("log_failure"), HandlerFailure):
             number = logging.ERROR
-        name = event.get("log_namespace") or _LEGACY
-        logger = logging.getLogger("twisted" if name == _LEGACY else name)
+        name = event.get("log_namespace") or LEGACY_NAMESPACE
+        logger = logging.getLogger("twisted" if name == LEGACY_NAMESPACE else name)
         _passing.is_busy = True
         try:
             logger.log(number, "%s", formatEvent(event), exc_info=_exc_info(event))
