@@ -3,7 +3,7 @@ The module C{socketserver}, on sockserve: C{from sockserve import socketserver} 
 C{import socketserver} is the whole migration.
 
 This room owns the names of the standard library's module of the same name, as of CPython
-3.14, on every Python: its servers are subclasses of the standard library's, and call the
+3.15, on every Python: its servers are subclasses of the standard library's, and call the
 same methods on the same threads.  What they do better is said where they do it; it must not
 know how: that is in L{sockserve.dropin.accept_loop} and L{sockserve.dropin.dispatcher}, and is
 imported when the first server is made (L{sockserve.dropin.serving}).
