@@ -88,7 +88,7 @@ class HTTPChannel(TransportChannel):
         self.input = settings.make_parser()
         self.writer.outbox = settings.outbox
         self.request = RequestConnection(
-            self.transport, self.writer, addresses, self._close, self.departure
+            self.transport, self.writer, addresses, self._close, self.departure, self.factory
         )
         self.is_draining = False
         self._received = 0

@@ -146,10 +146,9 @@ class HTTPRequestHandler(
         self.wfile = request.wfile
         self._response: Response = request.response
         self.command: str = head.method
-        path: str = head.target
-        if path.startswith("//"):
-            path = "/" + path.lstrip("/")
-        self.path = path
+        self.path: str = head.target
+        if self.path.startswith("//"):
+            self.path = "/" + self.path.lstrip("/")
         self.request_version: str = _VERSIONS[head.version]
         if self.protocol_version != "HTTP/1.1":
             self._response.version = min(head.version, (1, 0))
@@ -168,6 +167,11 @@ class HTTPRequestHandler(
         if method is None:
             method = find_method(self, self.command) or self._answer_without_method
         return method()
+
+    @property
+    def _listener(self) -> Any:
+        """The server that has taken the request; C{server} may be an object in front of it."""
+        return getattr(self.request, "listener", self.server)
 
     def _answer_without_method(self) -> None:
         if hasattr(self, f"do_{self.command}"):
@@ -372,7 +376,7 @@ class HTTPRequestHandler(
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log C{format % args} behind the client's address, with control characters escaped."""
-        if format is _ERROR_LINE and getattr(self.server, "logs_requests", False):
+        if format is _ERROR_LINE and getattr(self._listener, "logs_requests", False):
             return  # the request's own line tells
         text = without_controls(format % args)
         _log.info("{client}: {text}", client=self.address_string(), text=text)

@@ -90,12 +90,14 @@ class RequestConnection(StreamConnection):
     """
     The connection of a coroutine HTTP handler, with the request it serves now.
 
+    @ivar listener: the server that has taken it: for a server object, which handlers see, the
+        factory of its connections.
     @ivar cycle: what has the request answered.
     @ivar head: the request's head.
     @ivar response: what answers it, and C{wfile}.
     """
 
-    __slots__ = ("_writer", "cycle", "head", "response")
+    __slots__ = ("_writer", "cycle", "head", "listener", "response")
 
     cycle: Answering
     head: RequestHead
@@ -109,6 +111,7 @@ class RequestConnection(StreamConnection):
         addresses: Addresses,
         close: Callable[[], None],
         departure: Departure,
+        listener: object,
     ) -> None:
         # Not the parent's: both streams belong to a request, not to the connection.
         self.transport = transport
@@ -116,6 +119,7 @@ class RequestConnection(StreamConnection):
         self._addresses = addresses
         self._close = close
         self._departure = departure
+        self.listener = listener
 
     def answered(self) -> None:
         """Let go of the request: an idle connection keeps nothing of what it has served."""

@@ -107,7 +107,7 @@ class Stream:
         self.client_address = CLIENT
         self.departure = Departure(self.timer, self.deadlines, cancels=True)
         self.request = RequestConnection(
-            self.transport, self.writer, (CLIENT, SERVER), self.shut_down, self.departure
+            self.transport, self.writer, (CLIENT, SERVER), self.shut_down, self.departure, None
         )
         self.parts = Pending.CONNECTION
         self.is_draining = self.is_paused = self.is_lendable = False

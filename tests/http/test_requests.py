@@ -222,7 +222,7 @@ class Served:
         self.closings: list[bytes] = []
         departure = Departure(self.below.timer, Deadlines(), cancels=True)
         self.request = RequestConnection(
-            self.below.transport, self.below.writer, (CLIENT, SERVER), self._close, departure
+            self.below.transport, self.below.writer, (CLIENT, SERVER), self._close, departure, None
         )
 
     def _close(self) -> None:

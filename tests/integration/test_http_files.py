@@ -5,6 +5,7 @@ import email.policy
 import errno
 import functools
 import http.client
+import http.server
 import io
 import os
 import re
@@ -22,16 +23,20 @@ from twisted.internet.task import Clock, deferLater
 
 from sockserve.http import FileRequestHandler
 from sockserve.http.files import disk as folders
+from sockserve.http.server import ThreadingHTTPServer
+from sockserve.service import SocketServerService
 from tests.integration.servers import (
     PATIENCE_SECONDS,
     connect,
     in_thread,
     is_ended,
     read_all,
+    running,
     serving,
     short,
     until,
 )
+from tests.integration.socketservers import looping
 from tests.tools import need_tool
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -866,3 +871,21 @@ async def test_curl_resumes_asks_for_parts_and_for_what_is_new(root, tmp_path):
         since = ("-z", "Mon, 10 Sep 2001 00:00:00 GMT")
         assert await in_thread(run, server, *since, "-w", "%{http_code}") == b"304"
         assert f"Content-Length: {len(content)}\r\n".encode() in await in_thread(run, server, "-I")
+
+
+@pytest.mark.parametrize("make", [ThreadingHTTPServer, http.server.ThreadingHTTPServer])
+async def test_a_server_object_serves_files_but_those_that_are_withheld(root, make):
+    from twisted.internet import reactor
+
+    service = SocketServerService(make(("127.0.0.1", 0), of(root)), reactor)
+    service.server.withheld = [str(root / "digits")]
+    async with running(service):
+        page, digits = await ask(service.server, "/sub/page.html", "/digits")
+    assert (page.status, page.body) == (200, b"<p>page</p>")
+    assert digits.status == 404
+
+
+async def test_a_program_serves_files(root):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), of(root))
+    with looping(server):
+        assert (await ask_once(server, "/digits")).body == b"0123456789"

@@ -237,9 +237,9 @@ class FileRequestHandler(HTTPRequestHandler[DiskServer]):
 
         @return: what C{function} returns.
         """
-        if not IReactorThreads.providedBy(self.server.reactor):
+        if not IReactorThreads.providedBy(self._listener.reactor):
             return function(*arguments)
-        result: _T = await self.server.disk.call(function, *arguments)
+        result: _T = await self._listener.disk.call(function, *arguments)
         return result
 
     async def _answer(self) -> None:
@@ -270,8 +270,8 @@ class FileRequestHandler(HTTPRequestHandler[DiskServer]):
                 self._in_background(body.close)
 
     def _in_background(self, function: Callable[[], object]) -> None:
-        if IReactorThreads.providedBy(self.server.reactor):
-            self.server.disk.call(function).addErrback(_not_closed)
+        if IReactorThreads.providedBy(self._listener.reactor):
+            self._listener.disk.call(function).addErrback(_not_closed)
         else:
             function()
 
@@ -352,7 +352,7 @@ class FileRequestHandler(HTTPRequestHandler[DiskServer]):
         return self._representation(path, status, body)
 
     def _withheld(self) -> Sequence[str]:
-        return getattr(self.server, "withheld", ())
+        return getattr(self._listener, "withheld", ())
 
     def _place(self, path: str) -> tuple[str, list[str]]:
         root = os.path.abspath(self.directory)
