@@ -21,11 +21,10 @@ from twisted.internet.defer import CancelledError as DeferredCancelled
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from sockserve.core.asyncio_tasks import AsyncioTask, current_task
+from sockserve.core.asyncio_tasks import AsyncioTask, DeadlineCancelled, current_task
 from sockserve.core.logs import Topic, log_raised, logger
 from sockserve.core.reactors import event_loop_of
 from sockserve.core.tasks import Resumable, Task
-from sockserve.interfaces import DeadlineCancelled
 
 __all__ = ["DeadlineCancelled", "raising_reason", "run"]
 

@@ -7,7 +7,6 @@ or any other room of the house.
 
 from __future__ import annotations
 
-from asyncio import CancelledError
 from collections.abc import Callable
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ClientGone",
     "ConfigurationError",
-    "DeadlineCancelled",
     "DeadlineExpired",
     "HandshakeFailed",
     "IClientJob",
@@ -130,13 +128,6 @@ class DeadlineExpired(SockserveError, TimeoutError):
     def __init__(self, phase: Phase) -> None:
         super().__init__(f"the {phase} deadline expired")
         self.phase = phase
-
-
-class DeadlineCancelled(CancelledError, DeadlineExpired):
-    """
-    A deadline, as it is raised in a handler that waits for something of asyncio's: the
-    C{CancelledError} that asyncio's code expects.
-    """
 
 
 class RequestAborted(SockserveError):

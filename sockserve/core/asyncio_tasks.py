@@ -34,9 +34,17 @@ from typing_extensions import override
 
 from sockserve.core.reactors import NEEDS_LOOP, event_loop_of
 from sockserve.core.tasks import Resumable, Wakeup, drop
-from sockserve.interfaces import DeadlineCancelled, DeadlineExpired
+from sockserve.interfaces import DeadlineExpired
 
-__all__ = ["AsyncioTask", "Serve", "current_task", "explain", "reason_of", "served_on"]
+__all__ = [
+    "AsyncioTask",
+    "DeadlineCancelled",
+    "Serve",
+    "current_task",
+    "explain",
+    "reason_of",
+    "served_on",
+]
 
 #: Serves one request: given the server object, the request, and the client's address.
 Serve = Callable[[Any, object, object], Resumable]
@@ -50,6 +58,13 @@ _PLAIN_MODULES = frozenset(
 )
 
 _OURS = __name__.partition(".")[0]
+
+
+class DeadlineCancelled(CancelledError, DeadlineExpired):
+    """
+    A deadline, as it is raised in a handler that waits for something of asyncio's: the
+    C{CancelledError} that asyncio's code expects.
+    """
 
 
 def served_on(reactor: IReactorTime, serve: Callable[..., Coroutine[Any, Any, Any]]) -> Serve:
