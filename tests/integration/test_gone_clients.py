@@ -375,6 +375,7 @@ async def test_nor_does_it_keep_its_place_until_there_is_a_thread(kind, handler,
         assert server.concurrency.waiting == 0
         assert server.notes.read_text() == "/first\n"
         server.open_gate()
+        assert (await in_thread(read_all, first)).endswith(b"done")
         first.close()
 
 

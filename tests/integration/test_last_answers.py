@@ -309,7 +309,7 @@ async def test_children_are_told_of_their_own_service_only(tmp_path):
         where = description("tcp", tmp_path)
         services.append(
             RequestService.from_description(
-                reactor, where, Site, concurrency=shared, deadlines=Deadlines(quiet=None)
+                reactor, where, Site, concurrency=shared, deadlines=Deadlines(quiet=None, drain=1)
             )
         )
         services[-1].startService()
@@ -332,7 +332,7 @@ async def test_a_service_that_was_started_again_says_nothing_of_the_kind(tmp_pat
 
     where = description("unix", tmp_path)
     service = RequestService.from_description(
-        reactor, where, Site, concurrency=place("fork"), deadlines=Deadlines(quiet=None)
+        reactor, where, Site, concurrency=place("fork"), deadlines=Deadlines(quiet=None, drain=1)
     )
     for _ in range(2):
         service.startService()
