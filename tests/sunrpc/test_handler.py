@@ -1,5 +1,6 @@
 """Calls in memory: each answer that RFC 5531 knows, over streams and datagrams."""
 
+import socket
 import struct
 import types
 from asyncio import IncompleteReadError
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from sockserve import ConfigurationError, PeerError
+from sockserve import ConfigurationError, PeerError, socketserver
 from sockserve.listeners.datagrams import DatagramServer
 from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.sunrpc import (
@@ -581,3 +582,15 @@ def test_a_program_may_have_a_handle_of_its_own() -> None:
             self.wfile.write(b"own")
 
     assert run_stream(Own).sent == b"own"
+
+
+def test_a_server_object_has_it_serve_packets_too() -> None:
+    data, reply = EXCHANGES["a structure"]
+    with (
+        socketserver.UDPServer(("127.0.0.1", 0), Blocking) as server,
+        socket.socket(type=socket.SOCK_DGRAM) as client,
+    ):
+        client.settimeout(30)
+        client.sendto(data, server.server_address)
+        server.handle_request()
+        assert client.recv(2000) == reply
