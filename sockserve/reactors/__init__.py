@@ -1,0 +1,1 @@
+"""Reactors of ours, for any Twisted program: C{twistd --reactor=uvloop}."""

@@ -1,0 +1,321 @@
+"""
+The uvloop reactor: Twisted's interfaces on libuv's loop, C{--reactor=uvloop}.
+
+This room owns the loop, when timed calls and calls of other threads are made, and signals.  The
+streams' transports are in L{sockserve.reactors.uvloop_streams}.  It must not know servers.
+
+It is the epoll reactor with another middle.  All that has a descriptor and is no TCP or UNIX stream
+(ports, datagrams, pipes of processes, connections that are being made) waits in an C{epoll} of its
+own, as there; the loop watches that as one descriptor.  Streams are the loop's own.
+(reactor thread, but for L{UVLoopReactor.wakeUp} and C{callFromThread})
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from math import inf
+from types import FrameType
+from typing import Any
+
+import uvloop
+from attrs import frozen
+from twisted.internet import process
+from twisted.internet._signals import SignalHandling, _MultiSignalHandling
+from twisted.internet.base import DelayedCall, ReactorBase
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.error import UnsupportedAddressFamily
+from twisted.internet.interfaces import IConnector, IListeningPort, IProtocolFactory
+from twisted.internet.main import installReactor
+from twisted.internet.protocol import ClientFactory
+from twisted.logger import Logger
+from typing_extensions import override
+
+from sockserve.reactors.uvloop_streams import (
+    AF_UNIX,
+    LoopStream,
+    TCPConnector,
+    TCPPort,
+    TCPServer,
+    UNIXConnector,
+    UNIXPort,
+    UNIXServer,
+)
+
+__all__ = ["UVLoopReactor", "install"]
+
+_log = Logger()
+
+#: How many timed calls wait unsorted at most while nothing else is due: cancelled ones go when they
+#: are sorted, and a server makes and cancels some for each request.
+_UNSORTED_CALLS = 512
+
+
+class UVLoopReactor(EPollReactor):
+    """
+    A reactor that runs on uvloop's event loop.
+
+    @ivar unixServerTransport: the transport that a C{unix.Port} makes for a connection here.
+    """
+
+    unixServerTransport = UNIXServer
+
+    def __init__(self, eventloop: asyncio.AbstractEventLoop | None = None) -> None:
+        """
+        @param eventloop: uvloop's loop; by default, a new one, which is set as the thread's.
+        """
+        if eventloop is None:
+            eventloop = uvloop.new_event_loop()
+            asyncio.set_event_loop(eventloop)
+        #: By the name that Twisted's own asyncio reactor has it by.
+        self._asyncioEventloop = eventloop
+        #: Whether L{_turn} is about to be called.
+        self._turn_is_due = False
+        #: What calls it next when time has passed, and when, by C{seconds()}.
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_time = inf
+        #: The streams that the loop has, or is about to have.
+        self.streams: set[LoopStream] = set()
+        #: Those with output to send at the end of this turn.
+        self._unsent: list[LoopStream] = []
+        super().__init__()
+        eventloop.add_reader(self._poller.fileno(), self._poll_descriptors)
+
+    # The loop
+
+    @override
+    def mainLoop(self) -> None:
+        self._turn_soon()
+        while self._started:
+            with _log.failuresHandled("Unexpected error in main loop"):
+                self._asyncioEventloop.run_forever()
+        # What was closed last is closed when the loop has come round once more.
+        self.doIteration(0)
+        _log.info("Main loop terminated.")
+
+    @override
+    def crash(self) -> None:
+        super().crash()
+        if self._asyncioEventloop.is_running():
+            self._asyncioEventloop.stop()
+
+    @override
+    def stop(self) -> None:
+        super().stop()
+        self._turn_soon()
+
+    @override
+    def doIteration(self, delay: float | None) -> None:
+        """
+        Run the loop for C{delay} seconds.
+
+        @raise RuntimeError: it is running.
+        """
+        loop = self._asyncioEventloop
+        if delay:
+            loop.call_later(delay, loop.stop)
+        else:
+            loop.call_soon(loop.stop)
+        loop.run_forever()
+
+    def _poll_descriptors(self) -> None:
+        """Something has happened to a descriptor."""
+        if self._selectables:
+            self.doPoll(0)
+
+    # Timed calls, and calls from other threads
+
+    def _turn_soon(self) -> None:
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            self._asyncioEventloop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Make the calls that are due, and have the loop come back for the next."""
+        self._turn_is_due = False
+        self.runUntilCurrent()
+        delay = self.timeout()
+        if delay == 0:
+            self._turn_soon()
+        elif delay is not None:
+            due = self._pendingTimedCalls[0].time
+            # One that comes before is as good: it asks again.
+            if due < self._timer_time:
+                if self._timer is not None:
+                    self._timer.cancel()
+                self._timer_time = due
+                # Never before it is due: the loop counts in milliseconds, and rounds.
+                milliseconds = int(delay * 1000) + 1
+                later = self._asyncioEventloop.call_later
+                self._timer = later(milliseconds / 1000, self._time_passed)
+
+    def _time_passed(self) -> None:
+        self._timer = None
+        self._timer_time = inf
+        self._turn()
+
+    @override
+    def callLater(
+        self, delay: float, callable: Callable[..., Any], *args: object, **kw: object
+    ) -> DelayedCall:
+        call = ReactorBase.callLater(self, delay, callable, *args, **kw)
+        if not self._turn_is_due and (
+            call.time < self._timer_time or len(self._newTimedCalls) > _UNSORTED_CALLS
+        ):
+            self._turn_is_due = True
+            self._asyncioEventloop.call_soon(self._turn)
+        return call
+
+    @override
+    def _moveCallLaterSooner(self, delayedCall: DelayedCall) -> None:
+        super()._moveCallLaterSooner(delayedCall)
+        if delayedCall.time < self._timer_time:
+            self._turn_soon()
+
+    @override
+    def installWaker(self) -> None:
+        """The loop has its own."""
+
+    @override
+    def wakeUp(self) -> None:
+        """Have calls from other threads made. (any thread)"""
+        # Whoever finds a turn due has entered its call before that: a turn first takes back that
+        # it is due, and then looks for calls.
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            self._asyncioEventloop.call_soon_threadsafe(self._turn)
+
+    # Signals
+
+    @override
+    def _signalsFactory(self) -> SignalHandling:
+        # Not Twisted's for children: it has signals written to a pipe, and the loop does so, too.
+        return _MultiSignalHandling((ReactorBase._signalsFactory(self), _ChildSignals(self)))
+
+    # Streams
+
+    def flush_soon(self, stream: LoopStream) -> None:
+        """Call C{stream.flush} when this turn has heard all that it can hear."""
+        if not self._unsent:
+            self._asyncioEventloop.call_soon(self._flush)
+        self._unsent.append(stream)
+
+    def _flush(self) -> None:
+        streams, self._unsent = self._unsent, []
+        for stream in streams:
+            stream.flush()
+
+    @override
+    def getReaders(self) -> list[Any]:
+        return list({*super().getReaders(), *(each for each in self.streams if each.is_reading)})
+
+    @override
+    def getWriters(self) -> list[Any]:
+        return list({*super().getWriters(), *(each for each in self.streams if each.is_writing)})
+
+    @override
+    def removeAll(self) -> list[Any]:
+        streams = [each for each in self.streams if each.is_reading or each.is_writing]
+        for stream in streams:
+            stream.stopReading()
+            stream.stopWriting()
+        return list({*super().removeAll(), *streams})
+
+    @override
+    def listenTCP(
+        self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
+    ) -> IListeningPort:
+        listening = TCPPort(port, factory, backlog, interface, self)
+        listening.startListening()
+        return listening
+
+    @override
+    def connectTCP(
+        self,
+        host: str,
+        port: int,
+        factory: ClientFactory[Any],
+        timeout: float = 30.0,
+        bindAddress: Any = None,
+    ) -> IConnector:
+        connector = TCPConnector(host, port, factory, timeout, bindAddress, self)
+        connector.connect()
+        return connector
+
+    @override
+    def listenUNIX(
+        self,
+        address: Any,
+        factory: IProtocolFactory,
+        backlog: int = 50,
+        mode: int = 0o666,
+        wantPID: int = 0,
+    ) -> IListeningPort:
+        listening = UNIXPort(address, factory, backlog, mode, self, wantPID)
+        listening.startListening()
+        return listening
+
+    @override
+    def connectUNIX(
+        self, address: Any, factory: ClientFactory[Any], timeout: float = 30, checkPID: int = 0
+    ) -> IConnector:
+        connector = UNIXConnector(address, factory, timeout, self, checkPID)
+        connector.connect()
+        return connector
+
+    @override
+    def adoptStreamPort(
+        self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory
+    ) -> IListeningPort:
+        self._check_family(addressFamily)
+        if addressFamily == AF_UNIX:
+            listening = UNIXPort._fromListeningDescriptor(self, fileDescriptor, factory)
+        else:
+            listening = TCPPort._fromListeningDescriptor(
+                self, fileDescriptor, addressFamily, factory
+            )
+        listening.startListening()
+        return listening
+
+    @override
+    def adoptStreamConnection(
+        self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory
+    ) -> Any:
+        self._check_family(addressFamily)
+        if addressFamily == AF_UNIX:
+            return UNIXServer._fromConnectedSocket(fileDescriptor, factory, self)
+        return TCPServer._fromConnectedSocket(fileDescriptor, addressFamily, factory, self)
+
+    def _check_family(self, family: int) -> None:
+        if family not in self._supportedAddressFamilies:
+            raise UnsupportedAddressFamily(family)
+
+
+@frozen
+class _ChildSignals:
+    """Twisted's processes are asked about when a child has ended."""
+
+    _reactor: UVLoopReactor
+
+    def install(self) -> None:
+        """As C{SignalHandling.install}."""
+        signal.signal(signal.SIGCHLD, self._child_ended)
+        signal.siginterrupt(signal.SIGCHLD, False)
+        process.reapAllProcesses()  # which have ended before
+
+    def _child_ended(self, number: int, frame: FrameType | None) -> None:
+        self._reactor.callFromThread(process.reapAllProcesses)
+
+    def uninstall(self) -> None:
+        """As C{SignalHandling.uninstall}."""
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def install(eventloop: asyncio.AbstractEventLoop | None = None) -> None:
+    """
+    Make it the reactor of this process.
+
+    @param eventloop: uvloop's loop; by default, a new one.
+    """
+    installReactor(UVLoopReactor(eventloop))
