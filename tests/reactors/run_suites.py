@@ -8,14 +8,21 @@ global one.
 
 from __future__ import annotations
 
-import sys
 from typing import cast
 
 from twisted.internet.test.reactormixins import ReactorBuilder
+from twisted.python.reflect import namedAny
 from twisted.scripts import trial
 from twisted.trial.unittest import SynchronousTestCase
 
 from sockserve.reactors import uvloop
+
+#: What is not for this reactor, and why: the page docs/reference/uvloop-reactor.md has the same.
+SKIPPED = {
+    "twisted.internet.test.test_fdset.ReactorFDSetTestsBuilder.test_lostFileDescriptor": (
+        "epoll cannot detect lost file descriptors"  # Twisted skips it for epoll, by its name
+    ),
+}
 
 
 def UVLoopReactor(case: object) -> uvloop.UVLoopReactor:  # noqa: N802  # the tests' names have it
@@ -27,6 +34,8 @@ def UVLoopReactor(case: object) -> uvloop.UVLoopReactor:  # noqa: N802  # the te
 
 
 if __name__ == "__main__":
-    ReactorBuilder._reactors = ["tests.reactors.run_suites.UVLoopReactor"]
     uvloop.install()
+    ReactorBuilder._reactors = ["tests.reactors.run_suites.UVLoopReactor"]
+    for name, reason in SKIPPED.items():
+        namedAny(name).skip = reason
     trial.run()
