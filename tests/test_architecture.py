@@ -26,6 +26,7 @@ ORDER = [
     "sunrpc.xdr",
     "sunrpc.xdrlib",
     # What is served, and by what means.
+    "reactors",
     "core",
     "aio",
     "executors",

@@ -50,6 +50,13 @@ class Lessor(Protocol):
     def resume(self) -> None:
         """Read what the client sends."""
 
+    def own_socket(self) -> socket.socket:
+        """
+        The connection's socket, whose descriptor others may use from now on.
+
+        @raise OSError: there is no descriptor to be had.
+        """
+
     def give_up_transport(self) -> None:
         """Let go of the descriptor, which is another's business now."""
 
@@ -164,7 +171,7 @@ class LentLease(ConnectionLease):
     def open(self) -> RequestSocket:
         request = self._socket
         if request is None:
-            own = self._channel.transport.socket
+            own = self._channel.own_socket()
             request = RequestSocket(own.family, own.type, own.proto, own.fileno())
             self._socket = request
             self._identity = SocketIdentity(own)

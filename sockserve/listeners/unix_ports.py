@@ -39,6 +39,8 @@ class _Port(unix.Port):
 
     def _listen_on(self, sock: socket.socket) -> None:
         """Take connections from C{sock}, which listens, as C{unix.Port.startListening} does."""
+        # A reactor of ours has its own.
+        self.transport = getattr(self.reactor, "unix_server_transport", self.transport)
         self.factory.doStart()  # type: ignore[union-attr]
         self.connected = True
         self.socket = sock

@@ -17,7 +17,7 @@ import signal
 from collections.abc import Callable
 from math import inf
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import uvloop
 from attrs import frozen
@@ -56,10 +56,10 @@ class UVLoopReactor(EPollReactor):
     """
     A reactor that runs on uvloop's event loop.
 
-    @ivar unixServerTransport: the transport that a C{unix.Port} makes for a connection here.
+    @ivar unix_server_transport: the transport that a C{unix.Port} makes for a connection here.
     """
 
-    unixServerTransport = UNIXServer
+    unix_server_transport = UNIXServer
 
     def __init__(self, eventloop: asyncio.AbstractEventLoop | None = None) -> None:
         """
@@ -276,7 +276,7 @@ class UVLoopReactor(EPollReactor):
                 self, fileDescriptor, addressFamily, factory
             )
         listening.startListening()
-        return listening
+        return cast(IListeningPort, listening)
 
     @override
     def adoptStreamConnection(

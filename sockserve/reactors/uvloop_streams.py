@@ -15,7 +15,7 @@ from __future__ import annotations
 import socket
 import struct
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet import tcp, unix
 from twisted.internet.error import ConnectionAborted
@@ -26,7 +26,7 @@ from typing_extensions import override
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Coroutine, Iterable
 
     from sockserve.reactors.uvloop import UVLoopReactor
 
@@ -43,6 +43,7 @@ __all__ = [
 
 AF_UNIX = socket.AF_UNIX
 
+_LOG = log.ILogContext
 _current_context = context.theContextTracker.currentContext
 _RESET = struct.pack("ii", 1, 0)
 
@@ -111,7 +112,8 @@ class LoopStream(tcp.Connection):
         is_tcp = sock.family != AF_UNIX
         no_delay = is_tcp and self.getTcpNoDelay()
         loop = self.reactor._asyncioEventloop
-        opening = loop.connect_accepted_socket(lambda: self, _Descriptor(sock))  # type: ignore[arg-type, return-value]
+        accepted: Any = _Descriptor(sock)
+        opening = loop.connect_accepted_socket(self._as_protocol, accepted)
         try:
             waiter: asyncio.Future[None] = opening.send(None)
         except Exception:
@@ -123,6 +125,9 @@ class LoopStream(tcp.Connection):
         waiter.add_done_callback(partial(_opened, opening))
         if is_tcp and not no_delay:  # the loop has set it
             self.setTcpNoDelay(False)
+
+    def _as_protocol(self) -> Any:
+        return self
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """As C{asyncio.BaseProtocol.connection_made}."""
@@ -212,10 +217,10 @@ class LoopStream(tcp.Connection):
 
     def data_received(self, data: bytes) -> None:
         """As C{asyncio.Protocol.data_received}."""
+        # What log.callWithLogger does, with half the calls.
         contexts = _current_context().contexts
-        contexts.append(
-            {log.ILogContext: {**context.get(log.ILogContext), "system": self.logPrefix()}}
-        )
+        outer = contexts[-1].get(_LOG) or context.get(_LOG)
+        contexts.append({_LOG: {**outer, "system": self.logPrefix()}})
         try:
             self.protocol.dataReceived(data)
         except BaseException as error:
@@ -241,6 +246,30 @@ class LoopStream(tcp.Connection):
             self.reactor._disconnectSelectable(self, why, is_read)
 
     # Writing
+
+    @override
+    def write(self, data: bytes) -> None:
+        if self._uv is None or self.TLS or type(data) is not bytes:
+            super().write(data)
+        elif data and self.connected and not self._writeDisconnected:
+            # What FileDescriptor.write does.
+            self._tempDataBuffer.append(data)
+            self._tempDataLen += len(data)
+            if self._is_congested or self._tempDataLen > self.bufferSize:
+                self._maybePauseProducer()
+            if not self.is_writing:
+                self.startWriting()
+
+    @override
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        if self._uv is None or self.TLS:
+            super().writeSequence(iovec)
+            return
+        pieces = list(iovec)
+        if any(type(piece) is not bytes for piece in pieces):
+            super().writeSequence(pieces)
+        else:
+            self.write(b"".join(pieces))
 
     @override
     def startWriting(self) -> None:
@@ -276,7 +305,7 @@ class LoopStream(tcp.Connection):
             if self._is_congested or uv.is_closing():
                 return
         self.is_writing = False
-        if self.producer is not None or self.disconnecting or self._writeDisconnecting:
+        if self._producer_waits() or self.disconnecting or self._writeDisconnecting:
             log.callWithLogger(self, self._all_written)
 
     def pause_writing(self) -> None:
@@ -290,14 +319,16 @@ class LoopStream(tcp.Connection):
             self.is_writing = True
             self.flush()
 
+    def _producer_waits(self) -> bool:
+        return self.producer is not None and (not self.streamingProducer or self.producerPaused)
+
     def _all_written(self) -> None:
         """What C{FileDescriptor.doWrite} does then."""
         why: BaseException | None = None
         try:
-            producer = self.producer
-            if producer is not None and (not self.streamingProducer or self.producerPaused):
+            if self._producer_waits():
                 self.producerPaused = False
-                producer.resumeProducing()  # type: ignore[attr-defined]
+                cast(Any, self.producer).resumeProducing()
             elif self.disconnecting:
                 why = self._postLoseConnection()
             elif self._writeDisconnecting:
@@ -312,7 +343,7 @@ class LoopStream(tcp.Connection):
     @override
     def _isSendBufferFull(self) -> bool:
         if self._uv is None or not self._is_congested:
-            return super()._isSendBufferFull()
+            return bool(super()._isSendBufferFull())
         waiting = self._tempDataLen + self._uv.get_write_buffer_size()
         return waiting > self.bufferSize
 
@@ -331,13 +362,13 @@ class _ServerStream(LoopStream):
     _joins = True
 
 
-class _ClientStream(LoopStream):
+class _ClientStream(LoopStream, tcp.BaseClient):
     """What connects."""
 
     @override
     def _connectDone(self) -> None:
         self._joins = True
-        super()._connectDone()  # type: ignore[misc]
+        super()._connectDone()
 
 
 class _UNIXStream(LoopStream):
@@ -371,6 +402,23 @@ class _UNIXStream(LoopStream):
 class TCPServer(_ServerStream, tcp.Server):
     """A TCP connection that was accepted."""
 
+    _host: Any = None
+    _peer: Any = None
+
+    # Asked for with each request of HTTP; neither changes.
+
+    @override
+    def getHost(self) -> Any:
+        if self._host is None:
+            self._host = super().getHost()
+        return self._host
+
+    @override
+    def getPeer(self) -> Any:
+        if self._peer is None:
+            self._peer = super().getPeer()
+        return self._peer
+
 
 class _TCPClient(_ClientStream, tcp.Client):
     """A TCP connection that was made from here."""
@@ -387,13 +435,13 @@ class _UNIXClient(_ClientStream, _UNIXStream, unix.Client):
 class TCPPort(tcp.Port):
     """A TCP port."""
 
-    transport: ClassVar[Callable[..., tcp.Server]] = TCPServer
+    transport = TCPServer
 
 
 class UNIXPort(unix.Port):
     """A UNIX port."""
 
-    transport: ClassVar[Callable[..., tcp.Server]] = UNIXServer
+    transport = UNIXServer
 
 
 class TCPConnector(tcp.Connector):
@@ -408,5 +456,5 @@ class UNIXConnector(unix.Connector):
     """What makes a UNIX connection, and again."""
 
     @override
-    def _makeTransport(self) -> _UNIXClient:
+    def _makeTransport(self) -> Any:
         return _UNIXClient(self.address, self, self.reactor, self.checkPID)

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from twisted.internet import tcp
 
 from sockserve.core.transports import IStreamTransport
+from sockserve.reactors.uvloop_streams import LoopStream
 
 __all__ = [
     "SocketIdentity",
@@ -29,6 +30,7 @@ __all__ = [
     "has_unread",
     "is_lendable",
     "lend",
+    "own_socket",
     "tcp_traffic",
 ]
 
@@ -37,6 +39,19 @@ def is_lendable(transport: object) -> bool:
     """Whether the transport is nothing but a socket, so that the socket can be lent.
     (reactor thread)"""
     return isinstance(transport, tcp.Connection) and not transport.TLS
+
+
+def own_socket(transport: object) -> socket.socket:
+    """
+    The socket of a transport that is lendable, for who reads or writes its descriptor: from now on
+    that is no event loop's besides.  There must be nothing that the kernel has yet to take.
+
+    @raise OSError: there is no descriptor to be had.
+    """
+    assert isinstance(transport, tcp.Connection)
+    if isinstance(transport, LoopStream):
+        transport.leave_loop()
+    return transport.socket
 
 
 def lend(transport: IStreamTransport) -> socket.socket:
@@ -51,7 +66,7 @@ def lend(transport: IStreamTransport) -> socket.socket:
     """
     transport.stopReading()
     transport.stopWriting()
-    lent: socket.socket = transport.socket
+    lent = own_socket(transport)
     lent.settimeout(socket.getdefaulttimeout())
     return lent
 

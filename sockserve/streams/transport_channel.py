@@ -9,6 +9,7 @@ how it ends.  It must not know how a connection came about, or what its handler 
 
 from __future__ import annotations
 
+import socket
 from enum import Enum
 from typing import ClassVar
 
@@ -20,7 +21,7 @@ from zope.interface import implementer
 
 from sockserve.interfaces import ClientGone, Phase
 from sockserve.sockets.hangups import Hangup, connection_below, hangup_of, socket_below
-from sockserve.sockets.lending import has_unread, is_lendable
+from sockserve.sockets.lending import has_unread, is_lendable, own_socket
 from sockserve.sockets.output_watch import OutputWatch
 from sockserve.streams.channel import Channel, ChannelOwner, Pending
 from sockserve.streams.departure import Answerer, Departure
@@ -200,6 +201,19 @@ class TransportChannel(Channel):
         if self._watched >= 0:
             self.factory.hangups.forget(self._watched)
             self._watched = -1
+
+    def own_socket(self) -> socket.socket:
+        """
+        The connection's socket, whose descriptor others may use from now on.
+
+        @raise OSError: there is no descriptor to be had.
+        """
+        is_watched = self._watched >= 0
+        self.forget_hangups()  # the descriptor may become another
+        sock = own_socket(self.transport)
+        if is_watched:
+            self.watch_hangups()
+        return sock
 
     def _hung_up(self) -> None:
         """The kernel has told something of the connection, or of one before it."""

@@ -35,6 +35,7 @@ from sockserve.core.lifecycle import run_handler_coroutine, serve_coroutine
 from sockserve.core.logs import Topic, log_raised, logger
 from sockserve.core.transports import IStreamTransport
 from sockserve.interfaces import Outcome, Phase
+from sockserve.sockets.lending import own_socket
 from sockserve.streams.channel import ChannelOwner
 from sockserve.streams.connection import StreamConnection
 from sockserve.streams.coroutine import CoroutineChannel
@@ -293,7 +294,7 @@ class UrgentChannel(CoroutineChannel):
         self._has_begun = False
         self._reading = _Reading.UNMARKED
         below = self._below
-        if below is not None and self.is_lendable and _has_urgent_data(below.socket):
+        if below is not None and self.is_lendable and _has_urgent_data(own_socket(below)):
             self._reading = _Reading.ASKED_FOR
             below.socket.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
             # What the reactor calls when there is something to read: the transport's own knows of

@@ -89,6 +89,9 @@ class Lessor:
     def resume(self) -> None:
         self.is_paused = False
 
+    def own_socket(self) -> socket.socket:
+        return self.transport.socket
+
     def give_up_transport(self) -> None:
         self.transport.socket.detach()
         self.transport = None
