@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Tests mostly wait, so more of them run side by side than there are cores.
 TEST = pytest -n 6 --dist load --maxschedchunk 1
 # Those in memory do not, and are the ones that are not in or below these.
-REAL = differential django_app docs examples integration programs sql stdlib typing \
+REAL = differential django_app docs examples integration programs reactors sql stdlib typing \
     run/test_random_configurations.py test_packaging.py
 MEMORY = pytest -n 2 --dist load $(REAL:%=--ignore=tests/%)
 # Some of these try many inputs.
@@ -24,8 +24,13 @@ QUICK = $(MEMORY) $(RANDOM:%=--ignore=tests/%)
 # What is tested branch by branch.
 PURE = */core/statistics.py,*/http/h1/*,*/http/files/ranges.py,*/http/files/targets.py,*/sunrpc/xdr/*,*/sunrpc/xdrlib.py
 
-.PHONY: serve test quick oldest coverage lint types news reference api site docs check bench moves \
-    release clean
+# Twisted's own tests, on the uvloop reactor.
+SUITES = twisted.internet.test twisted.test.test_tcp twisted.test.test_ssl twisted.test.test_unix \
+    twisted.test.test_udp twisted.test.test_process twisted.test.test_internet twisted.protocols \
+    twisted.web twisted.conch
+
+.PHONY: serve test quick oldest reactor-suites coverage lint types news reference api site docs check \
+    bench moves release clean
 
 serve: .venv/.made
 	.venv/bin/sockserve $(ARGS)
@@ -38,6 +43,11 @@ quick: $(VENV)/.made
 
 oldest: .venv-dev-oldest/.made
 	.venv-dev-oldest/bin/python -m $(QUICK) $(ARGS)
+
+reactor-suites: $(VENV)/.made
+	mkdir -p build
+	LC_ALL=C.UTF-8 $(DEV) tests.reactors.run_suites --temp-directory=build/trial \
+	    $(or $(ARGS),$(SUITES))
 
 coverage: $(VENV)/.made
 	$(DEV) coverage erase

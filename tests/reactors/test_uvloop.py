@@ -53,7 +53,7 @@ class Peer(Protocol):
     """One end: it collects what comes."""
 
     def __init__(self) -> None:
-        self.received = b""
+        self.received = bytearray()
         self.has_more: list[tuple[int, Deferred[bytes]]] = []
         self.made: Deferred[Peer] = Deferred()
         self.lost: Deferred[Failure] = Deferred()
@@ -65,7 +65,7 @@ class Peer(Protocol):
         self.received += data
         for size, waiting in self.has_more:
             if len(self.received) >= size and not waiting.called:
-                waiting.callback(self.received)
+                waiting.callback(bytes(self.received))
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self.lost.callback(reason.type)
