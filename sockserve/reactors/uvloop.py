@@ -77,6 +77,8 @@ class UVLoopReactor(EPollReactor):
         self._timer_time = inf
         #: The streams that the loop has, or is about to have.
         self.streams: set[LoopStream] = set()
+        #: Where the loop puts what it reads of one of them.
+        self.read_buffer = memoryview(bytearray(LoopStream.bufferSize))
         #: Those with output to send at the end of this turn.
         self._unsent: list[LoopStream] = []
         super().__init__()

@@ -67,7 +67,7 @@ class _Descriptor:
 
 class LoopStream(tcp.Connection):
     """
-    A connection of the uvloop reactor, and its own C{asyncio.Protocol}.
+    A connection of the uvloop reactor, and its own C{asyncio.BufferedProtocol}.
 
     It is libuv's while C{_uv} is set, and is about to be while C{_opening} is; else it is the
     reactor's C{epoll}'s.
@@ -215,14 +215,18 @@ class LoopStream(tcp.Connection):
         elif self._opening is None:
             super().stopReading()
 
-    def data_received(self, data: bytes) -> None:
-        """As C{asyncio.Protocol.data_received}."""
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """As C{asyncio.BufferedProtocol.get_buffer}."""
+        return self.reactor.read_buffer[: self.bufferSize]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """As C{asyncio.BufferedProtocol.buffer_updated}."""
         # What log.callWithLogger does, with half the calls.
         contexts = _current_context().contexts
         outer = contexts[-1].get(_LOG) or context.get(_LOG)
         contexts.append({_LOG: {**outer, "system": self.logPrefix()}})
         try:
-            self.protocol.dataReceived(data)
+            self.protocol.dataReceived(self.reactor.read_buffer[:nbytes].tobytes())
         except BaseException as error:
             log.err()
             self._disconnect(error)
@@ -230,7 +234,7 @@ class LoopStream(tcp.Connection):
             contexts.pop()
 
     def eof_received(self) -> bool:
-        """As C{asyncio.Protocol.eof_received}."""
+        """As C{asyncio.BufferedProtocol.eof_received}."""
         self.is_reading = False
         log.callWithLogger(self, self._disconnect, CONNECTION_DONE, True)
         return True  # else uvloop would end it by itself

@@ -1,4 +1,4 @@
-"""A plugin of pytest: the tests run on the uvloop reactor.  C{pytest -p tests.reactors.on_uvloop}."""
+"""A plugin of pytest: all tests run on the uvloop reactor, by C{-p tests.reactors.on_uvloop}."""
 
 import asyncio
 import socket
