@@ -13,28 +13,29 @@ own, as there; the loop watches that as one descriptor.  Streams are the loop's 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import socket
 from collections.abc import Callable
 from math import inf
 from types import FrameType
 from typing import Any, cast
 
-import uvloop
 from attrs import frozen
 from twisted.internet import process
 from twisted.internet._signals import SignalHandling, _MultiSignalHandling
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.base import DelayedCall, ReactorBase
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import UnsupportedAddressFamily
 from twisted.internet.interfaces import IConnector, IListeningPort, IProtocolFactory
-from twisted.internet.main import installReactor
+from twisted.internet.main import CONNECTION_DONE, installReactor
 from twisted.internet.protocol import ClientFactory
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from typing_extensions import override
 
-from sockserve.reactors.uvloop_streams import (
-    AF_UNIX,
-    LoopStream,
+from sockserve.reactors.uvloop_ports import (
     TCPConnector,
     TCPPort,
     TCPServer,
@@ -42,6 +43,12 @@ from sockserve.reactors.uvloop_streams import (
     UNIXPort,
     UNIXServer,
 )
+from sockserve.reactors.uvloop_streams import LoopStream
+
+try:
+    import uvloop
+except ImportError as error:
+    raise ImportError("it needs uvloop: pip install 'sockserve[uvloop]'") from error
 
 __all__ = ["UVLoopReactor", "install"]
 
@@ -195,6 +202,18 @@ class UVLoopReactor(EPollReactor):
         # Not Twisted's for children: it has signals written to a pipe, and the loop does so, too.
         return _MultiSignalHandling((ReactorBase._signalsFactory(self), _ChildSignals(self)))
 
+    # Processes
+
+    @override
+    def spawnProcess(self, processProtocol: Any, *args: Any, **kwargs: Any) -> Any:
+        spawned = super().spawnProcess(processProtocol, *args, **kwargs)
+        if spawned.pid is not None:
+            try:
+                _ChildWatch(self, spawned.pid)
+            except OSError:  # it has been waited for, or there is no descriptor to be had
+                pass
+        return spawned
+
     # Streams
 
     def flush_soon(self, stream: LoopStream) -> None:
@@ -271,7 +290,7 @@ class UVLoopReactor(EPollReactor):
         self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory
     ) -> IListeningPort:
         self._check_family(addressFamily)
-        if addressFamily == AF_UNIX:
+        if addressFamily == socket.AF_UNIX:
             listening = UNIXPort._fromListeningDescriptor(self, fileDescriptor, factory)
         else:
             listening = TCPPort._fromListeningDescriptor(
@@ -285,13 +304,47 @@ class UVLoopReactor(EPollReactor):
         self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory
     ) -> Any:
         self._check_family(addressFamily)
-        if addressFamily == AF_UNIX:
+        if addressFamily == socket.AF_UNIX:
             return UNIXServer._fromConnectedSocket(fileDescriptor, factory, self)
         return TCPServer._fromConnectedSocket(fileDescriptor, addressFamily, factory, self)
 
     def _check_family(self, family: int) -> None:
         if family not in self._supportedAddressFamilies:
             raise UnsupportedAddressFamily(family)
+
+
+class _ChildWatch(FileDescriptor):
+    """
+    A child whose end is seen without signals: while asyncio has children of its own on this loop,
+    and from then on, libuv has SIGCHLD for itself.
+    """
+
+    reactor: UVLoopReactor
+
+    def __init__(self, reactor: UVLoopReactor, pid: int) -> None:
+        """
+        @raise OSError: the kernel does not tell of this child in this way.
+        """
+        super().__init__(reactor)
+        self._descriptor = os.pidfd_open(pid)
+        reactor._addInternalReader(self)
+
+    @override
+    def fileno(self) -> int:
+        return self._descriptor
+
+    @override
+    def doRead(self) -> None:
+        self.reactor._removeInternalReader(self)
+        self.connectionLost(Failure(CONNECTION_DONE))
+        process.reapAllProcesses()
+
+    @override
+    def connectionLost(self, reason: Failure) -> None:
+        if self._descriptor >= 0:
+            super().connectionLost(reason)
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 @frozen

@@ -17,9 +17,8 @@ import struct
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from twisted.internet import tcp, unix
+from twisted.internet import tcp
 from twisted.internet.error import ConnectionAborted
-from twisted.internet.interfaces import IFileDescriptorReceiver
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python import context, log
 from typing_extensions import override
@@ -30,18 +29,7 @@ if TYPE_CHECKING:
 
     from sockserve.reactors.uvloop import UVLoopReactor
 
-__all__ = [
-    "AF_UNIX",
-    "LoopStream",
-    "TCPConnector",
-    "TCPPort",
-    "TCPServer",
-    "UNIXConnector",
-    "UNIXPort",
-    "UNIXServer",
-]
-
-AF_UNIX = socket.AF_UNIX
+__all__ = ["LoopStream"]
 
 _LOG = log.ILogContext
 _current_context = context.theContextTracker.currentContext
@@ -109,7 +97,7 @@ class LoopStream(tcp.Connection):
             return
         super().stopReading()
         sock = self.socket
-        is_tcp = sock.family != AF_UNIX
+        is_tcp = sock.family != socket.AF_UNIX
         no_delay = is_tcp and self.getTcpNoDelay()
         loop = self.reactor._asyncioEventloop
         accepted: Any = _Descriptor(sock)
@@ -358,107 +346,3 @@ def _opened(opening: Coroutine[Any, Any, Any], waiter: asyncio.Future[None]) -> 
         opening.send(None)
     except (StopIteration, RuntimeError):  # the latter if that was aborted meanwhile
         pass
-
-
-class _ServerStream(LoopStream):
-    """What was accepted: it is connected from the start."""
-
-    _joins = True
-
-
-class _ClientStream(LoopStream, tcp.BaseClient):
-    """What connects."""
-
-    @override
-    def _connectDone(self) -> None:
-        self._joins = True
-        super()._connectDone()
-
-
-class _UNIXStream(LoopStream):
-    """
-    A UNIX connection, which may carry descriptors: libuv does not, so then it is not libuv's.
-    """
-
-    _leaves = False
-
-    @override
-    def _join(self) -> None:
-        if IFileDescriptorReceiver.providedBy(self.protocol):
-            self._joins = False
-        super()._join()
-
-    def sendFileDescriptor(self, fileno: int) -> None:
-        """As C{IUNIXTransport.sendFileDescriptor}."""
-        self._leaves = True
-        if not self._is_congested:
-            self.leave_loop()
-        super().sendFileDescriptor(fileno)  # type: ignore[misc]
-
-    @override
-    def flush(self) -> None:
-        if self._leaves and self._uv is not None and not self._is_congested:
-            self.leave_loop()
-        else:
-            super().flush()
-
-
-class TCPServer(_ServerStream, tcp.Server):
-    """A TCP connection that was accepted."""
-
-    _host: Any = None
-    _peer: Any = None
-
-    # Asked for with each request of HTTP; neither changes.
-
-    @override
-    def getHost(self) -> Any:
-        if self._host is None:
-            self._host = super().getHost()
-        return self._host
-
-    @override
-    def getPeer(self) -> Any:
-        if self._peer is None:
-            self._peer = super().getPeer()
-        return self._peer
-
-
-class _TCPClient(_ClientStream, tcp.Client):
-    """A TCP connection that was made from here."""
-
-
-class UNIXServer(_ServerStream, _UNIXStream, unix.Server):
-    """A UNIX connection that was accepted."""
-
-
-class _UNIXClient(_ClientStream, _UNIXStream, unix.Client):
-    """A UNIX connection that was made from here."""
-
-
-class TCPPort(tcp.Port):
-    """A TCP port."""
-
-    transport = TCPServer
-
-
-class UNIXPort(unix.Port):
-    """A UNIX port."""
-
-    transport = UNIXServer
-
-
-class TCPConnector(tcp.Connector):
-    """What makes a TCP connection, and again."""
-
-    @override
-    def _makeTransport(self) -> _TCPClient:
-        return _TCPClient(self.host, self.port, self.bindAddress, self, self.reactor)
-
-
-class UNIXConnector(unix.Connector):
-    """What makes a UNIX connection, and again."""
-
-    @override
-    def _makeTransport(self) -> Any:
-        return _UNIXClient(self.address, self, self.reactor, self.checkPID)
