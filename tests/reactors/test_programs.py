@@ -1,0 +1,82 @@
+"""Whole programs on the uvloop reactor: others' servers, and processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+from tests.reactors.tools import need_uvloop
+
+TWISTD = [str(Path(sys.executable).with_name("twistd")), "--pidfile=", "--nodaemon"]
+
+CHILDREN = """
+from sockserve.reactors import uvloop
+uvloop.install()
+import asyncio
+from twisted.internet import defer, reactor, task, utils
+
+async def asyncios():
+    pipe = asyncio.subprocess.PIPE
+    child = await asyncio.create_subprocess_exec("sh", "-c", "sleep 0.1; echo b", stdout=pipe)
+    return (await child.communicate())[0]
+
+async def main(reactor):
+    print(await utils.getProcessOutput("/bin/echo", ["a"]))
+    slow = utils.getProcessOutput("/bin/sh", ["-c", "sleep 0.2; echo c"])
+    print(await defer.Deferred.fromFuture(reactor._asyncioEventloop.create_task(asyncios())))
+    print(await slow)
+    print(await utils.getProcessOutput("/bin/echo", ["d"]))
+
+task.react(lambda reactor: defer.ensureDeferred(main(reactor)))
+"""
+
+
+def test_twistd_serves_twisted_web(tmp_path: Path) -> None:
+    need_uvloop()
+    (tmp_path / "page.txt").write_text("a page")
+    command = [*TWISTD, "--reactor=uvloop", "web", "--listen=tcp:0:interface=127.0.0.1"]
+    with subprocess.Popen(
+        [*command, f"--path={tmp_path}"], stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    ) as twistd:
+        try:
+            assert twistd.stdout is not None
+            log = ""
+            while (starting := re.search(r"Site starting on (\d+)", log)) is None:
+                log += (line := twistd.stdout.readline())
+                assert line, log
+            with urllib.request.urlopen(f"http://127.0.0.1:{starting[1]}/page.txt") as page:
+                assert page.read() == b"a page"
+        finally:
+            twistd.send_signal(signal.SIGTERM)
+        log += twistd.stdout.read()
+    assert "reactor class: sockserve.reactors.uvloop.UVLoopReactor" in log
+    assert "Main loop terminated" in log
+    assert "Traceback" not in log
+
+
+def test_without_uvloop_one_line_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "uvloop.py").write_text("raise ImportError('not here')")
+    done = subprocess.run(
+        [*TWISTD, "--reactor=uvloop", "web"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "it needs uvloop: pip install 'sockserve[uvloop]'" in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_twisteds_children_end_beside_asyncios() -> None:
+    need_uvloop()
+    done = subprocess.run(
+        [sys.executable, "-c", CHILDREN], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.splitlines() == [repr(f"{letter}\n".encode()) for letter in "abcd"]
+    assert done.stderr == ""
