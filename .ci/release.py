@@ -17,7 +17,7 @@ from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 
-PLUGIN = "twisted/plugins/sockserve_plugin.py"
+PLUGINS = {"twisted/plugins/sockserve_plugin.py", "twisted/plugins/sockserve_reactors.py"}
 SCHEMA = "sockserve/sockserve.schema.json"
 
 #: What the source distribution has at its top; the folders as they are here.
@@ -72,7 +72,7 @@ def check_wheel(names: Iterable[str]) -> None:
         for path in (ROOT / "sockserve").rglob("*")
         if path.suffix in (".py", ".html")
     }
-    compare(set(names) - described, sources | {"sockserve/py.typed", SCHEMA, PLUGIN})
+    compare(set(names) - described, sources | PLUGINS | {"sockserve/py.typed", SCHEMA})
     if not any(name.endswith("/licenses/LICENSE") for name in described):
         fail("missing: the licence")
 

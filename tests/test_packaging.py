@@ -29,7 +29,8 @@ def wheel() -> set[str]:
     sources = {path.relative_to(ROOT).as_posix() for path in paths}
     about = {f"sockserve-1.dist-info/{name}" for name in ("METADATA", "licenses/LICENSE")}
     data = {"sockserve/py.typed", "sockserve/sockserve.schema.json"}
-    return sources | about | data | {"twisted/plugins/sockserve_plugin.py"}
+    plugins = {f"twisted/plugins/sockserve_{name}.py" for name in ("plugin", "reactors")}
+    return sources | about | data | plugins
 
 
 @pytest.fixture
@@ -74,6 +75,7 @@ def test_whole_distributions_pass(release: ModuleType, wheel: set[str], source: 
         "sockserve/http/templates/listing.html",
         "sockserve-1.dist-info/licenses/LICENSE",
         "twisted/plugins/sockserve_plugin.py",
+        "twisted/plugins/sockserve_reactors.py",
     ],
 )
 def test_wheel_that_lacks_a_file_is_refused(

@@ -41,6 +41,7 @@ PAGES = [
     "sockserve.sunrpc",
     "sockserve.sunrpc.xdrlib",
     "sockserve.testing",
+    "sockserve.reactors.uvloop",
     "sockserve.socketserver",
     "sockserve.http.server",
     "sockserve.django",

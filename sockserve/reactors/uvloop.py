@@ -43,7 +43,7 @@ from sockserve.reactors.uvloop_ports import (
     UNIXPort,
     UNIXServer,
 )
-from sockserve.reactors.uvloop_streams import LoopStream
+from sockserve.reactors.uvloop_streams import StreamReactor
 
 try:
     import uvloop
@@ -59,7 +59,7 @@ _log = Logger()
 _UNSORTED_CALLS = 512
 
 
-class UVLoopReactor(EPollReactor):
+class UVLoopReactor(StreamReactor, EPollReactor):
     """
     A reactor that runs on uvloop's event loop.
 
@@ -75,26 +75,19 @@ class UVLoopReactor(EPollReactor):
         if eventloop is None:
             eventloop = uvloop.new_event_loop()
             asyncio.set_event_loop(eventloop)
-        #: By the name that Twisted's own asyncio reactor has it by.
-        self._asyncioEventloop = eventloop
         #: Whether L{_turn} is about to be called.
         self._turn_is_due = False
         #: What calls it next when time has passed, and when, by C{seconds()}.
         self._timer: asyncio.TimerHandle | None = None
         self._timer_time = inf
-        #: The streams that the loop has, or is about to have.
-        self.streams: set[LoopStream] = set()
-        #: Where the loop puts what it reads of one of them.
-        self.read_buffer = memoryview(bytearray(LoopStream.bufferSize))
-        #: Those with output to send at the end of this turn.
-        self._unsent: list[LoopStream] = []
-        super().__init__()
+        super().__init__(eventloop)
         eventloop.add_reader(self._poller.fileno(), self._poll_descriptors)
 
     # The loop
 
     @override
     def mainLoop(self) -> None:
+        """As C{ReactorBase.mainLoop}."""
         self._turn_soon()
         while self._started:
             with _log.failuresHandled("Unexpected error in main loop"):
@@ -105,12 +98,14 @@ class UVLoopReactor(EPollReactor):
 
     @override
     def crash(self) -> None:
+        """As C{IReactorCore.crash}."""
         super().crash()
         if self._asyncioEventloop.is_running():
             self._asyncioEventloop.stop()
 
     @override
     def stop(self) -> None:
+        """As C{IReactorCore.stop}."""
         super().stop()
         self._turn_soon()
 
@@ -168,6 +163,7 @@ class UVLoopReactor(EPollReactor):
     def callLater(
         self, delay: float, callable: Callable[..., Any], *args: object, **kw: object
     ) -> DelayedCall:
+        """As C{IReactorTime.callLater}."""
         call = ReactorBase.callLater(self, delay, callable, *args, **kw)
         if not self._turn_is_due and (
             call.time < self._timer_time or len(self._newTimedCalls) > _UNSORTED_CALLS
@@ -206,6 +202,7 @@ class UVLoopReactor(EPollReactor):
 
     @override
     def spawnProcess(self, processProtocol: Any, *args: Any, **kwargs: Any) -> Any:
+        """As C{IReactorProcess.spawnProcess}."""
         spawned = super().spawnProcess(processProtocol, *args, **kwargs)
         if spawned.pid is not None:
             try:
@@ -216,37 +213,11 @@ class UVLoopReactor(EPollReactor):
 
     # Streams
 
-    def flush_soon(self, stream: LoopStream) -> None:
-        """Call C{stream.flush} when this turn has heard all that it can hear."""
-        if not self._unsent:
-            self._asyncioEventloop.call_soon(self._flush)
-        self._unsent.append(stream)
-
-    def _flush(self) -> None:
-        streams, self._unsent = self._unsent, []
-        for stream in streams:
-            stream.flush()
-
-    @override
-    def getReaders(self) -> list[Any]:
-        return list({*super().getReaders(), *(each for each in self.streams if each.is_reading)})
-
-    @override
-    def getWriters(self) -> list[Any]:
-        return list({*super().getWriters(), *(each for each in self.streams if each.is_writing)})
-
-    @override
-    def removeAll(self) -> list[Any]:
-        streams = [each for each in self.streams if each.is_reading or each.is_writing]
-        for stream in streams:
-            stream.stopReading()
-            stream.stopWriting()
-        return list({*super().removeAll(), *streams})
-
     @override
     def listenTCP(
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
     ) -> IListeningPort:
+        """As C{IReactorTCP.listenTCP}."""
         listening = TCPPort(port, factory, backlog, interface, self)
         listening.startListening()
         return listening
@@ -260,6 +231,7 @@ class UVLoopReactor(EPollReactor):
         timeout: float = 30.0,
         bindAddress: Any = None,
     ) -> IConnector:
+        """As C{IReactorTCP.connectTCP}."""
         connector = TCPConnector(host, port, factory, timeout, bindAddress, self)
         connector.connect()
         return connector
@@ -273,6 +245,7 @@ class UVLoopReactor(EPollReactor):
         mode: int = 0o666,
         wantPID: int = 0,
     ) -> IListeningPort:
+        """As C{IReactorUNIX.listenUNIX}."""
         listening = UNIXPort(address, factory, backlog, mode, self, wantPID)
         listening.startListening()
         return listening
@@ -281,6 +254,7 @@ class UVLoopReactor(EPollReactor):
     def connectUNIX(
         self, address: Any, factory: ClientFactory[Any], timeout: float = 30, checkPID: int = 0
     ) -> IConnector:
+        """As C{IReactorUNIX.connectUNIX}."""
         connector = UNIXConnector(address, factory, timeout, self, checkPID)
         connector.connect()
         return connector
@@ -289,6 +263,7 @@ class UVLoopReactor(EPollReactor):
     def adoptStreamPort(
         self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory
     ) -> IListeningPort:
+        """As C{IReactorSocket.adoptStreamPort}."""
         self._check_family(addressFamily)
         if addressFamily == socket.AF_UNIX:
             listening = UNIXPort._fromListeningDescriptor(self, fileDescriptor, factory)
@@ -303,6 +278,7 @@ class UVLoopReactor(EPollReactor):
     def adoptStreamConnection(
         self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory
     ) -> Any:
+        """As C{IReactorSocket.adoptStreamConnection}."""
         self._check_family(addressFamily)
         if addressFamily == socket.AF_UNIX:
             return UNIXServer._fromConnectedSocket(fileDescriptor, factory, self)

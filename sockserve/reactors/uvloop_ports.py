@@ -64,22 +64,31 @@ class _UNIXStream(LoopStream):
 class TCPServer(_ServerStream, tcp.Server):
     """A TCP connection that was accepted."""
 
+    # Its addresses, kept when they are asked for again, as HTTP does with each request.
     _host: Any = None
     _peer: Any = None
-
-    # Asked for with each request of HTTP; neither changes.
+    _asked_for_host = False
+    _asked_for_peer = False
 
     @override
     def getHost(self) -> Any:
-        if self._host is None:
-            self._host = super().getHost()
-        return self._host
+        host = self._host
+        if host is None:
+            host = super().getHost()
+            if self._asked_for_host:
+                self._host = host
+            self._asked_for_host = True
+        return host
 
     @override
     def getPeer(self) -> Any:
-        if self._peer is None:
-            self._peer = super().getPeer()
-        return self._peer
+        peer = self._peer
+        if peer is None:
+            peer = super().getPeer()
+            if self._asked_for_peer:
+                self._peer = peer
+            self._asked_for_peer = True
+        return peer
 
 
 class _TCPClient(_ClientStream, tcp.Client):

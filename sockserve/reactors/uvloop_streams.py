@@ -19,35 +19,47 @@ from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet import tcp
 from twisted.internet.error import ConnectionAborted
+from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.posixbase import PosixReactorBase
 from twisted.python import context, log
 from typing_extensions import override
+from zope.interface import implementer
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Coroutine, Iterable
 
-    from sockserve.reactors.uvloop import UVLoopReactor
-
-__all__ = ["LoopStream"]
+__all__ = ["LoopStream", "StreamReactor"]
 
 _LOG = log.ILogContext
 _current_context = context.theContextTracker.currentContext
 _RESET = struct.pack("ii", 1, 0)
 
 
-class _Descriptor:
-    """A connected socket as uvloop is given it, which closes its descriptor."""
+class _HandedOver:
+    """
+    What uvloop takes for the socket of each connection: it looks at it once, and closes it when it
+    has closed the descriptor by itself.  The connection's own is left alone.
 
-    __slots__ = ("_number", "family", "type")
+    @ivar sock: the socket that is handed over just now.
+    """
 
-    def __init__(self, sock: socket.socket) -> None:
-        self.family = sock.family
-        self.type = sock.type
-        self._number = sock.fileno()
+    sock: socket.socket
+
+    @property
+    def family(self) -> int:
+        """Its family."""
+        return self.sock.family
+
+    @property
+    def type(self) -> int:
+        """Its type."""
+        return self.sock.type
 
     def fileno(self) -> int:
-        return self._number
+        """Its descriptor."""
+        return self.sock.fileno()
 
     def close(self) -> None:
         """It is closed."""
@@ -64,7 +76,7 @@ class LoopStream(tcp.Connection):
     @ivar is_writing: whether there is something to send, or to be done when all is sent.
     """
 
-    reactor: UVLoopReactor
+    reactor: StreamReactor
 
     is_reading = False
     is_writing = False
@@ -100,8 +112,9 @@ class LoopStream(tcp.Connection):
         is_tcp = sock.family != socket.AF_UNIX
         no_delay = is_tcp and self.getTcpNoDelay()
         loop = self.reactor._asyncioEventloop
-        accepted: Any = _Descriptor(sock)
-        opening = loop.connect_accepted_socket(self._as_protocol, accepted)
+        handed_over: Any = self.reactor.handed_over
+        handed_over.sock = sock
+        opening = loop.connect_accepted_socket(self._as_protocol, handed_over)
         try:
             waiter: asyncio.Future[None] = opening.send(None)
         except Exception:
@@ -109,6 +122,7 @@ class LoopStream(tcp.Connection):
             self._joins = False
             super().startReading()
             return
+        del handed_over.sock
         self._opening = opening
         waiter.add_done_callback(partial(_opened, opening))
         if is_tcp and not no_delay:  # the loop has set it
@@ -338,6 +352,59 @@ class LoopStream(tcp.Connection):
             return bool(super()._isSendBufferFull())
         waiting = self._tempDataLen + self._uv.get_write_buffer_size()
         return waiting > self.bufferSize
+
+
+@implementer(IReactorFDSet)
+class StreamReactor(PosixReactorBase):
+    """
+    The part of the reactor that its streams know.  The rest is the epoll reactor's.
+
+    @ivar streams: those that the loop has, or is about to have.
+    @ivar read_buffer: where the loop puts what it reads of one of them.
+    @ivar handed_over: what it is given for the socket of one.
+    """
+
+    _writes: set[int]
+
+    def __init__(self, eventloop: asyncio.AbstractEventLoop) -> None:
+        #: By the name that Twisted's own asyncio reactor has it by.
+        self._asyncioEventloop = eventloop
+        self.streams: set[LoopStream] = set()
+        self.read_buffer = memoryview(bytearray(LoopStream.bufferSize))
+        self.handed_over = _HandedOver()
+        #: Those with output to send at the end of this turn.
+        self._unsent: list[LoopStream] = []
+        super().__init__()
+
+    def flush_soon(self, stream: LoopStream) -> None:
+        """Call C{stream.flush} when this turn has heard all that it can hear."""
+        if not self._unsent:
+            self._asyncioEventloop.call_soon(self._flush)
+        self._unsent.append(stream)
+
+    def _flush(self) -> None:
+        streams, self._unsent = self._unsent, []
+        for stream in streams:
+            stream.flush()
+
+    @override
+    def getReaders(self) -> list[Any]:
+        """As C{IReactorFDSet.getReaders}."""
+        return list({*super().getReaders(), *(each for each in self.streams if each.is_reading)})
+
+    @override
+    def getWriters(self) -> list[Any]:
+        """As C{IReactorFDSet.getWriters}."""
+        return list({*super().getWriters(), *(each for each in self.streams if each.is_writing)})
+
+    @override
+    def removeAll(self) -> list[Any]:
+        """As C{IReactorFDSet.removeAll}."""
+        streams = [each for each in self.streams if each.is_reading or each.is_writing]
+        for stream in streams:
+            stream.stopReading()
+            stream.stopWriting()
+        return list({*super().removeAll(), *streams})
 
 
 def _opened(opening: Coroutine[Any, Any, Any], waiter: asyncio.Future[None]) -> None:
