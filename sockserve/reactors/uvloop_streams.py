@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LoopStream", "StreamReactor"]
 
-_LOG = log.ILogContext
 _current_context = context.theContextTracker.currentContext
 _RESET = struct.pack("ii", 1, 0)
 
@@ -63,6 +62,24 @@ class _HandedOver:
 
     def close(self) -> None:
         """It is closed."""
+
+
+class _LogContext:
+    """
+    What Twisted's log asks while a stream is given what has come: made when it does.
+
+    @ivar stream: the one that is given it.
+    """
+
+    stream: LoopStream
+
+    def __getitem__(self, key: object) -> object:
+        if key is log.ILogContext:
+            return {
+                **context.defaultContextDict[log.ILogContext],
+                "system": self.stream.logPrefix(),
+            }
+        raise KeyError(key)
 
 
 class LoopStream(tcp.Connection):
@@ -223,12 +240,13 @@ class LoopStream(tcp.Connection):
 
     def buffer_updated(self, nbytes: int) -> None:
         """As C{asyncio.BufferedProtocol.buffer_updated}."""
-        # What log.callWithLogger does, with half the calls.
-        contexts = _current_context().contexts
-        outer = contexts[-1].get(_LOG) or context.get(_LOG)
-        contexts.append({_LOG: {**outer, "system": self.logPrefix()}})
+        # What log.callWithLogger does, with a fifth of the calls.
+        reactor = self.reactor
+        contexts: list[Any] = _current_context().contexts
+        contexts.append(reactor.log_context)
+        reactor.log_context.stream = self
         try:
-            self.protocol.dataReceived(self.reactor.read_buffer[:nbytes].tobytes())
+            self.protocol.dataReceived(reactor.read_buffer[:nbytes].tobytes())
         except BaseException as error:
             log.err()
             self._disconnect(error)
@@ -362,6 +380,7 @@ class StreamReactor(PosixReactorBase):
     @ivar streams: those that the loop has, or is about to have.
     @ivar read_buffer: where the loop puts what it reads of one of them.
     @ivar handed_over: what it is given for the socket of one.
+    @ivar log_context: the context of what one has read.
     """
 
     _writes: set[int]
@@ -372,6 +391,7 @@ class StreamReactor(PosixReactorBase):
         self.streams: set[LoopStream] = set()
         self.read_buffer = memoryview(bytearray(LoopStream.bufferSize))
         self.handed_over = _HandedOver()
+        self.log_context = _LogContext()
         #: Those with output to send at the end of this turn.
         self._unsent: list[LoopStream] = []
         super().__init__()
