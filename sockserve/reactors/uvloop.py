@@ -36,6 +36,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from sockserve.reactors.uvloop_ports import (
+    StreamReactor,
     TCPConnector,
     TCPPort,
     TCPServer,
@@ -43,7 +44,6 @@ from sockserve.reactors.uvloop_ports import (
     UNIXPort,
     UNIXServer,
 )
-from sockserve.reactors.uvloop_streams import StreamReactor
 
 try:
     import uvloop

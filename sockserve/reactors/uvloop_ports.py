@@ -1,21 +1,126 @@
 """
-Ports and connectors of the uvloop reactor, and what each makes.
+Ports and connectors of the uvloop reactor, what each makes, and the reactor as streams know it.
 
-This room owns which of Twisted's transports become L{LoopStream}s, and what is particular to UNIX
-connections.  It must not know who runs the loop, nor servers. (reactor thread)
+This room owns which of Twisted's transports become L{LoopStream}s, what is particular to UNIX
+connections, and the list of all streams.  It must not know who runs the loop, nor servers.
+(reactor thread)
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet import tcp, unix
-from twisted.internet.interfaces import IFileDescriptorReceiver
+from twisted.internet.interfaces import IFileDescriptorReceiver, IReactorFDSet
+from twisted.internet.posixbase import PosixReactorBase
 from typing_extensions import override
+from zope.interface import implementer
 
-from sockserve.reactors.uvloop_streams import LoopStream
+from sockserve.reactors.uvloop_streams import HandedOver, LogContext, LoopStream
 
-__all__ = ["TCPConnector", "TCPPort", "TCPServer", "UNIXConnector", "UNIXPort", "UNIXServer"]
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = [
+    "StreamReactor",
+    "TCPConnector",
+    "TCPPort",
+    "TCPServer",
+    "UNIXConnector",
+    "UNIXPort",
+    "UNIXServer",
+]
+
+
+@implementer(IReactorFDSet)
+class StreamReactor(PosixReactorBase):
+    """
+    The part of the reactor that its streams know.  The rest is the epoll reactor's.
+
+    @ivar streams: those that the loop has, or is about to have.
+    @ivar read_buffer: where the loop puts what it reads of one of them.
+    @ivar handed_over: what it is given for the socket of one.
+    @ivar log_context: the context of what one has read.
+    """
+
+    _writes: set[int]
+
+    def __init__(self, eventloop: asyncio.AbstractEventLoop) -> None:
+        #: By the name that Twisted's own asyncio reactor has it by.
+        self._asyncioEventloop = eventloop
+        self.streams: set[LoopStream] = set()
+        self.read_buffer = memoryview(bytearray(LoopStream.bufferSize))
+        self.handed_over = HandedOver()
+        self.log_context = LogContext()
+        #: Those with output to send at the end of this turn.
+        self._unsent: list[LoopStream] = []
+        super().__init__()
+
+    # Whoever speaks to the reactor instead of the transport is understood, too.
+
+    @override
+    def addReader(self, reader: Any) -> None:
+        """As C{IReactorFDSet.addReader}."""
+        if isinstance(reader, LoopStream) and reader.is_of_loop():
+            reader.startReading()
+        else:
+            super().addReader(reader)
+
+    @override
+    def addWriter(self, writer: Any) -> None:
+        """As C{IReactorFDSet.addWriter}."""
+        if isinstance(writer, LoopStream) and writer.is_of_loop():
+            writer.startWriting()
+        else:
+            super().addWriter(writer)
+
+    @override
+    def removeReader(self, reader: Any) -> None:
+        """As C{IReactorFDSet.removeReader}."""
+        if isinstance(reader, LoopStream):
+            reader.is_reading = False
+            if reader.is_of_loop():
+                reader.stopReading()
+                return
+        super().removeReader(reader)
+
+    @override
+    def removeWriter(self, writer: Any) -> None:
+        """As C{IReactorFDSet.removeWriter}."""
+        if isinstance(writer, LoopStream) and writer.is_of_loop():
+            writer.stopWriting()
+        else:
+            super().removeWriter(writer)
+
+    def flush_soon(self, stream: LoopStream) -> None:
+        """Call C{stream.flush} when this turn has heard all that it can hear."""
+        if not self._unsent:
+            self._asyncioEventloop.call_soon(self._flush)
+        self._unsent.append(stream)
+
+    def _flush(self) -> None:
+        streams, self._unsent = self._unsent, []
+        for stream in streams:
+            stream.flush()
+
+    @override
+    def getReaders(self) -> list[Any]:
+        """As C{IReactorFDSet.getReaders}."""
+        return list({*super().getReaders(), *(each for each in self.streams if each.is_reading)})
+
+    @override
+    def getWriters(self) -> list[Any]:
+        """As C{IReactorFDSet.getWriters}."""
+        return list({*super().getWriters(), *(each for each in self.streams if each.is_writing)})
+
+    @override
+    def removeAll(self) -> list[Any]:
+        """As C{IReactorFDSet.removeAll}."""
+        streams = [each for each in self.streams if each.is_reading or each.is_writing]
+        for stream in streams:
+            stream.stopReading()
+            stream.stopWriting()
+        return list({*super().removeAll(), *streams})
 
 
 class _ServerStream(LoopStream):
@@ -41,10 +146,9 @@ class _UNIXStream(LoopStream):
     _leaves = False
 
     @override
-    def _join(self) -> None:
-        if IFileDescriptorReceiver.providedBy(self.protocol):
-            self._joins = False
-        super()._join()
+    def _can_join(self) -> bool:
+        takes_descriptors = IFileDescriptorReceiver.providedBy(self.protocol)
+        return not takes_descriptors and super()._can_join()
 
     def sendFileDescriptor(self, fileno: int) -> None:
         """As C{IUNIXTransport.sendFileDescriptor}."""

@@ -19,24 +19,21 @@ from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet import tcp
 from twisted.internet.error import ConnectionAborted
-from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
-from twisted.internet.posixbase import PosixReactorBase
 from twisted.python import context, log
 from typing_extensions import override
-from zope.interface import implementer
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Coroutine, Iterable
 
-__all__ = ["LoopStream", "StreamReactor"]
+__all__ = ["HandedOver", "LogContext", "LoopStream"]
 
 _current_context = context.theContextTracker.currentContext
 _RESET = struct.pack("ii", 1, 0)
 
 
-class _HandedOver:
+class HandedOver:
     """
     What uvloop takes for the socket of each connection: it looks at it once, and closes it when it
     has closed the descriptor by itself.  The connection's own is left alone.
@@ -64,7 +61,7 @@ class _HandedOver:
         """It is closed."""
 
 
-class _LogContext:
+class LogContext:
     """
     What Twisted's log asks while a stream is given what has come: made when it does.
 
@@ -93,7 +90,8 @@ class LoopStream(tcp.Connection):
     @ivar is_writing: whether there is something to send, or to be done when all is sent.
     """
 
-    reactor: StreamReactor
+    #: A L{sockserve.reactors.uvloop_ports.StreamReactor}, which knows streams.
+    reactor: Any
 
     is_reading = False
     is_writing = False
@@ -121,10 +119,11 @@ class LoopStream(tcp.Connection):
             return
         if self.fileno() < 0:  # somebody has closed the socket
             return
-        if not self._joins or self.fileno() in self.reactor._writes:
+        if not self._can_join():
             super().startReading()
             return
         super().stopReading()
+        self.is_reading = True
         sock = self.socket
         is_tcp = sock.family != socket.AF_UNIX
         no_delay = is_tcp and self.getTcpNoDelay()
@@ -144,6 +143,13 @@ class LoopStream(tcp.Connection):
         waiter.add_done_callback(partial(_opened, opening))
         if is_tcp and not no_delay:  # the loop has set it
             self.setTcpNoDelay(False)
+
+    def is_of_loop(self) -> bool:
+        """Whether it is libuv's, or is about to be."""
+        return self._uv is not None or self._opening is not None
+
+    def _can_join(self) -> bool:
+        return self._joins and self.fileno() not in self.reactor._writes
 
     def _as_protocol(self) -> Any:
         return self
@@ -236,7 +242,8 @@ class LoopStream(tcp.Connection):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """As C{asyncio.BufferedProtocol.get_buffer}."""
-        return self.reactor.read_buffer[: self.bufferSize]
+        view: memoryview = self.reactor.read_buffer[: self.bufferSize]
+        return view
 
     def buffer_updated(self, nbytes: int) -> None:
         """As C{asyncio.BufferedProtocol.buffer_updated}."""
@@ -370,61 +377,6 @@ class LoopStream(tcp.Connection):
             return bool(super()._isSendBufferFull())
         waiting = self._tempDataLen + self._uv.get_write_buffer_size()
         return waiting > self.bufferSize
-
-
-@implementer(IReactorFDSet)
-class StreamReactor(PosixReactorBase):
-    """
-    The part of the reactor that its streams know.  The rest is the epoll reactor's.
-
-    @ivar streams: those that the loop has, or is about to have.
-    @ivar read_buffer: where the loop puts what it reads of one of them.
-    @ivar handed_over: what it is given for the socket of one.
-    @ivar log_context: the context of what one has read.
-    """
-
-    _writes: set[int]
-
-    def __init__(self, eventloop: asyncio.AbstractEventLoop) -> None:
-        #: By the name that Twisted's own asyncio reactor has it by.
-        self._asyncioEventloop = eventloop
-        self.streams: set[LoopStream] = set()
-        self.read_buffer = memoryview(bytearray(LoopStream.bufferSize))
-        self.handed_over = _HandedOver()
-        self.log_context = _LogContext()
-        #: Those with output to send at the end of this turn.
-        self._unsent: list[LoopStream] = []
-        super().__init__()
-
-    def flush_soon(self, stream: LoopStream) -> None:
-        """Call C{stream.flush} when this turn has heard all that it can hear."""
-        if not self._unsent:
-            self._asyncioEventloop.call_soon(self._flush)
-        self._unsent.append(stream)
-
-    def _flush(self) -> None:
-        streams, self._unsent = self._unsent, []
-        for stream in streams:
-            stream.flush()
-
-    @override
-    def getReaders(self) -> list[Any]:
-        """As C{IReactorFDSet.getReaders}."""
-        return list({*super().getReaders(), *(each for each in self.streams if each.is_reading)})
-
-    @override
-    def getWriters(self) -> list[Any]:
-        """As C{IReactorFDSet.getWriters}."""
-        return list({*super().getWriters(), *(each for each in self.streams if each.is_writing)})
-
-    @override
-    def removeAll(self) -> list[Any]:
-        """As C{IReactorFDSet.removeAll}."""
-        streams = [each for each in self.streams if each.is_reading or each.is_writing]
-        for stream in streams:
-            stream.stopReading()
-            stream.stopWriting()
-        return list({*super().removeAll(), *streams})
 
 
 def _opened(opening: Coroutine[Any, Any, Any], waiter: asyncio.Future[None]) -> None:

@@ -53,3 +53,5 @@ def test_twisteds_own_tests_pass(name: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout[-20000:] + done.stderr[-2000:]
     assert "\nPASSED (" in done.stdout
+    # What the loop itself has caught.
+    assert "Exception in callback" not in done.stdout + done.stderr
