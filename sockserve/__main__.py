@@ -29,12 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     program = _program(words)
-    if program is not None:
+    try:
+        if program is None:
+            return _serve(words)
         from sockserve.programs import command as programs
 
+        if words[0].endswith(".py"):
+            _check_program(words[0], programs.only_defines(words[0]))
         return programs.main(program)
-    try:
-        return _serve(words)
     except ConfigurationError as error:
         sys.stderr.write(f"sockserve: {printable(str(error))}\n")
         return 1
@@ -49,6 +51,21 @@ def _program(words: list[str]) -> list[str] | None:
     if words and (words[0].endswith(".py") or words[0] in ("-m", "--explain")):
         return words
     return None
+
+
+def _check_program(file: str, only_defines: bool) -> None:
+    """
+    Check that a file is not one of handlers alone, which would be run and serve nothing.
+
+    @raise ConfigurationError: it is.
+    """
+    if only_defines:
+        from sockserve.run.loading import named_handlers
+
+        if names := named_handlers(file):
+            raise ConfigurationError(
+                f"{file}: it makes no server of its own; did you mean 'sockserve {names[0]}'?"
+            )
 
 
 def _serve(words: list[str]) -> int:

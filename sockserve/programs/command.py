@@ -8,6 +8,7 @@ can tell of how it was started is as by C{python PROGRAM}.  It must not know the
 
 from __future__ import annotations
 
+import ast
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from sockserve.programs.startup.sockserve_finder import split_command
 
-__all__ = ["USAGE", "main", "program_command", "program_environment"]
+__all__ = ["USAGE", "main", "only_defines", "program_command", "program_environment"]
 
 USAGE = """\
 usage: sockserve run [--explain] PROGRAM [ARGUMENT ...]
@@ -29,6 +30,30 @@ http.server. "python -m sockserve PROGRAM.py" and "python -m sockserve -m MODULE
 """
 
 _STARTUP = str(Path(__file__).parent / "startup")
+
+
+#: Statements that run nothing of the program's own.
+_DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+#: What runs nothing unless it calls something: C{port = 8000}, or what the file is about.
+_VALUES = (ast.Assign, ast.AnnAssign, ast.Expr)
+
+
+def only_defines(file: str) -> bool:
+    """Whether a program does nothing but import and define, and so ends at once."""
+    try:
+        with open(file, "rb") as source:
+            statements = ast.parse(source.read()).body
+    except (OSError, SyntaxError, ValueError):  # which Python is to tell
+        return False
+    return all(
+        isinstance(each, _DEFINITIONS)
+        or (
+            isinstance(each, _VALUES)
+            and not any(isinstance(part, ast.Call) for part in ast.walk(each))
+        )
+        for each in statements
+    )
 
 
 def program_command(arguments: Sequence[str], started_by: Sequence[str]) -> list[str]:

@@ -12,7 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from sockserve.programs.command import main, program_command, program_environment
+from sockserve.__main__ import main as sockserve
+from sockserve.programs.command import (
+    main,
+    only_defines,
+    program_command,
+    program_environment,
+)
 from sockserve.programs.startup.sockserve_finder import split_command
 
 #: How long a program may take at most: most of it is that of starting several interpreters.
@@ -312,6 +318,28 @@ def test_options_of_the_interpreter_reach_the_program():
 def test_a_mistake_is_one_of_usage(arguments, says, capsys):
     assert main(arguments) == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"sockserve run: {says}"
+
+
+HANDLER = "import http.server\nclass Page(http.server.BaseHTTPRequestHandler):\n    pass\n"
+
+
+def test_a_file_of_handlers_alone_is_not_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("web.py").write_text(f"'A page.'\n{HANDLER}port: int = 8000\n")
+    assert sockserve(["web.py"]) == 1
+    assert capsys.readouterr().err == (
+        "sockserve: web.py: it makes no server of its own; did you mean 'sockserve web:Page'?\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "last", ["main()", "status = main()", "if True:\n    pass", "for each in []:\n    pass", "x ="]
+)
+def test_a_file_that_may_do_something_is_a_program(tmp_path, last):
+    program = tmp_path / "web.py"
+    program.write_text(f"{HANDLER}{last}\n")
+    assert not only_defines(str(program))
+    assert not only_defines(str(tmp_path / "none.py"))
 
 
 def test_help_is_printed(capsys):

@@ -29,11 +29,9 @@ from sockserve.run.options.shared import SERVED, SharedWords
 
 __all__ = ["ServerWords"]
 
-#: The words of a certificate, for a port that is said without a description.
-_TLS = ("certfile", "keyfile", "keyfile-password-file")
-
-#: The words that say where to listen: either the first, or the second, or the others.
-_WHERE = ("listen", "unix", "port", "host", *_TLS)
+#: The words that say where to listen: either the first, or the second, or the others.  (Those of a
+#: certificate are none: TLS that was asked for is never dropped for another place.)
+_WHERE = ("listen", "unix", "port", "host")
 
 
 class ServerWords(SharedWords, rename="kebab", forbid_unknown_fields=True, kw_only=True):
@@ -132,7 +130,7 @@ class ServerWords(SharedWords, rename="kebab", forbid_unknown_fields=True, kw_on
             Group.WHERE,
             Form.TEXT,
             "PATH",
-            rivals=("listen", "port", "host", *_TLS),
+            rivals=("listen", "port", "host"),
         ),
     ] = UNSET
     certfile: Annotated[
@@ -143,7 +141,6 @@ class ServerWords(SharedWords, rename="kebab", forbid_unknown_fields=True, kw_on
             Group.WHERE,
             Form.TEXT,
             "PEM",
-            rivals=("listen", "unix"),
             page="See [TLS](../howto/tls-and-client-certificates.md)",
         ),
     ] = UNSET
@@ -154,7 +151,6 @@ class ServerWords(SharedWords, rename="kebab", forbid_unknown_fields=True, kw_on
             Group.WHERE,
             Form.TEXT,
             "PEM",
-            rivals=("listen", "unix"),
         ),
     ] = UNSET
     keyfile_password_file: Annotated[
@@ -164,7 +160,6 @@ class ServerWords(SharedWords, rename="kebab", forbid_unknown_fields=True, kw_on
             Group.WHERE,
             Form.TEXT,
             "FILE",
-            rivals=("listen", "unix"),
         ),
     ] = UNSET
     body_rate: Annotated[
