@@ -174,9 +174,8 @@ def _words(found: Mapping[str, Any]) -> dict[str, object]:
     if served is None:
         return given
     word = _kind_of_served(served)
-    for other in ("handler", "path", "server"):
-        if other in given:
-            raise ConfigurationError(f"{other}: does not go with {served!r}; give one of them")
+    if word in given:
+        raise ConfigurationError(f"{word}: does not go with {served!r}; give one of them")
     return {word: served, **given}
 
 

@@ -284,6 +284,7 @@ class IStreamServer(IRequestServer):
     )
     statistics = Attribute("Its L{sockserve.core.statistics.ListenerStatistics}.")
     observers = Attribute("Who is told of each request that has ended; empty for nobody.")
+    logs_requests: bool = Attribute("Whether one of these writes a line of each.")
     concurrency: IExecutor | MaybeNone = Attribute(
         "The executor of blocking handlers; None when there is none."
     )
@@ -300,6 +301,13 @@ class IStreamServer(IRequestServer):
 
         @param what: C{handshake} or C{proxy header}.
         @param reason: why, in a few words.
+        """
+
+    def log_client(client_address: object, deed: str, detail: str = "") -> None:
+        """
+        Log now and then what a client has done. (any thread)
+
+        @param deed: this in words that are the same for all who do so.
         """
 
     def log_over_limit(client_address: object, name: str | None) -> None:

@@ -8,6 +8,7 @@ the box in which answers are put together.  It must not know connections.
 from __future__ import annotations
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 from sockserve.core.asyncio_tasks import served_on
@@ -30,6 +31,13 @@ __all__ = ["BODY_READ_BYTES", "HEAD_READ_BYTES", "HTTPSettings"]
 #: take.  Twisted's 64 KiB, allocated for each read, take half a microsecond more.
 HEAD_READ_BYTES = 4096
 BODY_READ_BYTES = 65536
+
+#: The statuses of requests that are over a limit, of which there is a line already.
+_OVER_LIMIT = (
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.REQUEST_URI_TOO_LONG,
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+)
 
 _ERROR = Outcome.ERROR  # looked up once (see L{sockserve.core.lifecycle})
 
@@ -89,10 +97,17 @@ class HTTPSettings:
         """
         server = self._server
         server.statistics.count_response(response.status, outcome is _ERROR, seconds)
-        if self.is_lenient and outcome is Outcome.REFUSED:
-            log_refusal(self.handler, server.handlers_server, record.peer, response)
+        if outcome is Outcome.REFUSED:
+            self._log_refusal(record, response)
         if response.phases is not None:
             for phase, spent in response.phases.items():
                 server.statistics.observe_duration(phase, spent)
         if server.observers:
             server.observe(response.record(record, server.handler_name, seconds, outcome))
+
+    def _log_refusal(self, record: RequestRecord, response: Response) -> None:
+        server = self._server
+        if self.is_lenient:
+            log_refusal(self.handler, server.handlers_server, record.peer, response)
+        elif response.status not in _OVER_LIMIT and not server.logs_requests:
+            server.log_client(record.peer, "sent a request that is none", response.reason or "")

@@ -5,8 +5,9 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 
+from sockserve.http import HTTPRequestHandler
 from tests.http.blocking import Executor, Serve, StockEcho, step_logged
 from tests.http.connections import GET, Connection
 
@@ -46,6 +47,25 @@ def test_a_request_that_is_refused_has_the_handlers_own_lines(
     assert client.status() == (400, "close")
     assert [line.partition(": ")[2] for line in Tells.lines] == lines
     assert [record.outcome for record in client.server.records] == ["refused"]
+
+
+class Page(HTTPRequestHandler):
+    async def do_GET(self) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("logs_requests", [False, True])
+def test_one_of_another_handler_has_a_line_where_requests_have_none(
+    connect: Connect, logs_requests: bool
+) -> None:
+    client = connect(Page)
+    client.server.logs_requests = logs_requests
+    with capturedLogs() as logged:
+        client.send(MALFORMED)
+    assert client.status() == (400, "close")
+    told = [formatEvent(event).partition(" sent ")[2] for event in logged]
+    line = "a request that is none: the version is not one of HTTP's"
+    assert told == ([] if logs_requests else [line])
 
 
 def test_a_method_of_the_handlers_that_fails_for_want_of_a_request_fails_alone(

@@ -62,3 +62,16 @@ def test_a_short_way_to_say_where_is_found_in_its_list(tmp_path, monkeypatch) ->
     (tmp_path / "a.toml").write_text("[[server]]\nlisten = ['tcp:7070',\n  ':7070']\n")
     with pytest.raises(ConfigurationError, match=r"^a\.toml:3:3: listen 'tcp:7070': port 7070 is"):
         check_together(read_toml("a.toml"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "variables"),
+    [
+        ({"listen": ["tcp:0"]}, {"certfile": "c.pem"}),
+        ({"certfile": "c.pem"}, {"listen": ["tcp:0"]}),
+        ({"unix": "s"}, {"certfile": "c.pem"}),
+    ],
+)
+def test_tls_that_one_place_asks_for_is_not_dropped_by_another(options, variables):
+    with pytest.raises(ConfigurationError, match=r"does not go with (listen|unix)"):
+        servers_asked_for(options, variables)
