@@ -337,7 +337,7 @@ class CoroutineResponse(Response):
     _target: StreamWriter
 
     def writelines(self, lines: Iterable[ReadableBuffer]) -> None:
-        """L{write} each of C{lines}; no separators are added."""
+        """C{write} each of C{lines}; no separators are added."""
         for line in lines:
             self.write(line)
 
