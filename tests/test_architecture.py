@@ -26,8 +26,8 @@ ORDER = [
     "sunrpc.xdr",
     "sunrpc.xdrlib",
     # What is served, and by what means.
-    "reactors",
     "core",
+    "reactors",
     "aio",
     "executors",
     "sockets",

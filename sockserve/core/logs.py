@@ -36,6 +36,8 @@ class Topic(StrEnum):
     HTTP = "sockserve.http"
     #: The threads and child processes in which blocking handlers run.
     WORKERS = "sockserve.workers"
+    #: What calls that the reactor makes raise, where it is one of ours.
+    REACTOR = "sockserve.reactor"
     #: The access log, whose lines go to its file alone, and what keeps it from being written.
     ACCESS = "sockserve.access"
 

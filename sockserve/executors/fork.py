@@ -116,7 +116,7 @@ class ForkExecutor(BoundedExecutor):
 
 
 #: The exit statuses of children.  0 and 1 are those of C{socketserver.ForkingMixIn}'s.
-_STATUS = {Outcome.OK: 0, Outcome.ERROR: 1, Outcome.LOST: 2}
+_STATUS = {Outcome.OK: 0, Outcome.ERROR: 1, Outcome.LOST: 2, Outcome.REFUSED: 3}
 _OUTCOME = {status: outcome for outcome, status in _STATUS.items()}
 
 

@@ -31,10 +31,10 @@ from twisted.internet.error import UnsupportedAddressFamily
 from twisted.internet.interfaces import IConnector, IListeningPort, IProtocolFactory
 from twisted.internet.main import CONNECTION_DONE, installReactor
 from twisted.internet.protocol import ClientFactory
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from sockserve.core.logs import Topic, logger
 from sockserve.reactors.uvloop_ports import (
     StreamReactor,
     TCPConnector,
@@ -52,7 +52,7 @@ except ImportError as error:
 
 __all__ = ["UVLoopReactor", "install"]
 
-_log = Logger()
+_log = logger(Topic.REACTOR)
 
 #: How many timed calls wait unsorted at most while nothing else is due: cancelled ones go when they
 #: are sorted, and a server makes and cancels some for each request.
@@ -94,7 +94,7 @@ class UVLoopReactor(StreamReactor, EPollReactor):
                 self._asyncioEventloop.run_forever()
         # What was closed last is closed when the loop has come round once more.
         self.doIteration(0)
-        _log.info("Main loop terminated.")
+        _log.debug("Main loop terminated.")
 
     @override
     def crash(self) -> None:

@@ -102,14 +102,13 @@ class Signals:
     def install(self) -> None:
         """
         Heed signals from now on, on the main thread: before services start, as what reopens its log
-        calls the handler of SIGUSR1 that it finds.  SIGINT and SIGTERM are heeded from when the
-        reactor runs, which has its own for them before.
+        calls the handler of SIGUSR1 that it finds.  SIGINT and SIGTERM are heeded again when the
+        reactor has begun to run, which puts its own in their place.
         """
         self._heed(signal.SIGHUP, self._hung_up)
         self._heed(signal.SIGUSR1, _ignore)
-        if self._reactor.running:  # perhaps on another thread
-            self._heed_ends()
-        else:
+        self._heed_ends()
+        if not self._reactor.running:  # if it does, it may on another thread
             self._reactor.callWhenRunning(self._heed_ends)
         if self._leave is not None:
             self._reactor.addSystemEventTrigger("after", "shutdown", self._all_ended)
@@ -129,7 +128,7 @@ class Signals:
         """Have C{heard} called for a signal, if no handler of the program's own is."""
         before = signal.getsignal(number)
         if _is_nobodys(before):
-            self._before[number] = before
+            self._before.setdefault(number, before)
             signal.signal(number, heard)
 
     # Signals come between any two bytecodes of the main thread.

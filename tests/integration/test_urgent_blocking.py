@@ -246,6 +246,8 @@ class Page(http.server.BaseHTTPRequestHandler):
             urgent = self.connection.recv(1, socket.MSG_OOB)
         except OSError as error:
             urgent = error.errno
+        if self.path == "/behind":
+            urgent = f"{urgent} {self.rfile.read(4)}"
         self.send_response(200)
         self.end_headers()
         self.wfile.write(f"{self.path} {urgent}".encode())
@@ -287,4 +289,4 @@ async def test_behind_an_http_request_it_is_there_where_the_handler_reads(name: 
         server = getattr(module, name)(("127.0.0.1", 0), Page)
         server.parks_connections = False
         said.append(await in_thread(get, server, *pieces))
-    assert said[0] == said[1] == (b"/behind b'!'", b"!end")
+    assert said[0] == said[1] == (b"/behind b'!' b'more'", b"!end")

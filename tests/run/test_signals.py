@@ -285,3 +285,18 @@ def test_the_reactors_own_handlers_are_replaced_when_it_runs(
     send(signal.SIGTERM)
     reactor.advance(0)
     assert stops == [signal.SIGTERM]
+
+
+def test_one_that_comes_before_the_reactor_runs_is_heeded_when_it_does(
+    reactor: Reactor, service: MultiService
+) -> None:
+    """Whoever has read that it is served may send one at once."""
+    reactor.running = False
+    stops: list[int] = []
+    signals = Signals(reactor, service, stops.append)  # type: ignore[arg-type]
+    signals.install()
+    send(signal.SIGTERM)
+    assert stops == []
+    reactor.running = True
+    reactor.advance(0)
+    assert stops == [signal.SIGTERM]
