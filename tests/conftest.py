@@ -19,6 +19,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup, likewise
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+# What is collected stays, and looking for garbage in it meanwhile takes longer than collecting it.
+gc.disable()
+
 #: How long what a test started may take to end after it: a worker thread on its way out, a
 #: connection whose close is in a socket's buffer.
 _SETTLE_SECONDS = 5.0
@@ -48,6 +51,7 @@ def pytest_collection_finish() -> None:
     What has been imported by now stays: nobody needs to look through it again and again for
     what tests leave behind, which takes as long as many of them.
     """
+    gc.enable()
     gc.collect()
     gc.freeze()
 

@@ -34,7 +34,7 @@ from sockserve.core.forking import (
 from sockserve.core.logs import Topic, standard_logger
 from sockserve.core.reactors import IReactor
 from sockserve.dropin.background_reactor import running_reactor
-from sockserve.dropin.listening_socket import is_open, stop_listening
+from sockserve.dropin.listening_socket import is_open, stop_listening, wait_for_children
 from sockserve.dropin.overriding import StandardMethods, is_overridden
 from sockserve.dropin.server_object import ServerObject
 from sockserve.dropin.serving_thread import ServingThread
@@ -224,6 +224,8 @@ class AcceptLoop:
         """
         accepts_first = getattr(self._server, "socket_type", None) == socket.SOCK_STREAM
         take = self._accept if accepts_first else self._take_request
+        if accepts_first and self._takes_last():
+            wait_for_children(self._server)
         with _Selector() as selector:
             if is_open(self._server):
                 selector.register(self._server, selectors.EVENT_READ)

@@ -9,11 +9,38 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 
 from sockserve.dropin.overriding import is_overridden
 from sockserve.dropin.server_object import ServerObject
 
-__all__ = ["is_open", "stop_listening"]
+__all__ = ["is_open", "stop_listening", "wait_for_children"]
+
+#: How long children that have just been forked have to run, in seconds.  1: on a busy machine.
+_CHILD_SECONDS = 1.0
+
+#: How often it is looked whether they have, in seconds.  0.001: mostly they have at once.
+_LOOK_SECONDS = 0.001
+
+
+def wait_for_children(server: ServerObject) -> None:
+    """
+    Wait until the children of a C{ForkingMixIn} have let go of the socket that the server listens
+    on, which is the first that a child does.  While one holds it, it listens, and who comes
+    meanwhile is reset when the child runs. (accept thread)
+    """
+    until = time.monotonic() + _CHILD_SECONDS
+    children = getattr(server, "active_children", None) or ()
+    while any(_holds(pid, server.fileno()) for pid in children) and time.monotonic() < until:
+        time.sleep(_LOOK_SECONDS)
+
+
+def _holds(pid: int, descriptor: int) -> bool:
+    """Whether a child holds what has this descriptor here, by the same number."""
+    try:
+        return os.path.samestat(os.stat(f"/proc/{pid}/fd/{descriptor}"), os.fstat(descriptor))
+    except OSError:  # it does not, or it has ended, or there is no way to tell
+        return False
 
 
 def stop_listening(server: ServerObject) -> None:
