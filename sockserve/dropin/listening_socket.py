@@ -16,21 +16,24 @@ from sockserve.dropin.server_object import ServerObject
 
 __all__ = ["is_open", "stop_listening", "wait_for_children"]
 
-#: How long children that have just been forked have to run, in seconds.  1: on a busy machine.
-_CHILD_SECONDS = 1.0
+#: How long children that have just been forked are waited for.  1 s: on a busy machine they run by
+#: then.
+CHILD_SECONDS = 1.0
 
 #: How often it is looked whether they have, in seconds.  0.001: mostly they have at once.
 _LOOK_SECONDS = 0.001
 
 
-def wait_for_children(server: ServerObject) -> None:
+def wait_for_children(server: ServerObject, seconds: float = CHILD_SECONDS) -> None:
     """
     Wait until the children of a C{ForkingMixIn} have let go of the socket that the server listens
     on, which is the first that a child does.  While one holds it, it listens, and who comes
     meanwhile is reset when the child runs. (accept thread)
+
+    @param seconds: how long at most.
     """
-    until = time.monotonic() + _CHILD_SECONDS
-    children = getattr(server, "active_children", None) or ()
+    until = time.monotonic() + seconds
+    children = tuple(getattr(server, "active_children", None) or ())
     while any(_holds(pid, server.fileno()) for pid in children) and time.monotonic() < until:
         time.sleep(_LOOK_SECONDS)
 
