@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from sockserve.core.garbage import importing_for_good
 from sockserve.core.messages import printable
 from sockserve.core.output import write_out
 from sockserve.core.version import __version__
@@ -74,7 +75,8 @@ def _serve(words: list[str]) -> int:
 
     @raise ConfigurationError: that cannot be.
     """
-    from sockserve.run.options.parser import make_parser, parse
+    with importing_for_good():
+        from sockserve.run.options.parser import make_parser, parse
 
     found = parse(make_parser(), words)
     if found.help:
@@ -94,7 +96,8 @@ def _serve(words: list[str]) -> int:
 
         return supervise(found.config or os.environ.get("SOCKSERVE_CONFIG"))
     else:
-        from sockserve.command import serve
+        with importing_for_good():
+            from sockserve.command import serve
 
         return serve(found)
     write_out(told)

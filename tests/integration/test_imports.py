@@ -62,6 +62,38 @@ def test_an_import_leaves_the_process_as_it_was(modules: list[str]) -> None:
     assert (done.stdout, done.stderr) == ("", "")
 
 
+#: A user's module, which says what the garbage collector does when it is imported, and after.
+WATCHFUL = """
+import gc
+from twisted.internet.protocol import Factory
+from sockserve.handlers import BaseRequestHandler
+
+class Handler(BaseRequestHandler):
+    pass
+
+everything = gc.get_objects()
+print("enabled:", gc.isenabled())
+print("Twisted is looked through:", any(each is Factory for each in everything))
+print("this module is looked through:", any(each is Handler for each in everything))
+"""
+
+
+@pytest.mark.parametrize("command", ["sockserve", "twisted"])
+def test_a_command_has_no_garbage_looked_for_in_its_own_modules(
+    command: str, tmp_path: Path
+) -> None:
+    """A user's are looked through as ever."""
+    (tmp_path / "watchful.py").write_text(WATCHFUL)
+    words = ["--listen", "tcp:0", "--handler", "watchful:Handler", "--check"]
+    start = ["sockserve"] if command == "sockserve" else ["twisted", "sockserve"]
+    done = run_handed_over("-m", *start, *words, path=f"{ROOT}:{tmp_path}")
+    assert done.stdout.splitlines()[:3] == [
+        "enabled: True",
+        "Twisted is looked through: False",
+        "this module is looked through: True",
+    ], done.stderr
+
+
 # What the drop-in modules import, and when they import the rest
 
 DROP_IN = pytest.mark.parametrize("module", ["sockserve.socketserver", "sockserve.http.server"])
