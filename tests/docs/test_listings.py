@@ -16,7 +16,6 @@ C{<!-- needs: socat openssl -->} names the programs a page uses.  Ports in descr
 
 import os
 import re
-import shlex
 import signal
 import socket
 import subprocess
@@ -39,12 +38,18 @@ from sockserve.service import DEFAULT_REQUEST_QUEUE_SIZE
 from sockserve.sql import SQLServer
 from sockserve.tap import Options
 from tests.tools import need_tool
+from tests.warm import WarmPython
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 #: How long a command may take on a busy machine.
 PATIENCE_SECONDS = 60.0
+
+#: What sockserve imports of others.  Nothing of its own: listings are to import that.
+IMPORTS = ["attrs", "automat", "http.server", "httptools", "msgspec", "twisted.internet.address"]
+IMPORTS += ["twisted.internet.ssl", "twisted.internet.tcp", "twisted.internet.udp"]
+IMPORTS += ["twisted.internet.unix", "twisted.logger"]
 
 #: Listings nobody checks go stale: each one more needs a better reason.
 MOST_NOT_RUN = 6
@@ -75,31 +80,45 @@ def blocks(page: Path) -> list[Block]:
     return [Block(match["language"], match["mark"] or "", match["text"]) for match in found]
 
 
+@pytest.fixture(scope="session")
+def python() -> Iterator[WarmPython]:
+    python = WarmPython(*IMPORTS, environ=environment())
+    yield python
+    python.end()
+
+
 @pytest.fixture
-def shell(tmp_path: Path) -> Iterator["Shell"]:
-    shell = Shell(tmp_path)
+def shell(python: WarmPython, tmp_path: Path) -> Iterator["Shell"]:
+    shell = Shell(tmp_path, python)
     yield shell
     for number in sorted(shell.jobs, reverse=True):
         shell.kill(number)
 
 
+def environment() -> dict[str, str]:
+    """The environment of what is on a page."""
+    tools = [str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin:/sbin"]
+    environ = {**os.environ, "PATH": ":".join(tools), "PYTHONDONTWRITEBYTECODE": "1"}
+    # Pages are about programs of their own, not about the tests they are run by.
+    environ.pop("PYTEST_ADDOPTS", None)
+    return environ
+
+
 class Shell:
     """A folder, in which commands run, and jobs in the background."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, python: WarmPython) -> None:
         self.folder = folder
         self.jobs: dict[int, tuple[subprocess.Popen[bytes], Path]] = {}
-        tools = [str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin:/sbin"]
-        self.environ = {**os.environ, "PATH": ":".join(tools), "PYTHONDONTWRITEBYTECODE": "1"}
-        # Pages are about programs of their own, not about the tests they are run by.
-        self.environ.pop("PYTEST_ADDOPTS", None)
+        self._python = python
+        self._environ = environment()
 
     def start(self, command: str, output: Path) -> "subprocess.Popen[bytes]":
         with output.open("wb") as file:
             return subprocess.Popen(
                 ["bash", "-c", command],
                 cwd=self.folder,
-                env=self.environ,
+                env=self._environ,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -134,8 +153,8 @@ class Shell:
     def run_python(self, path: Path, name: str) -> None:
         """Execute a listing, with C{name} as its C{__name__}."""
         code = f"import runpy; runpy.run_path({str(path)!r}, run_name={name!r})"
-        status = self.run(f"python -c {shlex.quote(code)}")
-        assert status == 0, (self.folder / ".output-1").read_text()
+        done = self._python.run(code, folder=self.folder, patience=PATIENCE_SECONDS)
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def kill(self, number: int) -> None:
         """End a job, which must have been without an error until then."""

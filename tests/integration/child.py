@@ -7,11 +7,14 @@ SIGTERM.
 import sys
 from importlib import import_module
 
-from twisted.logger import globalLogBeginner, textFileLogObserver
+from sockserve.core.garbage import importing_for_good
 
-from sockserve import Deadlines
-from sockserve.executors import make_executor
-from sockserve.service import service_from_description
+with importing_for_good():
+    from twisted.logger import globalLogBeginner, textFileLogObserver
+
+    from sockserve import Deadlines
+    from sockserve.executors import make_executor
+    from sockserve.service import service_from_description
 
 
 def main(description: str, name: str, *options: str) -> None:

@@ -27,10 +27,12 @@ from tests.integration.servers import (
     secure,
 )
 from tests.tools import need_tool
+from tests.warm import WarmPython
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
-TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+RUN_TWISTD = "from twisted.scripts.twistd import run; run()"
+TWISTD = [sys.executable, "-c", RUN_TWISTD]
 
 HANDLERS = """
 import os, socketserver, sockserve, time
@@ -780,21 +782,29 @@ def busy():
         }
 
 
+@pytest.fixture(scope="session")
+def warm_python():
+    """It has imported what C{twistd sockserve} does, for those that end soon."""
+    python = WarmPython("twisted.scripts.twistd", "sockserve.tap", environ=environment())
+    yield python
+    python.end()
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_line_that_names_it(folder, busy, mistake):
+def test_a_mistake_is_one_line_that_names_it(warm_python, folder, busy, mistake):
     lay_out(folder)
     before = sorted(folder.iterdir())
     arguments, message = MISTAKES[mistake]
     arguments = [argument.format(**busy) for argument in arguments]
     if "-l" not in arguments and "-c" not in arguments:
         arguments = ["-l", UDP if "handlers:Packet" in arguments else TCP, *arguments]
-    done = run(*TWISTD, "-n", "sockserve", *arguments, folder=folder)
-    errors = done.stderr.decode()
-    assert done.returncode == 1, errors
-    assert errors.count("\n") == 1
-    assert errors.startswith("sockserve: ")
-    assert message.format(**busy) in errors
-    assert "Traceback" not in done.stdout.decode()
+    words = ["-n", "sockserve", *arguments]
+    done = warm_python.run(RUN_TWISTD, *words, folder=folder, patience=PATIENCE_SECONDS * 2)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("sockserve: ")
+    assert message.format(**busy) in done.stderr
+    assert "Traceback" not in done.stdout
     # No twistd.pid and no socket's name is left.
     assert sorted(path for path in folder.iterdir() if path.name != "__pycache__") == before
 
