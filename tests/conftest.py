@@ -2,6 +2,8 @@
 
 import gc
 import inspect
+import itertools
+import math
 import os
 import signal
 import threading
@@ -33,17 +35,38 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         pytest_twisted.ensureDeferred(item.function)
 
 
-#: Folders with tests that take half a minute each.
-_LONG = ("stdlib", "programs", "docs")
+#: Where tests are that take half a minute each.
+_LONG = (
+    "tests/stdlib/",
+    "tests/programs/",
+    "tests/docs/",
+    "tests/typing/",
+    "tests/integration/test_leaks.py",
+    "tests/integration/test_sql_kills.py",
+)
+
+#: Into how many parts the other tests are cut that run at the same time.
+_PARTS = 12
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, or all would wait for it in the end."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """
+    Begin with what takes longest, or all would wait for it in the end.
+
+    Workers that get one test at a time, as some of these mostly wait, get one of each part in turn,
+    or all would wait at the same time.
+    """
 
     def is_long(item: pytest.Item) -> bool:
-        return item.path.parent.name in _LONG or item.get_closest_marker("slow") is not None
+        return item.nodeid.startswith(_LONG) or item.get_closest_marker("slow") is not None
 
     items.sort(key=is_long, reverse=True)
+    if hasattr(config, "workerinput") and config.getoption("maxschedchunk") == 1:
+        begin = sum(map(is_long, items))
+        length = math.ceil((len(items) - begin) / _PARTS)
+        parts = [items[start : start + length] for start in range(begin, len(items), length or 1)]
+        turns = itertools.chain.from_iterable(itertools.zip_longest(*parts))
+        items[begin:] = [item for item in turns if item is not None]
 
 
 def pytest_collection_finish() -> None:
@@ -52,7 +75,6 @@ def pytest_collection_finish() -> None:
     what tests leave behind, which takes as long as many of them.
     """
     gc.enable()
-    gc.collect()
     gc.freeze()
 
 
@@ -73,6 +95,15 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         # By what this test did, or the one before as its last act: a stop takes a turn.
         item.session.shouldstop = f"the reactor has stopped in {item.nodeid}, or just before it"
     return done
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Say no more than needed of what passes: a worker's reports take as long as many tests."""
+    report = yield
+    if report.passed:
+        report.keywords = {}
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ def test_each_promise_has_a_row() -> None:
     assert list(COMMANDS) == ROWS
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def collected() -> list[str]:
     """The tests in the files that rows name, which run with all others."""
     files = sorted({file for file, _ in TESTS.values()})

@@ -13,7 +13,7 @@ PAGE = "howto/sun-rpc.md"
 FOLDER = ROOT / "examples/calculator"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The client, compiled with what C{rpcgen} makes from the same file."""
     rpcgen, gcc = need_tool("rpcgen"), need_tool("gcc")

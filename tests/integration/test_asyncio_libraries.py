@@ -26,7 +26,7 @@ EXPECTED = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def redis_socket() -> Iterator[Path]:
     program = need_tool("redis-server")
     with tempfile.TemporaryDirectory(prefix="sockserve-redis-") as folder:
@@ -55,7 +55,7 @@ timeout = "handle=0.5"
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def addresses(
     redis_socket: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ from tests.integration.servers import description, in_thread, serving, until
 
 pytestmark = pytest.mark.usefixtures("no_leaks", "errors")
 
-LARGE = b"".join(b"%015d " % number for number in range(2**19))  # 8 MiB
+LARGE = b"".join(map(b"%015d ".__mod__, range(2**19)))  # 8 MiB
 
 
 class WithoutFiles(StreamFactory):

@@ -51,7 +51,7 @@ def without_names(key: rsa.RSAPrivateKey) -> bytes:
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def files() -> dict[str, bytes]:
     """Contents by name."""
     pem = certificate_pem()

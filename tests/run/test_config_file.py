@@ -211,7 +211,7 @@ def test_a_mistake_in_a_file_is_named_with_its_place(tmp_path, monkeypatch, text
         (b"[[server]]\n[[server]]\n[server]\n", "s.toml:3:8: Cannot declare ('server',) twice"),
         (None, "config 's.toml': No such file or directory"),
     ],
-    ids=lambda value: str(value)[:60],
+    ids=lambda value: str(value and value[:60])[:60],
 )
 def test_a_file_that_cannot_be_read(tmp_path, monkeypatch, content, message):
     monkeypatch.chdir(tmp_path)

@@ -283,7 +283,7 @@ ENVIRON = {
 } | {"PYTHONPATH": str(ROOT)}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def said(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], list[object]]:
     """What each command line leads to, by command and line: status, and standard error."""
     folder = tmp_path_factory.mktemp("mistakes")

@@ -48,7 +48,7 @@ program ONE {
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def module() -> Any:
     return loads(TEXT, "one.x")
 
