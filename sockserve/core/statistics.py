@@ -122,6 +122,7 @@ class ListenerStatistics:
     """
 
     __slots__ = (
+        "_handled",
         "abandoned",
         "accepted",
         "active",
@@ -151,6 +152,8 @@ class ListenerStatistics:
         self.sent = 0
         self.abandoned = 0
         self.durations: dict[str, Histogram] = {}
+        #: That of C{handle}, once there has been a response.
+        self._handled: Histogram | None = None
 
     def record(self, record: RequestRecord) -> None:
         """Count a request that has ended."""
@@ -165,9 +168,11 @@ class ListenerStatistics:
         if failed:
             self.errors += 1
         self.responses[status // 100] += 1
-        histogram = self.durations.get("handle") or self.histogram("handle")
-        histogram.counts[bisect_left(DURATION_BUCKETS_SECONDS, seconds)] += 1
-        histogram.total += seconds
+        handled = self._handled
+        if handled is None:
+            handled = self._handled = self.histogram("handle")
+        handled.counts[bisect_left(DURATION_BUCKETS_SECONDS, seconds)] += 1
+        handled.total += seconds
 
     def observe_duration(self, phase: str, seconds: float) -> None:
         """Count how long a phase of a request lasted."""

@@ -254,7 +254,7 @@ class CoroutineCycle:
         else:
             if error is not None or not response.started:
                 self._answer_failure(error)
-            if not is_open or (response.request.length != 0 and self._leaves_too_much()):
+            if not is_open or (response.request.section.length != 0 and self._leaves_too_much()):
                 response.close = True
             try:
                 response.finish()

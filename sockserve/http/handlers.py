@@ -94,7 +94,6 @@ class HTTPRequestHandler(
     @ivar command: the request's method, as C{"GET"}.
     @ivar path: its target as sent; of several slashes at its start only one is left, since
         clients take what follows two for a host.
-    @ivar request_version: C{HTTP/1.1}, C{HTTP/1.0} or C{HTTP/0.9}.
     @ivar wfile: where the response's body is written.
     @ivar connection: the connection, as C{self.request}.
     @cvar protocol_version: C{HTTP/1.0} to end the connection with each response.
@@ -149,7 +148,6 @@ class HTTPRequestHandler(
         self.path: str = head.target
         if self.path.startswith("//"):
             self.path = "/" + self.path.lstrip("/")
-        self.request_version: str = _VERSIONS[head.version]
         if self.protocol_version != "HTTP/1.1":
             self._response.version = min(head.version, (1, 0))
             self._response.close = True
@@ -203,6 +201,11 @@ class HTTPRequestHandler(
         for name, value in self._response.request.fields:
             message[name.decode("latin-1")] = value.decode("latin-1")
         return message
+
+    @cached_property
+    def request_version(self) -> str:
+        """The request's version: C{HTTP/1.1}, C{HTTP/1.0} or C{HTTP/0.9}."""
+        return _VERSIONS[self._response.request.version]
 
     @cached_property
     def requestline(self) -> str:
@@ -409,6 +412,8 @@ class HTTPRequestHandler(
         @return: whether to send the field as it is.
         @raise ValueError: as L{send_header}.
         """
+        if kind == "content-length":
+            return self._note_length(value)
         if kind == "connection":
             options = [option.strip() for option in value.split(",")]
             if "close" in map(str.lower, options):
@@ -419,24 +424,25 @@ class HTTPRequestHandler(
                 self._head += f"Connection: {', '.join(others)}\r\n"
             return False
         # RFC 9112 section 6.2: not both, as one of two readers would believe the other one.
-        if kind == "transfer-encoding":
-            if self._length is not None:
-                raise ValueError(
-                    f"header field Transfer-Encoding: {value}, beside a Content-Length"
-                )
-            self._coding = value if self._coding is None else f"{self._coding}, {value}"
-            if self._coding.lower().count("chunked") > 1:
-                raise ValueError(f"header field Transfer-Encoding: {self._coding}, twice chunked")
-            return True
+        if self._length is not None:
+            raise ValueError(f"header field Transfer-Encoding: {value}, beside a Content-Length")
+        self._coding = value if self._coding is None else f"{self._coding}, {value}"
+        if self._coding.lower().count("chunked") > 1:
+            raise ValueError(f"header field Transfer-Encoding: {self._coding}, twice chunked")
+        return True
+
+    def _note_length(self, value: str) -> bool:
         if self._coding is not None:
             raise ValueError(f"header field Content-Length: {value}, beside a Transfer-Encoding")
         if not (value.isascii() and value.isdigit()):
             raise ValueError(f"header field Content-Length: {value!r} is not a number")
-        if self._length is not None and self._length != int(value):
+        length = int(value)
+        if self._length is None:
+            self._length = length
+            return True
+        if self._length != length:
             raise ValueError(f"header field Content-Length: {value}, after {self._length}")
-        is_first = self._length is None
-        self._length = int(value)
-        return is_first
+        return False
 
 
 class BlockingHTTPRequestHandler(

@@ -89,7 +89,7 @@ class Response(ResponseFraming):
         """
         self.request = request
         self.version = request.version
-        self.close = not request.keep_alive
+        self.close = not request.section.keep_alive
         self._target = target
         self.state = _AWAITED
         self.started = False
@@ -133,8 +133,16 @@ class Response(ResponseFraming):
         @raise LocalProtocolError: there is no head yet, or the body is longer than its
             Content-Length.
         """
-        size = self.add(data)
-        if not self.corked or self._size > HIGH_WATER_BYTES:
+        if type(data) is not bytes:
+            data = bytes_of(data)
+        if not self.started:
+            raise LocalProtocolError("a body comes after a head: call end_headers first")
+        size = len(data)
+        self._parts.append(data)
+        self._size = held = self._size + size
+        if self._length is not None and self.sent + held > self._length:
+            self._check_excess(size)
+        if held > HIGH_WATER_BYTES or not self.corked:
             self.flush()
         return size
 
@@ -181,16 +189,17 @@ class Response(ResponseFraming):
 
         @raise LocalProtocolError: the body is shorter than its Content-Length.
         """
-        head = self._head
+        head, length = self._head, self._length
         if (
             head is not None
-            and self._length is None
+            and (length is None or length == self._size)
             and self._coding is None
-            and self.status not in _SPECIAL_STATUSES
-            and self.version == (1, 1)
-            and self.request.method not in _SPECIAL_METHODS
-            and not self.close
             and self.is_followed is None
+            and not self.close
+            and self.status not in _SPECIAL_STATUSES
+            and self.request.method not in _SPECIAL_METHODS
+            and self.version == (1, 1)
+            and not self.request.expects_continue
         ):
             # What _compose and end come to, for most of all responses.
             self._head = None
@@ -198,8 +207,9 @@ class Response(ResponseFraming):
             parts = self._parts
             body = parts[0] if len(parts) == 1 else b"".join(parts)
             parts.clear()
-            self.sent = size = len(body)
-            self._emit(f"{head}Content-Length: {size}\r\n\r\n".encode("latin-1") + body)
+            self.sent = size = self._size
+            end = "\r\n" if length is not None else f"Content-Length: {size}\r\n\r\n"
+            self._emit((head + end).encode("latin-1") + body)
             return
         if self.state is _SENT:
             return
@@ -240,21 +250,11 @@ class Response(ResponseFraming):
         """Send C{data} now."""
         raise NotImplementedError
 
-    def add(self, data: ReadableBuffer) -> int:
-        """Take a piece of the body, and hold it back."""
-        if type(data) is not bytes:
-            data = bytes_of(data)
-        size = len(data)
-        if not self.started:
-            raise LocalProtocolError("a body comes after a head: call end_headers first")
-        if self._length is not None and self.sent + self._size + size > self._length:
-            self._check_excess()
-        self._parts.append(data)
-        self._size += size
-        return size
-
-    def _check_excess(self) -> None:
+    def _check_excess(self, size: int) -> None:
+        """Give back the last piece, of C{size} bytes, if it is more than the head has promised."""
         if self.request.method != "HEAD" and self.status not in (204, 304):
+            del self._parts[-1]
+            self._size -= size
             raise LocalProtocolError(f"the body is longer than its Content-Length, {self._length}")
 
     def _take_held(self) -> tuple[str | None, bytes]:

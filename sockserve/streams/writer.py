@@ -155,11 +155,11 @@ class StreamWriter:
         """
         if self._error is not None or self._output is not _OPEN:
             return
-        if not self._pending and not self._congested and not self.corked:
+        if not (self.corked or self._pending or self._congested):
             self.outbox.add(self)
         self._pending.append(data)
-        self.queued_bytes += len(data)
-        if self.queued_bytes > HIGH_WATER_BYTES:
+        self.queued_bytes = queued = self.queued_bytes + len(data)
+        if queued > HIGH_WATER_BYTES:
             self.flush()
 
     def writelines(self, lines: Iterable[ReadableBuffer]) -> None:
@@ -314,13 +314,11 @@ class StreamWriter:
     def _send(self) -> None:
         """Straight to the kernel; what it does not take waits for the reactor."""
         pending = self._pending
-        data = pending[0]
-        size = len(data)
-        if len(pending) == 1 and type(data) is bytes and size <= HIGH_WATER_BYTES:
-            pending.clear()
+        size = self.queued_bytes
+        if size <= HIGH_WATER_BYTES and len(pending) == 1:
             self.queued_bytes = 0
             self.sent += size
-            if self._send_piece(data):
+            if self._send_piece(pending.pop()):
                 return
         else:
             self._send_queue()

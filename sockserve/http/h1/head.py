@@ -82,8 +82,14 @@ USUAL_LIMITS = HeadLimits()
 @attrs.frozen
 class HeaderSection:
     """
-    The header section of a request: its fields, and their meaning for framing and the
-    connection, as L{RequestHead} has them.
+    The header section of a request: its fields, and their meaning for framing and the connection.
+
+    @ivar fields: names as sent, values without white space around them.
+    @ivar length: the body's length in bytes; None when it is chunked.
+    @ivar keep_alive: whether the client wants to keep the connection after the response.
+    @ivar expects_continue: whether the client waits for a response of status 100 before it sends
+        the body.
+    @ivar upgrades: whether the client offers to speak another protocol after this request.
     """
 
     fields: tuple[tuple[bytes, bytes], ...] = ()
@@ -101,27 +107,13 @@ class RequestHead:
     @ivar target: as sent, decoded as Latin-1.
     @ivar version: C{(1, 1)}, C{(1, 0)}, or C{(0, 9)}, which has no header section and
         whose response is the bare body.
-    @ivar fields: the header fields, names as sent, values without white space around them.
     @ivar raw: the head's bytes, from the method to the empty line.
-    @ivar length: the body's length in bytes; None when it is chunked.
-    @ivar keep_alive: whether the client wants to keep the connection after the response.
+    @ivar section: its fields, and their meaning, which heads that repeat them share.
     @ivar expects_continue: whether the client waits for a response of status 100 before
-        it sends the body (RFC 9110 section 10.1.1).
-    @ivar upgrades: whether the client offers to speak another protocol after this request (RFC 9110
-        section 7.8).
+        it sends the body (RFC 9110 section 10.1.1), as far as it has not had one.
     """
 
-    __slots__ = (
-        "expects_continue",
-        "fields",
-        "keep_alive",
-        "length",
-        "method",
-        "raw",
-        "target",
-        "upgrades",
-        "version",
-    )
+    __slots__ = ("expects_continue", "method", "raw", "section", "target", "version")
 
     def __init__(
         self,
@@ -135,11 +127,8 @@ class RequestHead:
         self.target = target
         self.version = version
         self.raw = raw
-        self.fields = section.fields
-        self.length = section.length
-        self.keep_alive = section.keep_alive
+        self.section = section
         self.expects_continue = section.expects_continue
-        self.upgrades = section.upgrades
 
     def __repr__(self) -> str:
         return f"<RequestHead {self.method} {self.target!r} {self.version}>"
@@ -147,6 +136,27 @@ class RequestHead:
     def __str__(self) -> str:
         """Method and target, as a line of a log has them."""
         return f"{self.method} {self.target}"
+
+    @property
+    def fields(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The header fields, names as sent, values without white space around them."""
+        return self.section.fields
+
+    @property
+    def length(self) -> int | None:
+        """The body's length in bytes; None when it is chunked."""
+        return self.section.length
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the client wants to keep the connection after the response."""
+        return self.section.keep_alive
+
+    @property
+    def upgrades(self) -> bool:
+        """Whether the client offers to speak another protocol after this request (RFC 9110 section
+        7.8)."""
+        return self.section.upgrades
 
     @property
     def request_line(self) -> str:

@@ -267,7 +267,7 @@ class RequestParser:
         except RemoteProtocolError as error:
             error.received = raw
             raise
-        length = head.length
+        length = head.section.length
         if length == 0:
             self.state = TRANSITIONS[self.state][_BODILESS]
             return head
