@@ -152,7 +152,7 @@ class ListenerStatistics:
         self.sent = 0
         self.abandoned = 0
         self.durations: dict[str, Histogram] = {}
-        #: That of C{handle}, once there has been a response.
+        #: That of C{handle}, once a request has been handled.
         self._handled: Histogram | None = None
 
     def record(self, record: RequestRecord) -> None:
@@ -162,12 +162,11 @@ class ListenerStatistics:
         for phase, seconds in record.phases.items():
             self.observe_duration(phase, seconds)
 
-    def count_response(self, status: int, failed: bool, seconds: float) -> None:
-        """Count an HTTP request whose handler has finished."""
+    def count_handled(self, failed: bool, seconds: float) -> None:
+        """Count a request whose handler has finished, and how long that has taken."""
         self.requests += 1
         if failed:
             self.errors += 1
-        self.responses[status // 100] += 1
         handled = self._handled
         if handled is None:
             handled = self._handled = self.histogram("handle")

@@ -96,12 +96,14 @@ class HTTPSettings:
         @param seconds: how long it took.
         """
         server = self._server
-        server.statistics.count_response(response.status, outcome is _ERROR, seconds)
+        statistics = server.statistics
+        statistics.responses[response.status // 100] += 1
+        statistics.count_handled(outcome is _ERROR, seconds)
         if outcome is Outcome.REFUSED:
             self._log_refusal(record, response)
         if response.phases is not None:
             for phase, spent in response.phases.items():
-                server.statistics.observe_duration(phase, spent)
+                statistics.observe_duration(phase, spent)
         if server.observers:
             server.observe(response.record(record, server.handler_name, seconds, outcome))
 

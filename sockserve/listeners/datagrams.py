@@ -25,6 +25,8 @@ from sockserve.listeners.single import BlockingRequest, SingleRequestServer
 
 __all__ = ["DatagramServer"]
 
+_ERROR = Outcome.ERROR  # looked up once (see L{sockserve.core.lifecycle})
+
 
 class DatagramServer(SingleRequestServer, DatagramProtocol):
     """
@@ -44,6 +46,7 @@ class DatagramServer(SingleRequestServer, DatagramProtocol):
     max_packet_size: int = 8192
     max_datagrams: int | None = 1000
     transport: UDPPort
+    _suspended = False
 
     def __init__(
         self,
@@ -62,7 +65,8 @@ class DatagramServer(SingleRequestServer, DatagramProtocol):
         #: By the C{id} of a request that is being offered to a blocking handler, the
         #: ancillary data that sends its answer from where it came to.
         self._arrivals: dict[int, Ancillary] = {}
-        self._suspended = False
+        #: Whether as many are under way as may be, so that none is read.
+        self._is_full = False
 
     @override
     def startProtocol(self) -> None:
@@ -113,6 +117,7 @@ class DatagramServer(SingleRequestServer, DatagramProtocol):
             self._arrivals.pop(id(request), None)
         most = self.max_datagrams
         if most is not None and statistics.active >= most:
+            self._is_full = True
             self._limits_log.add("max_datagrams", self._why_full())
             self.transport.stopReading()
             return False
@@ -148,7 +153,7 @@ class DatagramServer(SingleRequestServer, DatagramProtocol):
     def resume(self) -> None:
         """Read packets again."""
         self._suspended = False
-        if self.max_datagrams is None or self.statistics.active < self.max_datagrams:
+        if not self._is_full:
             self.transport.startReading()
 
     @override
@@ -168,27 +173,21 @@ class DatagramServer(SingleRequestServer, DatagramProtocol):
     ) -> None:
         """Account for a packet whose handler is finished or abandoned."""
         statistics = self.statistics
-        most = self.max_datagrams
-        if most is not None and statistics.active >= most and not self._suspended:
-            self.transport.startReading()
         statistics.active -= 1
-        self.count_request(ended)
+        if self._is_full:
+            self._is_full = False
+            if not self._suspended:
+                self.transport.startReading()
         seconds = self._seconds() - began
-        received, sent = len(request[0]), request[1].sent if self.concurrency is None else None
-        statistics.received += received
-        if sent:
-            statistics.sent += sent
-        statistics.observe_duration("handle", seconds)
+        statistics.count_handled(ended is _ERROR, seconds)
+        statistics.received += len(request[0])
+        if self.concurrency is None:
+            statistics.sent += request[1].sent
         if self.observers:
+            address, phases = canonical_address(client_address), {"handle": seconds}
+            amounts = self.amounts(request)
             self.observe(
-                RequestRecord(
-                    canonical_address(client_address),
-                    self.handler_name,
-                    {"handle": seconds},
-                    received,
-                    sent,
-                    outcome,
-                )
+                RequestRecord(address, self.handler_name, phases, *amounts, outcome)
             )
         if self._drained is not None:
             self._check_drained()

@@ -183,7 +183,8 @@ class StreamListener:
         keep_alive(sock, server.deadlines)
         server.inherits_keepalive = True
         server.server_address = sock.getsockname()
-        server.address_family = sock.family
+        if sock.family != server.address_family:
+            server.address_family = sock.family
         if server.request_queue_size is not None:
             sock.listen(server.request_queue_size)
 

@@ -238,11 +238,10 @@ class SQLServer(SingleRequestServer):
         # A thread that ends itself (SystemExit) has an outcome, and its row none.
         if request.failure is not None and ended is Outcome.OK:
             ended = outcome = Outcome.ERROR
-        self.count_request(ended)
         seconds = self._seconds() - began
+        statistics.count_handled(ended is Outcome.ERROR, seconds)
         received, _ = self.amounts(request)
         statistics.received += received
-        statistics.observe_duration("handle", seconds)
         if ended is Outcome.OK:
             self.source.ledger.served(request)
         else:
