@@ -64,8 +64,8 @@ def verify_and_process(
     """
     verified = None
     try:
-        verified = bool(server.verify_request(request, client_address))
-        if verified:
+        if server.verify_request(request, client_address):
+            verified = True
             server.process_request(request, client_address)
             return True
     except Exception:
