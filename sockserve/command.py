@@ -49,12 +49,12 @@ _log = logger(Topic.SERVICE)
 #: Twisted's reactors by name.  (Those of plugins are looked for only if none of these is meant, as
 #: that writes a list of them into a file.)
 _REACTORS = {
-    "auto": "twisted.internet.default",
     "asyncio": "twisted.internet.asyncioreactor",
     "epoll": "twisted.internet.epollreactor",
     "kqueue": "twisted.internet.kqreactor",
     "poll": "twisted.internet.pollreactor",
     "select": "twisted.internet.selectreactor",
+    "uvloop": "sockserve.reactors.uvloop",
 }
 
 
@@ -69,8 +69,7 @@ def serve(found: Namespace) -> int:
     child = _started_child() if found.reload and not found.check else None
     try:
         restore_environment()
-        if found.reactor is not None:
-            _install_reactor(found.reactor)
+        _install_reactor(found.reactor or "auto")
         servers = servers_asked_for(_words(vars(found)), environment_words(os.environ))
         from twisted.internet import reactor
 
@@ -117,7 +116,11 @@ def _serve(
     if child is not None:
         child.check(servers)
         child.join(reactor)
-    tell = functools.partial(_tell, terminal, child)
+    hint = ""  # a program that reads the line finds the place alone
+    if terminal.is_terminal:
+        is_uvloop = type(reactor).__module__ == _REACTORS["uvloop"]
+        hint = "  (on uvloop; Ctrl-C to stop)" if is_uvloop else "  (Ctrl-C to stop)"
+    tell = functools.partial(_tell, terminal, child, hint)
     service = CommandService(reactor, servers, is_alone=True, tell=tell)
     if found.check:
         print_summary(servers, service)
@@ -262,24 +265,45 @@ def _prints_requests(handler: object) -> bool:
 
 def _install_reactor(name: str) -> None:
     """
-    Install a reactor of Twisted's.
+    Install a reactor.
 
+    @param name: C{auto} for uvloop's, if that is installed, or else Twisted's default.
     @raise ConfigurationError: there is none of this name, or not on this machine.
     """
+    try:
+        if name == "auto":
+            _install_fastest()
+        elif name in _REACTORS:
+            importlib.import_module(_REACTORS[name]).install()
+        else:
+            _install_plugin(name)
+    except ConfigurationError:
+        raise
+    except Exception as error:  # a plugin's may raise what it likes
+        raise ConfigurationError(f"reactor {name!r}: {one_line(error)}") from error
+
+
+def _install_fastest() -> None:
+    """Install the reactor that C{auto} stands for; one that a program has installed stays."""
+    if "twisted.internet.reactor" in sys.modules:
+        return
+    try:
+        uvloop = importlib.import_module("sockserve.reactors.uvloop")
+    except ImportError:
+        return  # which reactor it is then, Twisted decides
+    uvloop.install()
+
+
+def _install_plugin(name: str) -> None:
     from twisted.application import reactors
 
     try:
-        if name in _REACTORS:
-            importlib.import_module(_REACTORS[name]).install()
-        else:
-            reactors.installReactor(name)
+        reactors.installReactor(name)
     except reactors.NoSuchReactor:
-        known = ", ".join(_REACTORS)
+        known = ", ".join(["auto", *_REACTORS])
         raise ConfigurationError(
             f"reactor {name!r}: it is none of {known}, nor a plugin's{nearest(name, _REACTORS)}"
         ) from None
-    except Exception as error:  # a plugin's may raise what it likes
-        raise ConfigurationError(f"reactor {name!r}: {one_line(error)}") from error
 
 
 def _begin_log(terminal: Terminal, verbosity: int) -> None:
@@ -291,9 +315,8 @@ def _begin_log(terminal: Terminal, verbosity: int) -> None:
     globalLogBeginner.beginLoggingTo(observers, redirectStandardIO=False)
 
 
-def _tell(terminal: Terminal, child: Child | None, listener: ListenerService) -> None:
+def _tell(terminal: Terminal, child: Child | None, hint: str, listener: ListenerService) -> None:
     """Say that a listener listens, and where, unless it did before."""
     if child is not None and not child.is_told:
         return
-    how = "  (Ctrl-C to stop)" if terminal.is_terminal else ""
-    terminal.tell(f"{listener.server.handler_name}: {where_served(listener)}{how}")
+    terminal.tell(f"{listener.server.handler_name}: {where_served(listener)}{hint}")

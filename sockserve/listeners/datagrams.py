@@ -186,9 +186,7 @@ class DatagramServer(SingleRequestServer, DatagramProtocol):
         if self.observers:
             address, phases = canonical_address(client_address), {"handle": seconds}
             amounts = self.amounts(request)
-            self.observe(
-                RequestRecord(address, self.handler_name, phases, *amounts, outcome)
-            )
+            self.observe(RequestRecord(address, self.handler_name, phases, *amounts, outcome))
         if self._drained is not None:
             self._check_drained()
 

@@ -138,7 +138,9 @@ def test_a_handler_is_served_until_a_signal(folder: Path, number: signal.Signals
 
 
 def test_on_a_terminal_each_request_has_a_line(folder: Path) -> None:
-    with started(folder, "hello:Hello", "--port", "0", terminal=True) as command:
+    with started(
+        folder, "hello:Hello", "--port", "0", "--reactor", "epoll", terminal=True
+    ) as command:
         url = command.wait_for(r"^Hello: (http://\S+)  \(Ctrl-C to stop\)\n")[1]
         fetch(f"{url}a%20b?c=d")
         command.wait_for(r"\nGET /a%20b\?c=d  \x1b\[32m200\x1b\[0m  6 B  \d+\.\d ms\n")
@@ -196,7 +198,7 @@ def test_a_folder_is_served(folder: Path) -> None:
 
 def test_streams_and_datagrams_are_served_by_port_or_socket(folder: Path) -> None:
     with started(folder, "hello:Echo", "--unix", "echo.sock", terminal=True) as command:
-        command.wait_for(r"^Echo: unix:echo\.sock  \(Ctrl-C to stop\)\n")
+        command.wait_for(r"^Echo: unix:echo\.sock  \(on uvloop; Ctrl-C to stop\)\n")
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(folder / "echo.sock"))
             client.sendall(b"one\n")

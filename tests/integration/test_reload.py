@@ -259,7 +259,7 @@ def test_ctrl_c_on_a_terminal_ends_all_with_status_0(tmp_path: Path, hello: Edit
         os.close(far)
         command = Command(process, near)
         try:
-            command.wait_for(r"Hello: unix:s\.sock  \(Ctrl-C to stop\)\n")
+            command.wait_for(r"Hello: unix:s\.sock  \(on uvloop; Ctrl-C to stop\)\n")
             hello.answer("two")
             command.wait_for(r"\nreloaded: ")
             os.write(near, b"\x03")

@@ -46,14 +46,15 @@ class OwnWords(Struct, rename="kebab", kw_only=True):
     reactor: Annotated[
         str | UnsetType,
         word(
-            "Twisted's reactor to run on, such as epoll, poll, select or asyncio; auto is the one"
-            " that Twisted chooses",
+            "the reactor to run on, such as uvloop, epoll, poll, select or asyncio; auto is uvloop"
+            " if that is installed, else the one that Twisted chooses",
             Group.COMMAND,
             Form.TEXT,
             "NAME",
             default="auto",
-            page="Of `sockserve`; `twistd` has its own. To await asyncio's libraries takes"
-            " [`asyncio`](../howto/use-asyncio-libraries.md)",
+            page="On a terminal, the line that says what is served names uvloop. Of `sockserve`;"
+            " `twistd` has its own. To await asyncio's libraries takes [`uvloop` or"
+            " `asyncio`](../howto/use-asyncio-libraries.md)",
         ),
     ] = UNSET
     reload: Annotated[
