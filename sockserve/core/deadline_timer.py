@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from math import inf
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
 from sockserve.core.clock import clock_of
+from sockserve.core.wake_queue import wake_queue_of
 from sockserve.interfaces import Phase
 
 __all__ = ["DeadlineTimer"]
@@ -20,30 +21,29 @@ __all__ = ["DeadlineTimer"]
 
 class DeadlineTimer:
     """
-    The deadlines of one connection, on one delayed call.
+    The deadlines of one connection, on one entry of its clock's queue.
 
-    Arming writes a time into a table.  The delayed call is touched only when the
-    new time is earlier than the one it waits for; a deadline that was disarmed or
-    moved later costs one early wake-up, after which the call is set anew.  So a
-    connection that re-arms C{idle} for every message never touches the reactor's
-    heap (whose C{reset} to an earlier time is a linear search).
+    Arming writes a time into a table.  The queue is touched only when the new time is earlier than
+    the one it is to wake this timer at; a deadline that was disarmed or moved later costs one early
+    wake-up, after which there is a new entry.  So a connection that re-arms C{idle} for every
+    message never touches the queue.
 
     @param clock: where time comes from: a reactor, or a clock that stands for one.
     @param expired: called with each phase whose deadline has passed.
     @ivar seconds: gives the clock's time; the clock's own function, as a connection asks often.
+    @ivar wake_at: when the queue is to wake it: at the earliest deadline or before.
     """
 
-    __slots__ = ("_call", "_clock", "_due", "_expired", "_wake_at", "seconds")
+    __slots__ = ("_due", "_expired", "_queue", "seconds", "wake_at")
 
     def __init__(self, clock: IReactorTime, expired: Callable[[Phase], object]) -> None:
-        self._clock: IReactorTime = clock_of(clock)
-        self.seconds: Callable[[], float] = self._clock.seconds
+        clock = clock_of(clock)
+        self.seconds: Callable[[], float] = clock.seconds
+        self._queue = wake_queue_of(clock)
         self._expired = expired
         #: When each armed phase expires.
         self._due: dict[Phase, float] = {}
-        #: What the clock is to call, and when: at the earliest of these or before.
-        self._call: IDelayedCall | None = None
-        self._wake_at = inf
+        self.wake_at = inf
 
     def arm(self, phase: Phase, seconds: float | None, now: float | None = None) -> None:
         """
@@ -54,10 +54,10 @@ class DeadlineTimer:
         if seconds is None:
             self._due.pop(phase, None)
             return
-        due = (self._clock.seconds() if now is None else now) + seconds
+        due = (self.seconds() if now is None else now) + seconds
         self._due[phase] = due
-        if due < self._wake_at:
-            self._wake(due)
+        if due < self.wake_at:
+            self._sleep_until(due)
 
     def disarm(self, phase: Phase) -> None:
         """C{phase} has ended in time."""
@@ -73,28 +73,20 @@ class DeadlineTimer:
         if not self._due:
             return None
         phase = min(self._due, key=self._due.__getitem__)
-        return phase, max(0.0, self._due[phase] - self._clock.seconds())
+        return phase, max(0.0, self._due[phase] - self.seconds())
 
     def stop(self) -> None:
         """Disarm everything, for good."""
         self._due.clear()
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
-        self._wake_at = -inf  # no time is earlier
+        is_queued = -inf < self.wake_at < inf
+        self.wake_at = -inf  # no time is earlier
+        if is_queued:
+            self._queue.forget()
 
-    def _wake(self, at: float) -> None:
-        # Cancelling and calling anew is O(log n); IDelayedCall.reset to an earlier
-        # time searches the reactor's whole heap.
-        if self._call is not None:
-            self._call.cancel()
-        self._wake_at = at
-        self._call = self._clock.callLater(max(0.0, at - self._clock.seconds()), self._fire_due)
-
-    def _fire_due(self) -> None:
-        self._call = None
-        self._wake_at = inf
-        now = self._clock.seconds()
+    def wake(self) -> None:
+        """Tell of each phase whose deadline has passed."""
+        self.wake_at = inf
+        now = self.seconds()
         for phase in [phase for phase, due in self._due.items() if due <= now]:
             # An earlier expiry may have disarmed this one.
             if self._due.get(phase, inf) <= now:
@@ -102,5 +94,12 @@ class DeadlineTimer:
                 self._expired(phase)
         if self._due:
             earliest = min(self._due.values())
-            if earliest < self._wake_at:
-                self._wake(earliest)
+            if earliest < self.wake_at:
+                self._sleep_until(earliest)
+
+    def _sleep_until(self, at: float) -> None:
+        is_queued = self.wake_at < inf
+        self.wake_at = at
+        if is_queued:
+            self._queue.forget()
+        self._queue.add(self)

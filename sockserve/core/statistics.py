@@ -162,6 +162,12 @@ class ListenerStatistics:
         for phase, seconds in record.phases.items():
             self.observe_duration(phase, seconds)
 
+    def count_request(self, failed: bool) -> None:
+        """Count a request whose handler has finished, and whose record is yet to come."""
+        self.requests += 1
+        if failed:
+            self.errors += 1
+
     def count_handled(self, failed: bool, seconds: float) -> None:
         """Count a request whose handler has finished, and how long that has taken."""
         self.requests += 1

@@ -438,7 +438,7 @@ class AdoptedRequest:
 
     def _account(self, outcome: Outcome) -> None:
         """Count the request, whose handler has finished or was never made."""
-        self._factory.count_request(outcome)
+        self._factory.statistics.count_request(outcome is Outcome.ERROR)
         self._close(outcome)
 
     def _close(self, outcome: str) -> None:

@@ -244,12 +244,10 @@ class HTTPRequestHandler(
 
         @raise ValueError: as L{send_response}.
         """
-        if message is None:
-            line = STATUS_LINES.get(code)
-            if line is None or self.responses is not RESPONSES:
-                line = status_line(code, self.responses.get(code, ("",))[0])
-        else:
-            line = status_line(code, message)
+        line = STATUS_LINES.get(code)
+        if line is None or message is not None or self.responses is not RESPONSES:
+            reason = self.responses.get(code, ("",))[0] if message is None else message
+            line = status_line(code, reason)
         self._status = code
         self._length = self._coding = None
         self._head = line
@@ -436,13 +434,11 @@ class HTTPRequestHandler(
             raise ValueError(f"header field Content-Length: {value}, beside a Transfer-Encoding")
         if not (value.isascii() and value.isdigit()):
             raise ValueError(f"header field Content-Length: {value!r} is not a number")
-        length = int(value)
-        if self._length is None:
-            self._length = length
-            return True
-        if self._length != length:
+        is_first = self._length is None
+        if not is_first and self._length != int(value):
             raise ValueError(f"header field Content-Length: {value}, after {self._length}")
-        return False
+        self._length = int(value)
+        return is_first
 
 
 class BlockingHTTPRequestHandler(

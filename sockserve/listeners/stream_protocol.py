@@ -411,7 +411,7 @@ class StreamProtocol(Protocol):
             self.record.outcome = outcome
             if outcome is Outcome.LOST and isinstance(self.factory.concurrency, ForkExecutor):
                 self.factory.log_client(self.client_address, "is gone")  # more its child knew
-        self.factory.count_request(outcome)
+        self.factory.statistics.count_request(outcome is Outcome.ERROR)
 
     def finish(self) -> None:
         """Account for the connection; when it is finished already, do nothing."""

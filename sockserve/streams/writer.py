@@ -315,7 +315,7 @@ class StreamWriter:
         """Straight to the kernel; what it does not take waits for the reactor."""
         pending = self._pending
         size = self.queued_bytes
-        if size <= HIGH_WATER_BYTES and len(pending) == 1:
+        if size <= HIGH_WATER_BYTES and len(pending) == 1 and type(pending[0]) is bytes:
             self.queued_bytes = 0
             self.sent += size
             if self._send_piece(pending.pop()):
