@@ -11,7 +11,7 @@ import itertools
 from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Protocol
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, proxy
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -53,7 +53,8 @@ class WakeQueue:
     """
 
     def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
+        #: As it keeps this (L{wake_queue_of}), which so does not outlast it.
+        self._clock: IReactorTime = proxy(clock)
         self._entries: list[tuple[float, int, Sleeper]] = []
         self._numbers = itertools.count()
         #: How many entries are of no more use.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from math import inf
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 import pytest
 from twisted.internet.task import Clock
@@ -110,6 +110,10 @@ def test_those_that_are_over_are_not_kept(clock: Clock) -> None:
     assert clock.getDelayedCalls() == []
 
 
-def test_a_clock_has_one_queue_and_keeps_its_own(clock: Clock) -> None:
-    assert wake_queue_of(clock) is wake_queue_of(clock)
-    assert wake_queue_of(clock) is not wake_queue_of(Clock())
+def test_a_clock_has_one_queue_which_does_not_outlast_it() -> None:
+    clock = Clock()
+    queue = ref(wake_queue_of(clock))
+    assert wake_queue_of(clock) is queue()
+    assert wake_queue_of(Clock()) is not queue()
+    del clock
+    assert queue() is None
