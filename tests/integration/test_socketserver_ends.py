@@ -395,7 +395,7 @@ def armed():
 
     delayed = map(str, blockingCallFromThread(reactor, clock_of(reactor).getDelayedCalls))
     # The pool's are of the threads' own.
-    return [call for call in delayed if "DeadlineTimer" in call]
+    return [call for call in delayed if "WakeQueue" in call]
 
 
 @pytest.mark.parametrize(
