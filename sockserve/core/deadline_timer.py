@@ -13,7 +13,7 @@ from math import inf
 from twisted.internet.interfaces import IReactorTime
 
 from sockserve.core.clock import clock_of
-from sockserve.core.wake_queue import wake_queue_of
+from sockserve.core.wake_queue import Entry, wake_queue_of
 from sockserve.interfaces import Phase
 
 __all__ = ["DeadlineTimer"]
@@ -31,10 +31,9 @@ class DeadlineTimer:
     @param clock: where time comes from: a reactor, or a clock that stands for one.
     @param expired: called with each phase whose deadline has passed.
     @ivar seconds: gives the clock's time; the clock's own function, as a connection asks often.
-    @ivar wake_at: when the queue is to wake it: at the earliest deadline or before.
     """
 
-    __slots__ = ("_due", "_expired", "_queue", "seconds", "wake_at")
+    __slots__ = ("_due", "_entry", "_expired", "_queue", "_wake_at", "seconds")
 
     def __init__(self, clock: IReactorTime, expired: Callable[[Phase], object]) -> None:
         clock = clock_of(clock)
@@ -43,7 +42,9 @@ class DeadlineTimer:
         self._expired = expired
         #: When each armed phase expires.
         self._due: dict[Phase, float] = {}
-        self.wake_at = inf
+        #: The place in the queue, and for when: at the earliest of these or before.
+        self._entry: Entry | None = None
+        self._wake_at = inf
 
     def arm(self, phase: Phase, seconds: float | None, now: float | None = None) -> None:
         """
@@ -56,7 +57,7 @@ class DeadlineTimer:
             return
         due = (self.seconds() if now is None else now) + seconds
         self._due[phase] = due
-        if due < self.wake_at:
+        if due < self._wake_at:
             self._sleep_until(due)
 
     def disarm(self, phase: Phase) -> None:
@@ -78,14 +79,14 @@ class DeadlineTimer:
     def stop(self) -> None:
         """Disarm everything, for good."""
         self._due.clear()
-        is_queued = -inf < self.wake_at < inf
-        self.wake_at = -inf  # no time is earlier
-        if is_queued:
-            self._queue.forget()
+        self._wake_at = -inf  # no time is earlier
+        if self._entry is not None:
+            self._queue.remove(self._entry)
+            self._entry = None
 
     def wake(self) -> None:
         """Tell of each phase whose deadline has passed."""
-        self.wake_at = inf
+        self._entry, self._wake_at = None, inf
         now = self.seconds()
         for phase in [phase for phase, due in self._due.items() if due <= now]:
             # An earlier expiry may have disarmed this one.
@@ -94,12 +95,11 @@ class DeadlineTimer:
                 self._expired(phase)
         if self._due:
             earliest = min(self._due.values())
-            if earliest < self.wake_at:
+            if earliest < self._wake_at:
                 self._sleep_until(earliest)
 
     def _sleep_until(self, at: float) -> None:
-        is_queued = self.wake_at < inf
-        self.wake_at = at
-        if is_queued:
-            self._queue.forget()
-        self._queue.add(self)
+        if self._entry is not None:
+            self._queue.remove(self._entry)
+        self._wake_at = at
+        self._entry = self._queue.add(at, self)

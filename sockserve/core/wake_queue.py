@@ -10,33 +10,31 @@ from __future__ import annotations
 import itertools
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import Protocol
-from weakref import WeakKeyDictionary, proxy
+from typing import Any, Protocol, TypeAlias
+from weakref import WeakValueDictionary
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from sockserve.core.logs import Topic, logger
 
-__all__ = ["Sleeper", "WakeQueue", "wake_queue_of"]
+__all__ = ["Entry", "Sleeper", "WakeQueue", "wake_queue_of"]
 
-#: So many entries that are of no more use are kept, however few others there are.
-_KEPT = 64
+#: So many entries that were removed may stay where they are, however few others there are.  50: as
+#: Twisted's reactors keep of delayed calls.
+REMOVED_ENTRIES_KEPT = 50
 
 _log = logger(Topic.CONNECTIONS)
 
 
 class Sleeper(Protocol):
-    """
-    A timer that waits.
-
-    @ivar wake_at: when it is to be woken: the time it was added for last, or one at which nothing
-        is.
-    """
-
-    wake_at: float
+    """A timer that waits to be woken."""
 
     def wake(self) -> None:
-        """The time has come, or is past."""
+        """The time that it was added for has come."""
+
+
+#: When to wake, a number that no other entry has, and the sleeper: None once it is removed.
+Entry: TypeAlias = list[Any]
 
 
 class WakeQueue:
@@ -44,80 +42,85 @@ class WakeQueue:
     The sleepers of one clock.
 
     A delayed call of the reactor's for each connection takes half a KiB, and C{MonotonicClock}'s as
-    much again; an entry here is a seventh of that.
+    much again; an entry here is a sixth of that.
 
-    An entry is of no more use when its sleeper has another L{Sleeper.wake_at}.  It stays where it
-    is, unless there are more of these than of others.
+    An entry that is removed holds nothing, and stays where it is until its time comes or there are
+    more of these than of others.
 
     @param clock: makes the delayed call, and tells the time.
     """
 
+    __slots__ = ("__weakref__", "_call", "_called_at", "_clock", "_entries", "_numbers", "_removed")
+
     def __init__(self, clock: IReactorTime) -> None:
-        #: As it keeps this (L{wake_queue_of}), which so does not outlast it.
-        self._clock: IReactorTime = proxy(clock)
-        self._entries: list[tuple[float, int, Sleeper]] = []
+        self._clock = clock
+        #: A heap.
+        self._entries: list[Entry] = []
         self._numbers = itertools.count()
-        #: How many entries are of no more use.
-        self._useless = 0
-        #: The delayed call, and for when it is; for no time later than the first entry's.
+        #: How many of the entries are removed ones.
+        self._removed = 0
+        #: The delayed call, and for when it is, which is no later than the first entry.  -inf while
+        #: sleepers are woken: after these it is set again.
         self._call: IDelayedCall | None = None
-        self._comes_at = inf
+        self._called_at = inf
 
-    def add(self, sleeper: Sleeper) -> None:
-        """Wake C{sleeper} at its C{wake_at}."""
-        at = sleeper.wake_at
-        heappush(self._entries, (at, next(self._numbers), sleeper))
-        if at < self._comes_at:
-            self._come_at(at)
+    def add(self, at: float, sleeper: Sleeper) -> Entry:
+        """Wake C{sleeper} when it is C{at}, once; gives what L{remove} takes."""
+        entry: Entry = [at, next(self._numbers), sleeper]
+        heappush(self._entries, entry)
+        if at < self._called_at:
+            self._call_at(at)
+        return entry
 
-    def forget(self) -> None:
-        """An entry has come to be of no more use."""
-        self._useless += 1
-        kept = len(self._entries) - self._useless
-        if not kept:
-            self._entries.clear()
-            self._useless = 0
-            if self._call is not None:
-                self._call.cancel()
-                self._call = None
-                self._comes_at = inf
-        elif self._useless > max(kept, _KEPT):
-            self._entries = [entry for entry in self._entries if entry[2].wake_at == entry[0]]
-            heapify(self._entries)
-            self._useless = 0
+    def remove(self, entry: Entry) -> None:
+        """Wake nobody for C{entry}, which has not come yet."""
+        entry[2] = None
+        self._removed += 1
+        others = len(self._entries) - self._removed
+        if others and self._removed <= max(others, REMOVED_ENTRIES_KEPT):
+            return
+        self._entries = [entry for entry in self._entries if entry[2] is not None]
+        heapify(self._entries)
+        self._removed = 0
+        if not others and self._call is not None:
+            self._call.cancel()
+            self._call = None
+            self._called_at = inf
 
-    def _come_at(self, at: float) -> None:
+    def _call_at(self, at: float) -> None:
         if self._call is not None:
             self._call.cancel()
-        self._comes_at = at
-        self._call = self._clock.callLater(max(0.0, at - self._clock.seconds()), self._come)
+        self._called_at = at
+        self._call = self._clock.callLater(max(0.0, at - self._clock.seconds()), self._wake_due)
 
-    def _come(self) -> None:
-        """Wake all whose time has come by now."""
-        self._call = None
-        self._comes_at = -inf  # what is added meanwhile is looked at in the end
-        now, due = self._clock.seconds(), []
-        while self._entries and self._entries[0][0] <= now:
-            due.append(heappop(self._entries))
-        for at, _, sleeper in due:
-            if sleeper.wake_at != at:
-                self._useless -= 1
+    def _wake_due(self) -> None:
+        """Wake all whose time has come, but those that are added meanwhile."""
+        self._call, self._called_at = None, -inf
+        now, first_new = self._clock.seconds(), next(self._numbers)
+        while self._entries and self._entries[0][0] <= now and self._entries[0][1] < first_new:
+            sleeper = heappop(self._entries)[2]
+            if sleeper is None:
+                self._removed -= 1
                 continue
             try:
                 sleeper.wake()
-            except Exception:
-                _log.failure("a deadline's timer raised")
-        self._comes_at = inf
-        if self._entries:
-            self._come_at(self._entries[0][0])
+            except BaseException:  # as a reactor does with its calls: it must not stop the others
+                _log.failure("ending a request or connection in time raised")
+        self._called_at = inf
+        if self._removed == len(self._entries):
+            self._entries.clear()
+            self._removed = 0
+        else:
+            self._call_at(self._entries[0][0])
 
 
-_queues: WeakKeyDictionary[IReactorTime, WakeQueue] = WeakKeyDictionary()
+#: By the C{id} of their clock, which each keeps.
+_queues: WeakValueDictionary[int, WakeQueue] = WeakValueDictionary()
 
 
 def wake_queue_of(clock: IReactorTime) -> WakeQueue:
-    """The queue of a clock: the same one for all who ask."""
-    queue = _queues.get(clock)
+    """The queue of a clock: the same one for all who ask, as long as one of them is there."""
+    queue = _queues.get(id(clock))
     if queue is None:
-        queue = _queues[clock] = WakeQueue(clock)
+        queue = _queues[id(clock)] = WakeQueue(clock)
     return queue
