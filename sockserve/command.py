@@ -46,8 +46,8 @@ __all__ = ["serve"]
 
 _log = logger(Topic.SERVICE)
 
-#: Twisted's reactors by name.  (Those of plugins are looked for only if none of these is meant, as
-#: that writes a list of them into a file.)
+#: The reactors by name, but for auto.  (Those of plugins are looked for only if none of these is
+#: meant, as that writes a list of them into a file.)
 _REACTORS = {
     "asyncio": "twisted.internet.asyncioreactor",
     "epoll": "twisted.internet.epollreactor",
@@ -69,7 +69,7 @@ def serve(found: Namespace) -> int:
     child = _started_child() if found.reload and not found.check else None
     try:
         restore_environment()
-        _install_reactor(found.reactor or "auto")
+        _install_reactor("auto" if found.reactor is None else found.reactor)
         servers = servers_asked_for(_words(vars(found)), environment_words(os.environ))
         from twisted.internet import reactor
 
@@ -116,10 +116,8 @@ def _serve(
     if child is not None:
         child.check(servers)
         child.join(reactor)
-    hint = ""  # a program that reads the line finds the place alone
-    if terminal.is_terminal:
-        is_uvloop = type(reactor).__module__ == _REACTORS["uvloop"]
-        hint = "  (on uvloop; Ctrl-C to stop)" if is_uvloop else "  (Ctrl-C to stop)"
+    # A program that reads the line finds the place alone.
+    hint = _terminal_hint(reactor) if terminal.is_terminal else ""
     tell = functools.partial(_tell, terminal, child, hint)
     service = CommandService(reactor, servers, is_alone=True, tell=tell)
     if found.check:
@@ -295,15 +293,19 @@ def _install_fastest() -> None:
 
 
 def _install_plugin(name: str) -> None:
+    """
+    Install the reactor of a plugin.
+
+    @raise ConfigurationError: there is none of this name.
+    """
     from twisted.application import reactors
 
     try:
         reactors.installReactor(name)
     except reactors.NoSuchReactor:
-        known = ", ".join(["auto", *_REACTORS])
-        raise ConfigurationError(
-            f"reactor {name!r}: it is none of {known}, nor a plugin's{nearest(name, _REACTORS)}"
-        ) from None
+        known = ["auto", *_REACTORS]
+        none = f"it is none of {', '.join(known)}, nor a plugin's{nearest(name, known)}"
+        raise ConfigurationError(f"reactor {name!r}: {none}") from None
 
 
 def _begin_log(terminal: Terminal, verbosity: int) -> None:
@@ -313,6 +315,12 @@ def _begin_log(terminal: Terminal, verbosity: int) -> None:
     join_logs(others.append)
     observers = others or [terminal.log_observer(verbosity)]
     globalLogBeginner.beginLoggingTo(observers, redirectStandardIO=False)
+
+
+def _terminal_hint(reactor: object) -> str:
+    """What a person at a terminal is told beside where a listener listens."""
+    is_uvloop = type(reactor).__module__ == _REACTORS["uvloop"]
+    return "  (on uvloop; Ctrl-C to stop)" if is_uvloop else "  (Ctrl-C to stop)"
 
 
 def _tell(terminal: Terminal, child: Child | None, hint: str, listener: ListenerService) -> None:

@@ -329,3 +329,15 @@ def test_no_test_changes_a_constant_of_a_module() -> None:
 )
 def test_a_changed_constant_is_found(code: str, is_found: bool) -> None:
     assert bool(list(_changed_constants(ast.parse(code)))) == is_found
+
+
+def test_no_test_is_a_test_case_of_unittests() -> None:
+    """pytest would not find it: its plugin for those is off (see C{pyproject.toml})."""
+    found = [
+        f"{path.name}: {node.name}"
+        for path in sorted((HOUSE.parent / "tests").rglob("test_*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+        and any(ast.unparse(base).endswith("TestCase") for base in node.bases)
+    ]
+    assert found == []

@@ -60,17 +60,25 @@ class WarmPython:
         asked.write(json.dumps(program) + "\n")
         asked.flush()
         if not select.select([told], [], [], patience)[0]:
+            self._kill()  # or the next program would be told how this one ends
             raise subprocess.TimeoutExpired(code, patience)
-        status = int(told.readline())
+        status = told.readline()
+        assert status, f"what is forked has ended: {self._process.wait()}"
         return subprocess.CompletedProcess(
-            [code, *arguments], status, stdout.read_text(), stderr.read_text()
+            [code, *arguments], int(status), stdout.read_text(), stderr.read_text()
         )
 
     def end(self) -> None:
         """End it, and what its programs have left."""
-        os.killpg(self._process.pid, signal.SIGKILL)
+        self._kill()
         self._process.communicate()
         self._outputs.cleanup()
+
+    def _kill(self) -> None:
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:  # it has ended
+            pass
 
 
 def _become(code: str, arguments: list[str], folder: str, stdout: str, stderr: str) -> None:

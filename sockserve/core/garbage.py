@@ -20,7 +20,7 @@ def importing_for_good() -> Iterator[None]:
     Import within this what stays until the process ends, but nothing of a user's.
 
     It is for commands, whose process is their own: what is there at its end, whoever has made it,
-    is not looked through any more.  (A quarter of the time that a command takes to start and end
+    is not looked through any more.  (A fifth of the time that a command takes to start and end
     would be spent on that.)
     """
     was_enabled = gc.isenabled()

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import (
 __all__ = ["NEEDS_LOOP", "IReactor", "as_reactor", "event_loop_of"]
 
 #: What to do about a reactor without an event loop of asyncio's, for errors.
-NEEDS_LOOP = "for that, run on asyncio's event loop: --reactor=asyncio"
+NEEDS_LOOP = "for that, run on asyncio's event loop: --reactor=asyncio or uvloop"
 
 
 class IReactor(IReactorCore, IReactorTime, IReactorFromThreads, IReactorFDSet):

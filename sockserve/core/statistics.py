@@ -170,7 +170,7 @@ class ListenerStatistics:
 
     def count_handled(self, failed: bool, seconds: float) -> None:
         """Count a request whose handler has finished, and how long that has taken."""
-        self.requests += 1
+        self.requests += 1  # not by count_request: this is called for each packet
         if failed:
             self.errors += 1
         handled = self._handled

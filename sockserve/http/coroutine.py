@@ -252,10 +252,10 @@ class CoroutineCycle:
         elif error is not None and response.begun:
             response.close = breaks = True
         else:
-            if error is not None or not response.started:
-                self._answer_failure(error)
             if not is_open or (response.request.section.length != 0 and self._leaves_too_much()):
                 response.close = True
+            if error is not None or not response.started:
+                self._answer_failure(error)
             try:
                 response.finish()
             except LocalProtocolError as broken:

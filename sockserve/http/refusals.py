@@ -48,7 +48,6 @@ def answer_error(response: Response, status: int, handler: Any, explain: str | N
     """
     head, body = error_page(status, handler, accept_of(response.request), explain)
     response.start(status, head, len(body), None)
-    response.corked = True  # the connection's end may yet be decided
     response.write(body)
 
 

@@ -251,7 +251,11 @@ class Response(ResponseFraming):
         raise NotImplementedError
 
     def _check_excess(self, size: int) -> None:
-        """Give back the last piece, of C{size} bytes, if it is more than the head has promised."""
+        """
+        Give back the last piece, of C{size} bytes, if the head has promised fewer.
+
+        @raise LocalProtocolError: it has.
+        """
         if self.request.method != "HEAD" and self.status not in (204, 304):
             del self._parts[-1]
             self._size -= size

@@ -183,7 +183,7 @@ class StreamListener:
         keep_alive(sock, server.deadlines)
         server.inherits_keepalive = True
         server.server_address = sock.getsockname()
-        if sock.family != server.address_family:
+        if sock.family != server.address_family:  # else it stays the class' own
             server.address_family = sock.family
         if server.request_queue_size is not None:
             sock.listen(server.request_queue_size)

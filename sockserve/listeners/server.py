@@ -55,8 +55,6 @@ _log = logger(Topic.HANDLERS)
 #: not used, so that name look-ups need not wait for a disk that hangs.
 DISK_THREADS = 10
 
-# Looked up once (see L{sockserve.core.lifecycle}).
-
 
 @implementer(IRequestServer)
 class RequestServer:
@@ -96,7 +94,8 @@ class RequestServer:
     request_queue_size: int | None = None
     requires_tls = False
 
-    # Of the class: an object with 30 attributes or more is slower by a tenth of a packet's time.
+    # For most servers.  (CPython shares the keys of at most 30 attributes of an object's own, its
+    # SHARED_KEYS_MAX_SIZE; beyond, each is slower to find: a tenth of a packet's time.)
     handler_cancellation = True
     allow_half_close = True
     is_watched = False
@@ -134,9 +133,10 @@ class RequestServer:
         cls = unwrap(RequestHandlerClass)
         self.handler_name = handler_name(cls)
         self.kind = handler_kind(RequestHandlerClass, isinstance(concurrency, ForkExecutor))
-        for name in ("handler_cancellation", "allow_half_close"):
-            if not getattr(cls, name, True):
-                setattr(self, name, False)
+        if not getattr(cls, "handler_cancellation", True):
+            self.handler_cancellation = False
+        if not getattr(cls, "allow_half_close", True):
+            self.allow_half_close = False
         if self.kind.is_coroutine and concurrency is not None:
             raise ConfigurationError(
                 f"handler {self.handler_name}: handle is async def, so it runs on the reactor"
@@ -377,7 +377,7 @@ class RequestServer:
             self._watch.hold()
 
     def end_watch(self) -> None:
-        """Have it watched no more, as far as this server goes. (as L{begin_watch})"""
+        """Have it watched no more, as far as this server goes. (reactor thread)"""
         if self.is_watched:
             self.is_watched = False
             self._watch.release()

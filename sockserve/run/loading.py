@@ -19,6 +19,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.error import ReactorAlreadyInstalledError
+
 from sockserve.core.handler_kinds import handler_name
 from sockserve.core.messages import nearest, one_line
 from sockserve.dropin.service import why_not_served
@@ -214,6 +216,11 @@ def _load(word: str, name: str, kind: str) -> Any:
             raise ConfigurationError(f"{word} {name!r}: no module {error.name!r}{hint}") from None
         raise ConfigurationError(
             f"{word} {name!r}: importing it: {error}{_place(error)}"
+        ) from error
+    except ReactorAlreadyInstalledError as error:
+        raise ConfigurationError(
+            f"{word} {name!r}: it installs a reactor, and there is one; name that by --reactor"
+            f" instead{_place(error)}"
         ) from error
     except (Exception, SystemExit) as error:  # a script without a main guard ends itself
         raise ConfigurationError(

@@ -10,10 +10,13 @@ from twisted.internet.task import Clock
 
 from sockserve import Deadlines
 from sockserve.core.handler_kinds import HandlerKind
+from sockserve.core.statistics import RequestRecord
 from sockserve.executors.fork import ForkExecutor
 from sockserve.http import HTTPRequestHandler
 from sockserve.http.h1.head import HeaderSection, RequestHead, parse_head
+from sockserve.http.responses import Response
 from sockserve.http.settings import HTTPSettings
+from sockserve.interfaces import Outcome
 from sockserve.listeners.stream_factory import StreamFactory
 from tests.transports import SteppedReactor
 
@@ -155,3 +158,24 @@ def test_blocking_methods_fork_where_they_are_asked_to() -> None:
     made = handler(HTTPRequestHandler, do_GET=plain)
     assert not settings(made).forks
     assert settings(made, concurrency=ForkExecutor(SteppedReactor())).forks
+
+
+# Counting
+
+
+def test_a_request_that_is_over_is_counted_by_the_class_of_its_status() -> None:
+    server = StreamFactory(handler(HTTPRequestHandler, do_GET=coroutine), reactor=SteppedReactor())
+    counting = HTTPSettings(server)
+    for status, outcome, seconds in [
+        (200, Outcome.OK, 0.5),
+        (204, Outcome.LOST, 0.25),
+        (500, Outcome.ERROR, 2.0),
+        (0, Outcome.ERROR, 0.0),  # none began
+    ]:
+        response = Response(RequestHead("GET", "/", (1, 1), b"", HeaderSection()), None)
+        response.status = status
+        counting.account(RequestRecord(None, ""), response, outcome, seconds)
+    told = server.statistics.snapshot()
+    assert told["responses"] == {"0xx": 1, "2xx": 2, "5xx": 1}
+    assert (told["requests"], told["errors"]) == (4, 2)
+    assert told["durations"] == {"handle": {"count": 4, "total": 2.75}}

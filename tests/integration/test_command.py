@@ -280,12 +280,37 @@ def test_a_port_of_a_file_that_is_taken_is_told_with_its_place(folder: Path) -> 
     assert not (folder / "left").exists()
 
 
-@pytest.mark.parametrize("reactor", ["auto", "select", "poll", "asyncio"])
+@pytest.mark.parametrize("reactor", ["auto", "uvloop", "select", "poll", "asyncio"])
 def test_it_runs_on_the_reactor_that_is_asked_for(folder: Path, reactor: str) -> None:
     with started(folder, "hello:Hello", "--port", "0", "--reactor", reactor) as command:
         assert fetch(command.wait_for(r"http://\S+")[0]) == b"Hello!"
         command.process.send_signal(signal.SIGTERM)
         assert command.end() == 0
+
+
+def test_a_module_that_installs_a_reactor_is_told_how_to_ask_for_it(folder: Path) -> None:
+    (folder / "own.py").write_text(
+        "from twisted.internet import selectreactor\n\nselectreactor.install()\n"
+    )
+    with started(folder, "own:Hello", "--port", "0") as command:
+        assert command.end() == 1
+    assert command.said == (
+        "sockserve: handler 'own:Hello': it installs a reactor, and there is one; name that by"
+        " --reactor instead (own.py:3)\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("", ""), ("aut", "; did you mean 'auto'?"), ("uvlop", "; did you mean 'uvloop'?")],
+)
+def test_a_reactor_that_is_none_is_told(folder: Path, name: str, hint: str) -> None:
+    with started(folder, "hello:Hello", "--port", "0", "--reactor", name) as command:
+        assert command.end() == 1
+    assert command.said == (
+        f"sockserve: reactor {name!r}: it is none of auto, asyncio, epoll, kqueue, poll, select,"
+        f" uvloop, nor a plugin's{hint}\n"
+    )
 
 
 def test_v_shows_what_twisted_says_with_the_time(folder: Path) -> None:

@@ -47,7 +47,7 @@ class OwnWords(Struct, rename="kebab", kw_only=True):
         str | UnsetType,
         word(
             "the reactor to run on, such as uvloop, epoll, poll, select or asyncio; auto is uvloop"
-            " if that is installed, else the one that Twisted chooses",
+            " if that is installed (on Linux), else the one that Twisted chooses",
             Group.COMMAND,
             Form.TEXT,
             "NAME",
