@@ -1,5 +1,7 @@
 """PostgreSQL servers for tests: a cluster of one's own, in a folder, gone after them."""
 
+import atexit
+import functools
 import os
 import pwd
 import shutil
@@ -8,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +34,44 @@ def _program(name: str) -> str:
     return str(newest[-1]) if newest else need_tool(name)
 
 
+def _as_server(*command: object, folder: Path) -> None:
+    """Run a program in C{folder}, which is its user's own: that of all servers."""
+    options: dict[str, Any] = {}
+    if os.getuid() == 0:
+        nobody = pwd.getpwnam("nobody")
+        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+        options = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    done = subprocess.run(
+        [str(word) for word in command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=folder,
+        text=True,
+        check=False,
+        **options,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def _new_folder() -> Path:
+    # Not below pytest's own folder, whose parents are for one user alone.
+    return Path(tempfile.mkdtemp(prefix="sockserve-pg-"))
+
+
+@functools.cache
+def _empty_data() -> Path:
+    """The data of a server that has none yet: made once, as that takes longer than its start."""
+    folder = _new_folder()
+    atexit.register(shutil.rmtree, folder)
+    data = folder / "data"
+    _as_server(
+        _program("initdb"), "-D", data, "-U", "tests", "-A", "trust", "-E", "UTF8",
+        "--locale=C.UTF-8", "--no-sync", folder=folder,
+    )  # fmt: skip
+    return data
+
+
 class Cluster:
     """
     A server with its data in a folder, on a UNIX socket.  It refuses to run as root, so there it
@@ -40,38 +81,20 @@ class Cluster:
     def __init__(self, folder: Path, settings: dict[str, str] | None = None) -> None:
         self.folder = folder
         self.data = folder / "data"
-        self._initdb, self._pg_ctl = _program("initdb"), _program("pg_ctl")
-        self._options = {}
-        if os.getuid() == 0:
-            nobody = pwd.getpwnam("nobody")
-            os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-            self._options = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-        self._run(
-            self._initdb, "-D", self.data, "-U", "tests", "-A", "trust", "-E", "UTF8",
-            "--locale=C.UTF-8", "--no-sync",
-        )  # fmt: skip
+        self._pg_ctl = _program("pg_ctl")
+        _as_server("cp", "-a", _empty_data(), self.data, folder=folder)
         lines = {**_SETTINGS, "unix_socket_directories": f"'{folder}'", **(settings or {})}
         with open(self.data / "postgresql.auto.conf", "a") as file:
             file.writelines(f"{name} = {value}\n" for name, value in lines.items())
 
-    def _run(self, *command: object) -> None:
-        done = subprocess.run(
-            [str(word) for word in command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=self.folder,
-            text=True,
-            check=False,
-            **self._options,
-        )
-        assert done.returncode == 0, done.stdout
+    def _control(self, *words: object) -> None:
+        _as_server(self._pg_ctl, "-D", self.data, "-w", *words, folder=self.folder)
 
     def start(self) -> None:
-        self._run(self._pg_ctl, "-D", self.data, "-l", self.folder / "log", "-w", "start")
+        self._control("-l", self.folder / "log", "start")
 
     def stop(self, mode: str = "immediate") -> None:
-        self._run(self._pg_ctl, "-D", self.data, "-m", mode, "-w", "stop")
+        self._control("-m", mode, "stop")
 
     @property
     def url(self) -> str:
@@ -81,8 +104,7 @@ class Cluster:
 @contextmanager
 def running_cluster(settings: dict[str, str] | None = None) -> Iterator[Cluster]:
     pytest.importorskip("psycopg")
-    # Not below pytest's own folder, whose parents are for one user alone.
-    folder = Path(tempfile.mkdtemp(prefix="sockserve-pg-"))
+    folder = _new_folder()
     try:
         cluster = Cluster(folder, settings)
         cluster.start()
