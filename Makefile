@@ -79,7 +79,7 @@ site: api
 docs: news site
 	$(DEV) $(TEST) tests/docs
 
-check: lint types news site test coverage
+check: lint types news site test coverage release
 
 bench: $(VENV)/.made
 	$(DEV) benchmarks $(ARGS)

@@ -1,8 +1,6 @@
-"""A release, as C{make release} makes it: built, checked, installed in empty environments, run."""
+"""What C{make release}, which C{make check} runs, takes for a whole release."""
 
 import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -39,20 +37,6 @@ def source(release: ModuleType) -> set[str]:
     paths = [path for folder in release.FOLDERS for path in (ROOT / folder).rglob("*")]
     names = [path.relative_to(ROOT).as_posix() for path in paths if "__pycache__" not in path.parts]
     return {f"sockserve-1/{name}" for name in [*names, *release.FILES, "PKG-INFO"]}
-
-
-@pytest.mark.slow
-def test_release_is_whole_and_runs_where_nothing_else_is_installed(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, PROGRAM, tmp_path / "dist"],
-        text=True,
-        capture_output=True,
-        stdin=subprocess.DEVNULL,
-    )
-    assert done.returncode == 0, done.stderr
-    built = sorted(path.name for path in (tmp_path / "dist").iterdir())
-    assert [name.rpartition(".")[2] for name in built] == ["whl", "gz"]
-    assert done.stdout.splitlines() == [f"{name}: whole, can be installed, runs" for name in built]
 
 
 def test_release_is_built_into_an_empty_folder_only(release: ModuleType, tmp_path: Path) -> None:
