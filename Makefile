@@ -13,7 +13,7 @@ DEV = $(VENV)/bin/python -m
 # Without it, each of pytest's workers would compile all tests in each run.
 unexport PYTHONDONTWRITEBYTECODE
 # Tests mostly wait, so more of them run side by side than there are cores.
-TEST = pytest -n 6 --dist load --maxschedchunk 1
+TEST = pytest -n 8 --dist load --maxschedchunk 1
 # Those in memory do not, and are the ones that are not in or below these.
 REAL = differential django_app docs examples integration programs reactors sql stdlib typing \
     run/test_random_configurations.py test_packaging.py
