@@ -81,8 +81,9 @@ def make_options(
         usual = {}
     elif any(word in said for word in SERVED):
         usual.pop("config", None)
+    words = override(usual, said)
     options = Options()
-    options.update(override(usual, said))
+    options.update(words)
     try:
         options.postOptions()
     except ConfigurationError as error:
@@ -92,6 +93,11 @@ def make_options(
             raise ConfigurationError(f"settings.SOCKSERVE: {error}") from error
         Origins(usual, variables).locate(error)
         raise
+    if not any(word in words for word in (*SERVED, "source")):
+        # twistd's default, the folder, has the settings with their key, and often the database.
+        raise ConfigurationError(
+            "nothing says what is served: give --handler MODULE:CLASS, or --path FOLDER for files"
+        )
     return options
 
 

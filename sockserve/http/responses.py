@@ -14,6 +14,7 @@ connection ends).
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,9 @@ _CHUNKED = State.CHUNKED
 _UNTIL_CLOSE = State.UNTIL_CLOSE
 _BODILESS = State.BODILESS
 _SENT = State.SENT
+
+#: A line of a head that says how a body ends.
+_FRAMING_LINE = re.compile(r"(?im)^(?:content-length|transfer-encoding):[^\n]*\n")
 
 #: Those whose responses have no body, or are not followed by HTTP.
 _SPECIAL_STATUSES = frozenset([101, 204, 304])
@@ -307,6 +311,8 @@ class Response(ResponseFraming):
                 and not self.switches  # RFC 9110 section 8.6
             ):
                 head = f"{head}Content-Length: {size}\r\n"
+        elif status == 204:  # RFC 9110 section 8.6 and RFC 9112 section 6.1: it has neither
+            head = _FRAMING_LINE.sub("", head)
         state = self.begin(method, self.version, status, length, self._coding)
         if state is _CHUNKED:
             head += "Transfer-Encoding: chunked\r\n"

@@ -66,6 +66,16 @@ def test_commands_that_serve_nothing_import_nothing_that_serves(project: Project
 # What it serves
 
 
+def test_a_projects_folder_is_not_served_for_want_of_a_word(migrated: Project) -> None:
+    """It has the settings, with their key, and often the database."""
+    done = migrated.manage("sockserve", "--listen", LOOPBACK)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "CommandError: nothing says what is served: give --handler MODULE:CLASS, or --path FOLDER"
+        " for files\n"
+    )
+
+
 def test_the_options_say_what_is_served(migrated: Project) -> None:
     with running(migrated, *BLOCKING) as command:
         assert command.ask("one\n") == "1 False\n"

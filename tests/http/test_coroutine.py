@@ -64,6 +64,28 @@ def test_an_answer_that_is_made_without_a_wait_has_a_length(connect: Connect, pl
     assert not client.ended
 
 
+@pytest.mark.parametrize("field", [("Content-length", "5"), ("Transfer-Encoding", "chunked")])
+def test_a_204_says_nothing_of_a_body(connect: Connect, field: tuple[str, str]) -> None:
+    """RFC 9110 section 8.6: who believed it would take the next answer for that."""
+
+    async def do_GET(handler: Any) -> None:
+        handler.send_response(204)
+        handler.send_header(*field)
+        handler.send_header("X-Other", "content-length: 5")
+        handler.end_headers()
+        handler.wfile.write(b"hello")
+
+    client = connect(handling(do_GET))
+    client.send(GET)
+    head, _, rest = client.said.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 204 ")
+    assert head.endswith(b"\r\nX-Other: content-length: 5")
+    assert field[0].encode() not in head
+    assert rest == b""
+    client.send(GET)
+    assert client.said.count(b"HTTP/1.1 204 ") == 2
+
+
 @both
 def test_what_was_written_leaves_when_the_handler_waits(connect: Connect, plain: bool) -> None:
     async def do_GET(handler: Any) -> None:
