@@ -54,15 +54,6 @@ def running(project: Project, *arguments: str) -> Iterator[Running]:
         command.kill()
 
 
-# What it costs others
-
-
-def test_commands_that_serve_nothing_import_nothing_that_serves(project: Project) -> None:
-    code = "import sys; print('imported:', {*sys.modules} & {'twisted', 'sockserve.handlers'})"
-    done = project.manage("shell", "--command", code)
-    assert done.stdout.splitlines()[-1] == "imported: set()", done.stderr
-
-
 # What it serves
 
 
