@@ -286,7 +286,7 @@ def _install_fastest() -> None:
     if "twisted.internet.reactor" in sys.modules:
         return
     try:
-        uvloop = importlib.import_module("sockserve.reactors.uvloop")
+        uvloop = importlib.import_module(_REACTORS["uvloop"])
     except ImportError:
         return  # which reactor it is then, Twisted decides
     uvloop.install()
