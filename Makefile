@@ -51,7 +51,7 @@ reactor-suites: $(VENV)/.made
 
 coverage: $(VENV)/.made
 	$(DEV) coverage erase
-	$(DEV) coverage run -m $(MEMORY) $(ARGS)
+	$(DEV) coverage run -m $(QUICK) $(ARGS)
 	$(DEV) coverage combine --quiet
 	$(DEV) coverage report --skip-covered
 	$(DEV) coverage report --show-missing --fail-under=100 --include='$(PURE)'

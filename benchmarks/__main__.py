@@ -49,6 +49,17 @@ def words(row):
     return {row.work, row.work.split("-")[0], row.name}
 
 
+def select(given):
+    """The rows of all works and servers that are named; of all works, or servers, if none is."""
+    servers = {row.name for row in ROWS} & {*given}
+    works = {*given} - servers
+    return [
+        row
+        for row in ROWS
+        if (not works or words(row) & works) and (not servers or row.name in servers)
+    ]
+
+
 def measure(rows, rounds, measures):
     """The results of each contestant of a work, one a round, and why the others have none."""
     results = defaultdict(list)
@@ -151,7 +162,12 @@ def show(table, markdown):
 def main():
     names = list(dict.fromkeys(word for row in ROWS for word in sorted(words(row), key=len)))
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(names) + " (default: all)")
+    parser.add_argument(
+        "rows",
+        nargs="*",
+        metavar="ROW",
+        help=", ".join(names) + " (default: all); servers: only these, in the works that are named",
+    )
     parser.add_argument("--seconds", type=float, default=2.0, help="of a load (default: 2)")
     parser.add_argument("--mebibytes", type=int, default=1024, help="of a transfer (default: 1024)")
     parser.add_argument(
@@ -170,7 +186,9 @@ def main():
         parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     if min(options.rounds, options.seconds, options.mebibytes, options.open_seconds) <= 0:
         parser.error("--rounds, --seconds, --mebibytes and --open-seconds must be above 0")
-    wanted = [row for row in ROWS if not options.rows or words(row) & {*options.rows}]
+    wanted = select(options.rows)
+    if not wanted:
+        parser.error(f"no server of {', '.join(options.rows)} is in these works")
     if options.quick:
         wanted = [row for row in wanted if row.work in QUICK and is_judged(row)]
         options.rounds, options.seconds = 1, QUICK_SECONDS

@@ -111,11 +111,12 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
         serving.witness().server_made(cast(ServerObject, self))
 
     @override
-    def serve_forever(self, poll_interval: float = 0.5) -> None:
+    def serve_forever(self, poll_interval: float | None = 0.5) -> None:
         """
         Serve until C{shutdown}, on the calling thread. (accept thread)
 
-        @param poll_interval: how often C{service_actions} is called at least, in seconds.
+        @param poll_interval: how often C{service_actions} is called at least, in seconds; None to
+            call it only when something has happened.
         """
         # Before anything waits for this thread: a signal's handler may run here at any time.
         self.__thread = threading.get_ident()
@@ -201,17 +202,16 @@ class BaseServer(DropInLimits, _stdlib.BaseServer):
         C{http.server}'s handlers is the reactor's until a request has arrived on it, and again
         after that is answered. (accept thread)
         """
+        server: Any = self
         if isinstance(request, socket.socket):
             serving.send_at_once(request)
-        dispatcher = None
-        loop = self.__loop if self.__thread == threading.get_ident() else None
-        if loop is not None and serving.may_be_parked(cast(ServerObject, self), request):
-            dispatcher = self.__find_dispatcher(loop)
-        if dispatcher is not None and dispatcher.factory.reads_for_handlers():
-            dispatcher.take(request, client_address)
-        else:
-            process = super().process_request
-            serving.process_here(cast(ServerObject, self), process, request, client_address)
+            loop = self.__loop if self.__thread == threading.get_ident() else None
+            if loop is not None and serving.may_be_parked(server, request):
+                dispatcher = self.__find_dispatcher(loop)
+                if dispatcher is not None and dispatcher.factory.reads_for_handlers():
+                    dispatcher.take(request, client_address)
+                    return
+        serving.process_here(server, super().process_request, request, client_address)
 
     def __find_dispatcher(self, loop: AcceptLoop) -> RequestDispatcher | None:
         """
@@ -303,6 +303,11 @@ class TCPServer(BaseServer, _stdlib.TCPServer):
 
 class UDPServer(TCPServer, _stdlib.UDPServer):
     """The class C{socketserver.UDPServer}."""
+
+    @override
+    def get_request(self) -> Any:
+        """Receive a packet, which takes no descriptor. (accept thread)"""
+        return _stdlib.UDPServer.get_request(self)
 
 
 class UnixStreamServer(TCPServer, _stdlib.UnixStreamServer):

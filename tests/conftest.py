@@ -26,7 +26,7 @@ gc.disable()
 
 #: How long what a test started may take to end after it: a worker thread on its way out, a
 #: connection whose close is in a socket's buffer.
-_SETTLE_SECONDS = 5.0
+_SETTLE_SECONDS = 20.0
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -12,8 +12,7 @@ from collections.abc import Callable
 
 from hypothesis import HealthCheck, settings
 
-#: What is waited for, at most: far more than a loaded machine needs.
-PATIENCE_SECONDS = 20.0
+from tests.patience import PATIENCE_SECONDS
 
 #: What is longer is recorded by its checksum.
 SHOWN_BYTES = 60

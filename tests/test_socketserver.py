@@ -4,6 +4,7 @@ import errno
 import http.server
 import os
 import socket
+import socketserver as stdlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -155,6 +156,21 @@ def test_what_ends_serve_forever_otherwise_leaves_it_ready_for_another(serving: 
     server.act = server.shutdown
     server.serve_forever(60)
     assert server.said == [b"A", b"B"]
+
+
+@pytest.mark.parametrize("module", [stdlib, socketserver])
+def test_what_verify_request_raises_of_a_packet_ends_serve_forever(module: Any) -> None:
+    class Server(module.UDPServer):  # type: ignore[misc,name-defined]
+        def verify_request(self, request: Any, client_address: Any) -> bool:
+            raise LookupError("the program's own")
+
+    with (
+        Server(("127.0.0.1", 0), module.DatagramRequestHandler) as server,
+        socket.socket(type=socket.SOCK_DGRAM) as client,
+    ):
+        client.sendto(b"a packet", server.server_address)
+        with pytest.raises(LookupError, match="the program's own"):
+            server.serve_forever()
 
 
 def test_handle_request_serves_one(serving: Any) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from sockserve.http.h1.framing import Event, RemoteProtocolError, State
-from sockserve.http.h1.head import RequestHead
+from sockserve.http.h1.head import HeadParser, RequestHead
 from sockserve.http.h1.reader import RequestParser
 
 HOST = b"Host: example.org\r\n"
@@ -46,20 +46,27 @@ def pieces(data: bytes, cuts: Iterable[int]) -> list[bytes]:
 
 
 def exchange(
-    data: bytes, *, cuts: Iterable[int] = (), lenient: bool = False, simple: bool = False
+    data: bytes,
+    *,
+    cuts: Iterable[int] = (),
+    lenient: bool = False,
+    simple: bool = False,
+    heads: HeadParser | None = None,
 ) -> Exchange:
     """
     Read a connection to its end of file as a server would that answers each request at once,
     and stops where the client would not send another.
+
+    @param heads: the server's, which it has had other connections with; by default, a new one.
     """
-    reader, seen = RequestParser(lenient, simple), Exchange()
+    reader, seen = RequestParser(heads or HeadParser(lenient, simple)), Exchange()
     body: list[bytes] = []
     head: RequestHead | None = None
 
-    def take() -> bool:
+    def take(event: RequestHead | bytes | Event | None) -> bool:
         """Whether there will be more."""
         nonlocal head
-        while (event := reader.next_event()) is not None:
+        while event is not None:
             if isinstance(event, RequestHead):
                 head = event
             elif isinstance(event, bytes):
@@ -75,15 +82,15 @@ def exchange(
                     return False
                 head = None
                 reader.next_request()
+            event = reader.next_event()
         return True
 
     try:
         for piece in pieces(data, cuts):
-            reader.feed(piece)
-            if not take():
+            if not take(reader.receive(piece)):
                 return seen
         reader.feed_eof()
-        take()
+        take(reader.next_event())
     except RemoteProtocolError as error:
         seen.error = error
         seen.partial = b"".join(body)

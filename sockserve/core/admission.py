@@ -92,6 +92,8 @@ class Admission:
 
     @ivar active: connections accepted now.
     @ivar gates: the doors that are reopened when one of these is closed.
+    @ivar has_networks: whether there are networks that may, or may not, be served; without them
+        L{allows} need not be asked.
     """
 
     def __init__(
@@ -124,7 +126,7 @@ class Admission:
             self.deny = tuple(map(_canonical_network, deny))
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"network: {error}") from None
-        self._networks = self.allow + self.deny
+        self.has_networks = bool(self.allow or self.deny)
         self.active = 0
         self._peers: Counter[tuple[str, int]] = Counter()
         self.gates: set[Reopenable] = set()
@@ -182,7 +184,7 @@ class Admission:
 
     def allows(self, client_address: object) -> bool:
         """Whether the client's network may be served; UNIX sockets' clients have none."""
-        if not self._networks:  # asked for every datagram
+        if not self.has_networks:
             return True
         client = _client(client_address)
         if client is None:

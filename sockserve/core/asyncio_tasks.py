@@ -22,32 +22,26 @@ from asyncio import (
     _get_running_loop,
     _leave_task,
 )
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextvars import Context, copy_context
 from traceback import walk_tb
 from types import CoroutineType
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
 from typing_extensions import override
 
-from sockserve.core.reactors import NEEDS_LOOP, event_loop_of
-from sockserve.core.tasks import Resumable, Wakeup, drop
+from sockserve.core.reactors import NEEDS_LOOP
+from sockserve.core.tasks import Wakeup, drop
 from sockserve.interfaces import DeadlineExpired
 
 __all__ = [
     "AsyncioTask",
     "DeadlineCancelled",
-    "Serve",
     "current_task",
     "explain",
     "reason_of",
-    "served_on",
 ]
-
-#: Serves one request: given the server object, the request, and the client's address.
-Serve = Callable[[Any, object, object], Resumable]
 
 #: What a coroutine awaits that gives way for one turn of the loop: C{asyncio.sleep(0)}.
 _TURN: Final = object()
@@ -65,22 +59,6 @@ class DeadlineCancelled(CancelledError, DeadlineExpired):
     A deadline, as it is raised in a handler that waits for something of asyncio's: the
     C{CancelledError} that asyncio's code expects.
     """
-
-
-def served_on(reactor: IReactorTime, serve: Callable[..., Coroutine[Any, Any, Any]]) -> Serve:
-    """
-    What serves a server's requests, decided once: C{serve} itself, or where the reactor runs on an
-    event loop of asyncio's, C{serve} with each request as a task of it.
-    """
-    loop = event_loop_of(reactor)
-    if loop is None:
-        return serve
-    outside = copy_context()
-
-    def serve_as_task(server: Any, request: object, client_address: object) -> AsyncioTask:
-        return AsyncioTask(serve(server, request, client_address), loop, outside)
-
-    return serve_as_task
 
 
 def reason_of(error: CancelledError) -> Exception:
@@ -107,7 +85,7 @@ def explain(error: Exception) -> None:
     if _get_running_loop() is not None:
         if text.startswith("Task got bad yield: <Deferred"):
             error.add_note("In a task, await deferred.asFuture(asyncio.get_running_loop())")
-    elif where.startswith("asyncio.") or "event loop" in text:
+    elif (where.startswith("asyncio.") or "event loop" in text) and NEEDS_LOOP not in text:
         error.add_note(f"This is asyncio's; {NEEDS_LOOP}")
 
 
@@ -120,39 +98,47 @@ def current_task() -> AsyncioTask | None:
     return task if isinstance(task, AsyncioTask) else None
 
 
+_exception_of_future = vars(asyncio.Future)["_exception"].__get__
+
+
 class AsyncioTask(asyncio.Task[Any]):
     """
     One coroutine, to be driven by a L{sockserve.core.tasks.Task}, and a task to asyncio's code.
 
     C{asyncio.Task.__init__}, which would have the loop drive it, is not called; that of a future
-    only when somebody asks for something that needs it (C{_as_future}).  Most handlers never do,
-    so what they do not need costs them nothing: only the C{__slots__} are set for each.
+    only when somebody asks for something that needs it (C{_as_future}).  Most handlers never do.
 
+    @ivar coroutine: the coroutine.
+    @ivar is_used: whether it is more than that by now: a future, or with a name of its own, or
+        cancelled.
     @ivar reason: the last reason for which the driver has ended a wait for something of asyncio's.
     """
 
-    __slots__ = ("_awaited", "_coroutine", "_event_loop", "_outside")
-
-    reason: Exception | None = None
-    _is_future = False
-    #: What the driver waits for, while the coroutine awaits something of asyncio's.
-    _wakeup: Wakeup | None = None
-    #: What to raise in the coroutine when it is resumed, or if it runs, when it waits.
-    _error: CancelledError | None = None
+    __slots__ = (
+        "_awaited", "_error", "_event_loop", "_is_future", "_outside", "_wakeup", "coroutine",
+        "is_used", "reason",
+    )  # fmt: skip
 
     def __init__(
-        self, coroutine: Coroutine[Any, Any, Any], loop: AbstractEventLoop, outside: Context
+        self, coroutine: Coroutine[Any, Any, Any] | None, loop: AbstractEventLoop, outside: Context
     ) -> None:
         """
-        @param coroutine: of an C{async def}.
+        @param coroutine: of an C{async def}; None if it is yet to come.
         @param outside: the context in which the loop resumes the driver, which has one of its own
             for the coroutine.
         """
-        self._coroutine: Any = coroutine
+        self.coroutine: Any = coroutine
         self._event_loop = loop
         self._outside = outside
+        self.is_used = False
+        self._is_future = False
+        self.reason: Exception | None = None
         #: What the coroutine awaits; None while it runs.
         self._awaited: Any = None
+        #: What the driver waits for, while that is something of asyncio's.
+        self._wakeup: Wakeup | None = None
+        #: What to raise in the coroutine when it is resumed, or if it runs, when it waits.
+        self._error: CancelledError | None = None
 
     # What the driver calls, as of a coroutine
 
@@ -172,36 +158,37 @@ class AsyncioTask(asyncio.Task[Any]):
         except RuntimeError:  # it is resumed by another task
             return self._send_within(error)
         try:
-            coroutine = self._coroutine
+            coroutine = self.coroutine
             awaited = coroutine.send(value) if error is None else coroutine.throw(error)
         finally:
             _leave_task(loop, self)
             if self._is_future:
-                self._settle(sys.exception())
-        if type(awaited) is Wakeup and self._error is None:
-            self._awaited = awaited
-            return awaited
-        return self._wait(awaited)
+                self.settle(sys.exception())
+        return self.wait(awaited)
 
     def throw(self, error: BaseException) -> object:
-        """Raise an error: what is awaited has failed, or is no longer to be waited for."""
+        """
+        Raise an error: what is awaited has failed, or is no longer to be waited for; or, if it is
+        C{GeneratorExit}, the coroutine is given up.
+        """
+        if isinstance(error, GeneratorExit):
+            self._wakeup = self._error = None
         return self.send(None, error) if self._wakeup is None else self._cancel_wait(error)
 
-    def close(self) -> None:
-        """Give up the coroutine."""
-        self._wakeup = self._error = None
-        try:
-            self.send(None, GeneratorExit())
-        except (GeneratorExit, StopIteration):
-            return
-        raise RuntimeError("the coroutine waits though it is given up")
+    # (There is no close: whatever has that besides is a coroutine to asyncio's code, and no task.)
 
     # What asyncio's code calls
+
+    @override
+    def set_name(self, value: object, /) -> None:
+        self.is_used = True
+        super().set_name(value)
 
     @override
     def cancel(self, msg: Any | None = None) -> bool:
         if self.done():
             return False
+        self.is_used = True
         super().cancel()  # which does no more than count it
         awaited = self._awaited
         if self._wakeup is not None and awaited is not _TURN and awaited.cancel(msg):
@@ -222,7 +209,7 @@ class AsyncioTask(asyncio.Task[Any]):
 
     @override
     def done(self) -> bool:
-        return self._coroutine.cr_frame is None
+        return self.coroutine.cr_frame is None
 
     @override
     def get_loop(self) -> AbstractEventLoop:
@@ -230,11 +217,11 @@ class AsyncioTask(asyncio.Task[Any]):
 
     @override
     def get_coro(self) -> Any:
-        return self._coroutine
+        return self.coroutine
 
     @override
     def get_name(self) -> str:
-        return super().get_name() or self._coroutine.__qualname__
+        return super().get_name() or self.coroutine.__qualname__
 
     def get_context(self) -> Context:
         """A copy of the coroutine's context, while it runs; else what it is resumed in."""
@@ -269,10 +256,12 @@ class AsyncioTask(asyncio.Task[Any]):
 
     @override
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._coroutine!r}>"
+        return f"<AsyncioTask {self.coroutine!r}>"
 
     # Of asyncio.Task, for those that look deeper: anyio, and asyncio's own tools for debugging.
+    _loop = property(get_loop)
     _coro = property(get_coro)
+    _exception = property(lambda self: _exception_of_future(self) if self._is_future else None)
     _must_cancel = property(lambda self: self._error is not None)
     _fut_waiter = property(
         lambda self: None if self._awaited is _TURN or self._wakeup is None else self._awaited
@@ -290,8 +279,15 @@ class AsyncioTask(asyncio.Task[Any]):
         finally:
             _enter_task(self._event_loop, other)
 
-    def _wait(self, awaited: Any) -> object:
-        """The coroutine waits: give what the driver is to wait for."""
+    def wait(self, awaited: Any) -> object:
+        """
+        The coroutine waits: give what the driver is to wait for.  One that cannot wait, or was
+        cancelled meanwhile, goes on at once; what it raises then is raised, C{StopIteration} with
+        what it returns too.
+        """
+        if type(awaited) is Wakeup and self._error is None:
+            self._awaited = awaited
+            return awaited
         if isinstance(awaited, Deferred):
             if self._error is not None:
                 awaited.addErrback(drop)
@@ -323,11 +319,16 @@ class AsyncioTask(asyncio.Task[Any]):
             return f"{self!r} awaits {awaited!r}, which is of another event loop"
         return None
 
-    def _wake(self, _awaited: object) -> None:
+    def _wake(self, awaited: asyncio.Future[Any] | None) -> None:
         """Called by the loop: what is awaited has happened."""
         wakeup, self._wakeup = self._wakeup, None
-        if wakeup is not None:  # else it was given up
-            wakeup.wake()
+        if wakeup is None:  # it was given up
+            return
+        if self._error is not None and awaited is not None and not awaited.cancelled():
+            # The coroutine is resumed by another error, and will not ask for this future's, which
+            # it would log for that; gather's has one when it is cancelled.
+            awaited.exception()
+        wakeup.wake()
 
     def _cancel_wait(self, reason: BaseException) -> Wakeup:
         """
@@ -354,7 +355,7 @@ class AsyncioTask(asyncio.Task[Any]):
         take for one of its own, and try again.
         """
         own = ""
-        waiting: object = self._coroutine
+        waiting: object = self.coroutine
         while isinstance(waiting, CoroutineType):
             assert waiting.cr_frame is not None
             module = waiting.cr_frame.f_globals["__name__"]
@@ -375,9 +376,9 @@ class AsyncioTask(asyncio.Task[Any]):
         else:
             awaited.cancel()
 
-    def _settle(self, error: BaseException | None) -> None:
+    def settle(self, error: BaseException | None) -> None:
         """If the coroutine has ended, by this error, tell those who wait for the task."""
-        if not self.done():
+        if not (self._is_future and self.done()):
             return
         if isinstance(error, StopIteration):
             asyncio.Future.set_result(self, error.value)
@@ -394,6 +395,6 @@ class AsyncioTask(asyncio.Task[Any]):
         was one by then; else it has returned None.
         """
         if not self._is_future:
-            self._is_future = True
+            self._is_future = self.is_used = True
             asyncio.Future.__init__(self, loop=self._event_loop)
-            self._settle(StopIteration())
+            self.settle(StopIteration())

@@ -55,8 +55,10 @@ class DeadlineTimer:
         if seconds is None:
             self._due.pop(phase, None)
             return
-        due = (self.seconds() if now is None else now) + seconds
-        self._due[phase] = due
+        if now is None:
+            clock_seconds = self.seconds  # two steps: CPython 3.11 looks for a method, otherwise
+            now = clock_seconds()
+        self._due[phase] = due = now + seconds
         if due < self._wake_at:
             self._sleep_until(due)
 

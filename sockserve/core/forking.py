@@ -22,7 +22,9 @@ __all__ = [
     "ListeningSocketOwner",
     "ThreadRole",
     "end_child",
+    "fork_count",
     "is_child",
+    "last_fork",
     "listening_socket_owners",
     "mark_thread",
     "note_child",
@@ -73,27 +75,37 @@ class _Fork:
 
     @ivar thread: the thread that has come out of it on the other side, and is a child's now: of a
         handler, or for a request.  None in a process that is no such child, where asking for it is
-        all that a request has to do.  (Other threads of a child's may serve: it is no matter of
-        ours what servers it starts.)
+        all that a request has to do before L{is_child}.  (Other threads of a child's may serve: it
+        is no matter of ours what servers it starts.)
+    @ivar count: how many forks there were on the way from the first process to this one.
     """
 
-    __slots__ = ("thread",)
+    __slots__ = ("count", "thread")
 
     def __init__(self) -> None:
         self.thread: int | None = None
+        self.count = 0
 
 
-_fork = _Fork()
+last_fork = _Fork()
 
 
 def note_child() -> None:
     """Note that the calling thread has come out of C{fork} as a child's. (any thread)"""
-    _fork.thread = threading.get_ident()
+    last_fork.thread = threading.get_ident()
 
 
 def is_child() -> bool:
     """Whether L{note_child} was called on the calling thread, in this process. (any thread)"""
-    return _fork.thread is not None and _fork.thread == threading.get_ident()
+    return last_fork.thread is not None and last_fork.thread == threading.get_ident()
+
+
+def fork_count() -> int:
+    """
+    How many forks there were on the way to this process: in a child another number than before, for
+    which C{os.getpid} would be a system call. (any thread)
+    """
+    return last_fork.count
 
 
 def mark_thread(role: ThreadRole | None) -> None:
@@ -132,6 +144,7 @@ def _after_in_parent() -> None:
 
 def _after_in_child() -> None:
     """Let go of what is the parent's, in a child that a server's thread has forked."""
+    last_fork.count += 1
     role, this_thread.role = this_thread.role, None
     if role is None:
         return

@@ -8,30 +8,64 @@ not know which modules these are.
 from __future__ import annotations
 
 import importlib
-import logging  # noqa: F401  see L{_lock}
+import logging  # noqa: F401  so that its fork handlers are registered first
 import os
 import sys
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 __all__ = ["LateModule", "show_late"]
 
-#: Held while something is imported, and while a child is forked, as C{logging} does with its own: a
-#: child would wait for ever for an import that a thread of its parent had begun.  What is imported
-#: asks for loggers, so a fork has to take this lock before C{logging}'s: what was registered last
-#: is called first, and that is why C{logging} is imported above.  Reentrant, as what is imported
-#: may import late itself.
-_lock = threading.RLock()
-os.register_at_fork(
-    before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
-)
+#: How long a fork waits at most, until there is a moment without late imports of other threads: a
+#: module that forks while it is imported may be what a late import waits for.
+FORK_WAIT_SECONDS = 5
+
+#: How many late imports each thread has under way.  No lock is held while it imports: it may have
+#: to wait for another thread's import, which Python resolves unless that waits for our lock.
+_under_way: Counter[int] = Counter()
+_changed = threading.Condition()
 
 
 def _import(name: str) -> ModuleType:
-    with _lock:
+    thread = threading.get_ident()
+    try:
+        with _changed:
+            _under_way[thread] += 1
         return importlib.import_module(name)
+    finally:
+        with _changed:
+            _under_way[thread] -= 1
+            if _under_way[thread] <= 0:
+                del _under_way[thread]
+                _changed.notify_all()
+
+
+def _before_fork() -> None:
+    _changed.acquire()
+    # Of two threads that import and fork, neither waits for the other.
+    if threading.get_ident() not in _under_way:
+        _changed.wait_for(lambda: not _under_way, FORK_WAIT_SECONDS)
+
+
+def _after_fork() -> None:
+    _changed.release()
+
+
+def _after_fork_in_child() -> None:
+    for thread in _under_way.keys() - {threading.get_ident()}:  # they are not here
+        del _under_way[thread]
+    _changed.release()
+
+
+# A fork waits for the late imports of other threads, for which its child would wait for ever.  What
+# is imported asks for loggers, so a fork has to wait before it takes C{logging}'s lock: what was
+# registered last is called first, and that is why C{logging} is imported above.
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
+)
 
 
 class LateModule:

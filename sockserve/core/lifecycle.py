@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, runtime_checkable
 
 from sockserve.core.asyncio_tasks import explain, reason_of
-from sockserve.core.forking import end_child, is_child
+from sockserve.core.forking import end_child, is_child, last_fork
 from sockserve.interfaces import IRequestHandler, IRequestServer, Outcome
 
 __all__ = [
@@ -126,7 +126,7 @@ async def serve_coroutine(
         reason = _handle_cancelled(server, request, client_address, cancelled)
         outcome = server.outcome_of(request, reason)
     finally:
-        if is_child():
+        if last_fork.thread is not None and is_child():
             end_child(outcome)
         server.shutdown_request(request)
     return outcome
@@ -154,7 +154,7 @@ async def serve_next_coroutine(
     except CancelledError as cancelled:
         return _handle_cancelled(server, request, client_address, cancelled)
     finally:
-        if is_child():
+        if last_fork.thread is not None and is_child():
             end_child(outcome)
     return None
 

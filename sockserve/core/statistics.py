@@ -31,6 +31,10 @@ DURATION_BUCKETS_SECONDS = (
 )  # fmt: skip
 
 
+#: Most handlers take no longer.
+_SHORTEST_SECONDS = DURATION_BUCKETS_SECONDS[0]
+
+
 class Histogram:
     """
     Durations, counted by upper bound.
@@ -176,7 +180,10 @@ class ListenerStatistics:
         handled = self._handled
         if handled is None:
             handled = self._handled = self.histogram("handle")
-        handled.counts[bisect_left(DURATION_BUCKETS_SECONDS, seconds)] += 1
+        bucket = (
+            0 if seconds <= _SHORTEST_SECONDS else bisect_left(DURATION_BUCKETS_SECONDS, seconds)
+        )
+        handled.counts[bucket] += 1
         handled.total += seconds
 
     def observe_duration(self, phase: str, seconds: float) -> None:

@@ -22,7 +22,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from sockserve.core.forking import end_child, is_child
+from sockserve.core.forking import end_child, is_child, last_fork
 from sockserve.core.logs import Topic, log_raised, logger
 from sockserve.core.reactors import NEEDS_LOOP
 
@@ -50,14 +50,18 @@ class Wakeup(Deferred[None]):
     A task of asyncio's takes it for a future, so that streams can be awaited in those too.
     """
 
+    # For all else there is a dictionary.  These two are asked for at each wait, and a slot is found
+    # at once, other than what the class has as well.
+    __slots__ = ("called", "task")
+
     def __init__(self) -> None:
         # As Deferred's, which has no canceller and no debugging to set up here.
         self._callbacks = []
+        self.called = False
+        #: The task that waits, when it is a L{Task} and not some other driver.
+        self.task: Task | None = None
 
     _canceller = None
-
-    #: The task that waits, when it is a L{Task} and not some other driver.
-    task: Task | None = None
 
     def used(self) -> bool:
         """Whether this was waited for as a Deferred, or given up, and is done with."""
@@ -119,10 +123,7 @@ class Resumable(Protocol):
         """Go on until it waits; give what it awaits."""
 
     def throw(self, error: BaseException, /) -> object:
-        """Likewise, with C{error} raised where it has waited."""
-
-    def close(self) -> None:
-        """Give it up."""
+        """Likewise, with C{error} raised where it has waited; C{GeneratorExit} to give it up."""
 
 
 class Cork(Protocol):
@@ -215,15 +216,18 @@ class Task:
 
     def abandon(self) -> None:
         """
-        Stop driving: close the coroutine.  What it raises at that is logged, and one that
-        awaits even so is left to the garbage collector.
+        Stop driving: close the coroutine.  What it raises at that is logged, as is that it waits
+        even so; then it is left to the garbage collector.
         """
         waiting, self.waiting = self.waiting, None
         if type(waiting) is Wakeup:
             waiting.task = None
             waiting.called = True
         try:
-            self._coroutine.close()
+            self._coroutine.throw(GeneratorExit())
+            raise RuntimeError("the coroutine waits though it is given up")
+        except (GeneratorExit, StopIteration):
+            pass
         except Exception:
             log_raised(_log, "a coroutine that was given up raised")
 
@@ -260,16 +264,21 @@ class Task:
                     reason = _not_awaitable(awaited)
                 awaited = self._context.run(self._coroutine.throw, reason)
         except StopIteration as end:
-            self._end(end.value, None)
+            result = end.value
         except BaseException as error:
             self._end(None, error)
+            return
         else:
             self._wait(awaited)
             if cork is not None:  # last: sending may be what is waited for
                 cork.uncork()
+            return
+        # Not from within: the next request may be served by it, whose errors are not this one's.
+        self._end(result, None)
+        del result  # an error's traceback leads to this frame: a circle, otherwise
 
     def _wait(self, awaited: Deferred[Any]) -> None:
-        if is_child():  # there is no reactor to wait for
+        if last_fork.thread is not None and is_child():  # there is no reactor to wait for
             end_child()
         self.waiting = awaited
         if type(awaited) is Wakeup:

@@ -42,7 +42,7 @@ class IStreamTransport(ITransport, IConsumer, IPushProducer):
     # Of a transport that is nothing but a socket (L{sockserve.sockets.lending.is_lendable})
 
     socket: _Socket = Attribute("The socket.")
-    bufferSize: int = Attribute("How many bytes are read at once, at most.")
+    bufferSize: int = Attribute("How many bytes are read at once, at most, by Twisted's own.")
 
     def getHandle() -> _Socket:
         """The socket."""

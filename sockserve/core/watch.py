@@ -116,6 +116,8 @@ class ReactorWatch:
         # While it is held, and the reactor runs
         #: The reactor's; 0 at other times.
         self._reactors_thread = 0
+        #: What the reactor's thread did before: a handler may run one.
+        self._role_before: ThreadRole | None = None
         #: The one that asks; None also when there was none to be had.
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
@@ -134,7 +136,7 @@ class ReactorWatch:
         self._holders -= 1
         if self._holders or not self._reactors_thread:
             return
-        this_thread.role = None
+        mark_thread(self._role_before)
         if self._thread is not None:
             self._ended.set()
             self._thread.join()
@@ -146,6 +148,7 @@ class ReactorWatch:
         if not self._holders or self._reactors_thread:
             return
         self._reactors_thread = threading.get_ident()
+        self._role_before = this_thread.role
         mark_thread(ThreadRole.REACTOR)
         self._begin_to_ask()
 

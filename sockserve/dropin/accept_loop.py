@@ -9,38 +9,34 @@ not know what the server does with a request.
 from __future__ import annotations
 
 import os
-import selectors
+import select
 import socket
-import socketserver
 import ssl
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import Enum
 from errno import errorcode
+from math import inf
 from typing import Any
 
 from sockserve.core.deadlines import Deadlines
-from sockserve.core.drain_notice import drain_notice
 from sockserve.core.forking import (
-    ThreadRole,
     end_child,
     is_child,
     listening_socket_owners,
-    mark_thread,
 )
 from sockserve.core.logs import Topic, standard_logger
 from sockserve.core.reactors import IReactor
 from sockserve.dropin.background_reactor import running_reactor
 from sockserve.dropin.listening_socket import is_open, stop_listening, wait_for_children
-from sockserve.dropin.overriding import StandardMethods, is_overridden
+from sockserve.dropin.overriding import StandardMethods
 from sockserve.dropin.server_object import ServerObject
 from sockserve.dropin.serving_thread import ServingThread
 from sockserve.dropin.tls_accept import accept_tls
 from sockserve.dropin.tls_handshake import TLSHandshake
-from sockserve.http.guarded import telling
+from sockserve.dropin.verifying import verify_and_take
 from sockserve.listeners.gate import (
     ACCEPT_RETRY_SECONDS,
     CALM_SECONDS,
@@ -48,7 +44,7 @@ from sockserve.listeners.gate import (
     QUEUE_LENGTH,
 )
 
-__all__ = ["POLL_SECONDS", "AcceptLoop", "verify_and_take"]
+__all__ = ["POLL_SECONDS", "AcceptLoop"]
 
 _connections_log = standard_logger(Topic.CONNECTIONS)
 
@@ -56,52 +52,12 @@ _connections_log = standard_logger(Topic.CONNECTIONS)
 #: C{poll_interval}.  0.5: C{serve_forever}'s default.
 POLL_SECONDS = 0.5
 
-#: The kind of selector.  C{socketserver}'s choice: it takes no descriptor of its own.
-_Selector: type[selectors.BaseSelector] = getattr(
-    selectors, "PollSelector", selectors.SelectSelector
-)
 
-
-def verify_and_take(server: ServerObject, request: Any, client_address: object) -> None:
-    """
-    Have a server verify and process a request, as C{BaseServer._handle_request_noblock} does.
-    (accept thread)
-    """
-    try:
-        verified = server.verify_request(request, client_address)
-    except BaseException:
-        request.close()  # nobody else has it
-        raise
-    if verified:
-        try:
-            with _handler_in_child(server, request):
-                server.process_request(request, client_address)
-        except Exception:
-            server.handle_error(request, client_address)
-            server.shutdown_request(request)
-        except BaseException:
-            server.shutdown_request(request)
-            raise
-    else:
-        server.shutdown_request(request)
-
-
-@contextmanager
-def _handler_in_child(server: ServerObject, request: object) -> Iterator[None]:
-    """
-    Have a child that a service's server makes for a request be a handler's: it does not listen, or
-    clients would wait in vain once the parent has stopped; and its handler is guarded, whoever
-    makes it there.
-    """
-    if drain_notice() is None or not isinstance(server, socketserver.ForkingMixIn):
-        yield
-        return
-    mark_thread(ThreadRole.WORKER)
-    try:
-        with telling(server.RequestHandlerClass, request):
-            yield
-    finally:
-        mark_thread(ThreadRole.ACCEPTING)
+def _poll_for(readable: Any) -> select.poll:
+    """A poll that tells when a socket, or a server, can be read from."""
+    poll = select.poll()
+    poll.register(readable, select.POLLIN)
+    return poll
 
 
 class _LoopState(Enum):
@@ -118,6 +74,9 @@ class _LoopState(Enum):
     STOPPED = "stopped"
     #: It serves no more, and has let go of all that was open for it.
     CLOSED = "closed"
+
+
+_OPEN = _LoopState.OPEN  # looked up once (see L{sockserve.core.lifecycle})
 
 
 class AcceptLoop:
@@ -175,44 +134,59 @@ class AcceptLoop:
         self._shaking: set[ssl.SSLSocket] = set()
         self._accepted: deque[tuple[Any, object]] = deque()
 
-    def run(self, poll_interval: float) -> None:
+    def run(self, poll_interval: float | None) -> None:
         """
         Serve until L{stop} or L{take_last}, or until the server is told to shut down; that is
         asked whenever something has happened. (accept thread)
 
-        @param poll_interval: how often C{service_actions} is called at least, in seconds.
+        @param poll_interval: how often C{service_actions} is called at least, in seconds; None to
+            call it only when something has happened.
         """
         server = self._server
+        poll_interval = inf if poll_interval is None else max(poll_interval, 0)
+        poll = _poll_for(self._outer)  # it takes no descriptor of its own
         try:
-            with _Selector() as selector:
-                selector.register(server, selectors.EVENT_READ)
-                selector.register(self._outer, selectors.EVENT_READ)
-                takes = True
-                while not self._is_over():
-                    if takes != (self._has_room() and is_open(server)):
-                        takes = not takes
-                        if takes:
-                            selector.register(server, selectors.EVENT_READ)
-                        else:
-                            selector.unregister(server)
-                    seconds = self._seconds_to_wait(poll_interval)
-                    ready = [key.fileobj for key, _ in selector.select(seconds)]
-                    if self._is_over():
-                        break
-                    self._call_server(self._turn, ready)
-                self._take_waiting()
+            listening = server.fileno()
+            poll.register(listening, select.POLLIN)
+            takes = True
+            while not self._is_over():
+                if takes != (self._has_room() and is_open(server)):
+                    takes = not takes
+                    if takes:
+                        listening = server.fileno()
+                        poll.register(listening, select.POLLIN)
+                    else:
+                        poll.unregister(listening)
+                ready = poll.poll(self._milliseconds_to_wait(poll_interval))
+                self._end_child()  # a handler of a signal may have forked
+                if self._is_over():
+                    break
+                woken = requested = False
+                for descriptor, _ in ready:
+                    if descriptor == listening:
+                        requested = True
+                    else:
+                        woken = True
+                self._call_server(self._turn, woken, requested)
+            self._take_waiting()
         finally:
             self.close()
 
-    def _turn(self, ready: list[object]) -> None:
-        """Do what has become ready, a piece of each kind. (accept thread)"""
-        if self._outer in ready:
+    def _turn(self, woken: bool, requested: bool) -> None:
+        """
+        Do what is to be done, a piece of each kind. (accept thread)
+
+        @param woken: whether the loop was told that there is something to do.
+        @param requested: whether the server has a request to accept.
+        """
+        if woken:
             self._empty_wake_ups()
         if self._accepted:
-            verify_and_take(self._server, *self._accepted.popleft())
-        if self._server in ready and self._has_room():
+            self._take_accepted()
+        if requested and self._has_room():
             self._take_request()
         if self.jobs is not None and not self._is_over():
+            self._end_child()
             self.jobs.serve_one()
         self._server.service_actions()
 
@@ -226,21 +200,19 @@ class AcceptLoop:
         take = self._accept if accepts_first else self._take_request
         if accepts_first and self._takes_last():
             wait_for_children(self._server)
-        with _Selector() as selector:
-            if is_open(self._server):
-                selector.register(self._server, selectors.EVENT_READ)
-            for _ in range(QUEUE_LENGTH):  # others may come as fast
-                if not (self._takes_last() and self._has_room() and is_open(self._server)):
-                    break
-                if not selector.select(0):
-                    break
-                self._call_server(take)
+        poll = _poll_for(self._server) if is_open(self._server) else select.poll()
+        for _ in range(QUEUE_LENGTH):  # others may come as fast
+            if not (self._takes_last() and self._has_room() and is_open(self._server)):
+                break
+            if not poll.poll(0):
+                break
+            self._call_server(take)
         if accepts_first and self._takes_last():
             stop_listening(self._server)
         shaking_until = time.monotonic() + (self._deadlines.quiet or 0)
         while self._takes_last():
             if self._accepted:
-                self._call_server(verify_and_take, self._server, *self._accepted.popleft())
+                self._call_server(self._take_accepted)
             elif self._shaking and time.monotonic() < shaking_until:
                 self._wait_for_wake_up(shaking_until - time.monotonic())
             else:
@@ -250,7 +222,8 @@ class AcceptLoop:
         """Whether who waits is to be taken, and there is time for that."""
         until = self._last_until
         is_late = until is not None and time.monotonic() >= until
-        return self._state is _LoopState.LAST and not self._is_told() and not is_late
+        is_told = self._server._BaseServer__shutdown_request
+        return self._state is _LoopState.LAST and not is_told and not is_late
 
     def _call_server(self, do: Callable[..., object], *arguments: Any) -> None:
         """Call C{do}, and C{failed} if one of the server's methods raises in it. (accept thread)"""
@@ -260,6 +233,13 @@ class AcceptLoop:
             if self._failed is None:
                 raise
             self._failed()
+        self._end_child()
+
+    def _end_child(self) -> None:
+        """End a child that one of the server's methods has made, and that goes on as a server."""
+        # One that has made this loop is a server itself.
+        if is_child() and os.getpid() != self._process:
+            end_child()
 
     def listening_descriptors(self) -> Iterator[int]:
         """
@@ -301,20 +281,17 @@ class AcceptLoop:
                     pass
 
     def _is_over(self) -> bool:
-        # A method's child is no server itself; one that has made this loop is.
-        if is_child() and os.getpid() != self._process:
-            end_child()
-        return self._is_told() or self._state is not _LoopState.OPEN
-
-    def _is_told(self) -> bool:
-        """Whether the server is to shut down."""
         # What shutdown sets, and programs set by themselves on the thread that serves.
-        return bool(getattr(self._server, "_BaseServer__shutdown_request", False))
+        return self._state is not _OPEN or self._server._BaseServer__shutdown_request
 
-    def _seconds_to_wait(self, poll_interval: float) -> float:
-        if self._accepted or self._has_job():
+    def _milliseconds_to_wait(self, poll_interval: float) -> float:
+        if self._accepted or (self.jobs is not None and self.jobs.has_ready()):
             return 0
-        return min(poll_interval, self._seconds_to_retry() or poll_interval)
+        seconds = poll_interval
+        if self._shortage_at is not None:
+            # If the pause is over by now, the socket is not polled yet: it must not take for ever.
+            seconds = min(self._seconds_to_retry() or ACCEPT_RETRY_SECONDS, seconds)
+        return -1 if seconds == inf else seconds * 1000
 
     def _seconds_to_retry(self) -> float:
         """The seconds that it has yet to pause for a lack of descriptors; 0 for none."""
@@ -326,28 +303,30 @@ class AcceptLoop:
         return max(ACCEPT_RETRY_SECONDS - since, 0)
 
     def _has_room(self) -> bool:
-        if self._seconds_to_retry():
+        if self._shortage_at is not None and self._seconds_to_retry():
             return False
         if self._is_full is None:
             return True
         with self._lock:
             return not self._is_full(len(self._shaking) + len(self._accepted))
 
-    def _has_job(self) -> bool:
-        return self.jobs is not None and self.jobs.has_ready()
-
     def _take_request(self) -> None:
         self._accept()
         if self._accepted:
-            verify_and_take(self._server, *self._accepted.popleft())
+            self._take_accepted()
+
+    def _take_accepted(self) -> None:
+        request, client_address = self._accepted.popleft()
+        verify_and_take(self._server, request, client_address)
 
     def _accept(self) -> None:
         """Accept a request, which is then among L{_accepted}, or is to shake hands before."""
-        server = self._server
+        server, standard, accepted = self._server, self._standard, None
         try:
-            accepted = accept_tls(server, self._standard, self._lost)
+            if type(getattr(server, "socket", None)) is not socket.socket:  # of TLS, perhaps
+                accepted = accept_tls(server, standard, self._lost)
             if accepted is None:
-                if is_overridden(server, "_handle_request_noblock"):
+                if standard.handle_request_noblock != server._handle_request_noblock:
                     server._handle_request_noblock()
                     return
                 taken = server.get_request()
@@ -405,9 +384,7 @@ class AcceptLoop:
         reactor.callFromThread(TLSHandshake, reactor, request, ended, self._deadlines)
 
     def _wait_for_wake_up(self, seconds: float) -> None:
-        with _Selector() as selector:
-            selector.register(self._outer, selectors.EVENT_READ)
-            selector.select(max(seconds, 0))
+        _poll_for(self._outer).poll(max(seconds, 0) * 1000)
         self._empty_wake_ups()
 
     def _empty_wake_ups(self) -> None:

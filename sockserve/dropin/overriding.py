@@ -42,9 +42,11 @@ class StandardMethods:
 
     @ivar finish_request: the server's standard method of that name, and so on; None where it has
         none.
+    @ivar handle_request_noblock: that of C{_handle_request_noblock}.
     """
 
     def __init__(self, server: ServerObject) -> None:
+        self.handle_request_noblock = _standard_method(server, "_handle_request_noblock")
         self.get_request = _standard_method(server, "get_request")
         self.process_request = _standard_method(server, "process_request")
         self.finish_request = _standard_method(server, "finish_request")

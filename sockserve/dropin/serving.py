@@ -12,7 +12,7 @@ from sockserve.core.addresses import shown_address
 from sockserve.core.incidents import IncidentLog
 from sockserve.core.logs import Topic, standard_logger
 from sockserve.core.tls import handshake_fault
-from sockserve.dropin.accept_loop import AcceptLoop, verify_and_take
+from sockserve.dropin.accept_loop import AcceptLoop
 from sockserve.dropin.background_reactor import private_reactor, running_reactor
 from sockserve.dropin.dispatcher import RequestDispatcher
 from sockserve.dropin.error_report import print_report
@@ -23,6 +23,7 @@ from sockserve.dropin.server_check import check_server, own_limits
 from sockserve.dropin.serving_thread import ServingThread, may_be_parked, process_here
 from sockserve.dropin.tls_accept import accept_tls
 from sockserve.dropin.tls_handshake import shake_hands
+from sockserve.dropin.verifying import verify_and_take
 from sockserve.dropin.witness import witness
 from sockserve.http.guarded import make_and_run_guarded
 from sockserve.interfaces import DeadlineExpired, HandshakeFailed

@@ -8,12 +8,10 @@ server's connections bring jobs.  It must not know how that thread waits for the
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -21,7 +19,7 @@ from twisted.internet.interfaces import IDelayedCall
 from typing_extensions import override
 from zope.interface import implementer
 
-from sockserve.core.forking import ThreadRole, end_child, mark_thread, this_thread
+from sockserve.core.forking import ThreadRole, end_child, fork_count, this_thread
 from sockserve.core.handler_kinds import HandlerKind, handler_kind, unwrap
 from sockserve.core.reactors import IReactor
 from sockserve.dropin.overriding import StandardMethods, is_overridden
@@ -31,6 +29,10 @@ from sockserve.executors.threads import SLOW_JOB_SECONDS
 from sockserve.interfaces import ConfigurationError, IExecutor, IJob, Outcome
 
 __all__ = ["ServingThread", "may_be_parked", "process_here"]
+
+# Looked up once (see L{sockserve.core.lifecycle}).
+_OK, _ERROR = Outcome.OK, Outcome.ERROR
+_WORKER = ThreadRole.WORKER
 
 
 def may_be_parked(server: ServerObject, request: object) -> bool:
@@ -67,27 +69,27 @@ def may_be_parked(server: ServerObject, request: object) -> bool:
     return is_stock and not (is_overridden(handler, "setup") or is_overridden(handler, "finish"))
 
 
-def _serve_here(serve: Callable[[], Outcome]) -> Outcome:
+def _serve_here(serve: Callable[..., Outcome], *arguments: Any) -> Outcome:
     """
     Serve a request on the thread that calls C{serve_forever}: a child that its handler forks has
     no server, and ends when it comes back. (accept thread)
     """
-    process, role = os.getpid(), this_thread.role
-    mark_thread(ThreadRole.WORKER)
-    outcome = Outcome.ERROR
+    role, forks = this_thread.role, fork_count()
+    this_thread.role = _WORKER
+    outcome = _ERROR
     try:
-        outcome = serve()
+        outcome = serve(*arguments)
     except SystemExit:
-        outcome = Outcome.OK
+        outcome = _OK
         raise
     except BaseException:
-        if os.getpid() != process:
+        if fork_count() != forks:
             call_excepthook()
         raise
     finally:
-        if os.getpid() != process:
+        if fork_count() != forks:
             end_child(outcome)
-        mark_thread(role)
+        this_thread.role = role
     return outcome
 
 
@@ -103,20 +105,25 @@ def process_here(
 
     @param process_request: the server's method, as the standard library has it.
     """
-    process = os.getpid()
+    _serve_here(_process, server, process_request, request, client_address, fork_count())
 
-    def serve() -> Outcome:
-        try:
-            process_request(request, client_address)
-        except Exception:
-            if os.getpid() == process:
-                raise
-            server.handle_error(request, client_address)
-            server.shutdown_request(request)
-            return Outcome.ERROR
-        return Outcome.OK
 
-    _serve_here(serve)
+def _process(
+    server: ServerObject,
+    process_request: Callable[[Any, Any], object],
+    request: object,
+    client_address: object,
+    forks: int,
+) -> Outcome:
+    try:
+        process_request(request, client_address)
+    except Exception:
+        if fork_count() == forks:
+            raise
+        server.handle_error(request, client_address)
+        server.shutdown_request(request)
+        return _ERROR
+    return _OK
 
 
 @implementer(IExecutor)
@@ -160,7 +167,7 @@ class ServingThread(BoundedExecutor):
             self._reactor.callFromThread(self._taken, job)
         outcome = Outcome.ERROR
         try:
-            outcome = _serve_here(partial(self.serve, job))
+            outcome = _serve_here(self.serve, job)
         except SystemExit:  # as of a thread that ends itself
             outcome = Outcome.OK
             raise

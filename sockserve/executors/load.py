@@ -104,16 +104,19 @@ class PoolLoad:
         self._then = self._clock.seconds()
         self._processor_then = self._processor_seconds()
 
-    def wants_more_threads(self, at_work: int) -> bool:
+    def wants_more_threads(self, at_work: int, served: int) -> bool:
         """
         Whether jobs that wait had better get threads of their own.
 
-        @param at_work: how many threads serve jobs that are not slow.
+        @param at_work: how many threads serve jobs that are not slow, or are about to.
+        @param served: how many jobs were found to be served, those that have just turned out to be
+            slow among them.
         """
         ended = self._ended - self._ended_then
-        # They had, if no thread has come free for them since the last look.
+        # They had, if no thread has come free for them since the last look; but not if those that
+        # are about to serve have not had the processor yet: more would have it later still.
         if not ended:
-            return True
+            return served > 0 or at_work <= 0
         # Else they had not if
         # 1. jobs are so short that to wake a thread costs more than to wait for one,
         elapsed = self._clock.seconds() - self._then

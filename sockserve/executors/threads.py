@@ -129,6 +129,8 @@ class ThreadExecutor(BoundedExecutor):
 
         # The reactor thread's own
         self._workers: set[_Worker] = set()
+        #: Those of them that have been told to leave.
+        self._leaving: set[_Worker] = set()
         self._load = PoolLoad(reactor, processor_seconds)
         #: The next look at the load, while there may be something to see.
         self._look: IDelayedCall | None = None
@@ -168,7 +170,7 @@ class ThreadExecutor(BoundedExecutor):
             if self.running:
                 leaving.append(worker)
         for worker in leaving:
-            worker.inbox.put(False)
+            self._let_go(worker)
         return DeferredList([worker.gone for worker in leaving])
 
     def join(self) -> None:
@@ -219,8 +221,12 @@ class ThreadExecutor(BoundedExecutor):
             self._look = self._clock.callLater(SLOW_JOB_SECONDS, self._look_around)
 
     def _at_work(self) -> int:
-        """How many threads are about to take one more job: not idle, and with no slow one."""
-        return len(self._workers) - len(self.idle) - len(self._load.slow)
+        """
+        How many threads are about to take one more job: not idle, with no slow one, and not about
+        to leave, which a program may make last.
+        """
+        others = len(self.idle) + len(self._load.slow) + len(self._leaving)
+        return len(self._workers) - others
 
     def _wake_one(self) -> None:
         """Wake a worker at the end of a turn, if no other has taken all by then."""
@@ -234,13 +240,14 @@ class ThreadExecutor(BoundedExecutor):
         # Before those who are done are collected: they tell by themselves if nothing is.
         waiting = set(self.ready)
         served = self._load.recent_except(waiting)
+        serving = len(served)
         self.collect()  # may begin others
         for job in self._load.turn_slow(served):
             try:
                 job.runs_long()
             except Exception:
                 _log.failure("a job raised when it was told that it lasts")
-        if waiting and self._load.wants_more_threads(self._at_work()):
+        if waiting and self._load.wants_more_threads(self._at_work(), serving):
             self._wake_for(len(waiting.intersection(self.ready)))
         self._load.remember()
         if self._look is None and (self._load.has_recent or self.ready):
@@ -295,11 +302,17 @@ class ThreadExecutor(BoundedExecutor):
     def _retire_idle(self, worker: _Worker) -> None:
         """Let a worker leave that has had nothing to do for a while, unless it has since."""
         if self.take_out(worker):
-            worker.inbox.put(False)
+            self._let_go(worker)
+
+    def _let_go(self, worker: _Worker) -> None:
+        """Tell a worker to leave."""
+        self._leaving.add(worker)
+        worker.inbox.put(False)
 
     def _worker_exited(self, worker: _Worker) -> None:
         """Forget a worker whose thread is about to end."""
         self._workers.discard(worker)
+        self._leaving.discard(worker)
         worker.thread.join()
         worker.gone.callback(None)
 

@@ -99,7 +99,7 @@ class BlockingCycle(BufferedRequest):
         limit = channel.settings.limits.max_body_bytes
         is_too_large = limit is not None and (head.length or 0) > limit
         if head.expects_continue and not is_too_large:
-            head.expects_continue = False
+            self.response.is_continued = True
             channel.ask_for_body()
         channel.resume()  # what is left of it may have been held back
         channel.timer.arm(Phase.BODY, self.body_seconds(self.began))

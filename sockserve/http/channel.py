@@ -77,7 +77,6 @@ class HTTPChannel(TransportChannel):
         make_cycle: MakeCycle,
     ) -> None:
         super().__init__(protocol)
-        # For the server
         self.settings = settings
         self._make_cycle = make_cycle
         self.deadlines = settings.deadlines
@@ -120,12 +119,12 @@ class HTTPChannel(TransportChannel):
     def feed(self, data: bytes) -> None:
         """Bytes have arrived: what they are answered with leaves together."""
         self._received += len(data)
-        self.input.feed(data)
         writer = self.writer
         writer.corked = True
         if self._state is _READING:
-            self._read()
+            self._read(data)
         else:
+            self.input.feed(data)
             self.read_body()
         writer.corked = False
         if writer.queued_bytes:
@@ -259,12 +258,17 @@ class HTTPChannel(TransportChannel):
 
     # Reading requests
 
-    def _read(self) -> None:
-        """Take requests, as long as each is answered at once."""
-        parser = self.input
+    def _read(self, data: bytes | None = None) -> None:
+        """
+        Take requests, as long as each is answered at once.
+
+        @param data: what has arrived, and has not been given to the parser.
+        """
+        parser, make_cycle, seconds = self.input, self._make_cycle, self._seconds
         before = parser.state
         try:
-            while (event := parser.next_event()) is not None:
+            event = parser.next_event() if data is None else parser.receive(data)
+            while event is not None:
                 head: RequestHead = event  # type: ignore[assignment]
                 if before is _HEAD:
                     self.timer.disarm(Phase.HEADER)
@@ -272,10 +276,11 @@ class HTTPChannel(TransportChannel):
                 if parser.state is not _COMPLETE:
                     self.transport.bufferSize = BODY_READ_BYTES
                 self._state = _ANSWERING
-                self.cycle = cycle = self._make_cycle(self, head, self._seconds())
+                self.cycle = cycle = make_cycle(self, head, seconds())
                 cycle.start()
                 if self._state is not _READING or not self._has_more:
                     return
+                event = parser.next_event()
         except RemoteProtocolError as error:
             self.refuse(error)
             return
@@ -332,15 +337,8 @@ class HTTPChannel(TransportChannel):
 
     # Responses
 
-    def make_response(self, head: RequestHead) -> CoroutineResponse:
-        """The response of a coroutine."""
-        return CoroutineResponse(head, self.writer)
-
-    def make_blocking_response(
-        self, head: RequestHead, send: Callable[[bytes], object]
-    ) -> BlockingResponse:
-        """The response of a blocking handler, which C{send} takes."""
-        return BlockingResponse(head, send)
+    make_response = CoroutineResponse
+    make_blocking_response = BlockingResponse
 
     def lease_connection(self) -> ConnectionLease:
         """How a blocking handler gets the connection."""
@@ -354,7 +352,8 @@ class HTTPChannel(TransportChannel):
         self, response: Response, outcome: Outcome, began: float, breaks: bool = False
     ) -> None:
         """The handler has come to its end: await the next request, or end the connection."""
-        now = self._seconds()
+        seconds = self._seconds
+        now = seconds()
         self.settings.account(self.protocol.record, response, outcome, now - began)
         self.cycle = None
         if breaks:
@@ -390,8 +389,9 @@ class HTTPChannel(TransportChannel):
         if self.is_paused and self.input.buffered <= LOW_WATER_BYTES:
             self.resume()
         self._has_more = self.input.next_request()
-        self.request.answered()
-        self.departure.is_finishing = False
+        # An idle connection keeps nothing of what it has served.
+        request: Any = self.request
+        request.cycle = request.head = request.response = request.wfile = None
         if self.writer.queued_bytes > HIGH_WATER_BYTES:
             # A client that asks on and on without reading is not answered on and on.
             self._state = ChannelState.FLUSHING

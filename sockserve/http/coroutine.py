@@ -13,7 +13,9 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
+from sockserve.core.beginnings import Waiting
 from sockserve.core.forking import end_child, is_child
+from sockserve.core.lifecycle import serve_next_coroutine
 from sockserve.core.logs import Topic, log_raised, logger
 from sockserve.core.tasks import Task
 from sockserve.http.cycle import CycleOwner
@@ -50,7 +52,7 @@ class CoroutineCycle:
         self.began = began
         self._body: StreamReader | None = None
         self._task: Task | None = None
-        self.response = channel.make_response(head)
+        self.response = channel.make_response(head, channel.writer)
 
     def stage(self) -> str:
         """What is under way."""
@@ -66,30 +68,31 @@ class CoroutineCycle:
         channel, response = self._channel, self.response
         request = channel.request
         request.cycle = self
-        request.head = response.request
+        request.head = head = response.request
         request.response = request.wfile = response
-        if response.request.expects_continue:
+        if head.expects_continue:
             response.has_begun_body = channel.input.has_begun_body
         if channel.is_draining:
             self.drain()
         if channel.deadlines.handle is not None:
             channel.timer.arm(Phase.HANDLE, channel.deadlines.handle)
-        serve = channel.settings.serve_next
-        coroutine = serve(channel.factory, request, channel.client_address)
         context = copy_context()
+        served = serve_next_coroutine(channel.factory, request, channel.client_address)
         try:
-            awaited = context.run(coroutine.send, None)
-        except StopIteration as end:
-            self._handler_finished(end.value)
+            begun = context.run(channel.settings.begin, served)
         except BaseException as error:
             self._handler_raised(error)
-        else:
-            if is_child():  # there is no reactor to wait for
-                end_child()
-            channel.parts |= Pending.HANDLER
-            response.uncork()
-            self._task = Task(coroutine, self._task_finished, response, context)
-            self._task.attach(awaited)
+            return
+        if type(begun) is not Waiting:
+            self._handler_finished(begun)
+            del begun  # an error's traceback leads to this frame: a circle, otherwise
+            return
+        if is_child():  # there is no reactor to wait for
+            end_child()
+        channel.parts |= Pending.HANDLER
+        response.uncork()
+        self._task = Task(begun.coroutine, self._task_finished, response, context)
+        self._task.attach(begun.awaited)
 
     # The body
 
@@ -121,15 +124,15 @@ class CoroutineCycle:
     def _ask_for_body(self) -> None:
         """The body is waited for: let a client that waits to be asked send it."""
         head, response = self.response.request, self.response
-        if head.expects_continue:
-            head.expects_continue = False
+        if head.expects_continue and not response.is_continued:
+            response.is_continued = True
             if not response.started:
                 self._channel.ask_for_body()
 
     def body_received(self, data: bytes) -> None:
         """A piece of the body has come."""
         assert self._body is not None
-        self.response.request.expects_continue = False
+        self.response.is_continued = True
         self._body.feed(data)
 
     def body_ended(self) -> None:
@@ -240,11 +243,12 @@ class CoroutineCycle:
          5. the response is not what its head has promised.
         """
         channel, response = self._channel, self.response
+        channel.departure.is_finishing = False  # the next request's is yet to come
         if channel.deadlines.handle is not None:
             channel.timer.disarm(Phase.HANDLE)
         outcome = _OK if error is None else channel.factory.outcome_of(channel.request, error)
         writer, breaks = channel.writer, False
-        is_open = writer.is_open()
+        is_open = writer.is_open
         if not is_open and (writer.is_broken() or channel.is_closing()):
             response.close = True
             if outcome is _OK and channel.departure.has_cancelled():
@@ -252,7 +256,7 @@ class CoroutineCycle:
         elif error is not None and response.begun:
             response.close = breaks = True
         else:
-            if not is_open or (response.request.section.length != 0 and self._leaves_too_much()):
+            if not is_open or (response.request.length != 0 and self._leaves_too_much()):
                 response.close = True
             if error is not None or not response.started:
                 self._answer_failure(error)

@@ -111,11 +111,11 @@ class CycleOwner(Protocol):
 
     # The response
 
-    def make_response(self, head: RequestHead) -> CoroutineResponse:
+    def make_response(self, head: RequestHead, writer: StreamWriter, /) -> CoroutineResponse:
         """The response of a coroutine, in the framing of this version of HTTP."""
 
     def make_blocking_response(
-        self, head: RequestHead, send: Callable[[bytes], object]
+        self, head: RequestHead, send: Callable[[bytes], object], /
     ) -> BlockingResponse:
         """The same of a blocking handler; C{send} takes all it is given."""
 

@@ -7,16 +7,18 @@ must not know responses, or what is made of such fields.
 
 from __future__ import annotations
 
-from sockserve.http.h1.head import TOKEN
+from sockserve.http.h1.request_line import TOKEN
 
-__all__ = ["FRAMING_FIELDS", "check_text", "known_names", "learn_name"]
+__all__ = ["FRAMING_FIELDS", "check_text", "known_kind", "learn_name"]
 
 #: The header fields that decide about framing, by the name in lower case.
 FRAMING_FIELDS = ("connection", "content-length", "transfer-encoding")
 
 #: By each name that handlers have used, as they spell it: its entry in L{FRAMING_FIELDS}, or
 #: an empty string.
-known_names: dict[str, str] = {}
+_known_names: dict[str, str] = {}
+#: That of a name; None of one that has not been used.
+known_kind = _known_names.get
 _KNOWN_NAMES_LIMIT = 1000
 
 
@@ -49,6 +51,6 @@ def learn_name(name: str) -> str:
     if not name.isascii() or not TOKEN.fullmatch(name.encode()):
         raise ValueError(f"header field {name!r}: a name is letters, digits and !#$%&'*+-.^_`|~")
     kind = lower if lower in FRAMING_FIELDS else ""
-    if len(known_names) < _KNOWN_NAMES_LIMIT:
-        known_names[name] = kind
+    if len(_known_names) < _KNOWN_NAMES_LIMIT:
+        _known_names[name] = kind
     return kind

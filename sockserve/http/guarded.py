@@ -30,7 +30,7 @@ from sockserve.core.lifecycle import make_and_run
 from sockserve.core.logs import Topic, logger, standard_logger
 from sockserve.core.messages import printable
 from sockserve.http.h1.framing import RemoteProtocolError, response_fault
-from sockserve.http.h1.head import HeadLimits, parse_head
+from sockserve.http.h1.head import HeadLimits, HeadParser
 from sockserve.http.h1.sizes import MAX_HEADER_BYTES, MAX_HEADER_FIELDS, MAX_LINE_BYTES
 from sockserve.http.last_answer import LastAnswer
 from sockserve.http.refusals import error_page
@@ -49,6 +49,7 @@ _standard_log = standard_logger(Topic.HTTP)
 
 #: What C{http.server} has let pass by then: no more is refused here.
 _LIMITS = HeadLimits(MAX_LINE_BYTES, MAX_HEADER_FIELDS * MAX_HEADER_BYTES, MAX_HEADER_FIELDS)
+_HEADS = HeadParser(lenient=True, limits=_LIMITS)
 
 _EMPTY_LINES = (b"\r\n", b"\n")
 
@@ -254,7 +255,7 @@ def _check(request_line: object, lines: list[bytes]) -> _Head:
             break
     else:
         return _Head.UNSEEN  # it was read in another way
-    parsed = parse_head(b"".join(head), lenient=True, limits=_LIMITS)
+    parsed = _HEADS.parse(b"".join(head))
     if not head[-1] and parsed.version != (0, 9):
         raise RemoteProtocolError(400, "the head is cut short")
     return _Head.CLEAR

@@ -17,7 +17,7 @@ from functools import cached_property
 from http import HTTPStatus
 from io import BufferedIOBase
 from socket import socket
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
+from typing import Any, ClassVar, Generic
 
 from typing_extensions import TypeVar, override
 from zope.interface import implementer
@@ -27,25 +27,22 @@ from sockserve.core.messages import without_controls
 from sockserve.core.version import __version__
 from sockserve.handlers import BaseRequestHandler, ServerT
 from sockserve.http.error_pages import ERROR_CONTENT_TYPE, ERROR_FORMAT, accept_of, error_fields
-from sockserve.http.fields import check_text, known_names, learn_name
+from sockserve.http.fields import check_text, known_kind, learn_name
 from sockserve.http.h1.framing import LocalProtocolError
 from sockserve.http.h1.head import RequestHead
 from sockserve.http.methods import (
-    METHOD_NAMES,
     allowed_methods,
     blocking_methods,
     blocks_unknown,
     find_method,
     method_blocks,
+    method_name,
 )
 from sockserve.http.requests import RequestConnection
-from sockserve.http.responses import CoroutineResponse, Response
-from sockserve.http.status_lines import RESPONSES, STATUS_LINES, current_date, status_line
+from sockserve.http.responses import CoroutineResponse, Response, ResponseBody
+from sockserve.http.status_lines import RESPONSES, current_date, status_line, usual_status_line
 from sockserve.interfaces import IHTTPRequestHandler
 from sockserve.streams.reader import StreamReader
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 __all__ = ["BlockingHTTPRequestHandler", "HTTPRequestHandler"]
 
@@ -59,17 +56,9 @@ _ERROR_LINE = "%s %s: %d %s"
 _NOT_SHOWN = "what made it does not show that it answers HTTP; give the class or a partial of it"
 
 
-class _Body(Protocol):
-    """C{self.wfile}, as much of it as a handler has in any case."""
-
-    def write(self, data: ReadableBuffer, /) -> int: ...
-
-    def flush(self) -> None: ...
-
-
 RequestT = TypeVar("RequestT", default=RequestConnection)
 ReaderT = TypeVar("ReaderT", default=StreamReader)
-WriterT = TypeVar("WriterT", bound=_Body, default=CoroutineResponse)
+WriterT = TypeVar("WriterT", bound=ResponseBody, default=CoroutineResponse)
 
 
 @implementer(IHTTPRequestHandler)
@@ -119,9 +108,9 @@ class HTTPRequestHandler(
     # The head being made
 
     #: 0 when none has been begun.
-    _status = 0
+    _status: int = 0
     #: Its lines.
-    _head = ""
+    _head: str = ""
     #: What its Content-Length and Transfer-Encoding say; None when it has none.
     _length: int | None = None
     _coding: str | None = None
@@ -138,16 +127,15 @@ class HTTPRequestHandler(
     def setup(self) -> Any:
         """Make the attributes from C{self.request}."""
         request: Any = self.request
-        head: RequestHead | None = getattr(request, "head", None)
-        if head is None:
-            raise TypeError(f"{type(self).__qualname__}: {_NOT_SHOWN}")
+        try:
+            head: RequestHead = request.head
+        except AttributeError:
+            raise TypeError(f"{type(self).__qualname__}: {_NOT_SHOWN}") from None
         self.connection = request
         self.wfile = request.wfile
         self._response: Response = request.response
         self.command: str = head.method
-        self.path: str = head.target
-        if self.path.startswith("//"):
-            self.path = "/" + self.path.lstrip("/")
+        self.path: str = head.path
         if self.protocol_version != "HTTP/1.1":
             self._response.version = min(head.version, (1, 0))
             self._response.close = True
@@ -161,7 +149,7 @@ class HTTPRequestHandler(
 
         @return: what the method returns: an awaitable, if it is C{async def}.
         """
-        method = getattr(self, METHOD_NAMES.get(self.command) or f"do_{self.command}", None)
+        method = getattr(self, method_name(self.command) or f"do_{self.command}", None)
         if method is None:
             method = find_method(self, self.command) or self._answer_without_method
         return method()
@@ -244,7 +232,7 @@ class HTTPRequestHandler(
 
         @raise ValueError: as L{send_response}.
         """
-        line = STATUS_LINES.get(code)
+        line = usual_status_line(code)
         if line is None or message is not None or self.responses is not RESPONSES:
             reason = self.responses.get(code, ("",))[0] if message is None else message
             line = status_line(code, reason)
@@ -265,7 +253,7 @@ class HTTPRequestHandler(
         text = value if type(value) is str else str(value)
         if not (text.isascii() and text.isprintable()):
             check_text(f"header field {keyword}:", text)
-        kind = known_names.get(keyword)
+        kind = known_kind(keyword)
         if kind is None:
             kind = learn_name(keyword)
         if kind and not self._note_framing(kind, text):

@@ -15,17 +15,17 @@ from typing import Any
 from sockserve.interfaces import ConfigurationError
 
 __all__ = [
-    "METHOD_NAMES",
     "allowed_methods",
     "blocking_methods",
     "blocks_unknown",
     "find_method",
     "method_blocks",
+    "method_name",
 ]
 
-#: The names of handlers' methods, by the usual ones of HTTP's.  (Python finds an attribute at once
-#: by a name that is interned, and searches all base classes by another.)
-METHOD_NAMES = {method.value: sys.intern(f"do_{method}") for method in HTTPMethod}
+#: The name of a handler's method, given one of HTTP's; None if that is not a usual one.  (Python
+#: finds an attribute at once by a name that is interned, and searches all base classes by another.)
+method_name = {method.value: sys.intern(f"do_{method}") for method in HTTPMethod}.get
 
 #: Those that are answered without a C{do_} method, unless the class says that it is None.
 _BY_ITSELF = ("HEAD", "OPTIONS")

@@ -121,11 +121,6 @@ class RequestConnection(StreamConnection):
         self._departure = departure
         self.listener = listener
 
-    def answered(self) -> None:
-        """Let go of the request: an idle connection keeps nothing of what it has served."""
-        nothing: Any = None
-        self.cycle = self.head = self.response = self.wfile = nothing
-
     def __repr__(self) -> str:
         return f"<RequestConnection peer={self._addresses[0]!r}>"
 

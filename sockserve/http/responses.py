@@ -16,7 +16,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from typing_extensions import override
 
@@ -28,6 +28,7 @@ from sockserve.http.h1.framing import (
     State,
 )
 from sockserve.http.h1.head import RequestHead
+from sockserve.http.h1.request_line import HTTP_1_1
 from sockserve.interfaces import Outcome
 from sockserve.streams.reader import HIGH_WATER_BYTES
 from sockserve.streams.writer import StreamWriter
@@ -39,6 +40,7 @@ __all__ = [
     "BlockingResponse",
     "CoroutineResponse",
     "Response",
+    "ResponseBody",
     "ResponseFile",
 ]
 
@@ -52,9 +54,18 @@ _SENT = State.SENT
 #: A line of a head that says how a body ends.
 _FRAMING_LINE = re.compile(r"(?im)^(?:content-length|transfer-encoding):[^\n]*\n")
 
-#: Those whose responses have no body, or are not followed by HTTP.
+#: Those of responses that have no body, or are not followed by HTTP.
 _SPECIAL_STATUSES = frozenset([101, 204, 304])
-_SPECIAL_METHODS = frozenset(["CONNECT", "HEAD"])
+
+
+class ResponseBody(Protocol):
+    """C{self.wfile}, as much of it as a handler has in any case."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Send C{data} as a piece of the body."""
+
+    def flush(self) -> None:
+        """Send what was held back."""
 
 
 class Response(ResponseFraming):
@@ -70,6 +81,8 @@ class Response(ResponseFraming):
     @ivar close: whether the connection ends with it.
     @ivar is_followed: while the service stops, tells whether a further request has arrived; if not
         when the head leaves, that ends the connection.
+    @ivar is_continued: whether the client has been asked for the body of the request, or has begun
+        to send it.
     @ivar has_begun_body: tells whether a part of the request's body waits to be read, if its client
         may wait to be asked for that.
     @ivar sent: bytes of its body that have left, without their framing.
@@ -85,6 +98,7 @@ class Response(ResponseFraming):
     status = 0
     reason: str | None = None
     has_open_head = False
+    is_continued = False
     has_begun_body: Callable[[], bool] | None = None
 
     def __init__(self, request: RequestHead, target: Any) -> None:
@@ -93,7 +107,7 @@ class Response(ResponseFraming):
         """
         self.request = request
         self.version = request.version
-        self.close = not request.section.keep_alive
+        self.close = not request.keep_alive
         self._target = target
         self.state = _AWAITED
         self.started = False
@@ -176,7 +190,7 @@ class Response(ResponseFraming):
 
     def awaits_continue(self) -> bool:
         """Whether the client may still wait to be asked for its body; not once it has begun."""
-        if not self.request.expects_continue:
+        if self.is_continued or not self.request.expects_continue:
             return False
         return self.has_begun_body is None or not self.has_begun_body()
 
@@ -200,10 +214,9 @@ class Response(ResponseFraming):
             and self._coding is None
             and self.is_followed is None
             and not self.close
-            and self.status not in _SPECIAL_STATUSES
-            and self.request.method not in _SPECIAL_METHODS
-            and self.version == (1, 1)
-            and not self.request.expects_continue
+            and (self.status == 200 or self.status not in _SPECIAL_STATUSES)
+            and self.request.is_usual
+            and self.version is HTTP_1_1
         ):
             # What _compose and end come to, for most of all responses.
             self._head = None

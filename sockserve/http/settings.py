@@ -11,12 +11,11 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from sockserve.core.asyncio_tasks import served_on
+from sockserve.core.beginnings import begin_on
 from sockserve.core.handler_kinds import HandlerKind, unwrap
-from sockserve.core.lifecycle import serve_next_coroutine
 from sockserve.core.statistics import RequestRecord
 from sockserve.executors.fork import ForkExecutor
-from sockserve.http.h1.head import HeadLimits, RequestHead
+from sockserve.http.h1.head import HeadLimits, HeadParser, RequestHead
 from sockserve.http.h1.reader import RequestParser
 from sockserve.http.limits import HTTPLimits
 from sockserve.http.output import SpoolAllowance
@@ -28,7 +27,8 @@ from sockserve.streams.outbox import Outbox
 __all__ = ["BODY_READ_BYTES", "HEAD_READ_BYTES", "HTTPSettings"]
 
 #: How much is read at once of a connection whose requests have had no body yet: what heads
-#: take.  Twisted's 64 KiB, allocated for each read, take half a microsecond more.
+#: take.  Twisted's 64 KiB, allocated for each read, take half a microsecond more.  (The uvloop
+#: reactor reads all streams to one place, of 64 KiB.)
 HEAD_READ_BYTES = 4096
 BODY_READ_BYTES = 65536
 
@@ -39,7 +39,9 @@ _OVER_LIMIT = (
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
 )
 
-_ERROR = Outcome.ERROR  # looked up once (see L{sockserve.core.lifecycle})
+# Looked up once (see L{sockserve.core.lifecycle}).
+_ERROR = Outcome.ERROR
+_REFUSED = Outcome.REFUSED
 
 
 class HTTPSettings:
@@ -58,7 +60,7 @@ class HTTPSettings:
     @ivar outbox: sends the answers of one turn of the reactor together.
     @ivar spool_allowance: what may be kept in files of responses of blocking handlers.
     @ivar forks: whether blocking handlers run in children.
-    @ivar serve_next: what serves a request of a coroutine's.
+    @ivar begin: what begins the coroutine of a request.
     """
 
     def __init__(self, server: IStreamServer) -> None:
@@ -74,17 +76,21 @@ class HTTPSettings:
         self.is_lenient = self.kind is HandlerKind.HTTP_STOCK
         self.is_simple = getattr(self.handler, "default_request_version", None) == "HTTP/0.9"
         self.deadlines = server.deadlines.capped(patience, "idle", "header")
-        self._head_limits = HeadLimits(
-            server.max_request_line_bytes, server.max_header_bytes, server.max_header_fields
+        self._heads = HeadParser(
+            self.is_lenient,
+            self.is_simple,
+            HeadLimits(
+                server.max_request_line_bytes, server.max_header_bytes, server.max_header_fields
+            ),
         )
         self.outbox = Outbox(server.reactor)
         self.spool_allowance = SpoolAllowance(server.max_spool_bytes)
         self.forks = isinstance(server.concurrency, ForkExecutor)
-        self.serve_next = served_on(server.reactor, serve_next_coroutine)
+        self.begin = begin_on(server.reactor)
 
     def make_parser(self) -> RequestParser:
         """The parser of a connection's requests."""
-        return RequestParser(self.is_lenient, self.is_simple, self._head_limits)
+        return RequestParser(self._heads)
 
     def account(
         self, record: RequestRecord, response: Response, outcome: Outcome, seconds: float
@@ -99,7 +105,7 @@ class HTTPSettings:
         statistics = server.statistics
         statistics.responses[response.status // 100] += 1
         statistics.count_handled(outcome is _ERROR, seconds)
-        if outcome is Outcome.REFUSED:
+        if outcome is _REFUSED:
             self._log_refusal(record, response)
         if response.phases is not None:
             for phase, spent in response.phases.items():

@@ -6,27 +6,25 @@ This room owns how both are written, and keeps what is written often.  It must n
 
 from __future__ import annotations
 
-import time
 from email.utils import formatdate
 from http import HTTPStatus
+from time import time
 
 from sockserve.http.fields import check_text
 
-__all__ = ["RESPONSES", "STATUS_LINES", "current_date", "status_line"]
+__all__ = ["RESPONSES", "current_date", "status_line", "usual_status_line"]
 
-#: The status lines with the reason phrases of the RFCs, by status.
-STATUS_LINES = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n" for status in HTTPStatus}
+#: The status line with the reason phrase of the RFCs, given the status; None if it is not theirs.
+usual_status_line = {
+    int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n" for status in HTTPStatus
+}.get
 
 #: By status, the reason phrase and a longer explanation.
 RESPONSES = {int(status): (status.phrase, status.description) for status in HTTPStatus}
 
 
-class _Date:
-    """The value of the C{Date} field, made once a second."""
-
-    #: Since 1970, when L{text} was made.
-    second = 0
-    text = ""
+#: The value of the C{Date} field, and the seconds since 1970 from and until which it is right.
+_date = ("", 0, 0)
 
 
 def status_line(code: int, message: str) -> str:
@@ -43,9 +41,11 @@ def status_line(code: int, message: str) -> str:
 
 def current_date() -> str:
     """The time now, as HTTP writes it (RFC 9110 section 5.6.7). (any thread)"""
-    now = int(time.time())
-    if now != _Date.second:
-        # First the text: another thread that finds the second takes that for it.
-        _Date.text = formatdate(now, usegmt=True)
-        _Date.second = now
-    return _Date.text
+    global _date
+    text, begins, ends = _date
+    now = time()
+    if not begins <= now < ends:
+        begins = int(now)
+        text = formatdate(begins, usegmt=True)
+        _date = (text, begins, begins + 1)
+    return text

@@ -16,9 +16,10 @@ import functools
 import re
 from collections.abc import Callable
 from http.client import HTTPMessage
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
-from sockserve.http.h1.head import REPEATED_SECTION_BYTES, REPEATED_SECTIONS, TOKEN, RequestHead
+from sockserve.http.h1.head import REMEMBERED_BYTES, REMEMBERED_HEADS, RequestHead
+from sockserve.http.h1.request_line import TOKEN
 from sockserve.http.spool import StockInput
 
 __all__ = [
@@ -57,16 +58,49 @@ def body_may_end_with_connection(head: RequestHead) -> bool:
 
 #: The fields of a header section: names and values as sent, without the white space before a
 #: value, as C{email} keeps them.
-_Fields = tuple[tuple[str, str], ...]
+_Fields: TypeAlias = tuple[tuple[str, str], ...]
 
 
-@functools.lru_cache(maxsize=REPEATED_SECTIONS)
-def _parse_section(raw: bytes) -> _Fields | None:
-    """Parse a header section with its empty line; None if it is not a usual one."""
-    if not _SECTION.fullmatch(raw) or _DEMANDING.search(raw):
+class _UsualHead(NamedTuple):
+    """
+    What C{http.server} makes of a usual head.
+
+    @ivar line: the request line, with its end.
+    """
+
+    line: bytes
+    requestline: str
+    command: str
+    path: str
+    version: str
+    fields: _Fields
+
+
+@functools.lru_cache(maxsize=REMEMBERED_HEADS)
+def _parse_head(raw: bytes) -> _UsualHead | None:
+    """Parse a head with its empty line; None if it is not a usual one."""
+    line, end, section = raw.partition(b"\n")
+    line += end
+    text = line.decode("iso-8859-1")
+    words = text.split()
+    # Not what http.server rewrites or refuses.
+    if len(words) != 3 or words[2] not in _VERSIONS or words[1].startswith("//"):
+        return None
+    fields = _parse_section(section)
+    if fields is None:
+        return None
+    command, path, version = words
+    return _UsualHead(line, text.rstrip("\r\n"), command, path, version, fields)
+
+
+@functools.lru_cache(maxsize=REMEMBERED_HEADS)
+def _parse_section(section: bytes) -> _Fields | None:
+    """Parse a header section with its empty line, which clients send with each request; None if it
+    is not a usual one."""
+    if not _SECTION.fullmatch(section) or _DEMANDING.search(section):
         return None
     fields = []
-    for line in raw.decode("iso-8859-1").split("\r\n")[:-2]:
+    for line in section.decode("iso-8859-1").split("\r\n")[:-2]:
         name, _, value = line.partition(":")
         fields.append((name, value.lstrip(" \t")))
     return tuple(fields)
@@ -82,39 +116,30 @@ def _parse_request(handler: Any, head: RequestHead | None) -> bool:
     @return: as that: false when the handler has answered with an error.
     """
     del handler.parse_request  # it is for one request, and makes a cycle
-    rfile, line = handler.rfile, handler.raw_requestline
+    rfile = handler.rfile
     raw = getattr(rfile, "head", b"")
-    text, size = str(line, "iso-8859-1"), len(line)
-    words = text.split()
     # The head is usual, and this is its first reading, if:
     if (
-        # 1. the handler reads what has been buffered, whose first line this is;
-        raw.startswith(line)
-        # 2. the line has nothing that http.server rewrites or refuses;
-        and len(words) == 3
-        and words[2] in _VERSIONS
-        and not words[1].startswith("//")
-        # 3. the header section is short enough to be remembered;
-        and len(raw) - size <= REPEATED_SECTION_BYTES
-        # 4. the class keeps its fields as http.server does;
+        # 1. it is known, also whether the connection goes on, and short enough to be remembered;
+        head is not None
+        and len(raw) <= REMEMBERED_BYTES
+        and (usual := _parse_head(raw)) is not None
+        # 2. the handler reads what has been buffered, of which just its first line has been read;
+        and handler.raw_requestline == usual.line
+        and rfile.tell() == len(usual.line)
+        # 3. the class keeps its fields as http.server does.
         and handler.MessageClass is HTTPMessage
-        # 5. just this line has been read;
-        and rfile.tell() == size
-        # 6. it is known whether the connection goes on.
-        and head is not None
     ):
-        fields = _parse_section(raw[size:])
-        if fields is not None:
-            rfile.seek(len(raw))
-            rfile.head_is_read()
-            handler.requestline = text.rstrip("\r\n")
-            handler.command, handler.path, handler.request_version = words
-            handler.headers = headers = HTTPMessage()
-            for name, value in fields:
-                headers.set_raw(name, value)
-            headers.set_payload("")
-            _decide_connection(handler, head)
-            return True
+        rfile.seek(len(raw))
+        rfile.head_is_read()
+        _, handler.requestline, handler.command, handler.path, version, fields = usual
+        handler.request_version = version
+        handler.headers = headers = HTTPMessage()
+        for name, value in fields:
+            headers.set_raw(name, value)
+        headers.set_payload("")
+        _decide_connection(handler, head)
+        return True
     parsed: bool = handler.parse_request()
     if isinstance(rfile, StockInput):
         rfile.head_is_read()

@@ -101,7 +101,7 @@ class DatagramServer(SingleRequestServer, DatagramProtocol):
         if len(data) > self.max_packet_size:
             self._refuse_long(address)
             return True
-        if not self.admission.allows(address):
+        if self.admission.has_networks and not self.admission.allows(address):
             statistics.refused["network"] += 1
             return True
         if self.concurrency is None:

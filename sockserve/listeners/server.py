@@ -139,8 +139,8 @@ class RequestServer:
             self.allow_half_close = False
         if self.kind.is_coroutine and concurrency is not None:
             raise ConfigurationError(
-                f"handler {self.handler_name}: handle is async def, so it runs on the reactor"
-                " and takes no concurrency; leave that out, or write handle without async"
+                f"handler {self.handler_name} is async def and runs on the reactor, so it takes no"
+                " concurrency; leave that out, or write its methods without async"
             )
         #: What L{finish_request} does for all requests.
         self._make_and_run: MakeAndRun = (
@@ -189,7 +189,8 @@ class RequestServer:
 
         @return: for a coroutine handler an awaitable, which ends when the handler does.
         """
-        return self._make_and_run(self.RequestHandlerClass, request, client_address, self)
+        make_and_run = self._make_and_run
+        return make_and_run(self.RequestHandlerClass, request, client_address, self)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """

@@ -17,7 +17,7 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from sockserve.core.addresses import canonical_address
-from sockserve.core.asyncio_tasks import served_on
+from sockserve.core.beginnings import Waiting, begin_on
 from sockserve.core.deadline_timer import DeadlineTimer
 from sockserve.core.in_progress import RequestInProgress, RequestStatus, next_deadline, next_id
 from sockserve.core.lifecycle import serve, serve_coroutine
@@ -45,7 +45,7 @@ class SingleRequestServer(RequestServer):
         super().__init__(RequestHandlerClass, **options)
         self.pending: set[PendingRequest] = set()
         self._seconds = self.clock.seconds
-        self._serve = served_on(self.reactor, serve_coroutine)
+        self._begin = begin_on(self.reactor)
 
     # Override points that differ from those of streams
 
@@ -59,18 +59,18 @@ class SingleRequestServer(RequestServer):
         statistics = self.statistics
         statistics.active += 1
         began = self._seconds()
-        coroutine = self._serve(self, request, client_address)
         context = copy_context()
+        served = serve_coroutine(self, request, client_address)
         try:
-            awaited = context.run(coroutine.send, None)
-        except StopIteration as end:
-            self.account(request, client_address, began, end.value, end.value)
+            begun = context.run(self._begin, served)
         except BaseException:
             log_raised(_handlers_log, "serving a request raised past its server's handle_error")
-            self.account(request, client_address, began, Outcome.ERROR, Outcome.ERROR)
-        else:
+            begun = Outcome.ERROR
+        if type(begun) is Waiting:
             pending = CoroutineRequest(self, request, client_address, began)
-            pending.attach(coroutine, context, awaited)
+            pending.attach(begun.coroutine, context, begun.awaited)
+        else:
+            self.account(request, client_address, began, begun, begun)
 
     def shutdown_request(self, request: Any) -> None:
         """Call L{close_request}: such a request has no output to end. (handler's thread)"""

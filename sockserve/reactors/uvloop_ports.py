@@ -8,6 +8,7 @@ connections, and the list of all streams.  It must not know who runs the loop, n
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import tcp, unix
@@ -16,7 +17,7 @@ from twisted.internet.posixbase import PosixReactorBase
 from typing_extensions import override
 from zope.interface import implementer
 
-from sockserve.reactors.uvloop_streams import HandedOver, LogContext, LoopStream
+from sockserve.reactors.uvloop_streams import HandedOver, LogContext, LoopStream, current_contexts
 
 if TYPE_CHECKING:
     import asyncio
@@ -39,8 +40,10 @@ class StreamReactor(PosixReactorBase):
 
     @ivar streams: those that the loop has, or is about to have.
     @ivar read_buffer: where the loop puts what it reads of one of them.
+    @ivar get_buffer: gives that, however many bytes are asked for.
     @ivar handed_over: what it is given for the socket of one.
     @ivar log_context: the context of what one has read.
+    @ivar contexts: those of the thread that it runs on, the innermost last.
     """
 
     _writes: set[int]
@@ -49,12 +52,21 @@ class StreamReactor(PosixReactorBase):
         #: By the name that Twisted's own asyncio reactor has it by.
         self._asyncioEventloop = eventloop
         self.streams: set[LoopStream] = set()
-        self.read_buffer = memoryview(bytearray(LoopStream.bufferSize))
+        self.read_buffer = buffer = memoryview(bytearray(LoopStream.bufferSize))
+        # Asked for at each read, and always as many: a lookup takes a third of a call.
+        self.get_buffer = defaultdict[int, memoryview](lambda: buffer).__getitem__
         self.handed_over = HandedOver()
         self.log_context = LogContext()
+        self.contexts = current_contexts()
         #: Those with output to send at the end of this turn.
         self._unsent: list[LoopStream] = []
         super().__init__()
+
+    @override
+    def startRunning(self, *args: Any, **kwargs: Any) -> None:
+        """As C{PosixReactorBase.startRunning}."""
+        self.contexts = current_contexts()
+        super().startRunning(*args, **kwargs)
 
     # Whoever speaks to the reactor instead of the transport is understood, too.
 

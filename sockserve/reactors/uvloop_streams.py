@@ -25,12 +25,17 @@ from typing_extensions import override
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
-__all__ = ["HandedOver", "LogContext", "LoopStream"]
+__all__ = ["HandedOver", "LogContext", "LoopStream", "current_contexts"]
 
-_current_context = context.theContextTracker.currentContext
 _RESET = struct.pack("ii", 1, 0)
+
+
+def current_contexts() -> list[Any]:
+    """Those of C{twisted.python.context} that the calling thread is in, the innermost last."""
+    contexts: list[Any] = context.theContextTracker.currentContext().contexts
+    return contexts
 
 
 class HandedOver:
@@ -240,16 +245,17 @@ class LoopStream(tcp.Connection):
         elif self._opening is None:
             super().stopReading()
 
-    def get_buffer(self, sizehint: int) -> memoryview:
+    @property
+    def get_buffer(self) -> Callable[[int], memoryview]:
         """As C{asyncio.BufferedProtocol.get_buffer}."""
-        view: memoryview = self.reactor.read_buffer[: self.bufferSize]
-        return view
+        get_buffer: Callable[[int], memoryview] = self.reactor.get_buffer
+        return get_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """As C{asyncio.BufferedProtocol.buffer_updated}."""
         # What log.callWithLogger does, with a fifth of the calls.
         reactor = self.reactor
-        contexts: list[Any] = _current_context().contexts
+        contexts = reactor.contexts
         contexts.append(reactor.log_context)
         reactor.log_context.stream = self
         try:

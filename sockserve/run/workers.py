@@ -77,7 +77,9 @@ def check_workers(config: WorkerSettings) -> None:
 
     @raise ConfigurationError: two of them do not go together.
     """
-    if handler_kind(config.handler).is_coroutine:
+    kind = handler_kind(config.handler)
+    if kind.is_coroutine:
+        methods = "its methods" if kind.is_http else "handle"
         for word, value in (
             ("concurrency", config.concurrency),
             ("threads", config.threads),
@@ -86,7 +88,7 @@ def check_workers(config: WorkerSettings) -> None:
             if value is not None:
                 raise ConfigurationError(
                     f"{word}: handler {handler_name(config.handler)} is async def and runs on the"
-                    f" reactor; leave {word} out, or write handle without async",
+                    f" reactor; leave {word} out, or write {methods} without async",
                     word,
                 )
     if config.threads is not None and (config.concurrency or DEFAULT_WORKERS) != "threads":

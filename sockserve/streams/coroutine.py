@@ -18,7 +18,7 @@ from typing_extensions import override
 from zope.interface import alsoProvides
 
 from sockserve.core.addresses import Addresses
-from sockserve.core.asyncio_tasks import Serve, served_on
+from sockserve.core.beginnings import Serve, served_on
 from sockserve.core.lifecycle import serve_coroutine
 from sockserve.core.logs import Topic, log_raised, logger
 from sockserve.core.tasks import Task

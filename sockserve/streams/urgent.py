@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from sockserve.core.addresses import Addresses
-from sockserve.core.asyncio_tasks import Serve
+from sockserve.core.beginnings import Serve
 from sockserve.core.buffers import bytes_of
 from sockserve.core.deadline_timer import DeadlineTimer
 from sockserve.core.deadlines import Deadlines
@@ -188,6 +188,13 @@ class UrgentWriter(StreamWriter):
             self._urgent_count += 1
             self.flush()
         return 1
+
+    # What the task that writes calls
+
+    @override
+    def uncork(self) -> None:
+        self.corked = False
+        self.flush()  # which knows an urgent byte
 
     # What the transport calls
 

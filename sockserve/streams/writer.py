@@ -68,6 +68,7 @@ class StreamWriter:
     @ivar corked: whether output is held back: the handler runs just now, or a connection is read
         on which many are answered.
     @ivar outbox: for what leaves at the end of a turn; whoever writes such things sets it.
+    @ivar is_open: whether what is written now may still reach the client.
     @ivar queued_bytes: how many bytes wait here for the client to take those before them.
     @ivar sent: how many bytes have left the queue.
     """
@@ -85,6 +86,7 @@ class StreamWriter:
         "_transport",
         "_waiters",
         "corked",
+        "is_open",
         "outbox",
         "queued_bytes",
         "sent",
@@ -113,6 +115,7 @@ class StreamWriter:
         self._waiters: list[Wakeup] = []
         self.sent = 0
         # Its end: by this side, and by what else befell it
+        self.is_open = True
         self._output = _OPEN
         #: To be called when the output has ended.
         self._finished: Callable[[], object] | None = None
@@ -153,7 +156,7 @@ class StreamWriter:
         L{write}, to leave with what other connections send in this turn of the reactor; where the
         output is held back, whoever does that sees to it (L{Outbox.send}).
         """
-        if self._error is not None or self._output is not _OPEN:
+        if not self.is_open:
             return
         if not (self.corked or self._pending or self._congested):
             self.outbox.add(self)
@@ -171,10 +174,13 @@ class StreamWriter:
         """Send what was held back; does not wait for a slow reader."""
         if self._congested or not self._pending:
             return
-        if self._direct:
-            self._send()
-        else:
+        if not self._direct:
             self._hand_over()
+            return
+        self._send_queue()
+        if self._pending:
+            # Asks for more at once, and again whenever the transport is empty.
+            self._transport.registerProducer(self, False)
 
     async def drain(self) -> None:
         """
@@ -199,17 +205,31 @@ class StreamWriter:
     def uncork(self) -> None:
         """Send what was held back: the handler waits."""
         self.corked = False
-        if self._pending and not self._congested:
-            if self._direct:
-                self._send()
-            else:
-                self._hand_over()
+        pending = self._pending
+        if self._congested or not pending:
+            return
+        size = self.queued_bytes
+        if self._direct and len(pending) == 1 and size <= HIGH_WATER_BYTES:
+            # What flush comes to, for most of all that is sent.
+            try:
+                taken = self._socket.send(pending[0])
+            except OSError:  # the next try tells, if it is for long
+                taken = 0
+            self.sent += taken
+            if taken == size:
+                pending.clear()
+                self.queued_bytes = 0
+                return
+            pending[0] = memoryview(pending[0])[taken:]
+            self.queued_bytes = size - taken
+        self.flush()
 
     # What the connection calls
 
     def close(self) -> None:
         """Take no more, and end the output once everything has left."""
         if self._output is _OPEN:
+            self.is_open = False
             self._output = _CLOSING
             self.flush()
             if not self._pending and not (self._direct and self._congested):
@@ -234,10 +254,6 @@ class StreamWriter:
         """Whether this side has ended, or is ending, its output."""
         return self._output is not _OPEN
 
-    def is_open(self) -> bool:
-        """Whether what is written now may still reach the client."""
-        return self._error is None and self._output is _OPEN
-
     def is_empty(self) -> bool:
         """Whether all that was written has been handed to the transport, or the kernel."""
         return not self._pending and not self._congested
@@ -246,6 +262,7 @@ class StreamWriter:
         """Forget what is queued and what comes: the connection is of no more use."""
         if self._error is None:
             self._error = error
+        self.is_open = False
         self._pending.clear()
         self.queued_bytes = 0
         self._wake()
@@ -311,23 +328,8 @@ class StreamWriter:
 
     # Inside
 
-    def _send(self) -> None:
-        """Straight to the kernel; what it does not take waits for the reactor."""
-        pending = self._pending
-        size = self.queued_bytes
-        if size <= HIGH_WATER_BYTES and len(pending) == 1 and type(pending[0]) is bytes:
-            self.queued_bytes = 0
-            self.sent += size
-            if self._send_piece(pending.pop()):
-                return
-        else:
-            self._send_queue()
-        if self._pending:
-            # Asks for more at once, and again whenever the transport is empty.
-            self._transport.registerProducer(self, False)
-
     def _send_queue(self) -> None:
-        """As much as the kernel takes, and as one connection may send in a turn."""
+        """Straight to the kernel, as much as it takes, and as one connection may send in a turn."""
         end = self.sent + TURN_BYTES
         while self._pending and self.sent < end:
             first = self._pending[0]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing_extensions import override
 
 from sockserve.core.addresses import SocketAddress
-from sockserve.core.asyncio_tasks import served_on
+from sockserve.core.beginnings import served_on
 from sockserve.core.handler_kinds import HandlerKind
 from sockserve.core.lifecycle import serve_coroutine
 from sockserve.interfaces import Outcome, Phase

@@ -1,6 +1,8 @@
 """Tasks of asyncio's: what a handler may await on an event loop, and how that is ended."""
 
 import asyncio
+import gc
+import io
 from collections.abc import Callable, Coroutine, Iterator
 from contextvars import ContextVar, copy_context
 from typing import Any
@@ -9,7 +11,7 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.defer import fail as failed
 
-from sockserve.core.asyncio_tasks import AsyncioTask
+from sockserve.core.asyncio_tasks import AsyncioTask, explain
 from sockserve.core.tasks import Task, Wakeup
 from sockserve.interfaces import ClientGone, DeadlineExpired, Phase
 from tests.transports import Connection
@@ -329,13 +331,37 @@ def test_what_tools_look_at_is_there(served: Served) -> None:
     assert task.get_name().endswith("handler")
     task.set_name("mine")
     assert task.get_name() == "mine"
-    assert task.get_loop() is served.loop
+    assert task.get_loop() is task._loop is served.loop
     assert task._fut_waiter is future
     assert not task._must_cancel
     assert len(task.get_stack()) == 1
     assert "handler" in repr(task)
+    stack = io.StringIO()
+    task.print_stack(file=stack)
+    assert "await future" in stack.getvalue()
     future.set_result(None)
     served.result()
+
+
+def test_the_stack_of_one_that_has_failed_is_that_of_its_error(served: Served) -> None:
+    async def handler() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("mine")
+
+    task = served.begin(handler())
+    task.add_done_callback(lambda _: None)
+    with pytest.raises(ValueError, match="mine"):
+        served.result()
+    stack = io.StringIO()
+    task.print_stack(file=stack)
+    assert "ValueError: mine" in stack.getvalue()
+
+
+def test_it_is_a_task_and_no_coroutine_to_asyncio(served: Served) -> None:
+    task = served.begin(_turn())
+    assert not asyncio.iscoroutine(task)
+    done, waiting = served.loop.run_until_complete(asyncio.wait([task]))
+    assert (done, waiting) == ({task}, set())
 
 
 # Context variables
@@ -540,6 +566,28 @@ def test_a_deadline_is_only_a_cancelled_error_where_a_library_may_see_it(
     assert not isinstance(raised.value, TimeoutError)
 
 
+@pytest.mark.parametrize("return_exceptions", [False, True])
+def test_nothing_is_logged_of_what_is_gathered_when_a_deadline_ends_that(
+    served: Served, return_exceptions: bool
+) -> None:
+    logged = []
+    served.loop.set_exception_handler(lambda loop, context: logged.append(context))
+
+    async def gathers() -> None:
+        await asyncio.gather(
+            asyncio.sleep(60), asyncio.sleep(60), return_exceptions=return_exceptions
+        )
+
+    served.begin(gathers())
+    served.turn()
+    served.turn(lambda: served.driver.cancel(LATE))
+    with pytest.raises(DeadlineExpired):
+        served.result()
+    del served.ended, served.driver  # the error has the frames of those that waited
+    gc.collect()
+    assert logged == []
+
+
 def test_a_clients_departure_is_a_cancelled_error(served: Served) -> None:
     task = served.begin(waits(asyncio.sleep(30)))
     served.turn()
@@ -660,3 +708,12 @@ def test_what_is_there_already_is_not_waited_for(served: Served) -> None:
         return await asyncio.gather(waits(succeed("a result")), asyncio.sleep(0, 1))
 
     assert served(handler()) == ["a result", 1]
+
+
+def test_without_an_event_loop_it_is_said_once_what_to_do() -> None:
+    ended: list[Any] = []
+    Task(asyncio.sleep(0), lambda *outcome: ended.append(outcome)).start()
+    ((_, error),) = ended
+    explain(error)
+    assert f"{error}".count("--reactor=asyncio") == 1
+    assert not hasattr(error, "__notes__")

@@ -1,6 +1,7 @@
 """Tasks: how a handler's coroutine is driven, and what it may wait for."""
 
 import asyncio
+import sys
 from collections.abc import Awaitable
 from contextvars import ContextVar
 from typing import Any
@@ -582,3 +583,18 @@ def test_a_cancel_that_was_not_raised_yet_can_be_taken_back() -> None:
     assert call.waiting
     wakeup.wake()
     call.result()
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_what_follows_the_end_is_not_told_of_as_if_it_came_of_that(is_late: bool) -> None:
+    """An error of the next request, say, that is raised in the course of it."""
+    handled = []
+    wakeup = Wakeup()
+
+    async def ends() -> None:
+        if is_late:
+            await wakeup
+
+    Task(ends(), lambda *_: handled.append(sys.exception())).start()
+    wakeup.wake()
+    assert handled == [None]

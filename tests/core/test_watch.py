@@ -5,7 +5,7 @@ import threading
 import pytest
 from twisted.internet.task import Clock
 
-from sockserve.core.forking import ThreadRole, this_thread
+from sockserve.core.forking import ThreadRole, mark_thread, this_thread
 from sockserve.core.watch import ASK_SECONDS, STUCK_SECONDS, StretchCounter, watch_of
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -133,3 +133,18 @@ async def test_a_reactor_is_watched_while_somebody_holds_it() -> None:
     watch.release()
     assert watches() == before == []
     assert this_thread.role is None
+
+
+async def test_a_thread_that_has_run_a_reactor_is_what_it_was() -> None:
+    """As that of a handler which does."""
+    from twisted.internet import reactor
+
+    watch = watch_of(reactor)
+    mark_thread(ThreadRole.WORKER)
+    try:
+        watch.hold()
+        assert this_thread.role is ThreadRole.REACTOR
+        watch.release()
+        assert this_thread.role is ThreadRole.WORKER
+    finally:
+        mark_thread(None)

@@ -14,10 +14,9 @@ from twisted.internet.threads import deferToThread
 
 from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.service import RequestService
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
-
-CLIENT_SECONDS = 10
 
 
 class Traced:
@@ -153,7 +152,7 @@ _CHANGING = re.compile(rb"(?m)^(Date|Server): [^\r]*")
 
 def talk(address, said):
     """Runs in a thread."""
-    with socket.create_connection(address, timeout=CLIENT_SECONDS) as sock:
+    with socket.create_connection(address, timeout=PATIENCE_SECONDS) as sock:
         sock.sendall(said)
         sock.shutdown(socket.SHUT_WR)
         heard = b"".join(iter(lambda: sock.recv(65536), b""))
@@ -168,7 +167,7 @@ def under_the_stdlib(handler, said):
         thread.start()
         try:
             heard = talk(server.server_address, said)
-            assert server.closed.wait(CLIENT_SECONDS)
+            assert server.closed.wait(PATIENCE_SECONDS)
         finally:
             server.shutdown()
             thread.join()
@@ -185,7 +184,7 @@ async def under_ours(handler, said):
     service.startService()
     try:
         heard = await deferToThread(talk, server.server_address, said)
-        assert await deferToThread(server.closed.wait, CLIENT_SECONDS)
+        assert await deferToThread(server.closed.wait, PATIENCE_SECONDS)
         return server.trace, heard
     finally:
         await service.stopService()

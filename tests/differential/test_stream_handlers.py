@@ -22,10 +22,9 @@ from sockserve import BaseRequestHandler, DatagramRequestHandler, StreamRequestH
 from sockserve.listeners.datagrams import DatagramServer
 from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.service import DatagramRequestService, RequestService
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
-
-CLIENT_SECONDS = 10
 
 
 # Recording
@@ -293,7 +292,7 @@ COROUTINES = {
 
 def talk(address, client):
     """Runs in a thread."""
-    with socket.create_connection(address, CLIENT_SECONDS) as sock:
+    with socket.create_connection(address, PATIENCE_SECONDS) as sock:
         try:
             return client(sock)
         except ConnectionResetError:
@@ -317,7 +316,7 @@ def stdlib_server(server_class, handler, verdict):
 def observed(server, client, *arguments):
     """Have C{client}, called with the address and C{arguments}, served.  Runs in a thread."""
     received = client(server.server_address, *arguments)
-    assert server.closed.wait(CLIENT_SECONDS)
+    assert server.closed.wait(PATIENCE_SECONDS)
     return Observed(server.trace, received)
 
 

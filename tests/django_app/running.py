@@ -12,9 +12,9 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from tests.patience import PATIENCE_SECONDS
+
 PROJECT = Path(__file__).parent / "project"
-#: How long a command may take to begin, to end, and to hear of a change.
-PATIENCE_SECONDS = 60.0
 
 
 class Project:

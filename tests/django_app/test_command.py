@@ -54,6 +54,15 @@ def running(project: Project, *arguments: str) -> Iterator[Running]:
         command.kill()
 
 
+# What it costs others
+
+
+def test_commands_that_serve_nothing_import_nothing_that_serves(project: Project) -> None:
+    code = "import sys; print('imported:', {*sys.modules} & {'twisted', 'sockserve.handlers'})"
+    done = project.manage("shell", "--command", code)
+    assert done.stdout.splitlines()[-1] == "imported: set()", done.stderr
+
+
 # What it serves
 
 
@@ -152,7 +161,7 @@ def test_a_second_signal_ends_it_at_once(migrated: Project, number: signal.Signa
         command.process.send_signal(signal.SIGUSR1)
         command.process.send_signal(number)
         again = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
-        command.wait_for(f"waiting for 1 request, oldest GET / 0 s; {again} again to end it")
+        command.wait_for(f"waiting for 1 request, oldest GET / [0-9]+ s; {again} again to end it")
         assert command.end(number) == 128 + number
         assert command.stderr == f"Received {number.name} again, ending at once.\n"
 

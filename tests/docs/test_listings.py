@@ -15,6 +15,7 @@ C{<!-- needs: socat openssl -->} names the programs a page uses.  Ports in descr
 """
 
 import os
+import random
 import re
 import signal
 import socket
@@ -37,14 +38,12 @@ from sockserve.run.options.words import OWN_OPTIONS
 from sockserve.service import DEFAULT_REQUEST_QUEUE_SIZE
 from sockserve.sql import SQLServer
 from sockserve.tap import Options
+from tests.patience import PATIENCE_SECONDS
 from tests.tools import need_tool
 from tests.warm import WarmPython
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-
-#: How long a command may take on a busy machine.
-PATIENCE_SECONDS = 60.0
 
 #: What sockserve imports of others.  Nothing of its own: listings are to import that.
 IMPORTS = ["attrs", "automat", "http.server", "httptools", "msgspec", "twisted.internet.address"]
@@ -198,21 +197,23 @@ def console(text: str) -> Iterator[tuple[str, str]]:
 
 
 def free_ports(page: str) -> dict[str, str]:
-    """A free port for each one that a page's descriptions name, but the default one, 8000."""
+    """
+    A free port for each one that a page's descriptions name, but the default one, 8000: below those
+    that the system gives to clients, one of which might have it when it is listened on.
+    """
     ports: dict[str, str] = {}
-    held = []
     for port in re.findall(r"(?:\b(?:tcp|tcp6|tls|ssl|udp|udp6):|--port )(\d{4,5})\b", page):
         while port not in ports and port != "8000":
-            stream, datagram = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)
-            held += [stream, datagram]
-            stream.bind(("", 0))
-            try:
-                datagram.bind(("", stream.getsockname()[1]))
-            except OSError:
+            number = random.SystemRandom().randrange(16_384, 32_768)
+            if str(number) in ports.values():
                 continue
-            ports[port] = str(stream.getsockname()[1])
-    for sock in held:
-        sock.close()
+            with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagram:
+                try:
+                    stream.bind(("", number))
+                    datagram.bind(("", number))
+                except OSError:
+                    continue
+            ports[port] = str(number)
     return ports
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from twisted.internet.testing import MemoryReactorClock
 
-#: How long a test waits for a thread to call the reactor.
-PATIENCE_SECONDS = 15.0
+from tests.patience import PATIENCE_SECONDS
 
 
 class SteppedReactor(MemoryReactorClock):

@@ -18,6 +18,8 @@ from sockserve.dropin import accept_loop
 from sockserve.dropin.accept_loop import AcceptLoop
 from sockserve.dropin.loop_thread import AcceptLoopThread
 from sockserve.interfaces import HandshakeFailed
+from sockserve.listeners.gate import ACCEPT_RETRY_SECONDS
+from tests.patience import PATIENCE_SECONDS
 
 NEVER = Deadlines(handshake=None)
 
@@ -75,6 +77,12 @@ def test_it_takes_requests_until_it_is_stopped(counting):
     counting.is_shut_down = lambda: counting.taken == 5
     AcceptLoop(counting, NEVER).run(60)
     assert counting.turns == 5
+
+
+def test_it_may_wait_as_long_as_nothing_happens(counting):
+    counting.is_shut_down = lambda: counting.taken == 5
+    AcceptLoop(counting, NEVER).run(None)
+    assert counting.taken == 5
 
 
 def test_it_ends_at_once_when_it_is_stopped_before(counting):
@@ -285,6 +293,39 @@ def test_on_a_thread_it_ends_by_itself_when_it_cannot_go_on(counting):
     assert [event["log_level"] for event in events] == [LogLevel.critical]
 
 
+def wanting_descriptors(module, times, attempts):
+    """A server that has no descriptor to accept with at first, and says so to C{attempts}."""
+
+    class Server(module.TCPServer):
+        def get_request(self):
+            attempts.append(time.monotonic())
+            if len(attempts) <= times:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return super().get_request()
+
+        def process_request(self, request, client_address):
+            self.shutdown_request(request)
+            self.loop.stop()
+
+    return Server(("127.0.0.1", 0), None)
+
+
+def test_a_want_of_descriptors_is_no_longer_a_pause_though_nothing_else_happens(monkeypatch):
+    """Also if the pause ends between two looks at the clock."""
+    attempts, now = [], itertools.count(step=ACCEPT_RETRY_SECONDS * 0.6)
+    server = wanting_descriptors(socketserver, 1, attempts)
+    with server, socket.create_connection(server.server_address):
+        server.loop = loop = AcceptLoop(server, NEVER)
+        patience = threading.Timer(PATIENCE_SECONDS, loop.stop)
+        patience.start()
+        monkeypatch.setattr(accept_loop.time, "monotonic", lambda: next(now))
+        loop.run(None)
+        monkeypatch.undo()
+        patience.cancel()
+        patience.join()
+    assert len(attempts) == 2
+
+
 @pytest.mark.parametrize("module", [socketserver, sockserve.socketserver])
 def test_a_want_of_descriptors_is_a_pause(module, caplog):
     """
@@ -292,20 +333,9 @@ def test_a_want_of_descriptors_is_a_pause(module, caplog):
     waits would be found waiting again, at once.
     """
     attempts = []
-
-    class Server(module.TCPServer):
-        def get_request(self):
-            attempts.append(time.monotonic())
-            if len(attempts) < 4:
-                raise OSError(errno.EMFILE, "Too many open files")
-            return super().get_request()
-
-        def process_request(self, request, client_address):
-            self.shutdown_request(request)
-            loop.stop()
-
-    with Server(("127.0.0.1", 0), None) as server, socket.create_connection(server.server_address):
-        loop = AcceptLoop(server, NEVER)
+    server = wanting_descriptors(module, 3, attempts)
+    with server, socket.create_connection(server.server_address):
+        server.loop = loop = AcceptLoop(server, NEVER)
         with caplog.at_level("ERROR"):
             loop.run(60)
     pauses = [later - earlier for earlier, later in itertools.pairwise(attempts)]
@@ -313,5 +343,5 @@ def test_a_want_of_descriptors_is_a_pause(module, caplog):
     assert min(pauses) >= 0.099
     [record] = caplog.records
     assert record.getMessage().startswith(
-        f"{Server.__qualname__}: cannot accept connections (EMFILE)"
+        f"{type(server).__qualname__}: cannot accept connections (EMFILE)"
     )

@@ -10,9 +10,9 @@ import sys
 import time
 from pathlib import Path
 
+from tests.patience import PATIENCE_SECONDS
+
 ROOT = Path(__file__).parents[2]
-#: How long an example may take to begin, and to end.
-PATIENCE_SECONDS = 30.0
 
 
 def shown_command(page: str) -> str:

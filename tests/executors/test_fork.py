@@ -26,9 +26,6 @@ needs_pidfd = pytest.mark.skipif(
     not hasattr(os, "pidfd_open"), reason="needs pidfd_open (Linux 5.3)"
 )
 
-#: How long a test waits for a thread of its own to end.
-PATIENCE_SECONDS = 10.0
-
 
 @pytest.fixture
 def reactor() -> Any:

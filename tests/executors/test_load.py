@@ -71,7 +71,7 @@ def test_a_slow_job_that_ends_is_forgotten() -> None:
 @pytest.mark.parametrize(
     ("ended", "at_work", "busy", "more"),
     [
-        (0, 1, 1.0, True),  # 0. whoever is at work is stuck
+        (0, 1, 1.0, True),  # whoever is at work is stuck
         (4, 1, 0.0, True),  # 4 of SHORT_SECONDS each: just not short
         (5, 1, 0.0, False),  # 1. four fifths of that each
         (5, 2, 0.0, True),  # but by two threads: eight fifths
@@ -87,7 +87,17 @@ def test_more_threads_are_worth_it_or_not(
     moments.after(4 * SHORT_SECONDS, busy=busy)
     for job in jobs[:ended]:
         moments.load.job_ended(job)
-    assert moments.load.wants_more_threads(at_work) is more
+    assert moments.load.wants_more_threads(at_work, served=1) is more
+
+
+@pytest.mark.parametrize(("at_work", "more"), [(0, True), (1, False), (2, False)])
+def test_more_threads_do_not_help_those_that_have_not_had_the_processor_yet(
+    at_work: int, more: bool
+) -> None:
+    moments = Moments()
+    moments.begin(10)
+    moments.after(1)
+    assert moments.load.wants_more_threads(at_work, served=0) is more
 
 
 def test_only_what_ended_since_the_last_look_counts() -> None:
@@ -95,4 +105,4 @@ def test_only_what_ended_since_the_last_look_counts() -> None:
     jobs = moments.begin(2)
     moments.load.job_ended(jobs[0])
     moments.after(1)
-    assert moments.load.wants_more_threads(1)
+    assert moments.load.wants_more_threads(1, served=1)

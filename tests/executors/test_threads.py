@@ -17,15 +17,13 @@ from twisted.logger import capturedLogs
 from sockserve.executors.threads import SLOW_JOB_SECONDS, ThreadExecutor
 from sockserve.interfaces import Outcome
 from tests.contracts import HeldJob, Job, QueueContract
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
 needs_pidfd = pytest.mark.skipif(
     not hasattr(os, "pidfd_open"), reason="needs pidfd_open (Linux 5.3)"
 )
-
-#: How long a test waits for a thread of its own to end.
-PATIENCE_SECONDS = 10.0
 
 
 @pytest.fixture
@@ -467,6 +465,7 @@ def test_a_job_that_waited_is_not_taken_for_one_that_lasts(turns: Callable[[int]
 def test_no_more_threads_than_the_limit(turns: Callable[[int], Turns]) -> None:
     turning = turns(3)
     jobs = turning.run(7)
+    assert jobs[0].begun()
     for _ in range(5):
         turning.moment()
     assert all(job.begun() for job in jobs[:3])
@@ -512,6 +511,24 @@ def test_more_threads_are_for_jobs_that_wait_for_something_else(
         assert all(job.begun() for job in behind)
 
 
+def test_a_thread_that_has_not_had_the_processor_yet_is_waited_for(
+    turns: Callable[[int], Turns], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a long turn, say: many threads at once would keep each other from it."""
+    turning = turns(10)
+    started: list[threading.Thread] = []
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: started.append(thread))
+    jobs = turning.run(4)
+    turning.moment()
+    turning.moment()
+    assert len(started) == 1
+    monkeypatch.undo()
+    started[0].start()
+    assert jobs[0].begun()
+    turning.moment()
+    assert all(job.begun() for job in jobs)
+
+
 def test_looking_around_that_begins_others_does_not_look_twice(
     turns: Callable[[int], Turns],
 ) -> None:
@@ -536,8 +553,10 @@ def test_stopping_leaves_no_delayed_call(turns: Callable[[int], Turns], looks: i
     jobs = turning.run(3)
     for _ in range(looks):
         turning.moment()
+    for job in jobs:
+        job.release()
     while not all(job.is_over() for job in jobs):
-        turning.finish(*(job for job in jobs if job.has_begun()))
+        turning.reactor.turn()
         turning.moment()
     stopped = turning.pool.stop()
     assert turning.reactor.getDelayedCalls() == []
@@ -772,6 +791,24 @@ async def test_a_threads_end_is_told_on_it(threads: Any, reactor: Any) -> None:
     assert seen == []
     await pool.stop()
     assert seen == [thread]
+
+
+async def test_a_job_does_not_wait_for_a_thread_that_takes_long_to_leave(threads: Any) -> None:
+    pool = threads(2, idle_seconds=0.01)
+    leaves, may_leave = threading.Event(), threading.Event()
+
+    def at_end() -> None:
+        leaves.set()
+        assert may_leave.wait(PATIENCE_SECONDS)
+
+    pool.at_thread_end = at_end
+    first = await pool.call(threading.current_thread)
+    await _until(leaves.is_set)
+    try:
+        assert await pool.call(threading.current_thread) is not first
+        assert first.is_alive()
+    finally:
+        may_leave.set()
 
 
 async def test_a_threads_end_that_raises_is_logged(threads: Any, reactor: Any) -> None:

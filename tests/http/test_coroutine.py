@@ -654,6 +654,35 @@ def test_a_handler_that_waits_for_something_else_is_told(connect: Connect, plain
 
 
 @both
+def test_a_handler_is_told_though_the_one_before_had_an_async_finish(
+    connect: Connect, plain: bool
+) -> None:
+    """Which did not wait, so that its task was never made."""
+    caught = []
+
+    class Handler(HTTPRequestHandler):
+        async def do_GET(self) -> None:
+            answer(self)
+
+        async def do_POST(self) -> None:
+            try:
+                await waits(self, 5)
+            except ClientGone as error:
+                caught.append(error)
+                raise
+
+        async def finish(self) -> None:
+            pass
+
+    client = connect(Handler, plain=plain)
+    client.send(GET)
+    client.send(POST % 0)
+    client.lose()
+    assert len(caught) == 1
+    assert client.is_finished
+
+
+@both
 def test_a_handler_that_was_told_and_goes_on_is_given_up(connect: Connect, plain: bool) -> None:
     async def do_GET(handler: Any) -> None:
         try:

@@ -180,8 +180,8 @@ class Stream:
     def switch(self, receive: Callable[[bytes], object]) -> bytes:
         raise NotImplementedError
 
-    def make_response(self, head: RequestHead) -> CoroutineResponse:
-        response = FramedCoroutineResponse(head, self.writer)
+    def make_response(self, head: RequestHead, writer: StreamWriter) -> CoroutineResponse:
+        response = FramedCoroutineResponse(head, writer)
         response.stream = self._number
         return response
 
@@ -200,7 +200,7 @@ class Stream:
 
     def refuse(self, error: RemoteProtocolError, head: RequestHead | None, began: float) -> None:
         assert head is not None
-        response = self.make_response(head)
+        response = self.make_response(head, self.writer)
         answer_error(response, error.status, HTTPRequestHandler)
         response.finish()
         self.request_finished(response, Outcome.LOST, began)

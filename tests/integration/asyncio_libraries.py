@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import aiohttp
+import anyio.to_thread
 import asyncpg
 import httpx
 import redis.asyncio
@@ -73,6 +74,11 @@ class Page(HTTPRequestHandler):
         async with aiohttp.ClientSession() as session, session.get(self.url(slow)) as response:
             return await response.text()
 
+    async def anyio(self, slow: bool) -> str:
+        async with anyio.create_task_group():
+            await anyio.sleep(60 * slow)
+        return await anyio.to_thread.run_sync("from a {}".format, "thread")
+
     async def asyncpg(self, slow: bool) -> str:
         pool = await database()
         answer = await pool.fetchval("SELECT 'a row'::text FROM pg_sleep($1)", 60 * slow)
@@ -93,6 +99,13 @@ class Page(HTTPRequestHandler):
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(ask(slow))
-                for ask in (self.httpx, self.aiohttp, self.asyncpg, self.redis, self.sqlalchemy)
+                for ask in (
+                    self.httpx,
+                    self.aiohttp,
+                    self.anyio,
+                    self.asyncpg,
+                    self.redis,
+                    self.sqlalchemy,
+                )
             ]
         return ", ".join(task.result() for task in tasks)

@@ -25,11 +25,9 @@ from twisted.internet.threads import deferToThread
 from sockserve import Deadlines
 from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.service import RequestService
+from tests.patience import PATIENCE_SECONDS
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
-
-#: What a client waits for a server, at most: far more than a loaded machine needs.
-PATIENCE_SECONDS = 15.0
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,14 +15,15 @@ from tests.integration.test_command import PATIENCE_SECONDS, ROOT, started
 from tests.postgresql import running_cluster
 from tests.tools import need_tool
 
-LIBRARIES = ["httpx", "aiohttp", "asyncpg", "redis", "sqlalchemy"]
+LIBRARIES = ["httpx", "aiohttp", "anyio", "asyncpg", "redis", "sqlalchemy"]
 EXPECTED = {
     "httpx": "plain",
     "aiohttp": "plain",
+    "anyio": "from a thread",
     "asyncpg": "a row",
     "redis": "a value",
     "sqlalchemy": "a row",
-    "together": "plain, plain, a row, a value, a row",
+    "together": "plain, plain, from a thread, a row, a value, a row",
 }
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-PATIENCE_SECONDS = 30
+from tests.patience import PATIENCE_SECONDS
+
 ROOT = Path(__file__).parents[2]
 
 MODULE = """

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.servers import PATIENCE_SECONDS, Child, child, connect
+from tests.integration.servers import PATIENCE_SECONDS, Child, child, connect, read_all
 from tests.integration.socketservers import eventually
 from tests.integration.test_children import sockets
 from tests.processes import children_of
@@ -188,3 +188,67 @@ def test_a_drop_in_servers_child_does_not_listen(name: str, server: str) -> None
         assert listening in sockets(program.pid)
         eventually(lambda: listening not in sockets(pid))  # it may not have run yet
         os.kill(pid, signal.SIGKILL)
+
+
+REACTOR = """
+import os
+from twisted.internet import reactor
+from sockserve import socketserver
+from sockserve.core.watch import watch_of
+
+class Handler(socketserver.BaseRequestHandler):
+    runs_reactor = True
+
+    def handle(self):
+        if Handler.runs_reactor:
+            Handler.runs_reactor = False
+            watch = watch_of(reactor)  # as a service does
+            watch.hold()
+            reactor.callWhenRunning(reactor.callLater, 0, reactor.stop)
+            reactor.run(installSignalHandlers=False)
+            watch.release()
+        forks = self.request.recv(1) == b"f"
+        may_end, ends = os.pipe()
+        if forks and not os.fork():
+            os.read(may_end, 1)  # for what it comes back to shuts the connection down
+            return
+        self.request.sendall(b"the parent's answer")
+        os.write(ends, b"x")
+        if forks:
+            print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+
+with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
+    print(server.server_address[1], flush=True)
+    server.serve_forever()
+"""
+
+
+@pytest.mark.parametrize("words", [[b"f", b"f", b"n"], [b"n", b"n", b"f"]])
+def test_a_handler_that_runs_a_reactor_is_told_from_its_child(words: list[bytes]) -> None:
+    """On the thread of C{serve_forever}, which is another thread to us then."""
+    with subprocess.Popen(
+        [sys.executable, "-c", REACTOR],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+        start_new_session=True,
+    ) as program:
+        # With a child that has not ended.
+        patience = threading.Timer(PATIENCE_SECONDS, os.killpg, (program.pid, signal.SIGKILL))
+        patience.start()
+        try:
+            assert program.stdout is not None
+            port = int(program.stdout.readline())
+            for word in words:
+                with connect(("127.0.0.1", port)) as client:
+                    client.sendall(word)
+                    assert read_all(client) == b"the parent's answer"
+                    if word == b"f":
+                        assert program.stdout.readline() == "0\n"
+        finally:
+            patience.cancel()
+            patience.join()
+            os.killpg(program.pid, signal.SIGKILL)
+        _, log = program.communicate()
+        assert not log

@@ -167,14 +167,14 @@ def test_one_request_is_served_at_a_time():
 
 @blocking
 def test_a_head_and_a_body_written_apart_leave_without_a_pause():
-    """Without TCP_NODELAY 20 requests would take 20 times 40 ms."""
+    """Without TCP_NODELAY 200 requests would take 200 times 40 ms."""
     server = make()
     with looping(server), connect(server.server_address) as client:
         began = time.perf_counter()
-        for _ in range(20):
+        for _ in range(200):
             post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
             assert ask(client, post)[1] == b"3"
-        assert time.perf_counter() - began < 0.8
+        assert time.perf_counter() - began < 6
 
 
 @pytest.mark.parametrize("is_parked", [True, False])

@@ -657,7 +657,7 @@ def test_aborting_gives_all_up_at_once(waiting):
 
 
 def test_a_coroutine_handler_takes_no_concurrency():
-    with pytest.raises(ConfigurationError, match=r"handler Upper: handle is async def"):
+    with pytest.raises(ConfigurationError, match=r"handler Upper is async def"):
         DatagramServer(Upper, reactor=Clock(), concurrency=MemoryExecutor())
 
 

@@ -221,7 +221,7 @@ def test_processing_a_request_starts_its_channel() -> None:
 
 
 def test_a_coroutine_takes_no_executor() -> None:
-    with pytest.raises(ConfigurationError, match="it runs on the reactor and takes no concurrency"):
+    with pytest.raises(ConfigurationError, match=r"is async def .*, so it takes no concurrency"):
         Factory(Coroutine, concurrency=SteppedExecutor())
 
 

@@ -12,8 +12,7 @@ import pytest
 
 from sockserve.reload.files import own_files
 from sockserve.reload.watching import Watch
-
-PATIENCE_SECONDS = 30
+from tests.patience import PATIENCE_SECONDS
 
 
 class Told:

@@ -16,11 +16,9 @@ from zope.interface import implementer
 from sockserve.interfaces import Outcome
 from sockserve.testing import Exchange
 from sockserve.testing.memory import AttendedExecutor, MemoryReactor, ServerTransport
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
-
-#: How long a thread of the reactor's is waited for.
-PATIENCE_SECONDS = 15.0
 
 
 # A connection

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 
 from sockserve.http.h1.framing import RemoteProtocolError
-from sockserve.http.h1.head import TOKEN
+from sockserve.http.h1.request_line import TOKEN
 from sockserve.http.h1.sizes import MAX_HEADER_BYTES, MAX_HEADER_FIELDS
 
 __all__ = ["ChunkReader"]

@@ -195,9 +195,11 @@ class ResponseFraming:
     @ivar state: the response's state.
     """
 
-    state: State = _AWAITED
     #: How many bytes of a counted body are to come.
     _remaining = 0
+
+    def __init__(self) -> None:
+        self.state = _AWAITED
 
     def begin(
         self,

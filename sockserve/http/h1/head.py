@@ -1,8 +1,8 @@
 """
 Heads: the request line and the header section of a request, and the checks of both.
 
-This room owns the request line, the header fields that decide about framing, and their
-limits.  It must not know where bytes come from, or what follows a head.
+This room owns heads as a whole, the header fields that decide about framing, and the limits of
+both.  It must not know where bytes come from, or what follows a head.
 
 The grammar of header fields is httptools' (llhttp, strict).  Methods that it does not know,
 and every doubt about framing, are decided here (RFC 9112 section 11.2).
@@ -11,28 +11,27 @@ and every doubt about framing, are decided here (RFC 9112 section 11.2).
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from typing import Any
 
 import attrs
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from sockserve.http.h1.framing import RemoteProtocolError
+from sockserve.http.h1.request_line import HOST_NAME, HTTP_1_1, parse_request_line
 from sockserve.http.h1.sizes import MAX_HEADER_BYTES, MAX_HEADER_FIELDS, MAX_LINE_BYTES
 
 __all__ = [
-    "TOKEN",
-    "USUAL_LIMITS",
     "HeadLimits",
+    "HeadParser",
     "HeaderSection",
     "RequestHead",
     "parse_head",
-    "parse_request_line",
 ]
 
-#: How many header sections are remembered with their meaning, and the longest head whose
-#: section is: a few MiB together, at most.
-REPEATED_SECTIONS = 512
-REPEATED_SECTION_BYTES = 2048
+#: How many heads, request lines, and header sections of each version, are remembered with their
+#: meaning, and the longest head that is: some MiB for a server, if somebody sends what takes most.
+REMEMBERED_HEADS = 256
+REMEMBERED_BYTES = 2048
 
 
 @attrs.frozen
@@ -43,8 +42,8 @@ class HeadLimits:
     @ivar line_bytes: the longest request line.
     @ivar header_bytes: the longest header section.
     @ivar header_fields: the most fields of that.
-    @ivar usual_bytes: a head of no more is within the first two, and short enough for its
-        section to be remembered.
+    @ivar usual_bytes: a head of no more is within the first two, and short enough to be
+        remembered.
     """
 
     line_bytes: int = MAX_LINE_BYTES
@@ -54,7 +53,7 @@ class HeadLimits:
 
     @usual_bytes.default
     def _least(self) -> int:
-        return min(REPEATED_SECTION_BYTES, self.line_bytes, self.header_bytes)
+        return min(REMEMBERED_BYTES, self.line_bytes, self.header_bytes)
 
     def check_line(self, size: int) -> None:
         """
@@ -78,6 +77,9 @@ class HeadLimits:
 #: Those of a server that says nothing else.
 USUAL_LIMITS = HeadLimits()
 
+#: The methods of which no response has a body, or not one with an end.
+_METHODS_WITHOUT_BODY = frozenset(["CONNECT", "HEAD"])
+
 
 @attrs.frozen
 class HeaderSection:
@@ -99,36 +101,93 @@ class HeaderSection:
     upgrades: bool = False
 
 
+_HEAD_SLOTS = (
+    "expects_continue", "fields", "is_usual", "keep_alive", "length", "method", "path", "raw",
+    "target", "upgrades", "version",
+)  # fmt: skip
+
+
+class _HeadInTheMaking:
+    __slots__ = _HEAD_SLOTS
+
+
 class RequestHead:
     """
-    The head of a request.
+    The head of a request.  One without a body is that of all requests that repeat it, so nobody
+    can change any.
 
     @ivar method: as sent: methods are case-sensitive (RFC 9110 section 9.1).
     @ivar target: as sent, decoded as Latin-1.
+    @ivar path: the same, but with one slash of several at its start.
     @ivar version: C{(1, 1)}, C{(1, 0)}, or C{(0, 9)}, which has no header section and
         whose response is the bare body.
     @ivar raw: the head's bytes, from the method to the empty line.
-    @ivar section: its fields, and their meaning, which heads that repeat them share.
+    @ivar fields: the header fields, names as sent, values without white space around them.
+    @ivar length: the body's length in bytes; None when it is chunked.
+    @ivar keep_alive: whether the client wants to keep the connection after the response.
     @ivar expects_continue: whether the client waits for a response of status 100 before
-        it sends the body (RFC 9110 section 10.1.1), as far as it has not had one.
+        it sends the body (RFC 9110 section 10.1.1).
+    @ivar upgrades: whether the client offers to speak another protocol after this request (RFC 9110
+        section 7.8).
+    @ivar is_usual: whether its version is 1.1, its client waits for nothing, and its method's
+        response can have a body.
     """
 
-    __slots__ = ("expects_continue", "method", "raw", "section", "target", "version")
+    __slots__ = _HEAD_SLOTS
 
-    def __init__(
-        self,
+    method: str
+    target: str
+    path: str
+    version: tuple[int, int]
+    raw: bytes
+    fields: tuple[tuple[bytes, bytes], ...]
+    length: int | None
+    keep_alive: bool
+    expects_continue: bool
+    upgrades: bool
+    is_usual: bool
+
+    def __new__(
+        cls,
         method: str,
         target: str,
         version: tuple[int, int],
         raw: bytes,
         section: HeaderSection,
-    ) -> None:
-        self.method = method
-        self.target = target
-        self.version = version
-        self.raw = raw
-        self.section = section
-        self.expects_continue = section.expects_continue
+    ) -> RequestHead:
+        """
+        @param section: its fields, and their meaning.
+        """
+        # A third of the time that eleven calls of object.__setattr__ take.
+        head: Any = _HeadInTheMaking()
+        head.method = method
+        head.target = target
+        # Clients take what follows two slashes for a host.
+        head.path = "/" + target.lstrip("/") if target.startswith("//") else target
+        head.version = version
+        head.raw = raw
+        head.fields = section.fields
+        head.length = section.length
+        head.keep_alive = section.keep_alive
+        head.expects_continue = expects = section.expects_continue
+        head.upgrades = section.upgrades
+        head.is_usual = version is HTTP_1_1 and not expects and method not in _METHODS_WITHOUT_BODY
+        head.__class__ = cls
+        made: RequestHead = head
+        return made
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a head cannot be changed: {name}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a head cannot be changed: {name}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How a head is copied and pickled."""
+        section = HeaderSection(
+            self.fields, self.length, self.keep_alive, self.expects_continue, self.upgrades
+        )
+        return RequestHead, (self.method, self.target, self.version, self.raw, section)
 
     def __repr__(self) -> str:
         return f"<RequestHead {self.method} {self.target!r} {self.version}>"
@@ -136,27 +195,6 @@ class RequestHead:
     def __str__(self) -> str:
         """Method and target, as a line of a log has them."""
         return f"{self.method} {self.target}"
-
-    @property
-    def fields(self) -> tuple[tuple[bytes, bytes], ...]:
-        """The header fields, names as sent, values without white space around them."""
-        return self.section.fields
-
-    @property
-    def length(self) -> int | None:
-        """The body's length in bytes; None when it is chunked."""
-        return self.section.length
-
-    @property
-    def keep_alive(self) -> bool:
-        """Whether the client wants to keep the connection after the response."""
-        return self.section.keep_alive
-
-    @property
-    def upgrades(self) -> bool:
-        """Whether the client offers to speak another protocol after this request (RFC 9110 section
-        7.8)."""
-        return self.section.upgrades
 
     @property
     def request_line(self) -> str:
@@ -184,28 +222,12 @@ class _Fields:
         self.fields.append((name, value))
 
 
-_HTTP_1_1 = (1, 1)
-_VERSIONS = {b"HTTP/1.1": _HTTP_1_1, b"HTTP/1.0": (1, 0)}
-_VERSION = re.compile(rb"HTTP/([0-9])\.([0-9])")
-#: A token (RFC 9110 section 5.6.2).
-TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-#: A host: RFC 3986 section 3.2.2 as far as the characters go.
-_HOST_NAME = rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[A-Za-z0-9.:_~!$&'()*+,;=-]+\])"
-_HOST = re.compile(_HOST_NAME + rb"(?::[0-9]*)?")
-#: The forms of a target (RFC 9112 section 3.2): origin and absolute; and for two methods
-#: those that only they have.
-_TARGET = re.compile(rb"/[\x21-\x7e]*|[A-Za-z][A-Za-z0-9+.-]*://[\x21-\x7e]+")
-_OWN_TARGETS = {
-    b"CONNECT": re.compile(_HOST_NAME + rb":[0-9]+"),
-    b"OPTIONS": re.compile(_TARGET.pattern + rb"|\*"),
-}
-_LENIENT_TARGET = re.compile(rb"[\x21-\x7e]+")
-
-
+_VERSIONS = {b"HTTP/1.1": HTTP_1_1, b"HTTP/1.0": (1, 0)}
+_HOST = re.compile(HOST_NAME + rb"(?::[0-9]*)?")
 #: The methods of nearly all requests.  (CONNECT and OPTIONS have targets of their own.)
 _USUAL_METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH")}
 #: The request line of these.
-_USUAL_LINE = re.compile(rb"(%b) (/[\x21-\x7e]*) (HTTP/1\.[01])\r\n" % b"|".join(_USUAL_METHODS))
+_USUAL_LINE = re.compile(rb"(%b) (/[\x21-\x7e]*) (HTTP/1\.[01])" % b"|".join(_USUAL_METHODS))
 _DIGITS = re.compile(rb"[0-9]+")
 #: The most digits of a Content-Length: any number of 18 fits 64 bits, as in llhttp.
 _MAX_LENGTH_DIGITS = 18
@@ -217,146 +239,147 @@ _DECISIVE = frozenset(
 )
 
 
-def parse_request_line(
-    line: bytes, lenient: bool, simple: bool = False
-) -> tuple[bytes, bytes, tuple[int, int]]:
+def parse_head(raw: bytes, lenient: bool) -> RequestHead:
     """
-    Parse a request line.
+    L{HeadParser.parse}, for one head.
 
-    @param line: with its end.
-    @param lenient: as L{sockserve.http.h1.reader.RequestParser}'s; so is C{simple}.
-    @return: the method, the target and the version.
-    @raise RemoteProtocolError: it is malformed, or of a version that is not 1.1 or 1.0.
+    @param lenient: as L{HeadParser}'s.
     """
-    if line.endswith(b"\r\n"):
-        text = line[:-2]
-    elif lenient:
-        text = line[:-1]
-    else:
-        raise RemoteProtocolError(400, "a line ends with CR and LF")
-    words = text.split(b" ")
-    if lenient:
-        words = text.split()
-    if len(words) == 2 and words[0] == b"GET" and (simple or lenient):
-        version = (0, 9)
-    elif len(words) == 3:
-        version = _parse_version(words[2])
-    else:
-        raise RemoteProtocolError(400, "a request line has a method, a target and a version")
-    method, target = words[:2]
-    if not target.isascii():
-        # RFC 9112 section 3.2: not to be guessed at; one server reads UTF-8, another Latin-1.
-        raise RemoteProtocolError(400, "a target is ASCII; other characters are percent-encoded")
-    if not TOKEN.fullmatch(method) or not line.startswith(method):
-        raise RemoteProtocolError(400, "a request line begins with a method, which is a token")
-    target_form = _LENIENT_TARGET if lenient else _OWN_TARGETS.get(method, _TARGET)
-    if not target_form.fullmatch(target):
-        raise RemoteProtocolError(400, "the target is not one, or not of this method")
-    return method, target, version
+    return HeadParser(lenient).parse(raw)
 
 
-def _parse_version(version: bytes) -> tuple[int, int]:
-    found = _VERSION.fullmatch(version)
-    if found is None:
-        raise RemoteProtocolError(400, "the version is not one of HTTP's")
-    if found[1] != b"1":
-        raise RemoteProtocolError(505, "the version is not 1.1 or 1.0")
-    # A higher minor version is treated as the highest known (RFC 9110 section 2.5).
-    return (1, 0) if found[2] == b"0" else _HTTP_1_1
-
-
-def parse_head(
-    raw: bytes, lenient: bool, simple: bool = False, limits: HeadLimits = USUAL_LIMITS
-) -> RequestHead:
+class HeadParser:
     """
-    Parse a head.
+    A parser of heads, for all connections of a server: it remembers what it has read, as clients
+    ask for the same things again, and send the same header section with each request.
 
-    @param raw: its bytes with the empty line; of an HTTP/0.9 request, which ends with its
-        first line, all that has arrived.
-    @param lenient: as L{sockserve.http.h1.reader.RequestParser}'s; so is C{simple}.
-    @raise RemoteProtocolError: it is malformed, too long, or leaves a doubt about framing.
+    @ivar lenient: whether to accept what C{http.server} accepts and does no harm to framing: a
+        missing C{Host}, lines of a head that end with LF alone, targets of any form; and what
+        C{simple} does.
+    @ivar simple: whether to accept requests of HTTP/0.9, which are a line without a version.
+    @ivar limits: how long a head may be.
+    @ivar recall: gives the head of the same bytes, if that was to be remembered, and still is;
+        None if not.
     """
-    line = _USUAL_LINE.match(raw)
-    if line is None or len(raw) > limits.usual_bytes:
-        return _unusual_head(raw, lenient, simple, limits)
-    method, target, version_text = line.groups()
-    version = _VERSIONS[version_text]
-    try:
-        section = _repeated_section(raw[line.end() :], version, lenient, limits.header_fields)
-    except RemoteProtocolError:
-        if lenient:  # its lines may end in another way
-            return _unusual_head(raw, lenient, simple, limits)
-        raise
-    return RequestHead(_USUAL_METHODS[method], target.decode("ascii"), version, raw, section)
+
+    def __init__(
+        self, lenient: bool = False, simple: bool = False, limits: HeadLimits = USUAL_LIMITS
+    ) -> None:
+        self.lenient = lenient
+        self.simple = simple
+        self.limits = limits
+        self._heads: dict[bytes, RequestHead] = {}
+        self.recall = self._heads.get
+        self._usual_bytes = limits.usual_bytes
+        self._lines: dict[bytes, tuple[str, str, tuple[int, int]]] = {}
+        self._sections: dict[bytes, HeaderSection] = {}
+        #: Those of HTTP/1.0.
+        self._old_sections: dict[bytes, HeaderSection] = {}
+
+    def parse(self, raw: bytes) -> RequestHead:
+        """
+        Parse a head.
+
+        @param raw: its bytes with the empty line; of an HTTP/0.9 request, which ends with its
+            first line, all that has arrived.
+        @raise RemoteProtocolError: it is malformed, too long, or leaves a doubt about framing.
+        """
+        line, _, section = raw.partition(b"\r\n")
+        words = self._lines.get(line)
+        if words is None:
+            found = _USUAL_LINE.fullmatch(line)
+            if found is None:
+                return self._parse_unusual(raw)
+            method, target, version = found.groups()
+            words = (_USUAL_METHODS[method], target.decode(), _VERSIONS[version])
+            if len(raw) <= self._usual_bytes:
+                _remember(self._lines, line, words)
+        if len(raw) > self._usual_bytes:
+            return self._parse_unusual(raw)
+        sections = self._sections if words[2] is HTTP_1_1 else self._old_sections
+        parsed = sections.get(section)
+        if parsed is None:
+            try:
+                parsed = self._parse_section(section, words[2])
+            except RemoteProtocolError:
+                if self.lenient:  # its lines may end in another way
+                    return self._parse_unusual(raw)
+                raise
+            _remember(sections, section, parsed)
+        return RequestHead(words[0], words[1], words[2], raw, parsed)
+
+    def remember(self, raw: bytes, head: RequestHead) -> None:
+        """Let L{recall} give a head that C{raw} was parsed as, unless it is long."""
+        if len(raw) <= self._usual_bytes:
+            _remember(self._heads, raw, head)
+
+    def _parse_unusual(self, raw: bytes) -> RequestHead:
+        """Parse a head that is long, of an unusual form, or malformed."""
+        line_end = raw.find(b"\n") + 1
+        self.limits.check_line(line_end)
+        line = raw[:line_end]
+        method, target, version = parse_request_line(line, self.lenient, self.simple)
+        if version == (0, 9):
+            # Whatever follows such a request, it has been answered by then.
+            raw = line
+            parsed = HeaderSection()
+        else:
+            self.limits.check_section(len(raw) - line_end)
+            section = raw[line_end:]
+            if self.lenient:
+                section = _LINE_END.sub(b"\r\n", section)
+            parsed = self._parse_section(section, version)
+        return RequestHead(method.decode(), target.decode("latin-1"), version, raw, parsed)
+
+    def _parse_section(self, section: bytes, version: tuple[int, int]) -> HeaderSection:
+        """
+        Parse a header section: its fields say how a request's body is delimited, and whether
+        the connection is kept.
+
+        @raise RemoteProtocolError: it is malformed, or leaves a doubt about framing.
+        """
+        found = _Fields()
+        try:
+            # Below a request line that httptools takes: it does not know all methods.
+            HttpRequestParser(found).feed_data(b"GET / HTTP/%d.%d\r\n%b" % (*version, section))
+        except HttpParserUpgrade:  # what follows the message could be another protocol
+            pass
+        except HttpParserError as error:
+            raise RemoteProtocolError(400, str(error)) from None
+        fields = [(name, value.rstrip(b" \t")) for name, value in found.fields]
+        if len(fields) > self.limits.header_fields:
+            raise RemoteProtocolError(431, "there are too many header fields", "max_header_fields")
+        values: dict[bytes, list[bytes]] = {}
+        for name, value in fields:
+            lower = name.lower()
+            if lower in _DECISIVE:
+                values.setdefault(lower, []).append(value)
+        hosts = values.get(b"host", [])
+        must_have_host = version == HTTP_1_1 and not self.lenient
+        if len(hosts) > 1 or (must_have_host and not hosts):
+            raise RemoteProtocolError(400, "a request has one Host, if it is not an old one")
+        if hosts and not self.lenient and not _HOST.fullmatch(hosts[0]):
+            raise RemoteProtocolError(400, "the Host is not one")
+        length = _body_length(values, version)
+        options = b",".join(values.get(b"connection", [])).lower().split(b",")
+        options = [option.strip(b" \t") for option in options]
+        may_keep = version == HTTP_1_1 or b"keep-alive" in options
+        keep_alive = may_keep and b"close" not in options
+        expects_continue = False
+        if b"expect" in values and version == HTTP_1_1:
+            if values[b"expect"][-1].lower() == b"100-continue":
+                expects_continue = length != 0
+            elif not self.lenient:
+                raise RemoteProtocolError(417, "the expectation is none that can be met")
+        offers = b"upgrade" in options and bool(values.get(b"upgrade", [b""])[0])
+        upgrades = offers and version == HTTP_1_1
+        return HeaderSection(tuple(fields), length, keep_alive, expects_continue, upgrades)
 
 
-def _unusual_head(raw: bytes, lenient: bool, simple: bool, limits: HeadLimits) -> RequestHead:
-    """Parse a head that is long, of an unusual form, or malformed."""
-    line_end = raw.find(b"\n") + 1
-    limits.check_line(line_end)
-    method, target, version = parse_request_line(raw[:line_end], lenient, simple)
-    if version == (0, 9):
-        # Whatever follows such a request, it has been answered by then.
-        raw = raw[:line_end]
-        parsed = HeaderSection()
-    else:
-        limits.check_section(len(raw) - line_end)
-        section = raw[line_end:]
-        if lenient:
-            section = _LINE_END.sub(b"\r\n", section)
-        parsed = _parse_section(section, version, lenient, limits.header_fields)
-    return RequestHead(method.decode(), target.decode("latin-1"), version, raw, parsed)
-
-
-def _parse_section(
-    section: bytes, version: tuple[int, int], lenient: bool, max_fields: int
-) -> HeaderSection:
-    """
-    Parse a header section: its fields say how a request's body is delimited, and whether
-    the connection is kept.
-
-    @raise RemoteProtocolError: it is malformed, or leaves a doubt about framing.
-    """
-    found = _Fields()
-    try:
-        # Below a request line that httptools takes: it does not know all methods.
-        HttpRequestParser(found).feed_data(b"GET / HTTP/%d.%d\r\n%b" % (*version, section))
-    except HttpParserUpgrade:  # what follows the message could be another protocol
-        pass
-    except HttpParserError as error:
-        raise RemoteProtocolError(400, str(error)) from None
-    fields = [(name, value.rstrip(b" \t")) for name, value in found.fields]
-    if len(fields) > max_fields:
-        raise RemoteProtocolError(431, "there are too many header fields", "max_header_fields")
-    values: dict[bytes, list[bytes]] = {}
-    for name, value in fields:
-        lower = name.lower()
-        if lower in _DECISIVE:
-            values.setdefault(lower, []).append(value)
-    hosts = values.get(b"host", [])
-    must_have_host = version == _HTTP_1_1 and not lenient
-    if len(hosts) > 1 or (must_have_host and not hosts):
-        raise RemoteProtocolError(400, "a request has one Host, if it is not an old one")
-    if hosts and not lenient and not _HOST.fullmatch(hosts[0]):
-        raise RemoteProtocolError(400, "the Host is not one")
-    length = _body_length(values, version)
-    options = b",".join(values.get(b"connection", [])).lower().split(b",")
-    options = [option.strip(b" \t") for option in options]
-    may_keep = version == _HTTP_1_1 or b"keep-alive" in options
-    keep_alive = may_keep and b"close" not in options
-    expects_continue = False
-    if b"expect" in values and version == _HTTP_1_1:
-        if values[b"expect"][-1].lower() == b"100-continue":
-            expects_continue = length != 0
-        elif not lenient:
-            raise RemoteProtocolError(417, "the expectation is none that can be met")
-    offers = b"upgrade" in options and bool(values.get(b"upgrade", [b""])[0])
-    upgrades = offers and version == _HTTP_1_1
-    return HeaderSection(tuple(fields), length, keep_alive, expects_continue, upgrades)
-
-
-#: The same with a memory: a client sends the same header section again and again.
-_repeated_section = lru_cache(maxsize=REPEATED_SECTIONS)(_parse_section)
+def _remember(memory: dict[bytes, Any], key: bytes, meaning: object) -> None:
+    if len(memory) >= REMEMBERED_HEADS:
+        memory.clear()
+    memory[key] = meaning
 
 
 def _body_length(values: dict[bytes, list[bytes]], version: tuple[int, int]) -> int | None:
@@ -374,7 +397,7 @@ def _body_length(values: dict[bytes, list[bytes]], version: tuple[int, int]) -> 
         length = int(lengths[0])
     if b"transfer-encoding" not in values:
         return length
-    if lengths or version != _HTTP_1_1:
+    if lengths or version != HTTP_1_1:
         # RFC 9112 section 6.1: the ways of smuggling a request.
         raise RemoteProtocolError(400, "Transfer-Encoding goes with HTTP/1.1 and no Content-Length")
     coding = b",".join(values[b"transfer-encoding"]).lower()

@@ -22,22 +22,18 @@ from sockserve.http.h1.framing import (
     State,
     unexpected_event,
 )
-from sockserve.http.h1.head import (
-    TOKEN,
-    USUAL_LIMITS,
-    HeadLimits,
-    RequestHead,
-    parse_head,
-    parse_request_line,
-)
+from sockserve.http.h1.head import HeadParser, RequestHead
+from sockserve.http.h1.request_line import TOKEN, parse_request_line
 
 __all__ = ["MAX_SKIP_BYTES", "RequestParser"]
 
 # Looked up once (see L{sockserve.core.lifecycle}).
 _IDLE = State.IDLE
-_BODILESS = Event.BODILESS
+_COMPLETE = State.COMPLETE
 _END = Event.END
-_NEXT = Event.NEXT
+#: The state after the head of a request without a body, and after a request.
+_AFTER_HEAD = TRANSITIONS[State.HEAD][Event.BODILESS]
+_AFTER_REQUEST = TRANSITIONS[State.COMPLETE][Event.NEXT]
 
 #: How much of a body that its handler left unread is read and thrown away so that the
 #: connection can be used again.  256 KiB: Go's C{maxPostHandlerReadBytes}.
@@ -45,13 +41,14 @@ MAX_SKIP_BYTES = 256 * 1024
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
-_LINE_BREAKS = b"\r\n"
+#: CR, which comes after LF.
+_LAST_LINE_BREAK = 13
 
 
 class RequestParser:
     """
     A parser of the requests of one connection: bytes go in by L{feed}, events come out by
-    L{next_event}.
+    L{next_event}, or both at once by L{receive}.
 
     The events of a request are its L{RequestHead} and, if it has a body, the pieces of
     that as C{bytes}, then C{Event.END}.  The bytes that follow wait, unparsed, until
@@ -64,30 +61,22 @@ class RequestParser:
         "_buffer",
         "_chunks",
         "_eof",
-        "_lenient",
-        "_limits",
+        "_heads",
+        "_recall",
         "_remaining",
         "_searched",
-        "_simple",
         "_skipped",
         "state",
     )
 
-    def __init__(
-        self, lenient: bool = False, simple: bool = False, limits: HeadLimits = USUAL_LIMITS
-    ) -> None:
+    def __init__(self, heads: HeadParser) -> None:
         """
-        @param lenient: whether to accept what C{http.server} accepts and does no harm to
-            framing: a missing C{Host}, lines of a head that end with LF alone, targets of any
-            form; and what C{simple} does.
-        @param simple: whether to accept requests of HTTP/0.9, which are a line without a version.
-        @param limits: how long a head may be.
+        @param heads: what parses the heads of this and of other connections.
         """
         # For the connection
         self.state = _IDLE
-        self._lenient = lenient
-        self._limits = limits
-        self._simple = simple
+        self._heads = heads
+        self._recall = heads.recall
         #: The bytes that have not been taken.
         self._buffer: bytes | bytearray = b""
         self._eof = False
@@ -110,6 +99,16 @@ class RequestParser:
             if type(self._buffer) is bytes:
                 self._buffer = bytearray(self._buffer)
             self._buffer += data
+
+    def receive(self, data: bytes) -> RequestHead | bytes | Event | None:
+        """L{feed}, and L{next_event}: of most requests at once, as they repeat others."""
+        if self.state is _IDLE and not self._buffer:
+            head = self._recall(data)
+            if head is not None:
+                self.state = _AFTER_HEAD
+                return head
+        self.feed(data)
+        return self.next_event()
 
     def feed_eof(self) -> None:
         """Note that the peer has ended its side: no more bytes will come."""
@@ -187,11 +186,10 @@ class RequestParser:
         @return: whether a byte of it waits, or the peer has ended its side.
         @raise LocalProtocolError: this one has not been read to its end.
         """
-        try:
-            self.state = TRANSITIONS[self.state][_NEXT]
-        except KeyError:
-            raise unexpected_event(_NEXT, self.state) from None
-        return bool(self._buffer) or self._eof
+        if self.state is not _COMPLETE:
+            raise unexpected_event(Event.NEXT, self.state)
+        self.state = _AFTER_REQUEST
+        return self._eof or self._buffer != b""
 
     def switch(self) -> bytes:
         """
@@ -220,15 +218,15 @@ class RequestParser:
         self.state = TRANSITIONS[self.state][event]
 
     def _read_head(self) -> RequestHead | None:
-        buffer = self._buffer
+        buffer, heads = self._buffer, self._heads
         if not buffer:
             return None
-        if buffer[0] in _LINE_BREAKS:
+        if buffer[0] <= _LAST_LINE_BREAK:
             # RFC 9112 section 2.2: an empty line or more before a request is ignored.
-            buffer = self._buffer = _without_empty_lines(buffer, self._lenient)
-        if not buffer or buffer == b"\r":
-            return None
-        if self._lenient:
+            buffer = self._buffer = _without_empty_lines(buffer, heads.lenient)
+            if not buffer or buffer == b"\r":
+                return None
+        if heads.lenient:
             found = _HEAD_END.search(buffer, self._searched)
             end = found.end() if found else 3
         else:
@@ -239,18 +237,18 @@ class RequestParser:
             self._move(Event.BEGUN)
         line_end = buffer.find(b"\n") + 1
         size = len(buffer)
-        self._limits.check_line(line_end or size)
+        heads.limits.check_line(line_end or size)
         if not line_end:
             if not TOKEN.match(buffer, 0, 1):  # one byte: all of it may come one by one
                 raise RemoteProtocolError(400, "a request does not begin so")
         else:
             if line_end > self._searched:  # it was not whole the last time
                 line = bytes(buffer[:line_end])
-                _, _, version = parse_request_line(line, self._lenient, self._simple)
+                _, _, version = parse_request_line(line, heads.lenient, heads.simple)
                 if version == (0, 9):
                     return self._head(size)
-            self._limits.check_section(size - line_end)
-            if not self._lenient and _BARE_LF.search(buffer, max(0, self._searched - 1)):
+            heads.limits.check_section(size - line_end)
+            if not heads.lenient and _BARE_LF.search(buffer, max(0, self._searched - 1)):
                 raise RemoteProtocolError(400, "a line ends with CR and LF")
         self._searched = max(0, size - 3)
         return None
@@ -263,13 +261,14 @@ class RequestParser:
         else:
             raw = self._take(end)
         try:
-            head = parse_head(raw, self._lenient, self._simple, self._limits)
+            head = self._heads.parse(raw)
         except RemoteProtocolError as error:
             error.received = raw
             raise
-        length = head.section.length
+        length = head.length
         if length == 0:
-            self.state = TRANSITIONS[self.state][_BODILESS]
+            self._heads.remember(raw, head)
+            self.state = _AFTER_HEAD
             return head
         self._skipped = 0
         if length is None:

@@ -19,11 +19,9 @@ from sockserve.http.files.disk import (
     segments_beneath,
 )
 from sockserve.http.files.ranges import ByteRange
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
-
-#: A thread that was let go on is through by then.
-PATIENCE_SECONDS = 15.0
 
 
 @pytest.fixture

@@ -1,9 +1,13 @@
 """Heads: what a request's first lines say, and which are refused."""
 
+import copy
+import pickle
+from collections.abc import Callable
+
 import pytest
 
 from sockserve.http.h1.framing import RemoteProtocolError
-from sockserve.http.h1.head import parse_head
+from sockserve.http.h1.head import REMEMBERED_HEADS, HeadLimits, HeadParser, RequestHead, parse_head
 from tests.wire import HOST, exchange
 
 LINE = b"GET / HTTP/1.1\r\n"
@@ -449,3 +453,103 @@ def test_http_0_9_is_refused_unless_it_is_asked_for(after: bytes) -> None:
 def test_errors_say_what_is_wrong() -> None:
     with pytest.raises(RemoteProtocolError, match="Content-Length"):
         parse_head(LINE + HOST + LENGTH + LENGTH + b"\r\n", lenient=False)
+
+
+# What a parser remembers
+
+
+def test_a_head_that_comes_again_means_the_same() -> None:
+    heads = HeadParser()
+    raw = LINE + HOST + LENGTH + b"\r\n"
+    first, again = heads.parse(raw), heads.parse(raw)
+    assert again is not first
+    assert (again.method, again.target, again.version, again.raw, again.fields, again.length) == (
+        first.method,
+        first.target,
+        first.version,
+        first.raw,
+        first.fields,
+        first.length,
+    )
+
+
+@pytest.mark.parametrize("versions", [(b"1.1", b"1.0"), (b"1.0", b"1.1")])
+def test_a_section_is_remembered_for_its_version(versions: tuple[bytes, bytes]) -> None:
+    heads = HeadParser()
+    kept = {
+        version: heads.parse(b"GET / HTTP/%b\r\n" % version + HOST + b"\r\n").keep_alive
+        for version in versions
+    }
+    assert kept == {b"1.1": True, b"1.0": False}
+
+
+@pytest.mark.parametrize("field", [b"X: y\r\n", HOST + b"Transfer-Encoding: chunked\r\n"])
+def test_what_one_version_allows_is_not_remembered_for_the_other(field: bytes) -> None:
+    """HTTP/1.1 demands a Host, and HTTP/1.0 has no chunks."""
+    heads, good, bad = HeadParser(), b"1.0", b"1.1"
+    if b"chunked" in field:
+        good, bad = bad, good
+    for _ in range(2):
+        heads.parse(b"POST / HTTP/%b\r\n" % good + field + b"\r\n")
+        with pytest.raises(RemoteProtocolError):
+            heads.parse(b"POST / HTTP/%b\r\n" % bad + field + b"\r\n")
+
+
+def test_a_known_request_line_excuses_no_long_section() -> None:
+    heads = HeadParser(limits=HeadLimits(header_bytes=100))
+    heads.parse(LINE + HOST + b"\r\n")
+    with pytest.raises(RemoteProtocolError, match="too long"):
+        heads.parse(LINE + HOST + b"X: " + b"x" * 100 + b"\r\n\r\n")
+
+
+def test_a_parser_remembers_no_more_than_it_may() -> None:
+    heads = HeadParser()
+    for number in range(3 * REMEMBERED_HEADS):
+        exchange(b"GET /%d HTTP/1.1\r\nHost: a%d\r\n\r\n" % (number, number), heads=heads)
+        exchange(b"GET /%d HTTP/1.0\r\nHost: a%d\r\n\r\n" % (number, number), heads=heads)
+    sizes = [len(table) for table in vars(heads).values() if isinstance(table, dict)]
+    assert len(sizes) == 4
+    assert max(sizes) <= REMEMBERED_HEADS
+
+
+def test_a_head_cannot_be_changed() -> None:
+    """It is that of other clients' requests, too."""
+    head = parse_head(LINE + HOST + b"\r\n", lenient=False)
+    with pytest.raises(AttributeError):
+        head.target = "/other"  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        del head.target
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda head: pickle.loads(pickle.dumps(head))]
+)
+def test_a_head_can_be_copied(copied: Callable[[RequestHead], RequestHead]) -> None:
+    head = parse_head(LINE + HOST + b"Connection: close\r\n\r\n", lenient=False)
+    other = copied(head)
+    assert other is not head
+    for name in RequestHead.__slots__:
+        if name != "is_usual":  # which is for those that a parser has made
+            assert getattr(other, name) == getattr(head, name)
+
+
+def test_a_head_is_recalled_by_all_its_bytes() -> None:
+    heads = HeadParser()
+    raw = LINE + HOST + b"\r\n"
+    assert heads.recall(raw) is None
+    (request,) = exchange(raw, heads=heads).requests
+    assert heads.recall(raw) is request[0]
+    assert exchange(raw, heads=heads).requests[0][0] is request[0]
+    for other in (raw + raw, raw[:-2], raw + b"x", b"\r\n" + raw):
+        assert heads.recall(other) is None
+
+
+@pytest.mark.parametrize(
+    "fields", [LENGTH, LENGTH + b"Expect: 100-continue\r\n", b"Transfer-Encoding: chunked\r\n"]
+)
+def test_a_head_with_a_body_is_not_recalled(fields: bytes) -> None:
+    """Its client may wait to be asked for that, which a head tells of itself."""
+    heads = HeadParser()
+    raw = LINE + HOST + fields + b"\r\n"
+    exchange(raw, heads=heads)
+    assert heads.recall(raw) is None

@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sockserve.http.h1.framing import ResponseFraming
+from sockserve.http.h1.head import HeadParser
 from tests.wire import HOST, exchange
 
 quick = settings(max_examples=150, deadline=None)
@@ -209,6 +210,10 @@ def test_any_cut_of_the_same_bytes_reads_the_same(
     whole = exchange(data, lenient=lenient, simple=simple).summary
     for cuts_ in (at, range(len(data))):
         assert exchange(data, cuts=cuts_, lenient=lenient, simple=simple).summary == whole
+    # A server that has read the same before, some of it as other pieces.
+    heads = HeadParser(lenient, simple)
+    for cuts_ in (at, (), at, range(len(data)), at):
+        assert exchange(data, cuts=cuts_, heads=heads).summary == whole
 
 
 @quick
