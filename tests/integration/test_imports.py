@@ -147,7 +147,9 @@ with Own(("127.0.0.1", 0), module.Base{"" if made.endswith("TCPServer") else "HT
     assert done.stdout.split() == ["False", "True"], done.stderr
 
 
-#: Serves one request with the first server of the process.
+#: Serves one request with the first server of the process.  (Its client connects by itself, as
+#: C{socket.create_connection} would import C{encodings.idna}: a child that is forked meanwhile, by
+#: another thread, would wait for that for ever, whatever serves.)
 SERVE_ONE = """
 import os, socket, sys, threading
 from sockserve.socketserver import StreamRequestHandler, TCPServer, ThreadingTCPServer
@@ -158,7 +160,8 @@ class Shout(StreamRequestHandler):
 
 def serve_one(word, make=ThreadingTCPServer):
     with make(("127.0.0.1", 0), Shout) as server:
-        with socket.create_connection(server.server_address) as client:
+        with socket.socket() as client:
+            client.connect(server.server_address)
             client.sendall(word + b"\\n")
             server.handle_request()
             os.write(1, client.makefile("rb").readline())
