@@ -38,6 +38,7 @@ from sockserve.http.methods import (
     method_blocks,
     method_name,
 )
+from sockserve.http.preambles import Preamble, make_preamble, preamble_parts, server_value
 from sockserve.http.requests import RequestConnection
 from sockserve.http.responses import CoroutineResponse, Response, ResponseBody
 from sockserve.http.status_lines import RESPONSES, current_date, status_line, usual_status_line
@@ -54,7 +55,6 @@ _VERSIONS = {(1, 1): "HTTP/1.1", (1, 0): "HTTP/1.0", (0, 9): "HTTP/0.9"}
 _ERROR_LINE = "%s %s: %d %s"
 
 _NOT_SHOWN = "what made it does not show that it answers HTTP; give the class or a partial of it"
-
 
 RequestT = TypeVar("RequestT", default=RequestConnection)
 ReaderT = TypeVar("ReaderT", default=StreamReader)
@@ -120,6 +120,8 @@ class HTTPRequestHandler(
 
     #: By HTTP method, whether the class's must run on a thread; noted by L{may_block}.
     _blocking: ClassVar[dict[str, bool]] = {}
+    #: What its responses begin with, unless it says that by methods of its own; likewise.
+    _preamble: ClassVar[Preamble | None] = None
 
     # The request
 
@@ -128,12 +130,12 @@ class HTTPRequestHandler(
         """Make the attributes from C{self.request}."""
         request: Any = self.request
         try:
-            head: RequestHead = request.head
+            self._response: Response = request.response
         except AttributeError:
             raise TypeError(f"{type(self).__qualname__}: {_NOT_SHOWN}") from None
         self.connection = request
         self.wfile = request.wfile
-        self._response: Response = request.response
+        head = self._response.request
         self.command: str = head.method
         self.path: str = head.path
         if self.protocol_version != "HTTP/1.1":
@@ -221,6 +223,13 @@ class HTTPRequestHandler(
         @raise ValueError: the status is not within 100 and 999, or the phrase has CR, LF or
             NUL, or cannot be sent in Latin-1.
         """
+        preamble = self._preamble
+        lines = None if preamble is None or message is not None else preamble.lines(self, code)
+        if lines is not None:
+            self._status = code
+            self._length = self._coding = None
+            self._head = lines
+            return
         self.log_request(code)
         self.send_response_only(code, message)
         server, date = self.version_string(), self.date_time_string()
@@ -267,8 +276,8 @@ class HTTPRequestHandler(
 
         @raise LocalProtocolError: no head was begun, or there was one before.
         """
-        head, self._head = self._head, ""
-        status, self._status = self._status, 0
+        head, status = self._head, self._status
+        self._status = 0
         if not status:
             raise LocalProtocolError("a head begins with send_response")
         if status < 200 and status != 101:
@@ -316,9 +325,7 @@ class HTTPRequestHandler(
 
     def version_string(self) -> str:
         """The value of the C{Server} field; there is none if that is empty."""
-        if self.sys_version and self.server_version:
-            return f"{self.server_version} {self.sys_version}"
-        return self.server_version
+        return server_value(self.server_version, self.sys_version)
 
     def date_time_string(self, timestamp: float | None = None) -> str:
         """
@@ -387,6 +394,7 @@ class HTTPRequestHandler(
             the reactor; or a C{do_} method cannot be called or awaited.
         """
         cls._blocking = blocking_methods(cls)
+        cls._preamble = make_preamble(cls, _USUAL_PARTS)
         return any(cls._blocking.values()) or blocks_unknown(cls)
 
     # Inside
@@ -436,3 +444,7 @@ class BlockingHTTPRequestHandler(
     A handler for HTTP whose methods are plain.  It does as its base class does, and tells type
     checkers that C{request} is a socket, C{rfile} and C{wfile} are files.
     """
+
+
+#: Those of a class that has nothing of its own to say.
+_USUAL_PARTS = preamble_parts(HTTPRequestHandler)

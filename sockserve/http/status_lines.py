@@ -24,7 +24,7 @@ RESPONSES = {int(status): (status.phrase, status.description) for status in HTTP
 
 
 #: The value of the C{Date} field, and the seconds since 1970 from and until which it is right.
-_date = ("", 0, 0)
+_date = ("", 0.0, 0.0)
 
 
 def status_line(code: int, message: str) -> str:
@@ -45,7 +45,7 @@ def current_date() -> str:
     text, begins, ends = _date
     now = time()
     if not begins <= now < ends:
-        begins = int(now)
+        begins = now // 1
         text = formatdate(begins, usegmt=True)
         _date = (text, begins, begins + 1)
     return text
