@@ -291,6 +291,9 @@ class IStreamServer(IRequestServer):
     reactor = Attribute("The reactor, or a clock that stands for one.")
     handlers_server = Attribute("The server object that handlers see.")
 
+    def makes_handlers() -> bool:
+        """Whether C{finish_request} is the usual one: it makes a handler, and lets it serve."""
+
     def observe(record: Any) -> None:
         """Tell the observers of a request that has ended. (reactor thread)"""
 

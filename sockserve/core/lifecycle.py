@@ -18,6 +18,7 @@ from sockserve.core.forking import end_child, is_child, last_fork
 from sockserve.interfaces import IRequestHandler, IRequestServer, Outcome
 
 __all__ = [
+    "Answering",
     "FinishingRequest",
     "MakeAndRun",
     "make_and_run",
@@ -48,6 +49,13 @@ class FinishingRequest(Protocol):
 
     def handler_finishing(self) -> None:
         """C{finish} of the handler is about to wait."""
+
+
+class Answering(Protocol):
+    """What has a coroutine answer one of several requests."""
+
+    def handler_failed(self, error: Exception, /) -> None:
+        """The handler has raised C{error}, which the server has handled."""
 
 
 def verify_and_process(
@@ -110,9 +118,17 @@ def serve(
 
 
 async def serve_coroutine(
-    server: IRequestServer, request: object, client_address: object
-) -> Outcome:
-    """L{serve} for coroutine handlers. (reactor thread)"""
+    server: IRequestServer,
+    request: object,
+    client_address: object,
+    outcomes: list[Outcome] | None = None,
+) -> Outcome | None:
+    """
+    L{serve} for coroutine handlers. (reactor thread)
+
+    @param outcomes: for what L{sockserve.core.beginnings} begins, which returns nothing: given the
+        outcome in the place of the caller, unless that is C{OK}.
+    """
     outcome = _OK
     try:
         served = server.finish_request(request, client_address)
@@ -129,34 +145,62 @@ async def serve_coroutine(
         if last_fork.thread is not None and is_child():
             end_child(outcome)
         server.shutdown_request(request)
-    return outcome
+    if outcomes is None:
+        return outcome
+    if outcome is not _OK:
+        outcomes.append(outcome)
+    return None
 
 
 async def serve_next_coroutine(
-    server: IRequestServer, request: object, client_address: object
-) -> Exception | None:
+    server: IRequestServer,
+    request: object,
+    client_address: object,
+    answering: Answering,
+    makes_handler: bool,
+) -> None:
     """
-    Serve one of several requests of a connection, which stays open: L{serve_coroutine}
-    without its end.
+    Serve one of several requests of a connection, which stays open: L{serve_coroutine} without its
+    end. (reactor thread)
 
-    @return: what the handler raised, or None. (reactor thread)
+    @param answering: told of what the handler raises.
+    @param makes_handler: whether the server makes its handlers as usual, without a
+        C{finish_request} of its own: they are run right here then, as L{run_handler_coroutine}
+        does, in one coroutine instead of two.
     """
     outcome = _ERROR
     try:
-        served = server.finish_request(request, client_address)
-        if served is not None:
-            await served
+        if makes_handler:
+            # Two steps: CPython 3.11 looks for a method, otherwise.
+            make = server.RequestHandlerClass
+            handler = make(request, client_address, server)
+            waited = handler.setup()
+            if waited is not None:
+                await waited
+            try:
+                waited = handler.handle()
+                if waited is not None:
+                    await waited
+            finally:
+                waited = handler.finish()
+                if waited is not None:
+                    if isinstance(request, FinishingRequest):
+                        request.handler_finishing()
+                    await waited
+        else:
+            served = server.finish_request(request, client_address)
+            if served is not None:
+                await served
         outcome = _OK
     except Exception as error:
         explain(error)
         server.handle_error(request, client_address)
-        return error
+        answering.handler_failed(error)
     except CancelledError as cancelled:
-        return _handle_cancelled(server, request, client_address, cancelled)
+        answering.handler_failed(_handle_cancelled(server, request, client_address, cancelled))
     finally:
         if last_fork.thread is not None and is_child():
             end_child(outcome)
-    return None
 
 
 def _handle_cancelled(
@@ -175,10 +219,20 @@ def _handle_cancelled(
         return error
 
 
-def serve_next(server: IRequestServer, request: object, client_address: object) -> Exception | None:
-    """L{serve_next_coroutine} for blocking handlers. (worker thread)"""
+def serve_next(
+    server: IRequestServer, request: object, client_address: object, makes_handler: bool
+) -> Exception | None:
+    """
+    L{serve_next_coroutine} for blocking handlers. (worker thread)
+
+    @return: what the handler has raised.
+    """
     try:
-        server.finish_request(request, client_address)
+        if makes_handler:
+            make = server.RequestHandlerClass
+            run_handler(make(request, client_address, server))
+        else:
+            server.finish_request(request, client_address)
     except Exception as error:
         server.handle_error(request, client_address)
         return error

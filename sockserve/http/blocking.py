@@ -43,6 +43,8 @@ _QUEUED = RequestStage.QUEUED
 _RUNNING = RequestStage.RUNNING
 _ABANDONED = RequestStage.ABANDONED
 _OVER = RequestStage.OVER
+_HANDLER = Pending.HANDLER
+_NOT_HANDLER = ~_HANDLER
 
 _log = logger(Topic.HTTP)
 
@@ -53,12 +55,7 @@ _NO_ROOM = "the server has no room for the request"
 class BlockingCycle(BufferedRequest):
     """One request that a blocking handler answers, as the reactor sees it."""
 
-    __slots__ = (
-        "_has_lost_output",
-        "_lease",
-        "_queued_at",
-        "_stage",
-    )
+    __slots__ = ("_has_lost_output", "_lease", "_queued_at", "_stage")
 
     def __init__(
         self, channel: CycleOwner, head: RequestHead, began: float, *, is_stock: bool = False
@@ -163,7 +160,7 @@ class BlockingCycle(BufferedRequest):
     def started(self) -> None:
         """There is a place for it."""
         channel = self._channel
-        channel.parts |= Pending.HANDLER
+        channel.parts |= _HANDLER
         self._stage = _RUNNING
         waited = channel.timer.seconds() - self._queued_at
         channel.factory.statistics.observe_duration("queue", waited)
@@ -211,7 +208,7 @@ class BlockingCycle(BufferedRequest):
             channel.cycle = None
             self._lease.close()
             return
-        channel.parts &= ~Pending.HANDLER  # before the next request has one
+        channel.parts &= _NOT_HANDLER  # before the next request has one
         if direct:
             self._lease.sent += self.sent_directly
             response.close |= not self._lease.take_back() or self.switches
@@ -220,7 +217,8 @@ class BlockingCycle(BufferedRequest):
         if response.is_mistaken or self._has_lost_output:
             outcome = Outcome.ERROR
         self._lease.close()
-        if response.switches or channel.writer.is_broken():
+        may_switch = response.status == 101 or self.head.method == "CONNECT"
+        if (may_switch and response.switches) or not channel.writer.is_open:
             response.close = True
         channel.request_finished(response, outcome, self.began)
         channel.read_next()

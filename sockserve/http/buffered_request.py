@@ -38,6 +38,7 @@ from sockserve.http.stock import body_may_end_with_connection
 from sockserve.http.stock_output import StockResponse, status_in
 from sockserve.interfaces import DeadlineExpired, Outcome, Phase
 from sockserve.sockets.hangups import hangup_of
+from sockserve.sockets.pumped_socket import PumpedSocket
 from sockserve.streams.reader import HIGH_WATER_BYTES
 
 if TYPE_CHECKING:
@@ -105,10 +106,10 @@ class BufferedRequest:
         self._reactors_thread = get_ident()
         # The request
         self.head = head
-        self.ends_with_connection = stock and body_may_end_with_connection(head)
-        self.switches = self.ends_with_connection or (
-            head.length == 0 and (head.method == "CONNECT" or head.upgrades)
+        self.ends_with_connection = (
+            stock and not head.keep_alive and body_may_end_with_connection(head)
         )
+        self.switches = head.may_switch or self.ends_with_connection
         self.rest = b""
         self.cut_off: OSError | None = None
         self._spool: Spool | None = None
@@ -191,7 +192,9 @@ class BufferedRequest:
                 self._output.clear()
         if queue is not None:
             return self._take_from(queue.close)
-        return [self._observe(data)] if data else []
+        if data and self._is_stock:
+            data = self._observe(data)
+        return [data] if data else []
 
     def stream_output(self) -> list[bytes | memoryview]:
         """Likewise, what it has to send now, of a handler that has not finished."""
@@ -303,10 +306,12 @@ class BufferedRequest:
 
     def serve(self) -> Outcome:
         """Have the handler answer the request. (worker thread)"""
-        factory, request = self._channel.factory, self.request
+        channel, request = self._channel, self.request
+        factory = channel.factory
+        makes_handler = channel.makes_handlers and not self._is_stock
         served.request = self
         try:
-            error = serve_next(factory, request, self._channel.client_address)
+            error = serve_next(factory, request, channel.client_address, makes_handler)
         except BaseException:  # sys.exit(), or an error in handle_error
             self.response.close = True
             if served.request is self:  # else its child has left, and it is to answer yet
@@ -440,4 +445,5 @@ class BufferedRequest:
 
     def _send(self, data: bytes) -> None:
         """Send a piece of the response. (handler's thread)"""
-        self.request.sendall(data)
+        if not self.buffer(data):
+            PumpedSocket.sendall(self.request, data)

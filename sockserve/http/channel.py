@@ -65,7 +65,8 @@ class HTTPChannel(TransportChannel):
     # Else each would have a dictionary, and beyond 29 attributes one that shares nothing.
     __slots__ = (
         "_has_more", "_idle_since", "_make_cycle", "_received", "_seconds", "_state", "addresses",
-        "client_address", "cycle", "input", "is_draining", "lease", "settings",
+        "client_address", "cycle", "input", "is_draining", "lease", "make_blocking_response",
+        "make_response", "makes_handlers", "settings",
     )  # fmt: skip
     has_requests = True
 
@@ -92,6 +93,8 @@ class HTTPChannel(TransportChannel):
         self.is_draining = False
         self._received = 0
         self._state = ChannelState.OFFERED
+        self.make_response, self.make_blocking_response = CoroutineResponse, BlockingResponse
+        self.makes_handlers = self.factory.makes_handlers()
         #: How blocking handlers get the connection; made for the first.
         self.lease: ConnectionLease | None = None
         # For the request being answered
@@ -337,9 +340,6 @@ class HTTPChannel(TransportChannel):
 
     # Responses
 
-    make_response = CoroutineResponse
-    make_blocking_response = BlockingResponse
-
     def lease_connection(self) -> ConnectionLease:
         """How a blocking handler gets the connection."""
         if self.lease is None:
@@ -391,7 +391,7 @@ class HTTPChannel(TransportChannel):
         self._has_more = self.input.next_request()
         # An idle connection keeps nothing of what it has served.
         request: Any = self.request
-        request.cycle = request.head = request.response = request.wfile = None
+        request.cycle = request.response = request.wfile = None
         if self.writer.queued_bytes > HIGH_WATER_BYTES:
             # A client that asks on and on without reading is not answered on and on.
             self._state = ChannelState.FLUSHING

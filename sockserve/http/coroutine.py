@@ -9,11 +9,9 @@ answered with.  It must not know how a connection came about, or what comes afte
 from __future__ import annotations
 
 from contextvars import copy_context
-from typing import Any
 
 from twisted.python.failure import Failure
 
-from sockserve.core.beginnings import Waiting
 from sockserve.core.forking import end_child, is_child
 from sockserve.core.lifecycle import serve_next_coroutine
 from sockserve.core.logs import Topic, log_raised, logger
@@ -42,7 +40,7 @@ class CoroutineCycle:
     @ivar response: what answers it, and C{self.wfile} of the handler.
     """
 
-    __slots__ = ("_body", "_channel", "_task", "began", "response")
+    __slots__ = ("_body", "_channel", "_error", "_task", "began", "response")
 
     def __init__(self, channel: CycleOwner, head: RequestHead, began: float) -> None:
         """
@@ -52,7 +50,10 @@ class CoroutineCycle:
         self.began = began
         self._body: StreamReader | None = None
         self._task: Task | None = None
-        self.response = channel.make_response(head, channel.writer)
+        #: What the handler has raised.
+        self._error: Exception | None = None
+        make_response = channel.make_response
+        self.response = make_response(head, channel.writer)
 
     def stage(self) -> str:
         """What is under way."""
@@ -68,24 +69,29 @@ class CoroutineCycle:
         channel, response = self._channel, self.response
         request = channel.request
         request.cycle = self
-        request.head = head = response.request
         request.response = request.wfile = response
-        if head.expects_continue:
+        if response.request.expects_continue:
             response.has_begun_body = channel.input.has_begun_body
         if channel.is_draining:
             self.drain()
         if channel.deadlines.handle is not None:
             channel.timer.arm(Phase.HANDLE, channel.deadlines.handle)
         context = copy_context()
-        served = serve_next_coroutine(channel.factory, request, channel.client_address)
+        settings = channel.settings
+        served = serve_next_coroutine(
+            channel.factory,
+            request,
+            channel.client_address,
+            self,
+            channel.makes_handlers,
+        )
         try:
-            begun = context.run(channel.settings.begin, served)
+            begun = context.run(settings.begin, served)
         except BaseException as error:
             self._handler_raised(error)
             return
-        if type(begun) is not Waiting:
-            self._handler_finished(begun)
-            del begun  # an error's traceback leads to this frame: a circle, otherwise
+        if begun is None:
+            self._handler_finished()
             return
         if is_child():  # there is no reactor to wait for
             end_child()
@@ -218,20 +224,25 @@ class CoroutineCycle:
 
     # The handler's end
 
-    def _task_finished(self, result: Any, error: BaseException | None) -> None:
+    def handler_failed(self, error: Exception) -> None:
+        """The handler has raised C{error}, which the server has handled."""
+        self._error = error
+
+    def _task_finished(self, result: None, error: BaseException | None) -> None:
         self._task = None
         self._channel.parts &= ~Pending.HANDLER  # before the next request has one
         if error is None:
-            self._handler_finished(result)
+            self._handler_finished()
         else:
             self._handler_raised(error)
         self._channel.read_next()
 
     def _handler_raised(self, error: BaseException) -> None:
         log_raised(_log, "serving a request raised past its server's handle_error", error)
-        self._handler_finished(RuntimeError("the server's handle_error raised"))
+        self._error = RuntimeError("the server's handle_error raised")
+        self._handler_finished()
 
-    def _handler_finished(self, error: Exception | None) -> None:
+    def _handler_finished(self) -> None:
         """
         The handler has come to its end.  The connection is kept, unless
 
@@ -243,6 +254,9 @@ class CoroutineCycle:
          5. the response is not what its head has promised.
         """
         channel, response = self._channel, self.response
+        error = self._error
+        if error is not None:
+            self._error = None  # its traceback leads to this cycle: a circle, otherwise
         channel.departure.is_finishing = False  # the next request's is yet to come
         if channel.deadlines.handle is not None:
             channel.timer.disarm(Phase.HANDLE)

@@ -93,14 +93,12 @@ class RequestConnection(StreamConnection):
     @ivar listener: the server that has taken it: for a server object, which handlers see, the
         factory of its connections.
     @ivar cycle: what has the request answered.
-    @ivar head: the request's head.
     @ivar response: what answers it, and C{wfile}.
     """
 
-    __slots__ = ("_writer", "cycle", "head", "listener", "response")
+    __slots__ = ("_writer", "cycle", "listener", "response")
 
     cycle: Answering
-    head: RequestHead
     response: CoroutineResponse
     wfile: CoroutineResponse  # type: ignore[assignment]
 
@@ -123,6 +121,11 @@ class RequestConnection(StreamConnection):
 
     def __repr__(self) -> str:
         return f"<RequestConnection peer={self._addresses[0]!r}>"
+
+    @property
+    def head(self) -> RequestHead:
+        """The request's head."""
+        return self.response.request
 
     @property
     def rfile(self) -> StreamReader:  # type: ignore[override]

@@ -100,6 +100,10 @@ class Response(ResponseFraming):
     has_open_head = False
     is_continued = False
     has_begun_body: Callable[[], bool] | None = None
+    #: The head that has not left yet, without its last lines, and what it says of the body.
+    _head: str | None = None
+    _length: int | None = None
+    _coding: str | None = None
 
     def __init__(self, request: RequestHead, target: Any) -> None:
         """
@@ -115,10 +119,6 @@ class Response(ResponseFraming):
         self.sent = 0
         self.phases: dict[str, float] | None = None
         self.is_followed: Callable[[], bool] | None = None
-        #: The head that has not left yet, without its last lines.
-        self._head: str | None = None
-        self._length: int | None = None
-        self._coding: str | None = None
         #: What of the body is held back, and its size in bytes.
         self._parts: list[bytes] = []
         self._size = 0
@@ -207,10 +207,10 @@ class Response(ResponseFraming):
 
         @raise LocalProtocolError: the body is shorter than its Content-Length.
         """
-        head, length = self._head, self._length
+        head, length, size = self._head, self._length, self._size
         if (
             head is not None
-            and (length is None or length == self._size)
+            and (length is None or length == size)
             and self._coding is None
             and self.is_followed is None
             and not self.close
@@ -224,7 +224,7 @@ class Response(ResponseFraming):
             parts = self._parts
             body = parts[0] if len(parts) == 1 else b"".join(parts)
             parts.clear()
-            self.sent = size = self._size
+            self.sent = size
             end = "\r\n" if length is not None else f"Content-Length: {size}\r\n\r\n"
             self._emit((head + end).encode("latin-1") + body)
             return

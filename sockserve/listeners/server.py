@@ -64,8 +64,7 @@ class RequestServer:
     Override any of the methods under I{Override points}; they are called as
     C{socketserver} calls them, on the thread that each names.
 
-    @ivar RequestHandlerClass: called with (request, client_address, server) for each
-        request.
+    @ivar RequestHandlerClass: called with (request, client_address, server) for each request.
     @ivar kind: how the handler is served.
     @ivar handler_cancellation: what its class says of that, as is C{allow_half_close}.
     @ivar reactor: the reactor, or a clock that stands for one.
@@ -121,8 +120,7 @@ class RequestServer:
         @param reactor: the reactor that requests and deadlines run on.
         @param deadlines: by default L{Deadlines}'s own.
         @param concurrency: the executor of blocking handlers; by default threads.
-        @param limits: by name (see L{sockserve.core.limits}), in place of the class'
-            attributes of these names.
+        @param limits: by name (L{sockserve.core.limits}), in place of the class' attributes.
         @param portal: where handlers find out who a client is.
         @raise ConfigurationError: the handler's class mixes coroutines and blocking
             methods, or is a coroutine handler and C{concurrency} is given; or a limit cannot be,
@@ -194,9 +192,8 @@ class RequestServer:
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """
-        Log the exception being handled: as an error with its traceback, or as information,
-        once in a minute for many of a kind, when L{outcome_of} puts it down to the client.
-        (handler's thread)
+        Log the exception being handled: as an error with its traceback, or as information, once in
+        a minute for many of a kind, when L{outcome_of} puts it down to the client. (any thread)
         """
         error = sys.exception()
         assert error is not None
@@ -218,8 +215,7 @@ class RequestServer:
 
     def handle_timeout(self) -> None:
         """
-        Called each time that no request has come for C{timeout} seconds; by default does
-        nothing. (reactor thread)
+        Called each time that no request has come for C{timeout} seconds. (reactor thread)
         """
 
     def shutdown_request(self, request: Any) -> None:
@@ -254,6 +250,10 @@ class RequestServer:
         return DeferredList([pool.stop() for pool in pools if pool is not None])
 
     # For the sources of requests (reactor thread, but where a method says otherwise)
+
+    def makes_handlers(self) -> bool:
+        """Whether L{finish_request} is this class' own."""
+        return getattr(self.finish_request, "__func__", None) is RequestServer.finish_request
 
     def in_progress(self) -> Iterable[RequestInProgress]:
         """The requests that are not over."""

@@ -22,13 +22,16 @@ from sockserve.core.deadline_timer import DeadlineTimer
 from sockserve.core.in_progress import RequestInProgress, RequestStatus, next_deadline, next_id
 from sockserve.core.lifecycle import serve, serve_coroutine
 from sockserve.core.logs import Topic, log_raised, logger
-from sockserve.core.tasks import Resumable, Task
+from sockserve.core.tasks import Task
 from sockserve.interfaces import DeadlineExpired, IJob, Outcome, Phase, RequestAborted
 from sockserve.listeners.server import RequestServer
 
 __all__ = ["BlockingRequest", "CoroutineRequest", "PendingRequest", "SingleRequestServer"]
 
 _handlers_log = logger(Topic.HANDLERS)
+
+# Looked up once (see L{sockserve.core.lifecycle}).
+_OK, _ERROR = Outcome.OK, Outcome.ERROR
 
 
 class SingleRequestServer(RequestServer):
@@ -60,17 +63,20 @@ class SingleRequestServer(RequestServer):
         statistics.active += 1
         began = self._seconds()
         context = copy_context()
-        served = serve_coroutine(self, request, client_address)
+        outcomes: list[Outcome] = []
+        served = serve_coroutine(self, request, client_address, outcomes)
         try:
             begun = context.run(self._begin, served)
         except BaseException:
             log_raised(_handlers_log, "serving a request raised past its server's handle_error")
-            begun = Outcome.ERROR
-        if type(begun) is Waiting:
-            pending = CoroutineRequest(self, request, client_address, began)
-            pending.attach(begun.coroutine, context, begun.awaited)
+            begun = None
+            outcomes.append(_ERROR)
+        if begun is None:
+            outcome = outcomes[0] if outcomes else _OK
+            self.account(request, client_address, began, outcome, outcome)
         else:
-            self.account(request, client_address, began, begun, begun)
+            pending = CoroutineRequest(self, request, client_address, began)
+            pending.attach(begun, context, outcomes)
 
     def shutdown_request(self, request: Any) -> None:
         """Call L{close_request}: such a request has no output to end. (handler's thread)"""
@@ -245,11 +251,16 @@ class PendingRequest:
 class CoroutineRequest(PendingRequest):
     """A request whose handler is a coroutine that waits."""
 
-    def attach(self, coroutine: Resumable, context: Context, awaited: object) -> None:
-        """Go on with a coroutine that has been driven until it waits for C{awaited}."""
+    def attach(self, begun: Waiting, context: Context, outcomes: list[Outcome]) -> None:
+        """
+        Go on with a coroutine that has begun.
+
+        @param outcomes: given its outcome, unless that is C{OK}.
+        """
+        self._outcomes = outcomes
         self._arm_deadlines()
-        self._task = Task(coroutine, self._ended, context=context)
-        self._task.attach(awaited)
+        self._task = Task(begun.coroutine, self._ended, context=context)
+        self._task.attach(begun.awaited)
 
     @override
     def interrupt(self, error: Exception) -> None:
@@ -262,13 +273,14 @@ class CoroutineRequest(PendingRequest):
             self._finish(Outcome.ERROR)
             self._task.abandon()
 
-    def _ended(self, result: Outcome | None, error: BaseException | None) -> None:
+    def _ended(self, result: None, error: BaseException | None) -> None:
         """The coroutine has come to its end."""
         if error is not None:
             log_raised(
                 _handlers_log, "serving a request raised past its server's handle_error", error
             )
-        self._handler_finished(Outcome.ERROR if result is None else result)
+            self._outcomes.append(_ERROR)
+        self._handler_finished(self._outcomes[0] if self._outcomes else _OK)
 
 
 @implementer(IJob)

@@ -259,7 +259,8 @@ class LoopStream(tcp.Connection):
         contexts.append(reactor.log_context)
         reactor.log_context.stream = self
         try:
-            self.protocol.dataReceived(reactor.read_buffer[:nbytes].tobytes())
+            receive = self.protocol.dataReceived  # which may be an attribute
+            receive(reactor.read_buffer[:nbytes].tobytes())
         except BaseException as error:
             log.err()
             self._disconnect(error)

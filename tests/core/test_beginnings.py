@@ -39,34 +39,40 @@ def current(loop: asyncio.AbstractEventLoop) -> Current:
     return current
 
 
-async def returns(value: object) -> object:
-    return value
+async def tells(told: list[object], what: object) -> None:
+    told.append(what)
 
 
 async def raises(error: BaseException) -> None:
     raise error
 
 
-def expect_end(begin: Begin, coroutine: Coroutine[Any, Any, Any], end: str) -> None:
+def expect_end(begin: Begin, coroutine: Coroutine[Any, Any, None], end: str) -> None:
+    """It goes on, and ends or raises; then another one can begin."""
     if end == "raises":
         with pytest.raises(LookupError):
             begin(coroutine)
     else:
-        assert begin(coroutine) == "an answer"
+        assert begin(coroutine) is None
+    told: list[object] = []
+    assert begin(tells(told, "the next")) is None
+    assert told == ["the next"]
 
 
 def test_without_a_loop_a_coroutine_runs_until_it_waits_or_ends() -> None:
     begin, wakeup = begin_on(SimpleNamespace()), Wakeup()  # type: ignore[arg-type]
+    told: list[object] = []
 
-    async def waits() -> str:
+    async def waits() -> None:
         await wakeup
-        return "resumed"
+        told.append("resumed")
 
-    assert begin(returns("a result")) == "a result"
+    assert begin(tells(told, "begun")) is None
     begun = begin(waits())
     assert begun == Waiting(begun.coroutine, wakeup)
-    with pytest.raises(StopIteration, match="resumed"):
+    with pytest.raises(StopIteration):
         begun.coroutine.send(None)
+    assert told == ["begun", "resumed"]
     with pytest.raises(LookupError):
         begin(raises(LookupError()))
 
@@ -74,32 +80,37 @@ def test_without_a_loop_a_coroutine_runs_until_it_waits_or_ends() -> None:
 def test_one_that_ends_is_the_current_task_until_then(
     begin: Begin, current: Current, loop: asyncio.AbstractEventLoop
 ) -> None:
-    async def handler() -> str:
-        return repr(current())
+    told: list[str] = []
 
-    assert "handler" in begin(handler())
-    assert "handler" in begin(handler())
+    async def handler() -> None:
+        told.append(repr(current()))
+
+    for _ in range(2):
+        begin(handler())
+        assert "handler" in told.pop()
     assert asyncio.current_task(loop) is None
 
 
 def test_those_that_end_at_once_and_keep_nothing_are_one_task(
     begin: Begin, current: Current
 ) -> None:
-    async def handler() -> int:
-        return id(current())
+    known: set[int] = set()
+
+    async def handler() -> None:
+        known.add(id(current()))
 
     # More than two: a task that is made while there is the one before could have the place of the
     # one before that.
-    assert len({begin(handler()) for _ in range(5)}) == 1
+    for _ in range(5):
+        begin(handler())
+    assert len(known) == 1
 
 
 def test_one_that_raises_is_no_longer_the_current_task(
     begin: Begin, loop: asyncio.AbstractEventLoop
 ) -> None:
-    with pytest.raises(LookupError):
-        begin(raises(LookupError()))
+    expect_end(begin, raises(LookupError()), "raises")
     assert asyncio.current_task(loop) is None
-    assert begin(returns("the next")) == "the next"
 
 
 def test_one_that_waits_stays_the_same_task(begin: Begin, current: Current) -> None:
@@ -113,7 +124,7 @@ def test_one_that_waits_stays_the_same_task(begin: Begin, current: Current) -> N
 
     begun = begin(waits())
     assert begun.awaited is wakeup
-    assert begin(returns("another")) == "another"
+    assert begin(tells([], "another")) is None
     with pytest.raises(StopIteration):
         begun.coroutine.send(None)
     assert tasks == [begun.coroutine, begun.coroutine]
@@ -162,19 +173,14 @@ def test_others_that_wait_for_a_task_hear_of_its_end(
     tasks: list[asyncio.Task[Any]] = []
     ends: list[asyncio.Task[Any]] = []
 
-    async def handler() -> str:
+    async def handler() -> None:
         task = current()
         tasks.append(task)
         task.add_done_callback(ends.append)
         if end == "raises":
             raise LookupError
-        return "a result"
 
-    if end == "raises":
-        with pytest.raises(LookupError):
-            begin(handler())
-    else:
-        begin(handler())
+    expect_end(begin, handler(), end)
     loop.call_soon(loop.stop)
     loop.run_forever()
     assert ends == tasks
@@ -182,29 +188,36 @@ def test_others_that_wait_for_a_task_hear_of_its_end(
     if end == "raises":
         assert isinstance(tasks[0].exception(), LookupError)
     else:
-        assert tasks[0].result() == "a result"
+        assert tasks[0].result() is None
 
 
 def test_one_begins_within_another(begin: Begin, current: Current) -> None:
-    async def inner() -> asyncio.Task[Any]:
-        return current()
+    tasks: list[asyncio.Task[Any]] = []
 
-    async def outer() -> bool:
-        task = current()
-        begun = begin(inner())
-        return begun is not task and current() is task
+    async def inner() -> None:
+        tasks.append(current())
 
-    assert begin(outer())
+    async def outer() -> None:
+        tasks.append(current())
+        begin(inner())
+        tasks.append(current())
+
+    begin(outer())
+    assert tasks[0] is tasks[2]
+    assert tasks[0] is not tasks[1]
 
 
 def test_a_task_of_the_loops_own_begins_one(begin: Begin, loop: asyncio.AbstractEventLoop) -> None:
 
+    told: list[object] = []
+
     async def own() -> bool:
         task = asyncio.current_task()
-        inner = begin(returns("within"))
-        return inner == "within" and asyncio.current_task() is task
+        begin(tells(told, "within"))
+        return asyncio.current_task() is task
 
     assert loop.run_until_complete(own())
+    assert told == ["within"]
 
 
 @pytest.mark.parametrize("end", ["returns", "raises"])
@@ -212,28 +225,25 @@ def test_a_task_of_the_loops_own_begins_one(begin: Begin, loop: asyncio.Abstract
 def test_one_that_was_cancelled_goes_on_where_it_would_wait(
     begin: Begin, current: Current, wait: Callable[[], Any], end: str
 ) -> None:
-    async def handler() -> str:
+    async def handler() -> None:
         current().cancel()
         with pytest.raises(asyncio.CancelledError):
             await wait()
         if end == "raises":
             raise LookupError
-        return "an answer"
 
     expect_end(begin, handler(), end)
-    assert begin(returns("the next")) == "the next"
 
 
 @pytest.mark.parametrize("end", ["returns", "raises"])
 def test_one_that_awaits_what_is_of_another_loop_goes_on(begin: Begin, end: str) -> None:
     other = asyncio.new_event_loop()
 
-    async def handler() -> str:
+    async def handler() -> None:
         with pytest.raises(RuntimeError, match="of another event loop"):
             await other.create_future()
         if end == "raises":
             raise LookupError
-        return "an answer"
 
     expect_end(begin, handler(), end)
     other.close()
@@ -242,14 +252,20 @@ def test_one_that_awaits_what_is_of_another_loop_goes_on(begin: Begin, end: str)
 def test_one_that_begins_within_another_may_wait(begin: Begin) -> None:
     wakeup = Wakeup()
 
-    async def inner() -> str:
+    waiting: list[Waiting | None] = []
+    told: list[object] = []
+
+    async def inner() -> None:
         await wakeup
-        return "resumed"
+        told.append("resumed")
 
-    async def outer() -> Any:
-        return begin(inner())
+    async def outer() -> None:
+        waiting.append(begin(inner()))
 
-    begun = begin(outer())
+    assert begin(outer()) is None
+    (begun,) = waiting
+    assert begun is not None
     assert begun.awaited is wakeup
-    with pytest.raises(StopIteration, match="resumed"):
+    with pytest.raises(StopIteration):
         begun.coroutine.send(None)
+    assert told == ["resumed"]

@@ -97,6 +97,7 @@ class Stream:
         self._connection = connection
         self._number = number
         self.factory = connection.factory
+        self.makes_handlers = self.factory.makes_handlers()
         self.settings = connection.settings
         self.deadlines = self.settings.deadlines
         self.timer = DeadlineTimer(connection.reactor, self._deadline_passed)

@@ -89,7 +89,7 @@ def test_a_handlers_error_comes_with_its_own_code_first_whatever_writes_it(caplo
         def handle_error(self, request, client_address):
             log_raised(observed, "exception while serving {what}", what="GET /")
 
-    error = serve_next(Server(), None, None)
+    error = serve_next(Server(), None, None, False)
     (record,) = caplog.records
     assert record.levelname == "ERROR"
     text = logging.Formatter().format(record)

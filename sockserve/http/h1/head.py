@@ -102,8 +102,8 @@ class HeaderSection:
 
 
 _HEAD_SLOTS = (
-    "expects_continue", "fields", "is_usual", "keep_alive", "length", "method", "path", "raw",
-    "target", "upgrades", "version",
+    "expects_continue", "fields", "is_usual", "keep_alive", "length", "may_switch", "method",
+    "path", "raw", "target", "upgrades", "version",
 )  # fmt: skip
 
 
@@ -129,6 +129,7 @@ class RequestHead:
         it sends the body (RFC 9110 section 10.1.1).
     @ivar upgrades: whether the client offers to speak another protocol after this request (RFC 9110
         section 7.8).
+    @ivar may_switch: whether another protocol may be spoken after this request, which has no body.
     @ivar is_usual: whether its version is 1.1, its client waits for nothing, and its method's
         response can have a body.
     """
@@ -145,6 +146,7 @@ class RequestHead:
     keep_alive: bool
     expects_continue: bool
     upgrades: bool
+    may_switch: bool
     is_usual: bool
 
     def __new__(
@@ -171,6 +173,7 @@ class RequestHead:
         head.keep_alive = section.keep_alive
         head.expects_continue = expects = section.expects_continue
         head.upgrades = section.upgrades
+        head.may_switch = section.length == 0 and (method == "CONNECT" or section.upgrades)
         head.is_usual = version is HTTP_1_1 and not expects and method not in _METHODS_WITHOUT_BODY
         head.__class__ = cls
         made: RequestHead = head

@@ -103,7 +103,8 @@ class RequestParser:
     def receive(self, data: bytes) -> RequestHead | bytes | Event | None:
         """L{feed}, and L{next_event}: of most requests at once, as they repeat others."""
         if self.state is _IDLE and not self._buffer:
-            head = self._recall(data)
+            recall = self._recall  # two steps: CPython 3.11 looks for a method, otherwise
+            head = recall(data)
             if head is not None:
                 self.state = _AFTER_HEAD
                 return head

@@ -1,0 +1,71 @@
+"""A server that makes its handlers in a way of its own: C{finish_request} is its own."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sockserve.http import HTTPRequestHandler
+from tests.http.connections import CLIENT, GET, Connection, Server
+from tests.streams.owner import SteppedExecutor
+
+
+class Coroutine(HTTPRequestHandler):
+    async def do_GET(self) -> None:
+        answer(self)
+
+
+class Blocking(HTTPRequestHandler):
+    def do_GET(self) -> None:
+        answer(self)
+
+
+def answer(handler: Any) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    handler.wfile.write(b"made by " + handler.made_by)
+
+
+def mark(cls: Any) -> Any:
+    """As the handlers' class, with a mark on each that it makes."""
+
+    def make(*arguments: Any) -> Any:
+        handler = cls(*arguments)
+        handler.made_by = b"the program"
+        return handler
+
+    return make
+
+
+def finish_request(server: Any, request: Any, client_address: Any) -> Any:
+    assert client_address == CLIENT
+    made = server.RequestHandlerClass
+    server.RequestHandlerClass = mark(made)
+    try:
+        return super(Server, server).finish_request(request, client_address)
+    finally:
+        server.RequestHandlerClass = made
+
+
+@pytest.mark.parametrize("handler", [Coroutine, Blocking])
+def test_it_makes_each_of_them(
+    connect: Callable[..., Connection],
+    handler: type[HTTPRequestHandler],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Server, "finish_request", finish_request)
+    executor = SteppedExecutor() if handler is Blocking else None
+    client = connect(handler, executor=executor)
+    for _ in range(2):
+        client.send(GET)
+        if executor is not None:
+            executor.step()
+    assert client.said.count(b"made by the program") == 2
+    assert client.raised == []
+
+
+def test_one_that_is_set_on_the_server_is_its_own_too(connect: Callable[..., Connection]) -> None:
+    server: Any = connect(Coroutine).server
+    assert server.makes_handlers()
+    server.finish_request = lambda request, client_address: None
+    assert not server.makes_handlers()
