@@ -14,6 +14,7 @@ from sockserve.core.deadline_timer import DeadlineTimer
 from sockserve.core.deadlines import Deadlines
 from sockserve.core.tasks import Cork, Task
 from sockserve.interfaces import DeadlineExpired, Phase
+from sockserve.streams.outbox import Outbox
 from sockserve.streams.reader import StreamReader
 from sockserve.streams.writer import StreamWriter
 
@@ -180,6 +181,7 @@ class Connection:
         given = Deadlines(**deadlines)
         self.reader = StreamReader(self.transport, given, self.timer)
         self.writer = StreamWriter(self.transport, direct, given, self.timer)
+        self.writer.outbox = Outbox(self.clock)
 
     def _passed(self, phase: Phase) -> None:
         # Reader and writer leave theirs armed; their connection looks whether it holds.

@@ -7,7 +7,9 @@ This room owns the name of all that is asked of a reactor.  It must not know whi
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop
-from typing import cast
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol, cast
 
 from twisted.internet.interfaces import (
     IReactorCore,
@@ -16,7 +18,17 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 
-__all__ = ["NEEDS_LOOP", "IReactor", "as_reactor", "event_loop_of"]
+from sockserve.core.clock import clock_of
+
+__all__ = [
+    "NEEDS_LOOP",
+    "CallAtTurnEnd",
+    "Cancellable",
+    "IReactor",
+    "as_reactor",
+    "event_loop_of",
+    "turn_end_of",
+]
 
 #: What to do about a reactor without an event loop of asyncio's, for errors.
 NEEDS_LOOP = "for that, run on asyncio's event loop: --reactor=asyncio or uvloop"
@@ -50,3 +62,23 @@ def event_loop_of(reactor: object) -> AbstractEventLoop | None:
     """
     loop: AbstractEventLoop | None = getattr(reactor, "_asyncioEventloop", None)
     return loop
+
+
+class Cancellable(Protocol):
+    """A call that is to come, and may not."""
+
+    def cancel(self) -> object:
+        """It is not to come."""
+
+
+#: Has a function called at the end of a reactor's turn.
+CallAtTurnEnd = Callable[[Callable[[], object]], Cancellable]
+
+
+def turn_end_of(reactor: IReactorTime) -> CallAtTurnEnd:
+    """
+    What calls a function when the reactor has come to the end of its turn, with all that it has
+    heard in it: on an event loop of asyncio's in less than half the time of a delayed call.
+    """
+    loop = event_loop_of(reactor)
+    return partial(clock_of(reactor).callLater, 0) if loop is None else loop.call_soon

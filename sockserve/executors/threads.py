@@ -24,7 +24,7 @@ from zope.interface import implementer
 from sockserve.core.clock import clock_of
 from sockserve.core.forking import ThreadRole, end_child, is_child, mark_thread
 from sockserve.core.logs import Topic, logger
-from sockserve.core.reactors import IReactor
+from sockserve.core.reactors import Cancellable, IReactor, turn_end_of
 from sockserve.executors.base import BoundedExecutor, serve_logged
 from sockserve.executors.call import Call
 from sockserve.executors.load import PoolLoad
@@ -111,6 +111,7 @@ class ThreadExecutor(BoundedExecutor):
         super().__init__(limit)
         self._reactor = reactor
         self._clock = clock_of(reactor)
+        self._call_at_turn_end = turn_end_of(reactor)
         self.idle_seconds = idle_seconds
 
         # Shared with the workers, without a lock: both ends of a deque are safe, as are a
@@ -135,7 +136,7 @@ class ThreadExecutor(BoundedExecutor):
         #: The next look at the load, while there may be something to see.
         self._look: IDelayedCall | None = None
         #: The end of this turn, when a worker is to be woken.
-        self._waking: IDelayedCall | None = None
+        self._waking: Cancellable | None = None
         #: Whether it was stopped while jobs ran.
         self._retiring = False
 
@@ -160,7 +161,8 @@ class ThreadExecutor(BoundedExecutor):
         """
         self._retiring = bool(self.running)
         if not self.running:
-            for call in (self._look, self._waking):
+            calls: list[Cancellable | None] = [self._look, self._waking]
+            for call in calls:
                 if call is not None:
                     call.cancel()
             self._look = self._waking = None
@@ -215,7 +217,7 @@ class ThreadExecutor(BoundedExecutor):
         if self._waking is None and self._at_work() <= 0:
             # Nobody is about to take it.  A thread that is woken now would have to share the
             # interpreter with the rest of this turn.
-            self._waking = self._clock.callLater(0, self._wake_one)
+            self._waking = self._call_at_turn_end(self._wake_one)
         if self._look is None:
             self._load.remember()
             self._look = self._clock.callLater(SLOW_JOB_SECONDS, self._look_around)

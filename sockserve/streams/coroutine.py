@@ -32,6 +32,7 @@ from sockserve.interfaces import (
 )
 from sockserve.streams.channel import ChannelOwner, MakeChannel, Pending
 from sockserve.streams.connection import StreamConnection
+from sockserve.streams.outbox import Outbox
 from sockserve.streams.reader import StreamReader
 from sockserve.streams.transport_channel import TransportChannel
 
@@ -47,14 +48,21 @@ class CoroutineChannel(TransportChannel):
     make_request: ClassVar[type[StreamConnection]] = StreamConnection
 
     def __init__(
-        self, protocol: ChannelOwner, addresses: Addresses, serve: Serve = serve_coroutine
+        self,
+        protocol: ChannelOwner,
+        addresses: Addresses,
+        serve: Serve = serve_coroutine,
+        outbox: Outbox | None = None,
     ) -> None:
         """
         @param addresses: (peer, own) of the connection, as a socket gives them.
         @param serve: what serves the connection.
+        @param outbox: sends what handlers write, of all connections together; by default one of its
+            own.
         """
         super().__init__(protocol)
         self._serve = serve
+        self.writer.outbox = Outbox(self.factory.reactor) if outbox is None else outbox
         transport = self.transport
         self._reader = self.make_reader(self, self.deadlines, self.timer)
         #: While the handler runs.
@@ -75,7 +83,8 @@ class CoroutineChannel(TransportChannel):
     @classmethod
     @override
     def maker(cls, server: IStreamServer) -> MakeChannel:
-        return functools.partial(cls, serve=served_on(server.reactor, serve_coroutine))
+        serve = served_on(server.reactor, serve_coroutine)
+        return functools.partial(cls, serve=serve, outbox=Outbox(server.reactor))
 
     @override
     def start(self) -> None:

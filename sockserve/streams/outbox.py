@@ -11,8 +11,8 @@ from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
-from sockserve.core.clock import clock_of
 from sockserve.core.logs import Topic, logger
+from sockserve.core.reactors import turn_end_of
 
 __all__ = ["Outbox", "Sender"]
 
@@ -29,7 +29,7 @@ LOOK_EACH = 16
 class Sender(Protocol):
     """A connection's output that is held back."""
 
-    def uncork(self) -> None:
+    def send_held(self) -> None:
         """Send what was held back."""
 
 
@@ -48,10 +48,10 @@ class Outbox:
     @param reactor: where turns end.
     """
 
-    __slots__ = ("_alone", "_clock", "_left", "_writers")
+    __slots__ = ("_alone", "_call_at_turn_end", "_left", "_writers")
 
     def __init__(self, reactor: IReactorTime) -> None:
-        self._clock = clock_of(reactor)
+        self._call_at_turn_end = turn_end_of(reactor)
         self._writers: list[Sender] = []
         #: How many turns in a row have had one answer each, as far as was looked.
         self._alone = 0
@@ -61,16 +61,18 @@ class Outbox:
     def add(self, writer: Sender) -> None:
         """Flush C{writer} at the end of the turn."""
         if not self._writers:
-            self._clock.callLater(0, self._flush)
+            self._call_at_turn_end(self._flush)
         self._writers.append(writer)
 
     def send(self, writer: Sender) -> None:
         """Flush C{writer}, which has all that an event has led to, now or at the turn's end."""
         if self._left:
             self._left -= 1
-            writer.uncork()
-        else:
-            self.add(writer)
+            writer.send_held()
+        else:  # as add, without another call
+            if not self._writers:
+                self._call_at_turn_end(self._flush)
+            self._writers.append(writer)
 
     def _flush(self) -> None:
         writers, self._writers = self._writers, []
@@ -79,6 +81,6 @@ class Outbox:
             self._left = LOOK_EACH - 1
         for writer in writers:
             try:
-                writer.uncork()
+                writer.send_held()
             except Exception:  # of whoever heard that the connection is gone
                 _log.failure("sending an answer raised")

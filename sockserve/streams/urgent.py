@@ -39,6 +39,7 @@ from sockserve.sockets.lending import own_socket
 from sockserve.streams.channel import ChannelOwner
 from sockserve.streams.connection import StreamConnection
 from sockserve.streams.coroutine import CoroutineChannel
+from sockserve.streams.outbox import Outbox
 from sockserve.streams.reader import StreamReader
 from sockserve.streams.writer import StreamWriter
 
@@ -189,11 +190,10 @@ class UrgentWriter(StreamWriter):
             self.flush()
         return 1
 
-    # What the task that writes calls
+    # What the outbox calls
 
     @override
-    def uncork(self) -> None:
-        self.corked = False
+    def send_held(self) -> None:
         self.flush()  # which knows an urgent byte
 
     # What the transport calls
@@ -293,9 +293,13 @@ class UrgentChannel(CoroutineChannel):
     _reader: UrgentReader
 
     def __init__(
-        self, protocol: ChannelOwner, addresses: Addresses, serve: Serve = serve_coroutine
+        self,
+        protocol: ChannelOwner,
+        addresses: Addresses,
+        serve: Serve = serve_coroutine,
+        outbox: Outbox | None = None,
     ) -> None:
-        super().__init__(protocol, addresses, serve)
+        super().__init__(protocol, addresses, serve, outbox)
         self.request.urgent_received = None
         #: Whether the handler runs, or has finished.
         self._has_begun = False

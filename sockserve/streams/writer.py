@@ -55,9 +55,9 @@ class StreamWriter:
     """
     The output of a coroutine handler's connection: C{self.wfile}.
 
-    C{write} never waits.  What a handler writes until it next waits leaves in one
-    piece then, at the latest; L{flush} sends it now, and L{drain} is where a handler
-    lets a slow reader slow it down.
+    C{write} never waits.  What a handler writes until it next waits leaves in one piece then,
+    at the latest, when the reactor has heard all that it can hear in this turn; L{flush} sends it
+    now, and L{drain} is where a handler lets a slow reader slow it down.
 
     On a plain transport with nothing queued, bytes go to the kernel at once, and
     only what it did not take is queued (with the reactor asking for more when there
@@ -67,7 +67,7 @@ class StreamWriter:
 
     @ivar corked: whether output is held back: the handler runs just now, or a connection is read
         on which many are answered.
-    @ivar outbox: for what leaves at the end of a turn; whoever writes such things sets it.
+    @ivar outbox: for what leaves at the end of a turn; set by the channel.
     @ivar is_open: whether what is written now may still reach the client.
     @ivar queued_bytes: how many bytes wait here for the client to take those before them.
     @ivar sent: how many bytes have left the queue.
@@ -203,14 +203,20 @@ class StreamWriter:
     # What the task that writes calls
 
     def uncork(self) -> None:
-        """Send what was held back: the handler waits."""
+        """The handler waits: let what was held back leave with what others send in this turn."""
         self.corked = False
+        if self._pending:
+            self.outbox.send(self)
+
+    # What the outbox calls
+
+    def send_held(self) -> None:
+        """L{flush}, with fewer steps for most of all that is sent."""
         pending = self._pending
         if self._congested or not pending:
             return
         size = self.queued_bytes
         if self._direct and len(pending) == 1 and size <= HIGH_WATER_BYTES:
-            # What flush comes to, for most of all that is sent.
             try:
                 taken = self._socket.send(pending[0])
             except OSError:  # the next try tells, if it is for long

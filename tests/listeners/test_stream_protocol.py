@@ -121,6 +121,7 @@ def test_a_connection_is_counted_served_and_recorded():
     assert (listener.statistics.accepted, listener.statistics.active) == (1, 1)
     assert protocol in listener.factory.connections
     protocol.dataReceived(b"hello\n")
+    listener.clock.advance(0)
     assert transport.value() == b"hello\n"
     listener.clock.advance(3)
     protocol.readConnectionLost()
@@ -168,6 +169,7 @@ def test_a_client_without_an_address_is_served():
     listener = Listener(Echo, admission=Admission(allow=[ip_network("192.0.2.0/24")]))
     protocol, transport = listener.connect("")
     protocol.dataReceived(b"hello\n")
+    listener.clock.advance(0)
     assert transport.value() == b"hello\n"
 
 

@@ -11,7 +11,7 @@ class Sender:
     def __init__(self) -> None:
         self.times = 0
 
-    def uncork(self) -> None:
+    def send_held(self) -> None:
         self.times += 1
 
 

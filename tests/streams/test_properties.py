@@ -136,7 +136,7 @@ def test_writes_leave_in_order_however_much_the_kernel_takes(
         connection.writer.write(piece)
         if number < len(room):
             connection.transport.make_room(room[number])
-    connection.writer.uncork()
+    connection.writer.send_held()
     connection.transport.make_room()
     assert connection.transport.sent == b"".join(data)
     assert connection.writer.sent == len(connection.transport.sent)

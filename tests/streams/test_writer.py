@@ -59,9 +59,11 @@ def test_what_a_turn_writes_leaves_in_one_piece(direct: bool) -> None:
         connection.writer.write(b"good-bye")
 
     call = Call(answers(), connection.writer)
+    connection.clock.advance(0)
     connection.transport.make_room()
     assert connection.transport.packets == [b"head and body"]
     connection.reader.feed(b"\n")
+    connection.clock.advance(0)
     connection.transport.make_room()
     assert connection.transport.packets == [b"head and body", b"good-bye"]
     call.result()
@@ -162,6 +164,7 @@ def test_memory_stays_at_the_watermarks_with_a_slow_reader(direct: bool) -> None
     while call.waiting:
         # One batch or buffer in the transport, one queue above it, and one write.
         assert written - len(transport.sent) <= 2 * HIGH_WATER_BYTES + 2 * 10_000
+        connection.clock.advance(0)
         transport.make_room(5000)
     transport.make_room()
     assert transport.sent == DATA
