@@ -163,7 +163,11 @@ class RequestSocket(PumpedSocket):
 
     @override
     def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
-        if not self._hold_back(data, flags):
+        buffered = self.buffered
+        if buffered is not None and not flags:  # as _hold_back, without another call
+            if not buffered.buffer(data):
+                super().sendall(data)
+        elif not self._hold_back(data, flags):
             super().sendall(data, flags)
 
     @override

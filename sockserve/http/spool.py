@@ -46,42 +46,33 @@ class StockInput:
     its last. (handler's thread)
 
     @ivar wants_next: whether the handler has looked for another request.
+    @ivar has_answered: whether it has begun to answer.
     @ivar head: the request's head, if C{seek} can skip it; else empty.
     """
 
-    readline: Any
     #: As of the file that C{socket.makefile} makes.
     mode = "rb"
     head = b""
     wants_next = False
+    has_answered = False
     #: A socket that is held open, or None.
     _socket: Any = None
     #: The file of the connection itself, once it is asked for.
     _raw: socket.SocketIO | None = None
-    #: Whether the handler has begun to answer.
-    _answered = False
-
-    def head_is_read(self) -> None:
-        """
-        The handler has read the head, by C{readline} in C until now.  If it reads the same
-        way at the end of the body, it looks for another request.
-        """
-        self.readline = self._readline_or_next
 
     def answered(self) -> None:
         """
-        The handler has begun to answer: from now on such a read looks for another request,
-        wherever in the body it is.  (C{http.client.parse_headers}, by which a handler may
-        read the head of a part of the body in the same way, comes before.)
+        The handler has begun to answer: from now on a read as of a request's first line looks for
+        another request, wherever in the body it is.  (C{http.client.parse_headers}, by which a
+        handler may read the head of a part of the body in the same way, comes before.)
         """
-        if not self._answered:
-            self._answered = True
+        if not self.has_answered:
+            self.has_answered = True
             self.wants_next = False
-            self.head_is_read()
 
-    def _readline_or_next(self, size: int | None = -1) -> bytes:
+    def readline(self, size: int | None = -1) -> bytes:
         """Read a line; where another request would begin, give end of file."""
-        if self._answered and size == _HEAD_LINE_BYTES:
+        if self.has_answered and size == _HEAD_LINE_BYTES:
             self.wants_next = True
             return b""
         line: bytes = super().readline(size)  # type: ignore[misc]
@@ -141,7 +132,6 @@ class StockInput:
         sock, self._socket = self._socket, None
         if self._raw is not None:
             self._raw.close()
-        self.__dict__.pop("readline", None)  # a cycle, otherwise
         super().close()  # type: ignore[misc]
         if sock is not None:
             sock._decref_socketios()
@@ -286,10 +276,9 @@ class StockSwitchingFile(StockInput, io.BufferedReader):  # type: ignore[misc]  
     def __init__(self, raw: SwitchingFile) -> None:
         super().__init__(raw)
         self._has_request_line = False
-        self.readline = self._readline_or_next
 
     @override
-    def _readline_or_next(self, size: int | None = -1) -> bytes:
+    def readline(self, size: int | None = -1) -> bytes:
         if size == _HEAD_LINE_BYTES and sys._getframe(1).f_code is _LOOP:
             if self._has_request_line:
                 self.wants_next = True

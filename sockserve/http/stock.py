@@ -16,11 +16,11 @@ import functools
 import re
 from collections.abc import Callable
 from http.client import HTTPMessage
-from typing import Any, NamedTuple, TypeAlias
+from http.server import BaseHTTPRequestHandler
+from typing import Any, NamedTuple
 
 from sockserve.http.h1.head import REMEMBERED_BYTES, REMEMBERED_HEADS, RequestHead
 from sockserve.http.h1.request_line import TOKEN
-from sockserve.http.spool import StockInput
 
 __all__ = [
     "body_may_end_with_connection",
@@ -36,6 +36,10 @@ _SECTION = re.compile(rb"(?:%b:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n" % TOKEN.patter
 #: Header fields that C{email} or C{http.server} do more with than keep them: a multipart body
 #: is looked for, an expectation is met.
 _DEMANDING = re.compile(rb"(?im)^(?:content-type:[ \t]*(?:multipart|message)|expect:)")
+
+#: What is stood in for, unless a class has its own, or a program has put another in its place.
+_HANDLE = BaseHTTPRequestHandler.handle
+_HANDLE_ONE_REQUEST = BaseHTTPRequestHandler.handle_one_request
 
 _VERSIONS = frozenset(["HTTP/1.0", "HTTP/1.1"])
 
@@ -56,9 +60,16 @@ def body_may_end_with_connection(head: RequestHead) -> bool:
     )
 
 
-#: The fields of a header section: names and values as sent, without the white space before a
-#: value, as C{email} keeps them.
-_Fields: TypeAlias = tuple[tuple[str, str], ...]
+class _Message(NamedTuple):
+    """
+    The C{HTTPMessage} of a header section, of which each request has a copy.
+
+    @ivar state: its attributes.
+    @ivar lists: those of them that a copy has for itself.
+    """
+
+    state: dict[str, Any]
+    lists: list[tuple[str, list[Any]]]
 
 
 class _UsualHead(NamedTuple):
@@ -73,7 +84,7 @@ class _UsualHead(NamedTuple):
     command: str
     path: str
     version: str
-    fields: _Fields
+    message: _Message
 
 
 @functools.lru_cache(maxsize=REMEMBERED_HEADS)
@@ -86,24 +97,86 @@ def _parse_head(raw: bytes) -> _UsualHead | None:
     # Not what http.server rewrites or refuses.
     if len(words) != 3 or words[2] not in _VERSIONS or words[1].startswith("//"):
         return None
-    fields = _parse_section(section)
-    if fields is None:
+    message = _parse_section(section)
+    if message is None:
         return None
     command, path, version = words
-    return _UsualHead(line, text.rstrip("\r\n"), command, path, version, fields)
+    return _UsualHead(line, text.rstrip("\r\n"), command, path, version, message)
 
 
 @functools.lru_cache(maxsize=REMEMBERED_HEADS)
-def _parse_section(section: bytes) -> _Fields | None:
+def _parse_section(section: bytes) -> _Message | None:
     """Parse a header section with its empty line, which clients send with each request; None if it
     is not a usual one."""
     if not _SECTION.fullmatch(section) or _DEMANDING.search(section):
         return None
-    fields = []
+    message = HTTPMessage()
     for line in section.decode("iso-8859-1").split("\r\n")[:-2]:
         name, _, value = line.partition(":")
-        fields.append((name, value.lstrip(" \t")))
-    return tuple(fields)
+        message.set_raw(name, value.lstrip(" \t"))  # as email keeps it
+    message.set_payload("")
+    state = vars(message)
+    return _Message(state, [(name, each) for name, each in state.items() if type(each) is list])
+
+
+def _usual_head(handler: Any, head: RequestHead | None) -> _UsualHead | None:
+    """
+    What C{http.server} makes of the head that C{handler} is about to read; None if it must do that
+    by itself: the head is not a usual one, or too long to be remembered, or the handler reads
+    something else, or keeps its fields in a way of its own.
+
+    @param head: the request's, as the server has read it; None if an override has put something
+        of its own in the place of the connection, which does not tell.
+    """
+    raw = getattr(handler.rfile, "head", b"")
+    if head is None or len(raw) > REMEMBERED_BYTES or handler.MessageClass is not HTTPMessage:
+        return None
+    return _parse_head(raw)
+
+
+def _take_head(handler: Any, head: RequestHead, usual: _UsualHead) -> None:
+    """Have C{handler} know its request, and read on behind the head."""
+    handler.rfile.seek(len(handler.rfile.head))
+    _, handler.requestline, handler.command, handler.path, version, message = usual
+    handler.request_version = version
+    handler.headers = headers = object.__new__(HTTPMessage)
+    state = headers.__dict__
+    state.update(message.state)
+    for name, each in message.lists:
+        state[name] = each[:]
+    _decide_connection(handler, head)
+
+
+def _handle(handler: Any, head: RequestHead | None) -> None:
+    """Serve one request, in the place of C{handle} and C{handle_one_request} of C{handler}."""
+    del handler.handle  # it is for one request, and makes a cycle
+    rfile = handler.rfile
+    usual = _usual_head(handler, head)
+    if usual is None or rfile.tell() != 0:
+        object.__setattr__(
+            handler, "parse_request", functools.partial(_parse_request, handler, head)
+        )
+        handler.handle()
+        return
+    assert head is not None
+    handler.raw_requestline = usual.line
+    _take_head(handler, head, usual)
+    name = f"do_{usual.command}"
+    try:
+        if hasattr(handler, name):
+            getattr(handler, name)()
+            handler.wfile.flush()
+        else:
+            handler.send_error(501, f"Unsupported method ({usual.command!r})")
+    except TimeoutError as error:
+        handler.log_error("Request timed out: %r", error)
+        handler.close_connection = True
+    # What http.server does now is to read the next request, of which there is none here.
+    if rfile.has_answered:
+        rfile.wants_next = not handler.close_connection
+        handler.close_connection = True
+    while not handler.close_connection:
+        handler.handle_one_request()
 
 
 def _parse_request(handler: Any, head: RequestHead | None) -> bool:
@@ -111,38 +184,20 @@ def _parse_request(handler: Any, head: RequestHead | None) -> bool:
     Parse the request whose request line C{handler} has read, in the place of its
     C{parse_request}.
 
-    @param head: the request's, as the server has read it; None if an override has put something
-        of its own in the place of the connection, which does not tell.
     @return: as that: false when the handler has answered with an error.
     """
-    del handler.parse_request  # it is for one request, and makes a cycle
-    rfile = handler.rfile
-    raw = getattr(rfile, "head", b"")
-    # The head is usual, and this is its first reading, if:
+    del handler.parse_request  # likewise
+    usual = _usual_head(handler, head)
     if (
-        # 1. it is known, also whether the connection goes on, and short enough to be remembered;
-        head is not None
-        and len(raw) <= REMEMBERED_BYTES
-        and (usual := _parse_head(raw)) is not None
-        # 2. the handler reads what has been buffered, of which just its first line has been read;
+        usual is not None
+        and head is not None
+        # It is its first reading.
         and handler.raw_requestline == usual.line
-        and rfile.tell() == len(usual.line)
-        # 3. the class keeps its fields as http.server does.
-        and handler.MessageClass is HTTPMessage
+        and handler.rfile.tell() == len(usual.line)
     ):
-        rfile.seek(len(raw))
-        rfile.head_is_read()
-        _, handler.requestline, handler.command, handler.path, version, fields = usual
-        handler.request_version = version
-        handler.headers = headers = HTTPMessage()
-        for name, value in fields:
-            headers.set_raw(name, value)
-        headers.set_payload("")
-        _decide_connection(handler, head)
+        _take_head(handler, head, usual)
         return True
     parsed: bool = handler.parse_request()
-    if isinstance(rfile, StockInput):
-        rfile.head_is_read()
     if parsed and head is not None:
         _decide_connection(handler, head)
     return parsed
@@ -165,10 +220,14 @@ def make_stock_handler(
     @param make: the class, a C{functools.partial} of it, or another callable that makes a
         handler.
     """
-    head = getattr(request, "head", None)
-    arguments = (request, client_address, server)
-    handler = make_with_method(make, arguments, "parse_request", _parse_request, head)
     buffered = getattr(request, "buffered", None)
+    head = getattr(request, "head", None) if buffered is None else buffered.head
+    arguments = (request, client_address, server)
+    cls: Any = make.func if type(make) is functools.partial else make
+    if cls.handle is _HANDLE and cls.handle_one_request is _HANDLE_ONE_REQUEST:
+        handler = make_with_method(make, arguments, "handle", _handle, head)
+    else:
+        handler = make_with_method(make, arguments, "parse_request", _parse_request, head)
     if buffered is not None and has_open_head(handler):
         buffered.response.has_open_head = True
 
@@ -213,9 +272,12 @@ def make_with_method(
     if not _makes_as_usual(cls):
         return cls(*arguments, **words)
     handler: Any = object.__new__(cls)
-    handler.__dict__[name] = functools.partial(method, handler, *more)
+    # Not in its __dict__: CPython is slower with an object whose dictionary somebody has seen.
+    instead = functools.partial(method, handler, *more)
+    object.__setattr__(handler, name, instead)
     try:
         handler.__init__(*arguments, **words)
     finally:
-        handler.__dict__.pop(name, None)
+        if object.__getattribute__(handler, name) is instead:  # it was not called
+            object.__delattr__(handler, name)
     return handler

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 
 from sockserve.http.h1.framing import response_fault
+from sockserve.http.h1.head import REMEMBERED_BYTES
 from sockserve.http.responses import BlockingResponse
 
 __all__ = ["KEEP_ALIVE", "StockResponse", "final_head", "status_in"]
@@ -28,6 +29,22 @@ _BEGINNING = b"HTTP/1."
 
 #: What a handler says of a connection that is about to end even so.
 KEEP_ALIVE = re.compile(rb"(?i)\nconnection:[ \t]*keep-alive[ \t]*\r\n")
+
+
+#: Where the status is in a head without interim ones before it.
+_STATUS_AT = len("HTTP/1.1 ")
+
+#: By heads without a fault, their status: as handlers repeat them, but for a second's C{Date}.
+_known_heads: dict[bytes, int] = {}
+_known_status = _known_heads.get
+_KNOWN_HEADS_LIMIT = 256
+
+
+def _learn(head: bytes, status: int) -> None:
+    if len(_known_heads) >= _KNOWN_HEADS_LIMIT:
+        _known_heads.clear()
+    if len(head) <= REMEMBERED_BYTES:
+        _known_heads[head] = status
 
 
 def status_in(data: bytes) -> int | None:
@@ -69,6 +86,13 @@ class StockResponse(BlockingResponse):
         """
         if self.is_mistaken or not data:
             return b""
+        if self.sent == 0 and self.is_followed is None:
+            size = data.find(b"\r\n\r\n") + 4
+            status = _known_status(data[:size])
+            if status is not None:
+                self.status = status
+                self.sent = len(data) - size
+                return data
         found = None if self.sent else _STATUS.match(data)
         if found is None:
             self.sent += len(data)
@@ -82,6 +106,8 @@ class StockResponse(BlockingResponse):
             self.status, self.sent = instead.status, instead.sent
             return page
         self.sent += len(data) - (end + 2)  # its head
+        if found.start(1) == _STATUS_AT and end > 1:
+            _learn(data[: end + 2], self.status)
         is_followed = self.is_followed
         if is_followed is None or self.switches or end < 2 or is_followed():
             return data

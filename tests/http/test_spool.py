@@ -81,7 +81,6 @@ def test_a_stock_handlers_file_begins_with_the_head(spool, size):
 def read_head(file):
     while file.readline(HEAD_LINE) not in (b"\r\n", b""):
         pass
-    file.head_is_read()
 
 
 def test_a_handler_that_reads_on_after_its_request_looks_for_the_next():

@@ -1,7 +1,8 @@
-"""The stand-in for C{parse_request} against the standard library's own."""
+"""The stand-ins for C{handle} and C{parse_request} against the standard library's own."""
 
 import functools
 import gc
+import re
 import weakref
 from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler
@@ -63,6 +64,13 @@ class Handler(BaseHTTPRequestHandler):
 
 class OldHandler(Handler):
     protocol_version = "HTTP/1.0"
+
+
+class OwnLoop(Handler):
+    """As C{wsgiref}'s, it calls C{parse_request} in a loop of its own."""
+
+    def handle(self):
+        super().handle()
 
 
 def told(handler, make, rfile):
@@ -135,7 +143,7 @@ LINES = st.one_of(
     st.lists(st.tuples(NAMES, VALUES), max_size=4),
     st.sampled_from(["\r\n", "\n"]),
     st.sampled_from([b"", b"body", b"GET / HTTP/1.1\r\n\r\n"]),
-    st.sampled_from([Handler, OldHandler]),
+    st.sampled_from([Handler, OldHandler, OwnLoop]),
 )
 @example("GET / HTTP/1.1", [("Connection", "close")], "\r\n", b"", Handler)
 @example("GET / HTTP/1.0", [("connection", "Keep-Alive")], "\r\n", b"x", OldHandler)
@@ -180,14 +188,76 @@ def test_a_connection_of_an_overrides_own_is_served_too():
     assert [each["path"] for each in seen] == ["/x"]
 
 
-def test_a_usual_head_is_not_parsed_again(monkeypatch):
+@pytest.mark.parametrize("handler", [Handler, OwnLoop])
+def test_a_usual_head_is_not_parsed_again(handler, monkeypatch):
     """Else nothing here would test the stand-in."""
     monkeypatch.setattr(BaseHTTPRequestHandler, "parse_request", None)
     raw = b"GET /x HTTP/1.1\r\nHost: h\r\nUser-Agent: a\r\n\r\n"
-    seen, _ = told(Handler, make_stock_handler, buffered(raw, b"body"))
+    seen, _ = told(handler, make_stock_handler, buffered(raw, b"body"))
     assert seen[0]["path"] == "/x"
     assert seen[0]["body"] == b"body"
     assert seen[0]["headers"]["_headers"] == [("Host", "h"), ("User-Agent", "a")]
+
+
+class Plain(BaseHTTPRequestHandler):
+    """Has only what a class defines, and keeps what it logs."""
+
+    protocol_version = "HTTP/1.1"
+    do_NONE = None
+
+    def do_GET(self):
+        self.wfile.write(self.path.encode() + b"\n")
+
+    def do_LATE(self):
+        raise TimeoutError("too late")
+
+    def do_RAISE(self):
+        raise LookupError("culprit")
+
+    def do_ERROR(self):
+        self.send_error(404)
+
+    def log_message(self, format, *arguments):
+        self.server.append(format % arguments)
+
+
+GET = b"GET /1 HTTP/1.1\r\n\r\n"
+
+
+@pytest.mark.parametrize("body", [b"", b"GET /2 HTTP/1.1\r\n\r\n", b"a line\nanother"])
+@pytest.mark.parametrize("method", ["GET", "LATE", "RAISE", "ERROR", "NONE", "THERE-IS-NONE"])
+def test_a_request_has_the_end_that_it_would_have(method, body):
+    """The first, and what its handler takes for the next."""
+    raw = f"{method} /1 HTTP/1.1\r\nHost: h\r\n\r\n".encode()
+    ends = []
+    for make, rfile in (
+        (by_itself, BytesIO(raw + body)),
+        (make_stock_handler, buffered(raw, body)),
+    ):
+        connection, logged, raised = Connection(rfile), [], None
+        try:
+            make(Plain, connection, None, logged)
+        except Exception as error:
+            raised = repr(error)
+        ends.append((connection.sent, logged, raised))
+    (sent, *theirs), (our_sent, *ours) = ends
+    dates = re.compile(rb"Date: [^\r]*")
+    assert dates.sub(b"", our_sent) == dates.sub(b"", sent)
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("name", ["handle", "handle_one_request"])
+def test_a_method_that_a_program_has_put_in_the_standard_librarys_place(name, monkeypatch):
+    original, calls = getattr(BaseHTTPRequestHandler, name), []
+
+    def noting(self):
+        calls.append(name)
+        original(self)
+
+    monkeypatch.setattr(BaseHTTPRequestHandler, name, noting)
+    seen, _ = told(Handler, make_stock_handler, buffered(GET, b""))
+    assert [each["path"] for each in seen] == ["/1"]
+    assert set(calls) == {name}
 
 
 def test_handlers_get_headers_of_their_own():
