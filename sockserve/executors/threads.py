@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall
+from typing_extensions import override
 from zope.interface import implementer
 
 from sockserve.core.clock import clock_of
@@ -319,6 +320,30 @@ class ThreadExecutor(BoundedExecutor):
         worker.gone.callback(None)
 
 
+class _WorkerThread(threading.Thread):
+    """
+    A worker's thread.  Programs tell connections apart by the name of their thread, so it has
+    another one for each job: made when it is asked for.
+
+    @ivar number: the job's.
+    @ivar given_name: what the job has named it; None for nothing.
+    """
+
+    number = 0
+    given_name: str | None = None
+
+    @property
+    @override
+    def name(self) -> str:
+        """The job's own."""
+        given = self.given_name
+        return f"sockserve-{self.number}" if given is None else given
+
+    @name.setter
+    def name(self, name: object) -> None:
+        self.given_name = str(name)
+
+
 class _Worker:
     """
     One thread of a pool; its life is drawn in L{ThreadExecutor}.
@@ -332,11 +357,11 @@ class _Worker:
         self._reactor = reactor
         self.inbox: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self.gone: Deferred[None] = Deferred()
-        self.thread = threading.Thread(target=self._work, daemon=True)
+        self.thread = _WorkerThread(target=self._work, daemon=True)
 
     def _work(self) -> None:
         """Take jobs until there is nothing to do for too long. (worker thread)"""
-        pool = self._pool
+        pool, thread = self._pool, self.thread
         tell = self._reactor.callFromThread
         mark_thread(ThreadRole.WORKER)
         while True:
@@ -351,8 +376,7 @@ class _Worker:
                     _log.failure("what was to be called at a thread's end raised")
                 tell(pool._worker_exited, self)
                 return
-            # Programs tell connections apart by the name of their thread.
-            self.thread.name = f"sockserve-{next(_jobs)}"
+            thread.number, thread.given_name = next(_jobs), None
             # As in a thread of its own: what one sets for its time the next does not see.
             outcome = Context().run(serve_logged, job, pool.serve)
             if is_child():  # the handler has forked it
