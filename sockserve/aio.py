@@ -72,14 +72,24 @@ def raising_reason() -> Iterator[None]:
     """
     try:
         yield
-    except CancelledError as error:
+    except (CancelledError, ExceptionGroup) as error:
         task = current_task()
         reason = None if task is None else task.reason
-        if task is None or reason is None or isinstance(error, Exception):
+        if task is None or reason is None or not _tells_of_reason(error):
             raise
         task.reason = None
         task.uncancel()
         raise reason from error
+
+
+def _tells_of_reason(error: BaseException) -> bool:
+    """
+    Whether C{error} is there because sockserve has cancelled something: it is no reason itself, or
+    a group of nothing else, as a C{TaskGroup} before Python 3.13 makes of one in its body.
+    """
+    if isinstance(error, ExceptionGroup):
+        return error.split(DeadlineCancelled)[1] is None
+    return not isinstance(error, Exception)
 
 
 async def _result_of(awaitable: Awaitable[_T]) -> _T:

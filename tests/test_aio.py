@@ -195,6 +195,29 @@ class Page(HTTPRequestHandler):
             assert task is not None
             self.say(f"{error}, {task.cancelling()} left", 503)
 
+    async def body(self) -> None:
+        try:
+            with aio.raising_reason():
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(asyncio.sleep(30))
+                    await asyncio.sleep(30)
+        except TimeoutError as error:
+            task = asyncio.current_task()
+            assert task is not None
+            self.say(f"{error}, {task.cancelling()} left", 503)
+
+    async def bodys(self) -> None:
+        with aio.raising_reason():
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.fails())
+                await asyncio.sleep(30)
+
+    async def fails(self) -> None:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            raise LookupError("culprit")
+
     async def group(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.rfile.readexactly(10))
@@ -242,6 +265,7 @@ def test_a_handler_in_memory_awaits_asyncio(on_loop: Loop) -> None:
     [
         ("own", (503, "the handle deadline expired")),
         ("section", (503, "the handle deadline expired, 0 left")),
+        ("body", (503, "the handle deadline expired, 0 left")),
     ],
 )
 def test_a_deadline_is_caught_as_a_timeout(
@@ -255,6 +279,12 @@ def test_a_deadline_that_is_not_caught_is_answered(on_loop: Loop, path: str) -> 
     exchange = on_loop.run(_asked(path, late=True, length=10 if path == "group" else 0))
     assert _answer(exchange)[0] == 504
     assert exchange.expired == "handle"
+
+
+def test_an_error_beside_a_deadline_is_not_lost(on_loop: Loop) -> None:
+    exchange = on_loop.run(_asked("bodys", late=True))
+    assert isinstance(exchange.error, ExceptionGroup)
+    assert exchange.error.subgroup(LookupError) is not None
 
 
 def test_a_cancel_that_is_not_ours_is_an_error_of_the_handlers(on_loop: Loop) -> None:

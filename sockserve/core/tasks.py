@@ -136,8 +136,8 @@ class Cork(Protocol):
     corked: bool
 
     def uncork(self) -> None:
-        """Send what was held back, and hold nothing back any more: the task waits or has
-        ended."""
+        """Hold nothing back any more: the task waits or has ended.  What was held back leaves now,
+        or at the end of the turn."""
 
 
 class Task:

@@ -123,7 +123,6 @@ class BlockingCycle(BufferedRequest):
     def _request_complete(self) -> None:
         writer = self._channel.writer
         if not writer.is_empty():  # the answers before this one
-            writer.flush()
             Task(writer.emptied(), self._emptied).start()
         else:
             self._queue()
@@ -217,8 +216,7 @@ class BlockingCycle(BufferedRequest):
         if response.is_mistaken or self._has_lost_output:
             outcome = Outcome.ERROR
         self._lease.close()
-        may_switch = response.status == 101 or self.head.method == "CONNECT"
-        if (may_switch and response.switches) or not channel.writer.is_open:
+        if response.switches or not channel.writer.is_open:
             response.close = True
         channel.request_finished(response, outcome, self.began)
         channel.read_next()
@@ -264,10 +262,8 @@ class BlockingCycle(BufferedRequest):
 
     async def _flush(self) -> None:
         """Send what the handler has sent, and wait until the client has taken it."""
-        writer = self._channel.writer
         self._give_to_writer(self.stream_output())
-        writer.flush()
-        await writer.emptied()
+        await self._channel.writer.emptied()
 
     def _sent(self, result: Any, error: BaseException | None) -> None:
         """All is sent, or the connection has broken, which is told by itself; or we have failed."""

@@ -106,9 +106,7 @@ class BufferedRequest:
         self._reactors_thread = get_ident()
         # The request
         self.head = head
-        self.ends_with_connection = (
-            stock and not head.keep_alive and body_may_end_with_connection(head)
-        )
+        self.ends_with_connection = stock and body_may_end_with_connection(head)
         self.switches = head.may_switch or self.ends_with_connection
         self.rest = b""
         self.cut_off: OSError | None = None

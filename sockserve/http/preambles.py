@@ -39,10 +39,13 @@ class Preamble:
     put together once a second for each status.
     """
 
-    __slots__ = ("_handler_class", "_second", "_server", "_server_version", "_sys_version")
+    __slots__ = (
+        "_handler_class", "_second", "_server", "_server_version", "_sys_version", "_usual_parts",
+    )  # fmt: skip
 
-    def __init__(self, handler_class: Any) -> None:
+    def __init__(self, handler_class: Any, usual_parts: list[Any]) -> None:
         self._handler_class = handler_class
+        self._usual_parts = usual_parts
         self._server_version: str = handler_class.server_version
         self._sys_version: str = handler_class.sys_version
         value = server_value(self._server_version, self._sys_version)
@@ -67,6 +70,8 @@ class Preamble:
         known, begins, ends = self._second
         now = time()
         if not begins <= now < ends:
+            if not _has(self._handler_class, self._usual_parts):  # a program has changed it
+                return None
             begins, known = now // 1, {}
             self._second = known, begins, begins + 1
         lines = known.get(code)
@@ -78,5 +83,8 @@ class Preamble:
 
 def make_preamble(handler_class: type, usual_parts: list[Any]) -> Preamble | None:
     """The preamble of a handler class; None if one of its L{preamble_parts} is its own."""
-    is_usual = all(map(operator.is_, preamble_parts(handler_class), usual_parts))
-    return Preamble(handler_class) if is_usual else None
+    return Preamble(handler_class, usual_parts) if _has(handler_class, usual_parts) else None
+
+
+def _has(handler_class: type, parts: list[Any]) -> bool:
+    return all(map(operator.is_, preamble_parts(handler_class), parts))

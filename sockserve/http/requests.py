@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.interfaces import IPushProducer
 from typing_extensions import override
@@ -26,6 +26,9 @@ from sockserve.streams.connection import StreamConnection
 from sockserve.streams.departure import Departure
 from sockserve.streams.reader import Patience, StreamReader
 from sockserve.streams.writer import StreamWriter
+
+if TYPE_CHECKING:
+    from _typeshed import MaybeNone
 
 __all__ = ["Answering", "BodyReader", "RequestConnection"]
 
@@ -123,9 +126,10 @@ class RequestConnection(StreamConnection):
         return f"<RequestConnection peer={self._addresses[0]!r}>"
 
     @property
-    def head(self) -> RequestHead:
-        """The request's head."""
-        return self.response.request
+    def head(self) -> RequestHead | MaybeNone:
+        """The request's head; None when it is over, as are the others."""
+        response: CoroutineResponse | MaybeNone = self.response
+        return None if response is None else response.request
 
     @property
     def rfile(self) -> StreamReader:  # type: ignore[override]

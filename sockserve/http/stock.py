@@ -1,26 +1,30 @@
 """
 Stock handlers: instances of C{http.server}'s own classes, which do not parse a usual head again.
 
-This room owns a stand-in for C{BaseHTTPRequestHandler.parse_request}, for one request of
-one handler: it sets the same attributes to the same values, for the heads that nearly all
-clients send; any other head the handler parses by itself.  It must not know connections.
+This room owns a stand-in for C{BaseHTTPRequestHandler.handle}, for one request of one handler: it
+sets the same attributes to the same values, for the heads that nearly all clients send, and calls
+the same method; with any other head the handler does all that by itself.  For a class with a
+C{handle} of its own, C{wsgiref}'s, it has one for C{parse_request}.  It must not know connections.
 
-(The original spends half of the time of an answer in C{email}'s parser.  The test of this room
-compares the stand-in with it.)
+(C{http.server} spends half of the time of an answer in C{email}'s parser.  The tests of this room
+compare the stand-ins with it.)
 (handler's thread)
 """
 
 from __future__ import annotations
 
 import functools
+import http.server
 import re
 from collections.abc import Callable
+from http import HTTPStatus
 from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler
 from typing import Any, NamedTuple
 
 from sockserve.http.h1.head import REMEMBERED_BYTES, REMEMBERED_HEADS, RequestHead
 from sockserve.http.h1.request_line import TOKEN
+from sockserve.http.spool import StockInput
 
 __all__ = [
     "body_may_end_with_connection",
@@ -37,9 +41,15 @@ _SECTION = re.compile(rb"(?:%b:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n" % TOKEN.patter
 #: is looked for, an expectation is met.
 _DEMANDING = re.compile(rb"(?im)^(?:content-type:[ \t]*(?:multipart|message)|expect:)")
 
-#: What is stood in for, unless a class has its own, or a program has put another in its place.
-_HANDLE = BaseHTTPRequestHandler.handle
-_HANDLE_ONE_REQUEST = BaseHTTPRequestHandler.handle_one_request
+#: The methods that are stood in for; None for one that a program has put another in the place of.
+_HANDLE, _HANDLE_ONE_REQUEST, _PARSE_REQUEST = (
+    method if getattr(method, "__globals__", None) is vars(http.server) else None
+    for method in (
+        BaseHTTPRequestHandler.handle,
+        BaseHTTPRequestHandler.handle_one_request,
+        BaseHTTPRequestHandler.parse_request,
+    )
+)
 
 _VERSIONS = frozenset(["HTTP/1.0", "HTTP/1.1"])
 
@@ -128,10 +138,15 @@ def _usual_head(handler: Any, head: RequestHead | None) -> _UsualHead | None:
     @param head: the request's, as the server has read it; None if an override has put something
         of its own in the place of the connection, which does not tell.
     """
-    raw = getattr(handler.rfile, "head", b"")
-    if head is None or len(raw) > REMEMBERED_BYTES or handler.MessageClass is not HTTPMessage:
+    rfile = handler.rfile
+    if (
+        head is None
+        or not isinstance(rfile, StockInput)
+        or len(rfile.head) > REMEMBERED_BYTES
+        or handler.MessageClass is not HTTPMessage
+    ):
         return None
-    return _parse_head(raw)
+    return _parse_head(rfile.head)
 
 
 def _take_head(handler: Any, head: RequestHead, usual: _UsualHead) -> None:
@@ -147,15 +162,26 @@ def _take_head(handler: Any, head: RequestHead, usual: _UsualHead) -> None:
     _decide_connection(handler, head)
 
 
+def _is_usual(method: object, usual: object) -> bool:
+    """Whether a handler's method is C{http.server}'s, at this moment."""
+    return usual is not None and getattr(method, "__func__", None) is usual
+
+
 def _handle(handler: Any, head: RequestHead | None) -> None:
     """Serve one request, in the place of C{handle} and C{handle_one_request} of C{handler}."""
     del handler.handle  # it is for one request, and makes a cycle
     rfile = handler.rfile
     usual = _usual_head(handler, head)
-    if usual is None or rfile.tell() != 0:
-        object.__setattr__(
-            handler, "parse_request", functools.partial(_parse_request, handler, head)
-        )
+    parses_as_usual = _is_usual(handler.parse_request, _PARSE_REQUEST)
+    if (
+        usual is None
+        or rfile.tell() != 0
+        or not parses_as_usual
+        or not _is_usual(handler.handle_one_request, _HANDLE_ONE_REQUEST)
+    ):
+        if parses_as_usual:
+            instead = functools.partial(_parse_request, handler, head)
+            object.__setattr__(handler, "parse_request", instead)
         handler.handle()
         return
     assert head is not None
@@ -167,14 +193,16 @@ def _handle(handler: Any, head: RequestHead | None) -> None:
             getattr(handler, name)()
             handler.wfile.flush()
         else:
-            handler.send_error(501, f"Unsupported method ({usual.command!r})")
+            handler.send_error(
+                HTTPStatus.NOT_IMPLEMENTED, f"Unsupported method ({usual.command!r})"
+            )
     except TimeoutError as error:
         handler.log_error("Request timed out: %r", error)
         handler.close_connection = True
     # What http.server does now is to read the next request, of which there is none here.
-    if rfile.has_answered:
-        rfile.wants_next = not handler.close_connection
-        handler.close_connection = True
+    if rfile.has_answered and not handler.close_connection:
+        rfile.wants_next = handler.close_connection = True
+        handler.raw_requestline = b""
     while not handler.close_connection:
         handler.handle_one_request()
 
@@ -223,8 +251,8 @@ def make_stock_handler(
     buffered = getattr(request, "buffered", None)
     head = getattr(request, "head", None) if buffered is None else buffered.head
     arguments = (request, client_address, server)
-    cls: Any = make.func if type(make) is functools.partial else make
-    if cls.handle is _HANDLE and cls.handle_one_request is _HANDLE_ONE_REQUEST:
+    handle = getattr(make.func if type(make) is functools.partial else make, "handle", None)
+    if handle is not None and handle is _HANDLE:
         handler = make_with_method(make, arguments, "handle", _handle, head)
     else:
         handler = make_with_method(make, arguments, "parse_request", _parse_request, head)

@@ -252,8 +252,8 @@ class RequestServer:
     # For the sources of requests (reactor thread, but where a method says otherwise)
 
     def makes_handlers(self) -> bool:
-        """Whether L{finish_request} is this class' own."""
-        return getattr(self.finish_request, "__func__", None) is RequestServer.finish_request
+        """Whether L{finish_request} is this room's, at this moment."""
+        return getattr(self.finish_request, "__globals__", None) is globals()
 
     def in_progress(self) -> Iterable[RequestInProgress]:
         """The requests that are not over."""

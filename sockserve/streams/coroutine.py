@@ -204,7 +204,6 @@ class CoroutineChannel(TransportChannel):
         self._part_ended(Pending.HANDLER)
 
     async def _start_tls(self, context: object) -> None:
-        self.writer.flush()
         await self.writer.emptied()
         if self._reader.unread() or ISSLTransport.providedBy(self.transport):
             raise RuntimeError(

@@ -7,7 +7,9 @@ what is sent, or how. (reactor thread)
 
 from __future__ import annotations
 
+import os
 from typing import Protocol
+from weakref import WeakSet
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -32,6 +34,9 @@ class Sender(Protocol):
     def send_held(self) -> None:
         """Send what was held back."""
 
+    def forget_held(self) -> None:
+        """Forget what was held back, in a child: its parent sends it."""
+
 
 class Outbox:
     """
@@ -48,7 +53,7 @@ class Outbox:
     @param reactor: where turns end.
     """
 
-    __slots__ = ("_alone", "_call_at_turn_end", "_left", "_writers")
+    __slots__ = ("__weakref__", "_alone", "_call_at_turn_end", "_left", "_writers")
 
     def __init__(self, reactor: IReactorTime) -> None:
         self._call_at_turn_end = turn_end_of(reactor)
@@ -57,6 +62,7 @@ class Outbox:
         self._alone = 0
         #: How many more may leave at once before the next look.
         self._left = 0
+        _outboxes.add(self)
 
     def add(self, writer: Sender) -> None:
         """Flush C{writer} at the end of the turn."""
@@ -84,3 +90,20 @@ class Outbox:
                 writer.send_held()
             except Exception:  # of whoever heard that the connection is gone
                 _log.failure("sending an answer raised")
+
+    def forget(self) -> None:
+        """Forget what is gathered, in a child."""
+        writers, self._writers = self._writers, []
+        for writer in writers:
+            writer.forget_held()
+
+
+_outboxes: WeakSet[Outbox] = WeakSet()
+
+
+def _after_in_child() -> None:
+    for outbox in list(_outboxes):
+        outbox.forget()
+
+
+os.register_at_fork(after_in_child=_after_in_child)

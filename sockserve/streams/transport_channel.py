@@ -123,6 +123,7 @@ class TransportChannel(Channel):
     def _takes_output(self) -> bool:
         """Whether the client has taken something of what was sent to it, or has all, as far as
         can be told; then it is looked at again later."""
+        self.writer.flush()  # what waits for the end of the turn it was not offered yet
         if not self.writer.is_empty():
             return False
         watch = self._output_watch

@@ -230,6 +230,11 @@ class StreamWriter:
             self.queued_bytes = size - taken
         self.flush()
 
+    def forget_held(self) -> None:
+        """Forget what was held back, in a child: its parent sends it."""
+        self._pending.clear()
+        self.queued_bytes = 0
+
     # What the connection calls
 
     def close(self) -> None:
@@ -275,11 +280,12 @@ class StreamWriter:
 
     async def emptied(self) -> None:
         """
-        Wait until nothing is queued here.
+        L{flush}, and wait until nothing is queued here.
 
         @raise ConnectionError: the connection broke.
         @raise DeadlineExpired: the C{write} deadline passed.
         """
+        self.flush()
         while (self._pending or self._congested) and self._error is None:
             waiter = Wakeup()
             self._waiters.append(waiter)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from sockserve.http import HTTPRequestHandler
+from sockserve.listeners.server import RequestServer
 from tests.http.connections import CLIENT, GET, Connection, Server
 from tests.streams.owner import SteppedExecutor
 
@@ -68,4 +69,13 @@ def test_one_that_is_set_on_the_server_is_its_own_too(connect: Callable[..., Con
     server: Any = connect(Coroutine).server
     assert server.makes_handlers()
     server.finish_request = lambda request, client_address: None
+    assert not server.makes_handlers()
+
+
+def test_one_that_is_put_in_the_place_of_ours_counts_as_its_own(
+    connect: Callable[..., Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = connect(Coroutine).server
+    original = RequestServer.finish_request
+    monkeypatch.setattr(RequestServer, "finish_request", lambda *arguments: original(*arguments))
     assert not server.makes_handlers()

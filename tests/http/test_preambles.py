@@ -140,3 +140,21 @@ def test_a_method_that_a_program_has_put_in_the_place_of_ours(
         pass
 
     assert "Date: then\r\n" in begun(make(Patched), 200)
+
+
+def test_a_method_that_is_put_in_the_place_of_a_classs_while_it_is_served(
+    now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is heard within a second."""
+
+    class Served(HTTPRequestHandler):
+        pass
+
+    handler = make(Served)
+    assert "Date: Sun, 06 Nov 1994" in begun(handler, 200)
+    with monkeypatch.context() as patch:
+        patch.setattr(Served, "date_time_string", lambda self: "then")
+        now.append(NOW + 1)
+        for _ in range(2):
+            assert "Date: then\r\n" in begun(handler, 200)
+    assert "Date: Sun, 06 Nov 1994 08:49:38" in begun(handler, 200)

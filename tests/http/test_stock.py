@@ -2,8 +2,10 @@
 
 import functools
 import gc
+import http.client
 import re
 import weakref
+from http import HTTPStatus
 from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler
 from io import BytesIO
@@ -191,7 +193,7 @@ def test_a_connection_of_an_overrides_own_is_served_too():
 @pytest.mark.parametrize("handler", [Handler, OwnLoop])
 def test_a_usual_head_is_not_parsed_again(handler, monkeypatch):
     """Else nothing here would test the stand-in."""
-    monkeypatch.setattr(BaseHTTPRequestHandler, "parse_request", None)
+    monkeypatch.setattr(http.client, "parse_headers", None)
     raw = b"GET /x HTTP/1.1\r\nHost: h\r\nUser-Agent: a\r\n\r\n"
     seen, _ = told(handler, make_stock_handler, buffered(raw, b"body"))
     assert seen[0]["path"] == "/x"
@@ -246,13 +248,88 @@ def test_a_request_has_the_end_that_it_would_have(method, body):
     assert ours == theirs
 
 
-@pytest.mark.parametrize("name", ["handle", "handle_one_request"])
+@pytest.mark.parametrize("name", ["handle_one_request", "parse_request"])
+def test_a_method_that_a_handler_has_set_for_itself(name):
+    calls = []
+
+    class Sets(Handler):
+        def setup(self):
+            super().setup()
+            original = getattr(self, name)
+
+            def noting():
+                calls.append(name)
+                return original()
+
+            setattr(self, name, noting)
+
+    seen, _ = told(Sets, make_stock_handler, buffered(GET, b""))
+    assert [each["path"] for each in seen] == ["/1"]
+    assert calls == [name]
+
+
+def test_a_file_that_passes_all_on_is_read_as_the_handler_reads_it():
+    lines = []
+
+    class Noting:
+        def __init__(self, file):
+            self.file = file
+
+        def readline(self, size):
+            lines.append(self.file.readline(size))
+            return lines[-1]
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+    class Wraps(Handler):
+        def setup(self):
+            super().setup()
+            self.rfile = Noting(self.rfile)
+
+    seen, _ = told(Wraps, make_stock_handler, buffered(GET, b""))
+    assert [each["path"] for each in seen] == ["/1"]
+    assert lines == [b"GET /1 HTTP/1.1\r\n", b"\r\n"]
+
+
+class OwnPartial(functools.partial):
+    """A partial that says more."""
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        OwnPartial(Handler),
+        functools.partial(functools.update_wrapper(functools.partial(Handler), Handler)),
+        lambda *arguments: Handler(*arguments),
+    ],
+    ids=["a partial of its own", "a partial of a wrapper", "a function"],
+)
+def test_whatever_makes_a_handler_may_make_it(make):
+    seen, _ = told(make, make_stock_handler, buffered(GET, b""))
+    assert [each["path"] for each in seen] == ["/1"]
+
+
+def test_a_method_that_is_none_is_told_by_a_status_of_the_standard_librarys():
+    statuses = []
+
+    class Asks(Plain):
+        def send_error(self, code, message=None, explain=None):
+            statuses.append(code)
+            super().send_error(code, message, explain)
+
+    raw = b"BREW / HTTP/1.1\r\n\r\n"
+    make_stock_handler(Asks, Connection(buffered(raw, b"")), None, [])
+    assert [type(each) for each in statuses] == [HTTPStatus]
+
+
+@pytest.mark.parametrize("name", ["handle", "handle_one_request", "parse_request"])
 def test_a_method_that_a_program_has_put_in_the_standard_librarys_place(name, monkeypatch):
     original, calls = getattr(BaseHTTPRequestHandler, name), []
 
     def noting(self):
         calls.append(name)
-        original(self)
+        return original(self)
 
     monkeypatch.setattr(BaseHTTPRequestHandler, name, noting)
     seen, _ = told(Handler, make_stock_handler, buffered(GET, b""))

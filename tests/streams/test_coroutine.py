@@ -332,3 +332,16 @@ def test_tls_does_not_start_over_unread_bytes(owner: MakeOwner) -> None:
     (error,) = owned.factory.raised
     assert isinstance(error, RuntimeError)
     assert "unread" in str(error)
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["plain", "wrapped"])
+def test_a_client_is_not_late_for_what_it_was_not_sent_yet(owner: MakeOwner, plain: bool) -> None:
+    """As it waits for the end of the turn; an earlier piece has set the deadline."""
+    owned = served(owner, Waits, plain=plain, write=5)
+    writer = owned.channel.writer
+    writer.corked = True
+    writer.write(b"held")
+    writer.uncork()
+    assert not writer.is_empty()
+    assert not owned.channel.deadline_applies(Phase.WRITE)
+    assert writer.is_empty()

@@ -1,5 +1,7 @@
 """When answers wait for those of other connections, and when they leave by themselves."""
 
+import os
+
 from twisted.internet.task import Clock
 
 from sockserve.streams.outbox import ALONE_TURNS, LOOK_EACH, Outbox
@@ -10,9 +12,13 @@ class Sender:
 
     def __init__(self) -> None:
         self.times = 0
+        self.forgotten = 0
 
     def send_held(self) -> None:
         self.times += 1
+
+    def forget_held(self) -> None:
+        self.forgotten += 1
 
 
 class Answering:
@@ -72,3 +78,15 @@ def test_two_in_each_turn_are_always_gathered() -> None:
         answering.outbox.send(other)
         assert answering.sender.times == other.times == turn - 1
         answering.clock.advance(0)
+
+
+def test_a_child_sends_nothing_of_what_its_parent_is_about_to_send() -> None:
+    answering = Answering()
+    answering.outbox.send(answering.sender)
+    child = os.fork()
+    if not child:
+        answering.clock.advance(0)
+        os._exit(answering.sender.times * 2 + (answering.sender.forgotten != 1))
+    assert os.waitpid(child, 0)[1] == 0
+    answering.clock.advance(0)
+    assert (answering.sender.times, answering.sender.forgotten) == (1, 0)

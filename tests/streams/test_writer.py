@@ -545,3 +545,28 @@ def test_a_part_the_kernel_did_not_take_still_waits(taken: int) -> None:
     connection.transport.make_room()
     assert connection.writer.is_empty()
     assert connection.transport.sent == b"123456"
+
+
+@both_ways
+def test_who_waits_for_all_to_have_left_does_not_wait_for_the_end_of_the_turn(direct: bool) -> None:
+    connection = Connection(direct=direct)
+    connection.writer.corked = True
+    connection.writer.write(b"held")
+    connection.writer.uncork()
+    call = Call(connection.writer.emptied())
+    connection.transport.make_room()
+    assert connection.transport.sent == b"held"
+    call.result()
+    connection.clock.advance(0)
+    assert connection.transport.sent == b"held"
+
+
+def test_what_is_forgotten_does_not_leave() -> None:
+    connection = Connection()
+    connection.writer.corked = True
+    connection.writer.write(b"the parent's")
+    connection.writer.uncork()
+    connection.writer.forget_held()
+    connection.clock.advance(0)
+    connection.writer.write(b"the child's")
+    assert connection.transport.sent == b"the child's"
