@@ -51,7 +51,8 @@ class Histogram:
 
     def add(self, seconds: float) -> None:
         """Count one duration."""
-        self.counts[bisect_left(DURATION_BUCKETS_SECONDS, seconds)] += 1
+        short = seconds <= _SHORTEST_SECONDS
+        self.counts[0 if short else bisect_left(DURATION_BUCKETS_SECONDS, seconds)] += 1
         self.total += seconds
 
     @property

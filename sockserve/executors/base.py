@@ -88,7 +88,8 @@ class BoundedExecutor:
         except Exception:  # those that have ended with it must hear of it, too
             _log.failure("a job raised when it was told of its end")
         finally:
-            self._begin_waiting()
+            if self._waiting:
+                self._begin_waiting()
 
     def _begin_waiting(self) -> None:
         while self._waiting and self.running < self.limit:

@@ -179,6 +179,7 @@ class BufferedRequest:
         """Give the handler its socket. (reactor thread)"""
         self.request = request
         request.buffered = self
+        request.response = self.response
 
     def take_output(self, mode: OutputMode) -> list[bytes | memoryview]:
         """Take what is left to send; C{mode} applies from now on. (reactor thread)"""
@@ -233,7 +234,7 @@ class BufferedRequest:
         """Let go of body and socket: nobody reads or answers any more. (reactor thread)"""
         self.response.detach()  # a cycle, otherwise
         if hasattr(self, "request"):  # a handler has had it, or was about to
-            self.request.buffered = None
+            self.request.buffered = self.request.response = None
             if (self._is_stock or self.switches) and not self.rfile.closed:
                 self.rfile.close()
         if self._spool is not None:
@@ -307,16 +308,17 @@ class BufferedRequest:
         channel, request = self._channel, self.request
         factory = channel.factory
         makes_handler = channel.makes_handlers and not self._is_stock
-        served.request = self
+        thread = get_ident()
+        served[thread] = self
         try:
             error = serve_next(factory, request, channel.client_address, makes_handler)
         except BaseException:  # sys.exit(), or an error in handle_error
             self.response.close = True
-            if served.request is self:  # else its child has left, and it is to answer yet
+            if served.get(thread) is self:  # else its child has left, and it is to answer yet
                 self._answer_for_handler()
             raise
         finally:
-            served.request = None
+            served.pop(thread, None)
         failed = error is not None
         outcome = _OK if error is None else factory.outcome_of(request, error)
         error = None  # its traceback leads to this frame: a cycle, otherwise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
+from threading import get_ident
 from typing import Protocol
 
 __all__ = ["Served", "served"]
@@ -25,23 +25,20 @@ class Served(Protocol):
         """
 
 
-class _Served(threading.local):
-    """The request that a thread serves; None between two."""
-
-    request: Served | None = None
-
-
-served = _Served()
+#: The request that each thread serves, by the thread's C{get_ident}.  (A C{threading.local} takes
+#: five times as long.)
+served: dict[int, Served] = {}
 
 
 def _before_fork() -> None:
-    if served.request is not None:
+    request = served.get(get_ident())
+    if request is not None:
         with contextlib.suppress(BrokenPipeError):
-            served.request.acquire_connection()
+            request.acquire_connection()
 
 
 def _after_in_child() -> None:
-    served.request = None  # it is the parent's to answer
+    served.clear()  # they are the parent's to answer
 
 
 os.register_at_fork(before=_before_fork, after_in_child=_after_in_child)

@@ -23,7 +23,7 @@ from sockserve.http.spool import StockInput
 from sockserve.sockets.pumped_socket import URGENT, PumpedSocket
 
 if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer, WriteableBuffer
+    from _typeshed import MaybeNone, ReadableBuffer, WriteableBuffer
 
 __all__ = ["ConnectionBody", "HandlerRequest", "OutputMode", "RequestSocket"]
 
@@ -59,7 +59,6 @@ class HandlerRequest(Protocol):
 
     mode: OutputMode
     head: RequestHead
-    response: BlockingResponse
     rfile: Any
 
     def buffer(self, data: ReadableBuffer) -> bool:
@@ -138,11 +137,13 @@ class RequestSocket(PumpedSocket):
     other use, such as its descriptor's, makes it an ordinary blocking socket first.
 
     @ivar buffered: the request it is for; None when it is for none.
+    @ivar response: the response to that.
     """
 
-    __slots__ = ("_timeout", "buffered")
+    __slots__ = ("_timeout", "buffered", "response")
 
     buffered: HandlerRequest | None
+    response: BlockingResponse | MaybeNone
     _timeout: float | None
 
     def __init__(
@@ -248,12 +249,6 @@ class RequestSocket(PumpedSocket):
         """The request's head."""
         assert self.buffered is not None
         return self.buffered.head
-
-    @property
-    def response(self) -> BlockingResponse:
-        """The response to the request."""
-        assert self.buffered is not None
-        return self.buffered.response
 
     @property
     def rfile(self) -> Any:

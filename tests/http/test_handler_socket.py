@@ -30,7 +30,7 @@ class Request:
         self._request = request
         self.mode = OutputMode.BUFFERED
         self.head = parse_head(HEAD, lenient=False)
-        self.response = BlockingResponse(self.head, request.sendall)
+        request.response = BlockingResponse(self.head, request.sendall)
         self.rfile: Any = BytesIO(b"body")
         self.held: list[bytes] = []
         self.acquired = 0
@@ -251,7 +251,6 @@ def test_what_is_no_timeout_is_refused_as_by_any_socket(
 def test_its_file_to_read_is_the_request(ends: Ends) -> None:
     assert ends.socket.makefile("rb", -1) is ends.request.rfile
     assert ends.socket.rfile is ends.request.rfile
-    assert ends.socket.response is ends.request.response
     assert ends.socket.head is ends.request.head
 
 
@@ -283,7 +282,7 @@ def test_closing_it_twice_asks_nobody_again(ends: Ends) -> None:
 
 
 def test_what_is_written_is_the_body_of_the_response(ends: Ends) -> None:
-    ends.request.response.start(200, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n", 2, None)
+    ends.socket.response.start(200, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n", 2, None)
     ends.socket.wfile.write(b"ok")
     assert b"".join(ends.request.held) == b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
