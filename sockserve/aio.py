@@ -75,21 +75,17 @@ def raising_reason() -> Iterator[None]:
     except (CancelledError, ExceptionGroup) as error:
         task = current_task()
         reason = None if task is None else task.reason
-        if task is None or reason is None or not _tells_of_reason(error):
+        if task is None or reason is None or not _is_cancellation(error):
             raise
         task.reason = None
         task.uncancel()
         raise reason from error
 
 
-def _tells_of_reason(error: BaseException) -> bool:
-    """
-    Whether C{error} is there because sockserve has cancelled something: it is no reason itself, or
-    a group of nothing else, as a C{TaskGroup} before Python 3.13 makes of one in its body.
-    """
-    if isinstance(error, ExceptionGroup):
-        return error.split(DeadlineCancelled)[1] is None
-    return not isinstance(error, Exception)
+def _is_cancellation(error: BaseException) -> bool:
+    """Whether C{error} is no more than that something was cancelled.  (Of a deadline in its body a
+    C{TaskGroup} makes a group before Python 3.13.)"""
+    return not isinstance(error, ExceptionGroup) or error.split(DeadlineCancelled)[1] is None
 
 
 async def _result_of(awaitable: Awaitable[_T]) -> _T:

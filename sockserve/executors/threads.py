@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall
-from typing_extensions import override
 from zope.interface import implementer
 
 from sockserve.core.clock import clock_of
@@ -333,15 +332,14 @@ class _WorkerThread(threading.Thread):
     given_name: str | None = None
 
     @property
-    @override
-    def name(self) -> str:
-        """The job's own."""
+    def _name(self) -> str:
+        """Where C{threading} keeps the name."""
         given = self.given_name
         return f"sockserve-{self.number}" if given is None else given
 
-    @name.setter
-    def name(self, name: object) -> None:
-        self.given_name = str(name)
+    @_name.setter
+    def _name(self, name: str) -> None:
+        self.given_name = name
 
 
 class _Worker:

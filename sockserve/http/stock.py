@@ -20,6 +20,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler
+from types import MethodType
 from typing import Any, NamedTuple
 
 from sockserve.http.h1.head import REMEMBERED_BYTES, REMEMBERED_HEADS, RequestHead
@@ -163,8 +164,9 @@ def _take_head(handler: Any, head: RequestHead, usual: _UsualHead) -> None:
 
 
 def _is_usual(method: object, usual: object) -> bool:
-    """Whether a handler's method is C{http.server}'s, at this moment."""
-    return usual is not None and getattr(method, "__func__", None) is usual
+    """Whether a handler's method is C{http.server}'s, at this moment; not a wrapper, which may pass
+    on all that is asked of it."""
+    return type(method) is MethodType and method.__func__ is usual
 
 
 def _handle(handler: Any, head: RequestHead | None) -> None:

@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
@@ -72,8 +73,7 @@ class RequestServer:
     @ivar is_watched: whether something looks whether it turns: while the server takes requests.
     @ivar deadlines: the seconds that each phase of a request may last.
     @ivar concurrency: the executor of blocking handlers; None for a coroutine handler.
-    @ivar server_address: the address listened on, as C{socket.getsockname()} gives it;
-        None until listening starts.
+    @ivar server_address: the address it listens on, as C{getsockname} gives it; None until then.
     @ivar address_family: its family, C{socket.AF_INET} and so on; set with it.
     @ivar handler_name: the name of the handler's class, for logs and messages.
     @ivar portal: where handlers find out who a client is; None for nowhere.
@@ -253,7 +253,8 @@ class RequestServer:
 
     def makes_handlers(self) -> bool:
         """Whether L{finish_request} is this room's, at this moment."""
-        return getattr(self.finish_request, "__globals__", None) is globals()
+        method = self.finish_request  # not a wrapper, which may pass on all that is asked of it
+        return type(method) is MethodType and method.__func__.__globals__ is globals()
 
     def in_progress(self) -> Iterable[RequestInProgress]:
         """The requests that are not over."""
@@ -332,8 +333,7 @@ class RequestServer:
         """
         Log that a client is refused because it is over a limit, once in a minute for each.
 
-        @param name: the limit's, C{max_body_bytes} say; None when it is refused for something
-            else, which is not logged.
+        @param name: the limit's; None when it is refused for something else, which is not logged.
         """
         if name is None:
             return

@@ -79,3 +79,22 @@ def test_one_that_is_put_in_the_place_of_ours_counts_as_its_own(
     original = RequestServer.finish_request
     monkeypatch.setattr(RequestServer, "finish_request", lambda *arguments: original(*arguments))
     assert not server.makes_handlers()
+
+
+class Wrapper:
+    """It passes on all that is asked of it, as those of tracers do."""
+
+    def __init__(self, method: Any) -> None:
+        self._method = method
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._method(*arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._method, name)
+
+
+def test_a_wrapper_around_ours_is_its_own(connect: Callable[..., Connection]) -> None:
+    server: Any = connect(Coroutine).server
+    server.finish_request = Wrapper(server.finish_request)
+    assert not server.makes_handlers()

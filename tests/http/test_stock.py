@@ -268,6 +268,31 @@ def test_a_method_that_a_handler_has_set_for_itself(name):
     assert calls == [name]
 
 
+def test_a_wrapper_that_passes_on_all_that_is_asked_of_it_is_called():
+    """As those of tracers do."""
+    calls = []
+
+    class Wrapper:
+        def __init__(self, method):
+            self.method = method
+
+        def __call__(self):
+            calls.append(self.method.__name__)
+            return self.method()
+
+        def __getattr__(self, name):
+            return getattr(self.method, name)
+
+    class Traced(Handler):
+        def setup(self):
+            super().setup()
+            self.handle_one_request = Wrapper(self.handle_one_request)
+            self.parse_request = Wrapper(self.parse_request)
+
+    told(Traced, make_stock_handler, buffered(GET, b""))
+    assert calls == ["handle_one_request", "parse_request"]
+
+
 def test_a_file_that_passes_all_on_is_read_as_the_handler_reads_it():
     lines = []
 
