@@ -229,8 +229,7 @@ def serve_next(
     """
     try:
         if makes_handler:
-            make = server.RequestHandlerClass
-            run_handler(make(request, client_address, server))
+            make_and_run(server.RequestHandlerClass, request, client_address, server)
         else:
             server.finish_request(request, client_address)
     except Exception as error:

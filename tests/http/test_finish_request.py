@@ -1,5 +1,6 @@
 """A server that makes its handlers in a way of its own: C{finish_request} is its own."""
 
+import socketserver
 from collections.abc import Callable
 from typing import Any
 
@@ -98,3 +99,20 @@ def test_a_wrapper_around_ours_is_its_own(connect: Callable[..., Connection]) ->
     server: Any = connect(Coroutine).server
     server.finish_request = Wrapper(server.finish_request)
     assert not server.makes_handlers()
+
+
+def test_a_handler_that_serves_while_it_is_made_serves_once(
+    connect: Callable[..., Connection],
+) -> None:
+    """One of C{socketserver}'s, which a program sets in the place of ours while it serves."""
+    served = []
+
+    class Once(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            served.append(self.request.head.path)
+
+    executor = SteppedExecutor()
+    client = connect(Blocking, executor=executor)
+    client.server.RequestHandlerClass = Once
+    client.ask(GET)
+    assert served == ["/"]
