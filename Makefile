@@ -46,7 +46,7 @@ oldest: .venv-dev-oldest/.made
 
 reactor-suites: $(VENV)/.made
 	mkdir -p build
-	LC_ALL=C.UTF-8 $(DEV) tests.reactors.run_suites --temp-directory=build/trial \
+	LC_ALL=C PYTHONUTF8=1 $(DEV) tests.reactors.run_suites --temp-directory=build/trial \
 	    $(or $(ARGS),$(SUITES))
 
 coverage: $(VENV)/.made
