@@ -142,8 +142,8 @@ def _run(reactor: Any, service: CommandService, child: Child | None) -> int:
     """
 
     def stop(number: int) -> None:
-        _log.info("Received {name}, shutting down.", name=signal.Signals(number).name)
-        stop_reactor(reactor)
+        if stop_reactor(reactor):  # else that was said, or another serves in this one's place
+            _log.info("Received {name}, shutting down.", name=signal.Signals(number).name)
 
     keep_steady(reactor)
     signals = Signals(reactor, service, stop, leave_process)

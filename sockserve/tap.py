@@ -206,9 +206,9 @@ class _TwistdService(CommandService):
 
     def _stop_asked(self, number: int) -> None:
         """A signal has asked for the end: C{twistd} ends by it, too, when all is stopped."""
-        _log.info("Received {name}, shutting down.", name=signal.Signals(number).name)
         self._reactor._exitSignal = number
-        stop_reactor(self._reactor)
+        if stop_reactor(self._reactor):
+            _log.info("Received {name}, shutting down.", name=signal.Signals(number).name)
 
     def _leave(self, status: int) -> None:
         """End the process in the middle, in place of C{twistd}. (any thread)"""

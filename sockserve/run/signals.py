@@ -219,10 +219,16 @@ def _shown(requests: list[RequestStatus]) -> str:
     return f"{count}, oldest {printable(name[:_SHOWN_CHARACTERS])} {oldest.seconds:.0f} s"
 
 
-def stop_reactor(reactor: Any) -> None:
-    """Stop a reactor, unless it does not run or is about to stop. (reactor thread)"""
-    if reactor.running and not reactor._stopped:
-        reactor.stop()
+def stop_reactor(reactor: Any) -> bool:
+    """
+    Stop a reactor, unless it does not run or is about to stop. (reactor thread)
+
+    @return: whether it ran, and nothing had stopped it yet.
+    """
+    if not reactor.running or reactor._stopped:
+        return False
+    reactor.stop()
+    return True
 
 
 def leave_process(status: int) -> None:

@@ -272,6 +272,28 @@ def test_ctrl_c_on_a_terminal_ends_all_with_status_0(tmp_path: Path, hello: Edit
     assert {path.name for path in tmp_path.iterdir()} == {"hello.py"}
 
 
+def test_one_that_was_replaced_and_has_a_request_yet_keeps_quiet(
+    tmp_path: Path, hello: Edited
+) -> None:
+    os.mkfifo(tmp_path / "waiting")
+    os.mkfifo(tmp_path / "go")
+    answers: list[bytes] = []
+    with started(tmp_path, "hello:Hello", "--port", "0", "--reload") as command:
+        url = serving_url(command)
+        client = threading.Thread(target=lambda: answers.append(fetch(f"{url}wait")))
+        client.start()
+        assert (tmp_path / "waiting").read_bytes() == b"x"
+        hello.answer("two")
+        command.wait_for(r"\nreloaded: ")
+        command.process.send_signal(signal.SIGTERM)
+        command.wait_for(r"\nwaiting for 1 request, oldest GET /wait .*; SIGTERM again to end it\n")
+        (tmp_path / "go").write_bytes(b"x")
+        client.join()
+        assert command.end() == 0
+    assert answers == [b"one"]
+    assert command.said.count("Received SIGTERM, shutting down.\n") == 1, "one has served"
+
+
 def test_the_second_signal_ends_at_once(tmp_path: Path, hello: Edited) -> None:
     os.mkfifo(tmp_path / "waiting")
     os.mkfifo(tmp_path / "go")
