@@ -794,19 +794,20 @@ async def test_a_threads_end_is_told_on_it(threads: Any, reactor: Any) -> None:
 
 
 async def test_a_job_does_not_wait_for_a_thread_that_takes_long_to_leave(threads: Any) -> None:
-    pool = threads(2, idle_seconds=0.01)
-    leaves, may_leave = threading.Event(), threading.Event()
+    pool = threads(3, idle_seconds=0.01)  # one more than the first job may have brought up
+    leaving: list[threading.Thread] = []
+    may_leave = threading.Event()
 
     def at_end() -> None:
-        leaves.set()
+        leaving.append(threading.current_thread())
         assert may_leave.wait(PATIENCE_SECONDS)
 
     pool.at_thread_end = at_end
-    first = await pool.call(threading.current_thread)
-    await _until(leaves.is_set)
+    await pool.call(int)
+    await _until(lambda: bool(leaving))
     try:
-        assert await pool.call(threading.current_thread) is not first
-        assert first.is_alive()
+        assert await pool.call(threading.current_thread) is not leaving[0]
+        assert leaving[0].is_alive()
     finally:
         may_leave.set()
 

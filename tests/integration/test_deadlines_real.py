@@ -44,15 +44,18 @@ def impatient(**seconds):
 
 
 async def ended_after(kind, server, message=b"", reads=True):
-    """How long it takes the server to end the connection of a client that says no more."""
+    """
+    How long it takes the server to end the connection of a client that says no more, from before
+    it connects.
+    """
 
     def begin():
         client = connect_as(kind, server.server_address)
         client.sendall(message)
         return client
 
-    client = await in_thread(begin)
     before = time.monotonic()
+    client = await in_thread(begin)
     with client:
         if reads:
             assert await in_thread(is_ended, client)
