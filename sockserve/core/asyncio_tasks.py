@@ -164,6 +164,9 @@ class AsyncioTask(asyncio.Task[Any]):
             _leave_task(loop, self)
             if self._is_future:
                 self.settle(sys.exception())
+        if type(awaited) is Wakeup and self._error is None:  # as L{wait}
+            self._awaited = awaited
+            return awaited
         return self.wait(awaited)
 
     def throw(self, error: BaseException) -> object:

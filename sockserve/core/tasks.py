@@ -72,7 +72,7 @@ class Wakeup(Deferred[None]):
         task = self.task
         if task is not None:
             self.task = None
-            task.resume()
+            task.step(task.coroutine.send, None)
         elif not self.called:
             self.callback(None)
 
@@ -150,11 +150,12 @@ class Task:
     @param cork: corked while the coroutine runs, uncorked whenever it waits.
     @param context: what the coroutine's context variables live in; by default a copy of
         the current one.
+    @ivar coroutine: the coroutine.
     @ivar waiting: what the coroutine awaits; None while it runs and when it has ended.
     @ivar has_ended: whether it has returned or raised.
     """
 
-    __slots__ = ("_context", "_cork", "_coroutine", "_done", "_interrupt", "has_ended", "waiting")
+    __slots__ = ("_context", "_cork", "_done", "_interrupt", "coroutine", "has_ended", "waiting")
 
     def __init__(
         self,
@@ -164,7 +165,7 @@ class Task:
         context: Context | None = None,
     ) -> None:
         # For good
-        self._coroutine = coroutine
+        self.coroutine = coroutine
         self.has_ended = False
         self._done = done
         self._cork = cork
@@ -179,16 +180,11 @@ class Task:
         if type(awaited) is Wakeup or isinstance(awaited, Deferred):
             self._wait(awaited)
         else:
-            self._step(self._coroutine.throw, _not_awaitable(awaited))
+            self.step(self.coroutine.throw, _not_awaitable(awaited))
 
     def start(self) -> None:
         """Run the coroutine until it waits for the first time, or to its end."""
-        self._step(self._coroutine.send, None)
-
-    def resume(self) -> None:
-        """Go on: the L{Wakeup} that is awaited has happened."""
-        self.waiting = None
-        self._step(self._coroutine.send, None)
+        self.step(self.coroutine.send, None)
 
     def cancel(self, reason: BaseException) -> None:
         """
@@ -199,9 +195,9 @@ class Task:
         if waiting is None:
             self._interrupt = reason
         elif type(waiting) is Wakeup:
-            waiting.task = self.waiting = None
+            waiting.task = None
             waiting.called = True
-            self._step(self._coroutine.throw, reason)
+            self.step(self.coroutine.throw, reason)
         else:
             self._interrupt = reason
             waiting.cancel()
@@ -224,7 +220,7 @@ class Task:
             waiting.task = None
             waiting.called = True
         try:
-            self._coroutine.throw(GeneratorExit())
+            self.coroutine.throw(GeneratorExit())
             raise RuntimeError("the coroutine waits though it is given up")
         except (GeneratorExit, StopIteration):
             pass
@@ -234,19 +230,25 @@ class Task:
     def _fired(self, result: object) -> None:
         if self.waiting is None:  # abandoned
             return
-        self.waiting = None
         if not isinstance(result, Failure):
-            self._step(self._coroutine.send, None)
+            self.step(self.coroutine.send, None)
         elif self._interrupt is not None:
             # Whatever a Deferred that is cancelled says to that.
             reason, self._interrupt = self._interrupt, None
             if not result.check(CancelledError):
                 reason.__cause__ = result.value
-            self._step(self._coroutine.throw, reason)
+            self.step(self.coroutine.throw, reason)
         else:
-            self._step(result.throwExceptionIntoGenerator, self._coroutine)
+            self.step(result.throwExceptionIntoGenerator, self.coroutine)
 
-    def _step(self, advance: Callable[[Any], object], argument: object) -> None:
+    def step(self, advance: Callable[[Any], object], argument: object) -> None:
+        """
+        Run the coroutine until it waits again, or to its end.
+
+        @param advance: what has it go on: one of its methods, mostly.
+        @param argument: what that is given.
+        """
+        self.waiting = None
         cork = self._cork
         if cork is not None:
             cork.corked = True
@@ -262,14 +264,18 @@ class Task:
                     break
                 else:
                     reason = _not_awaitable(awaited)
-                awaited = self._context.run(self._coroutine.throw, reason)
+                awaited = self._context.run(self.coroutine.throw, reason)
         except StopIteration as end:
             result = end.value
         except BaseException as error:
             self._end(None, error)
             return
         else:
-            self._wait(awaited)
+            if type(awaited) is Wakeup and last_fork.thread is None:  # as L{_wait}
+                self.waiting = awaited
+                awaited.task = self
+            else:
+                self._wait(awaited)
             if cork is not None:  # last: sending may be what is waited for
                 cork.uncork()
             return

@@ -245,11 +245,12 @@ class StreamReader:
         buffer = self._buffer
         searched = 0
         while True:
-            end = buffer.find(b"\n", searched) + 1
-            if end:
-                if end > self.limit:
-                    raise self._overrun(end - 1)
-                return self._take(end)
+            if buffer:
+                end = buffer.find(b"\n", searched) + 1
+                if end:
+                    if end > self.limit:
+                        raise self._overrun(end - 1)
+                    return self._take(end)
             searched = len(buffer)
             if searched > self.limit:
                 raise self._overrun(searched)
@@ -263,7 +264,8 @@ class StreamReader:
 
     def feed(self, data: bytes) -> None:
         """Take bytes that have arrived."""
-        self._buffer += data
+        buffer = self._buffer
+        buffer += data
         self.received += len(data)
         waiter = self._waiter
         if waiter is not None:
@@ -407,18 +409,19 @@ class StreamReader:
             self._transport.resumeProducing()
         self._arm_deadlines(phase)
         waiter = self._wakeup
-        if waiter.used():
+        if waiter.called or waiter._callbacks:  # L{Wakeup.used}, without the call
             waiter = self._wakeup = Wakeup()
         self._waiter = waiter
         return waiter
 
     def _arm_deadlines(self, phase: Phase | None) -> None:
         """Arm what guards a wait: C{idle}, and the deadline of a message that has begun."""
-        deadlines, timer = self._deadlines, self._timer
-        if self._patience is not _DEADLINE or phase is None or not self._buffer:
-            timer.arm(_IDLE, self.idle)
+        timer = self._timer
         if phase is None or not self._buffer:
+            timer.arm(_IDLE, self.idle)
             return
+        if self._patience is not _DEADLINE:
+            timer.arm(_IDLE, self.idle)
         if self._phase is not phase:
             if self._phase is not None:  # a read of the other kind was given up
                 timer.disarm(self._phase)
@@ -426,7 +429,7 @@ class StreamReader:
             self._began = timer.seconds()
             self._base = self.received - len(self._buffer)
             if phase is _HEADER:
-                timer.arm(phase, deadlines.header)
+                timer.arm(phase, self._deadlines.header)
         if phase is _BODY:
             timer.arm(phase, self._body_seconds(timer.seconds() - self._began))
 
