@@ -378,5 +378,15 @@ def http_sockserve_threads():
     serve_sockserve("tcp", Hello)
 
 
+def http_sockserve_threads_uvloop_reactor():
+    use_uvloop_reactor()
+    http_sockserve_threads()
+
+
 def http_sockserve_stdlib():
     serve_sockserve("tcp", StdlibHello)
+
+
+def http_sockserve_stdlib_uvloop_reactor():
+    use_uvloop_reactor()
+    http_sockserve_stdlib()

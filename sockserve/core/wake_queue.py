@@ -91,7 +91,15 @@ class WakeQueue:
         if self._call is not None:
             self._call.cancel()
         self._called_at = at
-        self._call = self._clock.callLater(max(0.0, at - self._clock.seconds()), self._wake_due)
+        self._call = self._clock.callLater(max(0.0, at - self._clock.seconds()), self._time_came)
+
+    def _time_came(self) -> None:
+        """
+        Wake who is due, when the reactor has heard what has come by now: one that was kept from its
+        turns makes delayed calls before it listens, and some have been in time that it knows
+        nothing of.
+        """
+        self._call = self._clock.callLater(0, self._wake_due)
 
     def _wake_due(self) -> None:
         """Wake all whose time has come, but those that are added meanwhile."""

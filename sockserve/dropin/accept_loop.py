@@ -170,6 +170,8 @@ class AcceptLoop:
                 self._call_server(self._turn, woken, requested)
             self._take_waiting()
         finally:
+            if self.jobs is not None:
+                self.jobs.tell_end()
             self.close()
 
     def _turn(self, woken: bool, requested: bool) -> None:

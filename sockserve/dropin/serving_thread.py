@@ -145,7 +145,11 @@ class ServingThread(BoundedExecutor):
         self._is_stopped = False
         # Between the threads: both ends of a deque are safe
         self._ready: deque[IJob] = deque()
-        # Of the job under way (reactor thread)
+        #: The job under way, until the reactor is told of its end. (accept thread)
+        self._under_way: IJob | None = None
+        # Of the job that is ready or under way (reactor thread)
+        #: None once it has ended.
+        self._begun: IJob | None = None
         self._look: IDelayedCall | None = None
         #: Whether it waits so long that nobody looks at it, until the thread says that it takes it.
         self._is_to_be_told = False
@@ -160,7 +164,7 @@ class ServingThread(BoundedExecutor):
         C{socketserver}, in a handler or in C{handle_error}, is raised here. (accept thread)
         """
         try:
-            job = self._ready.popleft()
+            self._under_way = job = self._ready.popleft()
         except IndexError:
             return
         if self._is_to_be_told:
@@ -172,7 +176,18 @@ class ServingThread(BoundedExecutor):
             outcome = Outcome.OK
             raise
         finally:
+            self.tell_end(outcome)
+
+    def tell_end(self, outcome: Outcome = Outcome.ERROR) -> None:
+        """
+        Tell the reactor that the job under way has ended, if there is one.  When the thread serves
+        no more, one may be left: an interrupt comes between any two steps, and so just before that
+        was told. (accept thread)
+        """
+        job = self._under_way
+        if job is not None:
             self._reactor.callFromThread(self._served, job, outcome)
+            self._under_way = None
 
     @override
     def run(self, job: IJob) -> None:
@@ -205,6 +220,7 @@ class ServingThread(BoundedExecutor):
     @override
     def _start(self, job: IJob) -> None:
         self._is_to_be_told = False
+        self._begun = job
         self._look = self._reactor.callLater(SLOW_JOB_SECONDS, self._look_at, job)
         self._ready.append(job)
         self.wake()
@@ -228,6 +244,9 @@ class ServingThread(BoundedExecutor):
             self._look = self._reactor.callLater(SLOW_JOB_SECONDS, self._look_at, job)
 
     def _served(self, job: IJob, outcome: Outcome) -> None:
+        if job is not self._begun:  # an interrupt came just after that was told
+            return
+        self._begun = None
         look, self._look = self._look, None
         if look is not None:
             look.cancel()

@@ -64,6 +64,16 @@ def test_a_call_that_comes_late_wakes_all_that_are_due_in_order(
     assert calls(clock) == [9.0]
 
 
+def test_what_came_while_the_reactor_was_kept_from_its_turns_is_heard_first(
+    clock: Clock, queue: WakeQueue
+) -> None:
+    """It makes delayed calls before it listens to what is there by then."""
+    sleeper = Sleeping(queue, clock, 1.0)
+    clock.callLater(3.0, sleeper.remove)  # as what comes puts off a deadline
+    clock.advance(5.0)
+    assert sleeper.woken == []
+
+
 def test_who_is_removed_is_not_woken(clock: Clock, queue: WakeQueue) -> None:
     gone, there = Sleeping(queue, clock, 1.0), Sleeping(queue, clock, 2.0)
     gone.remove()

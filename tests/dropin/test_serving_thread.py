@@ -113,6 +113,33 @@ def test_nobody_looks_at_a_job_that_nobody_serves(
     assert clock.getDelayedCalls() == []
 
 
+@pytest.mark.parametrize("is_told", [True, False])
+def test_an_interrupt_in_the_moment_a_job_ends_leaves_none_under_way(
+    clock: TurnedByHand, thread: ServingThread, is_told: bool
+) -> None:
+    """Be it just before the reactor is told of the end, or just after."""
+
+    def interrupted(call: Any, *arguments: Any) -> None:
+        del clock.callFromThread  # type: ignore[method-assign]
+        if is_told:
+            clock.callFromThread(call, *arguments)
+        raise KeyboardInterrupt
+
+    clock.callFromThread = interrupted  # type: ignore[method-assign]
+    jobs = [Job(lambda: Outcome.OK) for _ in range(2)]
+    for job in jobs:
+        thread.run(job)
+    with pytest.raises(KeyboardInterrupt):
+        thread.serve_one()
+    thread.tell_end()
+    clock.advance(0)
+    assert jobs[0].told == ["started", Outcome.OK if is_told else Outcome.ERROR]
+    assert jobs[1].told == ["started"]
+    thread.serve_one()
+    clock.advance(0)
+    assert jobs[1].told == ["started", Outcome.OK]
+
+
 def test_what_waits_when_it_is_stopped_ends_unserved(
     clock: TurnedByHand, thread: ServingThread
 ) -> None:

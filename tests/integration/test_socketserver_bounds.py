@@ -354,7 +354,12 @@ def test_a_want_of_descriptors_over_tls_leaves_the_processor_to_others(tmp_path,
     script = f"""
     import logging, ssl
     import resource
-    logging.basicConfig(stream=sys.stdout, format="%(levelname)s")
+    told = threading.Event()
+    class Tells(logging.StreamHandler):
+        def emit(self, record):
+            super().emit(record)
+            told.set()
+    logging.basicConfig(handlers=[Tells(sys.stdout)], format="%(levelname)s")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain({str(certificate_file(tmp_path))!r})
     class Server(socketserver.TCPServer):
@@ -385,6 +390,8 @@ def test_a_want_of_descriptors_over_tls_leaves_the_processor_to_others(tmp_path,
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))  # fewer than are open
     before = time.process_time()
     client.connect(server.server_address)
+    if {serves_forever}:
+        told.wait(15)  # it has tried
     end = time.monotonic() + 0.66
     while time.monotonic() < end:
         turned.clear()

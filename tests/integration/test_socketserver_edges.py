@@ -51,11 +51,10 @@ def web(modules, **attributes):
     return type("Handler", (Web,), attributes)
 
 
-def ask(client):
-    client.sendall(GET)
+def read_body(client):
     with client.makefile("rb") as answer:
-        while answer.readline() != b"\r\n":
-            pass
+        while (line := answer.readline()) != b"\r\n":
+            assert line, "the connection has ended"
         return answer.readline(4)
 
 
@@ -76,12 +75,14 @@ def test_a_handlers_timeout_is_not_for_its_own_work(modules, parks):
     variables = {"parks_connections": parks}
     server = type("Server", (modules.http.ThreadingHTTPServer,), variables)
     server = server(("127.0.0.1", 0), handler)
-    with looping(server), connect(server) as client:
-        opens = threading.Timer(0.5, gate.set)  # well after the timeout
-        opens.start()
-        assert ask(client) == b"0.1"
-        opens.join()
-        assert client.recv(1) == b""  # it is for waiting for the next request
+    with connect(server) as client:
+        client.sendall(GET)  # before it is accepted, and so in time
+        with looping(server):
+            opens = threading.Timer(0.5, gate.set)  # well after the timeout
+            opens.start()
+            assert read_body(client) == b"0.1"
+            opens.join()
+            assert client.recv(1) == b""  # it is for waiting for the next request
 
 
 @BOTH
@@ -94,9 +95,11 @@ def test_a_timeout_that_get_request_sets(modules):
             return request, client_address
 
     server = Server(("127.0.0.1", 0), web(modules))
-    with looping(server), connect(server) as client:
-        assert ask(client) == b"0.2"
-        assert client.recv(1) == b""
+    with connect(server) as client:
+        client.sendall(GET)
+        with looping(server):
+            assert read_body(client) == b"0.2"
+            assert client.recv(1) == b""
 
 
 @blocking
@@ -209,7 +212,8 @@ def test_an_override_that_wraps_what_it_overrides(modules):
 
     server = Server(("127.0.0.1", 0), web(modules))
     with looping(server), connect(server) as client:
-        ask(client)
+        client.sendall(GET)
+        read_body(client)
     assert called == [socket.socket]
 
 

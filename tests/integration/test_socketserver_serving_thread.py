@@ -7,6 +7,7 @@ import socket
 import socketserver as stdlib_socketserver
 import ssl
 import sys
+import textwrap
 import threading
 import time
 from contextlib import contextmanager
@@ -536,15 +537,17 @@ def test_requests_over_tls_that_share_a_record_with_a_body(tmp_path, in_buffer):
 @blocking
 def test_half_a_head_over_tls_that_comes_with_a_request_has_the_time_of_a_head(tmp_path, apart):
     """Not the minute that an idle connection has; the rest of it, in time, is served."""
-    deadlines = Deadlines(header=0.2, idle=60)
-    with secured(tmp_path, deadlines=deadlines) as server:
-        with connect_tls(server.server_address) as client:
-            assert ask(client, GET + GET[:apart])[0] == [b"200"]
-            assert ask(client, GET[apart:])[0] == [b"200"]
-        with connect_tls(server.server_address) as client:
-            assert ask(client, GET + GET[:apart])[0] == [b"200"]
-            client.settimeout(PATIENCE_SECONDS)
-            assert is_cut_off(client)
+    with secured(tmp_path) as server, connect_tls(server.server_address) as client:
+        assert ask(client, GET + GET[:apart])[0] == [b"200"]
+        assert ask(client, GET[apart:])[0] == [b"200"]
+    deadlines = Deadlines(header=0.2, idle=2 * PATIENCE_SECONDS)
+    with (
+        secured(tmp_path, deadlines=deadlines) as server,
+        connect_tls(server.server_address) as client,
+    ):
+        assert ask(client, GET + GET[:apart])[0] == [b"200"]
+        client.settimeout(PATIENCE_SECONDS)
+        assert is_cut_off(client)
 
 
 @blocking
@@ -610,7 +613,7 @@ def test_the_end_of_a_server_ends_idle_connections_over_tls(tmp_path, closes):
 @blocking
 def test_a_handlers_timeout_ends_an_idle_connection_over_tls(tmp_path, begins):
     class Impatient(Page):
-        timeout = 0.05
+        timeout = 2  # from the handshake on: the first request is to come within that
 
     with (
         secured(tmp_path, handler=Impatient) as server,
@@ -676,10 +679,28 @@ def test_a_child_that_a_handler_forks_and_that_returns_leaves_no_server():
     assert said == ["ok", "ok", "ok", "[0]"]
 
 
-def test_an_interrupt_ends_serve_forever_on_the_main_thread():
+#: An interrupt just where the answer has left and nobody knows yet that the handler is done.
+BETWEEN = """
+from sockserve.dropin.serving_thread import ServingThread
+
+tell_end, told = ServingThread.tell_end, []
+
+def interrupt(*arguments):
+    if not told:
+        told.append(True)
+        raise KeyboardInterrupt
+    tell_end(*arguments)
+
+ServingThread.tell_end = interrupt
+"""
+
+
+@pytest.mark.parametrize("prelude", ["", BETWEEN])
+def test_an_interrupt_ends_serve_forever_on_the_main_thread(prelude):
     """Idle connections are ended; the program goes on."""
     said = run_program(
-        """
+        prelude
+        + textwrap.dedent("""
         class Page(http_server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
@@ -696,7 +717,8 @@ def test_an_interrupt_ends_serve_forever_on_the_main_thread():
             with socket.create_connection(server.server_address) as client:
                 client.sendall(b"GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n")
                 client.recv(1000)
-                os.kill(os.getpid(), signal.SIGINT)
+                if "told" not in globals():
+                    os.kill(os.getpid(), signal.SIGINT)
                 print(client.recv(1000))
 
 
@@ -708,6 +730,6 @@ def test_an_interrupt_ends_serve_forever_on_the_main_thread():
             except KeyboardInterrupt:
                 print("interrupted", flush=True)
             thread.join()
-        """
+        """)
     )
     assert sorted(said) == ["b''", "interrupted"]

@@ -271,7 +271,7 @@ class BlockingFarewell(socketserver.StreamRequestHandler):
 
 @pytest.mark.parametrize("handler", [Farewell, BlockingFarewell])
 async def test_client_that_never_confirms_the_end_is_aborted(handler, tmp_path):
-    """After 1 s (write), though it has read everything."""
+    """After 3 s (write), though it has read everything."""
 
     def talk(address):
         client = connect_tls(address)
@@ -279,7 +279,7 @@ async def test_client_that_never_confirms_the_end_is_aborted(handler, tmp_path):
         assert read_exactly(client, len(PIECE) * 64) == PIECE * 64
         return client
 
-    deadlines = Deadlines(write=1)
+    deadlines = Deadlines(write=3)
     async with serving(handler, description("ssl", tmp_path), deadlines=deadlines) as server:
         client = await in_thread(talk, server.server_address)
         try:

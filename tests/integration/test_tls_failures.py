@@ -31,6 +31,7 @@ from sockserve.listeners.stream_factory import StreamFactory
 from sockserve.service import RequestService
 from tests.integration.handlers import Echo
 from tests.integration.servers import (
+    PATIENCE_SECONDS,
     PROXIED_CLIENT,
     PROXY_HEADER,
     certificate_file,
@@ -345,6 +346,10 @@ def dropin_server(folder, cls=sockserve.http.server.ThreadingHTTPSServer):
     )
 
 
+#: However slow a client is here, it is not cut off for going on after the answer.
+PATIENT = Deadlines(linger=PATIENCE_SECONDS)
+
+
 async def speaks(kind, folder, *pieces, ends=False):
     """What a server answers that expects TLS."""
 
@@ -354,9 +359,10 @@ async def speaks(kind, folder, *pieces, ends=False):
 
     if kind == "dropin":
         server = dropin_server(folder)
+        server.deadlines = PATIENT
         with looping(server):
             return await in_thread(talk, server.server_address)
-    async with serving(Hello, description(kind, folder)) as server:
+    async with serving(Hello, description(kind, folder), deadlines=PATIENT) as server:
         return await in_thread(talk, server.server_address)
 
 
@@ -378,11 +384,12 @@ async def test_what_is_no_http_is_not_answered_in_http(kind, name, tmp_path):
 
 
 async def test_a_client_that_goes_on_after_the_answer_is_ended(tmp_path):
-    async with serving(Hello, description("ssl", tmp_path)) as server:
+    deadlines = Deadlines(linger=4)
+    async with serving(Hello, description("ssl", tmp_path), deadlines=deadlines) as server:
         with connect(server.server_address) as client:
             client.sendall(GET)
             answered(await in_thread(read_all, client))
-            client.sendall(b"more")  # thrown away, until it has had 2 s
+            client.sendall(b"more")  # thrown away, until it has had that long
             assert server.statistics.active == 1
             await until(lambda: not server.statistics.active)
 

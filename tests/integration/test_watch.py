@@ -21,10 +21,10 @@ def test_a_stretch_is_logged_once_with_the_culprit(how: str) -> None:
     with child(WHERE, "Stuck") as server:
         with connect(server.address) as client:
             for _ in range(2):
-                client.sendall(b"%s 2.5\n" % how.encode())
+                client.sendall(b"%s 4\n" % how.encode())
                 read_line(client)
         log = server.log()
-    assert len(re.findall(r"the reactor has not turned for 1\.\d s", log)) == 2, log
+    assert len(re.findall(r"the reactor has not turned for [123]\.\d s", log)) == 2, log
     assert len(re.findall(rf"handlers\.py\", line \d+, in {how}\n", log)) == 2, log
 
 
@@ -32,7 +32,7 @@ def test_what_takes_less_is_not_logged() -> None:
     with child(WHERE, "Stuck") as server:
         with connect(server.address) as client:
             for _ in range(5):
-                client.sendall(b"wait 0.4\n")
+                client.sendall(b"wait 0.1\n")
                 read_line(client)
         assert "not turned" not in server.log()
 
@@ -58,11 +58,13 @@ from sockserve.socketserver import ThreadingTCPServer
 from tests.integration.handlers import Stuck
 
 server = ThreadingTCPServer(("127.0.0.1", 0), Stuck)
-threading.Thread(target=server.serve_forever).start()
+thread = threading.Thread(target=server.serve_forever)
+thread.start()
 with socket.create_connection(server.server_address) as client:
     client.sendall(b"wait 2.5\\n")
     client.recv(100)
 server.shutdown()
+thread.join()
 server.server_close()
 print([thread.name for thread in threading.enumerate()])
 """

@@ -128,8 +128,8 @@ async def test_a_row_of_an_open_transaction_is_served_when_that_is_committed(
 @pytest.mark.usefixtures("seldom_swept")
 async def test_a_delayed_row_is_served_when_it_is_due(table: Table, handler: Any) -> None:
     async with serving(table, handler):
-        enqueue(table.connection, "later", table=table.name, delay=0.3)
         began = time.monotonic()
+        enqueue(table.connection, "later", table=table.name, delay=0.3)
         await until(lambda: handler.seen)
         assert time.monotonic() - began > 0.2
 
@@ -283,12 +283,14 @@ async def test_a_stop_waits_for_handlers_and_gives_back_the_other_rows(table: Ta
 
 @pytest.mark.parametrize("concurrency", ["threads", "fork"])
 async def test_a_stop_gives_back_rows_that_wait_for_a_worker(
-    table: Table, concurrency: str
+    table: Table, concurrency: str, tmp_path: Path
 ) -> None:
     class Handler(BaseRequestHandler):
         def handle(self) -> None:
-            time.sleep(0.5)
+            while not may_end.exists():
+                time.sleep(0.01)
 
+    may_end = tmp_path / "may end"
     for payload in "abcde":
         enqueue(table.connection, payload, table=table.name)
     executor = make_executor(reactor, concurrency, threads=1, max_children=1)
@@ -297,7 +299,9 @@ async def test_a_stop_gives_back_rows_that_wait_for_a_worker(
         await until(lambda: len(service.requests()) == 5)
         stages = [request.stage for request in service.requests()]
         assert sorted(stages) == ["handle", *["queue"] * 4]
-        await service.stopService()
+        stopped = service.stopService()
+        may_end.touch()
+        await stopped
         assert service.server.statistics.active == 0
     left = table.execute("SELECT payload, attempts, leased_until, dead_at FROM jobs ORDER BY id")
     assert left == [(payload, 0, None, None) for payload in "bcde"]
@@ -325,17 +329,21 @@ async def test_the_lease_of_a_long_handler_is_extended(table: Table) -> None:
 
         async def handle(self) -> None:
             self.begun.append(self.request.attempts)
-            await deferLater(reactor, 2.0)
+            await may_end
 
-    settings = {"lease": 0.6}
+    may_end: Deferred[None] = Deferred()
+    settings = {"lease": 3.0}
     enqueue(table.connection, "x", table=table.name)
     async with serving(table, Handler, settings):
         await until(lambda: Handler.begun)
+        expires = time.monotonic() + 3.0
         async with serving(table, Handler, settings) as other:
-            while table.count():
+            while time.monotonic() < expires + 0.5:
                 other.source._sweep_at = 0.0
                 other.source._look()
                 await deferLater(reactor, 0.05)
+            may_end.callback(None)
+            await until(lambda: not table.count())
     assert Handler.begun == [1]
 
 
@@ -456,7 +464,7 @@ async def test_the_reactor_turns_while_the_database_is_locked(
         connection.commit()
         connection.close()
         await until(lambda: handler.seen == ["x"])
-    assert longest < 0.15
+    assert longest < SQLiteStore.busy_seconds / 3
 
 
 def test_a_missing_table_is_told_at_the_start(table: Table) -> None:
@@ -483,8 +491,10 @@ def lines() -> Iterator[list[str]]:
     logged: list[str] = []
 
     def observe(event: Any) -> None:
-        if event.get("log_namespace") == "sockserve":
-            logged.append(formatEvent(event))
+        text = formatEvent(event)
+        # (A machine may keep the reactor from its turns.)
+        if event.get("log_namespace") == "sockserve" and "has not turned" not in text:
+            logged.append(text)
 
     globalLogPublisher.addObserver(observe)
     yield logged
