@@ -69,20 +69,22 @@ async def test_max_connections(handler, kind, tmp_path):
         assert all(served(client) for client in clients)
         # Over TLS not even a handshake is to be had.
         waiting = connect(address)
-        later = threading.Timer(0.4, clients.pop().close)
-        later.start()
         if kind == "ssl":
             from tests.integration.servers import secure
 
             before = time.monotonic()
+            later = threading.Timer(0.4, clients.pop().close)
+            later.start()
             waiting = secure(waiting)
             waited = time.monotonic() - before > 0.3
+            later.join()
         else:
             if kind == "haproxy:tcp":
                 from tests.integration.servers import PROXY_HEADER
 
                 waiting.sendall(PROXY_HEADER)
             waited = not served(waiting, 0.2)
+            clients.pop().close()
         clients.append(waiting)
         waiting.settimeout(15)
         if kind == "ssl":
@@ -90,7 +92,6 @@ async def test_max_connections(handler, kind, tmp_path):
         assert read_line(waiting) == b"line\n"
         for client in clients:
             client.close()
-        later.join()
         return waited
 
     async with serving(handler, description(kind, tmp_path), admission=admission) as server:
@@ -214,8 +215,7 @@ def test_deadline_wakes_a_handler_also_without_descriptors():
         for client in flood:
             with client:
                 assert is_ended(client)
-        with connect(server.address) as late:
-            assert served(late)
+        assert served_in_the_end("tcp", server.address)
 
 
 # The end of the service

@@ -205,7 +205,7 @@ async def test_a_handshake_has_its_deadline(handler, tmp_path, told):
 
 
 async def test_a_blocking_handler_has_its_deadlines_after_starttls(tmp_path):
-    """idle: 1 s."""
+    """idle: 3 s, from the connection on."""
 
     def talk(address):
         with start_tls(connect(address)) as secured, pytest.raises(ssl.SSLEOFError):
@@ -213,7 +213,7 @@ async def test_a_blocking_handler_has_its_deadlines_after_starttls(tmp_path):
         return True
 
     served = mail(BlockingMail, tmp_path)
-    async with serving(served, deadlines=Deadlines(idle=1), portal=portal()) as server:
+    async with serving(served, deadlines=Deadlines(idle=3), portal=portal()) as server:
         assert await in_thread(talk, server.server_address)
         await until(lambda: not server.statistics.active)
         assert counts(server)["expiries"] == {"idle": 1}

@@ -73,7 +73,9 @@ class FakedClock:
 
     def set(self, ahead: int) -> None:
         """Have it ahead of the real one by so many seconds."""
-        self._file.write_text(f"{ahead:+d}\n")
+        written = self._file.with_name("clock to be")
+        written.write_text(f"{ahead:+d}\n")
+        written.replace(self._file)  # whoever looks finds one or the other
 
     def environment(self) -> dict[str, str]:
         faketime = need_tool("faketime")
@@ -134,5 +136,5 @@ def test_a_step_moves_no_deadline(name: str, tmp_path: Path) -> None:
         be_served(address)  # waits until it serves
         for ahead in (-3600, 7200, 0):
             taken = seconds_until_late(address, clock, ahead)
-            # As ever; a step back may be noticed a moment late.
-            assert HEADER_SECONDS - 0.1 < taken < HEADER_SECONDS + 3
+            # As ever, and not an hour late; a step back may be noticed a moment late.
+            assert HEADER_SECONDS - 0.1 < taken < PATIENCE_SECONDS / 2

@@ -653,4 +653,4 @@ async def test_dig_over_both_transports():
                 done = await in_thread(look_up, port, *options)
                 assert (done.returncode, done.stdout) == (0, "192.0.2.53\n"), done
             await until(lambda: tcp.server.statistics.requests == 2)
-            assert udp.server.statistics.requests == 2
+            await until(lambda: udp.server.statistics.requests == 2)

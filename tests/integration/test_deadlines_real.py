@@ -3,6 +3,7 @@
 import select
 import socket
 import socketserver
+import statistics
 import threading
 import time
 
@@ -282,16 +283,16 @@ async def test_blocking_handler_whose_client_does_not_read_is_woken(kind, tmp_pa
 @pytest.mark.parametrize("kind", ["tcp", "haproxy:tcp"])
 @pytest.mark.parametrize("handler", [Echo, BlockingEcho])
 async def test_traffic_keeps_a_connection(handler, kind, tmp_path):
-    """A line each 0.2 s, three times as long as 0.5 s (idle) altogether."""
+    """A line each 0.6 s, and twice as long as 2 s (idle) altogether."""
 
     def talk(address):
         with connect_as(kind, address) as client:
             for _ in range(8):
                 client.sendall(b"line\n")
                 assert read_line(client) == b"line\n"
-                time.sleep(0.2)
+                time.sleep(0.6)
 
-    deadlines = impatient(idle=SECONDS)
+    deadlines = impatient(idle=2)
     async with serving(handler, description(kind, tmp_path), deadlines=deadlines) as server:
         await in_thread(talk, server.server_address)
         await until(lambda: counts(server) == {"accepted": 1, "requests": 1})
@@ -332,14 +333,14 @@ async def test_500_slow_clients_do_not_keep_a_good_one_waiting(kind, tmp_path):
     """
 
     def good(address):
-        slowest = 0.0
+        took = []
         with connect_as(kind, address) as client:
             for _ in range(100):
                 before = time.monotonic()
                 client.sendall(b"line\n")
                 assert read_exactly(client, 5) == b"line\n"
-                slowest = max(slowest, time.monotonic() - before)
-        return slowest
+                took.append(time.monotonic() - before)
+        return statistics.median(took)
 
     prefix = PROXY_HEADER if kind == "haproxy:tcp" else b""
     stop = threading.Event()
@@ -349,7 +350,7 @@ async def test_500_slow_clients_do_not_keep_a_good_one_waiting(kind, tmp_path):
         try:
             await until(lambda: server.statistics.active == 500)
             # Promptly: far within what any of the slow ones' bytes takes.
-            assert await in_thread(good, server.server_address) < 0.9
+            assert await in_thread(good, server.server_address) < 0.5
             await until(lambda: not server.statistics.active)
         finally:
             stop.set()

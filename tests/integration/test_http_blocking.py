@@ -20,6 +20,7 @@ from tests.integration.http_handlers import (
     place,
 )
 from tests.integration.servers import (
+    PATIENCE_SECONDS,
     description,
     in_thread,
     serving,
@@ -165,7 +166,8 @@ async def test_a_body_that_is_too_large(base, kind, said, status, tmp_path):
         def do_POST(self):
             self.answer(b"%d" % len(self.rfile.read()))
 
-    async with serving(Reads, description(kind, tmp_path), factory=SmallFactory) as server:
+    where, deadlines = description(kind, tmp_path), Deadlines(linger=PATIENCE_SECONDS)
+    async with serving(Reads, where, factory=SmallFactory, deadlines=deadlines) as server:
 
         def talk():
             with client(server.server_address, kind) as one:

@@ -34,6 +34,9 @@ from tests.integration.servers import (
 
 pytestmark = pytest.mark.usefixtures("no_leaks", "errors")
 
+#: For deadlines that begin when a client connects, which is to have spoken by then.
+FROM_CONNECTION_SECONDS = 2
+
 # Deadlines
 
 
@@ -81,7 +84,7 @@ async def test_a_handler_that_takes_too_long(base, kind, phase, sent, tmp_path):
             except (ConnectionResetError, ssl.SSLError):  # cut off so
                 return sent
 
-    deadlines = Deadlines(**{phase: SECONDS})
+    deadlines = Deadlines(**{phase: FROM_CONNECTION_SECONDS})
     async with serving(Waits, description(kind, tmp_path), deadlines=deadlines) as server:
         try:
             answer = await in_thread(talk, server.server_address)
@@ -144,15 +147,15 @@ async def test_a_client_that_does_not_read(base, kind, tmp_path):
 @both_bases
 @one_of_each_kind
 async def test_idle_is_not_for_a_handler_that_works(base, kind, tmp_path):
-    """It takes three times C{idle}; then the connection, with nothing to do, is closed."""
+    """It takes longer than C{idle}; then the connection, with nothing to do, is closed."""
 
     class Works(base):
         def do_GET(self):
             self.connection.fileno()
-            time.sleep(3 * SECONDS)
+            time.sleep(FROM_CONNECTION_SECONDS + 1)
             self.answer(b"done")
 
-    deadlines = Deadlines(idle=SECONDS)
+    deadlines = Deadlines(idle=FROM_CONNECTION_SECONDS)
     async with serving(Works, description(kind, tmp_path), deadlines=deadlines) as server:
         answer = await in_thread(whole, server.server_address, get(), kind)
         assert answer.endswith(b"\r\n\r\ndone")
@@ -327,7 +330,7 @@ async def test_idle_is_for_what_follows_a_switch_of_protocols(kind, tmp_path):
             self.server.heard = self.rfile.readline()
 
     request = get("/", "Connection: Upgrade", "Upgrade: other")
-    deadlines = short(idle=SECONDS)
+    deadlines = short(idle=FROM_CONNECTION_SECONDS)
     async with serving(Listens, description(kind, tmp_path), deadlines=deadlines) as server:
         answer = await in_thread(whole, server.server_address, request, kind)
         assert answer.startswith(b"HTTP/1.1 101 ")

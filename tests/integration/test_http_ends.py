@@ -9,6 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from sockserve import Deadlines
 from sockserve.http import HTTPRequestHandler
 from tests.integration.handlers import PIECE
 from tests.integration.servers import (
@@ -101,7 +102,8 @@ async def test_after_a_large_one_it_ends_and_the_answer_is_read(in_chunks):
         conversation.send(request)
         return conversation.answer("POST"), conversation.rest()
 
-    answer, rest = await conversing(Site, client)
+    deadlines = Deadlines(linger=PATIENCE_SECONDS)  # be the client as slow as it may
+    answer, rest = await conversing(Site, client, deadlines=deadlines)
     assert (answer.status, answer.body, rest) == (200, b"/", b"")
     if not in_chunks:  # of chunks there is no telling
         assert answer.headers["Connection"] == "close"

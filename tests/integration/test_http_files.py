@@ -746,9 +746,9 @@ async def test_a_slow_reader_does_not_make_the_server_read_ahead(root, large, mo
 
 @pytest.mark.parametrize("ended_by", ["client", "reset", "handle", "write", "lifetime", "stop"])
 async def test_the_file_is_closed_whatever_ends_the_download(root, large, ended_by):
-    # "write" passes 0.5 s after the sockets' buffers have filled, the others 0.5 s after
-    # the request or the connection began.
-    deadlines = short(**{ended_by: 0.5}) if ended_by in ("handle", "write", "lifetime") else short()
+    # "write" passes 2 s after the sockets' buffers have filled, the others 2 s after the request or
+    # the connection began.
+    deadlines = short(**{ended_by: 2}) if ended_by in ("handle", "write", "lifetime") else short()
     async with serving(of(root), deadlines=deadlines) as server:
         client, _ = await in_thread(start_download, server)
         with client:
@@ -776,11 +776,11 @@ async def test_the_file_is_closed_when_the_client_leaves_while_the_disk_is_slow(
         return real(*arguments)
 
     monkeypatch.setattr(folders.os, "pread", slow)
-    async with serving(of(root), deadlines=short(handle=0.5)) as server:
+    async with serving(of(root), deadlines=short(handle=2)) as server:
         with await in_thread(connect, server.server_address) as client:
             client.sendall(b"GET /large HTTP/1.1\r\nHost: here\r\n\r\n")
             await until(arrived.is_set)
-            await in_thread(is_ended, client)  # 0.5 s later, without waiting for the disk
+            await in_thread(is_ended, client)  # 2 s later, without waiting for the disk
         assert str(large) in open_files()
         go_on.set()
         await until(lambda: str(large) not in open_files())
