@@ -135,6 +135,13 @@ class Cork(Protocol):
 
     corked: bool
 
+    @property
+    def queued_bytes(self) -> int:
+        """How many bytes have not left yet that the task has written before."""
+
+    def send_held(self) -> None:
+        """Send what was held back, as far as the client takes it."""
+
     def uncork(self) -> None:
         """Hold nothing back any more: the task waits or has ended.  What was held back leaves now,
         or at the end of the turn."""
@@ -251,6 +258,8 @@ class Task:
         self.waiting = None
         cork = self._cork
         if cork is not None:
+            if cork.queued_bytes:  # it goes on in the turn in which it has written that
+                cork.send_held()
             cork.corked = True
         try:
             awaited = self._context.run(advance, argument)

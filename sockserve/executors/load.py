@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from sockserve.core.clock import clock_of
 from sockserve.interfaces import IJob
 
-__all__ = ["BUSY_SHARE", "SHORT_SECONDS", "PoolLoad"]
+__all__ = ["BUSY_SHARE", "SHORT_SECONDS", "STALL_SECONDS", "PoolLoad"]
 
 #: Jobs that take less than this are not worth a thread of their own.
 SHORT_SECONDS = 0.00025
@@ -23,6 +23,10 @@ SHORT_SECONDS = 0.00025
 #: The share of a moment in which the process used the processor that counts as busy: more
 #: threads would not make anything faster then.
 BUSY_SHARE = 0.8
+
+#: How long jobs may wait for threads that are about to serve and do not.  Ten times as long as a
+#: thread may keep the interpreter from others (C{sys.getswitchinterval}).
+STALL_SECONDS = 0.05
 
 
 class PoolLoad:
@@ -45,6 +49,7 @@ class PoolLoad:
         "_processor_then",
         "_recent",
         "_served",
+        "_stalled_since",
         "_then",
         "slow",
     )
@@ -63,6 +68,8 @@ class PoolLoad:
         self._ended_then = 0
         self._then = 0.0
         self._processor_then = 0.0
+        #: Since when jobs have waited, and none has ended or was found to be served.
+        self._stalled_since: float | None = None
 
     @property
     def has_recent(self) -> bool:
@@ -104,22 +111,32 @@ class PoolLoad:
         self._then = self._clock.seconds()
         self._processor_then = self._processor_seconds()
 
-    def wants_more_threads(self, at_work: int, served: int) -> bool:
+    def wants_more_threads(self, waiting: int, at_work: int, served: int) -> bool:
         """
-        Whether jobs that wait had better get threads of their own.
+        Whether jobs that wait had better get threads of their own; to be asked at each look.
 
+        @param waiting: how many jobs wait.
         @param at_work: how many threads serve jobs that are not slow, or are about to.
         @param served: how many jobs were found to be served, those that have just turned out to be
             slow among them.
         """
-        ended = self._ended - self._ended_then
+        ended, now = self._ended - self._ended_then, self._clock.seconds()
+        since, self._stalled_since = self._stalled_since, None
+        if not waiting:
+            return False
         # They had, if no thread has come free for them since the last look; but not if those that
-        # are about to serve have not had the processor yet: more would have it later still.
+        # are about to serve have not had the processor yet: more would have it later still.  (One
+        # may be kept from serving by something else, or have died.)
         if not ended:
-            return served > 0 or at_work <= 0
+            if served > 0 or at_work <= 0:
+                return True
+            if since is not None and now - since >= STALL_SECONDS:
+                return True
+            self._stalled_since = now if since is None else since
+            return False
         # Else they had not if
         # 1. jobs are so short that to wake a thread costs more than to wait for one,
-        elapsed = self._clock.seconds() - self._then
+        elapsed = now - self._then
         if elapsed * at_work / ended < SHORT_SECONDS:
             return False
         # 2. it is the processor that jobs wait for.

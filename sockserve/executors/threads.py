@@ -249,7 +249,7 @@ class ThreadExecutor(BoundedExecutor):
                 job.runs_long()
             except Exception:
                 _log.failure("a job raised when it was told that it lasts")
-        if waiting and self._load.wants_more_threads(self._at_work(), serving):
+        if self._load.wants_more_threads(len(waiting), self._at_work(), serving):
             self._wake_for(len(waiting.intersection(self.ready)))
         self._load.remember()
         if self._look is None and (self._load.has_recent or self.ready):
@@ -313,6 +313,7 @@ class ThreadExecutor(BoundedExecutor):
 
     def _worker_exited(self, worker: _Worker) -> None:
         """Forget a worker whose thread is about to end."""
+        self.take_out(worker)  # it may have died there
         self._workers.discard(worker)
         self._leaving.discard(worker)
         worker.thread.join()
@@ -362,29 +363,31 @@ class _Worker:
         pool, thread = self._pool, self.thread
         tell = self._reactor.callFromThread
         mark_thread(ThreadRole.WORKER)
-        while True:
-            try:
-                job = pool.ready.popleft()
-            except IndexError:
-                if self._wait():
-                    continue
+        try:
+            while True:
                 try:
-                    pool.at_thread_end()
-                except Exception:
-                    _log.failure("what was to be called at a thread's end raised")
-                tell(pool._worker_exited, self)
-                return
-            thread.number, thread.given_name = next(_jobs), None
-            # As in a thread of its own: what one sets for its time the next does not see.
-            outcome = Context().run(serve_logged, job, pool.serve)
-            if is_child():  # the handler has forked it
-                end_child(outcome)
-            pool.done.append((job, outcome))
-            del job
-            # While others are ready the reactor looks around by itself.
-            if not pool.ready and not pool.told:
-                pool.told = True
-                tell(pool.collect)
+                    job = pool.ready.popleft()
+                except IndexError:
+                    if self._wait():
+                        continue
+                    break
+                thread.number, thread.given_name = next(_jobs), None
+                # As in a thread of its own: what one sets for its time the next does not see.
+                outcome = Context().run(serve_logged, job, pool.serve)
+                if is_child():  # the handler has forked it
+                    end_child(outcome)
+                pool.done.append((job, outcome))
+                del job
+                # While others are ready the reactor looks around by itself.
+                if not pool.ready and not pool.told:
+                    pool.told = True
+                    tell(pool.collect)
+            try:
+                pool.at_thread_end()
+            except Exception:
+                _log.failure("what was to be called at a thread's end raised")
+        finally:  # another thread may raise something in this one, between any two steps
+            tell(pool._worker_exited, self)
 
     def _wait(self) -> bool:
         """

@@ -9,6 +9,7 @@ otherwise)
 from __future__ import annotations
 
 import functools
+import io
 import socket
 import time
 from collections.abc import Callable
@@ -18,14 +19,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from typing_extensions import override
 
 from sockserve.http.h1.head import RequestHead
-from sockserve.http.responses import BlockingResponse, ResponseFile
+from sockserve.http.responses import BlockingResponse
 from sockserve.http.spool import StockInput
 from sockserve.sockets.pumped_socket import URGENT, PumpedSocket
 
 if TYPE_CHECKING:
     from _typeshed import MaybeNone, ReadableBuffer, WriteableBuffer
 
-__all__ = ["ConnectionBody", "HandlerRequest", "OutputMode", "RequestSocket"]
+__all__ = ["ConnectionBody", "HandlerRequest", "OutputMode", "RequestSocket", "ResponseFile"]
 
 
 class OutputMode(Enum):
@@ -260,3 +261,32 @@ class RequestSocket(PumpedSocket):
     def wfile(self) -> ResponseFile:
         """Where the response's body is written."""
         return ResponseFile(self.response)
+
+
+class ResponseFile(io.BufferedIOBase):
+    """
+    The C{wfile} of a blocking handler.  Writes send at once, when the handler has named a
+    C{Content-Length} or the body has outgrown the high watermark; L{flush} sends in any
+    case.
+    """
+
+    def __init__(self, response: BlockingResponse) -> None:
+        self._response = response
+
+    @override
+    def writable(self) -> bool:
+        return True
+
+    @override
+    def write(self, data: ReadableBuffer) -> int:
+        return self._response.write(data)
+
+    @override
+    def flush(self) -> None:
+        if not self.closed:
+            self._response.flush()
+
+    def __del__(self) -> None:
+        # io's own would close it with its handler, and so flush what the response holds
+        # back: there would never be a Content-Length.
+        pass

@@ -13,7 +13,6 @@ connection ends).
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
@@ -41,7 +40,6 @@ __all__ = [
     "CoroutineResponse",
     "Response",
     "ResponseBody",
-    "ResponseFile",
 ]
 
 # Looked up once (see L{sockserve.core.lifecycle}).
@@ -374,6 +372,15 @@ class CoroutineResponse(Response):
         """
         await self._target.drain()
 
+    @property
+    def queued_bytes(self) -> int:
+        """How many bytes of the connection's wait to leave."""
+        return self._target.queued_bytes
+
+    def send_held(self) -> None:
+        """Send what has been written, and has not left yet."""
+        self._target.send_held()
+
     def uncork(self) -> None:
         """The handler waits: send what was held back."""
         self.corked = False
@@ -417,32 +424,3 @@ class BlockingResponse(Response):
     @override
     def _emit(self, data: bytes) -> None:
         self._target(data)
-
-
-class ResponseFile(io.BufferedIOBase):
-    """
-    The C{wfile} of a blocking handler.  Writes send at once, when the handler has named a
-    C{Content-Length} or the body has outgrown the high watermark; L{flush} sends in any
-    case.
-    """
-
-    def __init__(self, response: BlockingResponse) -> None:
-        self._response = response
-
-    @override
-    def writable(self) -> bool:
-        return True
-
-    @override
-    def write(self, data: ReadableBuffer) -> int:
-        return self._response.write(data)
-
-    @override
-    def flush(self) -> None:
-        if not self.closed:
-            self._response.flush()
-
-    def __del__(self) -> None:
-        # io's own would close it with its handler, and so flush what the response holds
-        # back: there would never be a Content-Length.
-        pass

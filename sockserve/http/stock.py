@@ -171,7 +171,10 @@ def _is_usual(method: object, usual: object) -> bool:
 
 def _handle(handler: Any, head: RequestHead | None) -> None:
     """Serve one request, in the place of C{handle} and C{handle_one_request} of C{handler}."""
-    del handler.handle  # it is for one request, and makes a cycle
+    try:
+        del handler.handle  # it is for one request, and makes a cycle
+    except AttributeError:  # the handler has kept it, and calls it once more
+        pass
     rfile = handler.rfile
     usual = _usual_head(handler, head)
     parses_as_usual = _is_usual(handler.parse_request, _PARSE_REQUEST)
@@ -216,7 +219,10 @@ def _parse_request(handler: Any, head: RequestHead | None) -> bool:
 
     @return: as that: false when the handler has answered with an error.
     """
-    del handler.parse_request  # likewise
+    try:
+        del handler.parse_request  # likewise
+    except AttributeError:
+        pass
     usual = _usual_head(handler, head)
     if (
         usual is not None

@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
@@ -254,7 +254,8 @@ class RequestServer:
     def makes_handlers(self) -> bool:
         """Whether L{finish_request} is this room's, at this moment."""
         method = self.finish_request  # not a wrapper, which may pass on all that is asked of it
-        return type(method) is MethodType and method.__func__.__globals__ is globals()
+        function = method.__func__ if type(method) is MethodType else None
+        return type(function) is FunctionType and function.__globals__ is globals()
 
     def in_progress(self) -> Iterable[RequestInProgress]:
         """The requests that are not over."""
@@ -386,8 +387,7 @@ class RequestServer:
     def request_accepted(self) -> None:
         """A connection or datagram has come: count it, and restart L{timeout}."""
         self.statistics.accepted += 1
-        if self._idle_call is not None:
-            self._reset_idle_timeout()
+        self._reset_idle_timeout()
 
     def _reset_idle_timeout(self) -> None:
         """A request has come: wait L{timeout} seconds from now."""

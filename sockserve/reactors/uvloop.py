@@ -107,6 +107,12 @@ class UVLoopReactor(StreamReactor, EPollReactor):
     def stop(self) -> None:
         """As C{IReactorCore.stop}."""
         super().stop()
+        self._justStopped = False  # what this turn has yet to send is sent before the shutdown
+        self._asyncioEventloop.call_soon(self._shut_down)
+
+    def _shut_down(self) -> None:
+        """Have L{stop} take effect."""
+        self._justStopped = True
         self._turn_soon()
 
     @override

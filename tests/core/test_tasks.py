@@ -435,6 +435,8 @@ def test_a_task_sees_the_context_it_was_made_in() -> None:
 class Log:
     """A cork that notes what is done to it."""
 
+    queued_bytes = 0
+
     def __init__(self) -> None:
         self.events: list[Any] = []
 
@@ -449,6 +451,9 @@ class Log:
 
     def uncork(self) -> None:
         self.events.append("uncorked")
+
+    def send_held(self) -> None:
+        self.events.append("sent")
 
 
 @pytest.mark.parametrize("kind", [Wakeup, Deferred])
@@ -484,6 +489,20 @@ def test_a_cancelled_task_is_corked_while_it_cleans_up(kind: Any) -> None:
     call = Call(serves(), log)
     call.task.cancel(Gone())
     assert log.events == ["corked", "uncorked", "corked", "says good-bye", "uncorked"]
+
+
+def test_what_has_not_left_yet_is_sent_before_the_task_goes_on() -> None:
+    log = Log()
+    wakeup = Wakeup()
+
+    async def serves() -> None:
+        await wakeup
+        log.events.append("goes on")
+
+    Call(serves(), log)
+    log.queued_bytes = 7
+    wakeup.wake()
+    assert log.events == ["corked", "uncorked", "sent", "corked", "goes on", "uncorked"]
 
 
 # Streams, awaited by others

@@ -3,7 +3,7 @@
 import pytest
 from twisted.internet.task import Clock
 
-from sockserve.executors.load import BUSY_SHARE, SHORT_SECONDS, PoolLoad
+from sockserve.executors.load import BUSY_SHARE, SHORT_SECONDS, STALL_SECONDS, PoolLoad
 from tests.contracts import Job
 
 
@@ -87,7 +87,7 @@ def test_more_threads_are_worth_it_or_not(
     moments.after(4 * SHORT_SECONDS, busy=busy)
     for job in jobs[:ended]:
         moments.load.job_ended(job)
-    assert moments.load.wants_more_threads(at_work, served=1) is more
+    assert moments.load.wants_more_threads(10 - ended, at_work, served=1) is more
 
 
 @pytest.mark.parametrize(("at_work", "more"), [(0, True), (1, False), (2, False)])
@@ -97,7 +97,33 @@ def test_more_threads_do_not_help_those_that_have_not_had_the_processor_yet(
     moments = Moments()
     moments.begin(10)
     moments.after(1)
-    assert moments.load.wants_more_threads(at_work, served=0) is more
+    assert moments.load.wants_more_threads(10, at_work, served=0) is more
+
+
+def test_more_threads_take_the_place_of_those_that_never_come_to_serve() -> None:
+    """Something may keep them from that, or have ended them."""
+    moments = Moments()
+    moments.begin(10)
+    answers = []
+    for _ in range(4):
+        moments.after(STALL_SECONDS / 2)
+        answers.append(moments.load.wants_more_threads(10, 1, served=0))
+    assert answers == [False, False, True, False]  # and not for each look
+
+
+@pytest.mark.parametrize("moves", ["ends", "is served", "does not wait"])
+def test_threads_have_time_to_come_whenever_something_has_moved(moves: str) -> None:
+    moments = Moments()
+    jobs = moments.begin(10)
+    assert not moments.load.wants_more_threads(10, 1, served=0)
+    moments.after(STALL_SECONDS / 2)
+    if moves == "ends":
+        moments.load.job_ended(jobs[0])
+    moments.load.wants_more_threads(
+        0 if moves == "does not wait" else 9, 1, served=moves == "is served"
+    )
+    moments.after(STALL_SECONDS / 2)
+    assert not moments.load.wants_more_threads(9, 1, served=0)
 
 
 def test_only_what_ended_since_the_last_look_counts() -> None:
@@ -105,4 +131,4 @@ def test_only_what_ended_since_the_last_look_counts() -> None:
     jobs = moments.begin(2)
     moments.load.job_ended(jobs[0])
     moments.after(1)
-    assert moments.load.wants_more_threads(1, served=1)
+    assert moments.load.wants_more_threads(1, 1, served=1)

@@ -1,5 +1,6 @@
 """Threads: the pool where blocking handlers run by default."""
 
+import ctypes
 import functools
 import os
 import queue
@@ -810,6 +811,19 @@ async def test_a_job_does_not_wait_for_a_thread_that_takes_long_to_leave(threads
         assert leaving[0].is_alive()
     finally:
         may_leave.set()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_thread_that_another_has_ended_is_replaced(threads: Any) -> None:
+    """As by libraries that limit how long a function runs."""
+    pool = threads(1)
+    ended = await pool.call(threading.current_thread)
+    await _until(lambda: bool(pool.idle))
+    raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    assert raise_in(ctypes.c_ulong(ended.ident), ctypes.py_object(SystemExit)) == 1
+    assert await pool.call(threading.current_thread) is not ended
+    await _until(lambda: not ended.is_alive())
+    assert pool.threads == 1
 
 
 async def test_a_threads_end_that_raises_is_logged(threads: Any, reactor: Any) -> None:

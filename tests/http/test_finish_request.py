@@ -2,6 +2,7 @@
 
 import socketserver
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -99,6 +100,24 @@ def test_a_wrapper_around_ours_is_its_own(connect: Callable[..., Connection]) ->
     server: Any = connect(Coroutine).server
     server.finish_request = Wrapper(server.finish_request)
     assert not server.makes_handlers()
+
+
+def test_one_that_is_no_function_is_its_own(
+    connect: Callable[..., Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As decorators are that are classes."""
+    original = Server.finish_request
+
+    class Decorated:
+        def __get__(self, server: Any, cls: Any = None) -> Any:
+            return MethodType(self, server)
+
+        def __call__(self, *arguments: Any) -> Any:
+            return original(*arguments)
+
+    monkeypatch.setattr(Server, "finish_request", Decorated())
+    client = connect(Coroutine)
+    assert not client.server.makes_handlers()
 
 
 def test_a_handler_that_serves_while_it_is_made_serves_once(

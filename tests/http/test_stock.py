@@ -268,6 +268,31 @@ def test_a_method_that_a_handler_has_set_for_itself(name):
     assert calls == [name]
 
 
+@pytest.mark.parametrize("name", ["handle", "parse_request"])
+def test_a_method_that_a_handler_has_kept_and_calls_twice(name):
+    ends = []
+
+    class Twice(Plain):
+        def setup(self):
+            super().setup()
+            kept = getattr(self, name)
+
+            def twice():
+                kept()
+                return kept()
+
+            setattr(self, name, twice)
+
+    for make, rfile in (
+        (by_itself, BytesIO(GET + GET.replace(b"1", b"2", 1))),
+        (make_stock_handler, buffered(GET, GET.replace(b"1", b"2", 1))),
+    ):
+        connection = Connection(rfile)
+        make(Twice, connection, None, [])
+        ends.append(re.sub(rb"Date: [^\r]*", b"", connection.sent))
+    assert ends[0] == ends[1]
+
+
 def test_a_wrapper_that_passes_on_all_that_is_asked_of_it_is_called():
     """As those of tracers do."""
     calls = []

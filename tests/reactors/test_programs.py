@@ -10,6 +10,9 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import pytest
+
+from tests.integration.servers import ROOT
 from tests.reactors.tools import need_uvloop
 
 TWISTD = [str(Path(sys.executable).with_name("twistd")), "--pidfile=", "--nodaemon"]
@@ -34,6 +37,50 @@ async def main(reactor):
 
 task.react(lambda reactor: defer.ensureDeferred(main(reactor)))
 """
+
+
+LAST_ANSWER = """
+import importlib, socket, sys, threading
+importlib.import_module(sys.argv[1]).install()
+from twisted.internet import reactor
+from sockserve.http import HTTPRequestHandler
+from sockserve.service import RequestService
+
+class Last(HTTPRequestHandler):
+    async def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"the last")
+        reactor.stop()
+
+def ask():
+    with socket.create_connection(service.server.server_address) as client:
+        client.sendall(b"GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n")
+        print(client.makefile().read().splitlines()[-1])
+
+service = RequestService.from_description(reactor, "tcp:0:interface=127.0.0.1", Last)
+service.privilegedStartService()
+service.startService()
+client = threading.Thread(target=ask)
+client.start()
+reactor.run()
+client.join()
+"""
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "sockserve.reactors.uvloop",
+        "twisted.internet.asyncioreactor",
+        "twisted.internet.selectreactor",
+    ],
+)
+def test_an_answer_leaves_though_its_handler_stops_the_reactor(module: str) -> None:
+    need_uvloop()
+    command = [sys.executable, "-c", LAST_ANSWER, module]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("the last\n", "")
 
 
 def test_twistd_serves_twisted_web(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from zope.interface import directlyProvides
 
+from sockserve.core.tasks import Task, Wakeup
 from sockserve.interfaces import DeadlineExpired, Phase
 from sockserve.streams.outbox import Outbox
 from sockserve.streams.reader import HIGH_WATER_BYTES, LOW_WATER_BYTES
@@ -559,6 +560,23 @@ def test_who_waits_for_all_to_have_left_does_not_wait_for_the_end_of_the_turn(di
     call.result()
     connection.clock.advance(0)
     assert connection.transport.sent == b"held"
+
+
+def test_what_was_written_leaves_before_its_handler_goes_on() -> None:
+    """Be that in the same turn."""
+    connection = Connection()
+    gate = Wakeup()
+    left: list[bytes] = []
+
+    async def serves() -> None:
+        connection.writer.write(b"before")
+        await gate
+        left.append(bytes(connection.transport.sent))
+
+    Task(serves(), lambda result, error: None, connection.writer).start()
+    assert not connection.writer.is_empty()
+    gate.wake()
+    assert left == [b"before"]
 
 
 def test_what_is_forgotten_does_not_leave() -> None:
