@@ -192,9 +192,13 @@ class Patient(ThreadingHTTPServer):
 
 
 class ByHand(HTTPServer):
-    def serve_forever(self, poll_interval=0.5):
-        self.timeout = 0.05
+    timeout = 0.05
+
+    def __init__(self, *arguments, **words):
         self.is_over = threading.Event()
+        super().__init__(*arguments, **words)
+
+    def serve_forever(self, poll_interval=0.5):
         while not self.is_over.is_set():
             self.handle_request()
 

@@ -364,14 +364,17 @@ async def test_an_upgrade_not_taken_is_not_idle(base, kind, tmp_path):
         self.send_response(200)
         self.send_header("Content-Length", 140_000)
         self.end_headers()
+        # Not before: its client may take longer than that to begin.
+        [channel] = self.server.channels.values()
+        channel.deadlines = short(idle=SECONDS)
         self.wfile.write(b"x" * 70_000)  # makes it use the connection itself
         time.sleep(3 * SECONDS)
         self.wfile.write(b"x" * 70_000)
 
     request = get("/", "Connection: Upgrade", "Upgrade: h2c")
-    options = {"deadlines": short(idle=SECONDS)}
     cls = handler(base, do_GET=do_GET)
-    async with serving(cls, description(kind, tmp_path), **options) as server:
+    where = description(kind, tmp_path)
+    async with serving(cls, where, deadlines=short()) as server:
 
         def talk():
             with client(server.server_address, kind) as one:

@@ -7,8 +7,9 @@ import re
 
 import pytest
 
+from sockserve import Deadlines
 from sockserve.http import HTTPRequestHandler
-from tests.integration.servers import counts, in_thread, serving, until
+from tests.integration.servers import PATIENCE_SECONDS, counts, in_thread, serving, until
 from tests.integration.web import HOST, Conversation, chunked, conversing, get, post, said
 
 pytestmark = pytest.mark.usefixtures("no_leaks", "errors")
@@ -31,6 +32,9 @@ class BlockingSite(HTTPRequestHandler):
         self.end_headers()
 
 
+#: For clients that send much before they read, be they as slow as they may.
+PATIENT = Deadlines(linger=PATIENCE_SECONDS)
+
 LONG = "x" * 70_000
 
 REFUSED = {
@@ -52,7 +56,7 @@ async def test_whatever_else_a_client_sends_it_gets_to_read_the_error(status):
         assert answer.headers["Content-Type"].startswith("text/html")
         return answer.status, conversation.rest()
 
-    assert await conversing(Site, client) == (status, b"")
+    assert await conversing(Site, client, deadlines=PATIENT) == (status, b"")
 
 
 @pytest.mark.parametrize("in_chunks", [False, True])
@@ -62,7 +66,7 @@ async def test_so_it_does_when_its_body_is_too_large(in_chunks):
         request = get("/", "Transfer-Encoding: chunked", method="POST") + chunked(body)
     else:
         request = post(body)
-    async with serving(BlockingSite) as server:
+    async with serving(BlockingSite, deadlines=PATIENT) as server:
         server.max_body_bytes = 1000
 
         def client():

@@ -64,6 +64,7 @@ async def test_without_room_in_files_the_thread_waits_for_its_client(base, kind,
     def talk(address):
         with client(address, kind) as slow, client(address, kind) as good:
             slow.say(get("/large"))
+            assert slow._file.peek(1)  # it has the thread
             good.say(get("/small"))
             good.socket.settimeout(1)
             with pytest.raises(TimeoutError):

@@ -16,6 +16,7 @@ from sockserve import Deadlines
 from sockserve.executors import make_executor
 from tests.integration.handlers import PIECE, BlockingEcho, StdlibEcho
 from tests.integration.servers import (
+    PATIENCE_SECONDS,
     PROXIED_CLIENT,
     PROXIED_SERVER,
     certificate_file,
@@ -310,10 +311,10 @@ async def test_long_answer_is_whole_and_the_connection_ends(kind, tmp_path):
         assert kind not in LENT or client.recv(1) == b""
         return client
 
-    deadlines = Deadlines(write=2, drain=None)
+    deadlines = Deadlines(write=PATIENCE_SECONDS, drain=None)
     async with serving(Answers, description(kind, tmp_path), deadlines=deadlines) as server:
         client = await in_thread(talk, server.server_address)
-        # Over TLS the client is waited for to confirm the end, no longer than 2 s (write).
+        # Over TLS the client is waited for to confirm the end, no longer than 2 s (linger).
         try:
             await until(lambda: not server.statistics.active)
         finally:
@@ -343,7 +344,7 @@ async def test_client_that_goes_wakes_a_handler_stuck_in_send(kind, tmp_path):
     deadlines = Deadlines(drain=None)
     async with serving(Handler, description(kind, tmp_path), deadlines=deadlines) as server:
         await in_thread(talk, server.server_address)
-        await until(lambda: not server.statistics.active)
+        await until(lambda: server.statistics.accepted and not server.statistics.active)
         assert counts(server) == {"accepted": 1, "requests": 1}
 
 
@@ -399,17 +400,10 @@ class NameAndWait(socketserver.StreamRequestHandler):
         self.rfile.read()
 
 
-def names_of(addresses):
-    """Connect to each; those answered within a second, and all clients."""
+def names_of(addresses, served):
+    """Connect to each; what so many of them, the first, are told, and all clients."""
     clients = [connect(address) for address in addresses]
-    names = []
-    for client in clients:
-        client.settimeout(1)
-        try:
-            names.append(read_line(client).decode().split())
-        except TimeoutError:
-            pass
-    return names, clients
+    return [read_line(client).decode().split() for client in clients[:served]], clients
 
 
 def end(*clients):
@@ -423,7 +417,7 @@ async def test_thread_names_are_unique_among_live_connections():
     """Also with several listeners, each with threads of its own."""
     async with serving(NameAndWait) as one, serving(NameAndWait) as other:
         addresses = [one.server_address, other.server_address] * 8
-        names, clients = await in_thread(names_of, addresses)
+        names, clients = await in_thread(names_of, addresses, 16)
         end(*clients)
     assert len({name for name, _ in names}) == 16
     assert {int(pid) for _, pid in names} == {os.getpid()}
@@ -445,10 +439,11 @@ async def test_bound(place, bound):
     name, options = place
     concurrency = make_executor(reactor, name, **options)
     async with serving(NameAndWait, concurrency=concurrency) as server:
-        names, clients = await in_thread(names_of, [server.server_address] * 5)
-        assert len(names) == bound
+        names, clients = await in_thread(names_of, [server.server_address] * 5, bound)
+        others, _, _ = await in_thread(select.select, clients[bound:], [], [], 1)
+        assert not others
         assert len({tuple(name) for name in names}) == bound
-        assert (concurrency.running, concurrency.waiting) == (bound, 5 - bound)
+        await until(lambda: (concurrency.running, concurrency.waiting) == (bound, 5 - bound))
         end(*clients)
         await until(lambda: counts(server) == {"accepted": 5, "requests": 5})
 

@@ -90,15 +90,19 @@ class Clients(threading.Thread):
         super().__init__()
         self._url = url
         self._has_ended = threading.Event()
+        self.has_asked = threading.Event()
         self.answers: list[bytes] = []
         self.faults: list[Exception] = []
 
     def run(self) -> None:
-        while not self._has_ended.is_set():
+        while True:  # once at least
             try:
                 self.answers.append(fetch(self._url))
             except Exception as fault:
                 self.faults.append(fault)
+            self.has_asked.set()
+            if self._has_ended.is_set():
+                break
 
     def __enter__(self) -> "Clients":
         self.start()
@@ -113,6 +117,7 @@ def test_clients_notice_nothing_of_a_reload_or_a_mistake(tmp_path: Path, hello: 
     with started(tmp_path, "hello:Hello", "--port", "0", "--reload") as command:
         url = serving_url(command)
         with Clients(url) as clients:
+            assert clients.has_asked.wait(PATIENCE_SECONDS)
             hello.answer("two")
             command.wait_for(r"\nreloaded: hello\.py changed\n")
             assert fetch(url) == b"two"

@@ -108,6 +108,14 @@ def registered(rpcinfo: str, program: int) -> set[str]:
     return {f"{line[2]} {line[1]}" for line in lines if line[0] == str(program)}
 
 
+def registered_port(rpcinfo: str, program: int) -> int:
+    """That of a program with one, which the last two numbers of its address are."""
+    lines = [line.split() for line in said(rpcinfo).splitlines()]
+    (address,) = {line[3] for line in lines if line[0] == str(program)}
+    high, low = map(int, address.split(".")[-2:])
+    return high << 8 | low
+
+
 def test_clients_find_a_program_until_it_ends(rpcinfo: str, server: Server) -> None:
     listen = [word for where in LISTEN for word in ("--listen", where)]
     server.start(BOTH, *listen, "--rpcbind")
@@ -125,13 +133,9 @@ def test_clients_find_a_program_until_it_ends(rpcinfo: str, server: Server) -> N
 
 def test_the_registration_goes_while_a_server_drains(rpcinfo: str, server: Server) -> None:
     """The connection is in the middle of a call, so it is waited for."""
-
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    listen = f"tcp:{port}:interface=127.0.0.1"
-    server.start(DRAINED, "--listen", listen, "--rpcbind", "--timeout", "drain=60")
+    server.start(DRAINED, "--listen", LISTEN[0], "--rpcbind", "--timeout", "drain=60")
     assert registered(rpcinfo, DRAINED) == {"tcp 1", "tcp 3"}
+    port = registered_port(rpcinfo, DRAINED)
     assert server.process is not None
     with socket.create_connection(("127.0.0.1", port)) as client:
         (null,) = fragments(make_call(1, DRAINED, 1, 0))

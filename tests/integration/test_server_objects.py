@@ -76,6 +76,12 @@ def connect(server):
     return socket.create_connection(server.server_address, 15)
 
 
+def renew_socket(server):
+    """Have it listen again, on whatever port is free: its own may be another's by now."""
+    server.socket = socket.create_server(("127.0.0.1", 0))
+    server.server_address = server.socket.getsockname()
+
+
 def say(client, line):
     client.sendall(line)
     return read_line(client)
@@ -234,15 +240,22 @@ async def test_what_its_process_request_leaves_is_sockserves(kind):
 
     def talk():
         with connect(server) as client:
-            return say(client, b"x\n"), is_ended(client)
+            return say(client, b"x\n")
 
-    async with Serving(server, deadlines=Deadlines(handle=0.2), threads=1) as counted:
-        answer, ended = await in_thread(talk)
+    def be_silent():
+        with connect(server) as client:
+            return is_ended(client)
+
+    async with Serving(server, threads=1) as counted:
+        answer = await in_thread(talk)
         await until(lambda: counted.statistics.requests == 1)
+        counted.deadlines = Deadlines(handle=0.2)
+        assert await in_thread(be_silent)
+        await until(lambda: counted.statistics.requests == 2)
         assert counted.statistics.expiries["handle"] == 1
-    assert ended
     assert answer.startswith(b"sockserve-")
-    [thread] = server.noted
+    assert len(server.noted) == 2
+    [thread] = set(server.noted)
     assert thread != threading.get_ident()
     assert isinstance(server, kind)
 
@@ -1211,7 +1224,7 @@ async def test_one_that_has_a_new_socket_is_started_again():
     for _ in range(2):
         async with serving:
             assert (await in_thread(talk)).endswith(b" x\n")
-        server.socket = socket.create_server(server.server_address)
+        renew_socket(server)
     server.server_close()
 
 
@@ -1272,7 +1285,7 @@ async def test_a_stuck_handler_of_a_serial_server_is_abandoned_before_that(error
     with connect(server):
         await in_thread(begun.wait, 15)
         await serving.service.stopService()
-        assert server.is_closed
+        await until(lambda: server.is_closed)
         assert counted.statistics.abandoned == 1
         gate.set()
         await until(lambda: shut_down)
@@ -1321,7 +1334,7 @@ async def test_one_that_was_shut_down_is_started_again_with_a_new_socket():
             assert (await in_thread(talk)).endswith(b" x\n")
             await in_thread(server.shutdown)
             await serving.service.shut_down
-        server.socket = socket.create_server(server.server_address)
+        renew_socket(server)
     server.server_close()
 
 
@@ -1379,25 +1392,41 @@ async def test_a_slow_handshake_holds_up_nobody_without_a_mixin(kind, tmp_path):
     file = certificate_file(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file)
-    if kind == "HTTPSServer":
-        server = sockserve.http.server.HTTPSServer(("127.0.0.1", 0), Web, certfile=file)
-    else:
-        base = http.server.HTTPServer if kind == "wrapped" else sockserve.socketserver.TCPServer
-        server = base(("127.0.0.1", 0), Web)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-    server.greeting = b"hello"
 
-    def talk(slow):
-        slow.sendall(b"\x16\x03\x01\x02")  # the beginning of a record
-        with secure(connect(server)) as client:
+    def make():
+        if kind == "HTTPSServer":
+            server = sockserve.http.server.HTTPSServer(("127.0.0.1", 0), Web, certfile=file)
+        else:
+            base = http.server.HTTPServer if kind == "wrapped" else sockserve.socketserver.TCPServer
+            server = base(("127.0.0.1", 0), Web)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.greeting = b"hello"
+        return server
+
+    @contextlib.contextmanager
+    def connect_slow(server):
+        with connect(server) as slow:
+            slow.sendall(b"\x16\x03\x01\x02")  # the beginning of a record
+            yield slow
+
+    def talk(server):
+        with connect_slow(server), secure(connect(server)) as client:
             client.sendall(b"GET / HTTP/1.0\r\n\r\n")
             assert read_line(client) == b"HTTP/1.1 200 OK\r\n"
 
+    # Its deadline is later than anybody here would wait for.
+    server = make()
+    async with Serving(server, deadlines=Deadlines(handshake=60)):
+        await in_thread(talk, server)
+
+    def end_slow(server):
+        with connect_slow(server) as slow:
+            return is_ended(slow)
+
+    server = make()
     async with Serving(server, deadlines=Deadlines(handshake=0.5)) as factory:
-        with connect(server) as slow:
-            await in_thread(talk, slow)
-            assert await in_thread(is_ended, slow)
-            await until(lambda: factory.statistics.expiries[Phase.HANDSHAKE] == 1)
+        assert await in_thread(end_slow, server)
+        await until(lambda: factory.statistics.expiries[Phase.HANDSHAKE] == 1)
 
 
 def closed():
