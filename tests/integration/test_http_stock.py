@@ -708,7 +708,7 @@ async def test_slow_and_idle_clients_starve_nobody():
         clients = await in_thread(flood, server.server_address, 2000, 400)
         try:
             await until(lambda: len(server.connections) == 2400)
-            assert server.concurrency.running == server.concurrency.waiting == 0
+            await until(lambda: server.concurrency.running == server.concurrency.waiting == 0)
             for _ in range(3):
 
                 def trickle():
