@@ -7,11 +7,11 @@ sqlite3.connect("jobs.db").execute("CREATE TABLE IF NOT EXISTS invoices (number,
 twistd --nodaemon --pidfile=web.pid sockserve \
     --listen "tcp:${PORT:-8000}:interface=127.0.0.1" --handler jobs:Shop &
 web=$!
+# A second signal would not let them finish, so each gets one.
+trap 'kill $web' INT TERM
 twistd --nodaemon --pidfile=worker.pid sockserve \
     --source "sqlite:///jobs.db?table=jobs&attempts=3&first=0.1" --handler jobs:Invoice &
 worker=$!
-# A second signal would not let them finish, so each gets one.
-trap 'kill $web' INT TERM
 wait $web || wait $web # a signal ends the first
 kill $worker 2>/dev/null
 wait
