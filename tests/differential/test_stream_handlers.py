@@ -290,9 +290,9 @@ COROUTINES = {
 # Running
 
 
-def talk(address, client):
+def talk(server, client):
     """Runs in a thread."""
-    with socket.create_connection(address, PATIENCE_SECONDS) as sock:
+    with socket.create_connection(server.server_address, PATIENCE_SECONDS) as sock:
         try:
             return client(sock)
         except ConnectionResetError:
@@ -314,8 +314,8 @@ def stdlib_server(server_class, handler, verdict):
 
 
 def observed(server, client, *arguments):
-    """Have C{client}, called with the address and C{arguments}, served.  Runs in a thread."""
-    received = client(server.server_address, *arguments)
+    """Have C{client}, called with the server and C{arguments}, served.  Runs in a thread."""
+    received = client(server, *arguments)
     assert server.closed.wait(PATIENCE_SECONDS)
     return Observed(server.trace, received)
 
@@ -413,11 +413,12 @@ def datagram_class(base, options, coroutine=False):
     return Handler
 
 
-def ask(address, datagram):
-    """Runs in a thread."""
+def ask(server, datagram):
+    """What answers come are sent before the request is closed.  Runs in a thread."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.sendto(datagram, server.server_address)
+        assert server.closed.wait(PATIENCE_SECONDS)
         sock.settimeout(0.5)
-        sock.sendto(datagram, address)
         try:
             return sock.recv(65536)
         except TimeoutError:

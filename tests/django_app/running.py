@@ -8,13 +8,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 from tests.patience import PATIENCE_SECONDS
 
 PROJECT = Path(__file__).parent / "project"
+
+#: What a server says when it has begun to serve.
+_PORT = r"(?:127\.0\.0\.1:|port )(\d+)"
 
 
 class Project:
@@ -75,25 +77,18 @@ class Running:
     def stderr(self) -> str:
         return self._output["stderr"].read_text()
 
-    def wait_for(
-        self, pattern: str, times: int = 1, meanwhile: Callable[[], object] = int
-    ) -> list[str]:
-        """
-        Wait until C{pattern} has been printed so many times; gives what is in its groups.
-
-        @param meanwhile: called now and then.
-        """
+    def wait_for(self, pattern: str, times: int = 1) -> list[str]:
+        """Wait until C{pattern} has been printed so many times; gives what is in its groups."""
         give_up = time.monotonic() + PATIENCE_SECONDS
         while len(found := re.findall(pattern, self.stdout)) < times:
             assert self.process.poll() is None, f"it has ended: {self.stdout}{self.stderr}"
             assert time.monotonic() < give_up, f"{self.stdout}{self.stderr}"
             time.sleep(0.02)
-            meanwhile()
         return found
 
     def connect(self, times: int = 1) -> socket.socket:
         """A client of the port that it has told of."""
-        port = self.wait_for(r"(?:127\.0\.0\.1:|port )(\d+)", times)[times - 1]
+        port = self.wait_for(_PORT, times)[times - 1]
         return socket.create_connection(("127.0.0.1", int(port)), PATIENCE_SECONDS)
 
     def ask(self, request: str, times: int = 1) -> str:
@@ -101,6 +96,14 @@ class Running:
         with closing(self.connect(times)) as client:
             client.sendall(request.encode())
             return client.makefile(newline="").read()
+
+    def ask_newest(self, request: str) -> str:
+        """Ask the one that was started last; gives nothing if that has just ended."""
+        times = len(self.wait_for(_PORT))
+        try:
+            return self.ask(request, times)
+        except ConnectionError:
+            return ""
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """End it by a signal; gives its exit status."""

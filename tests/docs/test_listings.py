@@ -15,10 +15,8 @@ C{<!-- needs: socat openssl -->} names the programs a page uses.  Ports in descr
 """
 
 import os
-import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -39,6 +37,7 @@ from sockserve.service import DEFAULT_REQUEST_QUEUE_SIZE
 from sockserve.sql import SQLServer
 from sockserve.tap import Options
 from tests.patience import PATIENCE_SECONDS
+from tests.ports import free_port
 from tests.tools import need_tool
 from tests.warm import WarmPython
 
@@ -197,23 +196,14 @@ def console(text: str) -> Iterator[tuple[str, str]]:
 
 
 def free_ports(page: str) -> dict[str, str]:
-    """
-    A free port for each one that a page's descriptions name, but the default one, 8000: below those
-    that the system gives to clients, one of which might have it when it is listened on.
-    """
+    """A free port for each one that a page listens on, but the default one, 8000."""
     ports: dict[str, str] = {}
-    for port in re.findall(r"(?:\b(?:tcp|tcp6|tls|ssl|udp|udp6):|--port )(\d{4,5})\b", page):
+    kinds = "tcp|tcp6|tls|ssl|udp|udp6|TCP-LISTEN"
+    for port in re.findall(rf"(?:\b(?:{kinds}):|--port )(\d{{4,5}})\b", page):
         while port not in ports and port != "8000":
-            number = random.SystemRandom().randrange(16_384, 32_768)
-            if str(number) in ports.values():
-                continue
-            with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagram:
-                try:
-                    stream.bind(("", number))
-                    datagram.bind(("", number))
-                except OSError:
-                    continue
-            ports[port] = str(number)
+            number = str(free_port())
+            if number not in ports.values():
+                ports[port] = number
     return ports
 
 

@@ -4,13 +4,13 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from tests.patience import PATIENCE_SECONDS
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,9 +36,7 @@ class Example:
         _, command = shown_command(page).split(" ", 1)
         [name] = re.findall(r"examples/(\w+)", command)
         self.folder = parent / "examples" / name
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            self.port = sock.getsockname()[1]
+        self.port = free_port()
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self._log = parent / "log"
         with self._log.open("wb") as log:

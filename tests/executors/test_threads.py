@@ -146,21 +146,26 @@ async def _until(condition: Callable[[], bool]) -> None:
         await deferLater(reactor, 0.01)
 
 
+def _new_since(before: set[threading.Thread]) -> set[threading.Thread]:
+    """The threads that C{before} has not: what others have left may still come to its end."""
+    return set(threading.enumerate()) - before
+
+
 async def test_the_pool_grows_only_as_needed_and_shrinks(threads: Any) -> None:
     pool = threads(100, idle_seconds=0.05)
-    before = threading.active_count()
+    before = set(threading.enumerate())
     jobs = [HeldJob() for _ in range(5)]
     for job in jobs:
         pool.run(job)
     # Once it shows that each takes longer than a moment.
-    await _until(lambda: threading.active_count() == before + 5)
+    await _until(lambda: len(_new_since(before)) == 5)
     for job in jobs:
         job.release()
     await gatherResults([job.over for job in jobs])
     for job in jobs:
         job.close()
     # Idle for longer than 0.05 s, all of them retire.
-    await _until(lambda: threading.active_count() == before)
+    await _until(lambda: not _new_since(before))
     job = Job()
     pool.run(job)
     assert await job.over is Outcome.OK
@@ -201,16 +206,16 @@ async def test_threads_that_retire_do_not_lose_a_job(threads: Any) -> None:
 
 async def test_stop_fires_when_idle_threads_are_gone(threads: Any) -> None:
     pool = threads(5)
-    before = threading.active_count()
+    before = set(threading.enumerate())
     jobs = [HeldJob() for _ in range(5)]
     for job in jobs:
         pool.run(job)
-    await _until(lambda: threading.active_count() == before + 5)
+    await _until(lambda: len(_new_since(before)) == 5)
     for job in jobs:
         job.release()
     await gatherResults([job.over for job in jobs])
     await pool.stop()
-    assert threading.active_count() == before
+    assert not _new_since(before)
     for job in jobs:
         job.close()
 
@@ -505,9 +510,9 @@ def test_more_threads_are_for_jobs_that_wait_for_something_else(
     (current,) = turning.run()
     behind = turning.run(3)
     assert current.begun()  # by whom the others have been served
-    before = threading.active_count()
+    before = turning.pool.threads
     turning.moment()
-    assert threading.active_count() == before + 3 * more
+    assert turning.pool.threads == before + 3 * more
     if more:
         assert all(job.begun() for job in behind)
 

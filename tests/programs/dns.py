@@ -43,4 +43,5 @@ try:
 except KeyboardInterrupt:
     for server in servers:
         server.stop()
+        server.thread.join(60)
     print("alive", *(server.isAlive() for server in servers))

@@ -57,7 +57,8 @@ def test_a_tunnel(modules):
             other.close()
             assert read_all(second) == b""
             assert program.read_line().startswith("Tunnel closed from")
-        target.close()
+        # It listens no more, and nobody else is given its port.
+        target.shutdown(socket.SHUT_RDWR)
         with connect(program.address) as third:
             assert read_all(third) == b""
             assert "failed: ConnectionRefusedError" in program.read_line()

@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 import xmlrpc.client
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,7 @@ from pythonosc.osc_message_builder import build_msg
 
 from tests.integration.servers import PATIENCE_SECONDS, connect, read_all, read_exactly
 from tests.integration.socketservers import eventually
+from tests.ports import free_port
 from tests.processes import children_of
 from tests.programs.test_relays import WebSocket
 
@@ -73,9 +75,13 @@ def ask(port, method, path, body=None, **headers):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
     with contextlib.closing(connection):
         connection.request(method, path, body, headers)
-        response = connection.getresponse()
-        said = [(name, value) for name, value in response.getheaders() if name != "Date"]
-        answer = (response.status, response.reason, response.version, said, response.read())
+        with connection.sock.dup() as sock:
+            response = connection.getresponse()
+            said = [(name, value) for name, value in response.getheaders() if name != "Date"]
+            answer = (response.status, response.reason, response.version, said, response.read())
+            # A server may still be busy with the request until it has closed the connection.
+            with contextlib.suppress(ConnectionResetError):
+                assert not response.will_close or sock.recv(1) == b""
     return eval(repr(answer).replace(str(port), "PORT"))
 
 
@@ -150,6 +156,18 @@ def ask_for_name(port):
     ]
 
 
+def looks_for_its_threads(pid):
+    """Whether dnserver's main thread wakes up again and again to see that its servers run."""
+    threads = Path(f"/proc/{pid}/task")
+    looks = []
+    if len(list(threads.iterdir())) > 2:
+        for _ in range(3):
+            status = (threads / str(pid) / "status").read_text()
+            looks += re.findall(r"^voluntary_ctxt_switches:\s+(\d+)", status, re.MULTILINE)
+            time.sleep(0.3)
+    return len(set(looks)) == 3
+
+
 def ask_for_echo(port):
     client = WebSocket(SimpleNamespace(address=("127.0.0.1", port)))
     client.send(b"hello")
@@ -211,17 +229,24 @@ class Case(NamedTuple):
     @ivar command: what follows C{python}; PORT stands for one that is free.
     @ivar ask: a client: given the port, it gives what is to be the same.
     @ivar udp: whether that port is of UDP.
+    @ivar ready: whether a process, given its id, has come to where it expects an interrupt.
     """
 
     command: str
     ask: Callable[[int], object]
     udp: bool = False
+    ready: Callable[[int], bool] = lambda pid: True
 
 
 CASES = {
     "bottle": Case("-m bottle --bind 127.0.0.1:0 bottled", ask_bottle),
     "django": Case("manage.py runserver 127.0.0.1:0", ask_for_page),
-    "dnserver": Case("-m dnserver zones.toml --port 0 --no-upstream", ask_for_name, udp=True),
+    "dnserver": Case(
+        "-m dnserver zones.toml --port 0 --no-upstream",
+        ask_for_name,
+        udp=True,
+        ready=looks_for_its_threads,
+    ),
     "dulwich": Case("-m dulwich daemon -l 127.0.0.1 -p PORT", ask_for_repository),
     "flask": Case("-m flask --app flask_hello run --port 0", ask_for_page),
     "http.server": Case("-m http.server --bind 127.0.0.1 0", ask_for_page),
@@ -269,11 +294,6 @@ def site(tmp_path_factory):
     return folder
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return listening.getsockname()[1]
-
-
 class Running:
     """A program that runs, in a copy of the folder."""
 
@@ -313,6 +333,7 @@ class Running:
 
     def interrupt(self):
         """Ctrl-C; gives the status that it ends with."""
+        eventually(lambda: self.case.ready(self.process.pid))
         os.killpg(self.process.pid, signal.SIGINT)
         return self.process.wait(PATIENCE_SECONDS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import threading
@@ -398,7 +399,7 @@ def test_a_connection_that_has_left_libuv_goes_on(network: Network) -> None:
 
 def test_nothing_is_left_open(network: Network) -> None:
     async def round_trips() -> None:
-        before: set[str] | None = None
+        before: set[str] = set()
         for _ in range(3):
             server, client = await network.pair()
             client.transport.write(b"x")
@@ -406,9 +407,10 @@ def test_nothing_is_left_open(network: Network) -> None:
             server.transport.loseConnection()
             await client.lost
             await turns(network.reactor, 5)
-            if before is None:  # the first opens what the loop keeps
+            if not before:  # the first opens what the loop keeps
+                gc.collect()  # and others may have left something
                 before = descriptors()
-        assert descriptors() == before
+        assert descriptors() <= before
 
     network.run(round_trips)
 
@@ -437,6 +439,8 @@ def test_timed_calls_come_in_order(reactor: Any) -> None:
     made: list[str] = []
 
     def start() -> None:
+        now = reactor.seconds()
+        reactor.seconds = lambda: now  # for all of them it is the same moment
         reactor.callLater(0.03, reactor.stop)
         reactor.callLater(0.02, made.append, "third")
         reactor.callLater(0, made.append, "first")
@@ -446,6 +450,7 @@ def test_timed_calls_come_in_order(reactor: Any) -> None:
         later = reactor.callLater(0.015, made.append, "later")
         later.delay(60)
         assert later.active()
+        del reactor.seconds
 
     run(reactor, start)
     assert made == ["first", "second", "third"]

@@ -134,7 +134,7 @@ def test_a_reset_connection_is_broken_even_with_bytes_to_read(made: list[socket.
 
 
 @both
-@pytest.mark.parametrize("timeout", [None, 0, 5])
+@pytest.mark.parametrize("timeout", [None, 0, 60])
 def test_looking_never_blocks(
     pairs: Pairs, made: list[socket.socket], timeout: float | None
 ) -> None:
@@ -142,7 +142,7 @@ def test_looking_never_blocks(
     ours.settimeout(timeout)
     began = time.monotonic()
     assert not peer_is_gone(ours)
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 30
 
 
 def test_of_a_closed_socket_the_peer_is_gone(made: list[socket.socket]) -> None:
