@@ -131,7 +131,7 @@ def test_an_interrupt_in_the_moment_a_job_ends_leaves_none_under_way(
         thread.run(job)
     with pytest.raises(KeyboardInterrupt):
         thread.serve_one()
-    thread.tell_end()
+    thread.tell_end()  # as the end of C{serve_forever} does
     clock.advance(0)
     assert jobs[0].told == ["started", Outcome.OK if is_told else Outcome.ERROR]
     assert jobs[1].told == ["started"]
