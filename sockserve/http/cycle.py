@@ -62,7 +62,7 @@ class CycleOwner(Protocol):
     @ivar writer: where the response goes.
     @ivar request: what a coroutine sees as C{self.request}.
     @ivar client_address: C{self.client_address}.
-    @ivar makes_handlers: whether its server makes its handlers as usual, when the connection begins.
+    @ivar makes_handlers: whether its server made handlers as usual when the connection began.
     @ivar parts: what is not over yet, see L{sockserve.streams.channel.Pending}; without any, it is
         finished.
     @ivar is_draining: whether the service stops.
