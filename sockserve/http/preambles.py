@@ -19,8 +19,8 @@ __all__ = ["Preamble", "make_preamble", "preamble_parts", "server_value"]
 
 #: By what a handler class says what its responses begin with, but for the C{Server} field's value.
 _PARTS = (
-    *("date_time_string", "log_request", "responses", "send_response_only", "version_string"),
-)
+    "date_time_string", "log_request", "responses", "send_response_only", "version_string",
+)  # fmt: skip
 
 
 def server_value(server_version: str, sys_version: str) -> str:
@@ -50,7 +50,8 @@ class Preamble:
         self._sys_version: str = handler_class.sys_version
         value = server_value(self._server_version, self._sys_version)
         self._server = f"Server: {value}\r\n" if value else ""
-        #: What has been put together, by status, and from and until when it is right.
+        #: What has been put together, by status, and from and until when it is right: all in one,
+        #: as several threads look at it, and any may put the next in its place.
         self._second: tuple[dict[int, str], float, float] = ({}, 0.0, 0.0)
 
     def lines(self, handler: Any, code: int) -> str | None:

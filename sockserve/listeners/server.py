@@ -252,7 +252,7 @@ class RequestServer:
     # For the sources of requests (reactor thread, but where a method says otherwise)
 
     def makes_handlers(self) -> bool:
-        """Whether L{finish_request} is this room's, at this moment."""
+        """Whether L{finish_request} is this room's, at this moment. (any thread)"""
         method = self.finish_request  # not a wrapper, which may pass on all that is asked of it
         function = method.__func__ if type(method) is MethodType else None
         return type(function) is FunctionType and function.__globals__ is globals()
