@@ -120,6 +120,12 @@ def test_the_systems_users_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def crypts() -> None:
+    """Python's module, which others than root may not be able to read."""
+    pytest.importorskip("crypt", reason="Python has it up to 3.12")
+
+
+@pytest.fixture
 def unprivileged() -> Iterator[None]:
     """A process that is not root's."""
     if os.geteuid() != 0:
@@ -130,8 +136,9 @@ def unprivileged() -> Iterator[None]:
     os.seteuid(0)
 
 
-def test_passwords_of_the_system_that_cannot_be_read_are_told(unprivileged: None) -> None:
-    pytest.importorskip("crypt", reason="Python has it up to 3.12")
+def test_passwords_of_the_system_that_cannot_be_read_are_told(
+    crypts: None, unprivileged: None
+) -> None:
     if not os.path.exists(SHADOW):
         pytest.skip(f"needs {SHADOW}")
     with pytest.raises(ConfigurationError, match=f"auth unix: {SHADOW}: Permission denied; who"):
