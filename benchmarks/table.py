@@ -130,7 +130,9 @@ HTTP_SERVERS = [  # a contestant: its name, its title, and what it takes part in
         (FILE,),
     ),
     ("http-sockserve-threads", THREADS, NO_FILE),
+    ("http-sockserve-threads-uvloop-reactor", f"{THREADS}, uvloop reactor", ("http-get",)),
     ("http-sockserve-stdlib", UNMODIFIED, NO_FILE),
+    ("http-sockserve-stdlib-uvloop-reactor", f"{UNMODIFIED}, uvloop reactor", ("http-get",)),
 ]
 
 
