@@ -86,10 +86,13 @@ class DeadlineTimer:
             self._queue.remove(self._entry)
             self._entry = None
 
-    def wake(self) -> None:
-        """Tell of each phase whose deadline has passed."""
+    def wake(self, now: float) -> None:
+        """
+        Tell of each phase whose deadline has passed.
+
+        @param now: the moment for which that is asked.
+        """
         self._entry, self._wake_at = None, inf
-        now = self.seconds()
         for phase in [phase for phase, due in self._due.items() if due <= now]:
             # An earlier expiry may have disarmed this one.
             if self._due.get(phase, inf) <= now:

@@ -29,8 +29,12 @@ _log = logger(Topic.CONNECTIONS)
 class Sleeper(Protocol):
     """A timer that waits to be woken."""
 
-    def wake(self) -> None:
-        """The time that it was added for has come."""
+    def wake(self, now: float) -> None:
+        """
+        The time that it was added for has come.
+
+        @param now: the moment until which the reactor has heard all; it may be later by now.
+        """
 
 
 #: When to wake, a number that no other entry has, and the sleeper: None once it is removed.
@@ -59,7 +63,8 @@ class WakeQueue:
         self._numbers = itertools.count()
         #: How many of the entries are removed ones.
         self._removed = 0
-        #: The delayed call, and for when it is, which is no later than the first entry.  -inf while
+        #: The delayed call, and for when it is or was, which is no later than the first entry: so
+        #: nothing that is added while L{_wake_due} is about to be called puts that off.  -inf while
         #: sleepers are woken: after these it is set again.
         self._call: IDelayedCall | None = None
         self._called_at = inf
@@ -99,19 +104,23 @@ class WakeQueue:
         turns makes delayed calls before it listens, and some have been in time that it knows
         nothing of.
         """
-        self._call = self._clock.callLater(0, self._wake_due)
+        self._call = self._clock.callLater(0, self._wake_due, self._clock.seconds())
 
-    def _wake_due(self) -> None:
-        """Wake all whose time has come, but those that are added meanwhile."""
+    def _wake_due(self, now: float) -> None:
+        """
+        Wake all whose time had come at a moment, but those that are added meanwhile.
+
+        @param now: that moment: what has become due since, it may have heard nothing of.
+        """
         self._call, self._called_at = None, -inf
-        now, first_new = self._clock.seconds(), next(self._numbers)
+        first_new = next(self._numbers)
         while self._entries and self._entries[0][0] <= now and self._entries[0][1] < first_new:
             sleeper = heappop(self._entries)[2]
             if sleeper is None:
                 self._removed -= 1
                 continue
             try:
-                sleeper.wake()
+                sleeper.wake(now)
             except BaseException:  # as a reactor does with its calls: it must not stop the others
                 _log.failure("ending a request or connection in time raised")
         self._called_at = inf

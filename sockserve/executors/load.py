@@ -80,11 +80,18 @@ class PoolLoad:
         """A thread will take the job, now or when it is free."""
         self._recent.add(job)
 
-    def job_ended(self, job: IJob) -> None:
-        """A thread is done with the job."""
+    def job_ended(self, job: IJob) -> bool:
+        """
+        A thread is done with the job.
+
+        @return: whether that is new.
+        """
+        jobs = self._recent if job in self._recent else self.slow
+        if job not in jobs:
+            return False
         self._ended += 1
-        self._recent.discard(job)
-        self.slow.discard(job)
+        jobs.remove(job)
+        return True
 
     def recent_except(self, waiting: Iterable[IJob]) -> set[IJob]:
         """Recent jobs that are being served, when C{waiting} are those that are not."""
@@ -124,16 +131,18 @@ class PoolLoad:
         since, self._stalled_since = self._stalled_since, None
         if not waiting:
             return False
-        # They had, if no thread has come free for them since the last look; but not if those that
-        # are about to serve have not had the processor yet: more would have it later still.  (One
-        # may be kept from serving by something else, or have died.)
+        # If no thread has come free for them since the last look, they had
+        # 1. if those that there are serve, or have turned out to be slow;
+        # 2. if those that are about to serve do not come to it.  For a while they may not have had
+        #    the processor, and more threads would have it later still.
         if not ended:
             if served > 0 or at_work <= 0:
                 return True
-            if since is not None and now - since >= STALL_SECONDS:
-                return True
-            self._stalled_since = now if since is None else since
-            return False
+            if since is None:
+                since = now
+            is_stalled = now - since >= STALL_SECONDS
+            self._stalled_since = None if is_stalled else since
+            return is_stalled
         # Else they had not if
         # 1. jobs are so short that to wake a thread costs more than to wait for one,
         elapsed = now - self._then

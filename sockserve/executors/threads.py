@@ -203,8 +203,8 @@ class ThreadExecutor(BoundedExecutor):
         self.told = False
         while self.done:
             job, outcome = self.done.popleft()
-            self._load.job_ended(job)
-            self._ended(job, outcome)
+            if self._load.job_ended(job):
+                self._ended(job, outcome)
         if self._retiring and not self.running:
             self.stop()
 
@@ -313,6 +313,7 @@ class ThreadExecutor(BoundedExecutor):
 
     def _worker_exited(self, worker: _Worker) -> None:
         """Forget a worker whose thread is about to end."""
+        self.collect()
         self.take_out(worker)  # it may have died there
         self._workers.discard(worker)
         self._leaving.discard(worker)
@@ -363,6 +364,7 @@ class _Worker:
         pool, thread = self._pool, self.thread
         tell = self._reactor.callFromThread
         mark_thread(ThreadRole.WORKER)
+        job: IJob | None = None
         try:
             while True:
                 try:
@@ -377,7 +379,7 @@ class _Worker:
                 if is_child():  # the handler has forked it
                     end_child(outcome)
                 pool.done.append((job, outcome))
-                del job
+                job = None
                 # While others are ready the reactor looks around by itself.
                 if not pool.ready and not pool.told:
                     pool.told = True
@@ -387,6 +389,8 @@ class _Worker:
             except Exception:
                 _log.failure("what was to be called at a thread's end raised")
         finally:  # another thread may raise something in this one, between any two steps
+            if job is not None:  # told once more, perhaps, which is none then
+                pool.done.append((job, Outcome.ERROR))
             tell(pool._worker_exited, self)
 
     def _wait(self) -> bool:

@@ -107,7 +107,9 @@ class UVLoopReactor(StreamReactor, EPollReactor):
     def stop(self) -> None:
         """As C{IReactorCore.stop}."""
         super().stop()
-        self._justStopped = False  # what this turn has yet to send is sent before the shutdown
+        # What this turn has yet to send is sent before the shutdown, which begins when
+        # C{runUntilCurrent} finds this set.
+        self._justStopped = False
         self._asyncioEventloop.call_soon(self._shut_down)
 
     def _shut_down(self) -> None:
@@ -163,7 +165,7 @@ class UVLoopReactor(StreamReactor, EPollReactor):
     def _time_passed(self) -> None:
         self._timer = None
         self._timer_time = inf
-        self._turn()
+        self._turn_soon()  # at the end of this turn of libuv's, before the next of which it listens
 
     @override
     def callLater(

@@ -23,8 +23,8 @@ class Sleeping:
         self.woken: list[float] = []
         self.entry: Entry = queue.add(at, self)
 
-    def wake(self) -> None:
-        self.woken.append(self._clock.seconds())
+    def wake(self, now: float) -> None:
+        self.woken.append(now)
         self._act()
 
     def remove(self) -> None:
@@ -72,6 +72,17 @@ def test_what_came_while_the_reactor_was_kept_from_its_turns_is_heard_first(
     clock.callLater(3.0, sleeper.remove)  # as what comes puts off a deadline
     clock.advance(5.0)
     assert sleeper.woken == []
+
+
+def test_what_becomes_due_while_the_reactor_listens_has_its_turn_of_that(
+    clock: Clock, queue: WakeQueue
+) -> None:
+    first, second = Sleeping(queue, clock, 1.0), Sleeping(queue, clock, 2.0)
+    first_turn = clock.callLater(1.0, lambda: clock.callLater(0, clock.advance, 5.0))
+    clock.callLater(6.0, second.remove)
+    clock.advance(1.0)
+    assert not first_turn.active()
+    assert (first.woken, second.woken) == ([1.0], [])
 
 
 def test_who_is_removed_is_not_woken(clock: Clock, queue: WakeQueue) -> None:

@@ -7,6 +7,7 @@ import queue
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -816,6 +817,32 @@ async def test_a_job_does_not_wait_for_a_thread_that_takes_long_to_leave(threads
         assert leaving[0].is_alive()
     finally:
         may_leave.set()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("moment", ["before it is told", "after it was told"])
+async def test_a_job_whose_thread_is_ended_at_its_end_ends_once(threads: Any, moment: str) -> None:
+    pool = threads(1)
+    ended: list[Any] = []
+
+    class Done(deque[Any]):
+        def append(self, each: Any) -> None:
+            ended.append(each)
+            if len(ended) > 1 or moment == "after it was told":
+                super().append(each)
+            if len(ended) == 1:
+                raise SystemExit
+
+    pool.done = Done()
+    first = Job(lambda: Outcome.OK)
+    pool.run(first)
+    await first.over
+    second = Job(lambda: Outcome.OK)
+    pool.run(second)
+    await second.over
+    ends = [Outcome.OK if moment == "after it was told" else Outcome.ERROR, Outcome.OK]
+    assert [first.told, second.told] == [["started", end] for end in ends]
+    assert pool.running == 0
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

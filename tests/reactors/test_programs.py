@@ -68,14 +68,74 @@ client.join()
 """
 
 
-@pytest.mark.parametrize(
+#: A line comes in time while a handler keeps the reactor from its turns until that time is over.
+IN_TIME = """
+import importlib, socket, sys, threading, time
+importlib.import_module(sys.argv[1]).install()
+from twisted.internet import reactor
+from sockserve import Deadlines, StreamRequestHandler
+from sockserve.service import RequestService
+
+keeps, goes_on = threading.Event(), threading.Event()
+
+class Echo(StreamRequestHandler):
+    async def handle(self):
+        async for line in self.rfile:
+            if line == b"keep\\n":
+                keeps.set()
+                goes_on.wait()
+            self.wfile.write(line)
+
+def connect():
+    client = socket.create_connection(service.server.server_address, 60)
+    assert ask(client, b"hello\\n") == b"hello\\n"
+    return client
+
+def ask(client, line):
+    client.sendall(line)
+    return client.recv(100)
+
+def talk():
+    try:
+        silent, keeping, prompt = connect(), connect(), connect()
+        keeping.sendall(b"keep\\n")
+        keeps.wait()
+        prompt.sendall(b"in time\\n")
+        time.sleep(2.5)
+        goes_on.set()
+        print(prompt.recv(100), keeping.recv(100), silent.recv(100))
+    finally:
+        reactor.callFromThread(reactor.stop)
+
+where, deadlines = "tcp:0:interface=127.0.0.1", Deadlines(idle=2)
+service = RequestService.from_description(reactor, where, Echo, deadlines=deadlines)
+service.privilegedStartService()
+service.startService()
+client = threading.Thread(target=talk)
+client.start()
+reactor.run()
+client.join()
+"""
+
+REACTORS = pytest.mark.parametrize(
     "module",
     [
         "sockserve.reactors.uvloop",
         "twisted.internet.asyncioreactor",
-        "twisted.internet.selectreactor",
+        "twisted.internet.epollreactor",
     ],
 )
+
+
+@REACTORS
+def test_what_came_in_time_counts_though_the_reactor_was_kept_from_its_turns(module: str) -> None:
+    need_uvloop()
+    command = [sys.executable, "-W", "ignore", "-c", IN_TIME, module]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout == r"b'in time\n' b'keep\n' b''" + "\n", done.stderr
+
+
+@REACTORS
 def test_an_answer_leaves_though_its_handler_stops_the_reactor(module: str) -> None:
     need_uvloop()
     command = [sys.executable, "-c", LAST_ANSWER, module]
