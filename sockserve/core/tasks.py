@@ -45,7 +45,8 @@ def _not_awaitable(awaited: object) -> TypeError:
 class Wakeup(Deferred[None]):
     """
     The Deferred that a stream method awaits.  A task leaves it as it found it, so that the
-    next wait can use it again, until something else has waited for it (L{used}).
+    next wait can use it again; until something else has waited for it as for a Deferred, or it was
+    given up: then it was called, or has callbacks.
 
     A task of asyncio's takes it for a future, so that streams can be awaited in those too.
     """
@@ -62,10 +63,6 @@ class Wakeup(Deferred[None]):
         self.task: Task | None = None
 
     _canceller = None
-
-    def used(self) -> bool:
-        """Whether this was waited for as a Deferred, or given up, and is done with."""
-        return self.called or bool(self._callbacks)
 
     def wake(self) -> None:
         """Resume the one that waits: something has happened; the stream's state says what."""

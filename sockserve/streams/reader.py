@@ -409,7 +409,7 @@ class StreamReader:
             self._transport.resumeProducing()
         self._arm_deadlines(phase)
         waiter = self._wakeup
-        if waiter.called or waiter._callbacks:  # L{Wakeup.used}, without the call
+        if waiter.called or waiter._callbacks:  # it is done with
             waiter = self._wakeup = Wakeup()
         self._waiter = waiter
         return waiter
